@@ -1,0 +1,63 @@
+"""``/api/jobs``: submit, watch, fetch, cancel. A job's id is the only key to it."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, HTTPException, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from webui.core.events import to_json
+from webui.core.executor import Executor, Job
+from webui.core.outputs import encode_png
+from webui.core.request import Request
+
+
+def jobs_router(executor: Executor) -> APIRouter:
+    """The routes over one executor."""
+    router = APIRouter(prefix="/api")
+
+    def find(job_id: str) -> Job:
+        job = executor.job(job_id)
+        if job is None:
+            raise HTTPException(404, "no job has this id")
+        return job
+
+    @router.get("/health")
+    async def health() -> dict[str, Any]:
+        return dict(executor.status())
+
+    @router.post("/jobs", status_code=202)
+    async def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, str]:
+        return {"id": executor.submit(Request.parse(values)).id}
+
+    @router.get("/jobs/{job_id}")
+    async def show(job_id: str) -> dict[str, Any]:
+        job = find(job_id)
+        return {
+            "id": job.id,
+            "state": job.state,
+            "request": job.request.model_dump(mode="json"),
+            "images": [to_json(image) for image in job.images],
+        }
+
+    @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+    async def events(
+        job_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0
+    ) -> AsyncIterator[ServerSentEvent]:
+        async for number, event in find(job_id).follow_async(after=last_event_id):
+            yield ServerSentEvent(data=to_json(event), id=str(number))
+
+    @router.get("/jobs/{job_id}/images/{index}")
+    def image(job_id: str, index: int) -> Response:
+        images = find(job_id).images
+        if not 0 <= index < len(images):
+            raise HTTPException(404, f"the job has {len(images)} pictures so far, numbered from 0")
+        return Response(encode_png(images[index]), media_type="image/png")
+
+    @router.delete("/jobs/{job_id}")
+    async def cancel(job_id: str) -> JSONResponse:
+        find(job_id).cancel()
+        return JSONResponse({"id": job_id}, status_code=202)
+
+    return router

@@ -1,0 +1,126 @@
+"""Where the parts meet: settings -> executor -> page and API -> server."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from webui.core.request import RequestError
+from webui.core.settings import DEFAULT_PORT, Settings
+from webui.executors.local import LocalExecutor
+
+PORTS_TRIED = 50
+STALE_CACHE_S = 24 * 3600
+
+
+def go_offline() -> None:
+    """Keeps every library off the network and their caches in our own folder; call before they are imported."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def make_executor(settings: Settings) -> LocalExecutor:
+    """The executor these settings ask for."""
+    go_offline()
+    return LocalExecutor(settings)
+
+
+def serve(settings: Settings) -> int:
+    """Runs the page and the API until a signal; the engine loads behind the open page."""
+    go_offline()
+    port = choose_port(settings)
+    cache_dir = _private_cache(settings.cache_dir / "gradio")
+    os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
+    from webui.api.errors import add_error_answers
+    from webui.api.jobs import jobs_router
+    from webui.ui import layout
+
+    executor = LocalExecutor(settings)
+    blocks = layout.build_page(executor)
+    blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
+    app, url, _ = blocks.launch(
+        server_name=settings.host,
+        server_port=port,
+        share=settings.share,
+        auth=settings.auth,
+        inbrowser=settings.open_browser and _has_display(),
+        prevent_thread_lock=True,
+        theme=layout.theme(),
+        head=layout.head(),
+        footer_links=[],
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        quiet=True,
+        max_file_size="20mb",
+    )
+    app.include_router(jobs_router(executor))
+    add_error_answers(app)
+    print(f"Darkroom is at {url}", flush=True)
+    executor.warm_up()
+    _wait_for_signal()
+    print("Stopping ...", flush=True)
+    executor.close()
+    blocks.close(verbose=False)
+    return 0
+
+
+def choose_port(settings: Settings) -> int:
+    """The port to listen on. A taken default moves on to the next free one; a taken ``--port`` is an error."""
+    wanted = settings.port or DEFAULT_PORT
+    free = next((p for p in range(wanted, min(wanted + PORTS_TRIED, 65536)) if _is_free(settings.host, p)), None)
+    if free == wanted:
+        return wanted
+    offer = f"; {free} is free" if free else ""
+    if settings.port or free is None:
+        raise RequestError(f"port {wanted} is already in use{offer}: --port {free or 'NUMBER'}", field="port")
+    print(f"Port {wanted} is already in use; using {free}.", file=sys.stderr, flush=True)
+    return free
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _private_cache(folder: Path) -> Path:
+    """The folder for files that pages show, readable by this user alone, without what an older run left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError:  # a read-only data folder: pictures can still be shown
+        return Path(tempfile.mkdtemp(prefix="darkroom-"))
+    for entry in folder.iterdir():
+        if time.time() - entry.stat().st_mtime > STALE_CACHE_S:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    return folder
+
+
+def _has_display() -> bool:
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _wait_for_signal() -> None:
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop.is_set():  # the second one means now
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    while not stop.wait(0.5):
+        pass

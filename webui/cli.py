@@ -1,0 +1,251 @@
+"""``webui serve | generate | bench | doctor | test``: flags in, exit status out.
+
+Nothing heavy is imported before a command needs it. Status 0 done, 1 the work failed, 2 bad usage or bad input.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from webui import __version__
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir")
+REQUEST_FLAGS = (
+    "prompt",
+    "negative",
+    "seed",
+    "steps",
+    "guidance",
+    "sampler",
+    "schedule",
+    "width",
+    "height",
+    "count",
+    "repeat",
+    "clip_skip",
+)
+CHECKS = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+)
+
+
+class BadInput(Exception):
+    """Ends the command with status 2 and this one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser()
+    if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+        arguments.insert(0, "serve")
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command not in ("test", "bench"):
+        parser.error(f"unknown argument {rest[0]!r} for {options.command}")
+    options.rest = rest
+    try:
+        return options.run(options)
+    except BadInput as error:
+        print(f"webui: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("webui: interrupted", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line; request flags take their help from the request's fields."""
+    parser = argparse.ArgumentParser(prog="webui", description="Darkroom: pictures from words, on your machine.")
+    parser.add_argument("--version", action="version", version=f"Darkroom {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="open the page (the default)", allow_abbrev=False))
+    _add_generate(commands.add_parser("generate", help="make pictures from the command line", allow_abbrev=False))
+    doctor = commands.add_parser("doctor", help="say what is here and what is wrong", allow_abbrev=False)
+    _add_settings(doctor)
+    doctor.set_defaults(run=run_doctor)
+    bench = commands.add_parser("bench", help="measure this product on this machine", add_help=False)
+    bench.set_defaults(run=run_bench)
+    test = commands.add_parser("test", help="run lint, types and the test suite", add_help=False)
+    test.set_defaults(run=run_tests)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    from webui.core.settings import DEVICES, DTYPES
+
+    parser.add_argument("--model", default="demo", metavar="NAME", help="the model to draw with (default: demo)")
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--dtype", default="auto", choices=DTYPES)
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
+    parser.add_argument("--models-dir", type=Path, action="append", metavar="DIR", help="another model folder tree")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    parser.add_argument("--share", action="store_true", help="make a public link; needs --auth")
+    parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    parser.set_defaults(run=run_serve)
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    from webui.core.request import Request
+
+    _add_settings(parser)
+    for name in REQUEST_FLAGS:
+        field = Request.model_fields[name]
+        shown = "the model's own" if field.default is None else repr(field.default)
+        text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
+        flag, metavar = f"--{name.replace('_', '-')}", "TEXT" if isinstance(field.default, str) else "N"
+        parser.add_argument(flag, dest=name, required=name == "prompt", metavar=metavar, help=text)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
+    parser.set_defaults(run=run_generate)
+
+
+def _settings(options: argparse.Namespace, **more: Any) -> Any:
+    from pydantic import ValidationError
+
+    from webui.core.request import explain
+    from webui.core.settings import Settings
+
+    values = {name: getattr(options, name) for name in SETTINGS_FLAGS if getattr(options, name) is not None}
+    try:
+        return Settings(**values, **more)
+    except ValidationError as error:
+        raise BadInput(explain(error)) from None
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Opens the page; ends with a signal."""
+    from webui.core.request import RequestError
+
+    auth = None
+    if options.auth is not None:
+        user, colon, password = options.auth.partition(":")
+        if not (user and colon and password):
+            raise BadInput("--auth must be USER:PASS")
+        auth = (user, password)
+    settings = _settings(
+        options,
+        host=options.host,
+        port=options.port,
+        open_browser=not options.no_browser,
+        share=options.share,
+        auth=auth,
+    )
+    from webui.app import serve
+
+    try:
+        return serve(settings)
+    except RequestError as error:
+        raise BadInput(str(error)) from None
+
+
+def run_generate(options: argparse.Namespace) -> int:
+    """Draws, saves, prints paths (or events with ``--json``)."""
+    from webui.app import make_executor
+    from webui.core.request import Request, RequestError
+
+    settings = _settings(options, out=options.out)
+    values = {name: getattr(options, name) for name in (*REQUEST_FLAGS, "model") if getattr(options, name) is not None}
+    executor = make_executor(settings)
+    try:
+        job = executor.submit(Request.parse(values))
+    except RequestError as error:
+        executor.close()
+        if options.json:
+            print(json.dumps({"event": "failed", "message": str(error)}))
+        raise BadInput(str(error)) from None
+    try:
+        events = (event for _, event in job.follow())
+        return _print_json(events) if options.json else _print_progress(events)
+    except KeyboardInterrupt:
+        job.cancel()
+        raise
+    finally:
+        executor.close()
+
+
+def _print_json(events: Iterator[Any]) -> int:
+    from webui.core.events import Failed, to_json
+
+    status = 1
+    for event in events:
+        body = to_json(event)
+        body.pop("preview", None)
+        print(json.dumps(body, ensure_ascii=False), flush=True)
+        status = _exit_status(event)
+        if isinstance(event, Failed):
+            print(f"webui: {event.message}", file=sys.stderr)
+    return status
+
+
+def _print_progress(events: Iterator[Any]) -> int:
+    from tqdm import tqdm
+
+    from webui.core.events import Cancelled, Done, Failed, Image, Loading, Step
+
+    status = 1
+    with tqdm(unit="step", disable=None, leave=False, file=sys.stderr) as bar:
+        for event in events:
+            match event:
+                case Loading(what, _):
+                    bar.set_description(what)
+                case Step(index, total, _):
+                    bar.set_description("Drawing")
+                    bar.total = total
+                    bar.update(index - bar.n)
+                case Image(path=path, warning=warning):
+                    bar.clear()
+                    print(path or f"webui: {warning}", file=sys.stdout if path else sys.stderr, flush=True)
+                case Done(seconds, _, warnings):
+                    lines = [f"webui: {text}" for text in warnings] + [f"Done in {seconds:.1f} s"]
+                    bar.clear()
+                    print("\n".join(lines), file=sys.stderr)
+                case Failed(message):
+                    bar.clear()
+                    print(f"webui: {message}", file=sys.stderr)
+                case Cancelled():
+                    bar.clear()
+                    print("webui: stopped", file=sys.stderr)
+            status = _exit_status(event)
+    return status
+
+
+def _exit_status(event: Any) -> int:
+    from webui.core.events import Done, Failed
+
+    if isinstance(event, Failed) and event.bad_input:
+        return 2
+    return 0 if isinstance(event, Done) else 1
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Prints the state of the installation; status 1 where something is wrong."""
+    from webui.doctor import examine
+
+    return examine(_settings(options))
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Hands over to the programs in ``benchmarks/``, which are not part of the installed package."""
+    return subprocess.call([sys.executable, "-m", "benchmarks", *options.rest], cwd=REPOSITORY)
+
+
+def run_tests(options: argparse.Namespace) -> int:
+    """Lint, format, types, then the suite; with arguments, only pytest with these."""
+    for check in () if options.rest else CHECKS:
+        print(f"$ {' '.join(check)}", flush=True)
+        if status := subprocess.call([sys.executable, "-m", *check], cwd=REPOSITORY):
+            return status
+    return subprocess.call([sys.executable, "-m", "pytest", *options.rest], cwd=REPOSITORY)

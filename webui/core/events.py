@@ -1,0 +1,118 @@
+"""What happens to a job, as values: frozen, picklable, without tensors.
+
+Every job's stream ends in exactly one of ``Done``, ``Failed``, ``Cancelled``.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image as PilImage
+
+from webui.core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The job waits; ``position`` 1 is next."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is being made ready; ``what`` says which part, ``fraction`` is 0..1 of the whole."""
+
+    what: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Sampling went on: ``index`` of ``total`` steps are behind us, after ``seconds`` of sampling.
+
+    ``preview`` is a small JPEG of what the picture is becoming, or None when none was due.
+    """
+
+    index: int
+    total: int
+    seconds: float
+    preview: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """A finished picture: number ``index`` of the job, from 0. ``path`` is set once it is saved."""
+
+    index: int
+    image: PilImage
+    recipe: Recipe
+    path: Path | None = None
+    warning: str = ""
+
+    @property
+    def seed(self) -> int:
+        """The seed that makes this very picture."""
+        return self.recipe.request.seed
+
+    @cached_property
+    def pixels_sha256(self) -> str:
+        """SHA-256 of the RGB bytes, row by row: equal hashes mean equal pixels."""
+        return hashlib.sha256(self.image.convert("RGB").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Done:
+    """All pictures are made. ``parts_s`` says where the seconds went."""
+
+    seconds: float
+    parts_s: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The work could not be done; ``message`` is for people. ``bad_input`` marks the caller's fault."""
+
+    message: str
+    bad_input: bool = False
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Stopped on request, after ``index`` of ``total`` steps."""
+
+    index: int = 0
+    total: int = 0
+
+
+Event = Queued | Loading | Step | Image | Done | Failed | Cancelled
+TERMINAL = (Done, Failed, Cancelled)
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as the JSON object that ``generate --json`` and ``/api/jobs/{id}/events`` send."""
+    body: dict[str, Any] = {"event": type(event).__name__.lower()}
+    if isinstance(event, Image):
+        body |= {
+            "index": event.index,
+            "seed": event.seed,
+            "path": str(event.path) if event.path else None,
+            "pixels_sha256": event.pixels_sha256,
+            "infotext": event.recipe.infotext(),
+        }
+        return body | ({"warning": event.warning} if event.warning else {})
+    for name, value in vars(event).items():
+        if isinstance(value, float):
+            body[name] = round(value, 4)
+        elif isinstance(value, bytes):
+            body[name] = base64.b64encode(value).decode("ascii")
+        elif isinstance(value, Mapping):
+            body[name] = {part: round(seconds, 4) for part, seconds in value.items()}
+        elif value is not None:
+            body[name] = value
+    return body

@@ -1,0 +1,71 @@
+"""The two protocols between whoever asks for pictures and whoever makes them."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from webui.core.events import Event, Image
+from webui.core.library import ModelFile
+from webui.core.request import Request
+
+State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
+
+
+class QueueFull(RuntimeError):
+    """Too many jobs wait already; try again later."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What can be chosen from: model files by name, and per sampler name the schedules it can use."""
+
+    models: Mapping[str, ModelFile]
+    samplers: Mapping[str, tuple[str, ...]]
+
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """Every schedule that some sampler has, each once, in order of first mention."""
+        return tuple(dict.fromkeys(name for names in self.samplers.values() for name in names))
+
+
+class Job(Protocol):
+    """A request on its way. ``id`` is 128 bits of chance, and whoever knows it may watch and cancel."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def request(self) -> Request: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def images(self) -> tuple[Image, ...]: ...
+
+    def follow(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """(number, event) pairs from number ``after`` + 1 on, blocking, until the one that ends the job.
+
+        Whoever is slower than the job misses steps, never any other event.
+        """
+
+    def follow_async(self, after: int = 0) -> AsyncIterator[tuple[int, Event]]:
+        """The same for the event loop it is called on."""
+
+    def cancel(self) -> None:
+        """Asks for an end within one step; returns at once."""
+
+
+class Executor(Protocol):
+    """Takes requests, makes pictures."""
+
+    def catalog(self) -> Catalog: ...
+
+    def submit(self, request: Request) -> Job:
+        """Queues a job; raises RequestError for what cannot be done, QueueFull when too many wait."""
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, or None when it is not, or no longer, known."""
+
+    def status(self) -> Mapping[str, object]:
+        """``status`` is ok, loading or degraded; the rest says what runs where."""
+
+    def close(self) -> None:
+        """Cancels everything and waits for the device to be free."""

@@ -1,0 +1,79 @@
+"""Names people see -> files on disk. A name is a key of what was found; it is never joined into a path."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from webui.core.request import RequestError
+from webui.core.settings import Settings
+
+DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
+CHECKPOINT_FOLDERS = ("models/Stable-diffusion", "models/checkpoints", "Stable-diffusion", "checkpoints")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model that can be loaded: a folder in the diffusers layout. ``native_px`` is the side it was trained at."""
+
+    name: str
+    path: Path
+    native_px: int
+
+
+def find_models(settings: Settings) -> dict[str, ModelFile]:
+    """Every model by name, the embedded one first; of two with one name, the first found."""
+    found = {"demo": _read_model("demo", DEMO_MODEL)}
+    for root in (settings.data_dir, *settings.models_dir):
+        for folder in _model_folders(root):
+            found.setdefault(folder.name, _read_model(folder.name, folder))
+    return {name: model for name, model in found.items() if model is not None}
+
+
+def choose(kind: str, name: str, names: Iterable[str]) -> str:
+    """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise."""
+    by_lowercase = {known.casefold(): known for known in names}
+    if match := by_lowercase.get(name.casefold()):
+        return match
+    near = difflib.get_close_matches(name.casefold(), by_lowercase, n=3, cutoff=0.5) or list(by_lowercase)[:8]
+    raise RequestError(
+        f"{kind} {name[:60]!r} is not known; did you mean {', '.join(by_lowercase[n] for n in near)}?", field=kind
+    )
+
+
+def content_hash(model: ModelFile) -> str:
+    """SHA-256 over a model's weight files; cached until one of them changes."""
+    files = sorted(model.path.rglob("*.safetensors"))
+    stats = [file.stat() for file in files]
+    return _hash_files(tuple(files), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _model_folders(root: Path) -> Iterator[Path]:
+    for folder in CHECKPOINT_FOLDERS:
+        for index in sorted((root / folder).glob("*/model_index.json")):
+            if not index.parent.name.startswith("."):
+                yield index.parent
+
+
+def _read_model(name: str, folder: Path) -> ModelFile | None:
+    """What the small JSON files of a diffusers folder say; None where they cannot be read."""
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
+        latent_px, factor = int(unet["sample_size"]), 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ModelFile(name, folder, latent_px * factor)

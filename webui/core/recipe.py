@@ -1,0 +1,45 @@
+"""How a picture was made, and the text about it that travels inside the file.
+
+The text follows A1111's infotext, which civitai, sd-parsers and most image viewers of the field read.
+"""
+
+import re
+from dataclasses import dataclass
+
+from webui import __version__
+from webui.core.request import Request
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1."""
+
+    request: Request
+    model_hash: str
+
+    def infotext(self) -> str:
+        """The ``parameters`` text: prompt, negative prompt, one line of settings."""
+        request = self.request
+        settings = {
+            "Steps": request.steps,
+            "Sampler": request.sampler,
+            "Schedule type": request.schedule,
+            "CFG scale": f"{request.guidance:g}",
+            "Seed": request.seed,
+            "Size": f"{request.width}x{request.height}",
+            "Model hash": self.model_hash[:10],
+            "Model": re.sub(r"[,:\n]", " ", request.model),
+            "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+            "Version": f"Darkroom {__version__}",
+        }
+        lines = [_neutralise(request.prompt)]
+        if request.negative:
+            lines.append(f"Negative prompt: {_neutralise(request.negative)}")
+        lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+        return "\n".join(lines)
+
+
+def _neutralise(text: str) -> str:
+    """The text with what readers take for settings made harmless: they look for these words by position."""
+    text = re.sub(r"(?i)negative prompt:", "negative prompt -", text.replace("\0", "").replace("\r", ""))
+    return re.sub(r"(?im)^(\s*steps):", r"\1 -", text)

@@ -1,0 +1,52 @@
+"""How this process runs: one frozen value made from flags and environment, handed to whoever needs it."""
+
+import os
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_PORT = 7860
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def default_data_dir() -> Path:
+    """``WEBUI_DATA_DIR``, else ``data/`` beside launch.py, else ``data/`` in the current folder."""
+    if chosen := os.environ.get("WEBUI_DATA_DIR"):
+        return Path(chosen)
+    checkout = Path(__file__).resolve().parents[2]
+    return (checkout if (checkout / "launch.py").exists() else Path.cwd()) / "data"
+
+
+class Settings(BaseModel):
+    """Flags of ``serve`` and ``generate``. Paths are made absolute once, here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=1, le=65535)
+    open_browser: bool = True
+    share: bool = False
+    auth: tuple[str, str] | None = None
+    model: str = "demo"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    data_dir: Path = Field(default_factory=default_data_dir)
+    models_dir: tuple[Path, ...] = ()
+    out: Path | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
+        object.__setattr__(self, "out", self.out.expanduser().absolute() if self.out else None)
+        object.__setattr__(self, "models_dir", tuple(path.expanduser().absolute() for path in self.models_dir))
+
+    def output_dir(self, task: str) -> Path:
+        """Where finished pictures go: ``out`` itself when given, else ``<data_dir>/outputs/<task>/<date>``."""
+        return self.out or self.data_dir / "outputs" / task / date.today().isoformat()
+
+    @property
+    def cache_dir(self) -> Path:
+        """What may be deleted at any time."""
+        return self.data_dir / "cache"

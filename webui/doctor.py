@@ -1,0 +1,97 @@
+"""What is here and what is wrong, each problem with its one-line mend."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from webui import __version__
+from webui.core.library import find_models
+from webui.core.settings import Settings
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio", "pillow", "numpy")
+LOW_DISK_BYTES = 2 * 2**30
+GIB = 2**30
+
+
+def examine(settings: Settings) -> int:
+    """Prints facts, then problems; returns 1 where there is a problem, else 0."""
+    print(f"Darkroom {__version__} · Python {platform.python_version()} · {platform.platform()}")
+    print(" · ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    problems = [*_missing_packages(), *_examine_device(settings), *_examine_folder(settings), *_examine_models(settings)]
+    for problem, mend in problems:
+        print(f"PROBLEM  {problem}\n   mend  {mend}")
+    print("All is well." if not problems else f"{len(problems)} to mend.")
+    return 1 if problems else 0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _missing_packages() -> Iterator[tuple[str, str]]:
+    missing = [name for name in PACKAGES if _version(name) == "missing"]
+    if missing:
+        yield f"not installed: {', '.join(missing)}", "python launch.py   (with the network up)"
+
+
+def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
+    import torch
+
+    from webui.core.request import RequestError
+    from webui.engine.devices import choose_device, choose_dtype, describe
+
+    try:
+        device = choose_device(settings.device)
+    except RequestError as error:
+        yield str(error), "start without --device"
+        return
+    print(f"Device: {describe(device, choose_dtype(settings.dtype, device))}, {torch.get_num_threads()} CPU threads")
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        print(f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    elif shutil.which("nvidia-smi") and torch.version.cuda is None:
+        yield (
+            "this machine has an NVIDIA driver, but this torch is built for CPUs only",
+            f"{sys.executable} -m pip install --force-reinstall torch   (choose the CUDA build, see README)",
+        )
+    if (memory := _available_memory_bytes()) is not None:
+        print(f"Memory: {memory / GIB:.1f} GiB available")
+
+
+def _available_memory_bytes() -> int | None:
+    """What Linux says could be used without swapping; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
+    folder = settings.data_dir
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(nearest).free
+    print(f"Data folder: {folder}, {free / GIB:.1f} GiB free")
+    if not os.access(nearest, os.W_OK):
+        yield f"{nearest} cannot be written to", "choose another folder: --data-dir DIR"
+    if free < LOW_DISK_BYTES:
+        yield f"only {free / GIB:.1f} GiB are free on the disk of {folder}", "free some space, or --data-dir DIR"
+
+
+def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
+    models = find_models(settings)
+    print(f"Models: {', '.join(f'{name} ({file.native_px} px)' for name, file in models.items()) or 'none'}")
+    if "demo" not in models:
+        yield "the embedded model is not in the installation", "get a complete copy of the product"
+    if settings.model not in models:
+        yield f"model {settings.model!r} is not found", f"put it into {settings.data_dir / 'models/Stable-diffusion'}"
+    for folder in settings.models_dir:
+        if not folder.is_dir():
+            yield f"--models-dir {folder} is not a folder", "correct the path"

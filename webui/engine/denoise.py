@@ -1,0 +1,86 @@
+"""The one loop. Three tasks, every sampler: scale the input, ask the UNet, guide, step."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+
+from webui.engine.families.base import Conditioning, Model
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """After evaluation ``index`` (1..total): what the UNet saw, said, and what the scheduler made of it.
+
+    ``latents``, ``model_input`` and ``output`` are (n, channels, h, w), float32, on the device.
+    """
+
+    index: int
+    total: int
+    latents: torch.Tensor
+    model_input: torch.Tensor
+    output: torch.Tensor
+    timestep: torch.Tensor
+
+
+class Stopped(Exception):
+    """The job was cancelled between two evaluations."""
+
+
+@torch.inference_mode()
+def denoise(
+    model: Model,
+    scheduler: Any,
+    latents: torch.Tensor,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    guidance: float,
+    generators: Sequence[torch.Generator],
+    cancelled: Callable[[], bool],
+) -> Iterator[Denoised]:
+    """Runs ``scheduler.timesteps`` over ``latents`` (n, c, h, w), already scaled by ``init_noise_sigma``.
+
+    ``negative`` is None where no unconditional branch runs; otherwise both branches go through the UNet as one
+    batch of 2n and are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
+    ``u + guidance * (c - u)``. One generator a picture feeds the stochastic samplers. Raises Stopped.
+    """
+    takes = signature(scheduler.step).parameters
+    extra = {"generator": list(generators)} if "generator" in takes else {}
+    conditioning = _stacked(positive, negative, len(latents))
+    both = None if negative is None else latents.new_empty(2 * len(latents), *latents.shape[1:])
+    for index, timestep in enumerate(scheduler.timesteps, start=1):
+        if cancelled():
+            raise Stopped
+        model_input = scheduler.scale_model_input(latents, timestep)
+        if both is None:
+            output = model.predict(model_input, timestep, conditioning)
+        else:
+            both.unflatten(0, (2, -1)).copy_(model_input)
+            without_prompt, with_prompt = model.predict(both, timestep, conditioning).chunk(2)
+            output = without_prompt + guidance * (with_prompt - without_prompt)
+        latents = scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
+        yield Denoised(index, len(scheduler.timesteps), latents, model_input, output, timestep)
+
+
+def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
+    """What the finished latents look like from here, (n, c, h, w): DDPM's x0 (Ho et al. 2020, equation 15).
+
+    Every sampler hands the UNet an input in variance-preserving form, so one formula serves all of them; between
+    two training timesteps (Karras, exponential) the nearest is close enough for a preview.
+    """
+    nearest = step.timestep.round().long().clamp(0, len(alphas_cumprod) - 1).cpu()
+    alpha = alphas_cumprod[nearest].item()
+    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+    if prediction_type == "v_prediction":  # Salimans and Ho 2022, appendix D
+        return signal * step.model_input - noise * step.output
+    if prediction_type == "sample":
+        return step.output
+    return (step.model_input - noise * step.output) / signal
+
+
+def _stacked(positive: Conditioning, negative: Conditioning | None, count: int) -> Conditioning:
+    """Conditioning for the whole batch, the unconditional half first."""
+    parts = [positive] if negative is None else [negative, positive]
+    return {name: torch.cat([part[name].repeat_interleave(count, dim=0) for part in parts]) for name in positive}

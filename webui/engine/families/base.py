@@ -1,0 +1,58 @@
+"""What a model family must offer. A family is one file here and its name in ``FAMILIES``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from webui.core.library import ModelFile
+
+Conditioning = Mapping[str, torch.Tensor]
+"""Keyword arguments of the UNet's forward that come from the prompt, one row a picture."""
+
+
+class CannotLoad(RuntimeError):
+    """A model that cannot be used; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class PreviewMap:
+    """A linear map from latents to RGB in 0..1: ``weight`` (3, channels), ``bias`` (3,)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+class Model(Protocol):
+    """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance."""
+
+    file: ModelFile
+    content_hash: str
+    latent_channels: int
+    latent_scale: int
+    scheduler_config: Mapping[str, Any]
+    preview_map: PreviewMap
+
+    def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
+        """One row of conditioning, and how many tokens did not fit; raises RequestError for clip_skip."""
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """The UNet's output (epsilon or v), shaped like ``latents``, float32."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (n, 3, height, width), float32, nominally -1..1."""
+
+
+class Family(Protocol):
+    """How to recognise and load one kind of model."""
+
+    name: str
+
+    def recognises(self, file: ModelFile) -> bool:
+        """Whether this family's layout is what the file holds."""
+
+    def load(
+        self, file: ModelFile, device: torch.device, dtype: torch.dtype, progress: Callable[[str, float], None]
+    ) -> Model:
+        """Loads it, calling ``progress(what, fraction)`` before each part; raises CannotLoad."""

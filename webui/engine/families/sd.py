@@ -1,0 +1,116 @@
+"""Stable Diffusion 1.x and 2.x in the diffusers folder layout: one CLIP text encoder, a UNet, a KL autoencoder."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from webui.core.library import ModelFile, content_hash
+from webui.core.request import RequestError
+from webui.engine.families.base import CannotLoad, Conditioning, PreviewMap
+
+for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
+    library.disable_progress_bar()
+    library.set_verbosity_error()
+
+
+class StableDiffusionModel:
+    """The components, resident on one device in one dtype. See ``base.Model`` for the contract."""
+
+    latent_channels = 4
+
+    def __init__(
+        self,
+        file: ModelFile,
+        tokenizer: CLIPTokenizer,
+        text_encoder: CLIPTextModel,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler_config: Mapping[str, Any],
+    ) -> None:
+        self.file = file
+        self.content_hash = content_hash(file)
+        self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
+        self.scheduler_config = scheduler_config
+        self.latent_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.preview_map = _read_preview_map(file.path, unet.device)
+
+    def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
+        """``clip_skip`` counts as A1111 does: 1 reads the last layer, 2 the one before, always normalised."""
+        layers = self.text_encoder.config.num_hidden_layers
+        if clip_skip > layers:
+            raise RequestError(f"clip_skip {clip_skip} is more than this model's {layers} text layers", "clip_skip")
+        tokens = self.tokenizer(text, truncation=False, verbose=False).input_ids
+        unused = max(0, len(tokens) - self.tokenizer.model_max_length)
+        ids = self.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        output = self.text_encoder(ids.to(self.text_encoder.device), output_hidden_states=clip_skip > 1)
+        if clip_skip == 1:
+            context = output.last_hidden_state
+        else:
+            text_model = getattr(self.text_encoder, "text_model", self.text_encoder)
+            context = text_model.final_layer_norm(output.hidden_states[-clip_skip])
+        return {"encoder_hidden_states": context.to(self.unet.dtype)}, unused
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """One UNet forward; ``latents`` (n, 4, h, w) in any float type, the result in float32."""
+        output = self.unet(latents.to(self.unet.dtype), timestep, return_dict=False, **conditioning)[0]
+        return output.float()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Undoes the scaling of the latents, then the autoencoder's decoder."""
+        return self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0].float()
+
+
+class StableDiffusion:
+    """Loads folders that hold ``model_index.json`` and safetensors; never a pickle, never over the network."""
+
+    name = "Stable Diffusion"
+
+    def recognises(self, file: ModelFile) -> bool:
+        """Whether the index names this family's pipeline."""
+        try:
+            index = json.loads((file.path / "model_index.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return index.get("_class_name") == "StableDiffusionPipeline"
+
+    def load(
+        self, file: ModelFile, device: torch.device, dtype: torch.dtype, progress: Callable[[str, float], None]
+    ) -> StableDiffusionModel:
+        """Each part goes to the device as it is read. An autoencoder that overflows float16 stays in float32."""
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        try:
+            progress("text encoder", 0.0)
+            tokenizer = CLIPTokenizer.from_pretrained(file.path / "tokenizer", local_files_only=True)
+            text_encoder = CLIPTextModel.from_pretrained(file.path / "text_encoder", dtype=dtype, **options)
+            progress("UNet", 0.2)
+            unet = UNet2DConditionModel.from_pretrained(file.path / "unet", torch_dtype=dtype, **options)
+            progress("autoencoder", 0.8)
+            config = json.loads((file.path / "vae" / "config.json").read_text("utf-8"))
+            fragile = dtype == torch.float16 and config.get("force_upcast", True)
+            vae_dtype = torch.float32 if fragile else dtype
+            vae = AutoencoderKL.from_pretrained(file.path / "vae", torch_dtype=vae_dtype, **options)
+            scheduler_config = json.loads((file.path / "scheduler/scheduler_config.json").read_text("utf-8"))
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason}") from error
+        for part in (text_encoder, unet, vae):
+            part.to(device).eval().requires_grad_(False)
+        return StableDiffusionModel(file, tokenizer, text_encoder, unet, vae, scheduler_config)
+
+
+def _read_preview_map(folder: Path, device: torch.device) -> PreviewMap:
+    """The folder's own ``preview.json``, else a grey-scale map of the first channel."""
+    try:
+        factors = json.loads((folder / "preview.json").read_text("utf-8"))
+    except OSError:
+        factors = {"weight": [[0.2, 0.0, 0.0, 0.0]] * 3, "bias": [0.5] * 3}
+    weight, bias = torch.tensor(factors["weight"]), torch.tensor(factors["bias"])
+    return PreviewMap(weight.to(device), bias.to(device))

@@ -1,0 +1,212 @@
+"""One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued
+from webui.core.executor import Catalog, QueueFull
+from webui.core.library import choose, find_models
+from webui.core.outputs import save_picture
+from webui.core.request import Request, RequestError
+from webui.core.settings import Settings
+from webui.engine.samplers import SAMPLERS, resolve
+from webui.executors.job import LocalJob
+
+if TYPE_CHECKING:
+    from webui.engine.manager import PipelineManager
+
+MAX_WAITING = 100
+KEPT_JOBS = 200
+KEPT_PIXEL_BYTES = 256 * 2**20
+
+log = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Runs jobs one after the other, first come first served. The engine is imported on the device thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._waiting: deque[LocalJob] = deque()
+        self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
+        self._running: LocalJob | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._warm_up = False
+        self._manager: PipelineManager | None = None
+        self._trouble = ""
+        self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+
+    def catalog(self) -> Catalog:
+        """Models on disk now, and every sampler with its schedules."""
+        return Catalog(
+            models=find_models(self._settings), samplers={name: row.schedules for name, row in SAMPLERS.items()}
+        )
+
+    def warm_up(self) -> None:
+        """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
+        with self._changed:
+            self._warm_up = True
+            self._changed.notify_all()
+
+    def submit(self, request: Request) -> LocalJob:
+        """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
+        models = find_models(self._settings)
+        sampler, schedule = resolve(request.sampler, request.schedule)
+        names = {"model": choose("model", request.model, models), "sampler": sampler, "schedule": schedule}
+        if request.loras:
+            raise RequestError("loras: this version cannot apply LoRAs yet", field="loras")
+        job = LocalJob(request.model_copy(update=names), on_cancel=self._drop_waiting)
+        with self._changed:
+            if self._closing:
+                raise QueueFull("the server is shutting down")
+            if len(self._waiting) >= MAX_WAITING:
+                raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
+            self._waiting.append(job)
+            self._jobs[job.id] = job
+            self._publish_positions()
+            self._changed.notify_all()
+        return job
+
+    def job(self, job_id: str) -> LocalJob | None:
+        """A job that waits, runs, or ended recently."""
+        with self._changed:
+            return self._jobs.get(job_id)
+
+    def status(self) -> Mapping[str, object]:
+        """What ``/api/health`` says."""
+        manager = self._manager
+        ready = manager is not None and manager.model_name is not None
+        return {
+            "status": "degraded" if self._trouble else "ok" if ready else "loading",
+            "device": manager.device_description if manager else None,
+            "model": manager.model_name if manager else None,
+            "waiting": len(self._waiting),
+            "running": self._running is not None,
+            **({"trouble": self._trouble} if self._trouble else {}),
+        }
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stops taking jobs, cancels all, and waits for the device and the last file."""
+        with self._changed:
+            self._closing = True
+            jobs = [*self._waiting, *([self._running] if self._running else [])]
+            self._changed.notify_all()
+        for job in jobs:
+            job.cancel()
+        self._thread.join(timeout_s)
+        self._saver.shutdown(wait=not self._thread.is_alive())
+
+    def _drop_waiting(self, job: LocalJob) -> None:
+        """A waiting job ends at once; a running one sees its flag between steps."""
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+            self._publish_positions()
+        job.publish(Cancelled())
+
+    def _publish_positions(self) -> None:
+        for position, job in enumerate(self._waiting, start=1):
+            job.publish(Queued(position))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._closing or self._warm_up):
+                    self._changed.wait()
+                if self._closing and not self._waiting:
+                    return
+                job = self._running = self._waiting.popleft() if self._waiting else None
+                self._warm_up = False
+                self._publish_positions()
+            if job is None:
+                self._load_default()
+                continue
+            last = self._run(job)
+            self._running = None
+            self._saver.submit(self._finish, job, last)
+
+    def _run(self, job: LocalJob) -> Event:
+        """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
+        started = time.perf_counter()
+        try:
+            if self._manager is None:
+                job.publish(Loading("Starting the engine", 0.0))
+            for event in self._engine().generate(job.request, job.is_cancelled):
+                if isinstance(event, TERMINAL):
+                    return event
+                if isinstance(event, Image):
+                    self._saver.submit(self._save, job, event)
+                else:
+                    job.publish(event)
+            raise RuntimeError("the engine ended without saying how")
+        except RequestError as error:
+            return Failed(str(error), bad_input=True)
+        except Exception as error:  # whatever it is, the job must end and the next one must run
+            log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
+            return Failed(_for_people(error))
+
+    def _engine(self) -> "PipelineManager":
+        if self._manager is None:
+            from webui.engine.manager import PipelineManager
+
+            self._manager = PipelineManager(self._settings)
+        return self._manager
+
+    def _load_default(self) -> None:
+        try:
+            for _ in self._engine().load(self._settings.model, lambda: self._closing):
+                pass
+            self._trouble = ""
+        except Exception as error:  # the page stays up and says what is wrong
+            if not self._closing:
+                log.exception("warm-up failed")
+                self._trouble = _for_people(error)
+
+    def _save(self, job: LocalJob, picture: Image) -> None:
+        folder = self._settings.output_dir(job.request.task)
+        try:
+            path = save_picture(picture, folder)
+        except OSError as error:
+            warning = f"This picture could not be saved in {folder}: {error.strerror or error}."
+            log.warning("%s", warning)
+            job.publish(replace(picture, warning=warning))
+        else:
+            job.publish(replace(picture, path=path))
+
+    def _finish(self, job: LocalJob, last: Event) -> None:
+        if isinstance(last, Done):
+            unsaved = tuple({image.warning: None for image in job.images if image.warning})
+            last = replace(last, warnings=last.warnings + unsaved)
+        job.publish(last)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Drops ended jobs, oldest first, beyond a number and beyond the memory their pictures hold."""
+        with self._changed:
+            ended = [job for job in self._jobs.values() if job.ended]
+            pixel_bytes = sum(job.pixel_bytes for job in ended)
+            excess = len(ended) - KEPT_JOBS
+            for position, job in enumerate(ended[:-1]):
+                if position >= excess and pixel_bytes <= KEPT_PIXEL_BYTES:
+                    break
+                pixel_bytes -= job.pixel_bytes
+                del self._jobs[job.id]
+
+
+def _for_people(error: BaseException) -> str:
+    """The first line of the error, with its kind where that says more than the text."""
+    text = str(error).strip().splitlines()
+    named = type(error).__module__.startswith("webui.")
+    return text[0] if named and text else f"{type(error).__name__}: {text[0] if text else 'no details'}"
+
+

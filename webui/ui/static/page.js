@@ -1,0 +1,92 @@
+// Keys, memory of fields and jobs, the engine's status. Components call in through window.darkroom.
+(() => {
+  "use strict";
+  const PAGES = ["txt2img", "img2img", "inpaint"];
+  const BUSY = ["queued", "loading", "running"];
+
+  const statusOf = (page) => document.querySelector(`#${page}-status [data-state]`);
+  // This tab's own memory first; a tab that is new takes over what the last one left.
+  const read = (key) => sessionStorage.getItem(key) ?? localStorage.getItem(key) ?? "";
+  const write = (key, value) => {
+    for (const storage of [sessionStorage, localStorage]) {
+      try {
+        storage.setItem(key, value);
+      } catch (error) {
+        console.warn("the browser keeps no more settings", error);
+      }
+    }
+  };
+
+  window.darkroom = {
+    jobId: (page) => statusOf(page)?.dataset.job || read(`darkroom.${page}.job`),
+    recall: (page) => read(`darkroom.${page}.fields`),
+    recallJob: (page) => read(`darkroom.${page}.job`),
+    remember: (page, fields, values) => {
+      const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
+      write(`darkroom.${page}.fields`, JSON.stringify(kept));
+    },
+  };
+
+  const visible = (element) => element && element.offsetParent !== null;
+  const click = (id) => {
+    const button = document.getElementById(id);
+    if (visible(button) && !button.disabled) button.click();
+  };
+  document.addEventListener("keydown", (event) => {
+    const page = PAGES.find((name) => visible(document.getElementById(`${name}-generate`)));
+    if (!page) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
+      click(`${page}-generate`);
+    } else if (event.key === "Escape" && BUSY.includes(statusOf(page)?.dataset.state)) {
+      click(`${page}-stop`);
+    }
+  }, true);
+
+  const announced = {};
+  const follow = (page) => {
+    const status = statusOf(page);
+    if (!status) return;
+    const { state, job } = status.dataset;
+    if (job) write(`darkroom.${page}.job`, job);
+    document.getElementById(`${page}-stop`)?.classList.toggle("idle", !BUSY.includes(state));
+    if (announced[page] !== state) {
+      announced[page] = state;
+      const announcer = document.getElementById("darkroom-announcer");
+      if (announcer) announcer.textContent = status.textContent.trim();
+    }
+  };
+
+  const showEngine = async () => {
+    let next_ms = 1000;
+    const chip = document.getElementById("darkroom-engine");
+    if (chip) {
+      try {
+        const health = await (await fetch("./api/health")).json();
+        chip.dataset.status = health.status;
+        const ready = `${health.model} on ${health.device}`;
+        chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
+        if (health.status !== "loading") next_ms = 15000;
+      } catch {
+        chip.dataset.status = "degraded";
+        chip.textContent = "The server does not answer";
+        next_ms = 3000;
+      }
+    }
+    setTimeout(showEngine, next_ms);
+  };
+
+  const start = () => {
+    const dark = localStorage.getItem("darkroom.dark");
+    if (dark !== null) document.body.classList.toggle("dark", dark === "1");
+    document.addEventListener("click", (event) => {
+      if (event.target.id !== "darkroom-theme") return;
+      const on = document.body.classList.toggle("dark");
+      localStorage.setItem("darkroom.dark", on ? "1" : "0");
+    });
+    new MutationObserver(() => PAGES.forEach(follow)).observe(document.body, { childList: true, subtree: true });
+    showEngine();
+  };
+  document.body ? start() : document.addEventListener("DOMContentLoaded", start);
+})();

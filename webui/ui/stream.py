@@ -1,0 +1,141 @@
+"""Job events -> what the page shows: a status line, a live preview, a gallery."""
+
+import asyncio
+import base64
+import html
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.executor import Job, State
+from webui.core.outputs import encode_png
+
+MIN_INTERVAL_S = 0.1  # between two updates of one page
+
+GalleryItem = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class View:
+    """What one page shows of one job: HTML for status and preview, (path, caption) pairs for the gallery.
+
+    None leaves what is shown; ``error`` is why the job failed.
+    """
+
+    status: str
+    preview: str | None = None
+    gallery: list[GalleryItem] | None = None
+    infotext: str | None = None
+    error: str = ""
+
+
+async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
+    """Views of the job until it ends, at most one every ``MIN_INTERVAL_S``; the last one is complete."""
+    preview: str | None = None
+    async for _, event in job.follow_async():
+        if isinstance(event, Step) and event.preview:
+            preview = preview_html(event, job)
+        if isinstance(event, Image):
+            continue
+        if isinstance(event, Done | Failed | Cancelled):
+            yield _last_view(job, event, preview, cache_dir)
+            return
+        yield View(status_html(event, job), preview)
+        await asyncio.sleep(MIN_INTERVAL_S)
+
+
+def _last_view(job: Job, event: Done | Failed | Cancelled, preview: str | None, cache_dir: Path) -> View:
+    images = job.images
+    gallery = [item for picture in images if (item := _gallery_item(job, picture, cache_dir))]
+    if len(gallery) < len(images):  # no disk takes them: show them from memory
+        preview = "".join(_inline_html(picture) for picture in images)
+    elif isinstance(event, Done):
+        preview = ""
+    return View(
+        status_html(event, job),
+        preview,
+        gallery if isinstance(event, Done) or gallery else None,
+        images[0].recipe.infotext() if images else None,
+        event.message if isinstance(event, Failed) else "",
+    )
+
+
+def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
+    """The one element with ``data-state`` and ``data-job``; every text in it is escaped."""
+    state: State | str = "idle"
+    fraction: float | None = None
+    match event:
+        case Queued(position):
+            ahead = position - 1
+            state, text = "queued", f"Waiting: {ahead} ahead" if ahead else "Waiting: next in line"
+        case Loading(what, _):
+            state, text = "loading", f"{what} ..."
+        case Step(index, total, seconds):
+            state, fraction, text = "running", index / total, _step_text(index, total, seconds)
+        case Done(seconds, _, warnings):
+            state, text = "done", " ".join([f"Done in {seconds:.1f} s.", *warnings])
+        case Failed(message):
+            state, text = "failed", message
+        case Cancelled(index, total):
+            state, text = "cancelled", f"Stopped at step {index} of {total}." if index else "Stopped."
+    bar = f'<progress max="1" value="{fraction:.4f}" aria-label="Progress"></progress>' if fraction is not None else ""
+    job_id = job.id if job else ""
+    return (
+        f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}">'
+        f'<span class="status-text">{html.escape(text)}</span>{bar}</div>'
+    )
+
+
+def _step_text(index: int, total: int, seconds: float) -> str:
+    rate = index / seconds if seconds > 0 else 0.0
+    left_s = (total - index) / rate if rate else 0.0
+    speed = f"{rate:.1f} it/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/it"
+    return f"Step {index} of {total} · {speed} · {_duration(left_s)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
+def preview_html(step: Step, job: Job) -> str:
+    """The newest preview as an image that fills the picture's place."""
+    data = base64.b64encode(step.preview or b"").decode("ascii")
+    return (
+        f'<div class="preview-live"><img alt="Preview after step {step.index} of {step.total}" '
+        f'src="data:image/jpeg;base64,{data}"></div>'
+    )
+
+
+def _inline_html(picture: Image) -> str:
+    data = base64.b64encode(encode_png(picture)).decode("ascii")
+    return f'<div class="preview-live"><img alt="Picture with seed {picture.seed}" src="data:image/png;base64,{data}"></div>'
+
+
+def _gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | None:
+    """The PNG under a path that holds the job's secret id, a link to the saved file where the disk allows it."""
+    name = picture.path.name if picture.path else f"{picture.index:05d}-{picture.seed}.png"
+    served = cache_dir / job.id / name
+    try:
+        served.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not served.exists():
+            _link_or_write(picture, served)
+    except OSError:
+        return None
+    return str(served), f"Seed {picture.seed}"
+
+
+def _link_or_write(picture: Image, served: Path) -> None:
+    if picture.path:
+        try:
+            os.link(picture.path, served)
+            return
+        except OSError:  # another file system, or the picture was moved away
+            pass
+    temporary = served.with_suffix(f".{time.monotonic_ns()}.tmp")
+    temporary.write_bytes(encode_png(picture))
+    os.replace(temporary, served)
