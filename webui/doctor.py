@@ -21,7 +21,12 @@ def examine(settings: Settings) -> int:
     """Prints facts, then problems; returns 1 where there is a problem, else 0."""
     print(f"Darkroom {__version__} · Python {platform.python_version()} · {platform.platform()}")
     print(" · ".join(f"{name} {_version(name)}" for name in PACKAGES))
-    problems = [*_missing_packages(), *_examine_device(settings), *_examine_folder(settings), *_examine_models(settings)]
+    problems = [
+        *_missing_packages(),
+        *_examine_device(settings),
+        *_examine_folder(settings),
+        *_examine_models(settings),
+    ]
     for problem, mend in problems:
         print(f"PROBLEM  {problem}\n   mend  {mend}")
     print("All is well." if not problems else f"{len(problems)} to mend.")
@@ -82,7 +87,10 @@ def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
     if not os.access(nearest, os.W_OK):
         yield f"{nearest} cannot be written to", "choose another folder: --data-dir DIR"
     if free < LOW_DISK_BYTES:
-        yield f"only {free / GIB:.1f} GiB are free on the disk of {folder}", "free some space, or --data-dir DIR"
+        yield (
+            f"only {free / GIB:.1f} GiB are free on the disk of {folder}",
+            "free some space, or --data-dir DIR",
+        )
 
 
 def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -91,7 +99,10 @@ def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     if "demo" not in models:
         yield "the embedded model is not in the installation", "get a complete copy of the product"
     if settings.model not in models:
-        yield f"model {settings.model!r} is not found", f"put it into {settings.data_dir / 'models/Stable-diffusion'}"
+        yield (
+            f"model {settings.model!r} is not found",
+            f"put it into {settings.data_dir / 'models/Stable-diffusion'}",
+        )
     for folder in settings.models_dir:
         if not folder.is_dir():
             yield f"--models-dir {folder} is not a folder", "correct the path"

@@ -42,9 +42,7 @@ def jobs_router(executor: Executor) -> APIRouter:
         }
 
     @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
-    async def events(
-        job_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0
-    ) -> AsyncIterator[ServerSentEvent]:
+    async def events(job_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
         async for number, event in find(job_id).follow_async(after=last_event_id):
             yield ServerSentEvent(data=to_json(event), id=str(number))
 

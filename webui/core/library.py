@@ -40,7 +40,8 @@ def choose(kind: str, name: str, names: Iterable[str]) -> str:
         return match
     near = difflib.get_close_matches(name.casefold(), by_lowercase, n=3, cutoff=0.5) or list(by_lowercase)[:8]
     raise RequestError(
-        f"{kind} {name[:60]!r} is not known; did you mean {', '.join(by_lowercase[n] for n in near)}?", field=kind
+        f"{kind} {name[:60]!r} is not known; did you mean {', '.join(by_lowercase[n] for n in near)}?",
+        field=kind,
     )
 
 

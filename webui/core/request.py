@@ -79,9 +79,7 @@ class Request(BaseModel):
     count: int = Field(default=1, ge=1, le=16, title="Count", description="Pictures drawn together")
     repeat: int = Field(default=1, ge=1, le=100, title="Repeat", description="Batches in a row")
     sampler: str = Field(default="DPM++ 2M", title="Sampler", description="How the noise is removed")
-    schedule: str = Field(
-        default="Default", title="Schedule", description="How the steps are spaced"
-    )
+    schedule: str = Field(default="Default", title="Schedule", description="How the steps are spaced")
     clip_skip: int = Field(
         default=1,
         ge=1,

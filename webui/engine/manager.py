@@ -149,13 +149,9 @@ class PipelineManager:
         generators = latent_ops.make_generators(request.seed + first, request.count)
         scheduler = self._make_scheduler(request)
         latents = latent_ops.prepare(self._model, scheduler, request.width, request.height, generators, self.device)
-        previewer = Previewer(
-            self._model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type
-        )
+        previewer = Previewer(self._model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         started = time.perf_counter()
-        loop = denoise(
-            self._model, scheduler, latents, positive, negative, request.guidance, generators, cancelled
-        )
+        loop = denoise(self._model, scheduler, latents, positive, negative, request.guidance, generators, cancelled)
         for step in loop:
             latents = step.latents
             preview = previewer.preview(step, time.perf_counter() - started)
@@ -176,7 +172,9 @@ class PipelineManager:
         try:
             scheduler.set_timesteps(request.steps, device=self.device)
         except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise RequestError(f"steps {request.steps} does not work with sampler {request.sampler!r}: {error}") from error
+            raise RequestError(
+                f"steps {request.steps} does not work with sampler {request.sampler!r}: {error}"
+            ) from error
         return scheduler
 
     @torch.inference_mode()

@@ -19,7 +19,11 @@ class Previewer:
     """Makes previews as often as the budget allows; measures its own cost and skips while it is over."""
 
     def __init__(
-        self, preview_map: PreviewMap, alphas_cumprod: torch.Tensor, prediction_type: str, budget: float = BUDGET
+        self,
+        preview_map: PreviewMap,
+        alphas_cumprod: torch.Tensor,
+        prediction_type: str,
+        budget: float = BUDGET,
     ) -> None:
         self._map = preview_map
         self._alphas_cumprod = alphas_cumprod

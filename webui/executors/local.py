@@ -48,7 +48,8 @@ class LocalExecutor:
     def catalog(self) -> Catalog:
         """Models on disk now, and every sampler with its schedules."""
         return Catalog(
-            models=find_models(self._settings), samplers={name: row.schedules for name, row in SAMPLERS.items()}
+            models=find_models(self._settings),
+            samplers={name: row.schedules for name, row in SAMPLERS.items()},
         )
 
     def warm_up(self) -> None:
@@ -208,5 +209,3 @@ def _for_people(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     named = type(error).__module__.startswith("webui.")
     return text[0] if named and text else f"{type(error).__name__}: {text[0] if text else 'no details'}"
-
-

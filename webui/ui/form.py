@@ -1,7 +1,7 @@
 """Controls made from ``Request`` fields, and their values made into a ``Request`` again."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -30,7 +30,9 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> C
     if field in LINES:
         return gr.Textbox(lines=LINES[field], max_lines=8, **options)
     if field in SLIDER_STEPS:
-        bounds = {limit: getattr(entry, limit) for entry in info.metadata for limit in ("ge", "le") if hasattr(entry, limit)}
+        bounds = {
+            limit: getattr(entry, limit) for entry in info.metadata for limit in ("ge", "le") if hasattr(entry, limit)
+        }
         slider = gr.Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS[field], **options)
         slider.preprocess = _as_sent  # type: ignore[method-assign]  # Request words the bounds, naming the field
         return slider
@@ -47,13 +49,9 @@ def parse(fields: Sequence[str], values: Sequence[Any]) -> Request:
     return Request.parse(dict(zip(fields, values, strict=True)))
 
 
-def signature(fields: Sequence[str], defaults: Mapping[str, Any]) -> inspect.Signature:
+def signature(fields: Sequence[str]) -> inspect.Signature:
     """Parameters named like the fields, all optional, so that API clients can name the ones they set."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature(
-        inspect.Parameter(
-            field,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=defaults.get(field, Request.model_fields[field].default),
-        )
-        for field in fields
+        [inspect.Parameter(field, kind, default=Request.model_fields[field].default) for field in fields]
     )

@@ -113,7 +113,8 @@ def preview_html(step: Step, job: Job) -> str:
 
 def _inline_html(picture: Image) -> str:
     data = base64.b64encode(encode_png(picture)).decode("ascii")
-    return f'<div class="preview-live"><img alt="Picture with seed {picture.seed}" src="data:image/png;base64,{data}"></div>'
+    image = f'<img alt="Picture with seed {picture.seed}" src="data:image/png;base64,{data}">'
+    return f'<div class="preview-live">{image}</div>'
 
 
 def _gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | None:

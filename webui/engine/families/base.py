@@ -53,6 +53,10 @@ class Family(Protocol):
         """Whether this family's layout is what the file holds."""
 
     def load(
-        self, file: ModelFile, device: torch.device, dtype: torch.dtype, progress: Callable[[str, float], None]
+        self,
+        file: ModelFile,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Callable[[str, float], None],
     ) -> Model:
         """Loads it, calling ``progress(what, fraction)`` before each part; raises CannotLoad."""

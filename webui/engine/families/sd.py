@@ -39,7 +39,9 @@ class StableDiffusionModel:
         self.content_hash = content_hash(file)
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler_config = scheduler_config
-        self.latent_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        config: Any = vae.config
+        self.latent_scale = 2 ** (len(config.block_out_channels) - 1)
+        self._scaling_factor = float(config.scaling_factor)
         self.preview_map = _read_preview_map(file.path, unet.device)
 
     def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
@@ -65,7 +67,7 @@ class StableDiffusionModel:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Undoes the scaling of the latents, then the autoencoder's decoder."""
-        return self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0].float()
+        return self.vae.decode(latents.to(self.vae.dtype) / self._scaling_factor, return_dict=False)[0].float()
 
 
 class StableDiffusion:
@@ -82,7 +84,11 @@ class StableDiffusion:
         return index.get("_class_name") == "StableDiffusionPipeline"
 
     def load(
-        self, file: ModelFile, device: torch.device, dtype: torch.dtype, progress: Callable[[str, float], None]
+        self,
+        file: ModelFile,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Callable[[str, float], None],
     ) -> StableDiffusionModel:
         """Each part goes to the device as it is read. An autoencoder that overflows float16 stays in float32."""
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
@@ -102,7 +108,7 @@ class StableDiffusion:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason}") from error
         for part in (text_encoder, unet, vae):
-            part.to(device).eval().requires_grad_(False)
+            torch.nn.Module.to(part, device).eval().requires_grad_(False)
         return StableDiffusionModel(file, tokenizer, text_encoder, unet, vae, scheduler_config)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from webui.core.executor import Catalog, Executor, QueueFull
 from webui.core.library import ModelFile
@@ -46,7 +45,7 @@ Update = Any
 def build(executor: Executor) -> None:
     """Lays the tab out and wires it to the executor."""
     catalog = executor.catalog()
-    controls: dict[str, Component] = {}
+    controls: dict[str, Any] = {}
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320):
             controls["prompt"] = form.make_control(NAME, "prompt", catalog, info=None, autofocus=True)
@@ -85,17 +84,21 @@ def build(executor: Executor) -> None:
     _wire_pictures(executor, inputs, controls, gallery, infotext, reuse, buttons)
 
 
-def _build_settings(controls: dict[str, Component], catalog: Catalog) -> dict[str, Component]:
+def _build_settings(controls: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
     """The fold, ordered by how often people reach for it. Returns the small helpers beside the fields."""
     native_px = _native_px(catalog, Request.model_fields["model"].default)
-    helpers: dict[str, Component] = {}
+    helpers: dict[str, Any] = {}
 
     def add(field: str, **overrides: Any) -> None:
         controls[field] = form.make_control(NAME, field, catalog, **overrides)
 
     add("negative")
     helpers["size"] = gr.Dropdown(
-        list(_size_presets(native_px)), value=None, label="Size", info="Shapes that suit the model", elem_id=f"{NAME}-size"
+        list(_size_presets(native_px)),
+        value=None,
+        label="Size",
+        info="Shapes that suit the model",
+        elem_id=f"{NAME}-size",
     )
     with gr.Row(elem_classes="with-buttons"):
         add("width", value=native_px, info=None, min_width=110)
@@ -121,7 +124,11 @@ def _build_settings(controls: dict[str, Component], catalog: Catalog) -> dict[st
 
 
 def _wire_jobs(
-    executor: Executor, inputs: list[Component], generate: gr.Button, stop: gr.Button, outputs: list[Component]
+    executor: Executor,
+    inputs: list[Any],
+    generate: gr.Button,
+    stop: gr.Button,
+    outputs: list[Any],
 ) -> None:
     cache_dir = Path(outputs[0].GRADIO_CACHE)
 
@@ -152,18 +159,27 @@ def _wire_jobs(
     def restore(memory: str) -> list[Update]:
         return _remembered(memory, executor.catalog())
 
-    run.__signature__ = form.signature(FIELDS, {})  # type: ignore[attr-defined]
+    run.__signature__ = form.signature(FIELDS)  # type: ignore[attr-defined]
     quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    generate.click(run, inputs, outputs, api_name=NAME, trigger_mode="multiple", **quiet)
+    gallery = outputs[0]
+    drawn = generate.click(run, inputs, outputs, api_name=NAME, trigger_mode="multiple", **quiet)
+    drawn.success(_open_first, None, gallery, queue=False, **private)
     job_id = gr.Textbox(visible=False)
     memory = gr.Textbox(visible=False)
     stop.click(cancel, [job_id], None, js=JOB_ID_JS, queue=False, **private)
     blocks = gr.context.Context.root_block
     assert blocks is not None
-    blocks.load(restore, [memory], inputs, js=f"() => [darkroom.recall('{NAME}')]", queue=False, **private).then(
-        attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{NAME}')]", concurrency_limit=None, **private
+    restored = blocks.load(restore, [memory], inputs, js=f"() => [darkroom.recall('{NAME}')]", queue=False, **private)
+    attached = restored.then(
+        attach,
+        [job_id],
+        outputs,
+        js=f"() => [darkroom.recallJob('{NAME}')]",
+        concurrency_limit=None,
+        **private,
     )
+    attached.success(_open_first, None, gallery, queue=False, **private)
     gr.on(
         [control.change for control in inputs],
         None,
@@ -176,12 +192,12 @@ def _wire_jobs(
 
 def _wire_pictures(
     executor: Executor,
-    inputs: list[Component],
-    controls: dict[str, Component],
+    inputs: list[Any],
+    controls: dict[str, Any],
     gallery: gr.Gallery,
     infotext: gr.Textbox,
     reuse: gr.Button,
-    helpers: dict[str, Component],
+    helpers: dict[str, Any],
 ) -> None:
     job_id = gr.Textbox(visible=False)
     selected = gr.Number(0, precision=0, visible=False)
@@ -218,6 +234,11 @@ def _wire_pictures(
     helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
     helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
     helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
+
+
+def _open_first() -> Update:
+    """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
+    return gr.update(selected_index=0)
 
 
 def _updates(view: stream.View) -> tuple[Update, ...]:
