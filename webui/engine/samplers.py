@@ -33,7 +33,11 @@ class Sampler:
 _ROWS = (
     Sampler("DPM++ 2M", "DPMSolverMultistepScheduler", config={"algorithm_type": "dpmsolver++"}),
     Sampler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", config={"algorithm_type": "sde-dpmsolver++"}),
-    Sampler("DPM++ SDE", "DPMSolverSinglestepScheduler", config={"algorithm_type": "sde-dpmsolver++"}),
+    Sampler(
+        "DPM++ SDE",
+        "DPMSolverSinglestepScheduler",
+        config={"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
+    ),
     Sampler("Euler", "EulerDiscreteScheduler"),
     Sampler("Euler a", "EulerAncestralDiscreteScheduler", BY_TIMESTEP),
     Sampler("Heun", "HeunDiscreteScheduler"),

@@ -1,0 +1,1 @@
+"""Darkroom and its peers, measured side by side in one run."""

@@ -1,0 +1,97 @@
+"""From ``python launch.py`` to the page, to the first preview, to the first picture."""
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.measure import Row, compared
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 300.0
+REQUEST = {"prompt": "a red apple, flat style, on a blue background", "steps": 20, "seed": 7}
+
+
+def run(rounds: int) -> list[Row]:
+    """Seconds since the process was started; a bare ``import gradio`` alternates as the yardstick for the page."""
+    marks: dict[str, list[float]] = {"page": [], "preview": [], "picture": []}
+    bare: list[float] = []
+    for k in range(rounds + 1):
+        bare_s, measured = _import_gradio(), _first_picture()
+        if k:  # the first round fills the disk cache
+            bare.append(bare_s)
+            for name, seconds in measured.items():
+                marks[name].append(seconds)
+    yardstick = Row("import gradio", "s", bare)
+    return [
+        yardstick,
+        compared("page answers", "s", marks["page"], yardstick),
+        Row("first preview", "s", marks["preview"]),
+        Row("first picture", "s", marks["picture"]),
+    ]
+
+
+def _import_gradio() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import gradio"], check=True)
+    return time.perf_counter() - started
+
+
+def _first_picture() -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as data_dir, _server(data_dir) as (url, started):
+        _wait_for_page(url)
+        page_s = time.perf_counter() - started
+        with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
+            job = client.post("/api/jobs", json=REQUEST).raise_for_status().json()["id"]
+            preview_s = picture_s = 0.0
+            for event in _events(client, job):
+                if event["event"] == "step" and "preview" in event and not preview_s:
+                    preview_s = time.perf_counter() - started
+                if event["event"] == "image":
+                    picture_s = time.perf_counter() - started
+                if event["event"] in ("failed", "cancelled"):
+                    raise RuntimeError(f"the job ended with {event}")
+    return {"page": page_s, "preview": preview_s, "picture": picture_s}
+
+
+@contextmanager
+def _server(data_dir: str) -> Iterator[tuple[str, float]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "launch.py", "serve", "--no-browser", "--port", str(port), "--data-dir", data_dir]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}", started
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for_page(url: str) -> None:
+    deadline = time.perf_counter() + LIMIT_S
+    with httpx.Client(trust_env=False) as client:
+        while time.perf_counter() < deadline:
+            try:
+                if client.get(url).status_code == 200 and client.get(f"{url}/api/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+    raise TimeoutError(f"no page within {LIMIT_S:.0f} s")
+
+
+def _events(client: httpx.Client, job: str) -> Iterator[dict[str, Any]]:
+    with client.stream("GET", f"/api/jobs/{job}/events") as response:
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                yield json.loads(line.removeprefix("data:"))
