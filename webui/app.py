@@ -37,8 +37,11 @@ def serve(settings: Settings) -> int:
     port = choose_port(settings)
     cache_dir = _private_cache(settings.cache_dir / "gradio")
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
-    from webui.api.errors import add_error_answers
+    from fastapi import Depends
+
+    from webui.api.errors import ERROR_ANSWERS
     from webui.api.jobs import jobs_router
+    from webui.api.login import login_check
     from webui.ui import layout
 
     executor = LocalExecutor(settings)
@@ -59,9 +62,9 @@ def serve(settings: Settings) -> int:
         ssr_mode=False,
         quiet=True,
         max_file_size="20mb",
+        app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    app.include_router(jobs_router(executor))
-    add_error_answers(app)
+    app.include_router(jobs_router(executor), dependencies=[Depends(login_check(app))])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()

@@ -168,7 +168,8 @@ def run_generate(options: argparse.Namespace) -> int:
         raise BadInput(str(error)) from None
     try:
         events = (event for _, event in job.follow())
-        return _print_json(events) if options.json else _print_progress(events)
+        status = _print_json(events) if options.json else _print_progress(events)
+        return status or int(any(picture.path is None for picture in job.images))  # the files are the work here
     except KeyboardInterrupt:
         job.cancel()
         raise
@@ -205,9 +206,9 @@ def _print_progress(events: Iterator[Any]) -> int:
                     bar.set_description("Drawing")
                     bar.total = total
                     bar.update(index - bar.n)
-                case Image(path=path, warning=warning):
+                case Image(path=path) if path:
                     bar.clear()
-                    print(path or f"webui: {warning}", file=sys.stdout if path else sys.stderr, flush=True)
+                    print(path, flush=True)
                 case Done(seconds, _, warnings):
                     lines = [f"webui: {text}" for text in warnings] + [f"Done in {seconds:.1f} s"]
                     bar.clear()

@@ -1,34 +1,68 @@
-"""Errors as JSON: ``{"error": ..., "detail": ...}``, 4xx for the caller's fault, never a traceback."""
+"""Errors as JSON: ``{"error": ..., "detail": ...}``, 4xx for the caller's fault, never a traceback.
 
-from fastapi import FastAPI, Request
+Gradio's own routes keep Gradio's answers, which its front end and its clients read.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
 
 from webui.core.executor import QueueFull
 from webui.core.request import RequestError
 
+OUR_PATHS = ("/api/", "/sdapi/")
+SHORT = {401: "not logged in", 404: "not found", 405: "method not allowed"}
 
-def _answer(status: int, error: str, detail: str) -> JSONResponse:
-    return JSONResponse({"error": error, "detail": detail}, status_code=status)
+
+def _answer(status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": error, "detail": detail}, status_code=status, headers=headers)
 
 
-async def _bad_input(_request: Request, error: Exception) -> JSONResponse:
+def _is_ours(request: Request) -> bool:
+    return request.url.path.startswith(OUR_PATHS)
+
+
+async def _bad_input(_request: Request, error: Exception) -> Response:
     return _answer(422, "bad input", str(error))
 
 
-async def _bad_body(_request: Request, error: Exception) -> JSONResponse:
+async def _bad_body(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if not _is_ours(request):
+        return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return _answer(422, "bad input", f"{where}: {first['msg']}")
 
 
-async def _queue_full(_request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if not _is_ours(request):
+        return await http_exception_handler(request, error)
+    return _answer(error.status_code, SHORT.get(error.status_code, "refused"), str(error.detail), error.headers)
+
+
+async def _queue_full(_request: Request, error: Exception) -> Response:
     return _answer(503, "busy", str(error))
 
 
-def add_error_answers(app: FastAPI) -> None:
-    """Gives the whole application these answers."""
-    app.add_exception_handler(RequestError, _bad_input)
-    app.add_exception_handler(RequestValidationError, _bad_body)
-    app.add_exception_handler(QueueFull, _queue_full)
+async def _unexpected(request: Request, _error: Exception) -> Response:
+    """Starlette writes the traceback to the server's log after this answer."""
+    if not _is_ours(request):
+        return PlainTextResponse("Internal Server Error", status_code=500)
+    return _answer(500, "internal error", "this is a fault of the server; its log says more")
+
+
+# For the application's constructor: handlers added to one that has answered a request already are never asked.
+ERROR_ANSWERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    RequestError: _bad_input,
+    RequestValidationError: _bad_body,
+    HTTPException: _refused,
+    QueueFull: _queue_full,
+    Exception: _unexpected,
+}

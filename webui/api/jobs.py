@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, HTTPException, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -17,11 +17,13 @@ def jobs_router(executor: Executor) -> APIRouter:
     """The routes over one executor."""
     router = APIRouter(prefix="/api")
 
-    def find(job_id: str) -> Job:
+    async def find(job_id: str) -> Job:
         job = executor.job(job_id)
         if job is None:
             raise HTTPException(404, "no job has this id")
         return job
+
+    KnownJob = Annotated[Job, Depends(find)]
 
     @router.get("/health")
     async def health() -> dict[str, Any]:
@@ -32,8 +34,7 @@ def jobs_router(executor: Executor) -> APIRouter:
         return {"id": executor.submit(Request.parse(values)).id}
 
     @router.get("/jobs/{job_id}")
-    async def show(job_id: str) -> dict[str, Any]:
-        job = find(job_id)
+    async def show(job: KnownJob) -> dict[str, Any]:
         return {
             "id": job.id,
             "state": job.state,
@@ -42,20 +43,20 @@ def jobs_router(executor: Executor) -> APIRouter:
         }
 
     @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
-    async def events(job_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
-        async for number, event in find(job_id).follow_async(after=last_event_id):
+    async def events(job: KnownJob, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
+        async for number, event in job.follow_async(after=last_event_id):
             yield ServerSentEvent(data=to_json(event), id=str(number))
 
     @router.get("/jobs/{job_id}/images/{index}")
-    def image(job_id: str, index: int) -> Response:
-        images = find(job_id).images
+    def image(job: KnownJob, index: int) -> Response:
+        images = job.images
         if not 0 <= index < len(images):
             raise HTTPException(404, f"the job has {len(images)} pictures so far, numbered from 0")
         return Response(encode_png(images[index]), media_type="image/png")
 
     @router.delete("/jobs/{job_id}")
-    async def cancel(job_id: str) -> JSONResponse:
-        find(job_id).cancel()
-        return JSONResponse({"id": job_id}, status_code=202)
+    async def cancel(job: KnownJob) -> JSONResponse:
+        job.cancel()
+        return JSONResponse({"id": job.id}, status_code=202)
 
     return router

@@ -35,19 +35,20 @@ def find_models(settings: Settings) -> dict[str, ModelFile]:
 
 def choose(kind: str, name: str, names: Iterable[str]) -> str:
     """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise."""
+    names = tuple(names)
+    if name in names:
+        return name
     by_lowercase = {known.casefold(): known for known in names}
     if match := by_lowercase.get(name.casefold()):
         return match
     near = difflib.get_close_matches(name.casefold(), by_lowercase, n=3, cutoff=0.5) or list(by_lowercase)[:8]
-    raise RequestError(
-        f"{kind} {name[:60]!r} is not known; did you mean {', '.join(by_lowercase[n] for n in near)}?",
-        field=kind,
-    )
+    offer = f"; did you mean {', '.join(by_lowercase[n] for n in near)}?" if near else ""
+    raise RequestError(f"{kind} {name[:60]!r} is not known{offer}", field=kind)
 
 
 def content_hash(model: ModelFile) -> str:
     """SHA-256 over a model's weight files; cached until one of them changes."""
-    files = sorted(model.path.rglob("*.safetensors"))
+    files = sorted(model.path.glob("*/*.safetensors"))  # where diffusers has them; a part may be a link to a folder
     stats = [file.stat() for file in files]
     return _hash_files(tuple(files), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
@@ -75,6 +76,8 @@ def _read_model(name: str, folder: Path) -> ModelFile | None:
         unet = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
         vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
         latent_px, factor = int(unet["sample_size"]), 2 ** (len(vae["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if latent_px < 1:
         return None
     return ModelFile(name, folder, latent_px * factor)

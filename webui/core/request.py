@@ -78,8 +78,8 @@ class Request(BaseModel):
     )
     count: int = Field(default=1, ge=1, le=16, title="Count", description="Pictures drawn together")
     repeat: int = Field(default=1, ge=1, le=100, title="Repeat", description="Batches in a row")
-    sampler: str = Field(default="DPM++ 2M", title="Sampler", description="How the noise is removed")
-    schedule: str = Field(default="Default", title="Schedule", description="How the steps are spaced")
+    sampler: str = Field(default="DPM++ 2M", max_length=100, title="Sampler", description="How the noise is removed")
+    schedule: str = Field(default="Default", max_length=100, title="Schedule", description="How the steps are spaced")
     clip_skip: int = Field(
         default=1,
         ge=1,
@@ -90,11 +90,11 @@ class Request(BaseModel):
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
     loras: tuple[LoraRef, ...] = Field(default=(), max_length=32, title="LoRAs")
 
-    @field_validator("seed", "steps", "count", "repeat", "width", "height", "clip_skip", mode="before")
+    @field_validator("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            raise ValueError("must be a whole number")
+            raise ValueError("must be a number")
         return value
 
     @field_validator("width", "height")
@@ -175,5 +175,11 @@ def _explain_one(problem: Any) -> str:
         return f"{field} {reason}; it has {len(given):,}"
     if problem["type"] in ("missing", "extra_forbidden", "string_too_short"):
         return f"{field} {reason}"
-    shown = "nothing" if given is None else repr(given)
-    return f"{field} {reason}, not {shown[:60]}"
+    return f"{field} {reason}, not {_show(given)}"
+
+
+def _show(given: Any) -> str:
+    try:
+        return "nothing" if given is None else repr(given)[:60]
+    except ValueError:  # Python refuses to write out whole numbers of more than some thousands of digits
+        return "a number that long"

@@ -47,7 +47,9 @@ def denoise(
     ``u + guidance * (c - u)``. One generator a picture feeds the stochastic samplers. Raises Stopped.
     """
     takes = signature(scheduler.step).parameters
-    extra = {"generator": list(generators)} if "generator" in takes else {}
+    extra: dict[str, Any] = {"generator": list(generators)} if "generator" in takes else {}
+    if "eta" in takes:  # DDIM and TCD: as stock pipelines call them, without extra noise
+        extra["eta"] = 0.0
     conditioning = _stacked(positive, negative, len(latents))
     both = None if negative is None else latents.new_empty(2 * len(latents), *latents.shape[1:])
     for index, timestep in enumerate(scheduler.timesteps, start=1):

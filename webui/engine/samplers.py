@@ -18,6 +18,7 @@ SCHEDULES: Mapping[str, Mapping[str, Any]] = {
 }
 BY_SIGMA = ("Default", "Karras", "Exponential", "Trailing")
 BY_TIMESTEP = ("Default", "Trailing")
+NO_SPACING = ("Default", "Karras", "Exponential")  # diffusers' singlestep solver has no timestep_spacing
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ _ROWS = (
     Sampler(
         "DPM++ SDE",
         "DPMSolverSinglestepScheduler",
+        NO_SPACING,
         config={"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
     ),
     Sampler("Euler", "EulerDiscreteScheduler"),

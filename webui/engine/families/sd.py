@@ -9,12 +9,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from webui.core.library import ModelFile, content_hash
 from webui.core.request import RequestError
 from webui.engine.families.base import CannotLoad, Conditioning, PreviewMap
+
+# What the libraries raise for files that are missing, cut short or not what they say.
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError, SafetensorError)
 
 for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
     library.disable_progress_bar()
@@ -81,7 +85,7 @@ class StableDiffusion:
             index = json.loads((file.path / "model_index.json").read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return index.get("_class_name") == "StableDiffusionPipeline"
+        return isinstance(index, dict) and index.get("_class_name") == "StableDiffusionPipeline"
 
     def load(
         self,
@@ -103,13 +107,23 @@ class StableDiffusion:
             fragile = dtype == torch.float16 and config.get("force_upcast", True)
             vae_dtype = torch.float32 if fragile else dtype
             vae = AutoencoderKL.from_pretrained(file.path / "vae", torch_dtype=vae_dtype, **options)
-            scheduler_config = json.loads((file.path / "scheduler/scheduler_config.json").read_text("utf-8"))
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            for part in (text_encoder, unet, vae):
+                torch.nn.Module.to(part, device).eval().requires_grad_(False)
+            scheduler_config = read_scheduler_config(file.path)
+            return StableDiffusionModel(file, tokenizer, text_encoder, unet, vae, scheduler_config)
+        except UNREADABLE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason}") from error
-        for part in (text_encoder, unet, vae):
-            torch.nn.Module.to(part, device).eval().requires_grad_(False)
-        return StableDiffusionModel(file, tokenizer, text_encoder, unet, vae, scheduler_config)
+
+
+def read_scheduler_config(folder: Path) -> dict[str, Any]:
+    """The folder's scheduler settings, with the two that ``StableDiffusionPipeline`` insists on for this family.
+
+    A file written for a scheduler that does not have them would leave DDIM, DDPM, LCM and TCD at defaults that are
+    not meant for latents.
+    """
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return {**config, "steps_offset": 1, "clip_sample": False}
 
 
 def _read_preview_map(folder: Path, device: torch.device) -> PreviewMap:
@@ -119,4 +133,6 @@ def _read_preview_map(folder: Path, device: torch.device) -> PreviewMap:
     except OSError:
         factors = {"weight": [[0.2, 0.0, 0.0, 0.0]] * 3, "bias": [0.5] * 3}
     weight, bias = torch.tensor(factors["weight"]), torch.tensor(factors["bias"])
+    if weight.shape != (3, 4) or bias.shape != (3,):
+        raise ValueError("preview.json does not hold a map from 4 latent channels to 3 colours")
     return PreviewMap(weight.to(device), bias.to(device))

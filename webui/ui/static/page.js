@@ -44,6 +44,14 @@
     }
   }, true);
 
+  // Left alone, Gradio turns an empty field or a number beyond a slider's ends into the nearest end without a word
+  // when the field is left. It stays as typed, and Generate says what is wrong with it.
+  document.addEventListener("blur", (event) => {
+    const { type, min, max, value } = event.target;
+    if (type !== "number" || !min || !max) return;
+    if (value === "" || Number(value) < Number(min) || Number(value) > Number(max)) event.stopImmediatePropagation();
+  }, true);
+
   const announced = {};
   const follow = (page) => {
     const status = statusOf(page);

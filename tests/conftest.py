@@ -1,0 +1,56 @@
+"""What every layer's tests share: settings and folders of their own, and pictures made of nothing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.events import Image
+from webui.core.recipe import Recipe
+from webui.core.request import Request
+from webui.core.settings import Settings
+
+hypothesis.settings.register_profile(
+    "darkroom",
+    deadline=None,  # a busy machine is no defect
+    database=None,  # nothing is written into the checkout
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("darkroom")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # diffusers 0.42 with numpy 2: tens of thousands of times a run
+    config.addinivalue_line("filterwarnings", "ignore:__array:DeprecationWarning")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing a test runs writes into the checkout's ``data/`` or asks the network for a model."""
+    os.environ["WEBUI_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(device="cpu", dtype="float32", data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., Image]:
+    """``make_picture(colour=..., prompt=..., seed=..., ...)``: a finished picture in one colour, recipe and all."""
+
+    def make(colour: tuple[int, int, int] = (200, 30, 40), size: int = 64, index: int = 0, **fields) -> Image:
+        request = Request(**({"seed": 7, "width": size, "height": size} | fields))
+        return Image(index, PilImages.new("RGB", (size, size), colour), Recipe(request, model_hash="0123456789abcdef"))
+
+    return make

@@ -1,0 +1,164 @@
+"""Names people see -> files on disk."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webui.core.library import DEMO_MODEL, choose, content_hash, find_models
+from webui.core.request import RequestError
+from webui.core.settings import Settings
+
+
+def make_model(folder: Path, sample_size: object = 64, blocks: object = (1, 2, 3, 4), weights: bytes = b"w") -> Path:
+    """The small JSON files of a diffusers folder, with weights that nobody loads."""
+    for part, config in (("unet", {"sample_size": sample_size}), ("vae", {"block_out_channels": blocks})):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(config), "utf-8")
+        (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', "utf-8")
+    return folder
+
+
+def test_the_embedded_model_is_always_there_and_first(settings):
+    models = find_models(settings)
+    assert next(iter(models)) == "demo"
+    assert models["demo"].path == DEMO_MODEL and models["demo"].native_px % 8 == 0
+
+
+def test_a1111_and_comfyui_trees_are_both_recognised(tmp_path):
+    make_model(tmp_path / "data/models/Stable-diffusion/mine")
+    make_model(tmp_path / "a1111/models/Stable-diffusion/photo v1.5")
+    make_model(tmp_path / "comfy/models/checkpoints/paint")
+    make_model(tmp_path / "models-only/checkpoints/ink")
+    make_model(tmp_path / "models-only/Stable-diffusion/chalk")
+    trees = tuple(tmp_path / name for name in ("a1111", "comfy", "models-only", "not there"))
+    models = find_models(Settings(data_dir=tmp_path / "data", models_dir=trees))
+    assert set(models) == {"demo", "mine", "photo v1.5", "paint", "ink", "chalk"}
+    assert models["paint"].path == tmp_path / "comfy/models/checkpoints/paint"
+
+
+def test_of_two_with_one_name_the_first_is_taken(tmp_path):
+    mine = make_model(tmp_path / "data/models/Stable-diffusion/same")
+    make_model(tmp_path / "other/models/checkpoints/same")
+    make_model(tmp_path / "other/models/checkpoints/demo")
+    models = find_models(Settings(data_dir=tmp_path / "data", models_dir=(tmp_path / "other",)))
+    assert models["same"].path == mine
+    assert models["demo"].path == DEMO_MODEL
+
+
+@pytest.mark.parametrize(
+    ("sample_size", "blocks", "native_px"), [(64, [1] * 4, 512), (96, [1] * 4, 768), (32, [1] * 3, 128)]
+)
+def test_the_native_size_is_the_unet_s_times_what_the_autoencoder_shrinks(tmp_path, sample_size, blocks, native_px):
+    make_model(tmp_path / "models/checkpoints/m", sample_size, blocks)
+    assert find_models(Settings(data_dir=tmp_path))["m"].native_px == native_px
+
+
+def test_hidden_folders_and_loose_files_are_no_models(tmp_path):
+    checkpoints = tmp_path / "models/checkpoints"
+    make_model(checkpoints / ".downloading")
+    make_model(checkpoints / "good")
+    (checkpoints / "empty").mkdir()
+    (checkpoints / "notes.txt").write_text("x")
+    (checkpoints / "half").mkdir()
+    (checkpoints / "half/model_index.json").write_text("{}")
+    assert set(find_models(Settings(data_dir=tmp_path))) == {"demo", "good"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"x"', "{}", '{"sample_size": null}', '{"sample_size": "big"}', '{"sample_size": [64, 64]}']
+    + ['{"sample_size": 1e999}', '{"sample_size": NaN}', '{"sample_size": 0}', '{"sample_size": -8}', "\xff\xfe"],
+)
+def test_a_model_whose_config_is_broken_is_left_out_and_hides_no_other(tmp_path, text):
+    broken = make_model(tmp_path / "models/checkpoints/broken")
+    (broken / "unet/config.json").write_bytes(text.encode("latin-1"))
+    make_model(tmp_path / "models/checkpoints/good")
+    assert set(find_models(Settings(data_dir=tmp_path))) == {"demo", "good"}
+
+
+def test_models_on_disk_now_are_found_without_a_restart(settings):
+    assert set(find_models(settings)) == {"demo"}
+    make_model(settings.data_dir / "models/Stable-diffusion/new")
+    assert set(find_models(settings)) == {"demo", "new"}
+
+
+NAMES = ("DPM++ 2M", "DPM++ SDE", "Euler", "Euler a", "Heun")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_found_whatever_its_case(name):
+    assert choose("sampler", name, NAMES) == choose("sampler", name.lower(), NAMES) == name
+    assert choose("sampler", name.upper(), NAMES) == name
+
+
+def test_of_two_names_that_differ_in_case_only_the_exact_one_is_meant():
+    names = ("Photo", "photo", "PHOTO")
+    assert [choose("model", name, names) for name in names] == list(names)
+
+
+def test_an_unknown_name_is_refused_with_near_ones():
+    with pytest.raises(RequestError) as caught:
+        choose("sampler", "Eulr", NAMES)
+    assert str(caught.value) == "sampler 'Eulr' is not known; did you mean Euler, Euler a, Heun?"
+    assert caught.value.field == "sampler"
+
+
+def test_a_name_like_none_is_refused_with_what_there_is():
+    with pytest.raises(RequestError, match=r"did you mean DPM\+\+ 2M, .*Heun\?"):
+        choose("sampler", "zzzzzz", NAMES)
+
+
+def test_where_there_is_nothing_to_choose_from_nothing_is_offered():
+    with pytest.raises(RequestError) as caught:
+        choose("model", "x", ())
+    assert str(caught.value) == "model 'x' is not known"
+
+
+@given(st.text(max_size=300))
+def test_any_other_name_is_refused_in_a_short_line(name):
+    if name.casefold() in {known.casefold() for known in NAMES}:
+        return
+    with pytest.raises(RequestError) as caught:
+        choose("sampler", name, NAMES)
+    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "demo/../demo", "demo\0", "C:\\x"])
+def test_a_model_name_is_never_a_path(settings, name):
+    with pytest.raises(RequestError, match="is not known"):
+        choose("model", name, find_models(settings))
+
+
+def test_the_content_hash_changes_with_any_weight_file(tmp_path):
+    make_model(tmp_path / "models/checkpoints/m", weights=b"one")
+    model = find_models(Settings(data_dir=tmp_path))["m"]
+    before = content_hash(model)
+    assert len(before) == 64 and content_hash(model) == before
+    for part in ("unet", "vae"):
+        file = model.path / part / "diffusion_pytorch_model.safetensors"
+        stamp = file.stat().st_mtime_ns
+        file.write_bytes(b"two")
+        os.utime(file, ns=(stamp + 10**6, stamp + 10**6))  # same size, a millisecond later
+        after = content_hash(model)
+        assert after != before
+        before = after
+
+
+def test_the_content_hash_is_of_the_content_not_of_the_place(tmp_path):
+    for name, weights in (("a", b"same"), ("b", b"same"), ("c", b"else")):
+        make_model(tmp_path / "models/checkpoints" / name, weights=weights)
+    models = find_models(Settings(data_dir=tmp_path))
+    assert content_hash(models["a"]) == content_hash(models["b"]) != content_hash(models["c"])
+
+
+def test_the_content_is_read_once(tmp_path, monkeypatch):
+    make_model(tmp_path / "models/checkpoints/m")
+    model = find_models(Settings(data_dir=tmp_path))["m"]
+    first = content_hash(model)
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the weights were read again"))
+    assert content_hash(model) == first

@@ -1,0 +1,61 @@
+"""Settings: one frozen value from flags and environment."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from webui.core.settings import DEVICES, DTYPES, Settings
+
+
+def test_the_data_folder_is_the_environment_s(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEBUI_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert Settings().data_dir == tmp_path / "elsewhere"
+
+
+def test_a_given_data_folder_wins_over_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEBUI_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert Settings(data_dir=tmp_path / "here").data_dir == tmp_path / "here"
+
+
+def test_without_either_the_data_folder_is_beside_launch_py(monkeypatch, repository):
+    monkeypatch.delenv("WEBUI_DATA_DIR")
+    assert Settings().data_dir == repository / "data"
+
+
+def test_relative_and_home_paths_become_absolute_once(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings = Settings(data_dir=Path("data"), out=Path("~/pictures"), models_dir=(Path("a"), Path("~/b")))
+    monkeypatch.chdir("/")
+    assert settings.data_dir == tmp_path / "data"
+    assert settings.out == tmp_path / "home/pictures"
+    assert settings.models_dir == (tmp_path / "a", tmp_path / "home/b")
+    assert settings.cache_dir == tmp_path / "data/cache"
+
+
+def test_pictures_go_to_a_folder_of_the_task_and_the_day_or_to_out_itself(tmp_path):
+    today = date.today().isoformat()
+    assert Settings(data_dir=tmp_path).output_dir("txt2img") == tmp_path / "outputs/txt2img" / today
+    assert Settings(data_dir=tmp_path, out=tmp_path / "mine").output_dir("txt2img") == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("values", [{"port": 0}, {"port": 65536}, {"device": "tpu"}, {"dtype": "int8"}, {"colour": 1}])
+def test_what_cannot_be_is_refused(values):
+    with pytest.raises(ValidationError):
+        Settings(**values)
+
+
+def test_every_device_and_dtype_on_the_command_line_is_a_setting():
+    assert [Settings(device=name).device for name in DEVICES] == list(DEVICES)
+    assert [Settings(dtype=name).dtype for name in DTYPES] == list(DTYPES)
+
+
+def test_settings_cannot_be_changed(settings):
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 80
+
+
+def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
+    assert Settings().host == "127.0.0.1" and Settings().share is False

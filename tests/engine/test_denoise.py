@@ -1,0 +1,204 @@
+"""The one loop: equal to stock diffusers for every sampler and schedule, and right where the right answer is known."""
+
+import json
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from webui.core.library import DEMO_MODEL
+from webui.engine.denoise import Stopped, denoise, predicted_original
+from webui.engine.families.sd import read_scheduler_config
+from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler
+
+pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
+
+EVERY_PAIR = [(name, schedule) for name, row in SAMPLERS.items() for schedule in row.schedules]
+SEED, STEPS, SIDE_PX = 11, 6, 64
+PROMPT, NEGATIVE = "a red apple, flat style, on a blue background", "green, blurry"
+
+
+@pytest.fixture
+def stock(model):
+    """``stock(sampler, schedule, ...)``: diffusers' own pipeline on the same components; its pictures as levels."""
+
+    def draw(
+        sampler, schedule="Default", prompt=PROMPT, scheduler_config=None, seeds=(SEED,), own_latents=False, **options
+    ):
+        config = scheduler_config or json.loads((DEMO_MODEL / "scheduler/scheduler_config.json").read_text("utf-8"))
+        row = SAMPLERS[sampler]
+        pipeline = diffusers.StableDiffusionPipeline(
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+            unet=model.unet,
+            scheduler=getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule]),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        if own_latents:
+            shape = (1, 4, SIDE_PX // model.latent_scale, SIDE_PX // model.latent_scale)
+            options["latents"] = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        options = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "height": SIDE_PX, "width": SIDE_PX} | options
+        pictures = pipeline(prompt, num_images_per_prompt=len(seeds), generator=generators, **options).images
+        return [np.asarray(picture).astype(np.int16) for picture in pictures]
+
+    return draw
+
+
+def assert_same(ours, theirs):
+    """Within 1 of 255 levels in every channel of every pixel."""
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.shape == other.shape
+        assert abs(mine - other).max() <= 1
+        assert mine.std() > 1, "a picture of one colour shows nothing"
+
+
+@pytest.mark.parametrize(("sampler", "schedule"), EVERY_PAIR)
+def test_the_picture_is_stock_diffusers_picture(draw, stock, sampler, schedule):
+    ours = draw(sampler=sampler, schedule=schedule)
+    assert_same(ours, stock(sampler, schedule))
+    if schedule == "Default":
+        assert_same(ours, stock(sampler, own_latents=True))
+    elif schedule in ("Karras", "Exponential"):
+        (default,) = draw(sampler=sampler)
+        assert abs(ours[0] - default).max() > 1, "the schedule changes nothing"
+
+
+@pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler a", "DPM++ SDE", "PNDM"])
+def test_it_is_also_stock_diffusers_picture_with_a_negative_prompt_in_a_batch(draw, stock, sampler):
+    ours = draw(sampler=sampler, negative=NEGATIVE, count=2, guidance=7.5)
+    assert_same(ours, stock(sampler, seeds=(SEED, SEED + 1), negative_prompt=NEGATIVE, guidance_scale=7.5))
+    assert abs(ours[0] - draw(sampler=sampler, guidance=7.5)[0]).max() > 1, "the negative prompt changes nothing"
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 1.01, 30.0])
+def test_it_is_also_stock_diffusers_picture_at_any_guidance(draw, stock, guidance):
+    assert_same(draw(sampler="Euler", guidance=guidance), stock("Euler", guidance_scale=guidance))
+
+
+def test_it_is_also_stock_diffusers_picture_in_other_sizes(draw, stock):
+    for width, height in ((128, 64), (72, 104)):
+        assert_same(draw(sampler="DDIM", width=width, height=height), stock("DDIM", width=width, height=height))
+
+
+def test_it_is_also_stock_diffusers_picture_when_the_last_text_layer_is_skipped(draw, stock, model, monkeypatch):
+    """Ours counts as A1111 does, 1 is the last layer, for both prompts; diffusers counts the layers left out, and
+    only for the prompt, therefore guidance 1."""
+    monkeypatch.setitem(vars(model.text_encoder), "text_model", model.text_encoder)  # where diffusers 0.42 looks for it
+    skipped = draw(clip_skip=2, guidance=1)
+    assert_same(skipped, stock("DPM++ 2M", clip_skip=1, guidance_scale=1.0))
+    assert abs(skipped[0] - draw(clip_skip=1, guidance=1)[0]).max() > 1
+
+
+def test_it_is_also_stock_diffusers_picture_when_the_prompt_is_longer_than_the_model_reads(draw, stock):
+    long = ", ".join([PROMPT] * 20)
+    ours = draw(prompt=long)
+    assert_same(ours, stock("DPM++ 2M", prompt=long))
+    assert abs(ours[0] - draw(prompt=PROMPT)[0]).max() > 1
+
+
+# A folder may name any scheduler; its file then lacks settings that the others would take at their own defaults.
+FOREIGN_CONFIGS = {
+    "Euler's": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
+    "PNDM's": {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1, "set_alpha_to_one": False},
+    "trailing, zero terminal noise": {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN_CONFIGS)
+@pytest.mark.parametrize("sampler", ["DDIM", "DDPM", "LCM", "TCD", "Euler", "DPM++ 2M"])
+def test_it_is_also_stock_diffusers_picture_whatever_scheduler_the_folder_names(
+    draw, stock, model, monkeypatch, kind, sampler, clone_demo, tmp_path
+):
+    own = json.loads((DEMO_MODEL / "scheduler/scheduler_config.json").read_text("utf-8"))
+    shared = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+    config = {name: own[name] for name in shared} | FOREIGN_CONFIGS[kind]
+    folder = clone_demo(tmp_path / "foreign", own=("scheduler",))
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config), "utf-8")
+    monkeypatch.setattr(model, "scheduler_config", read_scheduler_config(folder))
+    assert_same(draw(sampler=sampler), stock(sampler, scheduler_config=config))
+
+
+class Oracle:
+    """A UNet for a world with one picture: it always knows the noise exactly. ``predict`` as ``base.Model``."""
+
+    def __init__(self, answer: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
+        self._answer, self._prediction_type = answer, prediction_type
+        self._log_sigmas = (((1 - alphas_cumprod) / alphas_cumprod) ** 0.5).log().double().numpy()
+
+    def predict(self, latents, timestep, _conditioning):
+        sigma = float(np.exp(np.interp(float(timestep), np.arange(len(self._log_sigmas)), self._log_sigmas)))
+        signal, noise = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
+        epsilon = (latents - signal * self._answer) / noise
+        return epsilon if self._prediction_type == "epsilon" else signal * epsilon - noise * self._answer
+
+
+CONFIG = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("sampler", "schedule"), EVERY_PAIR)
+def test_with_a_unet_that_knows_the_answer_every_preview_and_the_end_are_the_answer(sampler, schedule, prediction_type):
+    scheduler = make_scheduler(sampler, schedule, CONFIG | {"prediction_type": prediction_type})
+    scheduler.set_timesteps(20)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    noise = torch.cat([torch.randn(1, 4, 4, 4, generator=generator) for generator in generators])
+    answer = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    oracle = Oracle(answer, scheduler.alphas_cumprod, prediction_type)
+    latents = noise * scheduler.init_noise_sigma
+    for step in denoise(oracle, scheduler, latents, {}, None, 1.0, generators, lambda: False):
+        original = predicted_original(step, scheduler.alphas_cumprod, prediction_type)
+        assert abs(original - answer).max() < 0.02
+        latents = step.latents
+    assert step.index == step.total == len(scheduler.timesteps)
+    # DDIM, PNDM and TCD stop at the first training timestep's noise, 0.03 of unit variance, as published models do.
+    assert abs(latents - answer).max() < 0.15
+
+
+class Sum:
+    """A UNet whose output is the sum of its conditioning, so that guidance can be checked by hand."""
+
+    def predict(self, latents, _timestep, conditioning):
+        return torch.zeros_like(latents) + conditioning["c"].reshape(-1, 1, 1, 1)
+
+
+def test_guidance_goes_from_the_unconditional_answer_through_the_conditional_one():
+    scheduler = make_scheduler("Euler", "Default", CONFIG)
+    scheduler.set_timesteps(3)
+    generators = [torch.Generator() for _ in range(2)]
+    positive, negative = {"c": torch.tensor([[3.0]])}, {"c": torch.tensor([[1.0]])}
+    loop = denoise(Sum(), scheduler, torch.zeros(2, 4, 2, 2), positive, negative, 7.5, generators, lambda: False)
+    assert [float(step.output.unique()) for step in loop] == [1 + 7.5 * (3 - 1)] * 3
+
+
+def test_it_stops_before_the_next_evaluation_once_it_is_cancelled():
+    scheduler = make_scheduler("Heun", "Default", CONFIG)
+    scheduler.set_timesteps(5)
+    calls, seen = [], []
+
+    class Counting(Sum):
+        def predict(self, *args):
+            calls.append(1)
+            return super().predict(*args)
+
+    positive, generators = {"c": torch.zeros(1, 1)}, [torch.Generator()]
+    loop = denoise(Counting(), scheduler, torch.zeros(1, 4, 2, 2), positive, None, 1.0, generators, lambda: len(seen) == 3)
+    with pytest.raises(Stopped):
+        for step in loop:
+            seen.append(step.index)
+    assert seen == [1, 2, 3] and len(calls) == 3

@@ -1,0 +1,83 @@
+"""Start latents from seeds, pictures from latents."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from webui.engine.latents import NotFinite, decode, make_generators, prepare
+from webui.engine.samplers import SAMPLERS, make_scheduler
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def start(model):
+    """``start(seed, count, ...)``: the start latents of such a job."""
+
+    def start(seed, count, width=64, height=64, sampler="Euler"):
+        scheduler = make_scheduler(sampler, "Default", model.scheduler_config)
+        scheduler.set_timesteps(10)
+        generators = make_generators(seed, count)
+        return prepare(model, scheduler, width, height, generators, CPU), scheduler
+
+    return start
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_picture_k_of_a_batch_starts_from_the_noise_of_its_own_seed_alone(start, sampler):
+    batch, _ = start(100, 3, sampler=sampler)
+    for k in range(3):
+        alone, _ = start(100 + k, 1, sampler=sampler)
+        assert torch.equal(batch[k : k + 1], alone)
+    assert not torch.equal(batch[0], batch[1])
+
+
+def test_the_noise_is_torch_s_cpu_noise_of_that_seed_at_the_scheduler_s_level(start, model):
+    latents, scheduler = start(5, 1, width=128, height=72)
+    noise = torch.randn((1, 4, 72 // model.latent_scale, 128 // model.latent_scale), generator=torch.manual_seed(5))
+    assert torch.equal(latents, noise * scheduler.init_noise_sigma)
+    assert latents.dtype == torch.float32
+
+
+def test_other_random_numbers_in_the_process_change_nothing(start):
+    torch.manual_seed(1)
+    first, _ = start(9, 1)
+    torch.manual_seed(2)
+    torch.randn(1000)
+    second, _ = start(9, 1)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**53 - 1])
+def test_every_allowed_seed_gives_noise_of_its_own(start, seed):
+    assert not torch.equal(start(seed, 1)[0], start(max(seed - 1, 1), 1)[0])
+
+
+def test_a_decoded_picture_has_the_size_that_was_asked_for_and_uses_the_whole_range(model):
+    latents = torch.randn(1, 4, 9, 16, generator=torch.manual_seed(0))
+    picture = decode(model, latents)
+    assert picture.mode == "RGB" and picture.size == (16 * model.latent_scale, 9 * model.latent_scale)
+    assert np.asarray(picture).std() > 1
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_none_is_an_error_instead_of_a_black_picture(model, number):
+    latents = torch.zeros(1, 4, 8, 8)
+    latents[0, 1, 2, 3] = number
+    with pytest.raises(NotFinite, match="not-a-number"):
+        decode(model, latents)
+
+
+class Painter:
+    """A model whose autoencoder is the identity on RGB, to see levels exactly."""
+
+    def decode(self, latents):
+        return latents
+
+
+@pytest.mark.parametrize(("value", "level"), [(-1.0, 0), (1.0, 255), (0.0, 128), (-9.0, 0), (9.0, 255), (-0.5, 64)])
+def test_levels_are_rounded_and_what_is_out_of_range_is_cut(value, level):
+    picture = decode(Painter(), torch.full((1, 3, 2, 2), value))
+    assert np.unique(np.asarray(picture)).tolist() == [level]

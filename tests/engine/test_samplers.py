@@ -1,0 +1,137 @@
+"""The table of samplers: names, schedules, and that each does what its name says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from webui.core.request import RequestError
+from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler, resolve
+
+STABLE_DIFFUSION_1_5 = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+# What diffusers' own page lists for these names: huggingface.co/docs/diffusers/api/schedulers/overview. Issue 2 asks
+# for at least these.
+PROMISED = {
+    "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "Heun": ("HeunDiscreteScheduler", {}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
+    "DPM++ SDE": ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "DPM2": ("KDPM2DiscreteScheduler", {}),
+    "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
+}
+EVERY_PAIR = [(name, schedule) for name, row in SAMPLERS.items() for schedule in row.schedules]
+
+
+def prepared(sampler: str, schedule: str, steps: int = 10):
+    scheduler = make_scheduler(sampler, schedule, STABLE_DIFFUSION_1_5)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def path_of(scheduler) -> list[float]:
+    """Where the steps are: sigmas where the scheduler goes by these, else timesteps."""
+    return [float(value) for value in getattr(scheduler, "sigmas", scheduler.timesteps)]
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_promised_sampler_is_the_one_that_diffusers_lists_under_its_name(name):
+    class_name, config = PROMISED[name]
+    scheduler = prepared(name, "Default")
+    assert type(scheduler).__name__ == class_name
+    assert config.items() <= dict(scheduler.config).items()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_keeps_the_noise_that_the_model_was_trained_on(name):
+    scheduler = prepared(name, "Default")
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    assert np.allclose(scheduler.alphas_cumprod, np.cumprod(1 - betas), rtol=1e-4)
+    for prediction_type in ("epsilon", "v_prediction"):
+        config = STABLE_DIFFUSION_1_5 | {"prediction_type": prediction_type}
+        assert make_scheduler(name, "Default", config).config.prediction_type == prediction_type
+
+
+@pytest.mark.parametrize(("name", "schedule"), [pair for pair in EVERY_PAIR if pair[1] != "Default"])
+def test_an_offered_schedule_is_not_the_default_under_another_name(name, schedule):
+    default, other = path_of(prepared(name, "Default")), path_of(prepared(name, schedule))
+    assert not np.allclose(default[: len(other)], other[: len(default)], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if "Karras" in row.schedules])
+def test_karras_spaces_the_sigmas_as_the_paper_says(name):
+    """Karras et al. 2022, equation 5, rho 7."""
+    sigmas = [sigma for sigma in path_of(prepared(name, "Karras", 10)) if sigma > 0]
+    high, low = max(sigmas), min(sigmas)
+    expected = (high ** (1 / 7) + np.linspace(0, 1, 10) * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    assert all(min(abs(sigma - one) / sigma for one in sigmas) < 1e-3 for sigma in expected)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if "Exponential" in row.schedules])
+def test_exponential_spaces_the_logarithms_of_the_sigmas_evenly(name):
+    sigmas = [sigma for sigma in path_of(prepared(name, "Exponential", 10)) if sigma > 0]
+    expected = np.exp(np.linspace(math.log(max(sigmas)), math.log(min(sigmas)), 10))
+    assert all(min(abs(sigma - one) / sigma for one in sigmas) < 1e-3 for sigma in expected)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if "Trailing" in row.schedules])
+def test_trailing_begins_on_the_last_training_timestep(name):
+    """Lin et al. 2023, table 2."""
+    assert float(prepared(name, "Trailing").timesteps[0]) == 999
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (("euler A", "default"), ("Euler a", "Default")),
+        (("DPM++ 2M Karras", "Default"), ("DPM++ 2M", "Karras")),
+        (("dpm++ 2m sde exponential", "Default"), ("DPM++ 2M SDE", "Exponential")),
+        (("Euler", "Automatic"), ("Euler", "Default")),
+        (("LMS", "KARRAS"), ("LMS", "Karras")),
+    ],
+)
+def test_names_are_understood_as_people_paste_them(asked, found):
+    assert resolve(*asked) == found
+
+
+@pytest.mark.parametrize(("name", "schedule"), EVERY_PAIR)
+def test_every_offered_pair_resolves_to_itself(name, schedule):
+    assert resolve(name, schedule) == (name, schedule)
+    assert resolve(f"{name} {schedule}", "Default") == (name, schedule)
+    assert schedule in SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("Eulr", "Default"), ("sampler", "'Eulr'", "Euler")),
+        (("", "Default"), ("sampler", "''")),
+        (("Karras", "Default"), ("sampler", "'Karras'")),
+        (("Euler", "Karas"), ("schedule", "'Karas'", "Karras")),
+        (("DDIM", "Karras"), ("schedule", "'Karras'", "Trailing")),
+        (("LCM Karras", "Default"), ("schedule", "'Karras'", "Default")),
+    ],
+)
+def test_an_unknown_or_impossible_name_is_refused_with_near_ones(asked, words):
+    with pytest.raises(RequestError) as caught:
+        resolve(*asked)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert caught.value.field == words[0]

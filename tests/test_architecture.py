@@ -1,0 +1,201 @@
+"""Who may import whom (CONTRIBUTING.md, "The tree"), read from the imports themselves."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EVERYTHING = {"core", "engine", "executors", "ui", "api", "app", "cli", "doctor", "webui"}
+
+# layer -> the layers it may import at any time, and those it may import only inside a function. "webui" is the package
+# itself, for its version.
+MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
+    "webui": (set(), set()),
+    "__main__": ({"cli"}, set()),
+    "core": ({"webui", "core"}, set()),
+    "engine": ({"webui", "core", "engine"}, set()),
+    "executors": ({"webui", "core", "engine", "executors"}, set()),
+    "ui": ({"webui", "core", "ui"}, set()),
+    "api": ({"webui", "core", "api"}, set()),
+    "cli": ({"webui", "core"}, {"app", "doctor"}),
+    "doctor": ({"webui", "core"}, {"engine"}),
+    "app": (EVERYTHING, set()),
+}
+# Import names -> who may have them. The doctor is the one exception: it says which device torch finds, and imports it
+# inside the function that does, so that `webui doctor` can still say that torch is missing.
+OWNERS: dict[str, set[str]] = {
+    "gradio": {"ui"},
+    "gradio_client": set(),
+    **dict.fromkeys(("torch", "diffusers", "transformers", "safetensors", "accelerate"), {"engine", "doctor"}),
+    **dict.fromkeys(("torchvision", "training", "benchmarks", "tests"), set()),
+}
+TORCH_FREE_ENGINE = {"webui.engine.samplers"}  # a table of names, which the page needs before torch is there
+
+
+@dataclass(frozen=True)
+class Import:
+    """``module`` imports ``target``; ``lazy`` where that waits for a function, or is for type checkers only."""
+
+    module: str
+    target: str
+    lazy: bool
+
+
+def layer_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "webui"
+
+
+def read_imports(root: Path) -> list[Import]:
+    """Every import of every module of the package below ``root``."""
+    files = sorted((root / "webui").rglob("*.py"))
+    modules = {}
+    for file in files:
+        parts = list(file.relative_to(root).with_suffix("").parts)
+        modules[file] = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    known = set(modules.values())
+    found = []
+    for file, module in modules.items():
+        tree = ast.parse(file.read_text("utf-8"), str(file))
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        for node, lazy in _walk(tree, False):
+            found += [Import(module, target, lazy) for target in _targets(node, package, known)]
+    return found
+
+
+def _walk(node: ast.AST, lazy: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside = inside or isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        yield child, inside
+        yield from _walk(child, inside)
+
+
+def _targets(node: ast.AST, package: str, known: set[str]) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        return [f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names]
+    if isinstance(node, ast.Call) and re.search(r"(^|\.)(import_module|__import__)$", ast.unparse(node.func)):
+        return [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+    return []
+
+
+def violations(root: Path) -> list[str]:
+    """What breaks the rules, one line each."""
+    broken = []
+    for found in read_imports(root):
+        layer, top = layer_of(found.module), found.target.split(".")[0]
+        line = f"{found.module} imports {found.target}{' lazily' if found.lazy else ''}"
+        if top in OWNERS and (layer not in OWNERS[top] or layer == "doctor" and not found.lazy):
+            broken.append(line)
+        if top != "webui":
+            continue
+        always, lazily = MAY_IMPORT.get(layer, (set(), set()))
+        if layer_of(found.target) not in always | (lazily if found.lazy else set()):
+            broken.append(line)
+        eager_engine = layer == "executors" and layer_of(found.target) == "engine" and not found.lazy
+        if eager_engine and found.target not in TORCH_FREE_ENGINE:
+            broken.append(line)
+    return sorted(set(broken))
+
+
+def test_nobody_imports_what_is_not_theirs_to_import():
+    assert violations(REPOSITORY) == []
+
+
+def test_every_part_of_the_package_has_its_rule():
+    assert {layer_of(found.module) for found in read_imports(REPOSITORY)} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("core/x.py", "import torch"),
+        ("core/x.py", "def f():\n    import gradio"),
+        ("core/x.py", "from webui.engine.samplers import SAMPLERS"),
+        ("core/x.py", "from webui import engine"),
+        ("core/deep/x.py", "from ...engine import manager"),
+        ("engine/x.py", "from webui.executors.local import LocalExecutor"),
+        ("engine/x.py", "import gradio as gr"),
+        ("executors/x.py", "from webui.engine.manager import PipelineManager"),
+        ("executors/x.py", "class A:\n    from ..engine import manager"),
+        ("executors/x.py", "import torch.nn"),
+        ("ui/x.py", "from webui.api import jobs"),
+        ("ui/x.py", "def f():\n    from webui.executors.local import LocalExecutor"),
+        ("ui/pages/x.py", "import safetensors"),
+        ("api/x.py", "from gradio import Blocks"),
+        ("api/x.py", "import webui.ui.form"),
+        ("api/x.py", "import importlib\ndef f():\n    importlib.import_module('torch')"),
+        ("cli.py", "from webui.app import serve"),
+        ("cli.py", "def f():\n    from webui.engine.manager import PipelineManager"),
+        ("app.py", "import gradio"),
+        ("app.py", "def f():\n    import torch"),
+        ("doctor.py", "import torch"),
+        ("doctor.py", "def f():\n    from webui.ui import layout"),
+        ("extras/x.py", "from webui.core import request"),
+        ("core/x.py", "import training.captions"),
+    ],
+)
+def test_the_rules_catch(tmp_path, file, source):
+    for name in ("core", "engine", "executors", "ui", "api"):
+        (tmp_path / "webui" / name).mkdir(parents=True)
+    for name in ("__init__", "engine/__init__", "engine/manager", "engine/samplers", "executors/__init__", "api/jobs"):
+        (tmp_path / "webui" / f"{name}.py").touch()
+    path = tmp_path / "webui" / file
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(source)
+    module = "webui." + file.removesuffix(".py").replace("/", ".")
+    assert [line.split(" imports ")[0] for line in violations(tmp_path)] == [module]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("core/x.py", "from webui import __version__\nfrom webui.core.request import Request"),
+        ("engine/x.py", "import torch\nfrom webui.core.request import Request"),
+        ("executors/x.py", "def f():\n    from webui.engine.manager import PipelineManager"),
+        ("executors/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from webui.engine import manager"),
+        ("cli.py", "def f():\n    from webui.app import serve"),
+        ("doctor.py", "def f():\n    import torch"),
+        ("app.py", "def f():\n    from webui.ui import layout"),
+    ],
+)
+def test_the_rules_let_through(tmp_path, file, source):
+    path = tmp_path / "webui" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("webui.ui.layout", "torch diffusers transformers accelerate"),
+        ("webui.app", "torch diffusers transformers accelerate"),
+        ("webui.executors.local", "torch diffusers transformers accelerate gradio"),
+        ("webui.cli", "torch diffusers transformers accelerate gradio pydantic PIL"),
+    ],
+)
+def test_importing_it_does_not_load(module, heavy):
+    program = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({heavy!r}.split())))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def test_every_path_of_the_where_do_i_add_table_exists():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
+    section = re.search(r"^## Where do I add.*?\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert section, "CONTRIBUTING.md has no section 'Where do I add'"
+    rows = [line for line in section[1].splitlines() if line.startswith("|")][2:]
+    paths = [path for row in rows for path in re.findall(r"`([\w./-]*(?:/|\.py))`", row)]
+    assert len(rows) >= 5 and len(paths) >= len(rows)
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
