@@ -14,11 +14,14 @@ from transformers.utils import logging as transformers_logging
 
 from webui.core.library import ModelFile, content_hash
 from webui.core.request import RequestError
-from webui.engine.families.base import CannotLoad, Conditioning, PreviewMap
+from webui.engine.families.base import CannotLoad, Conditioning, Posterior, PreviewMap
 
 for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
     library.disable_progress_bar()
     library.set_verbosity_error()
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+INPAINT_CHANNELS = 9  # noisy latents (4), mask (1), latents of the masked picture (4)
 
 
 class StableDiffusionModel:
@@ -40,8 +43,10 @@ class StableDiffusionModel:
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler_config = scheduler_config
         config: Any = vae.config
+        unet_config: Any = unet.config
         self.latent_scale = 2 ** (len(config.block_out_channels) - 1)
         self._scaling_factor = float(config.scaling_factor)
+        self.inpaints = int(unet_config.in_channels) == INPAINT_CHANNELS
         self.preview_map = _read_preview_map(file.path, unet.device)
 
     def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
@@ -61,9 +66,14 @@ class StableDiffusionModel:
         return {"encoder_hidden_states": context.to(self.unet.dtype)}, unused
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """One UNet forward; ``latents`` (n, 4, h, w) in any float type, the result in float32."""
+        """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (n, 4, h, w) in float32."""
         output = self.unet(latents.to(self.unet.dtype), timestep, return_dict=False, **conditioning)[0]
         return output.float()
+
+    def encode(self, picture: torch.Tensor) -> Posterior:
+        """The autoencoder's encoder; mean and standard deviation scaled like the latents."""
+        latents = self.vae.encode(picture.to(self.vae.dtype), return_dict=False)[0]
+        return Posterior(latents.mean.float() * self._scaling_factor, latents.std.float() * self._scaling_factor)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Undoes the scaling of the latents, then the autoencoder's decoder."""
@@ -81,7 +91,7 @@ class StableDiffusion:
             index = json.loads((file.path / "model_index.json").read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return index.get("_class_name") == "StableDiffusionPipeline"
+        return index.get("_class_name") in PIPELINES
 
     def load(
         self,
