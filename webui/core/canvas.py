@@ -7,15 +7,16 @@ from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 
 from webui.core import images
-from webui.core.request import Init
+from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, Init, RequestError
 
 
 @dataclass(frozen=True)
 class Canvas:
     """``image`` is RGB and ``mask`` (if any) "L", both ``size``, sides multiples of 8.
 
-    ``unchanged`` is the result when nothing is drawn. ``finish`` turns what was drawn (RGB, ``size``) into the result: outside the blurred mask it has the very
-    pixels of the input. ``latent_size`` differs from ``size`` only for "latent resize".
+    ``unchanged`` is the result when nothing is drawn. ``finish`` turns what was drawn (RGB, ``size``) into the
+    result: outside the blurred mask it has the very pixels of the input. ``latent_size`` differs from ``size``
+    only for "latent resize".
     """
 
     image: PilImage
@@ -43,14 +44,21 @@ class Canvas:
 def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_px: int) -> images.Size:
     """The size to draw at: as asked for, else the picture's own, snapped to multiples of 8.
 
-    Only-masked regions are drawn at the model's own size.
+    Only-masked regions are drawn at the model's own size. Raises RequestError for a picture too large to keep.
     """
     if init.only_masked and init.masked:
         return width_px or native_px, height_px or native_px
     own = images.to_rgb(init.image, init.background).size
     left, top, right, bottom = init.outpaint
     width, height = images.snapped_size((own[0] + left + right, own[1] + top + bottom))
-    return width_px or width, height_px or height
+    size = width_px or width, height_px or height
+    if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
+        raise RequestError(
+            f"the picture is {width} x {height} px, and sides are drawn at {MIN_SIDE_PX} to {MAX_SIDE_PX} px; "
+            "give width and height, or draw only the masked part",
+            field="width",
+        )
+    return size
 
 
 def make_canvas(init: Init, size: images.Size) -> Canvas:

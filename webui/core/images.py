@@ -141,6 +141,11 @@ def resize(image: PilImage, size: Size, mode: ResizeMode) -> PilImage:
     return image.resize(size, FILTER)
 
 
+def shrink(image: PilImage, longest_px: int) -> PilImage:
+    """A smaller copy with the same shape, its long side ``longest_px``."""
+    return ImageOps.contain(image, (longest_px, longest_px), FILTER)
+
+
 def extend(image: PilImage, sides_px: Box) -> PilImage:
     """The picture on a larger canvas, ``sides_px`` (left, top, right, bottom) wider; its edges are stretched out."""
     left, top, right, bottom = sides_px

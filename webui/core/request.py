@@ -119,6 +119,14 @@ class Init(BaseModel):
         """Whether only a part is drawn anew."""
         return self.mask is not None or any(self.outpaint)
 
+    @property
+    def nothing_masked(self) -> bool:
+        """Whether there is a mask that leaves nothing to draw."""
+        if self.mask is None or any(self.outpaint):
+            return False
+        darkest, lightest = images.to_mask(self.mask).getextrema()
+        return darkest == 255 if self.invert_mask else lightest == 0
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what the model is shown: everything but the strength."""

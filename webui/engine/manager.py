@@ -11,12 +11,12 @@ import torch
 from cachetools import LRUCache
 from PIL.Image import Image as PilImage
 
-from webui.core.canvas import Canvas, drawn_size, make_canvas
+from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, Step
 from webui.core.images import Size
 from webui.core.library import ModelFile, choose, find_models
 from webui.core.recipe import Recipe
-from webui.core.request import DRAWN_SEED_LIMIT, Init, Request, RequestError
+from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Denoised, Stopped, denoise
@@ -24,7 +24,8 @@ from webui.engine.devices import choose_device, choose_dtype, describe
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Conditioning, Model
 from webui.engine.preview import Previewer
-from webui.engine.samplers import make_scheduler, resolve
+from webui.engine.resolve import resolve
+from webui.engine.samplers import make_scheduler
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -112,25 +113,8 @@ class PipelineManager:
         running CannotLoad, NotFinite, or whatever torch raises.
         """
         models = find_models(self._settings)
-        file = models[choose("model", request.model, models)]
-        sampler, schedule = resolve(request.sampler, request.schedule)
-        if request.loras:
-            raise RequestError("loras: this version cannot apply LoRAs yet", field="loras")
-        seed = request.seed if request.seed >= 0 else int(torch.randint(DRAWN_SEED_LIMIT, (1,)).item())
-        width, height = request.width or file.native_px, request.height or file.native_px
-        if request.init is not None:
-            width, height = drawn_size(request.init, request.width, request.height, file.native_px)
-        resolved = request.model_copy(
-            update={
-                "model": file.name,
-                "sampler": sampler,
-                "schedule": schedule,
-                "seed": seed,
-                "width": width,
-                "height": height,
-            }
-        )
-        return self._run(resolved, file, cancelled)
+        resolved = resolve(request, models)
+        return self._run(resolved, models[resolved.model], cancelled)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
