@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from webui import __version__
-from webui.core.request import Request
+from webui.core.request import Init, Request
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Recipe:
             "Size": f"{request.width}x{request.height}",
             "Model hash": self.model_hash[:10],
             "Model": re.sub(r"[,:\n]", " ", request.model),
+            **_start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "Version": f"Darkroom {__version__}",
         }
@@ -37,6 +38,18 @@ class Recipe:
             lines.append(f"Negative prompt: {_neutralise(request.negative)}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
         return "\n".join(lines)
+
+
+def _start_settings(init: Init | None) -> dict[str, object]:
+    """A1111's words for a start picture and its mask."""
+    if init is None:
+        return {}
+    settings: dict[str, object] = {"Denoising strength": f"{init.strength:g}"}
+    if init.masked:
+        settings |= {"Mask blur": init.mask_blur, "Masked content": init.mask_fill}
+    if init.masked and init.only_masked:
+        settings |= {"Inpaint area": "Only masked", "Masked area padding": init.padding}
+    return settings
 
 
 def _neutralise(text: str) -> str:

@@ -4,10 +4,24 @@ Form controls, command-line flags, HTTP bodies and recipes are all made from the
 appears everywhere. ``title`` is the label people see, ``description`` the help beside it.
 """
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from PIL.Image import Image as PilImage
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from webui.core import images
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
@@ -24,6 +38,22 @@ class RequestError(ValueError):
         self.field = field
 
 
+def _read_picture(value: Any) -> Any:
+    if isinstance(value, str):
+        value = images.decode_text(value)
+    elif isinstance(value, bytes):
+        value = images.open_image(value)
+    if not isinstance(value, PilImage):
+        raise images.ImageError("is not a picture")
+    images.check_size(value.size)
+    return value
+
+
+_write_picture = PlainSerializer(images.encode_text, return_type=str, when_used="json")
+Picture = Annotated[PilImage, BeforeValidator(_read_picture), _write_picture]
+Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
+
+
 class LoraRef(BaseModel):
     """A LoRA by name, with the strength it is applied at."""
 
@@ -31,6 +61,78 @@ class LoraRef(BaseModel):
 
     name: str = Field(min_length=1, max_length=255)
     weight: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False)
+
+
+class Init(BaseModel):
+    """The picture to start from, and where ``mask`` is given, the part of it to draw anew."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    image: Picture = Field(title="Picture", description="The picture to start from")
+    strength: float = Field(
+        default=0.75,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Strength",
+        description="How far the result may move away from the picture: 0 keeps it, 1 ignores it",
+    )
+    resize: images.ResizeMode = Field(
+        default="just resize", title="Resize", description="How the picture is brought to the asked-for size"
+    )
+    background: str = Field(
+        default="#ffffff",
+        pattern=r"^#[0-9a-fA-F]{6}$",
+        title="Background",
+        description="The colour behind transparent parts, as #rrggbb",
+    )
+    mask: Picture | None = Field(
+        default=None, title="Mask", description="White is drawn anew, black is kept, grey changes partly"
+    )
+    mask_blur: int = Field(default=4, ge=0, le=64, title="Mask blur", description="Softness of its edge, in px")
+    mask_fill: Literal["fill", "original", "noise", "nothing"] = Field(
+        default="original",
+        title="Masked content",
+        description="What the drawing starts from: surrounding colours, the picture, noise, or nothing",
+    )
+    invert_mask: bool = Field(default=False, title="Invert mask", description="Draw what is not masked")
+    only_masked: bool = Field(
+        default=False, title="Only masked", description="Draw the masked region alone, enlarged, and put it back"
+    )
+    padding: int = Field(
+        default=32, ge=0, le=512, title="Padding", description="Surroundings to show it with only masked, in px"
+    )
+    outpaint: tuple[Side, Side, Side, Side] = Field(
+        default=(0, 0, 0, 0), title="Outpaint", description="Px to add on the left, top, right and bottom"
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Init":
+        upright = images.to_rgb(self.image).size
+        if self.mask is not None and images.to_mask(self.mask).size != upright:
+            across, down = images.to_mask(self.mask).size
+            raise ValueError(f"mask is {across} x {down} px, but the image is {upright[0]} x {upright[1]} px")
+        return self
+
+    @property
+    def masked(self) -> bool:
+        """Whether only a part is drawn anew."""
+        return self.mask is not None or any(self.outpaint)
+
+    @property
+    def nothing_masked(self) -> bool:
+        """Whether there is a mask that leaves nothing to draw."""
+        if self.mask is None or any(self.outpaint):
+            return False
+        darkest, lightest = images.to_mask(self.mask).getextrema()
+        return darkest == 255 if self.invert_mask else lightest == 0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what the model is shown: everything but the strength."""
+        parts = [images.pixels_sha256(self.image), images.pixels_sha256(self.mask) if self.mask else "no mask"]
+        rest = self.model_dump(exclude={"image", "mask", "strength"})
+        return hashlib.sha256(repr((parts, sorted(rest.items()))).encode()).hexdigest()
 
 
 class Request(BaseModel):
@@ -89,6 +191,7 @@ class Request(BaseModel):
     )
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
     loras: tuple[LoraRef, ...] = Field(default=(), max_length=32, title="LoRAs")
+    init: Init | None = Field(default=None, title="Start picture")
 
     @field_validator("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", mode="before")
     @classmethod
@@ -121,7 +224,9 @@ class Request(BaseModel):
     @property
     def task(self) -> str:
         """The kind of work, as the output folders name it."""
-        return "txt2img"
+        if self.init is None:
+            return "txt2img"
+        return "inpaint" if self.init.masked else "img2img"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Request":
@@ -148,6 +253,10 @@ def explain(error: ValidationError) -> str:
 def _explain_one(problem: Any) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     given, limits = problem.get("input"), problem.get("ctx", {})
+    if isinstance(limits.get("error"), images.ImageError):
+        return f"{field} {limits['error']}"
+    if isinstance(given, BaseModel | Mapping) and problem["type"] == "value_error":
+        return str(limits.get("error", f"{field}: {problem['msg']}"))
     reasons = {
         "greater_than_equal": "must be at least {ge:g}",
         "less_than_equal": "must be at most {le:.16g}",
@@ -164,6 +273,9 @@ def _explain_one(problem: Any) -> str:
         "too_long": "must have at most {max_length} entries",
         "extra_forbidden": "is not a known setting",
         "missing": "is missing",
+        "literal_error": "must be {expected}",
+        "multiple_of": "must be a multiple of {multiple_of}",
+        "string_pattern_mismatch": "must look like #rrggbb",
     }
     if problem["type"] == "value_error":
         reason = str(limits["error"])

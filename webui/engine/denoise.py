@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from webui.engine.families.base import Conditioning, Model
+from webui.engine.latents import Start
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class Stopped(Exception):
 def denoise(
     model: Model,
     scheduler: Any,
-    latents: torch.Tensor,
+    start: Start,
     positive: Conditioning,
     negative: Conditioning | None,
     guidance: float,
     generators: Sequence[torch.Generator],
     cancelled: Callable[[], bool],
 ) -> Iterator[Denoised]:
-    """Runs ``scheduler.timesteps`` over ``latents`` (n, c, h, w), already scaled by ``init_noise_sigma``.
+    """Runs the start's timesteps over its latents (n, c, h, w), already at the first one's noise level.
 
     ``negative`` is None where no unconditional branch runs; otherwise both branches go through the UNet as one
     batch of 2n and are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
@@ -50,20 +51,22 @@ def denoise(
     extra: dict[str, Any] = {"generator": list(generators)} if "generator" in takes else {}
     if "eta" in takes:  # DDIM and TCD: as stock pipelines call them, without extra noise
         extra["eta"] = 0.0
+    latents, timesteps = start.latents, start.timesteps
     conditioning = _stacked(positive, negative, len(latents))
-    both = None if negative is None else latents.new_empty(2 * len(latents), *latents.shape[1:])
-    for index, timestep in enumerate(scheduler.timesteps, start=1):
+    seen = _input_buffer(start, branches=1 if negative is None else 2)
+    for index, timestep in enumerate(timesteps, start=1):
         if cancelled():
             raise Stopped
         model_input = scheduler.scale_model_input(latents, timestep)
-        if both is None:
-            output = model.predict(model_input, timestep, conditioning)
-        else:
-            both.unflatten(0, (2, -1)).copy_(model_input)
-            without_prompt, with_prompt = model.predict(both, timestep, conditioning).chunk(2)
+        seen.unflatten(0, (-1, len(latents)))[:, :, : latents.shape[1]] = model_input
+        output = model.predict(seen, timestep, conditioning)
+        if negative is not None:
+            without_prompt, with_prompt = output.chunk(2)
             output = without_prompt + guidance * (with_prompt - without_prompt)
         latents = scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
-        yield Denoised(index, len(scheduler.timesteps), latents, model_input, output, timestep)
+        if start.hold is not None:
+            latents = start.hold.apply(latents, scheduler, index, timesteps)
+        yield Denoised(index, len(timesteps), latents, model_input, output, timestep)
 
 
 def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
@@ -80,6 +83,16 @@ def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_
     if prediction_type == "sample":
         return step.output
     return (step.model_input - noise * step.output) / signal
+
+
+def _input_buffer(start: Start, branches: int) -> torch.Tensor:
+    """What the UNet is shown, (branches * n, channels, h, w): filled anew each step, an inpainting UNet's rest once."""
+    count, channels, height, width = start.latents.shape
+    further = 0 if start.shown is None else start.shown.shape[1]
+    buffer = start.latents.new_empty(branches * count, channels + further, height, width)
+    if start.shown is not None:
+        buffer.unflatten(0, (branches, count))[:, :, channels:] = start.shown
+    return buffer
 
 
 def _stacked(positive: Conditioning, negative: Conditioning | None, count: int) -> Conditioning:

@@ -1,17 +1,80 @@
-"""What goes into the loop and what comes out of it: start latents from seeds, pictures from latents."""
+"""What goes into the loop and what comes out of it: the only place where the three tasks differ.
+
+txt2img starts from noise, img2img from a noised picture part of the way down, inpaint besides keeps or is shown
+what lies outside the mask.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
+from torch.nn import functional
 
-from webui.engine.families.base import Model
+from webui.core.canvas import Canvas
+from webui.core.images import Size
+from webui.core.request import Init
+from webui.engine.families.base import Model, Posterior
 
 
 class NotFinite(RuntimeError):
     """The picture came out as NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A canvas as the model sees it; depends on neither seed nor strength, so it is kept between jobs.
+
+    ``mask`` is (1, 1, h, w) in 0..1 at latent size, ``masked`` the picture with the masked part grey (for UNets
+    that inpaint).
+    """
+
+    picture: Posterior
+    mask: torch.Tensor | None
+    masked: Posterior | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return sum(part.nbytes for part in (self.picture, self.mask, self.masked) if part is not None)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Keeps what lies outside the mask on the input's own path while the rest is drawn.
+
+    ``mask`` (1, 1, h, w) is how far each place may change: 1 is free from the start, 0 never, and grey m is let go
+    for the last share m of the way (Levin and Fried 2023, "Differential Diffusion"). ``original`` and ``noise`` are
+    (n, channels, h, w).
+    """
+
+    mask: torch.Tensor
+    original: torch.Tensor
+    noise: torch.Tensor
+
+    def apply(self, latents: torch.Tensor, scheduler: Any, index: int, timesteps: torch.Tensor) -> torch.Tensor:
+        """The latents after evaluation ``index`` (1..n) with the held places put back to their noise level."""
+        kept = self.original
+        if index < len(timesteps):
+            kept = scheduler.add_noise(kept, self.noise, timesteps[index : index + 1])
+        free = (self.mask > 1 - index / len(timesteps)).to(latents.dtype)
+        return (1 - free) * kept + free * latents
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the loop begins: latents at their noise level, the timesteps still to go, and what inpainting adds.
+
+    ``shown`` (n, 1 + channels, h, w) is concatenated to the UNet's input.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    hold: Hold | None = None
+    shown: torch.Tensor | None = None
 
 
 def make_generators(seed: int, count: int) -> list[torch.Generator]:
@@ -19,19 +82,76 @@ def make_generators(seed: int, count: int) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed + k) for k in range(count)]
 
 
+def steps_to_take(steps: int, strength: float) -> int:
+    """How many of ``steps`` are left for a strength of 0..1: at least one, unless the strength is 0."""
+    return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))
+
+
+@torch.inference_mode()
+def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
+    """Picture and mask of a canvas as latents; the costly part of a start picture."""
+    pixels = to_tensor(canvas.image, device)
+    if canvas.mask is None:
+        return Encoded(model.encode(pixels), None, _hidden(model, canvas.latent_size, device))
+    mask = torch.from_numpy(np.array(canvas.mask)).to(device)[None, None].float().div_(255)
+    masked = model.encode(pixels * (mask < 0.5)) if model.inpaints else None
+    return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked)
+
+
+def _hidden(model: Model, size: Size, device: torch.device) -> Posterior | None:
+    """For a UNet that inpaints: a picture that is masked all over, which diffusers shows as grey."""
+    return model.encode(torch.zeros(1, 3, size[1], size[0], device=device)) if model.inpaints else None
+
+
+def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
+    """An RGB picture as (1, 3, height, width), float32, -1..1.
+
+    The array is the one copy of the pixels; it crosses to the device as bytes and becomes floats there.
+    """
+    pixels = torch.from_numpy(np.array(image)).to(device)
+    return (
+        pixels.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
+    )
+
+
 @torch.inference_mode()
 def prepare(
+    model: Model, scheduler: Any, size: Size, generators: Sequence[torch.Generator], device: torch.device
+) -> Start:
+    """txt2img: each picture's own noise (n, channels, height / scale, width / scale), float32, at full level."""
+    noise = _noise(model, size, generators).to(device)
+    hidden = _hidden(model, size, device)
+    shown = None if hidden is None else _shown(hidden, None, generators)
+    return Start(noise * scheduler.init_noise_sigma, scheduler.timesteps, shown=shown)
+
+
+@torch.inference_mode()
+def prepare_from(
     model: Model,
     scheduler: Any,
-    width_px: int,
-    height_px: int,
+    encoded: Encoded,
+    size: Size,
+    init: Init,
+    steps: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
-) -> torch.Tensor:
-    """Start latents (n, channels, height / scale, width / scale), float32: each picture's own noise at full level."""
-    shape = (1, model.latent_channels, height_px // model.latent_scale, width_px // model.latent_scale)
-    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-    return noise.to(device) * scheduler.init_noise_sigma
+) -> Start:
+    """img2img and inpaint: the picture's latents, noised to the level at which ``init.strength`` of the way is left.
+
+    Random numbers are drawn in the order of diffusers' pipelines: posterior, noise, masked posterior.
+    """
+    original = _at_size(encoded.picture.sample(generators), model, size)
+    noise = _noise(model, size, generators).to(device)
+    first = (steps - steps_to_take(steps, init.strength)) * scheduler.order
+    timesteps = scheduler.timesteps[first:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    mask = encoded.mask
+    begin = original if mask is None else _refill(original, noise, mask, init)
+    latents = scheduler.add_noise(begin, noise, timesteps[:1])
+    if encoded.masked is not None:
+        return Start(latents, timesteps, shown=_shown(encoded.masked, mask, generators))
+    return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise))
 
 
 @torch.inference_mode()
@@ -42,3 +162,32 @@ def decode(model: Model, latents: torch.Tensor) -> PilImage:
         raise NotFinite("the picture came out as not-a-number values; try --dtype float32")
     levels = (picture / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     return PilImages.fromarray(levels.permute(1, 2, 0).cpu().numpy(), "RGB")
+
+
+def _noise(model: Model, size: Size, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    shape = (1, model.latent_channels, size[1] // model.latent_scale, size[0] // model.latent_scale)
+    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+
+def _at_size(latents: torch.Tensor, model: Model, size: Size) -> torch.Tensor:
+    """Latent resize: bilinear, where the picture was encoded at another size."""
+    height, width = size[1] // model.latent_scale, size[0] // model.latent_scale
+    if latents.shape[-2:] == (height, width):
+        return latents
+    return functional.interpolate(latents, (height, width), mode="bilinear", antialias=True)
+
+
+def _refill(original: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor, init: Init) -> torch.Tensor:
+    """What the masked part starts from; "fill" was done in pixels."""
+    if init.mask_fill == "noise":
+        return (1 - mask) * original + mask * noise
+    if init.mask_fill == "nothing":
+        return (1 - mask) * original
+    return original
+
+
+def _shown(masked: Posterior, mask: torch.Tensor | None, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """The further input channels of an inpainting UNet: binary mask, then the masked picture's latents."""
+    latents = masked.sample(generators)
+    hard = torch.ones_like(latents[:, :1]) if mask is None else (mask >= 0.5).to(latents.dtype)
+    return torch.cat([hard.expand(len(latents), -1, -1, -1), latents], dim=1)

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from cachetools import LRUCache
+from PIL.Image import Image as PilImage
 
+from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, Step
+from webui.core.images import Size
 from webui.core.library import ModelFile, choose, find_models
 from webui.core.recipe import Recipe
-from webui.core.request import DRAWN_SEED_LIMIT, Request, RequestError
+from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Denoised, Stopped, denoise
@@ -21,9 +24,11 @@ from webui.engine.devices import choose_device, choose_dtype, describe
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Conditioning, Model
 from webui.engine.preview import Previewer
-from webui.engine.samplers import make_scheduler, resolve
+from webui.engine.resolve import resolve
+from webui.engine.samplers import make_scheduler
 
 CACHED_PROMPTS = 64
+CACHED_PICTURE_BYTES = 128 * 2**20
 
 Cancel = Callable[[], bool]
 
@@ -32,11 +37,42 @@ def _never() -> bool:
     return False
 
 
-@dataclass
-class _Ledger:
-    """Where the seconds of one job went."""
+def _picture_nbytes(entry: tuple[Canvas, latent_ops.Encoded]) -> int:
+    return entry[0].nbytes + entry[1].nbytes
 
+
+@dataclass
+class _Job:
+    """What one request is drawn with, how far it is, and where its seconds went."""
+
+    request: Request
+    cancelled: Cancel
+    positive: Conditioning = field(default_factory=dict)
+    negative: Conditioning | None = None
+    canvas: Canvas | None = None
+    encoded: latent_ops.Encoded | None = None
+    index: int = 0
+    warnings: list[str] = field(default_factory=list)
     parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def size(self) -> Size:
+        assert self.request.width and self.request.height
+        return self.request.width, self.request.height
+
+    @property
+    def batch_steps(self) -> int:
+        strength = 1.0 if self.request.init is None else self.request.init.strength
+        return latent_ops.steps_to_take(self.request.steps, strength)
+
+    @property
+    def total(self) -> int:
+        return self.batch_steps * self.request.repeat
+
+    def reached(self, batch: int, step: Denoised) -> int:
+        """Counts steps over all batches; a sampler may ask the UNet more than once a step."""
+        self.index = batch * self.batch_steps + step.index * self.batch_steps // step.total
+        return self.index
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -45,24 +81,6 @@ class _Ledger:
             yield
         finally:
             self.parts_s[name] += time.perf_counter() - started
-
-
-@dataclass
-class _Progress:
-    """How far a job is, over all of its batches; a sampler may ask the UNet more than once a step."""
-
-    steps: int
-    batches: int
-    batch: int = 0
-    index: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.steps * self.batches
-
-    def update(self, step: Denoised) -> int:
-        self.index = self.batch * self.steps + step.index * self.steps // step.total
-        return self.index
 
 
 class PipelineManager:
@@ -74,6 +92,9 @@ class PipelineManager:
         self._settings = settings
         self._model: Model | None = None
         self._prompts: LRUCache[tuple[str, str, int], tuple[Conditioning, int]] = LRUCache(CACHED_PROMPTS)
+        self._pictures: LRUCache[tuple[str, str, Size], tuple[Canvas, latent_ops.Encoded]] = LRUCache(
+            CACHED_PICTURE_BYTES, getsizeof=_picture_nbytes
+        )
 
     @property
     def device_description(self) -> str:
@@ -92,22 +113,8 @@ class PipelineManager:
         running CannotLoad, NotFinite, or whatever torch raises.
         """
         models = find_models(self._settings)
-        file = models[choose("model", request.model, models)]
-        sampler, schedule = resolve(request.sampler, request.schedule)
-        if request.loras:
-            raise RequestError("loras: this version cannot apply LoRAs yet", field="loras")
-        seed = request.seed if request.seed >= 0 else int(torch.randint(DRAWN_SEED_LIMIT, (1,)).item())
-        resolved = request.model_copy(
-            update={
-                "model": file.name,
-                "sampler": sampler,
-                "schedule": schedule,
-                "seed": seed,
-                "width": request.width or file.native_px,
-                "height": request.height or file.native_px,
-            }
-        )
-        return self._run(resolved, file, cancelled)
+        resolved = resolve(request, models)
+        return self._run(resolved, models[resolved.model], cancelled)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
@@ -116,55 +123,71 @@ class PipelineManager:
 
     def _run(self, request: Request, file: ModelFile, cancelled: Cancel) -> Iterator[Event]:
         started = time.perf_counter()
-        ledger, warnings = _Ledger(), list[str]()
-        progress = _Progress(request.steps, request.repeat)
+        job = _Job(request, cancelled)
         try:
-            yield from self._load_timed(file, cancelled, ledger)
+            yield from self._load_timed(file, job)
             if cancelled():
                 raise Stopped
-            with ledger.part("encode"):
-                positive = self._encode(request.prompt, request.clip_skip, "prompt", warnings)
-                negative = None
-                if request.guidance > 1:
-                    negative = self._encode(request.negative, request.clip_skip, "negative prompt", warnings)
+            with job.part("encode"):
+                self._encode_inputs(job)
             for batch in range(request.repeat):
-                progress.batch = batch
-                yield from self._draw_batch(request, positive, negative, progress, ledger, cancelled)
+                yield from self._draw_batch(job, batch)
         except Stopped:
-            yield Cancelled(progress.index, progress.total)
+            yield Cancelled(job.index, job.total)
         else:
-            yield Done(time.perf_counter() - started, dict(ledger.parts_s), tuple(warnings))
+            yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings))
 
-    def _draw_batch(
-        self,
-        request: Request,
-        positive: Conditioning,
-        negative: Conditioning | None,
-        progress: _Progress,
-        ledger: _Ledger,
-        cancelled: Cancel,
-    ) -> Iterator[Event]:
-        assert self._model and request.width and request.height
-        first = progress.batch * request.count
+    def _encode_inputs(self, job: _Job) -> None:
+        """Prompts and start picture as the model sees them, from the caches where they are known."""
+        request = job.request
+        job.positive = self._encode_prompt(request.prompt, "prompt", job)
+        if request.guidance > 1:
+            job.negative = self._encode_prompt(request.negative, "negative prompt", job)
+        if request.init is not None:
+            job.canvas, job.encoded = self._encode_picture(request.init, job.size)
+
+    def _draw_batch(self, job: _Job, batch: int) -> Iterator[Event]:
+        assert self._model
+        request, first = job.request, batch * job.request.count
+        if job.canvas is not None and (job.total == 0 or job.canvas.nothing_masked):
+            yield from (self._finished(job, first + k, job.canvas.unchanged) for k in range(request.count))
+            return
         generators = latent_ops.make_generators(request.seed + first, request.count)
         scheduler = self._make_scheduler(request)
-        latents = latent_ops.prepare(self._model, scheduler, request.width, request.height, generators, self.device)
+        with job.part("prepare"):
+            start = self._prepare(job, scheduler, generators)
+        latents = start.latents
         previewer = Previewer(self._model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         started = time.perf_counter()
-        loop = denoise(self._model, scheduler, latents, positive, negative, request.guidance, generators, cancelled)
-        for step in loop:
+        for step in denoise(
+            self._model, scheduler, start, job.positive, job.negative, request.guidance, generators, job.cancelled
+        ):
             latents = step.latents
             preview = previewer.preview(step, time.perf_counter() - started)
-            yield Step(progress.update(step), progress.total, time.perf_counter() - started, preview)
-        ledger.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
-        ledger.parts_s["previews"] += previewer.spent_s
+            yield Step(job.reached(batch, step), job.total, time.perf_counter() - started, preview)
+        job.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
+        job.parts_s["previews"] += previewer.spent_s
         for k in range(request.count):
-            if cancelled():
+            if job.cancelled():
                 raise Stopped
-            with ledger.part("decode"):
+            with job.part("decode"):
                 image = latent_ops.decode(self._model, latents[k : k + 1])
-            own = request.model_copy(update={"seed": request.seed + first + k, "count": 1, "repeat": 1})
-            yield Image(first + k, image, Recipe(own, self._model.content_hash))
+                image = job.canvas.finish(image) if job.canvas else image
+            yield self._finished(job, first + k, image)
+
+    def _prepare(self, job: _Job, scheduler: Any, generators: list[torch.Generator]) -> latent_ops.Start:
+        assert self._model
+        init, encoded = job.request.init, job.encoded
+        if init is None or encoded is None:
+            return latent_ops.prepare(self._model, scheduler, job.size, generators, self.device)
+        return latent_ops.prepare_from(
+            self._model, scheduler, encoded, job.size, init, job.request.steps, generators, self.device
+        )
+
+    def _finished(self, job: _Job, index: int, image: PilImage) -> Image:
+        assert self._model
+        own = job.request.model_copy(update={"seed": job.request.seed + index, "count": 1, "repeat": 1})
+        return Image(index, image, Recipe(own, self._model.content_hash))
 
     def _make_scheduler(self, request: Request) -> Any:
         assert self._model
@@ -178,20 +201,33 @@ class PipelineManager:
         return scheduler
 
     @torch.inference_mode()
-    def _encode(self, text: str, clip_skip: int, what: str, warnings: list[str]) -> Conditioning:
+    def _encode_prompt(self, text: str, what: str, job: _Job) -> Conditioning:
         assert self._model
-        key = (self._model.content_hash, text, clip_skip)
+        key = (self._model.content_hash, text, job.request.clip_skip)
         if key not in self._prompts:
-            self._prompts[key] = self._model.encode_prompt(text, clip_skip)
+            self._prompts[key] = self._model.encode_prompt(text, job.request.clip_skip)
         conditioning, unused = self._prompts[key]
         if unused:
-            warnings.append(f"The {what} is longer than the model can read: its last {unused} tokens were not used.")
+            job.warnings.append(
+                f"The {what} is longer than the model can read: its last {unused} tokens were not used."
+            )
         return conditioning
 
-    def _load_timed(self, file: ModelFile, cancelled: Cancel, ledger: _Ledger) -> Iterator[Loading]:
+    def _encode_picture(self, init: Init, size: Size) -> tuple[Canvas, latent_ops.Encoded]:
+        assert self._model
+        key = (self._model.content_hash, init.fingerprint, size)
+        if key not in self._pictures:
+            canvas = make_canvas(init, size)
+            found = canvas, latent_ops.encode(self._model, canvas, self.device)
+            if _picture_nbytes(found) > CACHED_PICTURE_BYTES:
+                return found
+            self._pictures[key] = found
+        return self._pictures[key]
+
+    def _load_timed(self, file: ModelFile, job: _Job) -> Iterator[Loading]:
         started = time.perf_counter()
-        yield from self._load(file, cancelled)
-        ledger.parts_s["load"] = time.perf_counter() - started
+        yield from self._load(file, job.cancelled)
+        job.parts_s["load"] = time.perf_counter() - started
 
     def _load(self, file: ModelFile, cancelled: Cancel) -> Iterator[Loading]:
         if self._model and self._model.file == file:

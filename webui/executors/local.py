@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued
 from webui.core.executor import Catalog, QueueFull
-from webui.core.library import choose, find_models
+from webui.core.library import find_models
 from webui.core.outputs import save_picture
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
-from webui.engine.samplers import SAMPLERS, resolve
+from webui.engine.resolve import resolve
+from webui.engine.samplers import SAMPLERS
 from webui.executors.job import LocalJob
 
 if TYPE_CHECKING:
@@ -60,12 +61,9 @@ class LocalExecutor:
 
     def submit(self, request: Request) -> LocalJob:
         """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
-        models = find_models(self._settings)
-        sampler, schedule = resolve(request.sampler, request.schedule)
-        names = {"model": choose("model", request.model, models), "sampler": sampler, "schedule": schedule}
-        if request.loras:
-            raise RequestError("loras: this version cannot apply LoRAs yet", field="loras")
-        job = LocalJob(request.model_copy(update=names), on_cancel=self._drop_waiting)
+        job = LocalJob(resolve(request, find_models(self._settings)), on_cancel=self._drop_waiting)
+        if request.init is not None and request.init.nothing_masked:
+            raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:
             if self._closing:
                 raise QueueFull("the server is shutting down")

@@ -1,44 +1,62 @@
-"""Controls made from ``Request`` fields, and their values made into a ``Request`` again."""
+"""Controls made from the fields of ``Request`` and ``Init``."""
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
+from PIL.Image import Image as PilImage
+from pydantic.fields import FieldInfo
 
+from webui.core import images
 from webui.core.executor import Catalog
-from webui.core.request import SIDE_STEP_PX, Request
+from webui.core.request import SIDE_STEP_PX, Init, Request, RequestError
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
-
+FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields
 LINES = {"prompt": 3, "negative": 2}
-SLIDER_STEPS = {"steps": 1, "guidance": 0.5, "count": 1, "repeat": 1, "clip_skip": 1}
+SLIDER_STEPS = {
+    "steps": 1,
+    "guidance": 0.5,
+    "count": 1,
+    "repeat": 1,
+    "clip_skip": 1,
+    "strength": 0.05,
+    "mask_blur": 1,
+    "padding": 8,
+}
 
 
 def _as_sent(_self: Component, payload: Any) -> Any:
     return payload
 
 
-def _trusting(component: type[AnyComponent]) -> type[AnyComponent]:
-    """The component, handing on whatever it was sent: Request checks it and words the error, naming the field.
+def _path_of(_self: Component, payload: Any) -> str | None:
+    return payload.path if payload else None
+
+
+def _trusting(component: type[AnyComponent], preprocess: Callable[[Any, Any], Any] = _as_sent) -> type[AnyComponent]:
+    """The component, handing on what it was sent: our own code checks it and words the error, naming the field.
 
     It is a class of its own because Gradio makes components anew for each visitor, and it goes past Gradio's
     metaclass, which would write a .pyi file beside this one.
     """
-    members = {"preprocess": _as_sent, "__module__": __name__}
+    members = {"preprocess": preprocess, "__module__": __name__}
     return cast(type[AnyComponent], ABCMeta.__new__(type(component), component.__name__, (component,), members))
 
 
 Dropdown = _trusting(gr.Dropdown)
 Number = _trusting(gr.Number)
 Slider = _trusting(gr.Slider)
+Image = _trusting(gr.Image, _path_of)  # Gradio's own would decode the picture, without our bounds
 
 
-def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> Component:
+def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> Any:
     """The control of one field, with the field's label, help, bounds and default. Its id is ``<page>-<field>``."""
-    info = Request.model_fields[field]
+    info = FIELDS[field]
     options: dict[str, Any] = {
         "label": info.title,
         "info": info.description,
@@ -49,6 +67,10 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> C
     choices = {"sampler": catalog.samplers, "schedule": catalog.schedules, "model": catalog.models}
     if field in choices:
         return Dropdown(list(choices[field]), **options)
+    if get_origin(info.annotation) is Literal:
+        return Dropdown(list(get_args(info.annotation)), **options)
+    if info.annotation is bool:
+        return gr.Checkbox(**options)
     if field in LINES:
         return gr.Textbox(lines=LINES[field], max_lines=8, **options)
     if field in SLIDER_STEPS:
@@ -56,18 +78,36 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> C
             limit: getattr(entry, limit) for entry in info.metadata for limit in ("ge", "le") if hasattr(entry, limit)
         }
         return Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS[field], **options)
+    if field == "background":
+        return gr.ColorPicker(**options)
     step = SIDE_STEP_PX if field in ("width", "height") else 1
     return Number(precision=0, step=step, **options)
 
 
-def parse(fields: Sequence[str], values: Sequence[Any]) -> Request:
-    """The request that the controls describe; raises RequestError. Sliders send whole numbers as floats."""
-    return Request.parse(dict(zip(fields, values, strict=True)))
+def picture_control(page: str, field: str, label: str, **options: Any) -> gr.Image:
+    """A picture to upload, paste or drop. Handlers get the path of the very file, which they open themselves."""
+    return Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        label=label,
+        elem_id=f"{page}-{field}",
+        interactive=True,
+        buttons=[],
+        **options,
+    )
+
+
+def open_picture(path: str, what: str) -> PilImage:
+    """The picture of an uploaded file; raises RequestError naming it."""
+    try:
+        return images.open_image(Path(path))
+    except images.ImageError as error:
+        raise RequestError(f"{what} {Path(path).name[:80]!r} {error}", field=what) from None
 
 
 def signature(fields: Sequence[str]) -> inspect.Signature:
     """Parameters named like the fields, all optional, so that API clients can name the ones they set."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Signature(
-        [inspect.Parameter(field, kind, default=Request.model_fields[field].default) for field in fields]
-    )
+    defaults = {field: FIELDS[field].default for field in fields if field in FIELDS and not FIELDS[field].is_required()}
+    return inspect.Signature([inspect.Parameter(field, kind, default=defaults.get(field)) for field in fields])

@@ -1,11 +1,13 @@
 """The page around the tabs: theme, header, script."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from webui.core.executor import Executor
 from webui.ui.pages import PAGES
+from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
 STATIC = Path(__file__).resolve().parent / "static"
 TITLE = "Darkroom"
@@ -35,11 +37,36 @@ def build_page(executor: Executor) -> gr.Blocks:
     """The whole page over one executor; the caller launches it."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         gr.HTML(HEADER)
-        with gr.Tabs(elem_id="darkroom-tabs"):
-            for page in PAGES:
-                with gr.Tab(page.name, id=page.name, elem_id=f"tab-{page.name}"):
-                    page.build(executor)
+        benches: dict[str, Workbench] = {}
+        targets = [task.name for task in PAGES if "image" in task.transient]
+        with gr.Tabs(elem_id="darkroom-tabs") as tabs:
+            for task in PAGES:
+                with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
+                    benches[task.name] = build(task, executor, targets)
+        for bench in benches.values():
+            _wire_sending(executor, bench, benches, tabs)
     return blocks
+
+
+def _wire_sending(executor: Executor, bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
+    """The chosen picture of a gallery becomes another page's start picture, and that page comes to the front."""
+    job_id = gr.Textbox(visible=False)
+    for target, button in bench.senders.items():
+        start = benches[target].controls["image"]
+
+        def send(job_id: str, index: int, target: str = target, cache: str = start.GRADIO_CACHE) -> tuple[Any, Any]:
+            path = picture_file(executor, job_id, index, Path(cache))
+            return (path, gr.Tabs(selected=target)) if path else (gr.skip(), gr.skip())
+
+        button.click(
+            send,
+            [job_id, bench.selected],
+            [start, tabs],
+            js=job_id_js(bench.name),
+            queue=False,
+            api_visibility="private",
+            show_progress="hidden",
+        )
 
 
 def head() -> str:

@@ -5,8 +5,8 @@ import base64
 import html
 import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
@@ -32,6 +32,23 @@ class View:
     error: str = ""
 
 
+async def watch_all(jobs: Sequence[Job], cache_dir: Path) -> AsyncIterator[View]:
+    """Views of several jobs, one after the other; the gallery gathers the pictures of all that ended.
+
+    A failed job is told in its own view; the others go on, and the last view's ``error`` tells of it.
+    """
+    gallery: list[GalleryItem] = []
+    error = ""
+    for number, job in enumerate(jobs, start=1):
+        async for view in watch(job, cache_dir):
+            gallery += view.gallery or []
+            error = error or view.error
+            last = number == len(jobs)
+            yield replace(
+                view, gallery=list(gallery) if view.gallery is not None else None, error=error if last else ""
+            )
+
+
 async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
     """Views of the job until it ends, at most one every ``MIN_INTERVAL_S``; the last one is complete."""
     preview: str | None = None
@@ -49,7 +66,7 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
 
 def _last_view(job: Job, event: Done | Failed | Cancelled, preview: str | None, cache_dir: Path) -> View:
     images = job.images
-    gallery = [item for picture in images if (item := _gallery_item(job, picture, cache_dir))]
+    gallery = [item for picture in images if (item := gallery_item(job, picture, cache_dir))]
     if len(gallery) < len(images):  # no disk takes them: show them from memory
         preview = "".join(_inline_html(picture) for picture in images)
     elif isinstance(event, Done):
@@ -117,7 +134,7 @@ def _inline_html(picture: Image) -> str:
     return f'<div class="preview-live">{image}</div>'
 
 
-def _gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | None:
+def gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | None:
     """The PNG under a path that holds the job's secret id, a link to the saved file where the disk allows it."""
     name = picture.path.name if picture.path else f"{picture.index:05d}-{picture.seed}.png"
     served = cache_dir / job.id / name

@@ -1,6 +1,6 @@
 """What a model family must offer. A family is one file here and its name in ``FAMILIES``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,13 +24,38 @@ class PreviewMap:
     bias: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """What the autoencoder makes of a picture: a normal distribution over latents, both (1, channels, h, w).
+
+    Already multiplied by the model's scaling factor, so a sample is about of unit variance.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def sample(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """One latent a generator, (n, channels, h, w); the noise is drawn on the CPU."""
+        noise = torch.cat([torch.randn(self.mean.shape, generator=generator) for generator in generators])
+        return self.mean + self.std * noise.to(self.mean.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return self.mean.nbytes + self.std.nbytes
+
+
 class Model(Protocol):
-    """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance."""
+    """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
+
+    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels.
+    """
 
     file: ModelFile
     content_hash: str
     latent_channels: int
     latent_scale: int
+    inpaints: bool
     scheduler_config: Mapping[str, Any]
     preview_map: PreviewMap
 
@@ -38,7 +63,10 @@ class Model(Protocol):
         """One row of conditioning, and how many tokens did not fit; raises RequestError for clip_skip."""
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """The UNet's output (epsilon or v), shaped like ``latents``, float32."""
+        """The UNet's output (epsilon or v), (n, channels, h, w), float32; ``latents`` may hold further channels."""
+
+    def encode(self, picture: torch.Tensor) -> Posterior:
+        """The latents of a picture (1, 3, height, width), float32, -1..1."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (n, 3, height, width), float32, nominally -1..1."""

@@ -15,14 +15,26 @@ from transformers.utils import logging as transformers_logging
 
 from webui.core.library import ModelFile, content_hash
 from webui.core.request import RequestError
-from webui.engine.families.base import CannotLoad, Conditioning, PreviewMap
+from webui.engine.families.base import CannotLoad, Conditioning, Posterior, PreviewMap
 
 # What the libraries raise for files that are missing, cut short or not what they say.
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError, SafetensorError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    SafetensorError,
+)
 
 for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
     library.disable_progress_bar()
     library.set_verbosity_error()
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+INPAINT_CHANNELS = 9  # noisy latents (4), mask (1), latents of the masked picture (4)
 
 
 class StableDiffusionModel:
@@ -44,8 +56,10 @@ class StableDiffusionModel:
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler_config = scheduler_config
         config: Any = vae.config
+        unet_config: Any = unet.config
         self.latent_scale = 2 ** (len(config.block_out_channels) - 1)
         self._scaling_factor = float(config.scaling_factor)
+        self.inpaints = int(unet_config.in_channels) == INPAINT_CHANNELS
         self.preview_map = _read_preview_map(file.path, unet.device)
 
     def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
@@ -65,9 +79,14 @@ class StableDiffusionModel:
         return {"encoder_hidden_states": context.to(self.unet.dtype)}, unused
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """One UNet forward; ``latents`` (n, 4, h, w) in any float type, the result in float32."""
+        """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (n, 4, h, w) in float32."""
         output = self.unet(latents.to(self.unet.dtype), timestep, return_dict=False, **conditioning)[0]
         return output.float()
+
+    def encode(self, picture: torch.Tensor) -> Posterior:
+        """The autoencoder's encoder; mean and standard deviation scaled like the latents."""
+        latents = self.vae.encode(picture.to(self.vae.dtype), return_dict=False)[0]
+        return Posterior(latents.mean.float() * self._scaling_factor, latents.std.float() * self._scaling_factor)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Undoes the scaling of the latents, then the autoencoder's decoder."""
@@ -85,7 +104,7 @@ class StableDiffusion:
             index = json.loads((file.path / "model_index.json").read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return isinstance(index, dict) and index.get("_class_name") == "StableDiffusionPipeline"
+        return isinstance(index, dict) and index.get("_class_name") in PIPELINES
 
     def load(
         self,
@@ -99,7 +118,12 @@ class StableDiffusion:
         try:
             progress("text encoder", 0.0)
             tokenizer = CLIPTokenizer.from_pretrained(file.path / "tokenizer", local_files_only=True)
-            text_encoder = CLIPTextModel.from_pretrained(file.path / "text_encoder", dtype=dtype, **options)
+            loaded: Any = CLIPTextModel.from_pretrained(
+                file.path / "text_encoder", dtype=dtype, output_loading_info=True, **options
+            )
+            text_encoder, report = loaded
+            if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
+                raise ValueError(f"the text encoder's file lacks {missing[0]}")
             progress("UNet", 0.2)
             unet = UNet2DConditionModel.from_pretrained(file.path / "unet", torch_dtype=dtype, **options)
             progress("autoencoder", 0.8)

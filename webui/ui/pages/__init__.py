@@ -1,22 +1,6 @@
-"""The tabs, in order. To add one: a module with ``build`` here, and its line in ``PAGES``."""
+"""The tabs, in order. To add one: a module with a ``TASK`` here, and its name in ``PAGES``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from webui.ui.pages import img2img, inpaint, txt2img
+from webui.ui.workbench import Task
 
-from webui.core.executor import Executor
-from webui.ui.pages import coming, txt2img
-
-
-@dataclass(frozen=True)
-class Page:
-    """A tab: ``name`` prefixes its element ids, ``build`` makes its components inside the open tab."""
-
-    name: str
-    build: Callable[[Executor], None]
-
-
-PAGES = (
-    Page("txt2img", txt2img.build),
-    Page("img2img", coming.build("img2img", "Rework a picture of yours with a prompt.")),
-    Page("inpaint", coming.build("inpaint", "Paint over a part of a picture and have it drawn anew.")),
-)
+PAGES: tuple[Task, ...] = (txt2img.TASK, img2img.TASK, inpaint.TASK)

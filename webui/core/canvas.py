@@ -1,0 +1,108 @@
+"""A start picture at the size the model draws at, its mask, and the way back to the picture people get."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image as PilImages
+from PIL.Image import Image as PilImage
+
+from webui.core import images
+from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, Init, RequestError
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """``image`` is RGB and ``mask`` (if any) "L", both ``size``, sides multiples of 8.
+
+    ``unchanged`` is the result when nothing is drawn. ``finish`` turns what was drawn (RGB, ``size``) into the
+    result: outside the blurred mask it has the very pixels of the input. ``latent_size`` differs from ``size``
+    only for "latent resize".
+    """
+
+    image: PilImage
+    unchanged: PilImage
+    mask: PilImage | None
+    latent_size: images.Size
+    finish: Callable[[PilImage], PilImage]
+
+    @property
+    def nothing_masked(self) -> bool:
+        """Whether there is a mask, and it is black all over."""
+        return self.mask is not None and self.mask.getbbox() is None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pictures hold, roughly."""
+        return 8 * self.image.width * self.image.height
+
+    @property
+    def size(self) -> images.Size:
+        """(width, height) of image and mask in px."""
+        return self.image.size
+
+
+def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_px: int) -> images.Size:
+    """The size to draw at: as asked for, else the picture's own, snapped to multiples of 8.
+
+    Only-masked regions are drawn at the model's own size. Raises RequestError for a picture too large to keep.
+    """
+    if init.only_masked and init.masked:
+        return width_px or native_px, height_px or native_px
+    own = images.to_rgb(init.image, init.background).size
+    left, top, right, bottom = init.outpaint
+    width, height = images.snapped_size((own[0] + left + right, own[1] + top + bottom))
+    size = width_px or width, height_px or height
+    if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
+        raise RequestError(
+            f"the picture is {width} x {height} px, and sides are drawn at {MIN_SIDE_PX} to {MAX_SIDE_PX} px; "
+            "give width and height, or draw only the masked part",
+            field="width",
+        )
+    return size
+
+
+def make_canvas(init: Init, size: images.Size) -> Canvas:
+    """Brings picture and mask to ``size``. A picture that has it already is used as it is, without a copy."""
+    image, mask = images.to_rgb(init.image, init.background), init.mask and images.to_mask(init.mask)
+    if mask is not None and init.invert_mask:
+        mask = mask.point(lambda level: 255 - level)
+    if any(init.outpaint):
+        mask = images.extension_mask(mask, image.size, init.outpaint, overlap_px=init.mask_blur)
+        image = images.extend(image, init.outpaint)
+    if mask is None:
+        return _whole(image, size, init.resize)
+    if init.only_masked:
+        return _region(image, mask, size, init)
+    return _masked(image, mask, size, init)
+
+
+def _whole(image: PilImage, size: images.Size, mode: images.ResizeMode) -> Canvas:
+    if mode == "latent resize":
+        encoded = images.ensure_multiple_of_8(image)
+        return Canvas(encoded, images.resize(image, size, "just resize"), None, size, lambda drawn: drawn)
+    resized = images.resize(image, size, mode)
+    return Canvas(resized, resized, None, size, lambda drawn: drawn)
+
+
+def _masked(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> Canvas:
+    mode: images.ResizeMode = "just resize" if init.resize == "latent resize" else init.resize
+    kept, mask = images.resize(image, size, mode), images.resize(mask, size, mode)
+    soft, opacity = images.blur(mask, init.mask_blur), images.blur(images.support(mask), init.mask_blur)
+    shown = images.fill_masked(kept, mask) if init.mask_fill == "fill" else kept
+    return Canvas(shown, kept, soft, size, lambda drawn: PilImages.composite(drawn, kept, opacity))
+
+
+def _region(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> Canvas:
+    """Cuts the masked region out, enlarged to ``size``; ``finish`` scales it back into the whole picture."""
+    box = images.masked_region(mask, init.padding, size)
+    if box is None:
+        return _masked(image, mask, images.snapped_size(image.size), init)
+    inner = _masked(image.crop(box), mask.crop(box), size, init.model_copy(update={"resize": "just resize"}))
+    opacity = images.blur(images.support(mask), init.mask_blur)
+
+    def finish(drawn: PilImage) -> PilImage:
+        whole = image.copy()
+        whole.paste(images.resize(drawn, (box[2] - box[0], box[3] - box[1]), "just resize"), box[:2])
+        return PilImages.composite(whole, image, opacity)
+
+    return Canvas(inner.image, image, inner.mask, size, finish)

@@ -1,0 +1,250 @@
+"""Pictures that come in: opened within bounds, made RGB, sized, masked. Values in, values out; no torch.
+
+Sizes are (width, height) in px. Masks are "L" images: 255 is repainted, 0 is kept, grey is in between.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image as PilImages
+from PIL import ImageColor, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL.Image import Image as PilImage
+from PIL.Image import Resampling
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+MAX_PIXELS = 24_000_000
+MAX_FILE_BYTES = 64 * 2**20
+MIN_SIDE_PX = 8
+LATENT_STEP_PX = 8
+FILL_SOFTNESS_PX = 6.0
+FILTER = Resampling.LANCZOS
+
+Size = tuple[int, int]
+Box = tuple[int, int, int, int]
+ResizeMode = Literal["just resize", "crop and resize", "resize and fill", "latent resize"]
+
+PilImages.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message says what is wrong with it."""
+
+
+def open_image(source: Path | bytes) -> PilImage:
+    """The first frame of a picture file, decoded; raises ImageError. The size is checked before decoding."""
+    try:
+        if isinstance(source, bytes):
+            if len(source) > MAX_FILE_BYTES:
+                raise ImageError(f"is {len(source) / 2**20:.0f} MB; the limit is {MAX_FILE_BYTES // 2**20} MB")
+            image = PilImages.open(io.BytesIO(source), formats=FORMATS)
+        else:
+            image = PilImages.open(source, formats=FORMATS)
+        check_size(image.size)
+        image.load()
+    except FileNotFoundError:
+        raise ImageError("does not exist") from None
+    except IsADirectoryError:
+        raise ImageError("is a folder") from None
+    except (UnidentifiedImageError, PilImages.DecompressionBombError):
+        raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS[:-1])})") from None
+    except ImageError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        raise ImageError(f"is damaged: {error}") from None
+    return image
+
+
+def decode_text(text: str) -> PilImage:
+    """A picture from base64, with or without ``data:image/...;base64,`` before it; raises ImageError."""
+    if text[:5].casefold() == "data:":
+        text = text.partition(",")[2]
+    try:
+        return open_image(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError("is not base64 text of a picture") from None
+
+
+def encode_text(image: PilImage) -> str:
+    """The picture as base64 PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def check_size(size: Size) -> None:
+    """Raises ImageError for a picture too small, too thin or too large to work on."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        megapixels = width * height / 1e6
+        raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {MAX_PIXELS // 10**6}")
+    if min(size) < MIN_SIDE_PX:
+        raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_SIDE_PX} px")
+
+
+def to_rgb(image: PilImage, background: str = "#ffffff") -> PilImage:
+    """RGB, 8 bits, upright by its EXIF orientation, transparency over ``background``.
+
+    An image that is all of this already is returned as it is: the same object.
+    """
+    if image.getexif().get(0x0112, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        canvas = PilImages.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+        return PilImages.alpha_composite(canvas, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def to_mask(image: PilImage) -> PilImage:
+    """Grey levels of a mask picture: transparent counts as black. An "L" image is returned as it is."""
+    if image.mode == "L" and image.getexif().get(0x0112, 1) == 1:
+        return image
+    return to_rgb(image, background="#000000").convert("L")
+
+
+def ensure_multiple_of_8(image: PilImage) -> PilImage:
+    """The picture with both sides multiples of 8: the same object when they are, else resized once to the nearest."""
+    size = snapped_size(image.size)
+    return image if size == image.size else image.resize(size, FILTER)
+
+
+def snapped_size(size: Size) -> Size:
+    """The nearest size whose sides are multiples of 8."""
+    width, height = (max(LATENT_STEP_PX, round(side / LATENT_STEP_PX) * LATENT_STEP_PX) for side in size)
+    return width, height
+
+
+def resize(image: PilImage, size: Size, mode: ResizeMode) -> PilImage:
+    """The picture at ``size``; the same object when it has that size already.
+
+    "crop and resize" keeps the middle, "resize and fill" shows all of it over stretched edges.
+    """
+    if image.size == size:
+        return image
+    if mode == "crop and resize":
+        return ImageOps.fit(image, size, FILTER)
+    if mode == "resize and fill":
+        whole = ImageOps.contain(image, size, FILTER)
+        left, top = (size[0] - whole.width) // 2, (size[1] - whole.height) // 2
+        right, bottom = size[0] - whole.width - left, size[1] - whole.height - top
+        return extend(whole, (left, top, right, bottom))
+    return image.resize(size, FILTER)
+
+
+def shrink(image: PilImage, longest_px: int) -> PilImage:
+    """A smaller copy with the same shape, its long side ``longest_px``."""
+    return ImageOps.contain(image, (longest_px, longest_px), FILTER)
+
+
+def extend(image: PilImage, sides_px: Box) -> PilImage:
+    """The picture on a larger canvas, ``sides_px`` (left, top, right, bottom) wider; its edges are stretched out."""
+    left, top, right, bottom = sides_px
+    pad = ((top, bottom), (left, right)) + (((0, 0),) if image.mode == "RGB" else ())
+    return PilImages.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
+
+
+def extension_mask(mask: PilImage | None, size: Size, sides_px: Box, overlap_px: int) -> PilImage:
+    """The mask of an extended picture of original ``size``: white where it is new, and ``overlap_px`` into the old."""
+    left, top, right, bottom = sides_px
+    width, height = size
+    canvas = PilImages.new("L", (width + left + right, height + top + bottom), 255)
+    kept = (
+        left + (overlap_px if left else 0),
+        top + (overlap_px if top else 0),
+        left + width - (overlap_px if right else 0),
+        top + height - (overlap_px if bottom else 0),
+    )
+    inside = mask or PilImages.new("L", size, 0)
+    canvas.paste(inside.crop((kept[0] - left, kept[1] - top, kept[2] - left, kept[3] - top)), kept[:2])
+    return canvas
+
+
+def blur(mask: PilImage, radius_px: float) -> PilImage:
+    """The mask with soft edges; the same object for radius 0."""
+    return mask.filter(ImageFilter.GaussianBlur(radius_px)) if radius_px > 0 else mask
+
+
+def support(mask: PilImage) -> PilImage:
+    """White wherever the mask is not black: how far it reaches at all."""
+    return mask.point(lambda level: 255 if level else 0)
+
+
+def masked_region(mask: PilImage, padding_px: int, size: Size) -> Box | None:
+    """The box around all that is not black, padded, widened to the shape of ``size`` where the picture allows it.
+
+    None for a mask that is black all over.
+    """
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, top = max(0, box[0] - padding_px), max(0, box[1] - padding_px)
+    right, bottom = min(mask.width, box[2] + padding_px), min(mask.height, box[3] + padding_px)
+    wanted = size[0] / size[1]
+    if (right - left) / (bottom - top) < wanted:
+        left, right = _widen(left, right, round((bottom - top) * wanted), mask.width)
+    else:
+        top, bottom = _widen(top, bottom, round((right - left) / wanted), mask.height)
+    return left, top, right, bottom
+
+
+def fill_masked(image: PilImage, mask: PilImage) -> PilImage:
+    """The picture with its masked part replaced by the nearest kept colours, softened."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    inside = np.asarray(mask) > 127
+    if inside.all() or not inside.any():
+        return image
+    rows, columns = distance_transform_edt(inside, return_distances=False, return_indices=True)
+    nearest = np.asarray(image)[rows, columns].astype(np.float32)
+    softened = gaussian_filter(nearest, (FILL_SOFTNESS_PX, FILL_SOFTNESS_PX, 0), mode="nearest")
+    filled = PilImages.fromarray(softened.round().clip(0, 255).astype(np.uint8))
+    return PilImages.composite(filled, image, mask)
+
+
+def pixels_sha256(image: PilImage) -> str:
+    """SHA-256 of mode, size and bytes."""
+    header = f"{image.mode} {image.width}x{image.height} ".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+def parse_rectangles(text: str, size: Size) -> PilImage:
+    """A mask from lines of ``left, top, width, height`` in px, for people who draw without a mouse.
+
+    Raises ImageError naming the line.
+    """
+    mask = PilImages.new("L", size, 0)
+    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
+        values = re.fullmatch(r"\s*(\d{1,5})[\s,;]+(\d{1,5})[\s,;]+(\d{1,5})[\s,;]+(\d{1,5})\s*", line)
+        if values is None:
+            raise ImageError(f"rectangle {number} must be four whole numbers: left, top, width, height")
+        left, top, width, height = map(int, values.groups())
+        if not (width and height and left < size[0] and top < size[1]):
+            raise ImageError(f"rectangle {number} lies outside the picture of {size[0]} x {size[1]} px")
+        mask.paste(255, (left, top, min(left + width, size[0]), min(top + height, size[1])))
+    return mask
+
+
+def _to_8_bits(image: PilImage) -> PilImage:
+    """16-bit, 32-bit and float greys by their own range: 65535 and 1.0 are white."""
+    levels = np.asarray(image).astype(np.float32)
+    top = 1.0 if image.mode == "F" and levels.max(initial=0.0) <= 1.0 else 65535.0
+    if top == 65535.0 and levels.max(initial=0.0) <= 255.0 and image.mode == "I":
+        top = 255.0
+    return PilImages.fromarray((levels / top * 255.0).round().clip(0, 255).astype(np.uint8))
+
+
+def _widen(low: int, high: int, wanted: int, limit: int) -> tuple[int, int]:
+    """An interval of length ``wanted`` around [low, high), moved and cut to lie within [0, limit)."""
+    wanted = min(max(wanted, high - low), limit)
+    low = min(max(0, low - (wanted - (high - low)) // 2), limit - wanted)
+    return low, low + wanted

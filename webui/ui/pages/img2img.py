@@ -1,0 +1,64 @@
+"""The img2img tab: a picture, a prompt, and how far to move away from it; one picture or a batch of files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from webui.core.executor import Catalog
+from webui.core.request import Request, RequestError
+from webui.ui import form
+from webui.ui.workbench import Controls, Task
+
+NAME = "img2img"
+INIT_FIELDS = ("strength", "resize", "background")
+MAX_BATCH = 200
+
+
+def _build_inputs(place: str, catalog: Catalog) -> Controls:
+    if place == "above":
+        return {"image": form.picture_control(NAME, "image", "Picture", height=260)}
+    controls: Controls = {"strength": form.make_control(NAME, "strength", catalog)}
+    with gr.Accordion("Size and background of the picture", open=False, elem_id=f"{NAME}-fitting"):
+        controls["keep_size"] = gr.Checkbox(
+            True,
+            label="Keep the picture's size",
+            info="Otherwise the size in the settings is used",
+            elem_id=f"{NAME}-keep_size",
+        )
+        controls["resize"] = form.make_control(NAME, "resize", catalog)
+        controls["background"] = form.make_control(NAME, "background", catalog)
+    with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
+        controls["files"] = gr.File(
+            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120
+        )
+        controls["folder"] = gr.File(
+            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=120
+        )
+    return controls
+
+
+def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
+    batch = [*(values["files"] or []), *(values["folder"] or [])]
+    paths = batch or [values["image"]]
+    if paths == [None]:
+        raise RequestError("image is missing: upload, paste or drop a picture", field="image")
+    if len(paths) > MAX_BATCH:
+        raise RequestError(f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}")
+    return [_request(path, values) for path in paths]
+
+
+def _request(path: str, values: Mapping[str, Any]) -> Request:
+    init = {field: values[field] for field in INIT_FIELDS} | {"image": form.open_picture(path, "image")}
+    size = {"width": None, "height": None} if values["keep_size"] else {}
+    own = (*INIT_FIELDS, "image", "keep_size", "files", "folder")
+    return Request.parse({key: value for key, value in values.items() if key not in own} | size | {"init": init})
+
+
+TASK = Task(
+    NAME,
+    "Give a picture and say what it should become.",
+    _requests,
+    _build_inputs,
+    transient=("image", "files", "folder"),
+)

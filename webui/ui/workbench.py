@@ -1,0 +1,339 @@
+"""What every task's page shares: prompt, Generate and Stop, status, settings, preview, gallery, and their wiring."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from cachetools import LRUCache
+
+from webui.core.executor import Catalog, Executor, Job, QueueFull
+from webui.core.library import ModelFile
+from webui.core.request import Request, RequestError
+from webui.ui import form, stream
+
+FIELDS = (
+    "prompt",
+    "negative",
+    "steps",
+    "guidance",
+    "width",
+    "height",
+    "seed",
+    "count",
+    "repeat",
+    "sampler",
+    "schedule",
+    "clip_skip",
+    "model",
+)
+INIT_FIELDS = ("strength", "resize", "background", "mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
+SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
+IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
+
+Update = Any
+Controls = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What sets one page apart.
+
+    ``build_inputs`` lays out the page's own controls above and below the prompt (it is called with "above", then
+    "below") and returns them by name; ``requests`` turns all values by name into one request or several, raising
+    RequestError. ``transient`` controls hold files: they are not remembered by the browser.
+    """
+
+    name: str
+    invitation: str
+    requests: Callable[[Mapping[str, Any]], Sequence[Request]]
+    build_inputs: Callable[[str, Catalog], Controls]
+    transient: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A built page: what others send pictures to, and the picture that is chosen in its gallery."""
+
+    name: str
+    controls: Controls
+    selected: gr.Number
+    senders: dict[str, gr.Button]
+
+
+def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
+    """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to."""
+    catalog, name = executor.catalog(), task.name
+    controls: Controls = {}
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(scale=2, min_width=320):
+            controls |= task.build_inputs("above", catalog)
+            controls["prompt"] = form.make_control(name, "prompt", catalog, info=None, autofocus=name == "txt2img")
+            with gr.Row(elem_classes="actions"):
+                generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
+                stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
+            status = gr.HTML(IDLE, label="Status", elem_id=f"{name}-status")
+            if task.examples:
+                rows = [[text] for text in task.examples]
+                gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
+            controls |= task.build_inputs("below", catalog)
+            with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
+                helpers = _build_settings(name, controls, catalog)
+        with gr.Column(scale=3, min_width=320, elem_classes="picture"):
+            preview = gr.HTML(_empty(task), label="Preview", elem_id=f"{name}-preview")
+            gallery = gr.Gallery(
+                label="Pictures",
+                elem_id=f"{name}-gallery",
+                show_label=False,
+                interactive=False,
+                preview=True,
+                columns=4,
+                object_fit="contain",
+                height="min(70vh, 640px)",
+                buttons=["download", "fullscreen"],
+            )
+            infotext = gr.Textbox(
+                label="Settings of this picture",
+                elem_id=f"{name}-infotext",
+                elem_classes="infotext",
+                interactive=False,
+                lines=3,
+                max_lines=8,
+                buttons=["copy"],
+            )
+            with gr.Row(elem_classes="sending"):
+                reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse")
+                senders = {
+                    target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}")
+                    for target in targets
+                }
+    selected = gr.Number(0, precision=0, visible=False)
+    _wire_jobs(task, executor, controls, generate, stop, [gallery, status, preview, infotext])
+    _wire_pictures(name, executor, controls, gallery, infotext, reuse, selected, helpers)
+    return Workbench(name, controls, selected, senders)
+
+
+def job_id_js(page: str) -> str:
+    """JavaScript that gives a handler the id of the page's job, from the page itself."""
+    return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
+
+
+def picture_file(executor: Executor, job_id: str, index: int, cache_dir: Path) -> str | None:
+    """The served PNG of one picture of a job, or None where there is none."""
+    job = executor.job(job_id)
+    images = job.images if job else ()
+    if job is None or not 0 <= index < len(images):
+        return None
+    item = stream.gallery_item(job, images[index], cache_dir)
+    return item[0] if item else None
+
+
+def _empty(task: Task) -> str:
+    return f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
+
+
+def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls:
+    """The fold, ordered by how often people reach for it. Returns the small helpers beside the fields."""
+    native_px = _native_px(catalog, Request.model_fields["model"].default)
+    helpers: Controls = {}
+
+    def add(field: str, **overrides: Any) -> None:
+        controls[field] = form.make_control(page, field, catalog, **overrides)
+
+    add("negative")
+    helpers["size"] = gr.Dropdown(
+        list(_size_presets(native_px)),
+        value=None,
+        label="Size",
+        info="Shapes that suit the model",
+        elem_id=f"{page}-size",
+    )
+    with gr.Row(elem_classes="with-buttons"):
+        add("width", value=native_px, info=None, min_width=110)
+        add("height", value=native_px, info=None, min_width=110)
+        helpers["swap"] = gr.Button("Swap", size="sm", elem_id=f"{page}-swap", min_width=70)
+    with gr.Row(elem_classes="with-buttons"):
+        add("seed", info="-1 draws a new one", min_width=150, scale=2)
+        helpers["random"] = gr.Button("Random", size="sm", elem_id=f"{page}-seed-random", min_width=70)
+        helpers["last"] = gr.Button("Reuse last", size="sm", elem_id=f"{page}-seed-last", min_width=90)
+    with gr.Row():
+        add("count")
+        add("repeat")
+    with gr.Row():
+        add("steps", info=None)
+        add("guidance", info=None)
+    with gr.Row():
+        add("sampler")
+        add("schedule")
+    with gr.Row():
+        add("model")
+        add("clip_skip", info=None)
+    return helpers
+
+
+def _wire_jobs(
+    task: Task, executor: Executor, controls: Controls, generate: gr.Button, stop: gr.Button, outputs: list[Any]
+) -> None:
+    gallery, name = outputs[0], task.name
+    cache_dir = Path(gallery.GRADIO_CACHE)
+    fields, inputs = tuple(controls), list(controls.values())
+    kept = [field for field in fields if field not in task.transient]
+    siblings: LRUCache[str, list[Job]] = LRUCache(256)
+
+    async def run(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
+        try:
+            jobs = [executor.submit(request) for request in task.requests(dict(zip(fields, values, strict=True)))]
+        except (RequestError, QueueFull) as error:
+            yield gr.skip(), stream.status_html(stream.Failed(str(error)), None), gr.skip(), gr.skip()
+            raise gr.Error(str(error), print_exception=False) from None
+        siblings.update((job.id, jobs) for job in jobs)
+        async for view in stream.watch_all(jobs, cache_dir):
+            yield _updates(view)
+            if view.error:
+                raise gr.Error(view.error, print_exception=False)
+
+    async def attach(job_id: str) -> AsyncIterator[tuple[Update, ...]]:
+        job = executor.job(job_id)
+        if job is None:  # a first visit, or the server has restarted since
+            yield _updates(stream.View(IDLE, _empty(task), gallery=[]))
+            return
+        async for view in stream.watch_all(siblings.get(job_id, [job]), cache_dir):
+            yield _updates(view)
+
+    def cancel(job_id: str) -> None:
+        job = executor.job(job_id)
+        for one in siblings.get(job_id, [job] if job else []):
+            one.cancel()
+
+    def restore(memory: str) -> list[Update]:
+        return _remembered(memory, kept, controls)
+
+    run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    job_id, memory = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    drawn = generate.click(
+        run, inputs, outputs, api_name=name, trigger_mode="multiple", show_progress="hidden", concurrency_limit=None
+    )
+    drawn.success(_open_first, None, gallery, queue=False, **private)
+    stop.click(cancel, [job_id], None, js=job_id_js(name), queue=False, **private)
+    blocks = gr.context.Context.root_block
+    assert blocks is not None
+    remembered = [controls[field] for field in kept]
+    restored = blocks.load(
+        restore, [memory], remembered, js=f"() => [darkroom.recall('{name}')]", queue=False, **private
+    )
+    attached = restored.then(
+        attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{name}')]", concurrency_limit=None, **private
+    )
+    attached.success(_open_first, None, gallery, queue=False, **private)
+    gr.on(
+        [control.change for control in remembered],
+        None,
+        remembered,
+        None,
+        js=f"(...values) => darkroom.remember('{name}', {json.dumps(kept)}, values)",
+        **private,
+    )
+
+
+def _wire_pictures(
+    page: str,
+    executor: Executor,
+    controls: Controls,
+    gallery: gr.Gallery,
+    infotext: gr.Textbox,
+    reuse: gr.Button,
+    selected: gr.Number,
+    helpers: Controls,
+) -> None:
+    job_id = gr.Textbox(visible=False)
+    private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
+
+    def picture_request(job_id: str, index: int) -> Request | None:
+        job = executor.job(job_id)
+        images = job.images if job else ()
+        return images[index].recipe.request if 0 <= index < len(images) else None
+
+    def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
+        index = event.index if isinstance(event.index, int) else 0
+        job = executor.job(job_id)
+        images = job.images if job else ()
+        return index, images[index].recipe.infotext() if 0 <= index < len(images) else gr.skip()
+
+    def reuse_settings(job_id: str, index: int) -> list[Update]:
+        request = picture_request(job_id, index)
+        if request is None:
+            return [gr.skip()] * len(reused)
+        return [getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused]
+
+    def reuse_seed(job_id: str, index: int) -> Update:
+        request = picture_request(job_id, index)
+        return request.seed if request else gr.skip()
+
+    def apply_size(label: str | None, model: str) -> tuple[Update, Update]:
+        sizes = _size_presets(_native_px(executor.catalog(), model))
+        return sizes.get(label or "", (gr.skip(), gr.skip()))
+
+    width, height = controls["width"], controls["height"]
+    picture: dict[str, Any] = {"js": job_id_js(page), **private}
+    gallery.select(select, [job_id], [selected, infotext], **picture)
+    reuse.click(reuse_settings, [job_id, selected], list(reused.values()), **picture)
+    helpers["last"].click(reuse_seed, [job_id, selected], controls["seed"], **picture)
+    helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
+    helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
+    helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
+
+
+def _open_first() -> Update:
+    """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
+    return gr.update(selected_index=0)
+
+
+def _updates(view: stream.View) -> tuple[Update, ...]:
+    """Values for gallery, status, preview and infotext; what the view leaves out stays as it is."""
+    return (
+        gr.skip() if view.gallery is None else view.gallery,
+        view.status,
+        gr.skip() if view.preview is None else view.preview,
+        gr.skip() if view.infotext is None else view.infotext,
+    )
+
+
+def _native_px(catalog: Catalog, model: str) -> int:
+    file: ModelFile | None = catalog.models.get(model) or next(iter(catalog.models.values()), None)
+    return file.native_px if file else 512
+
+
+def _size_presets(native_px: int) -> dict[str, tuple[int, int]]:
+    """Sizes around the model's own: its long side stays, or doubles where the shape would be too thin."""
+    presets: dict[str, tuple[int, int]] = {}
+    for name, (across, down) in SIZE_SHAPES.items():
+        unit_px = native_px / min(across, down) if max(across, down) == 3 else native_px
+        width, height = (round(unit_px * side / 8) * 8 for side in (across, down))
+        presets[f"{name} · {width} × {height}"] = (width, height)
+    return presets
+
+
+def _remembered(memory: str, fields: Sequence[str], controls: Controls) -> list[Update]:
+    """Updates for the fields from what the browser kept; what the control could not hold is left as it is."""
+    try:
+        kept = json.loads(memory or "{}")
+    except ValueError:
+        kept = {}
+    if not isinstance(kept, dict):
+        kept = {}
+    return [kept[field] if field in kept and _fits(kept[field], controls[field]) else gr.skip() for field in fields]
+
+
+def _fits(value: Any, control: Any) -> bool:
+    if isinstance(control, gr.Dropdown):
+        return value in [choice for _, choice in control.choices]
+    if isinstance(control, gr.Checkbox):
+        return isinstance(value, bool)
+    if isinstance(control, gr.Slider | gr.Number):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str)
