@@ -35,7 +35,8 @@ OWNERS: dict[str, set[str]] = {
     **dict.fromkeys(("torch", "diffusers", "transformers", "safetensors", "accelerate"), {"engine", "doctor"}),
     **dict.fromkeys(("torchvision", "training", "benchmarks", "tests"), set()),
 }
-TORCH_FREE_ENGINE = {"webui.engine.samplers"}  # a table of names, which the page needs before torch is there
+# What a request is checked against before torch is there.
+TORCH_FREE_ENGINE = {"webui.engine.samplers", "webui.engine.resolve"}
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def serve(settings: Settings) -> int:
         head=layout.head(),
         footer_links=[],
         enable_monitoring=False,
+        run_history=False,  # Gradio would keep every prompt and picture in the browser
         show_error=False,
         ssr_mode=False,
         quiet=True,

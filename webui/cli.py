@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from webui import __version__
 
@@ -29,6 +29,8 @@ REQUEST_FLAGS = (
     "repeat",
     "clip_skip",
 )
+INIT_FLAGS = ("strength", "resize", "background", "mask_blur", "mask_fill", "padding")
+INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
@@ -38,6 +40,13 @@ CHECKS = (
 
 class BadInput(Exception):
     """Ends the command with status 2 and this one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage is told in one line, like bad input; ``--help`` says the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"webui: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line; request flags take their help from the request's fields."""
-    parser = argparse.ArgumentParser(prog="webui", description="Darkroom: pictures from words, on your machine.")
+    parser = Parser(prog="webui", description="Darkroom: pictures from words, on your machine.")
     parser.add_argument("--version", action="version", version=f"Darkroom {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="open the page (the default)", allow_abbrev=False))
@@ -98,11 +107,18 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
-    from webui.core.request import Request
+    from webui.core.request import Init, Request
 
     _add_settings(parser)
-    for name in REQUEST_FLAGS:
-        field = Request.model_fields[name]
+    fields = Init.model_fields | Request.model_fields
+    parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
+    parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
+    parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
+    for name in INIT_SWITCHES:
+        flag, text = f"--{name.replace('_', '-')}", fields[name].description
+        parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+    for name in (*REQUEST_FLAGS, *INIT_FLAGS):
+        field = fields[name]
         shown = "the model's own" if field.default is None else repr(field.default)
         text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
         flag, metavar = f"--{name.replace('_', '-')}", "TEXT" if isinstance(field.default, str) else "N"
@@ -135,6 +151,8 @@ def run_serve(options: argparse.Namespace) -> int:
         if not (user and colon and password):
             raise BadInput("--auth must be USER:PASS")
         auth = (user, password)
+    if options.share and auth is None:
+        raise BadInput("--share needs --auth USER:PASS: whoever has the link could use this machine")
     settings = _settings(
         options,
         host=options.host,
@@ -157,10 +175,10 @@ def run_generate(options: argparse.Namespace) -> int:
     from webui.core.request import Request, RequestError
 
     settings = _settings(options, out=options.out)
-    values = {name: getattr(options, name) for name in (*REQUEST_FLAGS, "model") if getattr(options, name) is not None}
     executor = make_executor(settings)
     try:
-        job = executor.submit(Request.parse(values))
+        values = _given(options, (*REQUEST_FLAGS, "model"))
+        job = executor.submit(Request.parse(values | _read_init(options)))
     except RequestError as error:
         executor.close()
         if options.json:
@@ -175,6 +193,36 @@ def run_generate(options: argparse.Namespace) -> int:
         raise
     finally:
         executor.close()
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _read_init(options: argparse.Namespace) -> dict[str, Any]:
+    """The start picture and all that goes with it, read from its files; raises RequestError naming the flag."""
+    from webui.core.images import ImageError, open_image, to_rgb
+    from webui.core.request import RequestError
+
+    init = _given(options, (*INIT_FLAGS, *INIT_SWITCHES, "outpaint"))
+    if options.init is None:
+        extra = [*init, *(["mask"] if options.mask else [])]
+        if extra:
+            raise RequestError(f"--{extra[0].replace('_', '-')} needs --init, the picture to start from")
+        return {}
+    for flag in ("init", "mask"):
+        path = getattr(options, flag)
+        if path is None:
+            continue
+        try:
+            init["image" if flag == "init" else "mask"] = open_image(path)
+        except ImageError as error:
+            raise RequestError(f"--{flag} {str(path)!r} {error}") from None
+    if "outpaint" in init:
+        init["outpaint"] = tuple(init["outpaint"].split(","))
+    if "mask" in init:  # a mask belongs to the picture as it is seen, turned by its EXIF orientation
+        init["image"] = to_rgb(init["image"], init.get("background", "#ffffff"))
+    return {"init": init}
 
 
 def _print_json(events: Iterator[Any]) -> int:

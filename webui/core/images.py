@@ -17,7 +17,7 @@ from PIL import ImageColor, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 24_000_000
 MAX_FILE_BYTES = 64 * 2**20
 MIN_SIDE_PX = 8
@@ -52,7 +52,7 @@ def open_image(source: Path | bytes) -> PilImage:
     except IsADirectoryError:
         raise ImageError("is a folder") from None
     except (UnidentifiedImageError, PilImages.DecompressionBombError):
-        raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS[:-1])})") from None
+        raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS)})") from None
     except ImageError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:

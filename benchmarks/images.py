@@ -1,0 +1,80 @@
+"""The way of a 1024 x 1024 start picture to the model, beside diffusers' ``VaeImageProcessor``, and the encode cache."""
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image as PilImages
+
+from benchmarks.measure import Row, compared
+from webui.core.events import Done
+from webui.core.images import ensure_multiple_of_8, open_image, to_rgb
+from webui.core.request import Init, Request
+from webui.core.settings import Settings
+from webui.engine.latents import to_tensor
+from webui.engine.manager import PipelineManager
+
+SIDE_PX = 1024
+CPU = torch.device("cpu")
+
+
+def run(rounds: int) -> list[Row]:
+    """Milliseconds from a decoded picture to the tensor, from a PNG file to the tensor, and of a job's encode part."""
+    picture = _picture(SIDE_PX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    file, processor = buffer.getvalue(), VaeImageProcessor(vae_scale_factor=8)
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "VaeImageProcessor": lambda: processor.preprocess(picture),
+        "darkroom": lambda: to_tensor(ensure_multiple_of_8(to_rgb(picture)), CPU),
+        "file, VaeImageProcessor": lambda: processor.preprocess(PilImages.open(io.BytesIO(file)).convert("RGB")),
+        "file, darkroom": lambda: to_tensor(ensure_multiple_of_8(to_rgb(open_image(file))), CPU),
+    }
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    worst = 0.0
+    for k in range(rounds + 1):
+        made = {}
+        for name in ways if k % 2 else reversed(ways):
+            started = time.perf_counter()
+            made[name] = ways[name]()
+            if k:
+                samples[name].append((time.perf_counter() - started) * 1e3)
+        worst = max(worst, float((made["darkroom"] - made["VaeImageProcessor"]).abs().max()))
+    stock = Row("VaeImageProcessor, 1024 px", "ms", samples["VaeImageProcessor"])
+    stock_file = Row("VaeImageProcessor, from PNG", "ms", samples["file, VaeImageProcessor"])
+    note = f"(largest difference {worst:.1e})"
+    return [
+        stock,
+        compared("darkroom, 1024 px", "ms", samples["darkroom"], stock, note),
+        stock_file,
+        compared("darkroom, from PNG", "ms", samples["file, darkroom"], stock_file),
+        *_encode_cache(rounds),
+    ]
+
+
+def _encode_cache(rounds: int) -> list[Row]:
+    """The encode part of img2img jobs: a picture seen for the first time, then another prompt on the same one."""
+    manager = PipelineManager(Settings(device="cpu", dtype="float32"))
+    first, again = [], []
+    for k in range(rounds + 1):
+        init = Init(image=_picture(512, seed=k), strength=0.05)
+        times = [_encode_ms(manager, Request(prompt=f"{word} {k}", steps=20, init=init)) for word in ("a cat", "a dog")]
+        if k:
+            first.append(times[0])
+            again.append(times[1])
+    new = Row("encode, new 512 px picture", "ms", first)
+    return [new, compared("encode, known picture, new prompt", "ms", again, new)]
+
+
+def _encode_ms(manager: PipelineManager, request: Request) -> float:
+    done = next(event for event in manager.generate(request) if isinstance(event, Done))
+    return done.parts_s["encode"] * 1e3
+
+
+def _picture(side_px: int, seed: int = 0) -> Any:
+    noise = np.random.default_rng(seed).integers(0, 256, (side_px // 16, side_px // 16, 3), np.uint8)
+    return PilImages.fromarray(noise).resize((side_px, side_px))
