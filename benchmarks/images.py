@@ -1,4 +1,4 @@
-"""The way of a 1024 x 1024 start picture to the model, beside diffusers' ``VaeImageProcessor``, and the encode cache."""
+"""A 1024 x 1024 start picture on its way to the model, beside diffusers' ``VaeImageProcessor``; the encode cache."""
 
 import io
 import time

@@ -10,6 +10,7 @@ import torch
 from webui.core.library import DEMO_MODEL
 from webui.engine.denoise import Stopped, denoise, predicted_original
 from webui.engine.families.sd import read_scheduler_config
+from webui.engine.latents import Start
 from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
@@ -160,8 +161,8 @@ def test_with_a_unet_that_knows_the_answer_every_preview_and_the_end_are_the_ans
     noise = torch.cat([torch.randn(1, 4, 4, 4, generator=generator) for generator in generators])
     answer = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
     oracle = Oracle(answer, scheduler.alphas_cumprod, prediction_type)
-    latents = noise * scheduler.init_noise_sigma
-    for step in denoise(oracle, scheduler, latents, {}, None, 1.0, generators, lambda: False):
+    start = Start(noise * scheduler.init_noise_sigma, scheduler.timesteps)
+    for step in denoise(oracle, scheduler, start, {}, None, 1.0, generators, lambda: False):
         original = predicted_original(step, scheduler.alphas_cumprod, prediction_type)
         assert abs(original - answer).max() < 0.02
         latents = step.latents
@@ -182,7 +183,8 @@ def test_guidance_goes_from_the_unconditional_answer_through_the_conditional_one
     scheduler.set_timesteps(3)
     generators = [torch.Generator() for _ in range(2)]
     positive, negative = {"c": torch.tensor([[3.0]])}, {"c": torch.tensor([[1.0]])}
-    loop = denoise(Sum(), scheduler, torch.zeros(2, 4, 2, 2), positive, negative, 7.5, generators, lambda: False)
+    start = Start(torch.zeros(2, 4, 2, 2), scheduler.timesteps)
+    loop = denoise(Sum(), scheduler, start, positive, negative, 7.5, generators, lambda: False)
     assert [float(step.output.unique()) for step in loop] == [1 + 7.5 * (3 - 1)] * 3
 
 
@@ -197,7 +199,8 @@ def test_it_stops_before_the_next_evaluation_once_it_is_cancelled():
             return super().predict(*args)
 
     positive, generators = {"c": torch.zeros(1, 1)}, [torch.Generator()]
-    loop = denoise(Counting(), scheduler, torch.zeros(1, 4, 2, 2), positive, None, 1.0, generators, lambda: len(seen) == 3)
+    start = Start(torch.zeros(1, 4, 2, 2), scheduler.timesteps)
+    loop = denoise(Counting(), scheduler, start, positive, None, 1.0, generators, lambda: len(seen) == 3)
     with pytest.raises(Stopped):
         for step in loop:
             seen.append(step.index)

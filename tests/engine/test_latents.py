@@ -20,7 +20,7 @@ def start(model):
         scheduler = make_scheduler(sampler, "Default", model.scheduler_config)
         scheduler.set_timesteps(10)
         generators = make_generators(seed, count)
-        return prepare(model, scheduler, width, height, generators, CPU), scheduler
+        return prepare(model, scheduler, (width, height), generators, CPU).latents, scheduler
 
     return start
 
