@@ -101,8 +101,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    parser.add_argument("--share", action="store_true", help="make a public link; needs --auth")
+    parser.add_argument("--share", action="store_true", help="make a public link; asks for --auth or --no-auth")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
     parser.set_defaults(run=run_serve)
 
 
@@ -151,6 +152,8 @@ def run_serve(options: argparse.Namespace) -> int:
         if not (user and colon and password):
             raise BadInput("--auth must be USER:PASS")
         auth = (user, password)
+    if options.share and auth is None and not options.no_auth:
+        raise BadInput("--share opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
     if options.share and auth is None:
         raise BadInput("--share needs --auth USER:PASS: whoever has the link could use this machine")
     settings = _settings(
