@@ -15,21 +15,7 @@ from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir")
-REQUEST_FLAGS = (
-    "prompt",
-    "negative",
-    "seed",
-    "steps",
-    "guidance",
-    "sampler",
-    "schedule",
-    "width",
-    "height",
-    "count",
-    "repeat",
-    "clip_skip",
-)
-INIT_FLAGS = ("strength", "resize", "background", "mask_blur", "mask_fill", "padding")
+OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
     ("ruff", "check"),
@@ -118,7 +104,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     for name in INIT_SWITCHES:
         flag, text = f"--{name.replace('_', '-')}", fields[name].description
         parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
-    for name in (*REQUEST_FLAGS, *INIT_FLAGS):
+    for name in _text_flags(Request) + _text_flags(Init):
         field = fields[name]
         shown = "the model's own" if field.default is None else repr(field.default)
         text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
@@ -180,7 +166,7 @@ def run_generate(options: argparse.Namespace) -> int:
     settings = _settings(options, out=options.out)
     executor = make_executor(settings)
     try:
-        values = _given(options, (*REQUEST_FLAGS, "model"))
+        values = _given(options, (*_text_flags(Request), "model"))
         job = executor.submit(Request.parse(values | _read_init(options)))
     except RequestError as error:
         executor.close()
@@ -198,6 +184,11 @@ def run_generate(options: argparse.Namespace) -> int:
         executor.close()
 
 
+def _text_flags(model: Any) -> list[str]:
+    """The fields of Request or Init that are flags taking one value; the rest have flags of their own."""
+    return [name for name in model.model_fields if name not in (*OWN_FLAGS, *INIT_SWITCHES)]
+
+
 def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
@@ -205,9 +196,9 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 def _read_init(options: argparse.Namespace) -> dict[str, Any]:
     """The start picture and all that goes with it, read from its files; raises RequestError naming the flag."""
     from webui.core.images import ImageError, open_image, to_rgb
-    from webui.core.request import RequestError
+    from webui.core.request import Init, RequestError
 
-    init = _given(options, (*INIT_FLAGS, *INIT_SWITCHES, "outpaint"))
+    init = _given(options, (*_text_flags(Init), *INIT_SWITCHES, "outpaint"))
     if options.init is None:
         extra = [*init, *(["mask"] if options.mask else [])]
         if extra:

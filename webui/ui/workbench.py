@@ -11,25 +11,11 @@ from cachetools import LRUCache
 
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.library import ModelFile
-from webui.core.request import Request, RequestError
+from webui.core.request import Init, Request, RequestError
 from webui.ui import form, stream
 
-FIELDS = (
-    "prompt",
-    "negative",
-    "steps",
-    "guidance",
-    "width",
-    "height",
-    "seed",
-    "count",
-    "repeat",
-    "sampler",
-    "schedule",
-    "clip_skip",
-    "model",
-)
-INIT_FIELDS = ("strength", "resize", "background", "mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
+FIELDS = tuple(field for field in Request.model_fields if field not in ("loras", "init"))
+INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
 SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 
@@ -171,6 +157,9 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
     with gr.Row():
         add("model")
         add("clip_skip", info=None)
+    for field in FIELDS:  # whatever the request has learned since
+        if field not in controls:
+            add(field)
     return helpers
 
 

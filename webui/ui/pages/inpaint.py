@@ -17,10 +17,9 @@ from webui.core import images
 from webui.core.executor import Catalog
 from webui.core.request import Request, RequestError
 from webui.ui import form
-from webui.ui.workbench import Controls, Task
+from webui.ui.workbench import INIT_FIELDS, Controls, Task
 
 NAME = "inpaint"
-INIT_FIELDS = ("strength", "resize", "background", "mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
 SIDES = ("left", "top", "right", "bottom")
 SHOWN_PX = 1024  # the editor's copy of a larger picture
 
