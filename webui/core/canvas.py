@@ -1,7 +1,7 @@
 """A start picture at the size the model draws at, its mask, and the way back to the picture people get."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
@@ -32,8 +32,9 @@ class Canvas:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the pictures hold, roughly."""
-        return 8 * self.image.width * self.image.height
+        """Memory that the pictures hold, those of ``finish`` too: Pillow takes 4 bytes for RGB and 1 for grey."""
+        drawn, whole = self.image.width * self.image.height, self.unchanged.width * self.unchanged.height
+        return 10 * drawn + 5 * whole
 
     @property
     def size(self) -> images.Size:
@@ -48,7 +49,7 @@ def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_p
     """
     if init.only_masked and init.masked:
         return width_px or native_px, height_px or native_px
-    own = images.to_rgb(init.image, init.background).size
+    own = init.image.size
     left, top, right, bottom = init.outpaint
     width, height = images.snapped_size((own[0] + left + right, own[1] + top + bottom))
     size = width_px or width, height_px or height
@@ -96,7 +97,7 @@ def _region(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> C
     """Cuts the masked region out, enlarged to ``size``; ``finish`` scales it back into the whole picture."""
     box = images.masked_region(mask, init.padding, size)
     if box is None:
-        return _masked(image, mask, images.snapped_size(image.size), init)
+        return replace(_masked(image, mask, images.snapped_size(image.size), init), unchanged=image)
     inner = _masked(image.crop(box), mask.crop(box), size, init.model_copy(update={"resize": "just resize"}))
     opacity = images.blur(images.support(mask), init.mask_blur)
 

@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +25,16 @@ MIN_SIDE_PX = 8
 LATENT_STEP_PX = 8
 FILL_SOFTNESS_PX = 6.0
 FILTER = Resampling.LANCZOS
+ORIENTATION = 0x0112  # the EXIF tag
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+MODES = (*PNG_MODES, "I", "I;16B", "F", "PA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 ResizeMode = Literal["just resize", "crop and resize", "resize and fill", "latent resize"]
 
 PilImages.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("ignore", PilImages.DecompressionBombWarning)  # what it warns of, check_size refuses
 
 
 class ImageError(ValueError):
@@ -51,12 +56,16 @@ def open_image(source: Path | bytes) -> PilImage:
         raise ImageError("does not exist") from None
     except IsADirectoryError:
         raise ImageError("is a folder") from None
-    except (UnidentifiedImageError, PilImages.DecompressionBombError):
+    except PilImages.DecompressionBombError:
+        raise ImageError(f"is far too large; the limit is {MAX_PIXELS // 10**6} megapixels") from None
+    except UnidentifiedImageError:
         raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS)})") from None
     except ImageError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         raise ImageError(f"is damaged: {error}") from None
+    if image.mode not in MODES:
+        raise ImageError(f"has {image.mode} colours, which cannot be read")
     return image
 
 
@@ -89,16 +98,26 @@ def check_size(size: Size) -> None:
         raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_SIDE_PX} px")
 
 
+def plain(image: PilImage) -> PilImage:
+    """The picture upright by its EXIF orientation, in a mode that a PNG holds exactly; the same object if it is so."""
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in PNG_MODES:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _to_8_bits(image)
+    return image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+
+
 def to_rgb(image: PilImage, background: str = "#ffffff") -> PilImage:
     """RGB, 8 bits, upright by its EXIF orientation, transparency over ``background``.
 
     An image that is all of this already is returned as it is: the same object.
     """
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    image = plain(image)
+    if image.mode == "I;16":
         image = _to_8_bits(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
         image = image.convert("RGBA")
         canvas = PilImages.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
         return PilImages.alpha_composite(canvas, image).convert("RGB")
@@ -107,7 +126,7 @@ def to_rgb(image: PilImage, background: str = "#ffffff") -> PilImage:
 
 def to_mask(image: PilImage) -> PilImage:
     """Grey levels of a mask picture: transparent counts as black. An "L" image is returned as it is."""
-    if image.mode == "L" and image.getexif().get(0x0112, 1) == 1:
+    if image.mode == "L" and image.getexif().get(ORIENTATION, 1) == 1:
         return image
     return to_rgb(image, background="#000000").convert("L")
 
@@ -235,11 +254,10 @@ def parse_rectangles(text: str, size: Size) -> PilImage:
 
 
 def _to_8_bits(image: PilImage) -> PilImage:
-    """16-bit, 32-bit and float greys by their own range: 65535 and 1.0 are white."""
+    """Greys of 16 bits by their range, and of 32 bits and floats by the least usual range that holds them all."""
     levels = np.asarray(image).astype(np.float32)
-    top = 1.0 if image.mode == "F" and levels.max(initial=0.0) <= 1.0 else 65535.0
-    if top == 65535.0 and levels.max(initial=0.0) <= 255.0 and image.mode == "I":
-        top = 255.0
+    ranges = {"F": (1.0, 255.0), "I": (255.0,)}.get(image.mode, ())
+    top = next((white for white in ranges if levels.max(initial=0.0) <= white), 65535.0)
     return PilImages.fromarray((levels / top * 255.0).round().clip(0, 255).astype(np.uint8))
 
 

@@ -46,7 +46,7 @@ def _read_picture(value: Any) -> Any:
     if not isinstance(value, PilImage):
         raise images.ImageError("is not a picture")
     images.check_size(value.size)
-    return value
+    return images.plain(value)
 
 
 _write_picture = PlainSerializer(images.encode_text, return_type=str, when_used="json")
@@ -108,11 +108,17 @@ class Init(BaseModel):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "Init":
-        upright = images.to_rgb(self.image).size
-        if self.mask is not None and images.to_mask(self.mask).size != upright:
-            across, down = images.to_mask(self.mask).size
-            raise ValueError(f"mask is {across} x {down} px, but the image is {upright[0]} x {upright[1]} px")
+        if self.mask is not None and self.mask.size != self.image.size:
+            (across, down), (width, height) = self.mask.size, self.image.size
+            raise ValueError(f"mask is {across} x {down} px, but the image is {width} x {height} px")
         return self
+
+    def __eq__(self, other: object) -> bool:
+        """By what is drawn: the same picture is the same, whichever file it came from."""
+        return isinstance(other, Init) and (self.strength, self.fingerprint) == (other.strength, other.fingerprint)
+
+    def __hash__(self) -> int:
+        return hash((self.strength, self.fingerprint))
 
     @property
     def masked(self) -> bool:
@@ -130,7 +136,8 @@ class Init(BaseModel):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what the model is shown: everything but the strength."""
-        parts = [images.pixels_sha256(self.image), images.pixels_sha256(self.mask) if self.mask else "no mask"]
+        shown = images.to_rgb(self.image, self.background), self.mask and images.to_mask(self.mask)
+        parts = [images.pixels_sha256(part) if part else "no mask" for part in shown]
         rest = self.model_dump(exclude={"image", "mask", "strength"})
         return hashlib.sha256(repr((parts, sorted(rest.items()))).encode()).hexdigest()
 

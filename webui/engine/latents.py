@@ -4,6 +4,7 @@ txt2img starts from noise, img2img from a noised picture part of the way down, i
 what lies outside the mask.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from webui.core.canvas import Canvas
 from webui.core.images import Size
 from webui.core.request import Init
 from webui.engine.families.base import Model, Posterior
+
+# An array of Pillow's bytes is read-only, and so is all that is done with it here: read.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class NotFinite(RuntimeError):
@@ -93,7 +97,7 @@ def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
     pixels = to_tensor(canvas.image, device)
     if canvas.mask is None:
         return Encoded(model.encode(pixels), None, _hidden(model, canvas.latent_size, device))
-    mask = torch.from_numpy(np.array(canvas.mask)).to(device)[None, None].float().div_(255)
+    mask = torch.from_numpy(np.asarray(canvas.mask)).to(device)[None, None].float().div_(255)
     masked = model.encode(pixels * (mask < 0.5)) if model.inpaints else None
     return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked)
 
@@ -108,7 +112,7 @@ def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
 
     The array is the one copy of the pixels; it crosses to the device as bytes and becomes floats there.
     """
-    pixels = torch.from_numpy(np.array(image)).to(device)
+    pixels = torch.from_numpy(np.asarray(image)).to(device)
     return (
         pixels.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
     )

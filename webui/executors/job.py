@@ -58,8 +58,11 @@ class LocalJob:
 
     @property
     def pixel_bytes(self) -> int:
-        """Memory that the pictures hold."""
-        return sum(3 * picture.image.width * picture.image.height for picture in self.images)
+        """Memory that the pictures hold, start picture and mask included."""
+        init = self.request.init
+        given = [init.image, init.mask] if init else []
+        held = [picture.image for picture in self.images] + [picture for picture in given if picture]
+        return sum(4 * picture.width * picture.height for picture in held)
 
     def is_cancelled(self) -> bool:
         """The flag that the engine reads between steps."""

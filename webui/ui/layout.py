@@ -44,18 +44,18 @@ def build_page(executor: Executor) -> gr.Blocks:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
                     benches[task.name] = build(task, executor, targets)
         for bench in benches.values():
-            _wire_sending(executor, bench, benches, tabs)
+            _wire_sending(bench, benches, tabs)
     return blocks
 
 
-def _wire_sending(executor: Executor, bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
+def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
     """The chosen picture of a gallery becomes another page's start picture, and that page comes to the front."""
     job_id = gr.Textbox(visible=False)
     for target, button in bench.senders.items():
         start = benches[target].controls["image"]
 
         def send(job_id: str, index: int, target: str = target, cache: str = start.GRADIO_CACHE) -> tuple[Any, Any]:
-            path = picture_file(executor, job_id, index, Path(cache))
+            path = picture_file(bench.runs, job_id, index, Path(cache))
             return (path, gr.Tabs(selected=target)) if path else (gr.skip(), gr.skip())
 
         button.click(

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from cachetools import LRUCache
 
+from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.library import ModelFile
 from webui.core.request import Init, Request, RequestError
@@ -17,6 +18,8 @@ from webui.ui import form, stream
 FIELDS = tuple(field for field in Request.model_fields if field not in ("loras", "init"))
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
 SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
+KEPT_RUNS = 256
+ENDED = ("done", "failed", "cancelled")
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 
 Update = Any
@@ -40,12 +43,44 @@ class Task:
     examples: tuple[str, ...] = ()
 
 
+class Runs:
+    """The jobs that one click of a page started, found by the id of any of them; a click is mostly one job."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._siblings: LRUCache[str, list[Job]] = LRUCache(KEPT_RUNS)
+
+    def start(self, requests: Sequence[Request]) -> list[Job]:
+        """Submits all of them or, where one is refused, none; raises RequestError, QueueFull."""
+        jobs: list[Job] = []
+        try:
+            for request in requests:
+                jobs.append(self.executor.submit(request))
+        except (RequestError, QueueFull):
+            for job in jobs:
+                job.cancel()
+            raise
+        self._siblings.update((job.id, jobs) for job in jobs)
+        return jobs
+
+    def jobs(self, job_id: str) -> list[Job]:
+        """All jobs of the run, in order; empty where the id is not known (any more)."""
+        job = self.executor.job(job_id)
+        return self._siblings.get(job_id, [job]) if job else []
+
+    def picture(self, job_id: str, index: int) -> tuple[Job, Image] | None:
+        """Picture ``index`` of the run's gallery, with the job that made it."""
+        pictures = [(job, image) for job in self.jobs(job_id) if job.state in ENDED for image in job.images]
+        return pictures[index] if 0 <= index < len(pictures) else None
+
+
 @dataclass(frozen=True)
 class Workbench:
     """A built page: what others send pictures to, and the picture that is chosen in its gallery."""
 
     name: str
     controls: Controls
+    runs: Runs
     selected: gr.Number
     senders: dict[str, gr.Button]
 
@@ -97,9 +132,10 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                     for target in targets
                 }
     selected = gr.Number(0, precision=0, visible=False)
-    _wire_jobs(task, executor, controls, generate, stop, [gallery, status, preview, infotext])
-    _wire_pictures(name, executor, controls, gallery, infotext, reuse, selected, helpers)
-    return Workbench(name, controls, selected, senders)
+    runs = Runs(executor)
+    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext])
+    _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
+    return Workbench(name, controls, runs, selected, senders)
 
 
 def job_id_js(page: str) -> str:
@@ -107,13 +143,10 @@ def job_id_js(page: str) -> str:
     return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
 
 
-def picture_file(executor: Executor, job_id: str, index: int, cache_dir: Path) -> str | None:
-    """The served PNG of one picture of a job, or None where there is none."""
-    job = executor.job(job_id)
-    images = job.images if job else ()
-    if job is None or not 0 <= index < len(images):
-        return None
-    item = stream.gallery_item(job, images[index], cache_dir)
+def picture_file(runs: Runs, job_id: str, index: int, cache_dir: Path) -> str | None:
+    """The served PNG of one picture of a gallery, or None where there is none."""
+    found = runs.picture(job_id, index)
+    item = stream.gallery_item(*found, cache_dir) if found else None
     return item[0] if item else None
 
 
@@ -164,38 +197,34 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
 
 
 def _wire_jobs(
-    task: Task, executor: Executor, controls: Controls, generate: gr.Button, stop: gr.Button, outputs: list[Any]
+    task: Task, runs: Runs, controls: Controls, generate: gr.Button, stop: gr.Button, outputs: list[Any]
 ) -> None:
     gallery, name = outputs[0], task.name
     cache_dir = Path(gallery.GRADIO_CACHE)
     fields, inputs = tuple(controls), list(controls.values())
     kept = [field for field in fields if field not in task.transient]
-    siblings: LRUCache[str, list[Job]] = LRUCache(256)
 
     async def run(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
         try:
-            jobs = [executor.submit(request) for request in task.requests(dict(zip(fields, values, strict=True)))]
+            jobs = runs.start(task.requests(dict(zip(fields, values, strict=True))))
         except (RequestError, QueueFull) as error:
             yield gr.skip(), stream.status_html(stream.Failed(str(error)), None), gr.skip(), gr.skip()
             raise gr.Error(str(error), print_exception=False) from None
-        siblings.update((job.id, jobs) for job in jobs)
         async for view in stream.watch_all(jobs, cache_dir):
             yield _updates(view)
             if view.error:
                 raise gr.Error(view.error, print_exception=False)
 
     async def attach(job_id: str) -> AsyncIterator[tuple[Update, ...]]:
-        job = executor.job(job_id)
-        if job is None:  # a first visit, or the server has restarted since
+        jobs = runs.jobs(job_id)
+        if not jobs:  # a first visit, or the server has restarted since
             yield _updates(stream.View(IDLE, _empty(task), gallery=[]))
-            return
-        async for view in stream.watch_all(siblings.get(job_id, [job]), cache_dir):
+        async for view in stream.watch_all(jobs, cache_dir):
             yield _updates(view)
 
     def cancel(job_id: str) -> None:
-        job = executor.job(job_id)
-        for one in siblings.get(job_id, [job] if job else []):
-            one.cancel()
+        for job in runs.jobs(job_id):
+            job.cancel()
 
     def restore(memory: str) -> list[Update]:
         return _remembered(memory, kept, controls)
@@ -230,7 +259,7 @@ def _wire_jobs(
 
 def _wire_pictures(
     page: str,
-    executor: Executor,
+    runs: Runs,
     controls: Controls,
     gallery: gr.Gallery,
     infotext: gr.Textbox,
@@ -242,29 +271,24 @@ def _wire_pictures(
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
     reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
 
-    def picture_request(job_id: str, index: int) -> Request | None:
-        job = executor.job(job_id)
-        images = job.images if job else ()
-        return images[index].recipe.request if 0 <= index < len(images) else None
-
     def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
         index = event.index if isinstance(event.index, int) else 0
-        job = executor.job(job_id)
-        images = job.images if job else ()
-        return index, images[index].recipe.infotext() if 0 <= index < len(images) else gr.skip()
+        found = runs.picture(job_id, index)
+        return index, found[1].recipe.infotext() if found else gr.skip()
 
     def reuse_settings(job_id: str, index: int) -> list[Update]:
-        request = picture_request(job_id, index)
-        if request is None:
+        found = runs.picture(job_id, index)
+        if found is None:
             return [gr.skip()] * len(reused)
+        request = found[1].recipe.request
         return [getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused]
 
     def reuse_seed(job_id: str, index: int) -> Update:
-        request = picture_request(job_id, index)
-        return request.seed if request else gr.skip()
+        found = runs.picture(job_id, index)
+        return found[1].seed if found else gr.skip()
 
     def apply_size(label: str | None, model: str) -> tuple[Update, Update]:
-        sizes = _size_presets(_native_px(executor.catalog(), model))
+        sizes = _size_presets(_native_px(runs.executor.catalog(), model))
         return sizes.get(label or "", (gr.skip(), gr.skip()))
 
     width, height = controls["width"], controls["height"]

@@ -54,6 +54,8 @@
 
   const announced = {};
   const follow = (page) => {
+    // Gradio's label holds its copy button first, which leaves the text itself without a name.
+    document.querySelector(`#${page}-infotext textarea`)?.setAttribute("aria-label", "Settings of this picture");
     const status = statusOf(page);
     if (!status) return;
     const { state, job } = status.dataset;

@@ -1,0 +1,301 @@
+"""PipelineManager: one resident model, and requests turned into streams of events."""
+
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from webui.core.events import Cancelled, Done, Image, Loading, Step
+from webui.core.request import RequestError
+from webui.core.settings import Settings
+from webui.engine.latents import NotFinite
+from webui.engine.manager import PipelineManager
+from webui.engine.samplers import SAMPLERS
+
+TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")
+
+
+def images(events) -> list[Image]:
+    return [event for event in events if isinstance(event, Image)]
+
+
+def steps(events) -> list[Step]:
+    return [event for event in events if isinstance(event, Step)]
+
+
+def hashes(events) -> list[str]:
+    return [event.pixels_sha256 for event in images(events)]
+
+
+@pytest.fixture
+def run_until(manager, request_for):
+    """``run_until(stop, **fields)``: the events of a job that is cancelled at the first event for which ``stop``."""
+
+    def run_until(stop, **fields):
+        cancel, events = threading.Event(), []
+        for event in manager.generate(request_for(**fields), cancel.is_set):
+            events.append(event)
+            if stop(event):
+                cancel.set()
+        return events
+
+    return run_until
+
+
+class TestBatches:
+    """Picture k of a batch is the picture of seed + k."""
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_picture_k_of_a_batch_is_the_picture_of_its_seed_alone(self, draw, sampler):
+        batch = draw(sampler=sampler, seed=40, count=2)
+        alone = [draw(sampler=sampler, seed=seed)[0] for seed in (40, 41)]
+        assert [abs(one - other).max() <= 1 for one, other in zip(batch, alone, strict=True)] == [True, True]
+        assert abs(batch[0] - batch[1]).max() > 1
+
+    def test_repeat_goes_on_with_the_seeds(self, run):
+        events = run(seed=40, count=2, repeat=2)
+        assert [event.seed for event in images(events)] == [40, 41, 42, 43]
+        assert [event.index for event in images(events)] == [0, 1, 2, 3]
+        assert hashes(events) == hashes(run(seed=40, count=2)) + hashes(run(seed=42, count=2))
+        assert len(set(hashes(events))) == 4
+
+    def test_steps_count_over_all_batches(self, run):
+        counted = steps(run(count=2, repeat=3, steps=4))
+        assert [step.index for step in counted] == list(range(1, 13))
+        assert {step.total for step in counted} == {12}
+
+
+class TestRepeatability:
+    def test_the_same_seed_twice_is_the_same_picture_bit_for_bit(self, run):
+        assert hashes(run(sampler="DPM++ SDE")) == hashes(run(sampler="DPM++ SDE"))
+
+    def test_another_seed_prompt_or_guidance_is_another_picture(self, run):
+        pictures = [run(), run(seed=12), run(prompt="a green leaf"), run(guidance=9), run(negative="red")]
+        assert len({hashes(events)[0] for events in pictures}) == len(pictures)
+
+    def test_a_picture_does_not_depend_on_what_was_drawn_before(self, run, tmp_path, request_for):
+        run(sampler="Euler a", count=3, prompt="something else", guidance=1, width=128)
+        warm = run()
+        fresh = list(
+            PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path)).generate(request_for())
+        )
+        assert hashes(warm) == hashes(fresh)
+
+    def test_seed_minus_1_draws_a_seed_and_tells_it(self, run):
+        one, other = images(run(seed=-1, steps=2))[0], images(run(seed=-1, steps=2))[0]
+        assert one.seed >= 0 and one.seed != other.seed
+        assert hashes(run(seed=one.seed, steps=2)) == [one.pixels_sha256]
+
+    def test_the_recipe_makes_its_picture_again(self, manager, run):
+        for picture in images(run(seed=-1, count=2, sampler="dpm++ 2m karras", negative="blurry")):
+            assert picture.recipe.request.count == picture.recipe.request.repeat == 1
+            assert (picture.recipe.request.sampler, picture.recipe.request.schedule) == ("DPM++ 2M", "Karras")
+            (again,) = images(manager.generate(picture.recipe.request))
+            difference = np.asarray(again.image).astype(int) - np.asarray(picture.image)
+            assert abs(difference).max() <= 1
+
+
+class TestWork:
+    """Nothing is computed that need not be."""
+
+    @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0])
+    def test_guidance_of_1_or_less_runs_no_unconditional_branch(self, run, unet_rows, guidance):
+        run(guidance=guidance, count=3, steps=4, negative="blurry")
+        assert unet_rows == [3] * 4
+
+    def test_guidance_above_1_runs_both_branches_as_one_batch(self, run, unet_rows):
+        run(guidance=1.01, count=3, steps=4, sampler="Euler")
+        assert unet_rows == [6] * 4
+
+    def test_at_guidance_1_the_negative_prompt_changes_nothing(self, run):
+        assert hashes(run(guidance=1, negative="red")) == hashes(run(guidance=1, negative=""))
+
+    def test_a_prompt_is_encoded_once(self, run, encoded_prompts):
+        fields = {"prompt": f"never seen before {time.time_ns()}", "negative": f"nor this {time.time_ns()}", "steps": 1}
+        run(**fields)
+        assert sum(encoded_prompts) == 2
+        run(**fields, seed=5, width=128, sampler="Euler")
+        run(**fields, guidance=1.0)
+        assert sum(encoded_prompts) == 2, "the text encoder was asked again"
+        run(**(fields | {"clip_skip": 2}))
+        assert sum(encoded_prompts) == 4, "another text layer was not read"
+
+    def test_the_model_is_loaded_once_and_stays(self, manager, run):
+        model, unet = manager._model, manager._model.unet
+        events = run(prompt="one") + run(prompt="two", width=128)
+        assert not any(isinstance(event, Loading) for event in events)
+        assert manager._model is model and manager._model.unet is unet
+        assert manager.model_name == "demo"
+
+    def test_another_model_replaces_it_and_only_when_it_is_asked_for(
+        self, settings, clone_demo, manager, run, monkeypatch
+    ):
+        clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
+        monkeypatch.setattr(manager, "_settings", settings)
+        loads = []
+        for name in ("demo", "twin", "TWIN", "demo"):
+            loads.append(any(isinstance(event, Loading) for event in run(model=name, steps=1)))
+            assert manager.model_name == name.lower()
+        assert loads == [False, True, False, True]
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_a_step_is_one_evaluation_or_two_and_steps_count_as_asked(self, run, unet_rows, sampler):
+        counted = steps(run(sampler=sampler, steps=5, guidance=1))
+        assert counted[-1].index == counted[-1].total == 5
+        assert [step.index for step in counted] == sorted(step.index for step in counted)
+        assert len(unet_rows) == len(counted)
+        expected = {name: 9 for name in TWO_EVALUATIONS_A_STEP} | {"PNDM": 6}
+        assert len(unet_rows) == expected.get(sampler, 5)
+
+
+class TestEvents:
+    def test_a_job_is_steps_then_pictures_then_done(self, run):
+        events = run(count=2, steps=3)
+        assert [type(event).__name__ for event in events] == ["Step"] * 3 + ["Image"] * 2 + ["Done"]
+
+    def test_a_first_job_says_that_it_loads_what(self, settings, request_for):
+        first = next(PipelineManager(settings).generate(request_for(steps=1)))
+        assert first == Loading("Loading demo", 0.0)
+
+    def test_a_picture_has_its_size_and_recipe(self, run, manager):
+        (picture,) = images(run(width=128, height=72, steps=1))
+        assert picture.image.size == (128, 72) and picture.image.mode == "RGB"
+        request = picture.recipe.request
+        assert (request.width, request.height, request.seed, request.model) == (128, 72, 11, "demo")
+        assert picture.recipe.model_hash == manager._model.content_hash
+        assert picture.path is None and picture.warning == ""
+
+    def test_done_says_where_the_seconds_went(self, settings, request_for):
+        manager, started = PipelineManager(settings), time.perf_counter()
+        done = list(manager.generate(request_for(steps=8, count=2)))[-1]
+        measured_s = time.perf_counter() - started
+        assert {"load", "encode", "steps", "previews", "decode"} <= set(done.parts_s)
+        assert all(seconds >= 0 for seconds in done.parts_s.values())
+        assert 0.8 * done.seconds <= sum(done.parts_s.values()) <= 1.001 * done.seconds <= 1.01 * measured_s
+        assert done.parts_s["load"] > 0.01 and done.parts_s["steps"] > 0.01
+        again = list(manager.generate(request_for(steps=8, count=2)))[-1]
+        assert again.parts_s["load"] < done.parts_s["load"] / 10
+        assert again.warnings == ()
+
+    def test_a_prompt_that_is_too_long_gives_a_warning_each_time_and_a_picture(self, run):
+        long = ", ".join(["a red apple"] * 60)
+        for _ in range(2):
+            events = run(prompt=long, steps=1)
+            (warning,) = events[-1].warnings
+            assert warning.startswith("The prompt ") and warning.endswith("tokens were not used.")
+            assert len(images(events)) == 1
+        both = run(prompt=long, negative=long, steps=1)[-1].warnings
+        assert [warning.split(" is ")[0] for warning in both] == ["The prompt", "The negative prompt"]
+        assert run(prompt="x", negative=long, guidance=1, steps=1)[-1].warnings == (), "it was not read at all"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "field", "words"),
+        [
+            ({"sampler": "Eulr"}, "sampler", "'Eulr'"),
+            ({"schedule": "Quadratic"}, "schedule", "'Quadratic'"),
+            ({"sampler": "DDIM", "schedule": "Karras"}, "schedule", "'Karras'"),
+            ({"model": "nope"}, "model", "'nope'"),
+            ({"model": "../demo"}, "model", "'../demo'"),
+            ({"loras": ({"name": "x"},)}, "loras", "LoRA"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused_at_once(self, manager, request_for, fields, field, words):
+        with pytest.raises(RequestError) as caught:
+            manager.generate(request_for(**fields))  # not even iterated
+        assert caught.value.field == field and words in str(caught.value)
+
+    def test_too_much_clip_skip_is_refused_before_any_event(self, manager, request_for):
+        events = []
+        with pytest.raises(RequestError, match="clip_skip 12"):
+            for event in manager.generate(request_for(clip_skip=12)):
+                events.append(event)
+        assert events == []
+
+    @pytest.mark.parametrize("sampler", ["LCM", "TCD"])
+    def test_more_steps_than_a_sampler_has_are_refused_by_name_before_any_step(self, manager, request_for, sampler):
+        events = []
+        with pytest.raises(RequestError, match=f"steps 51 does not work with sampler '{sampler}'"):
+            for event in manager.generate(request_for(sampler=sampler, steps=51)):
+                events.append(event)
+        assert events == []
+
+    @pytest.mark.parametrize("number", [math.nan, math.inf])
+    def test_numbers_that_are_none_end_in_an_error_and_no_picture(self, manager, request_for, broken_output, number):
+        broken_output(number)
+        events = []
+        with pytest.raises(NotFinite, match="not-a-number"):
+            for event in manager.generate(request_for(count=2)):
+                events.append(event)
+        assert not images(events) and not isinstance(events[-1], Done)
+
+    def test_the_job_after_a_failed_one_is_unharmed(self, run, manager, request_for, broken_output, monkeypatch):
+        expected = hashes(run())
+        broken_output(math.nan)
+        with pytest.raises(NotFinite):
+            list(manager.generate(request_for()))
+        monkeypatch.undo()
+        assert hashes(run()) == expected
+
+
+class TestCancel:
+    @pytest.mark.parametrize("sampler", ["DPM++ 2M", "Heun", "Euler a", "PNDM"])
+    def test_it_acts_before_the_next_evaluation_and_skips_the_decode(
+        self, run_until, unet_rows, decoded_pictures, sampler
+    ):
+        events = run_until(lambda event: isinstance(event, Step) and event.index == 2, sampler=sampler, steps=8)
+        assert events[-1] == Cancelled(2, 8)
+        assert len(unet_rows) == len(steps(events)) and steps(events)[-1].index == 2
+        assert decoded_pictures == [] and not images(events)
+
+    def test_the_next_job_is_the_same_as_ever(self, run, run_until):
+        expected = hashes(run(sampler="DPM++ 2M SDE", count=2))
+        run_until(lambda event: isinstance(event, Step) and event.index == 3, sampler="DPM++ 2M SDE", count=2)
+        assert hashes(run(sampler="DPM++ 2M SDE", count=2)) == expected
+
+    def test_before_the_first_step_nothing_is_computed(self, manager, request_for, unet_rows, encoded_prompts):
+        assert list(manager.generate(request_for(prompt="unheard of"), lambda: True)) == [Cancelled(0, 6)]
+        assert unet_rows == [] and encoded_prompts == []
+
+    def test_between_two_pictures_the_second_is_not_decoded(self, run_until, decoded_pictures):
+        events = run_until(lambda event: isinstance(event, Image), count=3)
+        assert len(images(events)) == len(decoded_pictures) == 1
+        assert events[-1] == Cancelled(6, 6)
+
+    def test_between_two_batches_the_second_is_not_begun(self, run_until, unet_rows):
+        events = run_until(lambda event: isinstance(event, Image), repeat=2, sampler="Euler")
+        assert events[-1] == Cancelled(6, 12) and len(unet_rows) == 6
+
+    def test_while_loading_it_leaves_no_half_loaded_model(self, settings, request_for, run):
+        manager, cancel, events = PipelineManager(settings), threading.Event(), []
+        for event in manager.generate(request_for(), cancel.is_set):
+            events.append(event)
+            cancel.set()
+        assert [type(event) for event in events] == [Loading, Cancelled]
+        assert manager.model_name is None
+        assert hashes(manager.generate(request_for())) == hashes(run())
+
+    def test_while_loading_another_model_the_one_before_stays(self, settings, clone_demo, manager, run, monkeypatch):
+        clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
+        run(steps=1)
+        monkeypatch.setattr(manager, "_settings", settings)
+        answers = iter([False, True])  # the second part of the model is not loaded any more
+        loading = manager.load("twin", lambda: next(answers, True))
+        with pytest.raises(Exception) as caught:
+            list(loading)
+        assert type(caught.value).__name__ == "Stopped"
+        assert manager.model_name == "demo"
+
+    def test_whoever_stops_listening_stops_the_work(self, manager, request_for, run, unet_rows):
+        expected = hashes(run())
+        unet_rows.clear()
+        job = manager.generate(request_for())
+        for event in job:
+            if isinstance(event, Step):
+                break
+        job.close()
+        assert len(unet_rows) == 1
+        assert hashes(run()) == expected
