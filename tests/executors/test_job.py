@@ -109,6 +109,20 @@ def test_following_from_a_number_goes_on_after_it():
         assert list(job.follow(after=number)) == entries[position + 1 :]
 
 
+def test_following_from_the_end_or_beyond_ends_at_once():
+    """As a browser does that reconnects with the number it saw last."""
+    job = make_job()
+    job.publish(picture())
+    job.publish(Done(1.0))
+
+    async def follow_async(after):
+        return [entry async for entry in job.follow_async(after)]
+
+    for after in (2, 3, 99):
+        assert list(job.follow(after)) == []
+        assert asyncio.run(asyncio.wait_for(follow_async(after), 10)) == []
+
+
 def test_after_the_end_nothing_is_added():
     job = make_job()
     job.publish(Done(1.0))
@@ -156,9 +170,7 @@ def test_whatever_happens_and_however_slow_the_reader_it_sees_all_pictures_and_o
     assert sum(isinstance(event, TERMINAL) for event in read) == 1 and read[-1] == accepted[-1]
     assert [one for one in read if isinstance(one, Image)] == [one for one in accepted if isinstance(one, Image)]
     assert job.images == tuple(one for one in accepted if isinstance(one, Image))
-    assert [entry for entry in job.follow(resume_at)] == [entry for entry in job.follow() if entry[0] > resume_at] or (
-        resume_at >= len(accepted)
-    )
+    assert list(job.follow(resume_at)) == [entry for entry in job.follow() if entry[0] > resume_at]
 
 
 def publish_all(job: LocalJob, steps: int = 2000, pictures: int = 5) -> None:

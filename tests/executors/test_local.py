@@ -93,8 +93,7 @@ class TestOneAfterTheOther:
     def test_jobs_go_on_with_nobody_following(self, executor, engine):
         job = executor.submit(request(count=2))
         assert engine.ended.get(timeout=WAIT_S).seed == 5
-        events = events_of(job)
-        assert [type(event) for event in events] == [Image, Image, Done]
+        assert [type(event) for event in events_of(job)[-3:]] == [Image, Image, Done]
 
 
 class TestQueue:

@@ -51,8 +51,9 @@ def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_p
         return width_px or native_px, height_px or native_px
     own = init.image.size
     left, top, right, bottom = init.outpaint
-    width, height = images.snapped_size((own[0] + left + right, own[1] + top + bottom))
-    size = width_px or width, height_px or height
+    width, height = own[0] + left + right, own[1] + top + bottom
+    across, down = images.snapped_size((width, height))
+    size = width_px or across, height_px or down
     if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
         raise RequestError(
             f"the picture is {width} x {height} px, and sides are drawn at {MIN_SIDE_PX} to {MAX_SIDE_PX} px; "

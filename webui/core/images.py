@@ -34,7 +34,7 @@ Box = tuple[int, int, int, int]
 ResizeMode = Literal["just resize", "crop and resize", "resize and fill", "latent resize"]
 
 PilImages.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.simplefilter("ignore", PilImages.DecompressionBombWarning)  # what it warns of, check_size refuses
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is refused here, in our own words
 
 
 class ImageError(ValueError):

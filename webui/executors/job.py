@@ -1,6 +1,7 @@
 """A job: its event log, its watchers, its cancel flag."""
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -101,8 +102,8 @@ class LocalJob:
                 for number, event in self._since(after):
                     after = number
                     yield number, event
-                    if isinstance(event, TERMINAL):
-                        return
+                if self._is_over(after):
+                    return
                 changed.wait()
         finally:
             with self._lock:
@@ -113,7 +114,7 @@ class LocalJob:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there any more
                 loop.call_soon_threadsafe(changed.set)
 
         with self._lock:
@@ -124,12 +125,17 @@ class LocalJob:
                 for number, event in self._since(after):
                     after = number
                     yield number, event
-                    if isinstance(event, TERMINAL):
-                        return
+                if self._is_over(after):
+                    return
                 await changed.wait()
         finally:
             with self._lock:
                 self._watchers.discard(wake)
+
+    def _is_over(self, after: int) -> bool:
+        """Whether the job ended and its end is number ``after`` or before: nothing will come any more."""
+        with self._lock:
+            return bool(self._log) and isinstance(self._log[-1][1], TERMINAL) and self._log[-1][0] <= after
 
     def _since(self, after: int) -> list[tuple[int, Event]]:
         with self._lock:

@@ -1,5 +1,6 @@
 """One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -103,6 +104,8 @@ class LocalExecutor:
             job.cancel()
         self._thread.join(timeout_s)
         self._saver.shutdown(wait=not self._thread.is_alive())
+        for job in jobs:  # a device that does not answer must not keep their followers
+            job.publish(Cancelled())
 
     def _drop_waiting(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one sees its flag between steps."""
@@ -112,6 +115,7 @@ class LocalExecutor:
             self._waiting.remove(job)
             self._publish_positions()
         job.publish(Cancelled())
+        self._forget_old()
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._waiting, start=1):
@@ -132,7 +136,8 @@ class LocalExecutor:
                 continue
             last = self._run(job)
             self._running = None
-            self._saver.submit(self._finish, job, last)
+            with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
+                self._saver.submit(self._finish, job, last)
 
     def _run(self, job: LocalJob) -> Event:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
@@ -175,8 +180,9 @@ class LocalExecutor:
         folder = self._settings.output_dir(job.request.task)
         try:
             path = save_picture(picture, folder)
-        except OSError as error:
-            warning = f"This picture could not be saved in {folder}: {error.strerror or error}."
+        except Exception as error:  # whatever it is, the picture must reach people
+            reason = getattr(error, "strerror", None) or error
+            warning = f"This picture could not be saved in {folder}: {reason}."
             log.warning("%s", warning)
             job.publish(replace(picture, warning=warning))
         else:

@@ -70,9 +70,9 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
 
 
 def head() -> str:
-    """Script and style for the document's head: keys, memory of the fields, the engine's status, our own look."""
-    script, style = ((STATIC / name).read_text("utf-8") for name in ("page.js", "style.css"))
+    """Scripts and style for the document's head: keys, memory of the fields, the mask painter, our own look."""
+    page, painter, style = ((STATIC / name).read_text("utf-8") for name in ("page.js", "painter.js", "style.css"))
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<script>{script}</script><style>{style}</style>"
+        f"<script>{page}</script><script>{painter}</script><style>{style}</style>"
     )

@@ -33,6 +33,7 @@ class Task:
     ``build_inputs`` lays out the page's own controls above and below the prompt (it is called with "above", then
     "below") and returns them by name; ``requests`` turns all values by name into one request or several, raising
     RequestError. ``transient`` controls hold files: they are not remembered by the browser.
+    ``collect_js`` is a function over all values in the browser, for what lives there until Generate is pressed.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Task:
     requests: Callable[[Mapping[str, Any]], Sequence[Request]]
     build_inputs: Callable[[str, Catalog], Controls]
     transient: tuple[str, ...] = ()
+    collect_js: str | None = None
     examples: tuple[str, ...] = ()
 
 
@@ -233,7 +235,14 @@ def _wire_jobs(
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     job_id, memory = gr.Textbox(visible=False), gr.Textbox(visible=False)
     drawn = generate.click(
-        run, inputs, outputs, api_name=name, trigger_mode="multiple", show_progress="hidden", concurrency_limit=None
+        run,
+        inputs,
+        outputs,
+        js=task.collect_js,
+        api_name=name,
+        trigger_mode="multiple",
+        show_progress="hidden",
+        concurrency_limit=None,
     )
     drawn.success(_open_first, None, gallery, queue=False, **private)
     stop.click(cancel, [job_id], None, js=job_id_js(name), queue=False, **private)

@@ -1,11 +1,10 @@
 """The inpaint tab: a picture, a mask on it, and what should be there instead.
 
-The picture comes from its own upload, never from the editor's canvas: what lies outside the mask has to come back
-bit for bit. The editor gives the mask alone; a mask can also be uploaded or typed as rectangles.
+The painter in the browser gives the mask alone, and only when Generate is pressed; a mask can also be uploaded or
+typed as rectangles, and all of them count together.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,8 +19,31 @@ from webui.ui import form
 from webui.ui.workbench import INIT_FIELDS, Controls, Task
 
 NAME = "inpaint"
+COLLECT_JS = f"(image, _painted, ...rest) => [image, darkroomPainter.mask('{NAME}'), ...rest]"
+PAINTER = f"""
+<div class="painter empty" data-page="{NAME}">
+  <div class="painter-tools" role="toolbar" aria-label="Mask tools">
+    <button type="button" data-tool="brush" aria-pressed="true">Brush</button>
+    <button type="button" data-tool="eraser" aria-pressed="false">Eraser</button>
+    <label>Size <input type="range" min="2" max="200" value="32" aria-label="Brush size in px"></label>
+    <button type="button" data-act="undo">Undo</button>
+    <button type="button" data-act="clear">Clear</button>
+    <button type="button" data-act="zoom-out" aria-label="Zoom out">-</button>
+    <span class="painter-zoom" aria-live="polite">100 %</span>
+    <button type="button" data-act="zoom-in" aria-label="Zoom in">+</button>
+  </div>
+  <p class="painter-note" role="status"></p>
+  <p class="painter-hint">Give a picture, then paint over what should be drawn anew.</p>
+  <div class="painter-stage"><div class="painter-sheet">
+    <img alt="" draggable="false">
+    <canvas width="1" height="1" tabindex="0" role="img" aria-label="Mask. Arrow keys move the brush, Space paints,
+      Shift with arrows paints a line, [ and ] change the size, B is the brush, E the eraser, Control Z undoes,
+      Delete clears."></canvas>
+    <div class="painter-ring" hidden></div>
+  </div></div>
+</div>
+"""
 SIDES = ("left", "top", "right", "bottom")
-SHOWN_PX = 1024  # the editor's copy of a larger picture
 
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
@@ -30,21 +52,11 @@ def _build_inputs(place: str, catalog: Catalog) -> Controls:
 
 def _build_above() -> Controls:
     picture = form.picture_control(NAME, "image", "Picture", height=180)
-    editor = gr.ImageEditor(
-        label="Paint over what should be drawn anew",
-        elem_id=f"{NAME}-mask",
-        type="filepath",
-        format="png",
-        sources=(),
-        transforms=(),
-        layers=gr.LayerOptions(allow_additional_layers=False),
-        brush=gr.Brush(default_size=24, colors=["#ff2d95"], default_color="#ff2d95", color_mode="fixed"),
-        eraser=gr.Eraser(default_size=24),
-        height=420,
-        buttons=[],
-    )
-    picture.change(_show_in_editor, picture, editor, api_visibility="private", queue=False, show_progress="hidden")
-    return {"image": picture, "mask": editor}
+    gr.HTML(PAINTER, elem_id=f"{NAME}-mask")
+    painted = gr.Textbox(visible=False)  # filled by the painter when Generate is pressed
+    show = f"(file) => darkroomPainter.show('{NAME}', file?.url)"
+    picture.change(None, picture, None, js=show, api_visibility="private", show_progress="hidden")
+    return {"image": picture, "painted": painted}
 
 
 def _build_below(catalog: Catalog) -> Controls:
@@ -61,7 +73,7 @@ def _build_below(catalog: Catalog) -> Controls:
             add("invert_mask")
             add("only_masked")
         add("padding")
-        controls["mask_picture"] = form.picture_control(NAME, "mask_picture", "Mask picture", height=140)
+        controls["mask"] = form.picture_control(NAME, "mask_picture", "Mask picture", height=140)
         controls["rectangles"] = gr.Textbox(
             label="Mask rectangles",
             info="One a line: left, top, width, height in px. For masking without a mouse.",
@@ -92,19 +104,6 @@ def _build_below(catalog: Catalog) -> Controls:
     return controls
 
 
-def _show_in_editor(path: str | None) -> Any:
-    """The picture as the editor's background; it is only looked at there, so a large one is shown smaller."""
-    if not path:
-        return None
-    try:
-        shown = images.to_rgb(images.open_image(Path(path)))
-    except images.ImageError as error:
-        raise gr.Error(f"image {Path(path).name[:80]!r} {error}", print_exception=False) from None
-    if max(shown.size) > SHOWN_PX:
-        shown = images.shrink(shown, SHOWN_PX)
-    return {"background": shown, "layers": [], "composite": None}
-
-
 def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
     if not values["image"]:
         raise RequestError("image is missing: upload, paste or drop a picture", field="image")
@@ -114,7 +113,7 @@ def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
     if mask is None and not any(outpaint):
         raise RequestError("mask is missing: paint over a part of the picture, or give a mask picture or rectangles")
     init = {field: values[field] for field in INIT_FIELDS} | {"image": image, "mask": mask, "outpaint": outpaint}
-    own = (*INIT_FIELDS, "image", "mask", "mask_picture", "rectangles", "keep_size", *(f"outpaint_{s}" for s in SIDES))
+    own = (*INIT_FIELDS, "image", "mask", "painted", "rectangles", "keep_size", *(f"outpaint_{s}" for s in SIDES))
     size: dict[str, Any] = {}
     if values["keep_size"]:
         size = {"width": None, "height": None}
@@ -128,11 +127,11 @@ def _colour(text: str) -> str:
 def _mask(values: Mapping[str, Any], size: images.Size) -> PilImage | None:
     """All that was painted, uploaded and typed, together; None where there is nothing of it."""
     parts: list[PilImage] = []
-    for layer in (values["mask"] or {}).get("layers") or []:
-        alpha = form.open_picture(layer, "mask").convert("RGBA").getchannel("A")
-        parts.append(alpha if alpha.size == size else alpha.resize(size, PilImages.Resampling.BILINEAR))
-    if values["mask_picture"]:
-        uploaded = images.to_mask(form.open_picture(values["mask_picture"], "mask"))
+    if values["painted"]:
+        opacity = _painted(values["painted"]).convert("RGBA").getchannel("A")
+        parts.append(opacity if opacity.size == size else opacity.resize(size, PilImages.Resampling.BILINEAR))
+    if values["mask"]:
+        uploaded = images.to_mask(form.open_picture(values["mask"], "mask"))
         if uploaded.size != size:
             across, down = uploaded.size
             raise RequestError(f"mask is {across} x {down} px, but the image is {size[0]} x {size[1]} px", field="mask")
@@ -151,10 +150,18 @@ def _mask(values: Mapping[str, Any], size: images.Size) -> PilImage | None:
     return whole
 
 
+def _painted(data_url: str) -> PilImage:
+    try:
+        return images.decode_text(data_url)
+    except images.ImageError as error:
+        raise RequestError(f"painted {error}", field="painted") from None
+
+
 TASK = Task(
     NAME,
     "Give a picture, paint over a part of it, and say what should be there.",
     _requests,
     _build_inputs,
-    transient=("image", "mask", "mask_picture"),
+    transient=("image", "painted", "mask"),
+    collect_js=COLLECT_JS,
 )

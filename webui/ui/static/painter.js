@@ -1,0 +1,198 @@
+// A mask painter: brush, eraser, undo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
+// The mask exists only here until it is asked for; nothing is uploaded while somebody paints.
+(() => {
+  "use strict";
+  const LONGEST_PX = 2048; // of the mask; the server scales it to a larger picture
+  const COLOUR = "#ff2d95"; // how the mask is shown; the server reads its opacity alone
+  const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
+  const pending = {}; // pictures for pages whose painter is not built yet
+  const painters = {};
+
+  class Painter {
+    constructor(root) {
+      this.root = root;
+      this.canvas = root.querySelector("canvas");
+      this.picture = root.querySelector("img");
+      this.sheet = root.querySelector(".painter-sheet");
+      this.size = root.querySelector("input[type=range]");
+      this.ring = root.querySelector(".painter-ring");
+      this.strokes = [];
+      this.zoom = 0;
+      this.cursor = null;
+      root.addEventListener("click", (event) => this.onButton(event.target.closest("button")));
+      this.canvas.addEventListener("pointerdown", (event) => this.onDown(event));
+      this.canvas.addEventListener("pointermove", (event) => this.onMove(event));
+      for (const end of ["pointerup", "pointercancel"]) {
+        this.canvas.addEventListener(end, () => (this.stroke = null));
+      }
+      this.canvas.addEventListener("pointerleave", () => (this.ring.hidden = true));
+      this.canvas.addEventListener("keydown", (event) => this.onKey(event));
+      this.picture.addEventListener("load", () => this.onPicture());
+      this.picture.addEventListener("error", () => this.say("This kind of picture cannot be shown here. Use a mask picture or rectangles."));
+      this.use("brush");
+    }
+
+    show(url) {
+      this.strokes = [];
+      this.root.classList.toggle("empty", !url);
+      this.say("");
+      if (url) this.picture.src = url;
+      else this.picture.removeAttribute("src");
+    }
+
+    onPicture() {
+      const { naturalWidth: width, naturalHeight: height } = this.picture;
+      const scale = Math.min(1, LONGEST_PX / Math.max(width, height));
+      this.canvas.width = Math.round(width * scale);
+      this.canvas.height = Math.round(height * scale);
+      this.size.max = Math.round(Math.max(this.canvas.width, this.canvas.height) / 3);
+      this.size.value = Math.round(Math.max(this.canvas.width, this.canvas.height) / 10);
+      this.cursor = { x: this.canvas.width / 2, y: this.canvas.height / 2 };
+      this.setZoom(0);
+      this.redraw();
+    }
+
+    // White where painted, as a PNG data URL; empty without a stroke.
+    mask() {
+      return this.strokes.some((stroke) => !stroke.erase) ? this.canvas.toDataURL("image/png") : "";
+    }
+
+    say(text) {
+      this.root.querySelector(".painter-note").textContent = text;
+    }
+
+    use(tool) {
+      this.erase = tool === "eraser";
+      for (const button of this.root.querySelectorAll("[data-tool]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+      }
+    }
+
+    setZoom(level) {
+      this.zoom = Math.max(0, Math.min(ZOOMS.length - 1, level));
+      this.sheet.style.width = `${ZOOMS[this.zoom] * 100}%`;
+      this.root.querySelector(".painter-zoom").textContent = `${ZOOMS[this.zoom] * 100} %`;
+    }
+
+    onButton(button) {
+      const act = button?.dataset.tool ?? button?.dataset.act;
+      if (act === "brush" || act === "eraser") this.use(act);
+      if (act === "undo") this.strokes.pop();
+      if (act === "clear") this.strokes = [];
+      if (act === "zoom-in") this.setZoom(this.zoom + 1);
+      if (act === "zoom-out") this.setZoom(this.zoom - 1);
+      this.redraw();
+    }
+
+    at(event) {
+      const box = this.canvas.getBoundingClientRect();
+      return {
+        x: ((event.clientX - box.left) / box.width) * this.canvas.width,
+        y: ((event.clientY - box.top) / box.height) * this.canvas.height,
+      };
+    }
+
+    begin(point) {
+      this.stroke = { erase: this.erase, size: Number(this.size.value), points: [point] };
+      this.strokes.push(this.stroke);
+      this.draw(this.stroke, 0);
+    }
+
+    onDown(event) {
+      if (event.button > 0) return;
+      event.preventDefault();
+      this.canvas.focus({ preventScroll: true });
+      this.canvas.setPointerCapture(event.pointerId);
+      this.begin(this.at(event));
+    }
+
+    onMove(event) {
+      this.cursor = this.at(event);
+      this.showRing();
+      if (!this.stroke) return;
+      this.stroke.points.push(this.cursor);
+      this.draw(this.stroke, this.stroke.points.length - 2);
+    }
+
+    onKey(event) {
+      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      const step = Math.max(1, Number(this.size.value) / 4);
+      if (event.key in moves && this.cursor) {
+        const [x, y] = moves[event.key];
+        this.cursor = {
+          x: Math.max(0, Math.min(this.canvas.width, this.cursor.x + x * step)),
+          y: Math.max(0, Math.min(this.canvas.height, this.cursor.y + y * step)),
+        };
+        if (event.shiftKey) this.begin(this.cursor);
+        this.stroke = null;
+      } else if (event.key === " " && this.cursor) {
+        this.begin(this.cursor);
+        this.stroke = null;
+      } else if (event.key === "[" || event.key === "]") {
+        this.size.value = Number(this.size.value) * (event.key === "]" ? 1.25 : 0.8);
+      } else if (event.key === "b" || event.key === "e") {
+        this.use(event.key === "b" ? "brush" : "eraser");
+      } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
+        this.strokes.pop();
+        this.redraw();
+      } else if (event.key === "Delete") {
+        this.strokes = [];
+        this.redraw();
+      } else {
+        return;
+      }
+      event.preventDefault();
+      this.showRing();
+    }
+
+    showRing() {
+      const across = (Number(this.size.value) / this.canvas.width) * 100;
+      Object.assign(this.ring.style, {
+        left: `${(this.cursor.x / this.canvas.width) * 100}%`,
+        top: `${(this.cursor.y / this.canvas.height) * 100}%`,
+        width: `${across}%`,
+      });
+      this.ring.hidden = false;
+    }
+
+    redraw() {
+      this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+      for (const stroke of this.strokes) this.draw(stroke, 0);
+    }
+
+    draw(stroke, from) {
+      const context = this.canvas.getContext("2d");
+      context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
+      context.strokeStyle = COLOUR;
+      context.lineWidth = stroke.size;
+      context.lineCap = context.lineJoin = "round";
+      context.beginPath();
+      const points = stroke.points.slice(from);
+      context.moveTo(points[0].x, points[0].y);
+      for (const { x, y } of points) context.lineTo(x, y);
+      context.stroke();
+    }
+  }
+
+  const build = () => {
+    for (const root of document.querySelectorAll(".painter:not([data-ready])")) {
+      root.dataset.ready = "1";
+      const { page } = root.dataset;
+      painters[page] = new Painter(root);
+      painters[page].show(pending[page] ?? "");
+    }
+  };
+  const start = () => {
+    new MutationObserver(build).observe(document.body, { childList: true, subtree: true });
+    build();
+  };
+  document.body ? start() : document.addEventListener("DOMContentLoaded", start);
+
+  window.darkroomPainter = {
+    show: (page, url) => {
+      pending[page] = url ?? "";
+      painters[page]?.show(pending[page]);
+    },
+    mask: (page) => painters[page]?.mask() ?? "",
+  };
+})();
