@@ -56,6 +56,13 @@ def left_over(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 @given(st.text(max_size=500))
 def test_a_slug_is_short_and_made_of_letters_digits_and_dashes(prompt):
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug(prompt))
@@ -151,20 +158,22 @@ def test_two_processes_that_save_at_once_into_one_folder_lose_nothing(repository
 
 @posix
 def test_kill_9_in_a_storm_of_saves_leaves_only_whole_pngs(repository, tmp_path):
-    rounds = 6
-    for pictures_before_the_kill in range(rounds):
-        process = start_writer(repository, tmp_path, side=512)
+    rounds, side = 4, 1024  # some 3 MB each, so that the kill falls into the write
+    for _ in range(rounds):
+        process = start_writer(repository, tmp_path, side=side)
         go(process)
-        for _ in range(pictures_before_the_kill):
-            process.stdout.readline()
+        process.stdout.readline()
+        known = set(tmp_path.iterdir())
+        while not sum(map(size_of, set(tmp_path.iterdir()) - known)):
+            pass  # the moment the first bytes of the next picture are in some file
         process.kill()
         process.communicate()
     pictures = list(tmp_path.glob("*.png"))
-    assert len(pictures) >= sum(range(rounds))
+    assert len(pictures) >= rounds
     for path in pictures:
         with PilImages.open(path) as image:
             image.load()
-            assert image.size == (512, 512) and "parameters" in image.info
+            assert image.size == (side, side) and "parameters" in image.info
 
 
 @pytest.mark.parametrize("call", ["fsync", "link and rename"])

@@ -147,13 +147,13 @@ def test_the_last_preview_shows_the_latents_that_are_decoded(run, model, monkeyp
     assert distance(read(last), read(to_jpeg(decoded[0], model.preview_map))) < 0.01
 
 
-def test_the_embedded_model_s_own_map_shows_the_picture_s_colours(run, model, preview_each_step, fitted_map):
-    away, best = [], []
+def test_the_embedded_model_s_own_map_shows_the_picture_s_colours(run, model, preview_each_step):
+    away, flat = [], []
     for seed in (1, 2, 3):
         events = run(steps=10, seed=seed, width=128, height=128)
         (picture,) = [event.image for event in events if isinstance(event, Image)]
         target = shrink(picture, model.latent_scale)
         last = [event.preview for event in events if isinstance(event, Step)][-1]
         away.append(distance(read(last), target))
-        best.append(target.std())
-    assert np.mean(away) < 0.5 * np.mean(best), "the preview is hardly better than one flat colour"
+        flat.append(distance(np.broadcast_to(target.mean(axis=(0, 1)), target.shape), target))
+    assert np.mean(away) < 0.8 * np.mean(flat), "the preview is hardly better than one flat colour"

@@ -133,9 +133,9 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                     target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}")
                     for target in targets
                 }
-    selected = gr.Number(0, precision=0, visible=False)
     runs = Runs(executor)
-    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext])
+    selected = gr.Number(0, precision=0, visible=False)
+    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected)
     _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
     return Workbench(name, controls, runs, selected, senders)
 
@@ -199,7 +199,13 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
 
 
 def _wire_jobs(
-    task: Task, runs: Runs, controls: Controls, generate: gr.Button, stop: gr.Button, outputs: list[Any]
+    task: Task,
+    runs: Runs,
+    controls: Controls,
+    generate: gr.Button,
+    stop: gr.Button,
+    outputs: list[Any],
+    selected: gr.Number,
 ) -> None:
     gallery, name = outputs[0], task.name
     cache_dir = Path(gallery.GRADIO_CACHE)
@@ -244,7 +250,7 @@ def _wire_jobs(
         show_progress="hidden",
         concurrency_limit=None,
     )
-    drawn.success(_open_first, None, gallery, queue=False, **private)
+    drawn.success(_open_first, None, [gallery, selected], queue=False, **private)
     stop.click(cancel, [job_id], None, js=job_id_js(name), queue=False, **private)
     blocks = gr.context.Context.root_block
     assert blocks is not None
@@ -255,7 +261,7 @@ def _wire_jobs(
     attached = restored.then(
         attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{name}')]", concurrency_limit=None, **private
     )
-    attached.success(_open_first, None, gallery, queue=False, **private)
+    attached.success(_open_first, None, [gallery, selected], queue=False, **private)
     gr.on(
         [control.change for control in remembered],
         None,
@@ -310,9 +316,9 @@ def _wire_pictures(
     helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
 
 
-def _open_first() -> Update:
+def _open_first() -> tuple[Update, int]:
     """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
-    return gr.update(selected_index=0)
+    return gr.update(selected_index=0), 0
 
 
 def _updates(view: stream.View) -> tuple[Update, ...]:

@@ -169,6 +169,7 @@
       context.beginPath();
       const points = stroke.points.slice(from);
       context.moveTo(points[0].x, points[0].y);
+      context.lineTo(points[0].x + 0.01, points[0].y); // a single point would leave no dot
       for (const { x, y } of points) context.lineTo(x, y);
       context.stroke();
     }

@@ -1,0 +1,95 @@
+"""One server for all tests here, a browser for those that need one."""
+
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .server import Server
+from .tab import Tab
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that most tests share."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server of the test's own: ``start_server("--auth", "a:b")``."""
+    started: list[Server] = []
+
+    def start(*flags: str, **options) -> Server:
+        folder = tmp_path / f"server-{len(started)}"
+        folder.mkdir()
+        started.append(Server(folder, *flags, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium. Playwright holds an event loop while it is open, so it is closed with each module."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        reason = "no chromium on PATH (on Debian: apt install chromium): the page was NOT tested"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        warnings.warn(pytest.PytestWarning(reason), stacklevel=1)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(browser, server: Server) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs of one visitor: they share the browser's memory. No test may leave an error on a console, send a
+    request elsewhere, or open a dialog; jobs that still run are stopped."""
+    yield from tab_opener(browser, server)
+
+
+def tab_opener(browser, default: Server) -> Iterator[Callable[..., Tab]]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(90_000)
+    troubles: list[str] = []
+    tabs: list[Tab] = []
+
+    def heed(request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            troubles.append(f"a request to {request.url}")
+
+    def read(line) -> None:
+        leaving = any(tab.leaving for tab in tabs if tab.page == line.page)
+        if line.type == "error" and not (leaving and re.search("AbortError|Connection errored out", line.text)):
+            troubles.append(f"console: {line.text}")
+
+    context.on("request", heed)
+    context.on("weberror", lambda error: troubles.append(f"a page error: {error.error}"))
+    context.on("console", read)
+    context.on("dialog", lambda dialog: (troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+
+    def open_one(query: str = "", server: Server = default) -> Tab:
+        tabs.append(Tab(context.new_page(), server))
+        return tabs[-1].open(query)
+
+    yield open_one
+    for tab in tabs:
+        tab.stop_if_busy()
+    context.close()
+    for server in {tab.server for tab in tabs}:
+        server.settle()
+    assert not troubles, troubles

@@ -1,0 +1,185 @@
+"""The product as people run it: ``python -m webui`` in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = {"steps": 2, "width": 64, "height": 64}
+PATIENCE_S = 90  # for what takes a second or two on a machine that is not busy
+MAX_STEPS, MAX_REPEAT = 150, 100
+
+
+def wait_for(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+    """Returns the first true value; fails when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := happened():
+            return value
+        time.sleep(0.05)
+    pytest.fail(f"waited {timeout_s:.0f} s in vain for {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def webui(
+    *arguments: str | Path, env: dict[str, str] | None = None, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.Popen[str]:
+    """``webui ARGUMENTS`` as a process, its output as text."""
+    command = [*prefix, sys.executable, "-m", "webui", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (env or {}), text=True, **options)
+
+
+def run_webui(*arguments: str | Path, timeout_s: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The same, to its end."""
+    process = webui(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def on_a_disk(folder: Path, state: str) -> list[str]:
+    """A prefix under which ``folder`` is a disk that is "full" or "read-only", for the process alone.
+
+    Skips, with a warning, where the system lets nobody have a mount of their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        reason = "unshare is not permitted here: a full or read-only disk was not tested"
+        warnings.warn(pytest.PytestWarning(reason), stacklevel=2)
+        pytest.skip(reason)
+    script = {
+        "full": 'mount -t tmpfs -o size=256k none "$0"; dd if=/dev/zero of="$0/filler" bs=64k 2>/dev/null; exec "$@"',
+        "read-only": 'mount -t tmpfs -o ro none "$0"; exec "$@"',
+    }
+    return ["unshare", "-rm", "sh", "-c", script[state], str(folder)]
+
+
+class Server:
+    """A running server and its data folder. Closing it ends the process."""
+
+    def __init__(self, folder: Path, *flags: str, port: int | None = None, disk: str = "") -> None:
+        self.data_dir = folder / "data"
+        self.log = folder / "server.log"
+        self._auth: tuple[str, str] | None = None
+        if "--auth" in flags:
+            user, _, password = flags[flags.index("--auth") + 1].partition(":")
+            self._auth = (user, password)
+        where = ["--port", str(port or free_port())] if port != 0 else []  # 0: the default port
+        with self.log.open("w") as log:
+            self.process = webui(
+                *("serve", "--no-browser", "--device", "cpu", "--data-dir", self.data_dir, *where, *flags),
+                prefix=on_a_disk(self.data_dir, disk) if disk else (),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.url = wait_for(self._find_url, "the server's address")
+        self.client = httpx.Client(base_url=self.url, timeout=60, auth=self._auth, trust_env=False)
+        wait_for(self._is_ready, "the model to be loaded")
+
+    def _find_url(self) -> str | None:
+        said = self.log.read_text("utf-8")
+        if self.process.poll() is not None:
+            pytest.fail(f"the server ended with {self.process.returncode}:\n{said}")
+        return said.partition("Darkroom is at ")[2].partition("\n")[0].strip() if "\n" in said else None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.health()["status"] == "ok"
+        except httpx.TransportError:
+            return False
+
+    def health(self) -> dict[str, Any]:
+        return self.client.get("/api/health").json()
+
+    def is_idle(self) -> bool:
+        health = self.health()
+        return not health["running"] and not health["waiting"]
+
+    def submit(self, **fields: Any) -> str:
+        answer = self.client.post("/api/jobs", json=fields)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def show(self, job_id: str) -> dict[str, Any]:
+        return self.client.get(f"/api/jobs/{job_id}").json()
+
+    def cancel(self, job_id: str) -> None:
+        self.client.delete(f"/api/jobs/{job_id}")
+
+    def events(self, job_id: str, after: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(id, object) pairs from the job's event stream."""
+        headers = {} if after is None else {"Last-Event-ID": str(after)}
+        with self.client.stream("GET", f"/api/jobs/{job_id}/events", headers=headers, timeout=PATIENCE_S) as stream:
+            assert stream.status_code == 200
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            fields: dict[str, str] = {}
+            for line in stream.iter_lines():
+                name, colon, value = line.partition(": ")
+                if colon and name:
+                    fields[name] = value
+                elif not line and "data" in fields:
+                    yield int(fields["id"]), json.loads(fields["data"])
+                    fields = {}
+
+    def finish(self, job_id: str) -> dict[str, Any]:
+        """Waits for the job's end and returns the event that ended it."""
+        return list(self.events(job_id))[-1][1]
+
+    def pictures(self) -> list[Path]:
+        """Every saved picture, in the order they were saved."""
+        return sorted((self.data_dir / "outputs").rglob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+
+    @cached_property
+    def step_s(self) -> float:
+        """Seconds that one step of the demo model takes now."""
+        steps = [body for _, body in self.events(self.submit(steps=6)) if body["event"] == "step"]
+        return steps[-1]["seconds"] / steps[-1]["index"]
+
+    def lasting(self, seconds: float) -> dict[str, int]:
+        """Fields of a job that takes about as long, whatever the machine: long enough to do something meanwhile."""
+        steps = max(8, min(MAX_STEPS, int(seconds / self.step_s)))
+        return {"steps": steps, "repeat": max(1, min(MAX_REPEAT, round(seconds / (steps * self.step_s))))}
+
+    def settle(self) -> None:
+        """No job runs or waits, once those that tests left behind are stopped."""
+        wait_for(self.is_idle, "the last job to end")
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Exit status, and the seconds from the signal to the end."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        try:
+            status = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        return status, time.monotonic() - started
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        if hasattr(self, "client"):
+            self.client.close()

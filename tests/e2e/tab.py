@@ -1,0 +1,182 @@
+"""What a person does with the page, and sees on it."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .server import Server
+
+# Previews come and go faster than a test can ask: the page itself notes each that was shown.
+WATCH_PREVIEWS = """
+window.previews = [];
+new MutationObserver(() => {
+  const image = document.querySelector("#txt2img-preview .preview-live img");
+  if (!image || image.src === window.previews.at(-1)?.src) return;
+  const state = document.querySelector("#txt2img-status [data-state]").dataset.state;
+  window.previews.push({ src: image.src, state, shown: image.checkVisibility() });
+}).observe(document, { childList: true, subtree: true, attributes: true });
+"""
+DRAWN = """async (image) => {
+  while (!(image.complete && image.naturalWidth > 0)) await new Promise(requestAnimationFrame);
+  const canvas = new OffscreenCanvas(32, 32), context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0, 32, 32);
+  return [...context.getImageData(0, 0, 32, 32).data];
+}"""
+STATUS = "#txt2img-status [data-state]"
+BUSY = ("queued", "loading", "running")
+
+
+class Tab:
+    """A browser tab with the txt2img page. Waits on what shows; Playwright's timeout is the only clock."""
+
+    def __init__(self, page: Any, server: Server) -> None:
+        self.page = page
+        self.server = server
+        self.leaving = False  # while the page is being left, Gradio complains that its streams are cut
+        page.add_init_script(WATCH_PREVIEWS)
+
+    def open(self, query: str = "") -> "Tab":
+        self.page.goto(self.server.url + query)
+        return self._wait_until_ready()
+
+    def reload(self) -> "Tab":
+        self.leaving = True
+        self.page.reload()
+        self.leaving = False
+        return self._wait_until_ready()
+
+    def _wait_until_ready(self) -> "Tab":
+        self.page.locator("#txt2img-generate").wait_for()
+        self.page.locator("#darkroom-engine[data-status=ok]").wait_for()
+        return self
+
+    def find(self, name: str) -> Any:
+        """The element with id ``txt2img-<name>``."""
+        return self.page.locator(f"#txt2img-{name}")
+
+    # fields
+
+    def open_settings(self) -> None:
+        if not self.find("steps").is_visible():
+            self.find("settings").get_by_role("button", name="Settings").click()
+            self.find("clip_skip").locator("input[type=number]").wait_for()  # the last one
+
+    def set(self, **values: Any) -> None:
+        """Types into fields, as a person does: fill, then leave the field."""
+        self.page.bring_to_front()
+        for name, value in values.items():
+            if name != "prompt":
+                self.open_settings()
+            field = self._field(name)
+            field.fill(str(value))
+            field.blur()
+
+    def choose(self, name: str, text: str) -> None:
+        """Picks from a list, of which only the part in sight exists: typing narrows it first."""
+        self.page.bring_to_front()
+        self.open_settings()
+        self.find(name).get_by_role("combobox").fill(text)
+        self.page.get_by_role("option", name=text).first.click()
+
+    def values(self, *names: str) -> dict[str, str]:
+        """What the fields show."""
+        self.open_settings()
+        return {name: self._field(name).input_value() for name in names}
+
+    def wait_for_value(self, name: str, value: str) -> None:
+        self.open_settings()
+        self._wait(self._selector(name), "(field, value) => field?.value === value", value)
+
+    def _selector(self, name: str) -> str:
+        inputs = {"prompt": "textarea", "negative": "textarea", "sampler": "input", "schedule": "input"}
+        return f"#txt2img-{name} {inputs.get(name, 'input[type=number]')}"
+
+    def _field(self, name: str) -> Any:
+        return self.page.locator(self._selector(name))
+
+    # jobs
+
+    @property
+    def status(self) -> Any:
+        return self.page.locator(STATUS)
+
+    @property
+    def state(self) -> str:
+        return self.status.get_attribute("data-state")
+
+    @property
+    def job(self) -> str:
+        return self.status.get_attribute("data-job")
+
+    @property
+    def message(self) -> str:
+        return self.status.inner_text()
+
+    def generate(self, start: Callable[[], None] | None = None) -> str:
+        """Starts a job (by the button, or however ``start`` does) and returns its id once the page names it."""
+        self.page.bring_to_front()
+        before = self.job
+        (start or self.find("generate").click)()
+        self._wait(STATUS, "(status, before) => !['', before].includes(status?.dataset.job)", before)
+        return self.job
+
+    def wait_for_state(self, *states: str) -> str:
+        wanted = ", ".join(f'#txt2img-status [data-state="{state}"]' for state in states)
+        self.page.locator(wanted).wait_for()
+        return self.state
+
+    def wait_for_message(self, text: str) -> None:
+        self._wait(STATUS, "(status, text) => status?.textContent.includes(text)", text)
+
+    def wait_for_step(self) -> int:
+        """Waits until steps are shown and returns the newest one's number."""
+        self.wait_for_state("running")
+        return int(re.match(r"Step (\d+) of", self.message)[1])
+
+    def draw(self, **fields: Any) -> str:
+        """A picture from beginning to end."""
+        self.set(**fields)
+        job = self.generate()
+        self.wait_for_state("done", "failed", "cancelled")
+        assert self.state == "done", self.message
+        return job
+
+    def stop_if_busy(self) -> None:
+        if not self.page.is_closed() and self.state in BUSY:
+            self.server.cancel(self.job)
+
+    # pictures
+
+    @property
+    def picture(self) -> Any:
+        """The large picture in the gallery."""
+        return self.find("gallery").get_by_label("detailed view of selected image").locator("img")
+
+    @property
+    def infotext(self) -> str:
+        return self.find("infotext").locator("textarea").input_value()
+
+    def wait_for_infotext(self, text: str) -> None:
+        self._wait("#txt2img-infotext textarea", "(field, text) => field.value.includes(text)", text)
+
+    def pixels(self, image: Any) -> list[int]:
+        """The image as the browser drew it, at 32 x 32, once it is there."""
+        image.wait_for()
+        return image.evaluate(DRAWN)
+
+    def picture_bytes(self) -> bytes:
+        """The file behind the large picture."""
+        self.picture.wait_for()
+        return self.server.client.get(self.picture.get_attribute("src")).content
+
+    def previews(self) -> list[dict[str, Any]]:
+        """Every preview that was shown: its state, whether it was visible, its JPEG."""
+        seen = json.loads(self.page.evaluate("JSON.stringify(window.previews)"))
+        return [entry | {"jpeg": base64.b64decode(entry["src"].partition(",")[2])} for entry in seen]
+
+    def _wait(self, selector: str, condition: str, argument: Any) -> None:
+        """Asks the page again and again: what an update replaces is a new element."""
+        script = f"([selector, argument]) => ({condition})(document.querySelector(selector), argument)"
+        self.page.wait_for_function(script, arg=[selector, argument])

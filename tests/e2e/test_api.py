@@ -1,0 +1,281 @@
+"""The HTTP API and ``gradio_client`` against a real server."""
+
+import base64
+import io
+import re
+import statistics
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image as PilImages
+
+from .server import SMALL, Server, wait_for
+
+BIG = {"width": 256, "height": 256}  # slow steps: a request takes less time than one
+
+
+@pytest.fixture(autouse=True)
+def _quiet_server(server: Server):
+    yield
+    server.settle()
+
+
+# /api/jobs
+
+
+def test_a_job_from_submission_to_the_file(server):
+    answer = server.client.post("/api/jobs", json={"prompt": "a cat", "seed": 5, "count": 2, **SMALL})
+    assert answer.status_code == 202
+    assert re.fullmatch("[0-9a-f]{32}", answer.json()["id"])
+    job_id = answer.json()["id"]
+    assert server.show(job_id)["request"]["prompt"] == "a cat"
+    done = server.finish(job_id)
+    assert done["event"] == "done" and done["seconds"] > 0
+    shown = server.show(job_id)
+    assert shown["state"] == "done"
+    assert [image["seed"] for image in shown["images"]] == [5, 6]
+    for index, told in enumerate(shown["images"]):
+        answer = server.client.get(f"/api/jobs/{job_id}/images/{index}")
+        assert answer.headers["content-type"] == "image/png"
+        picture = PilImages.open(io.BytesIO(answer.content))
+        assert picture.text["parameters"] == told["infotext"]
+        assert f"Seed: {told['seed']}," in told["infotext"]
+        assert answer.content == Path(told["path"]).read_bytes()
+    answer = server.client.get(f"/api/jobs/{job_id}/images/2")
+    assert answer.status_code == 404 and "2 pictures" in answer.json()["detail"]
+
+
+def test_events_are_numbered_previewed_and_resumable(server):
+    job_id = server.submit(**server.lasting(6))
+    stream = server.events(job_id)
+    seen = []
+    for number, body in stream:
+        seen.append((number, body))
+        if body["event"] == "step" and body["index"] >= 3:
+            break
+    stream.close()  # a lost connection
+    preview = PilImages.open(io.BytesIO(base64.b64decode(body["preview"])))
+    assert preview.format == "JPEG"
+    resumed = list(server.events(job_id, after=seen[-1][0]))
+    numbers = [number for number, _ in seen + resumed]
+    assert numbers == sorted(set(numbers))
+    kinds = [body["event"] for _, body in resumed]
+    assert kinds[-1] == "done" and kinds.count("done") == 1
+    assert "image" in kinds
+    assert not {"queued", "loading"} & set(kinds)
+    last = [body for _, body in resumed if body["event"] == "step"][-1]
+    assert last["index"] <= last["total"]
+    assert list(server.events(job_id, after=numbers[-1])) == []
+
+
+def test_a_start_picture_travels_as_base64(server):
+    start = io.BytesIO()
+    PilImages.new("RGB", (64, 64), (20, 160, 60)).save(start, "PNG")
+    encoded = base64.b64encode(start.getvalue()).decode()
+    job_id = server.submit(seed=1, steps=4, init={"image": encoded, "strength": 0.3})
+    assert server.finish(job_id)["event"] == "done"
+    shown = server.show(job_id)
+    assert shown["request"]["init"]["strength"] == 0.3
+    png = server.client.get(f"/api/jobs/{job_id}/images/0").content
+    red, green, blue = PilImages.open(io.BytesIO(png)).convert("RGB").resize((1, 1)).getpixel((0, 0))
+    assert green > red and green > blue
+
+
+def test_cancel_ends_a_running_job_within_a_step(server):
+    job_id = server.submit(steps=150, **BIG)
+    for _, body in server.events(job_id):
+        if body["event"] == "step" and body["index"] >= 2:
+            assert server.client.delete(f"/api/jobs/{job_id}").status_code == 202
+            break
+    last = server.finish(job_id)
+    assert last["event"] == "cancelled"
+    assert last["total"] == 150
+    assert last["index"] <= body["index"] + 2  # one under way, and one that began while the request travelled
+    assert server.show(job_id)["images"] == []
+
+
+def test_cancel_takes_a_waiting_job_out_and_leaves_the_running_one(server):
+    running, waiting, last = server.submit(**server.lasting(4)), server.submit(**SMALL), server.submit(**SMALL)
+    assert next(server.events(last))[1] == {"event": "queued", "position": 2}
+    server.cancel(waiting)
+    assert server.finish(waiting)["event"] == "cancelled"
+    assert server.show(running)["state"] in ("loading", "running", "queued")
+    assert server.finish(last)["event"] == "done"
+    assert server.show(running)["state"] == "done"
+
+
+UNKNOWN = "0" * 32
+REFUSED = [
+    ("POST", "/api/jobs", {"json": {"steps": 0}}, 422, "steps must be at least 1, not 0"),
+    ("POST", "/api/jobs", {"json": {"guidance": -1}}, 422, "guidance must be at least 0"),
+    ("POST", "/api/jobs", {"json": {"width": 63}}, 422, "near sizes: 64"),
+    ("POST", "/api/jobs", {"json": {"seed": "abc"}}, 422, "seed must be a whole number, not 'abc'"),
+    ("POST", "/api/jobs", {"json": {"prompt": "a" * 100_000}}, 422, "prompt must be at most 8000 characters"),
+    ("POST", "/api/jobs", {"json": {"prompt": ["a"]}}, 422, "prompt must be text"),
+    ("POST", "/api/jobs", {"json": {"steps": True}}, 422, "steps must be a"),
+    ("POST", "/api/jobs", {"json": {"sampler": "Oiler"}}, 422, "did you mean Euler"),
+    ("POST", "/api/jobs", {"json": {"model": "nothing"}}, 422, "model 'nothing' is not known"),
+    ("POST", "/api/jobs", {"json": {"model": "../../etc/passwd"}}, 422, "is not known"),
+    ("POST", "/api/jobs", {"json": {"stepz": 3}}, 422, "stepz is not a known setting"),
+    ("POST", "/api/jobs", {"json": {"init": {"image": "%%%"}}}, 422, "image"),
+    ("POST", "/api/jobs", {"json": [1, 2]}, 422, "body"),
+    ("POST", "/api/jobs", {"json": None}, 422, "body"),
+    ("POST", "/api/jobs", {"content": b'{"guidance": NaN}'}, 422, "guidance must be a finite number"),
+    ("POST", "/api/jobs", {"content": b'{"seed": 1e999}'}, 422, "seed"),
+    ("POST", "/api/jobs", {"content": b'{"seed": ' + b"9" * 5000 + b"}"}, 400, "parsing the body"),
+    ("POST", "/api/jobs", {"content": b'{"prompt": "\\ud800"}'}, 422, "prompt"),
+    ("POST", "/api/jobs", {"content": b'{"steps": '}, 422, "JSON"),
+    ("POST", "/api/jobs", {"content": b"\xff\xfe"}, 422, ""),
+    ("POST", "/api/jobs", {"content": b"[" * 100_000}, 400, "parsing the body"),
+    ("GET", f"/api/jobs/{UNKNOWN}", {}, 404, "no job has this id"),
+    ("GET", f"/api/jobs/{UNKNOWN}/events", {}, 404, "no job has this id"),
+    ("GET", f"/api/jobs/{UNKNOWN}/images/0", {}, 404, "no job has this id"),
+    ("DELETE", f"/api/jobs/{UNKNOWN}", {}, 404, "no job has this id"),
+    ("GET", "/api/nothing/here", {}, 404, "Not Found"),
+    ("PUT", "/api/jobs", {"json": {}}, 405, "Method Not Allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "reason"), REFUSED)
+def test_refusals_are_json_with_an_error_and_its_reason(server, method, path, body, status, reason):
+    headers = {"content-type": "application/json"} if "content" in body else {}
+    answer = server.client.request(method, path, headers=headers, **body)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    told = answer.json()
+    assert set(told) == {"error", "detail"}
+    assert told["error"] and reason in told["detail"]
+    assert not re.search(r"Traceback|\.py\b", answer.text)
+    assert server.is_idle()
+
+
+def test_a_known_job_refuses_bad_indexes_and_resume_points(server):
+    job_id = server.submit(**SMALL)
+    server.finish(job_id)
+    for path, headers in (
+        (f"/api/jobs/{job_id}/images/-1", {}),
+        (f"/api/jobs/{job_id}/images/first", {}),
+        (f"/api/jobs/{job_id}/events", {"Last-Event-ID": "first"}),
+    ):
+        answer = server.client.get(path, headers=headers)
+        assert answer.status_code in (404, 422)
+        assert set(answer.json()) == {"error", "detail"}
+
+
+def test_health_answers_at_once_while_a_picture_is_made(server):
+    job_id = server.submit(**server.lasting(10))
+    wait_for(lambda: server.show(job_id)["state"] == "running", "the job to run")
+    took_s = []
+    for _ in range(20):
+        started = time.perf_counter()
+        health = server.health()
+        took_s.append(time.perf_counter() - started)
+        assert health["status"] == "ok" and health["running"]
+    server.cancel(job_id)
+    assert statistics.median(took_s) < 0.1
+    assert max(took_s) < 0.5
+
+
+def test_the_queue_cannot_be_gone_round(server):
+    answer = server.client.post("/gradio_api/run/txt2img", json={"data": ["a"]})
+    assert answer.status_code == 404
+
+
+# --auth
+
+
+def test_auth_covers_our_routes_too(start_server, tmp_path):
+    server = start_server("--auth", "ann:s3cret:with colon")
+    stranger = httpx.Client(base_url=server.url, trust_env=False)
+    for method, path, body in (
+        ("GET", "/api/health", None),
+        ("POST", "/api/jobs", {"steps": 1}),
+        ("GET", f"/api/jobs/{UNKNOWN}", None),
+        ("GET", f"/api/jobs/{UNKNOWN}/events", None),
+        ("DELETE", f"/api/jobs/{UNKNOWN}", None),
+    ):
+        for headers in (
+            {},
+            {"Authorization": "Basic " + base64.b64encode(b"ann:wrong").decode()},
+            {"Authorization": "Basic " + base64.b64encode(b"bob:").decode()},
+            {"Authorization": "Basic %%%"},
+            {"Authorization": "Bearer s3cret"},
+        ):
+            answer = stranger.request(method, path, json=body, headers=headers)
+            assert answer.status_code == 401, (method, path, headers)
+            assert set(answer.json()) == {"error", "detail"}
+    assert server.is_idle()
+    # HTTP Basic (this client's way), and the cookie of the page's login.
+    job_id = server.submit(**SMALL)
+    assert server.finish(job_id)["event"] == "done"
+    login = stranger.post("/login", data={"username": "ann", "password": "s3cret:with colon"})
+    assert login.status_code == 200
+    assert stranger.get(f"/api/jobs/{job_id}").json()["state"] == "done"
+    stranger.cookies.clear()
+    assert stranger.get(f"/api/jobs/{job_id}").status_code == 401
+    client = Client(server.url, auth=("ann", "s3cret:with colon"), verbose=False, download_files=tmp_path)
+    gallery, *_ = client.predict(prompt="a cat", **SMALL, api_name="/txt2img")
+    assert len(gallery) == 1
+
+
+# gradio_client
+
+
+@pytest.fixture(scope="module")
+def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("client"))
+
+
+def test_the_gradio_endpoints_are_the_three_tasks_with_named_parameters(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {"/txt2img", "/img2img", "/inpaint"}
+    parameters = {entry["parameter_name"]: entry for entry in endpoints["/txt2img"]["parameters"]}
+    assert {"prompt", "negative", "steps", "guidance", "seed", "sampler", "width", "height"} <= set(parameters)
+    assert all(entry["parameter_has_default"] for entry in parameters.values())
+    assert parameters["steps"]["parameter_default"] == 20
+
+
+def test_gradio_client_gets_the_original_files(client):
+    gallery, status, _, infotext = client.predict(
+        prompt="a cat", seed=40, count=2, sampler="Euler a", **SMALL, api_name="/txt2img"
+    )
+    assert 'data-state="done"' in status
+    assert [item["caption"] for item in gallery] == ["Seed 40", "Seed 41"]
+    texts = [PilImages.open(item["image"]).text["parameters"] for item in gallery]
+    assert texts[0] == infotext
+    assert "Sampler: Euler a," in infotext and "Seed: 40," in infotext
+    assert "Seed: 41," in texts[1]
+    # Whatever is not named has its default.
+    gallery, _, _, infotext = client.predict(steps=1, api_name="/txt2img")
+    assert "Sampler: DPM++ 2M," in infotext and "CFG scale: 5," in infotext
+    assert len(gallery) == 1
+
+
+def test_gradio_client_watches_the_picture_grow(client, server):
+    previews = set()
+    for _, status, preview, _ in client.submit(prompt="a cat", **server.lasting(4), api_name="/txt2img"):
+        if 'data-state="running"' in status:
+            previews.update(re.findall(r'src="data:image/jpeg;base64,([^"]+)"', preview))
+    assert len(previews) >= 3
+    assert 'data-state="done"' in status
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"guidance": -1}, "guidance must be at least 0, not -1"),
+        ({"width": 63}, "near sizes: 64"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"sampler": "Oiler"}, "sampler 'Oiler' is not known; did you mean Euler"),
+        ({"model": "nothing"}, "model 'nothing' is not known"),
+        ({"prompt": "a" * 100_000}, "prompt must be at most 8000 characters"),
+    ],
+)
+def test_gradio_client_hears_what_was_wrong(client, server, bad, message):
+    with pytest.raises(AppError, match=re.escape(message)):
+        client.predict(**bad, api_name="/txt2img")
+    assert server.is_idle()

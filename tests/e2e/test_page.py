@@ -1,0 +1,318 @@
+"""Journeys through the page in a real Chromium. What is asserted is what a person sees."""
+
+import io
+import re
+from itertools import pairwise
+
+import pytest
+from PIL import Image as PilImages
+
+from .server import SMALL, Server, wait_for
+from .tab import Tab
+
+PROMPT = "a red apple, flat style, on a blue background"
+MANY_STEPS = {"steps": 150, "width": 256, "height": 256}
+TASKS = ("txt2img", "img2img", "inpaint")
+# Roles that a person operates or reads a value from: each needs a name that a screen reader can say.
+OPERATED = "button|textbox|spinbutton|slider|combobox|checkbox|radio|tab|link|progressbar|listbox|switch"
+
+
+def test_a_picture_grows_before_the_eyes(open_tab):
+    tab = open_tab()
+    tab.set(prompt=PROMPT)
+    tab.generate()
+    tab.wait_for_state("done")
+    finished = tab.pixels(tab.picture)
+    previews = tab.previews()
+    assert len(previews) >= 3
+    assert all(preview["shown"] and preview["state"] == "running" for preview in previews)
+    drawn = [_shrunk(preview["jpeg"]) for preview in previews]
+    assert all(earlier != later for earlier, later in pairwise(drawn))
+    assert _difference(finished, drawn[0]) > _difference(finished, drawn[-1]) > 0
+    assert not tab.find("preview").locator("img").count()  # one place for the picture: the preview made way
+    assert re.fullmatch(r"Done in \d+\.\d s\.", tab.message)
+
+
+def _shrunk(jpeg: bytes) -> list[int]:
+    return list(PilImages.open(io.BytesIO(jpeg)).convert("RGBA").resize((32, 32)).tobytes())
+
+
+def _difference(left: list[int], right: list[int]) -> float:
+    return sum(abs(a - b) for a, b in zip(left, right, strict=True)) / len(left)
+
+
+def test_stop_ends_within_a_step_and_the_next_picture_comes(open_tab, server):
+    tab = open_tab()
+    tab.set(**MANY_STEPS)
+    job = tab.generate()
+    seen = tab.wait_for_step()
+    tab.find("stop").click()
+    tab.wait_for_state("cancelled")
+    stopped = re.fullmatch(r"Stopped at step (\d+) of 150\.", tab.message)
+    # Between reading the step and the click reaching the server go some milliseconds, and steps with them.
+    assert stopped and seen <= int(stopped[1]) < 100
+    assert server.show(job)["state"] == "cancelled"
+    tab.draw(**SMALL)
+    assert any(tab.pixels(tab.picture))
+
+
+def test_a_reload_finds_the_running_job_its_result_and_all_fields(open_tab, server):
+    tab = open_tab()
+    long = server.lasting(8)
+    tab.set(prompt=PROMPT, negative="blurry", seed=1234, guidance=3.5, **long)
+    tab.choose("sampler", "Euler a")
+    names = ("prompt", "negative", "seed", "guidance", "steps", "repeat", "sampler", "width", "height")
+    before = tab.values(*names)
+    assert before["sampler"] == "Euler a"
+    job = tab.generate()
+    tab.wait_for_step()
+    tab.reload()
+    tab.wait_for_state("running", "done")
+    assert (tab.state, tab.job) == ("running", job)
+    tab.find("preview").locator("img").wait_for()
+    assert tab.values(*names) == before
+    tab.wait_for_state("done")
+    assert tab.job == job
+    assert "Seed: 1234" in tab.infotext
+    assert len(server.show(job)["images"]) == long["repeat"]
+    assert any(tab.pixels(tab.picture))
+
+
+def test_a_job_ends_while_no_tab_is_open_and_the_next_tab_shows_it(open_tab, server):
+    tab = open_tab()
+    tab.set(prompt=PROMPT, seed=77, **SMALL)
+    job = tab.generate()
+    tab.page.close()
+    wait_for(lambda: server.show(job)["state"] == "done", "the job nobody watches to end")
+    tab = open_tab()
+    tab.wait_for_state("done")
+    assert tab.job == job
+    assert tab.values("prompt", "seed", "steps") == {"prompt": PROMPT, "seed": "77", "steps": "2"}
+    tab.wait_for_infotext("Seed: 77")
+    assert any(tab.pixels(tab.picture))
+
+
+def test_two_tabs_have_a_job_each(open_tab, server):
+    first, second = open_tab(), open_tab()
+    first.set(prompt="the first", seed=1, width=64, height=64, **server.lasting(10))
+    second.set(prompt="the second", seed=2, **SMALL)
+    job_1 = first.generate()
+    first.wait_for_step()
+    job_2 = second.generate()
+    assert job_1 != job_2
+    assert second.state == "queued"
+    assert "next in line" in second.message
+    first.wait_for_state("done")
+    second.wait_for_state("done")
+    for tab, job, prompt, seed in ((first, job_1, "the first", 1), (second, job_2, "the second", 2)):
+        tab.reload()
+        tab.wait_for_state("done")
+        assert tab.job == job
+        assert tab.infotext.startswith(prompt)
+        assert f"Seed: {seed}," in tab.infotext
+        tab.picture.wait_for()
+        assert job in tab.picture.get_attribute("src")
+        assert tab.values("prompt")["prompt"] == prompt
+
+
+BAD_INPUT = (
+    ({"steps": "0"}, "steps must be at least 1, not 0"),
+    ({"guidance": "-1"}, "guidance must be at least 0, not -1"),
+    ({"width": "63"}, "width must be a multiple of 8 from 64 to 2048; near sizes: 64"),
+    ({"seed": ""}, "seed must be a whole number"),
+    ({"prompt": "a" * 100_000}, "prompt must be at most 8000 characters long; it has 100,000"),
+)
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_INPUT, ids=[next(iter(bad)) for bad, _ in BAD_INPUT])
+def test_bad_input_is_named_and_nothing_is_lost(open_tab, server, bad, message):
+    tab = open_tab()
+    good = {"prompt": PROMPT, "negative": "blurry", "seed": 5, "width": 128, "steps": 3, "guidance": 2}
+    tab.set(**(good | bad))
+    tab.find("generate").click()
+    tab.wait_for_message(message)
+    assert tab.state == "failed"
+    assert tab.status.is_visible()
+    assert tab.job == ""
+    assert server.is_idle()
+    assert tab.values(*good) == {name: str(value) for name, value in (good | bad).items()}
+
+
+def test_bad_input_leaves_the_last_picture(open_tab, server):
+    tab = open_tab()
+    tab.draw(seed=8, **SMALL)
+    before = tab.pixels(tab.picture)
+    tab.set(steps=0)
+    tab.find("generate").click()
+    tab.wait_for_state("failed")
+    assert tab.pixels(tab.picture) == before
+    tab.draw(steps=1)
+    assert "Steps: 1," in tab.infotext
+
+
+def test_keys_generate_and_stop(open_tab):
+    tab = open_tab()
+    tab.set(prompt=PROMPT, **MANY_STEPS)
+    tab.find("prompt").locator("textarea").focus()
+    tab.generate(lambda: tab.page.keyboard.press("Control+Enter"))
+    tab.wait_for_step()
+    tab.page.keyboard.press("Escape")
+    tab.wait_for_state("cancelled")
+    # A number that is still being typed counts.
+    tab.set(width=64, height=64)
+    steps = tab.find("steps").locator("input[type=number]")
+    steps.fill("3")
+    tab.generate(lambda: steps.press("Control+Enter"))
+    tab.wait_for_state("done")
+    assert "Steps: 3," in tab.infotext
+
+
+def test_seed_can_be_random_and_reused(open_tab):
+    tab = open_tab()
+    tab.draw(**SMALL)
+    drawn = re.search(r"Seed: (\d+)", tab.infotext)[1]
+    first = tab.pixels(tab.picture)
+    assert tab.values("seed")["seed"] == "-1"
+    tab.page.get_by_role("button", name="Reuse last").click()
+    tab.wait_for_value("seed", drawn)
+    tab.draw()
+    assert f"Seed: {drawn}," in tab.infotext
+    assert tab.pixels(tab.picture) == first
+    tab.page.get_by_role("button", name="Random").click()
+    tab.wait_for_value("seed", "-1")
+    tab.draw()
+    assert f"Seed: {drawn}," not in tab.infotext
+
+
+def test_sizes_can_be_chosen_and_swapped(open_tab):
+    tab = open_tab()
+    tab.choose("size", "Landscape 3:2")
+    wait_for(lambda: tab.values("width") != tab.values("height"), "the size to change")
+    chosen = tab.values("width", "height")
+    assert abs(int(chosen["width"]) / int(chosen["height"]) - 3 / 2) < 0.1
+    tab.find("swap").click()
+    tab.wait_for_value("width", chosen["height"])
+    tab.wait_for_value("height", chosen["width"])
+    tab.draw(width=128, height=64, steps=1)
+    tab.picture.wait_for()
+    assert tab.picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 64]
+
+
+def test_a_picture_gives_its_settings_back(open_tab):
+    tab = open_tab()
+    tab.choose("sampler", "UniPC")
+    made_with = {"prompt": PROMPT, "negative": "dull", "seed": "31", "steps": "3", "guidance": "4", "width": "64"}
+    tab.draw(height=72, **made_with)
+    tab.choose("sampler", "Euler a")
+    tab.set(prompt="another", negative="", seed=1, steps=9, guidance=1, width=128, height=128)
+    tab.find("reuse").click()
+    tab.wait_for_value("prompt", PROMPT)
+    expected = made_with | {"height": "72", "sampler": "UniPC"}
+    assert tab.values(*expected) == expected
+
+
+def test_three_pictures_each_with_its_own_settings(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, seed=100, count=3, **SMALL)
+    seen = []
+    for number, seed in ((1, 100), (2, 101), (3, 102)):
+        tab.find("gallery").get_by_role("button", name=f"Thumbnail {number} of 3").click()
+        tab.wait_for_infotext(f"Seed: {seed},")
+        tab.find("gallery").get_by_text(f"Seed {seed}").first.wait_for()
+        tab.page.locator(f"#txt2img-gallery img[alt='Seed {seed}']").first.wait_for()
+        seen.append(tab.pixels(tab.picture))
+    assert len({bytes(pixels) for pixels in seen}) == 3
+    tab.page.get_by_role("button", name="Reuse last").click()
+    tab.wait_for_value("seed", "102")
+
+
+def test_the_download_is_the_original_file(open_tab, server):
+    tab = open_tab()
+    job = tab.draw(prompt=PROMPT, seed=9, **SMALL)
+    tab.picture.wait_for()
+    with tab.page.expect_download() as download:
+        tab.find("gallery").get_by_role("button", name="Download").click()
+    with open(download.value.path(), "rb") as file:
+        downloaded = file.read()
+    assert download.value.suggested_filename.endswith(".png")
+    [saved] = [path for path in server.pictures() if str(path) == server.show(job)["images"][0]["path"]]
+    assert downloaded == saved.read_bytes()
+    assert PilImages.open(io.BytesIO(downloaded)).text["parameters"] == tab.infotext
+
+
+def test_a_prompt_is_text_and_nothing_else(open_tab):
+    tab = open_tab()
+    attack = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    tab.draw(prompt=attack, negative=attack, **SMALL)
+    tab.picture.wait_for()
+    assert tab.infotext.startswith(attack)
+    assert not tab.page.locator("img[src='x']").count()
+    tab.reload()  # now the text comes back out of the browser's memory
+    tab.wait_for_infotext(attack)
+    assert tab.values("prompt", "negative") == {"prompt": attack, "negative": attack}
+    assert not tab.page.locator("img[src='x']").count()
+
+
+def _open_everything(tab: Tab, task: str) -> None:
+    tab.page.get_by_role("tab", name=task).click()
+    tab.page.locator(f"#{task}-generate").wait_for()
+    tab.page.locator(f"#{task}-settings").get_by_role("button", name="Settings").click()
+    tab.page.locator(f"#{task}-steps").wait_for()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_control_has_a_name(open_tab, task):
+    tab = open_tab()
+    if task == "txt2img":
+        tab.draw(**SMALL)
+        tab.picture.wait_for()
+        tab.find("settings").get_by_role("button", name="Settings").click()
+    _open_everything(tab, task)
+    heard = tab.page.locator("body").aria_snapshot()
+    controls = re.findall(rf"^\s*- (?:{OPERATED})\b.*$", heard, re.MULTILINE)
+    assert len(controls) > 25
+    nameless = [line for line in controls if not re.match(rf'\s*- (?:{OPERATED}) ("[^"]*\w|/)', line)]
+    assert not nameless, f"{nameless}\n{heard}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_phone_shows_everything_in_one_column(open_tab, task):
+    tab = open_tab()
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    if task == "txt2img":
+        tab.draw(**SMALL)
+        tab.picture.wait_for()
+        tab.find("settings").get_by_role("button", name="Settings").click()
+    _open_everything(tab, task)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = tab.page.locator("button:visible, input:visible, textarea:visible").evaluate_all(
+        "all => all.map(e => [e.getBoundingClientRect(), e.ariaLabel || e.id || e.innerText])"
+        ".filter(([box]) => box.width > 1)"
+        ".map(([box, name]) => [name, box.left, box.right])"
+    )
+    assert len(boxes) > 20
+    assert not [box for box in boxes if box[1] < -0.5 or box[2] > 390.5]
+
+
+def test_dark_and_light(open_tab):
+    def brightness(tab: Tab) -> int:
+        shot = tab.page.screenshot(clip={"x": 4, "y": 300, "width": 1, "height": 1})
+        return PilImages.open(io.BytesIO(shot)).convert("L").getpixel((0, 0))
+
+    dark = open_tab("?__theme=dark")
+    assert brightness(dark) < 60
+    light = open_tab("?__theme=light")
+    assert brightness(light) > 200
+    light.page.get_by_role("button", name="Switch between dark and light").click()
+    wait_for(lambda: brightness(light) < 60, "the page to turn dark")
+    light.reload()
+    assert brightness(light) < 60
+    light.page.get_by_role("button", name="Switch between dark and light").click()
+    wait_for(lambda: brightness(light) > 200, "the page to turn light")
+
+
+def test_the_page_says_who_works(open_tab, server: Server):
+    tab = open_tab()
+    chip = tab.page.locator("#darkroom-engine")
+    health = server.health()
+    assert chip.inner_text() == f"{health['model']} on {health['device']}"

@@ -1,0 +1,576 @@
+"""img2img and inpaint as people use them: page, command line, HTTP. What is asserted is what comes out."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImages
+
+from webui.cli import main
+
+from .server import SMALL, run_webui, wait_for
+from .tab import Tab
+
+BLUE, GREEN = (40, 70, 200), (30, 160, 60)
+BOX = (16, 16, 48, 48)
+PASTE = """(data) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File([bytes], "image.png", { type: "image/png" }));
+  document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+}"""
+TO_CLIPBOARD = """async (data) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]);
+}"""
+
+
+def picture(size=(64, 64), colour=BLUE) -> PilImages.Image:
+    """One colour with a speckle, so that a pixel that moved or changed shows."""
+    levels = np.full((size[1], size[0], 3), colour, np.uint8)
+    levels += np.random.default_rng(0).integers(0, 24, levels.shape, np.uint8)
+    return PilImages.fromarray(levels)
+
+
+def rectangle(box=BOX, size=(64, 64)) -> PilImages.Image:
+    mask = PilImages.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+def png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def text(image) -> str:
+    return base64.b64encode(png(image)).decode()
+
+
+def levels(image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).astype(np.int16)
+
+
+def changed(before, after) -> np.ndarray:
+    assert before.size == after.size
+    return abs(levels(before) - levels(after)).max(axis=2) > 0
+
+
+def assert_only_inside(box, before, after, reach_px=16) -> None:
+    """Something changed in the box, nothing farther from it than the blur reaches."""
+    left, top, right, bottom = box
+    where = changed(before, after)
+    assert where[top:bottom, left:right].mean() > 0.5
+    rows, columns = np.nonzero(where)
+    assert left - reach_px <= columns.min() and columns.max() < right + reach_px
+    assert top - reach_px <= rows.min() and rows.max() < bottom + reach_px
+
+
+class Page:
+    """The img2img or inpaint page of a tab."""
+
+    def __init__(self, tab: Tab, name: str) -> None:
+        self.tab, self.name, self.page = tab, name, tab.page
+        self.page.set_default_timeout(30_000)
+
+    def show(self) -> "Page":
+        self.page.get_by_role("tab", name=self.name, exact=True).click()
+        self.find("generate").wait_for()
+        return self
+
+    def find(self, name: str):
+        return self.page.locator(f"#{self.name}-{name}")
+
+    def unfold(self, title: str, inside: str) -> None:
+        """Opens a fold, if it is not open, until what is in it shows."""
+        if not self.find(inside).is_visible():
+            self.page.locator(f"[id^={self.name}-]").get_by_role(
+                "button", name=re.compile(rf"^{re.escape(title)}\W*$")
+            ).click()
+            self.find(inside).wait_for()
+
+    def give(self, file: Path, field: str = "image") -> "Page":
+        self.find(field).locator("input[type=file]").first.set_input_files(file)
+        return self.wait_for_picture(field)
+
+    def wait_for_picture(self, field: str = "image", other_than: str = "") -> "Page":
+        self.page.wait_for_function(
+            "([id, old]) => { const image = document.querySelector(`#${id} img`);"
+            " return image?.complete && image.naturalWidth && image.src !== old; }",
+            arg=[f"{self.name}-{field}", other_than],
+        )
+        return self
+
+    def shown(self, field: str = "image") -> str:
+        return self.find(field).locator("img").first.get_attribute("src")
+
+    def wait_for_painter(self) -> "Page":
+        self.find("mask").locator(".painter:not(.empty) canvas:not([width='1'])").wait_for()
+        return self
+
+    def quick(self, **values) -> "Page":
+        """Few steps, and what else is set."""
+        self.unfold("Settings", "steps")
+        for name, value in ({"steps": 2} | values).items():
+            field = self.find(name).locator("input[type=number], textarea").first
+            field.fill(str(value))
+            field.blur()
+        return self
+
+    @property
+    def status(self):
+        return self.page.locator(f"#{self.name}-status [data-state]")
+
+    def generate(self, state: str = "done") -> str:
+        """Presses Generate and returns the job that ended so, or the words where it failed."""
+        before = self.status.get_attribute("data-job")
+        self.find("generate").click()
+        if state == "failed":
+            self.page.locator(f"#{self.name}-status [data-state=failed]").wait_for()
+            return self.status.inner_text()
+        self.page.wait_for_function(
+            "([id, before]) => { const at = document.querySelector(`#${id} [data-state]`)?.dataset;"
+            " return at?.job && at.job !== before && ['done', 'failed', 'cancelled'].includes(at.state); }",
+            arg=[f"{self.name}-status", before],
+        )
+        assert self.status.get_attribute("data-state") == state, self.status.inner_text()
+        return self.status.get_attribute("data-job")
+
+    def result(self) -> PilImages.Image:
+        """The large picture in the gallery, as the server hands it out."""
+        image = self.find("gallery").get_by_label("detailed view of selected image").locator("img")
+        image.wait_for()
+        return PilImages.open(io.BytesIO(self.tab.server.client.get(image.get_attribute("src")).content))
+
+
+@pytest.fixture
+def page(open_tab):
+    """``page("inpaint")``: that page, in front."""
+    return lambda name: Page(open_tab(), name).show()
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "start.png"
+    path.write_bytes(png(picture()))
+    return path
+
+
+def queued(server) -> int:
+    """How many jobs were taken so far, by what they left behind."""
+    health = server.health()
+    return len(server.pictures()) + health["waiting"] + bool(health["running"])
+
+
+class TestImg2Img:
+    def test_an_uploaded_picture_becomes_another_of_the_same_size(self, page, tmp_path, server):
+        path = tmp_path / "start.png"
+        path.write_bytes(png(picture((96, 64))))
+        job = page("img2img").give(path).quick(seed=5)
+        job_id, result = job.generate(), job.result()
+        assert result.size == (96, 64) and changed(picture((96, 64)), result).mean() > 0.5
+        request = server.show(job_id)["request"]
+        assert (request["seed"], request["init"]["strength"], request["init"]["mask"]) == (5, 0.75, None)
+        assert "Denoising strength: 0.75" in result.text["parameters"]
+
+    def test_a_pasted_picture_becomes_the_start_picture_and_so_does_the_next(self, page):
+        img2img = page("img2img")
+        img2img.find("prompt").locator("textarea").focus()
+        img2img.page.evaluate(PASTE, text(picture()))
+        first = img2img.wait_for_picture().shown()
+        img2img.page.evaluate(PASTE, text(picture((80, 64), GREEN)))
+        img2img.wait_for_picture(other_than=first)
+        img2img.quick().find("strength").locator("input[type=number]").fill("0")
+        img2img.generate()
+        assert not changed(picture((80, 64), GREEN), img2img.result()).any()
+
+    def test_the_clipboard_button_takes_the_picture_there(self, page):
+        img2img = page("img2img")
+        img2img.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        img2img.page.evaluate(TO_CLIPBOARD, text(picture()))
+        img2img.find("image").get_by_role("button", name="Paste from clipboard").click()
+        img2img.wait_for_picture()
+
+    def test_a_batch_of_files_shows_every_result(self, page, tmp_path, server):
+        paths = []
+        for k, size in enumerate([(64, 64), (72, 64), (64, 80)]):
+            paths.append(tmp_path / f"{k}.png")
+            paths[-1].write_bytes(png(picture(size)))
+        img2img = page("img2img")
+        img2img.unfold("Batch", "files")
+        img2img.find("files").locator("input[type=file]").set_input_files(paths)
+        img2img.find("files").locator("tr").nth(2).wait_for()
+        before = len(server.pictures())
+        img2img.quick(steps=1, seed=3)
+        img2img.find("generate").click()
+        thumbnails = img2img.find("gallery").locator(".thumbnails button img, button.thumbnail-item img")
+        wait_for(lambda: thumbnails.count() >= 3 and img2img.status.get_attribute("data-state") == "done", "3 results")
+        sizes = [PilImages.open(path).size for path in server.pictures()[before:]]
+        assert sizes == [(64, 64), (72, 64), (64, 80)]
+
+    def test_one_bad_file_of_a_batch_is_named_and_none_is_drawn(self, page, tmp_path, server):
+        good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+        good.write_bytes(png(picture()))
+        bad.write_text("just words")
+        img2img = page("img2img")
+        img2img.unfold("Batch", "files")
+        img2img.find("files").locator("input[type=file]").set_input_files([good, bad])
+        img2img.find("files").locator("tr").nth(1).wait_for()
+        before = queued(server)
+        said = img2img.generate("failed")
+        assert "bad.png" in said and "is not a picture that can be read" in said
+        assert queued(server) == before
+
+
+class TestInpaint:
+    def stroke(self, inpaint: Page, box=BOX, size=64) -> None:
+        """Drags the brush along the box's middle line; the brush is as thick as the page chose it."""
+        canvas = inpaint.wait_for_painter().find("mask").locator("canvas")
+        canvas.scroll_into_view_if_needed()
+        area = canvas.bounding_box()
+        y = area["y"] + (box[1] + box[3]) / 2 / size * area["height"]
+        mouse = inpaint.page.mouse
+        mouse.move(area["x"] + box[0] / size * area["width"], y)
+        mouse.down()
+        mouse.move(area["x"] + box[2] / size * area["width"], y, steps=5)
+        mouse.up()
+
+    def painted(self, inpaint: Page) -> np.ndarray:
+        """Where the painter's mask is, as the page would send it."""
+        url = inpaint.page.evaluate("darkroomPainter.mask('inpaint')")
+        if not url:
+            return np.zeros((64, 64), bool)
+        mask = PilImages.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+        return np.asarray(mask.convert("RGBA"))[..., 3] > 0
+
+    def test_what_was_painted_over_with_the_mouse_is_drawn_anew_and_nothing_else(self, page, file):
+        inpaint = page("inpaint").give(file).quick(steps=3)
+        self.stroke(inpaint)
+        thick = int(inpaint.find("mask").get_by_label("Brush size in px").input_value())
+        inpaint.generate()
+        middle = (BOX[1] + BOX[3]) // 2
+        box = (BOX[0], middle - thick // 2, BOX[2], middle + thick // 2)
+        assert_only_inside(box, picture(), inpaint.result(), reach_px=thick + 12)
+
+    def test_brush_eraser_undo_clear_and_zoom(self, page, file):
+        inpaint = page("inpaint").give(file)
+        tools = inpaint.wait_for_painter().find("mask").get_by_role("toolbar", name="Mask tools")
+        button = {name: tools.get_by_role("button", name=name) for name in ("Brush", "Eraser", "Undo", "Clear")}
+        assert not self.painted(inpaint).any()
+        self.stroke(inpaint)
+        first = self.painted(inpaint)
+        assert first[32, 20:44].all() and not first[:16].any() and not first[48:].any()
+        tools.get_by_label("Brush size in px").fill("20")
+        self.stroke(inpaint)
+        assert self.painted(inpaint).sum() > 2 * first.sum(), "a larger brush paints more"
+        button["Undo"].click()
+        assert np.array_equal(self.painted(inpaint), first)
+        button["Eraser"].click()
+        assert button["Eraser"].get_attribute("aria-pressed") == "true"
+        self.stroke(inpaint, (32, 16, 48, 48))
+        erased = self.painted(inpaint)
+        assert erased.any() and not erased[32, 34:46].any() and (first | erased).sum() == first.sum()
+        button["Brush"].click()
+        width = inpaint.find("mask").locator("canvas").bounding_box()["width"]
+        tools.get_by_role("button", name="Zoom in").click()
+        tools.get_by_text("150 %").wait_for()
+        assert inpaint.find("mask").locator("canvas").bounding_box()["width"] == pytest.approx(1.5 * width, rel=0.02)
+        assert np.array_equal(self.painted(inpaint), erased)
+        tools.get_by_role("button", name="Zoom out").click()
+        tools.get_by_text("100 %").wait_for()
+        button["Clear"].click()
+        assert not self.painted(inpaint).any()
+
+    def test_the_mask_can_be_painted_by_keyboard_alone(self, page, file):
+        inpaint = page("inpaint").give(file).wait_for_painter()
+        canvas = inpaint.find("mask").locator("canvas")
+        assert "Arrow keys" in canvas.get_attribute("aria-label")
+        canvas.focus()
+        canvas.press("Space")
+        dot = self.painted(inpaint)
+        assert dot[32, 32] and dot.sum() < 200
+        for _ in range(4):
+            canvas.press("Shift+ArrowRight")
+        line = self.painted(inpaint)
+        assert line[32, 32:36].all() and (dot | line).sum() == line.sum() > dot.sum()
+        canvas.press("e")
+        canvas.press("Space")
+        assert self.painted(inpaint).sum() < line.sum()
+        canvas.press("Control+z")
+        assert np.array_equal(self.painted(inpaint), line)
+        canvas.press("Delete")
+        assert not self.painted(inpaint).any()
+
+    def test_another_picture_starts_with_an_empty_mask(self, page, file, tmp_path):
+        inpaint = page("inpaint").give(file)
+        self.stroke(inpaint)
+        assert self.painted(inpaint).any()
+        other = tmp_path / "other.png"
+        other.write_bytes(png(picture((128, 64), GREEN)))
+        before = inpaint.shown()
+        inpaint.find("image").locator("input[type=file]").first.set_input_files(other)
+        inpaint.wait_for_picture(other_than=before)
+        inpaint.find("mask").locator("canvas[width='128']").wait_for()
+        assert not self.painted(inpaint).any()
+
+    def test_rectangles_alone_make_a_mask(self, page, file, server):
+        inpaint = page("inpaint").give(file).quick(steps=3)
+        inpaint.unfold("Mask", "rectangles")
+        inpaint.find("rectangles").locator("textarea").fill("16, 16, 32, 32")
+        job = inpaint.generate()
+        assert_only_inside(BOX, picture(), inpaint.result())
+        mask = PilImages.open(io.BytesIO(base64.b64decode(server.show(job)["request"]["init"]["mask"])))
+        assert np.array_equal(np.asarray(mask), np.asarray(rectangle()))
+
+    def test_an_uploaded_mask_picture_is_used(self, page, file, tmp_path):
+        mask = tmp_path / "mask.png"
+        mask.write_bytes(png(rectangle()))
+        inpaint = page("inpaint").give(file).quick(steps=3)
+        inpaint.unfold("Mask", "mask_picture")
+        inpaint.give(mask, "mask_picture")
+        inpaint.generate()
+        assert_only_inside(BOX, picture(), inpaint.result())
+
+    def test_a_side_is_added_by_outpainting(self, page, file):
+        inpaint = page("inpaint").give(file).quick()
+        inpaint.unfold("Outpaint: add to the sides", "outpaint_right")
+        inpaint.find("outpaint_right").locator("input").fill("32")
+        inpaint.generate()
+        result = inpaint.result()
+        assert result.size == (96, 64)
+        assert np.array_equal(levels(result)[:, :40], levels(picture())[:, :40])
+
+
+class TestWhatIsWrong:
+    """Clear words in the status, and nothing is queued."""
+
+    @pytest.mark.parametrize("name", ["img2img", "inpaint"])
+    def test_no_picture(self, page, server, name):
+        before = queued(server)
+        assert page(name).generate("failed") == "image is missing: upload, paste or drop a picture"
+        assert queued(server) == before
+
+    @pytest.mark.parametrize("name", ["img2img", "inpaint"])
+    def test_words_in_a_file_named_png(self, page, server, tmp_path, name):
+        words = tmp_path / "words.png"
+        words.write_text("just words")
+        bench = page(name)
+        before = queued(server)
+        bench.find("image").locator("input[type=file]").first.set_input_files(words)
+        bench.find("image").locator("img").first.wait_for(state="attached")
+        said = bench.generate("failed")
+        assert said == "image 'words.png' is not a picture that can be read (one of PNG, JPEG, WEBP, GIF, BMP, TIFF)"
+        assert queued(server) == before
+
+    def test_no_mask_then_a_mask_of_another_size(self, page, server, tmp_path, file):
+        inpaint = page("inpaint").give(file)
+        before = queued(server)
+        assert inpaint.generate("failed").startswith("mask is missing: paint over a part of the picture")
+        mask = tmp_path / "mask.png"
+        mask.write_bytes(png(rectangle(size=(32, 48))))
+        inpaint.unfold("Mask", "mask_picture")
+        inpaint.give(mask, "mask_picture")
+        inpaint.find("generate").click()
+        inpaint.status.get_by_text("mask is 32 x 48 px, but the image is 64 x 64 px").wait_for()
+        mask.write_bytes(png(PilImages.new("L", (64, 64))))
+        before_mask = inpaint.shown("mask_picture")
+        inpaint.find("mask_picture").locator("input[type=file]").first.set_input_files(mask)
+        inpaint.wait_for_picture("mask_picture", other_than=before_mask)
+        inpaint.find("generate").click()
+        inpaint.status.get_by_text("nothing is masked, so nothing would be drawn").wait_for()
+        inpaint.find("rectangles").locator("textarea").fill("1, 2, 3")
+        inpaint.find("generate").click()
+        inpaint.status.get_by_text("rectangles: rectangle 1 must be four whole numbers").wait_for()
+        assert queued(server) == before
+
+
+class TestSending:
+    def test_from_the_gallery_to_img2img_then_to_inpaint_and_back_with_all_settings(self, open_tab, server):
+        tab = open_tab()
+        tab.draw(prompt="a red apple", seed=21, **SMALL)
+        drawn = tab.picture_bytes()
+        tab.find("send-img2img").click()
+        img2img = Page(tab, "img2img")
+        img2img.find("generate").wait_for()
+        img2img.wait_for_picture().quick(seed=8, prompt="a house").find("strength").locator("input[type=number]").fill(
+            "0"
+        )
+        img2img.generate()
+        kept = img2img.result()
+        assert not changed(PilImages.open(io.BytesIO(drawn)), kept).any(), "it is the very picture"
+        img2img.find("send-inpaint").click()
+        inpaint = Page(tab, "inpaint")
+        inpaint.find("generate").wait_for()
+        inpaint.wait_for_picture().wait_for_painter()
+        sent = server.client.get(inpaint.shown()).content
+        assert not changed(kept, PilImages.open(io.BytesIO(sent))).any()
+        img2img.show().quick(seed=99, steps=7, prompt="something else")
+        img2img.find("strength").locator("input[type=number]").fill("0.4")
+        img2img.find("reuse").click()
+        tab._wait("#img2img-steps input[type=number]", "(field, value) => field.value === value", "2")
+        assert img2img.find("seed").locator("input").input_value() == "8"
+        assert img2img.find("strength").locator("input[type=number]").input_value() == "0"
+        assert img2img.find("prompt").locator("textarea").input_value() == "a house"
+
+    def test_the_picture_that_is_chosen_is_the_one_that_is_sent(self, open_tab, server):
+        tab = open_tab()
+        tab.draw(prompt="a red apple", seed=30, count=2, **SMALL)
+        tab.picture.wait_for()
+        first = tab.picture.get_attribute("src")
+        tab.find("gallery").locator(".thumbnails button").nth(1).click()
+        tab.wait_for_infotext("Seed: 31")
+        second = tab.picture.get_attribute("src")
+        assert second != first
+        tab.find("send-img2img").click()
+        img2img = Page(tab, "img2img")
+        img2img.find("generate").wait_for()
+        img2img.wait_for_picture()
+        sent, chosen = (PilImages.open(io.BytesIO(server.client.get(url).content)) for url in (img2img.shown(), second))
+        assert not changed(sent, chosen).any()
+        # The next job has fewer pictures: its first is chosen again.
+        tab.page.get_by_role("tab", name="txt2img", exact=True).click()
+        tab.draw(seed=40, count=1)
+        newest = tab.picture.get_attribute("src")
+        before = img2img.shown()
+        tab.find("send-img2img").click()
+        img2img.wait_for_picture(other_than=before)
+        sent, chosen = (PilImages.open(io.BytesIO(server.client.get(url).content)) for url in (img2img.shown(), newest))
+        assert not changed(sent, chosen).any()
+
+
+class TestHttp:
+    def test_a_job_with_picture_and_mask_changes_only_what_is_masked(self, server):
+        init = {"image": text(picture()), "mask": "data:image/png;base64," + text(rectangle()), "strength": 0.9}
+        job = server.submit(prompt="a red apple", seed=4, steps=3, init=init)
+        end = server.finish(job)
+        assert end["event"] == "done", end
+        result = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
+        assert_only_inside(BOX, picture(), result)
+        shown = server.show(job)["request"]["init"]
+        assert not changed(picture(), PilImages.open(io.BytesIO(base64.b64decode(shown["image"])))).any()
+        assert "Mask blur: 4" in result.text["parameters"]
+
+    @pytest.mark.parametrize(
+        ("init", "reason"),
+        [
+            ({"image": "no base64!"}, "init.image is not base64 text of a picture"),
+            ({"image": text(picture((64, 64)))[:200]}, "init.image is"),
+            ({"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "is not a picture"),
+            ({"image": text(picture((4, 4)))}, "init.image is 4 x 4 px; each side must be at least 8 px"),
+            (
+                {"image": text(picture()), "mask": text(rectangle(size=(32, 64)))},
+                "mask is 32 x 64 px, but the image is 64 x 64 px",
+            ),
+            ({"image": text(picture()), "mask": text(PilImages.new("L", (64, 64)))}, "nothing is masked"),
+            ({"image": text(picture()), "strength": 1.5}, "init.strength must be at most 1, not 1.5"),
+            ({}, "init.image is missing"),
+        ],
+        ids=["base64", "truncated", "SVG", "tiny", "mask size", "black mask", "strength", "nothing"],
+    )
+    def test_what_is_wrong_is_said_and_not_queued(self, server, init, reason):
+        before = queued(server)
+        answer = server.client.post("/api/jobs", json={"prompt": "a", "init": init})
+        assert answer.status_code in (400, 422), answer.text
+        assert reason in json.dumps(answer.json(), ensure_ascii=False) and "Traceback" not in answer.text
+        assert queued(server) == before
+
+    @pytest.mark.parametrize("mode", ["CMYK", "LA", "P", "L", "RGBA"])
+    def test_a_start_picture_of_any_kind_can_be_shown_again(self, server, mode):
+        buffer = io.BytesIO()
+        picture().convert(mode).save(buffer, "JPEG" if mode == "CMYK" else "PNG")
+        image = base64.b64encode(buffer.getvalue()).decode()
+        job = server.submit(prompt="a", steps=1, init={"image": image, "strength": 0})
+        assert server.finish(job)["event"] == "done"
+        assert server.show(job)["state"] == "done"
+
+    def test_gradio_client_img2img_and_inpaint(self, server, tmp_path):
+        from gradio_client import Client, handle_file
+
+        start, mask = tmp_path / "start.png", tmp_path / "mask.png"
+        start.write_bytes(png(picture()))
+        mask.write_bytes(png(rectangle()))
+        client = Client(server.url, verbose=False, download_files=str(tmp_path / "got"))
+        made = {}
+        for task, extra in (("img2img", {}), ("inpaint", {"mask": handle_file(str(mask))})):
+            gallery, *_ = client.predict(
+                image=handle_file(str(start)),
+                prompt="a cat",
+                steps=2,
+                seed=6,
+                strength=0.9,
+                api_name=f"/{task}",
+                **extra,
+            )
+            made[task] = PilImages.open(gallery[0]["image"])
+        assert changed(picture(), made["img2img"]).mean() > 0.5
+        assert_only_inside(BOX, picture(), made["inpaint"])
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def generate(self, tmp_path):
+        def generate(*flags):
+            return run_webui(
+                "generate", "--prompt", "a red apple", "--device", "cpu", "--data-dir", tmp_path / "data", *flags
+            )
+
+        return generate
+
+    def test_a_masked_picture_is_drawn_anew_where_the_mask_is_white(self, generate, tmp_path, file):
+        mask = tmp_path / "mask.png"
+        mask.write_bytes(png(rectangle()))
+        flags = ("--init", file, "--mask", mask, "--strength", "0.9", "--mask-blur", "0", "--mask-fill", "noise")
+        done = generate(*flags, "--steps", "3", "--seed", "4", "--out", tmp_path / "out", "--json")
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        (made,) = [event for event in events if event["event"] == "image"]
+        assert [event["total"] for event in events if event["event"] == "step"][-1] == 2
+        assert_only_inside(BOX, picture(), PilImages.open(made["path"]), reach_px=0)
+
+    BAD = [
+        (["--init", "missing.png"], "--init 'missing.png' does not exist"),
+        (["--init", "{folder}"], "is a folder"),
+        (["--init", "{words}"], "is not a picture that can be read"),
+        (["--init", "{bomb}"], "6000 x 5000 px, 30 megapixels; the limit is 24"),
+        (["--init", "{start}", "--mask", "{words}"], "--mask '{words}' is not a picture"),
+        (["--init", "{start}", "--mask", "{small}"], "mask is 32 x 32 px, but the image is 64 x 64 px"),
+        (["--init", "{start}", "--mask", "{black}"], "nothing is masked"),
+        (["--init", "{start}", "--strength", "2"], "strength must be at most 1"),
+        (["--init", "{start}", "--outpaint", "8,8"], "outpaint"),
+        (["--strength", "0.5"], "--strength needs --init"),
+        (["--mask", "{black}"], "--mask needs --init"),
+    ]
+
+    @pytest.fixture
+    def fill(self, tmp_path, file):
+        """Puts files into flags and reasons."""
+        paths = {name: tmp_path / f"{name}.png" for name in ("words", "bomb", "small", "black")}
+        paths["words"].write_text("just words")
+        paths["bomb"].write_bytes(png(PilImages.new("L", (6000, 5000))))
+        paths["small"].write_bytes(png(rectangle((0, 0, 8, 8), (32, 32))))
+        paths["black"].write_bytes(png(PilImages.new("L", (64, 64))))
+        return lambda pattern: pattern.format(**paths, start=file, folder=tmp_path)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    @pytest.mark.parametrize(
+        ("flags", "reason"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    )
+    def test_bad_input_is_one_line_and_status_2(self, capsys, tmp_path, fill, flags, reason):
+        where = ["--device", "cpu", "--data-dir", str(tmp_path / "data"), "--steps", "1"]
+        assert main(["generate", "--prompt", "a", *where, *map(fill, flags)]) == 2
+        out, err = capsys.readouterr()
+        (line,) = err.splitlines()
+        assert line.startswith("webui: ") and fill(reason) in line and out == ""
+        assert not list(tmp_path.glob("data/outputs/**/*.png"))
+
+    def test_so_it_is_in_a_process_of_its_own(self, generate, fill):
+        done = generate("--init", fill("{bomb}"), "--steps", "1")
+        assert done.returncode == 2 and done.stdout == ""
+        assert re.fullmatch(
+            r"webui: --init '.*bomb\.png' is 6000 x 5000 px, 30 megapixels; the limit is 24\n", done.stderr
+        )

@@ -1,0 +1,38 @@
+"""Disks that take nothing: the picture still shows, with a warning."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image as PilImages
+
+from .conftest import tab_opener
+from .server import SMALL
+
+
+@pytest.mark.parametrize(("disk", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file")])
+def test_the_page_shows_what_it_cannot_save(browser, start_server, disk, reason):
+    server = start_server(disk=disk)
+    opener = tab_opener(browser, server)
+    tab = next(opener)()
+    tab.draw(prompt="kept in memory", seed=3, **SMALL)
+    assert "could not be saved" in tab.message
+    assert reason in tab.message
+    assert str(server.data_dir) in tab.message
+    tab.wait_for_infotext("Seed: 3,")
+    inline = tab.find("preview").locator("img")
+    if disk == "full":  # no room in the cache either: the picture comes inside the page
+        source = inline.get_attribute("src")
+        png = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+    else:
+        png = tab.picture_bytes()
+    picture = PilImages.open(io.BytesIO(png))
+    assert picture.text["parameters"] == tab.infotext
+    shown = inline if disk == "full" else tab.picture
+    expected = picture.convert("RGBA").resize((32, 32), PilImages.Resampling.BOX).tobytes()
+    pairs = zip(tab.pixels(shown), expected, strict=True)
+    assert sum(abs(seen - sent) for seen, sent in pairs) / len(expected) < 20
+    assert not server.pictures()
+    tab.draw(seed=4)  # and the next one works as well
+    tab.wait_for_infotext("Seed: 4,")
+    assert next(opener, None) is None  # runs the fixture's own checks
