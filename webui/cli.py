@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it. Status 0 done, 1 the work f
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -140,8 +141,6 @@ def run_serve(options: argparse.Namespace) -> int:
         auth = (user, password)
     if options.share and auth is None and not options.no_auth:
         raise BadInput("--share opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
-    if options.share and auth is None:
-        raise BadInput("--share needs --auth USER:PASS: whoever has the link could use this machine")
     settings = _settings(
         options,
         host=options.host,
@@ -163,6 +162,7 @@ def run_generate(options: argparse.Namespace) -> int:
     from webui.app import make_executor
     from webui.core.request import Request, RequestError
 
+    logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
     settings = _settings(options, out=options.out)
     executor = make_executor(settings)
     try:

@@ -76,7 +76,6 @@ class Page:
 
     def __init__(self, tab: Tab, name: str) -> None:
         self.tab, self.name, self.page = tab, name, tab.page
-        self.page.set_default_timeout(30_000)
 
     def show(self) -> "Page":
         self.page.get_by_role("tab", name=self.name, exact=True).click()

@@ -119,7 +119,7 @@ def fitted_map(model) -> PreviewMap:
     pictures = [shrink(decode(model, one[None]), model.latent_scale) for one in latents]
     inputs = torch.cat([latents.permute(0, 2, 3, 1).reshape(-1, 4), torch.ones(4 * 24 * 24, 1)], dim=1)
     targets = torch.tensor(np.stack(pictures)).reshape(-1, 3).float()
-    solution = torch.linalg.lstsq(inputs, targets).solution
+    solution = torch.linalg.lstsq(inputs.double(), targets.double()).solution.float()
     return PreviewMap(solution[:4].T.contiguous(), solution[4])
 
 
@@ -156,4 +156,4 @@ def test_the_embedded_model_s_own_map_shows_the_picture_s_colours(run, model, pr
         last = [event.preview for event in events if isinstance(event, Step)][-1]
         away.append(distance(read(last), target))
         flat.append(distance(np.broadcast_to(target.mean(axis=(0, 1)), target.shape), target))
-    assert np.mean(away) < 0.8 * np.mean(flat), "the preview is hardly better than one flat colour"
+    assert np.mean(away) < 0.5 * np.mean(flat), "the preview is hardly better than one flat colour"

@@ -30,6 +30,11 @@ def theme() -> gr.themes.Base:
         radius_size="lg",
         font=FONTS,
         font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(  # white on the theme's own orange is too faint to read
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
     )
 
 

@@ -12,7 +12,8 @@ from webui.ui.workbench import Controls, Task
 
 NAME = "img2img"
 INIT_FIELDS = ("strength", "resize", "background")
-MAX_BATCH = 200
+MAX_BATCH = 50
+MAX_BATCH_PIXELS = 150_000_000  # all pictures of a batch wait decoded, at 4 bytes a pixel
 
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
@@ -45,7 +46,16 @@ def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
         raise RequestError("image is missing: upload, paste or drop a picture", field="image")
     if len(paths) > MAX_BATCH:
         raise RequestError(f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}")
-    return [_request(path, values) for path in paths]
+    requests: list[Request] = []
+    pixels = 0
+    for path in paths:
+        requests.append(_request(path, values))
+        start = requests[-1].init
+        pixels += start.image.width * start.image.height if start else 0
+        if pixels > MAX_BATCH_PIXELS:
+            limit = MAX_BATCH_PIXELS // 10**6
+            raise RequestError(f"files: together they have more than {limit} megapixels; give fewer", field="files")
+    return requests
 
 
 def _request(path: str, values: Mapping[str, Any]) -> Request:

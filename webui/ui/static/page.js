@@ -77,6 +77,8 @@
     if (job) write(`darkroom.${page}.job`, job);
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !BUSY.includes(state));
     if (announced[page] !== state) {
+      const picture = status.closest(".workbench")?.querySelector(".picture");
+      if (state === "running" && innerWidth <= 640) picture?.scrollIntoView({ block: "nearest", behavior: "smooth" });
       announced[page] = state;
       const announcer = document.getElementById("darkroom-announcer");
       if (announcer) announcer.textContent = status.textContent.trim();
