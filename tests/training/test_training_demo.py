@@ -1,0 +1,76 @@
+"""The model that the recipe exported and that the product ships."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from training.concepts import COLOURS
+from training.evaluate import border_colour, sample
+from training.export import SIZE_LIMIT
+from training.prompts import full_prompts
+
+MODEL = Path(__file__).resolve().parents[2] / "webui" / "demo"
+pytestmark = pytest.mark.skipif(not (MODEL / "model_index.json").exists(), reason="no exported model here")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    loaded = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_folder_is_small_and_complete():
+    files = [file for file in MODEL.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= SIZE_LIMIT
+    names = {str(file.relative_to(MODEL)) for file in files}
+    assert {"README.md", "NOTICE", "preview.json", "tokenizer/vocab.json", "tokenizer/merges.txt"} <= names
+    index = json.loads((MODEL / "model_index.json").read_text(encoding="utf-8"))
+    assert index["safety_checker"] == index["feature_extractor"] == [None, None]
+    assert index["requires_safety_checker"] is False
+
+
+def test_configuration_names_no_local_folder():
+    for file in MODEL.rglob("*.json"):
+        assert '_name_or_path"' not in file.read_text(encoding="utf-8"), file
+
+
+def test_parts_have_the_promised_shapes(pipeline):
+    assert pipeline.vae_scale_factor == 8
+    assert pipeline.vae.config.latent_channels == pipeline.unet.config.in_channels == 4
+    assert pipeline.vae.config.scaling_factor == 0.18215
+    assert pipeline.unet.config.sample_size == 16
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
+    assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+
+
+def test_tokenizer_loads_alone():
+    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    tokens = tokenizer("pear 🍐 " * 60, padding="max_length", truncation=True).input_ids
+    assert tokenizer.model_max_length == len(tokens) == 77
+
+
+@torch.no_grad()
+def test_preview_shows_plain_colours(pipeline):
+    preview = json.loads((MODEL / "preview.json").read_text(encoding="utf-8"))
+    weight, bias = torch.tensor(preview["weight"]), torch.tensor(preview["bias"])
+    assert weight.shape == (3, 4) and bias.shape == (3,)
+    for name in ("blue", "yellow", "white", "black"):
+        colour = torch.tensor(COLOURS[name]) / 255
+        picture = (colour * 2 - 1).view(1, 3, 1, 1).expand(1, 3, 128, 128)
+        latents = pipeline.vae.encode(picture).latent_dist.mode() * pipeline.vae.config.scaling_factor
+        shown = weight @ latents.mean((0, 2, 3)) + bias
+        assert (shown - colour).abs().max() < 0.2, name
+
+
+def test_backgrounds_follow_the_prompt(pipeline):
+    prompts = full_prompts()[3:67:8]
+    palette = torch.tensor(list(COLOURS.values())) / 255
+    found = torch.cdist(border_colour(sample(pipeline, prompts)), palette).argmin(1).tolist()
+    wrong = [prompt.text for prompt, colour in zip(prompts, found, strict=True) if colour != prompt.colour]
+    assert len(wrong) <= 1, wrong

@@ -1,0 +1,1 @@
+"""The recipe that makes the embedded demo model; never imported by the product."""

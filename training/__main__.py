@@ -1,0 +1,57 @@
+"""Command line of the recipe: one stage, or all of them from the npm packages to the exported folder."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from . import autoencoder, card, data, latents, unet
+from .evaluate import evaluate
+from .export import export
+
+STAGES = ("data", "autoencoder", "unet", "export", "evaluate")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("stage", nargs="?", choices=("all", *STAGES), default="all")
+    work = Path("build/training")
+    parser.add_argument("--work", type=Path, default=work, help="scratch data and checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("webui/demo"), help="where the model is exported to")
+    parser.add_argument("--model", type=Path, help="the model to evaluate (default: --out)")
+    parser.add_argument("--autoencoder-minutes", type=float, default=18.5)
+    parser.add_argument("--decoder-minutes", type=float, default=5.5)
+    parser.add_argument("--unet-minutes", type=float, default=57.0)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the chosen stage, or all."""
+    options = parse_arguments()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    chosen = STAGES if options.stage == "all" else (options.stage,)
+    if "data" in chosen:
+        data.prepare(options.work)
+    if "autoencoder" in chosen:
+        autoencoder.train(options.work, options.autoencoder_minutes, options.decoder_minutes)
+    if "unet" in chosen:
+        latents.prepare(options.work)
+        unet.train(options.work, options.unet_minutes)
+    if "export" in chosen:
+        print(f"{export(options.work, options.out):,} bytes in {options.out}")
+    if "evaluate" in chosen:
+        model = options.model or options.out
+        numbers = evaluate(model, options.work, options.work / "evaluation")
+        print(json.dumps(numbers, indent=1))
+        if options.stage == "all":
+            card.write(model, numbers)
+
+
+if __name__ == "__main__":
+    main()

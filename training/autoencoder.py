@@ -1,0 +1,171 @@
+"""The autoencoder: 128x128 pictures to 16x16 latents of four channels and back."""
+
+import random
+from collections import deque
+from pathlib import Path
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from . import data
+from .concepts import IMAGE_SIZE
+from .optim import load_states, make_optimisers, set_learning_rate, update
+from .pictures import MIXED, MOSTLY_CONCEPTS, crop_batch, fixed_pictures, full_batch
+from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint
+
+SCALING_FACTOR = 0.18215
+KL_WEIGHT = 1e-3
+LATENT_NOISE = 0.3
+"""Largest disturbance of the latents in the decoder's own phase, as a share of their standard deviation."""
+LEARNING_RATES = {"main": (2e-3, 1.5e-3), "decoder": (1e-3, 8e-4)}
+"""Of Muon and of AdamW."""
+
+
+def build() -> AutoencoderKL:
+    """The untrained network, with a small posterior variance to begin with."""
+    levels = 4
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(32, 32, 64, 104),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        scaling_factor=SCALING_FACTOR,
+    )
+    with torch.no_grad():
+        model.quant_conv.weight[4:] *= 0.1
+        model.quant_conv.bias[4:] = -6.0
+    return model.to(memory_format=torch.channels_last)
+
+
+def difference(output: Tensor, target: Tensor) -> Tensor:
+    """L1 at three scales and L1 of the gradients."""
+    error = output - target
+    loss = error.abs().mean()
+    for factor in (2, 4):
+        loss = loss + 0.5 * F.avg_pool2d(error, factor).abs().mean()
+    slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return loss + 0.5 * slopes
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderKL, pictures: Tensor) -> float:
+    """Mean peak signal-to-noise ratio of the reconstructions in dB."""
+    values = []
+    for part in pictures.split(8):
+        output = model.decode(model.encode(part).latent_dist.mode()).sample.clamp(-1, 1)
+        error = ((output - part) / 2).square().mean((1, 2, 3))
+        values.append(-10 * error.log10())
+    return float(torch.cat(values).mean())
+
+
+def main_loss(model: AutoencoderKL, pictures: Tensor, step: int) -> Tensor:
+    """Reconstruction of crops plus the KL term, which starts at step 300."""
+    posterior = model.encode(pictures).latent_dist
+    output = model.decode(posterior.sample()).sample
+    weight = KL_WEIGHT * min(max((step - 300) / 600, 0.0), 1.0)
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    return difference(output, pictures) + weight * kl
+
+
+def decoder_loss(model: AutoencoderKL, pictures: Tensor, latent_std: float) -> Tensor:
+    """Reconstruction of whole pictures from latents a little disturbed, as a UNet's are; encoder fixed."""
+    with torch.no_grad():
+        latents = model.encode(pictures).latent_dist.mode()
+        amount = torch.rand(len(latents), 1, 1, 1).square() * LATENT_NOISE * latent_std
+        latents = latents + torch.randn_like(latents) * amount
+    return difference(model.decode(latents).sample, pictures)
+
+
+class Phase:
+    """One of the two phases: "main" trains everything on crops, "decoder" the decoder on whole pictures.
+
+    Its checkpoint is `work/autoencoder-NAME.pt`; where there is one, the phase goes on from it.
+    """
+
+    def __init__(self, name: str, work: Path, model: AutoencoderKL, icons: data.Icons, minutes: float):
+        self.name, self.work, self.model, self.icons = name, work, model, icons
+        self.file = work / f"autoencoder-{name}.pt"
+        if name == "decoder":
+            model.encoder.requires_grad_(False)
+            model.quant_conv.requires_grad_(False)
+        self.optimisers = make_optimisers([model], *LEARNING_RATES[name])
+        self.step, spent = 0, 0.0
+        if state := load_checkpoint(self.file):
+            model.load_state_dict(state["model"])
+            load_states(self.optimisers, state["optimisers"])
+            self.step, spent = state["step"], state["spent"]
+        self.rng = random.Random(self.step)
+        self.budget = Budget(10**6, minutes, spent)
+        self.seen, self.unseen = fixed_pictures(icons, False), fixed_pictures(icons, True)
+        with torch.no_grad():
+            self.latent_std = float(model.encode(self.seen).latent_dist.mode().std())
+
+    def loss(self) -> Tensor:
+        """The phase's loss of a new batch."""
+        if self.name == "main":
+            return main_loss(self.model, crop_batch(self.icons, self.rng), self.step)
+        pictures = full_batch(self.icons, MOSTLY_CONCEPTS, self.rng)
+        return decoder_loss(self.model, pictures, self.latent_std)
+
+    def run(self) -> None:
+        """Train until the budget is spent."""
+        losses: deque[float] = deque(maxlen=50)
+        threads = Threads()
+        while (done := self.budget.progress(self.step)) < 1:
+            set_learning_rate(self.optimisers, done, 0.25, self.step)
+            loss = self.loss()
+            loss.backward()
+            update(self.optimisers, self.model.parameters())
+            self.step += 1
+            threads.step()
+            losses.append(float(loss.detach()))
+            if self.step % 50 == 0:
+                text = f"step {self.step}, {done:.1%}, loss {fmean(losses):.4f}"
+                report(self.work, f"autoencoder {self.name}: {text}")
+            if self.step % 400 == 0:
+                self.save()
+        self.save()
+
+    def save(self) -> None:
+        """Keep everything the phase needs to go on, and report how good it is."""
+        states = [optimiser.state_dict() for optimiser in self.optimisers]
+        content = {"model": self.model.state_dict(), "optimisers": states}
+        save_checkpoint(self.file, {**content, "step": self.step, "spent": self.budget.spent})
+        quality = f"{psnr(self.model, self.seen):.2f} dB concepts, {psnr(self.model, self.unseen):.2f} dB unseen"
+        minutes = self.budget.spent / 60
+        report(self.work, f"autoencoder {self.name}: saved step {self.step}, {minutes:.1f} min, {quality}")
+
+
+@torch.no_grad()
+def fold_normalisation(model: AutoencoderKL, pictures: Tensor) -> None:
+    """Give each scaled latent channel zero mean and unit variance, by way of the 1x1 convolutions."""
+    latents = torch.cat([model.encode(part).latent_dist.mode() for part in pictures.split(8)])
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    scale = 1 / (std * SCALING_FACTOR)
+    quant, post = model.quant_conv, model.post_quant_conv
+    quant.weight[:4] *= scale.view(4, 1, 1, 1)
+    quant.bias[:4] = (quant.bias[:4] - mean) * scale
+    quant.bias[4:] += 2 * scale.log()
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight /= scale.view(1, 4, 1, 1)
+
+
+def train(work: Path, minutes: float, decoder_minutes: float) -> None:
+    """Both phases, then the folded result in `work/vae`."""
+    torch.manual_seed(0)
+    icons = data.prepare(work)
+    model = build()
+    report(work, f"autoencoder: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
+    Phase("main", work, model, icons, minutes).run()
+    Phase("decoder", work, model, icons, decoder_minutes).run()
+    rng = random.Random(3)
+    pictures = torch.cat([full_batch(icons, MIXED, rng) for _ in range(80)])
+    fold_normalisation(model, pictures)
+    model.save_pretrained(work / "vae")
+    report(work, "autoencoder: saved")
