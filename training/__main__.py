@@ -21,9 +21,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=work, help="scratch data and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("webui/demo"), help="where the model is exported to")
     parser.add_argument("--model", type=Path, help="the model to evaluate (default: --out)")
-    parser.add_argument("--autoencoder-minutes", type=float, default=18.5)
-    parser.add_argument("--decoder-minutes", type=float, default=5.5)
-    parser.add_argument("--unet-minutes", type=float, default=57.0)
+    parser.add_argument("--autoencoder-minutes", type=float, default=20)
+    parser.add_argument("--decoder-minutes", type=float, default=12)
+    parser.add_argument("--unet-minutes", type=float, default=55)
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     return parser.parse_args()
 
