@@ -389,7 +389,7 @@ class TestMasks:
             restart(inpaint(image, mask_fill="original", strength=0.5), sampler="DDIM") for image in (noise(), other)
         ]
         difference, by_picture = abs(one - two), abs(kept[0] - kept[1])
-        assert inside(difference).mean() < 0.5 * inside(by_picture).mean()
+        assert inside(difference).mean() < 0.8 * inside(by_picture).mean()
 
     def test_an_inverted_mask_is_the_mask_s_negative(self, restart):
         negative = PilImages.fromarray(255 - np.asarray(rectangle()))
