@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir")
+SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "lora_cache")
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
@@ -81,6 +81,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
     parser.add_argument("--models-dir", type=Path, action="append", metavar="DIR", help="another model folder tree")
+    parser.add_argument(
+        "--lora-cache",
+        metavar="SIZE",
+        help="memory for merged LoRA weights, as 2GB or 512MB (default: a quarter of what is free)",
+    )
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +106,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     fields = Init.model_fields | Request.model_fields
     parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
     parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
+    text = "apply a LoRA; more than one with more flags"
+    parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
     parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
     for name in INIT_SWITCHES:
         flag, text = f"--{name.replace('_', '-')}", fields[name].description
@@ -166,7 +173,7 @@ def run_generate(options: argparse.Namespace) -> int:
     settings = _settings(options, out=options.out)
     executor = make_executor(settings)
     try:
-        values = _given(options, (*_text_flags(Request), "model"))
+        values = _given(options, (*_text_flags(Request), "model", "loras"))
         job = executor.submit(Request.parse(values | _read_init(options)))
     except RequestError as error:
         executor.close()

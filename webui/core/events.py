@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL.Image import Image as PilImage
 
@@ -66,12 +66,22 @@ class Image:
 
 
 @dataclass(frozen=True)
+class LoraSwitch:
+    """What it took to have these LoRAs (``name:weight``) in the model: nothing, a swap of pointers, or computing."""
+
+    applied: tuple[str, ...]
+    how: Literal["unchanged", "cached", "merged"]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Done:
-    """All pictures are made. ``parts_s`` says where the seconds went."""
+    """All pictures are made. ``parts_s`` says where the seconds went, ``loras`` what was applied, None for none."""
 
     seconds: float
     parts_s: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    loras: LoraSwitch | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,8 @@ def to_json(event: Event) -> dict[str, Any]:
             body[name] = base64.b64encode(value).decode("ascii")
         elif isinstance(value, Mapping):
             body[name] = {part: round(seconds, 4) for part, seconds in value.items()}
+        elif isinstance(value, LoraSwitch):
+            body[name] = {"applied": list(value.applied), "how": value.how, "seconds": round(value.seconds, 6)}
         elif value is not None:
             body[name] = value
     return body

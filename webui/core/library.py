@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,9 +11,12 @@ from pathlib import Path
 
 from webui.core.request import RequestError
 from webui.core.settings import Settings
+from webui.core.tensor_file import PICKLE_ENDINGS
 
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 CHECKPOINT_FOLDERS = ("models/Stable-diffusion", "models/checkpoints", "Stable-diffusion", "checkpoints")
+LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
+WEIGHT_FOLDERS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,14 @@ class ModelFile:
     native_px: int
 
 
+@dataclass(frozen=True)
+class LoraFile:
+    """A file with changes to a model's weights."""
+
+    name: str
+    path: Path
+
+
 def find_models(settings: Settings) -> dict[str, ModelFile]:
     """Every model by name, the embedded one first; of two with one name, the first found."""
     found = {"demo": _read_model("demo", DEMO_MODEL)}
@@ -31,6 +43,20 @@ def find_models(settings: Settings) -> dict[str, ModelFile]:
         for folder in _model_folders(root):
             found.setdefault(folder.name, _read_model(folder.name, folder))
     return {name: model for name, model in found.items() if model is not None}
+
+
+def find_loras(settings: Settings) -> dict[str, LoraFile]:
+    """Every LoRA by name, the embedded ones last; of several with one name, the further ones as ``folder/name``.
+
+    Pickles are listed too, so that whoever asks for one is told why it is refused.
+    """
+    found: dict[str, LoraFile] = {}
+    roots = [root / folder for root in (settings.data_dir, *settings.models_dir) for folder in LORA_FOLDERS]
+    for root in (*roots, DEMO_MODEL / "loras"):
+        for path in _tensor_files(root):
+            name = f"{path.parent.name}/{path.stem}" if path.stem in found else path.stem
+            found.setdefault(name, LoraFile(name, path))
+    return found
 
 
 def choose(kind: str, name: str, names: Iterable[str]) -> str:
@@ -48,7 +74,7 @@ def choose(kind: str, name: str, names: Iterable[str]) -> str:
 
 def content_hash(model: ModelFile) -> str:
     """SHA-256 over a model's weight files; cached until one of them changes."""
-    files = sorted(model.path.glob("*/*.safetensors"))  # where diffusers has them; a part may be a link to a folder
+    files = sorted(file for folder in WEIGHT_FOLDERS for file in (model.path / folder).glob("*.safetensors"))
     stats = [file.stat() for file in files]
     return _hash_files(tuple(files), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
@@ -61,6 +87,22 @@ def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) ->
             while chunk := file.read(2**20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _tensor_files(root: Path) -> Iterator[Path]:
+    """Files of weights below a folder, following links, each folder once; hidden and half-downloaded ones are not."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.suffix.lower() in (".safetensors", *PICKLE_ENDINGS):
+                yield path
 
 
 def _model_folders(root: Path) -> Iterator[Path]:

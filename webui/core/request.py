@@ -55,12 +55,65 @@ Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
 
 
 class LoraRef(BaseModel):
-    """A LoRA by name, with the strength it is applied at."""
+    """A LoRA by name, with the strength it is applied at; as text ``NAME``, ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=255)
-    weight: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False)
+    name: str = Field(min_length=1, max_length=255, title="Name")
+    weight: float = Field(
+        default=1.0,
+        ge=-10.0,
+        le=10.0,
+        allow_inf_nan=False,
+        title="Weight",
+        description="How strongly it acts: 0 is not at all, 1 as it was trained",
+    )
+    text_weight: float | None = Field(
+        default=None,
+        ge=-10.0,
+        le=10.0,
+        allow_inf_nan=False,
+        title="Text weight",
+        description="How strongly it acts on the text encoder; left out, the same as the weight",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, value: Any) -> Any:
+        return _read_lora(value) if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        if self.text_weight is None or self.text_weight == self.weight:
+            return f"{self.name}:{self.weight:g}"
+        return f"{self.name}:{self.text_weight:g}:{self.weight:g}"
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """On the UNet, on the text encoder."""
+        return self.weight, self.weight if self.text_weight is None else self.text_weight
+
+
+def _read_lora(text: str) -> dict[str, Any]:
+    """``NAME[:TEXT[:UNET]]`` as A1111 has it, with ``te=`` and ``unet=`` for either weight; raises ValueError."""
+    name, *weights = text.split(":")
+    given: dict[str, str] = {}
+    for place, weight in zip(("te", "unet"), weights, strict=False):
+        if "=" not in weight:
+            given[place] = weight
+    for weight in weights:
+        key, equals, value = weight.partition("=")
+        if equals and key.strip() not in ("te", "unet"):
+            raise ValueError(f"{key.strip()!r} is not supported in a LoRA's weights; te and unet are")
+        if equals:
+            given[key.strip()] = value
+    if len(weights) > 2:
+        raise ValueError(f"must be NAME, NAME:WEIGHT or NAME:TEXT:UNET, not {text[:60]!r}")
+    values: dict[str, Any] = {"name": name.strip()}
+    if "te" in given or "unet" in given:
+        values["weight"] = given.get("unet", given.get("te"))
+    if "te" in given and given["te"] != values["weight"]:
+        values["text_weight"] = given["te"]
+    return values
 
 
 class Init(BaseModel):
@@ -197,7 +250,9 @@ class Request(BaseModel):
         description="1 reads the last text layer",
     )
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
-    loras: tuple[LoraRef, ...] = Field(default=(), max_length=32, title="LoRAs")
+    loras: tuple[LoraRef, ...] = Field(
+        default=(), max_length=32, title="LoRAs", description="Small files that change the model, each with a weight"
+    )
     init: Init | None = Field(default=None, title="Start picture")
 
     @field_validator("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", mode="before")

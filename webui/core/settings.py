@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 DEFAULT_PORT = 7860
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -35,6 +35,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()
+    lora_cache: ByteSize | None = None
     out: Path | None = None
 
     def model_post_init(self, _context: object) -> None:

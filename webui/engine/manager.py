@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,9 @@ from cachetools import LRUCache
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas, make_canvas
-from webui.core.events import Cancelled, Done, Event, Image, Loading, Step
+from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import ModelFile, choose, find_models
+from webui.core.library import LoraFile, ModelFile, choose, find_loras, find_models
 from webui.core.recipe import Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
@@ -23,6 +23,8 @@ from webui.engine.denoise import Denoised, Stopped, denoise
 from webui.engine.devices import choose_device, choose_dtype, describe
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Conditioning, Model
+from webui.engine.lora.cache import Contributions
+from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.preview import Previewer
 from webui.engine.resolve import resolve
 from webui.engine.samplers import make_scheduler
@@ -51,6 +53,7 @@ class _Job:
     negative: Conditioning | None = None
     canvas: Canvas | None = None
     encoded: latent_ops.Encoded | None = None
+    loras: LoraSwitch | None = None
     index: int = 0
     warnings: list[str] = field(default_factory=list)
     parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -91,7 +94,10 @@ class PipelineManager:
         self.dtype = choose_dtype(settings.dtype, self.device)
         self._settings = settings
         self._model: Model | None = None
-        self._prompts: LRUCache[tuple[str, str, int], tuple[Conditioning, int]] = LRUCache(CACHED_PROMPTS)
+        self._loras: LoraSwitcher | None = None
+        self._prompts: LRUCache[tuple[str, Contributions, str, int], tuple[Conditioning, int]] = LRUCache(
+            CACHED_PROMPTS
+        )
         self._pictures: LRUCache[tuple[str, str, Size], tuple[Canvas, latent_ops.Encoded]] = LRUCache(
             CACHED_PICTURE_BYTES, getsizeof=_picture_nbytes
         )
@@ -113,13 +119,24 @@ class PipelineManager:
         running CannotLoad, NotFinite, or whatever torch raises.
         """
         models = find_models(self._settings)
-        resolved = resolve(request, models)
+        resolved = resolve(request, models, lambda: find_loras(self._settings))
         return self._run(resolved, models[resolved.model], cancelled)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
         models = find_models(self._settings)
         yield from self._load(models[choose("model", name, models)], cancelled)
+
+    def prepare(self, request: Request) -> None:
+        """Makes ready what a job that comes next will need, where that costs the present one nothing.
+
+        On CUDA the LoRAs of ``request`` are merged on a stream of low priority; elsewhere there is nothing idle to use.
+        """
+        if self.device.type != "cuda" or self._loras is None or not request.loras or request.model != self.model_name:
+            return
+        with torch.cuda.stream(torch.cuda.Stream(self.device, priority=0)):
+            self._loras.prepare(request.loras, find_loras(self._settings))
+        torch.cuda.current_stream(self.device).synchronize()
 
     def _run(self, request: Request, file: ModelFile, cancelled: Cancel) -> Iterator[Event]:
         started = time.perf_counter()
@@ -128,6 +145,7 @@ class PipelineManager:
             yield from self._load_timed(file, job)
             if cancelled():
                 raise Stopped
+            yield from self._switch_loras(job)
             with job.part("encode"):
                 self._encode_inputs(job)
             for batch in range(request.repeat):
@@ -135,7 +153,26 @@ class PipelineManager:
         except Stopped:
             yield Cancelled(job.index, job.total)
         else:
-            yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings))
+            yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings), job.loras)
+
+    def _switch_loras(self, job: _Job) -> Iterator[Loading]:
+        """The model with the LoRAs of this job, or without any."""
+        assert self._loras
+
+        def check() -> None:
+            if job.cancelled():
+                raise Stopped
+
+        refs = job.request.loras
+        with job.part("lora"):
+            files: Mapping[str, LoraFile] = find_loras(self._settings) if refs else {}
+            if missing := [ref.name for ref in refs if ref.name not in files]:
+                raise RequestError(f"LoRA {missing[0][:80]!r} is not there any more", field="loras")
+            if self._loras.must_merge(refs, files):
+                yield Loading(f"Merging {len(refs)} LoRA{'s' if len(refs) > 1 else ''}", 0.0)
+            switch, warnings = self._loras.switch(refs, files, check)
+        job.warnings += warnings
+        job.loras = switch if refs else None
 
     def _encode_inputs(self, job: _Job) -> None:
         """Prompts and start picture as the model sees them, from the caches where they are known."""
@@ -203,7 +240,8 @@ class PipelineManager:
     @torch.inference_mode()
     def _encode_prompt(self, text: str, what: str, job: _Job) -> Conditioning:
         assert self._model
-        key = (self._model.content_hash, text, job.request.clip_skip)
+        assert self._loras
+        key = (self._model.content_hash, self._loras.text_key, text, job.request.clip_skip)
         if key not in self._prompts:
             self._prompts[key] = self._model.encode_prompt(text, job.request.clip_skip)
         conditioning, unused = self._prompts[key]
@@ -243,3 +281,4 @@ class PipelineManager:
 
         model = family.load(file, self.device, self.dtype, progress)
         self._model = model
+        self._loras = LoraSwitcher(model, self.device, self._settings.lora_cache)

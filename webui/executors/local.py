@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued
+from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
-from webui.core.library import find_models
+from webui.core.library import find_loras, find_models
 from webui.core.outputs import save_picture
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
@@ -51,6 +51,7 @@ class LocalExecutor:
         """Models on disk now, and every sampler with its schedules."""
         return Catalog(
             models=find_models(self._settings),
+            loras=find_loras(self._settings),
             samplers={name: row.schedules for name, row in SAMPLERS.items()},
         )
 
@@ -62,7 +63,8 @@ class LocalExecutor:
 
     def submit(self, request: Request) -> LocalJob:
         """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
-        job = LocalJob(resolve(request, find_models(self._settings)), on_cancel=self._drop_waiting)
+        resolved = resolve(request, find_models(self._settings), lambda: find_loras(self._settings))
+        job = LocalJob(resolved, on_cancel=self._drop_waiting)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:
@@ -152,12 +154,24 @@ class LocalExecutor:
                     self._saver.submit(self._save, job, event)
                 else:
                     job.publish(event)
+                if isinstance(event, Step) and event.index == 2:
+                    self._prepare_next()
             raise RuntimeError("the engine ended without saying how")
         except RequestError as error:
             return Failed(str(error), bad_input=True)
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
             return Failed(_for_people(error))
+
+    def _prepare_next(self) -> None:
+        """Lets the engine make ready what the next job needs; where that fails, the job itself will say why."""
+        with self._changed:
+            upcoming = self._waiting[0].request if self._waiting else None
+        if upcoming is not None:
+            try:
+                self._engine().prepare(upcoming)
+            except Exception as error:
+                log.info("could not prepare the next job: %s", error)
 
     def _engine(self) -> "PipelineManager":
         if self._manager is None:

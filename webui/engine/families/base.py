@@ -48,11 +48,13 @@ class Posterior:
 class Model(Protocol):
     """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
 
-    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels.
+    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels. ``components`` are the parts
+    that LoRAs change, by diffusers' names: unet, text_encoder.
     """
 
     file: ModelFile
     content_hash: str
+    components: Mapping[str, torch.nn.Module]
     latent_channels: int
     latent_scale: int
     inpaints: bool

@@ -54,6 +54,7 @@ class StableDiffusionModel:
         self.file = file
         self.content_hash = content_hash(file)
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
+        self.components: Mapping[str, torch.nn.Module] = {"unet": unet, "text_encoder": text_encoder}
         self.scheduler_config = scheduler_config
         config: Any = vae.config
         unet_config: Any = unet.config

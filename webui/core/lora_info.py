@@ -1,0 +1,130 @@
+"""What a LoRA's file and the files beside it tell people: trigger words, a usual weight, a preview picture."""
+
+import base64
+import binascii
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from webui.core.library import LoraFile
+from webui.core.tensor_file import BadFile, read_header
+
+MAX_TEXT = 2_000
+MAX_WORDS = 24
+MAX_SIDECAR_BYTES = 2**20
+MAX_PREVIEW_BYTES = 8 * 2**20
+PREVIEW_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+
+
+@dataclass(frozen=True)
+class LoraInfo:
+    """All text is a stranger's: shown as text, never as markup. ``problem`` says why it cannot be used, if so."""
+
+    name: str
+    size_bytes: int = 0
+    title: str = ""
+    description: str = ""
+    made_for: str = ""
+    trigger_words: tuple[str, ...] = ()
+    weight: float = 1.0
+    has_preview: bool = False
+    problem: str = ""
+
+
+def describe(file: LoraFile) -> LoraInfo:
+    """What is known of it; never raises."""
+    try:
+        header = read_header(file.path)
+        size_bytes = file.path.stat().st_size
+    except (BadFile, OSError) as error:
+        return LoraInfo(file.name, problem=f"{file.path.name} {error}")
+    metadata, sidecars = header.metadata, list(_sidecars(file.path))
+    return LoraInfo(
+        name=file.name,
+        size_bytes=size_bytes,
+        title=_short(metadata.get("modelspec.title", "")),
+        description=_first(metadata.get("modelspec.description"), *(entry.get("description") for entry in sidecars)),
+        made_for=made_for(metadata),
+        trigger_words=tuple(_trigger_words(metadata, sidecars))[:MAX_WORDS],
+        weight=_usual_weight(sidecars),
+        has_preview=_preview_file(file.path) is not None or "modelspec.thumbnail" in metadata,
+    )
+
+
+def made_for(metadata: Mapping[str, str]) -> str:
+    """The architecture that a file says it was made for; empty where it does not."""
+    return _first(metadata.get("modelspec.architecture"), metadata.get("ss_base_model_version"))[:80]
+
+
+def read_preview(file: LoraFile) -> tuple[bytes, str] | None:
+    """The preview picture's bytes and media type, from a file beside the LoRA or from its metadata."""
+    if path := _preview_file(file.path):
+        with suppress(OSError):
+            return path.read_bytes(), PREVIEW_TYPES[path.suffix.lower()]
+    with suppress(BadFile, ValueError, binascii.Error):
+        kind, _, data = read_header(file.path).metadata.get("modelspec.thumbnail", "").partition(",")
+        media_type = kind.removeprefix("data:").removesuffix(";base64")
+        if media_type in PREVIEW_TYPES.values():
+            return base64.b64decode(data, validate=True), media_type
+    return None
+
+
+def _preview_file(path: Path) -> Path | None:
+    names = (f"{path.stem}{middle}{ending}" for middle in (".preview", "") for ending in PREVIEW_TYPES)
+    for name in names:
+        with suppress(OSError):
+            found = path.with_name(name)
+            if 0 < found.stat().st_size <= MAX_PREVIEW_BYTES:
+                return found
+    return None
+
+
+def _sidecars(path: Path) -> Iterator[Mapping[str, Any]]:
+    """A1111's ``name.json`` and the civitai helper's ``name.civitai.info``."""
+    for ending in (".json", ".civitai.info"):
+        with suppress(OSError, ValueError, RecursionError):
+            found = path.with_name(path.stem + ending)
+            if found.stat().st_size <= MAX_SIDECAR_BYTES:
+                entry = json.loads(found.read_text("utf-8"))
+                if isinstance(entry, dict):
+                    yield entry
+
+
+def _trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Each once: what the maker says, else the words that were most frequent in the training captions."""
+    texts = [metadata.get("modelspec.trigger_phrase", "")]
+    for entry in sidecars:
+        trained = entry.get("trainedWords")
+        texts += [entry.get("activation text", ""), *(trained if isinstance(trained, list) else [])]
+    words = [word.strip() for text in texts if isinstance(text, str) for word in text.split(",")]
+    yield from dict.fromkeys(_short(word, 80) for word in words or () if word)
+    if not any(words):
+        yield from _frequent_tags(metadata.get("ss_tag_frequency", ""))
+
+
+def _frequent_tags(text: str) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    with suppress(ValueError, RecursionError, AttributeError, TypeError):
+        for tags in json.loads(text).values():
+            counts.update({str(tag).strip(): int(number) for tag, number in tags.items()})
+    yield from (_short(tag, 80) for tag, _ in counts.most_common(6) if tag)
+
+
+def _usual_weight(sidecars: Iterable[Mapping[str, Any]]) -> float:
+    for entry in sidecars:
+        weight = entry.get("preferred weight")
+        if isinstance(weight, int | float) and 0 < abs(weight) <= 10:
+            return float(weight)
+    return 1.0
+
+
+def _first(*texts: Any) -> str:
+    return next((_short(text) for text in texts if isinstance(text, str) and text.strip()), "")
+
+
+def _short(text: str, limit: int = MAX_TEXT) -> str:
+    return text[:limit].replace("\0", "").strip()

@@ -1,0 +1,92 @@
+"""The header of a safetensors file: what is in it, without reading it. Nothing here imports torch.
+
+Format: 8 bytes of header length, little endian; the header, a JSON object; then the tensors' bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_TENSORS = 20_000
+PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
+
+
+class BadFile(ValueError):
+    """A file that cannot be used; the message is the reason, to be put behind the file's name."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Free text about the file, by name, and the shape of each tensor, by key."""
+
+    metadata: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def read_header(path: Path) -> Header:
+    """The header, kept until the file changes; raises BadFile."""
+    if path.suffix.lower() in PICKLE_ENDINGS:
+        raise BadFile(
+            "is a pickle, and opening a pickle can run any program; load it where it came from and save it as safetensors"
+        )
+    try:
+        stat = path.stat()
+        return _read_header(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise BadFile(f"cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1024)
+def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
+    if size_bytes == 0:
+        raise BadFile("is empty")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if file.read(1) != b"{" or length < 2:
+            raise BadFile("is no safetensors file, whatever its name says")
+        if length > MAX_HEADER_BYTES:
+            raise BadFile(f"has a header of {length / 2**20:,.0f} MiB; {MAX_HEADER_BYTES // 2**20} MiB are allowed")
+        if length + 8 > size_bytes:
+            raise BadFile("is cut short: it ends within its header")
+        text = b"{" + file.read(length - 1)
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", {})
+        shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in header.items()}
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        whole = length + 8 + int(end)
+        metadata = {str(name): str(value) for name, value in metadata.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise BadFile("is damaged: its header cannot be read") from None
+    if len(shapes) > MAX_TENSORS:
+        raise BadFile(f"has {len(shapes):,} tensors; {MAX_TENSORS:,} are allowed")
+    if whole > size_bytes:
+        raise BadFile(f"is cut short: it has {size_bytes:,} of {whole:,} bytes")
+    return Header(metadata, shapes)
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """SHA-256 of the tensors' bytes (what A1111 shows the first 12 digits of), and of that and the header together."""
+
+    tensors: str
+    content: str
+
+
+def hash_file(path: Path) -> FileHash:
+    """The file's hashes, kept until it changes; raises OSError."""
+    stat = path.stat()
+    return _hash_file(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash_file(path: Path, _size_bytes: int, _mtime_ns: int) -> FileHash:
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(min(int.from_bytes(start, "little"), MAX_HEADER_BYTES))
+        tensors = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileHash(tensors, hashlib.sha256(start + header + tensors.encode()).hexdigest())

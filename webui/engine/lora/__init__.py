@@ -1,0 +1,1 @@
+"""LoRAs: file dialects -> deltas -> merged weights, cached for many sets and installed by a pointer swap."""

@@ -1,0 +1,219 @@
+"""``WeightCache``: which LoRA set a model's weights have right now, and the merged weights of earlier sets.
+
+The model's own tensors are never written. A set's merged tensors are computed from them alone and take their place in
+the modules by a pointer swap, so "no LoRA" is the model itself, bit for bit, and nothing depends on what ran before.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from webui.engine.lora.deltas import Delta, merge
+from webui.engine.lora.formats import LoraWeights, Parameter
+
+SetKey = tuple[tuple[str, float, float], ...]
+"""(content hash, strength on the UNet, on the text encoders) of each LoRA, in the order of the hashes."""
+
+Contributions = tuple[tuple[str, float], ...]
+"""(content hash, strength) of each LoRA that changes one tensor, in the order of the hashes."""
+
+How = Literal["unchanged", "cached", "merged"]
+
+
+def set_key(loras: Iterable[tuple[str, float, float]]) -> SetKey:
+    """The same for any order of the same LoRAs; one that is named twice counts with the sum of its strengths."""
+    sums: dict[str, tuple[float, float]] = {}
+    for content_hash, unet, text in loras:
+        before = sums.get(content_hash, (0.0, 0.0))
+        sums[content_hash] = before[0] + unet, before[1] + text
+    return tuple((name, unet, text) for name, (unet, text) in sorted(sums.items()) if unet or text)
+
+
+@dataclass(frozen=True)
+class MergedSet:
+    """The tensors of one set, by the parameter they stand in for, and what went into each.
+
+    ``text_key`` is the part of the set that changes the text encoders: prompts are encoded anew when it changes.
+    """
+
+    tensors: Mapping[Parameter, torch.Tensor] = field(default_factory=dict)
+    contributions: Mapping[Parameter, Contributions] = field(default_factory=dict)
+    text_key: Contributions = ()
+
+
+NOTHING = MergedSet()
+
+
+class WeightCache:
+    """Installs LoRA sets in one model and keeps the merged tensors of several under a byte budget.
+
+    ``components`` are the parts by diffusers' names. ``budget_bytes`` bounds the merged tensors on the model's device,
+    those in use included, except that a set larger than all of it is still used, and then not kept. What must leave
+    moves to host memory under ``host_bytes``, if that is not 0. Not thread-safe: the device thread owns it.
+    """
+
+    def __init__(self, components: Mapping[str, nn.Module], budget_bytes: int, host_bytes: int = 0) -> None:
+        self._parameters: dict[Parameter, nn.Parameter] = {}
+        for component, root in components.items():
+            for path, module in root.named_modules():
+                for kind, parameter in module.named_parameters(recurse=False):
+                    self._parameters[component, path, kind] = parameter
+        self._base = {place: parameter.data for place, parameter in self._parameters.items()}
+        self._budget_bytes, self._host_bytes = budget_bytes, host_bytes
+        self._sets: OrderedDict[SetKey, MergedSet] = OrderedDict()
+        self._on_host: OrderedDict[SetKey, MergedSet] = OrderedDict()
+        self._key: SetKey = ()
+        self._installed = NOTHING
+
+    @property
+    def key(self) -> SetKey:
+        """The set that is installed."""
+        return self._key
+
+    @property
+    def text_key(self) -> Contributions:
+        """What of the installed set changes the text encoders."""
+        return self._installed.text_key
+
+    @property
+    def nbytes(self) -> int:
+        """Merged tensors on the device, each counted once."""
+        return _nbytes([self._installed, *self._sets.values()])
+
+    def __contains__(self, key: SetKey) -> bool:
+        """Whether the set can be installed without computing."""
+        return not key or key in self._sets or key in self._on_host
+
+    def switch(
+        self, key: SetKey, read: Callable[[str], LoraWeights], check: Callable[[], None] = lambda: None
+    ) -> tuple[How, float]:
+        """Makes ``key`` the installed set; says how, and in how many seconds.
+
+        ``read`` gives the weights of a content hash and is asked only where something must be computed; ``check`` is
+        called between tensors and may raise to stop. Whatever is raised half way leaves the base installed.
+        """
+        started = time.perf_counter()
+        if key == self._key:
+            return "unchanged", time.perf_counter() - started
+        how: How = "cached"
+        try:
+            target = self._find(key)
+            if target is None:
+                how = "merged"
+                self._install((), NOTHING)  # a set that is in use but too large to keep goes first
+                target = self._merge(key, read, check)
+                self._keep(key, target)
+            self._install(key, target)
+        except BaseException:
+            self._restore()
+            raise
+        return how, time.perf_counter() - started
+
+    def prepare(self, key: SetKey, read: Callable[[str], LoraWeights]) -> bool:
+        """Merges a set that is wanted next, if it fits beside the installed one; what is installed stays."""
+        if key in self:
+            return True
+        kept, self._sets = self._sets, OrderedDict(self._sets)
+        try:
+            target = self._merge(key, read, lambda: None)
+        except BaseException:
+            self._sets = kept
+            raise
+        if _nbytes([self._installed, *self._sets.values(), target]) > self._budget_bytes:
+            self._sets = kept
+            return False
+        self._sets[key] = target
+        return True
+
+    def _find(self, key: SetKey) -> MergedSet | None:
+        if not key:
+            return NOTHING
+        if key in self._sets:
+            self._sets.move_to_end(key)
+            return self._sets[key]
+        if (stored := self._on_host.pop(key, None)) is None:
+            return None
+        self._make_room(_nbytes([stored]), ())
+        places = stored.tensors.items()
+        tensors = {place: tensor.to(self._base[place].device, non_blocking=True) for place, tensor in places}
+        found = MergedSet(tensors, stored.contributions, stored.text_key)
+        self._keep(key, found)
+        return found
+
+    def _merge(self, key: SetKey, read: Callable[[str], LoraWeights], check: Callable[[], None]) -> MergedSet:
+        """The set's tensors: shared with kept sets where the same LoRAs went in at the same strengths, else computed."""
+        parts: dict[Parameter, list[tuple[str, float, Delta]]] = {}
+        text_key: dict[str, float] = {}
+        for content_hash, unet, text in key:
+            for place, delta in read(content_hash).deltas.items():
+                strength = unet if place[0] == "unet" else text
+                if strength:
+                    parts.setdefault(place, []).append((content_hash, strength, delta))
+                    if place[0] != "unet":
+                        text_key[content_hash] = strength
+        contributions = {place: tuple((name, s) for name, s, _ in given) for place, given in parts.items()}
+        known: dict[Parameter, torch.Tensor] = {}
+        for other in self._sets.values():
+            for place, own in contributions.items():
+                if other.contributions.get(place) == own:
+                    known[place] = other.tensors[place]
+        new_bytes = sum(self._base[place].nbytes for place in parts if place not in known)
+        self._make_room(new_bytes, tuple(known.values()))
+        tensors: dict[Parameter, torch.Tensor] = {}
+        with torch.no_grad():
+            for place, given in parts.items():
+                check()
+                if (tensor := known.get(place)) is None:
+                    tensor = merge(self._base[place], [(delta, strength) for _, strength, delta in given])
+                tensors[place] = tensor
+        return MergedSet(tensors, contributions, tuple(text_key.items()))
+
+    def _keep(self, key: SetKey, merged: MergedSet) -> None:
+        if _nbytes([*self._sets.values(), merged]) <= self._budget_bytes:
+            self._sets[key] = merged
+
+    def _make_room(self, new_bytes: int, reused: Sequence[torch.Tensor]) -> None:
+        """Drops the least recently used sets until ``new_bytes`` more fit beside the rest."""
+        shared = MergedSet({("", "", str(k)): tensor for k, tensor in enumerate(reused)})
+        while self._sets and _nbytes([shared, self._installed, *self._sets.values()]) + new_bytes > self._budget_bytes:
+            key, oldest = self._sets.popitem(last=False)
+            self._move_to_host(key, oldest)
+
+    def _move_to_host(self, key: SetKey, merged: MergedSet) -> None:
+        nbytes = _nbytes([merged])
+        if nbytes > self._host_bytes:
+            return
+        while _nbytes(self._on_host.values()) + nbytes > self._host_bytes:
+            self._on_host.popitem(last=False)
+        tensors = {place: tensor.to("cpu", copy=True) for place, tensor in merged.tensors.items()}
+        self._on_host[key] = MergedSet(tensors, merged.contributions, merged.text_key)
+
+    def _install(self, key: SetKey, target: MergedSet) -> None:
+        """The pointer swap: touches the parameters in which the two sets differ, and no others."""
+        before, self._key, self._installed = self._installed, key, target
+        for place in before.tensors.keys() - target.tensors.keys():
+            self._put(place, self._base[place])
+        for place, tensor in target.tensors.items():
+            if before.tensors.get(place) is not tensor:
+                self._put(place, tensor)
+
+    def _restore(self) -> None:
+        """The base, whatever state a failure left."""
+        self._key, self._installed = (), NOTHING
+        for place, tensor in self._base.items():
+            self._put(place, tensor)
+
+    def _put(self, place: Parameter, tensor: torch.Tensor) -> None:
+        """The one way a weight changes. Captured CUDA graphs would need a copy to a stable address instead."""
+        self._parameters[place].data = tensor
+
+
+def _nbytes(sets: Iterable[MergedSet]) -> int:
+    """Memory of all tensors of all sets, each counted once."""
+    tensors = {id(tensor): tensor for merged in sets for tensor in merged.tensors.values()}
+    return sum(tensor.nbytes for tensor in tensors.values())

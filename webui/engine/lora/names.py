@@ -1,0 +1,132 @@
+"""Which module of a model a LoRA file means: every dialect's spelling, flattened, looked up in one index.
+
+``unet.down_blocks.0.attentions.0.proj_in`` (diffusers), ``lora_unet_down_blocks_0_attentions_0_proj_in`` (kohya),
+``lora_unet_input_blocks_1_1_proj_in`` (Stability's own block names) and
+``down_blocks.0.attentions.0.processor...`` (old attention processors) all end in the same module.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+# Longest first where one begins like another.
+PREFIXES = (
+    ("base_model.model.text_encoder_2.", "text_encoder_2"),
+    ("base_model.model.text_encoder.", "text_encoder"),
+    ("base_model.model.unet.", "unet"),
+    ("base_model.model.", "unet"),
+    ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoder.", "text_encoder"),
+    ("unet.", "unet"),
+    ("model.diffusion_model.", "unet"),
+    ("diffusion_model.", "unet"),
+    ("lora_unet_", "unet"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+    ("lora_te_", "text_encoder"),
+    ("lycoris_te1_", "text_encoder"),
+    ("lycoris_te2_", "text_encoder_2"),
+    ("lycoris_te_", "text_encoder"),
+    ("lycoris_unet_", "unet"),
+    ("lycoris_", "unet"),
+)
+ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+RESNET_NAMES = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+OUTER_NAMES = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+class ModuleIndex:
+    """The modules of a model by every name that LoRA files have for them.
+
+    ``components`` are the parts by diffusers' names: unet, text_encoder, text_encoder_2.
+    """
+
+    def __init__(self, components: Mapping[str, nn.Module]) -> None:
+        self.components = components
+        self._names: dict[str, dict[str, str]] = {}
+        for component, root in components.items():
+            names = self._names[component] = {}
+            for path, module in root.named_modules():
+                if any(True for _ in module.parameters(recurse=False)):
+                    for name in _spellings(path, root):
+                        names.setdefault(_flatten(name), path)
+
+    def find(self, name: str) -> tuple[str, str] | None:
+        """(component, path of the module in it) for a key without its ending; None where nothing has this name."""
+        prefix, component = next((row for row in PREFIXES if name.startswith(row[0])), ("", "unet"))
+        names = self._names.get(component, {})
+        flat = _flatten(name[len(prefix) :])
+        if (path := names.get(flat)) is None:
+            path = names.get(flat.replace("_processor_", "_").removesuffix("_lora"))
+        return None if path is None else (component, path)
+
+    def parameter(self, component: str, path: str, kind: str) -> nn.Parameter | None:
+        """The ``kind`` (weight or bias) of a module."""
+        found = getattr(self.components[component].get_submodule(path), kind, None)
+        return found if isinstance(found, nn.Parameter) else None
+
+
+def _flatten(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _spellings(path: str, root: nn.Module) -> Iterator[str]:
+    """The module's path, and what other programs call it."""
+    yield path
+    if path.endswith(".to_out.0"):
+        yield path.removesuffix(".0")
+    inner = path.removeprefix("text_model.")
+    if inner.startswith(("encoder.", "embeddings.", "final_layer_norm")):  # transformers 5 has no text_model level
+        for name in (inner, f"text_model.{inner}"):
+            yield name
+            for old, new in ATTENTION_NAMES.items():
+                if name.endswith(f"self_attn.{new}"):
+                    yield name.removesuffix(new) + old
+    elif original := _original_name(path, root):
+        yield original
+
+
+def _original_name(path: str, root: nn.Module) -> str | None:
+    """Stability's own name of a UNet's module: down, middle and up blocks counted through as in its source."""
+    if path in OUTER_NAMES:
+        return OUTER_NAMES[path]
+    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", path):
+        kind, number, rest = match.groups()
+        return f"middle_block.{1 if kind == 'attentions' else 2 * int(number)}.{_inner_name(kind, rest)}"
+    if not (match := re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)", path)):
+        return None
+    side, block, kind, number, rest = match.groups()
+    down = side == "down"
+    layers = [len(blocks.resnets) for blocks in getattr(root, f"{side}_blocks")]
+    # Before this block: the first convolution (down only), and each earlier block with its layers; going down, the
+    # downsampler counts as a layer of its own.
+    first = sum(layers[: int(block)]) + (1 + int(block) if down else 0)
+    if kind in ("resnets", "attentions"):
+        place = 0 if kind == "resnets" else 1
+        name = f"{first + int(number)}.{place}.{_inner_name(kind, rest)}"
+    elif down:
+        name = f"{first + layers[int(block)]}.0.op"
+    else:
+        attends = hasattr(getattr(root, f"{side}_blocks")[int(block)], "attentions")
+        name = f"{first + layers[int(block)] - 1}.{2 if attends else 1}.conv"
+    return f"{'input' if down else 'output'}_blocks.{name}"
+
+
+def _inner_name(kind: str, rest: str) -> str:
+    return RESNET_NAMES.get(rest, rest) if kind == "resnets" else rest

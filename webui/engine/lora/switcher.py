@@ -1,0 +1,100 @@
+"""LoRA names and weights -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import psutil
+import torch
+from cachetools import LRUCache
+
+from webui.core.events import LoraSwitch
+from webui.core.library import LoraFile
+from webui.core.request import LoraRef
+from webui.core.tensor_file import hash_file
+from webui.engine.families.base import Model
+from webui.engine.lora.cache import Contributions, SetKey, WeightCache, set_key
+from webui.engine.lora.formats import CannotApply, LoraWeights, read_lora
+from webui.engine.lora.names import ModuleIndex
+
+READ_BYTES = 512 * 2**20
+"""Memory for LoRA files that were read, whether their merged weights are kept or not."""
+
+
+class LoraSwitcher:
+    """The LoRAs of one loaded model. ``budget_bytes`` bounds the merged weights; None is a quarter of what is free."""
+
+    def __init__(self, model: Model, device: torch.device, budget_bytes: int | None = None) -> None:
+        self._device = device
+        self._index = ModuleIndex(model.components)
+        self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
+        self._unmatched: dict[str, tuple[str, ...]] = {}
+        host_bytes = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
+        self.cache = WeightCache(
+            model.components, _free_bytes(device) // 4 if budget_bytes is None else budget_bytes, host_bytes
+        )
+
+    @property
+    def text_key(self) -> Contributions:
+        """What of the present set changes the text encoders."""
+        return self.cache.text_key
+
+    def must_merge(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+        """Whether switching to these would take computing."""
+        return self._key(refs, files)[0] not in self.cache
+
+    def switch(
+        self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile], check: Callable[[], None] = lambda: None
+    ) -> tuple[LoraSwitch, list[str]]:
+        """Makes the model what these LoRAs make of it; returns the cost, and warnings for people.
+
+        ``check`` may raise to stop. Raises CannotApply, and after any error the model is without LoRAs.
+        """
+        key, by_hash = self._key(refs, files)
+        how, seconds = self.cache.switch(key, lambda content_hash: self._weights(by_hash[content_hash]), check)
+        warnings = []
+        for content_hash, file in by_hash.items():
+            if unmatched := self._unmatched.get(content_hash, ()):
+                keys = "key matches" if len(unmatched) == 1 else "keys match"
+                warnings.append(
+                    f"LoRA {file.name}: {len(unmatched)} {keys} nothing in this model and did nothing,"
+                    f" for example {unmatched[0][:120]}."
+                )
+        return LoraSwitch(tuple(str(ref) for ref in refs), how, seconds), warnings
+
+    def prepare(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+        """Merges what the next job wants without installing it; whether it is ready then."""
+        key, by_hash = self._key(refs, files)
+        return self.cache.prepare(key, lambda content_hash: self._weights(by_hash[content_hash]))
+
+    def _key(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> tuple[SetKey, dict[str, LoraFile]]:
+        by_hash: dict[str, LoraFile] = {}
+        entries = []
+        for ref in refs:
+            content_hash = _content_hash(files[ref.name])
+            by_hash[content_hash] = files[ref.name]
+            entries.append((content_hash, *ref.strengths))
+        return set_key(entries), by_hash
+
+    def _weights(self, file: LoraFile) -> LoraWeights:
+        content_hash = _content_hash(file)
+        if (known := self._read.get(content_hash)) is not None:
+            return known
+        weights = read_lora(file, self._index, self._device)
+        if _content_hash(file) != content_hash:
+            raise CannotApply(file.name, "was changed while it was read; try again")
+        self._unmatched[content_hash] = weights.unmatched
+        if weights.nbytes <= READ_BYTES:
+            self._read[content_hash] = weights
+        return weights
+
+
+def _content_hash(file: LoraFile) -> str:
+    try:
+        return hash_file(file.path).content
+    except OSError as error:
+        raise CannotApply(file.name, f"cannot be read: {error.strerror}") from None
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
