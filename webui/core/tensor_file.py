@@ -31,7 +31,7 @@ def read_header(path: Path) -> Header:
     """The header, kept until the file changes; raises BadFile."""
     if path.suffix.lower() in PICKLE_ENDINGS:
         raise BadFile(
-            "is a pickle, and opening a pickle can run any program; load it where it came from and save it as safetensors"
+            "is a pickle, and opening a pickle can run any program; have it saved as safetensors where it was made"
         )
     try:
         stat = path.stat()

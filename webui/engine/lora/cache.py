@@ -146,7 +146,7 @@ class WeightCache:
         return found
 
     def _merge(self, key: SetKey, read: Callable[[str], LoraWeights], check: Callable[[], None]) -> MergedSet:
-        """The set's tensors: shared with kept sets where the same LoRAs went in at the same strengths, else computed."""
+        """The set's tensors: shared with kept sets where the same LoRAs went in at the same strengths, or computed."""
         parts: dict[Parameter, list[tuple[str, float, Delta]]] = {}
         text_key: dict[str, float] = {}
         for content_hash, unet, text in key:

@@ -132,7 +132,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Decomposed:
-    """DoRA (Liu et al. 2024): the changed weight gets learned lengths, one a row (out, 1, ...) or a column (1, in, ...).
+    """DoRA (Liu et al. 2024): the changed weight gets learned lengths, one a row (out, 1, ...) or column (1, in, ...).
 
     Strengths other than 1 follow LyCORIS: W' = (W + s * delta) * (1 + s * (magnitude / length - 1)).
     """
