@@ -33,6 +33,8 @@ CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
 
 Cancel = Callable[[], bool]
+PromptKey = tuple[str, Contributions, str, int]
+"""The model, what of the LoRAs changes its text encoder, the text, clip skip."""
 
 
 def _never() -> bool:
@@ -95,9 +97,7 @@ class PipelineManager:
         self._settings = settings
         self._model: Model | None = None
         self._loras: LoraSwitcher | None = None
-        self._prompts: LRUCache[tuple[str, Contributions, str, int], tuple[Conditioning, int]] = LRUCache(
-            CACHED_PROMPTS
-        )
+        self._prompts: LRUCache[PromptKey, tuple[Conditioning, int]] = LRUCache(CACHED_PROMPTS)
         self._pictures: LRUCache[tuple[str, str, Size], tuple[Canvas, latent_ops.Encoded]] = LRUCache(
             CACHED_PICTURE_BYTES, getsizeof=_picture_nbytes
         )

@@ -208,14 +208,8 @@ def _check_architecture(
     index: ModuleIndex,
 ) -> None:
     """Raises CannotApply where the file was made for texts of another width, or has nothing for this model."""
-    widths = {
-        shape[1]
-        for key, shape in shapes.items()
-        if "attn2" in key
-        and "to_k" in key
-        and len(shape) in (2, 4)
-        and (_split(key) or ("", ""))[1] in ("down", "hada_b1")
-    }
+    from_text = (key for key in shapes if "attn2" in key and "to_k" in key and len(shapes[key]) >= 2)
+    widths = {shapes[key][1] for key in from_text if (_split(key) or ("", ""))[1] in ("down", "hada_b1")}
     config = getattr(index.components["unet"], "config", None)
     own = getattr(config, "cross_attention_dim", None)
     model = describe_model(index)
@@ -231,9 +225,7 @@ def _check_architecture(
 def _read(tensors: Any, key: str, device: torch.device) -> torch.Tensor:
     tensor: torch.Tensor = tensors.get_tensor(key)
     if tensor.dtype not in FLOATS and tensor.dim() > 0 and tensor.numel() > 1:
-        raise ValueError(
-            f"has weights of type {tensor.dtype} in {key[:120]!r}; float16, bfloat16 and float32 are known"
-        )
+        raise ValueError(f"has {tensor.dtype} numbers in {key[:120]!r}; float16, bfloat16 and float32 are known")
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ValueError(f"has not-a-number or infinite values in {key[:120]!r}")
     return tensor.to(device, copy=True)
