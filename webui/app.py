@@ -42,6 +42,7 @@ def serve(settings: Settings) -> int:
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.jobs import jobs_router
     from webui.api.login import login_check
+    from webui.api.loras import loras_router
     from webui.ui import layout
 
     executor = LocalExecutor(settings)
@@ -65,7 +66,8 @@ def serve(settings: Settings) -> int:
         max_file_size="20mb",
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    app.include_router(jobs_router(executor), dependencies=[Depends(login_check(app))])
+    for router in (jobs_router(executor), loras_router(executor)):
+        app.include_router(router, dependencies=[Depends(login_check(app))])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()

@@ -6,13 +6,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from webui import __version__
-from webui.core.library import find_models
+from webui.core.library import find_loras, find_models
+from webui.core.lora_info import describe
 from webui.core.settings import Settings
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio", "pillow", "numpy")
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
 LOW_DISK_BYTES = 2 * 2**30
 GIB = 2**30
 
@@ -47,6 +47,7 @@ def _missing_packages() -> Iterator[tuple[str, str]]:
 
 
 def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
+    import psutil
     import torch
 
     from webui.core.request import RequestError
@@ -66,17 +67,7 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
             "this machine has an NVIDIA driver, but this torch is built for CPUs only",
             f"{sys.executable} -m pip install --force-reinstall torch   (choose the CUDA build, see README)",
         )
-    if (memory := _available_memory_bytes()) is not None:
-        print(f"Memory: {memory / GIB:.1f} GiB available")
-
-
-def _available_memory_bytes() -> int | None:
-    """What Linux says could be used without swapping; None elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    print(f"Memory: {psutil.virtual_memory().available / GIB:.1f} GiB available")
 
 
 def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -96,6 +87,11 @@ def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
 def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     models = find_models(settings)
     print(f"Models: {', '.join(f'{name} ({file.native_px} px)' for name, file in models.items()) or 'none'}")
+    loras = find_loras(settings)
+    print(f"LoRAs: {', '.join(list(loras)[:20]) or 'none'}{f' and {len(loras) - 20} more' if len(loras) > 20 else ''}")
+    for name, file in loras.items():
+        if problem := describe(file).problem:
+            yield f"LoRA {name!r}: {problem}", f"replace or remove {file.path}"
     if "demo" not in models:
         yield "the embedded model is not in the installation", "get a complete copy of the product"
     if settings.model not in models:

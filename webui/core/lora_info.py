@@ -6,7 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,33 @@ class LoraInfo:
 def describe(file: LoraFile) -> LoraInfo:
     """What is known of it; never raises."""
     try:
-        header = read_header(file.path)
-        size_bytes = file.path.stat().st_size
+        stat = file.path.stat()
+        info = _from_header(file, stat.st_size, stat.st_mtime_ns)
     except (BadFile, OSError) as error:
         return LoraInfo(file.name, problem=f"{file.path.name} {error}")
-    metadata, sidecars = header.metadata, list(_sidecars(file.path))
+    sidecars = list(_sidecars(file.path))
+    return replace(
+        info,
+        description=_first(info.description, *(entry.get("description") for entry in sidecars)),
+        trigger_words=_words_beside(sidecars) or info.trigger_words,
+        weight=_usual_weight(sidecars),
+        has_preview=_preview_file(file.path) is not None or info.has_preview,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
+    """The file's own part, kept until it changes; a large folder is listed again and again."""
+    metadata = read_header(file.path).metadata
     return LoraInfo(
         name=file.name,
         size_bytes=size_bytes,
         title=_short(metadata.get("modelspec.title", "")),
-        description=_first(metadata.get("modelspec.description"), *(entry.get("description") for entry in sidecars)),
+        description=_short(metadata.get("modelspec.description", "")),
         made_for=made_for(metadata),
-        trigger_words=tuple(_trigger_words(metadata, sidecars))[:MAX_WORDS],
-        weight=_usual_weight(sidecars),
-        has_preview=_preview_file(file.path) is not None or "modelspec.thumbnail" in metadata,
+        trigger_words=_split_words([metadata.get("modelspec.trigger_phrase", "")])
+        or tuple(_frequent_tags(metadata.get("ss_tag_frequency", ""))),
+        has_preview="modelspec.thumbnail" in metadata,
     )
 
 
@@ -94,21 +108,24 @@ def _sidecars(path: Path) -> Iterator[Mapping[str, Any]]:
                     yield entry
 
 
-def _trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Each once: what the maker says, else the words that were most frequent in the training captions."""
-    texts = [metadata.get("modelspec.trigger_phrase", "")]
+def _words_beside(sidecars: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What people wrote beside the file counts before what is in it."""
+    texts: list[Any] = []
     for entry in sidecars:
         trained = entry.get("trainedWords")
-        texts += [entry.get("activation text", ""), *(trained if isinstance(trained, list) else [])]
-    words = [word.strip() for text in texts if isinstance(text, str) for word in text.split(",")]
-    yield from dict.fromkeys(_short(word, 80) for word in words or () if word)
-    if not any(words):
-        yield from _frequent_tags(metadata.get("ss_tag_frequency", ""))
+        texts += [entry.get("activation text"), *(trained if isinstance(trained, list) else [])]
+    return _split_words(texts)
+
+
+def _split_words(texts: Iterable[Any]) -> tuple[str, ...]:
+    """Words or phrases between commas, each once."""
+    words = (word.strip() for text in texts if isinstance(text, str) for word in _short(text).split(","))
+    return tuple(dict.fromkeys(word[:80] for word in words if word))[:MAX_WORDS]
 
 
 def _frequent_tags(text: str) -> Iterator[str]:
     counts: Counter[str] = Counter()
-    with suppress(ValueError, RecursionError, AttributeError, TypeError):
+    with suppress(ValueError, RecursionError, AttributeError, TypeError, OverflowError):
         for tags in json.loads(text).values():
             counts.update({str(tag).strip(): int(number) for tag, number in tags.items()})
     yield from (_short(tag, 80) for tag, _ in counts.most_common(6) if tag)
@@ -127,4 +144,5 @@ def _first(*texts: Any) -> str:
 
 
 def _short(text: str, limit: int = MAX_TEXT) -> str:
-    return text[:limit].replace("\0", "").strip()
+    """The text's beginning, in characters that can be sent: no NUL, no half of a pair."""
+    return text[:limit].replace("\0", "").encode("utf-8", "replace").decode().strip()

@@ -3,19 +3,26 @@
 The text follows A1111's infotext, which civitai, sd-parsers and most image viewers of the field read.
 """
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from webui import __version__
+from webui.core.prompt import join_loras
 from webui.core.request import Init, Request
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1."""
+    """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
+
+    ``lora_hashes`` are SHA-256 of the tensors in each LoRA's file, by name.
+    """
 
     request: Request
     model_hash: str
+    lora_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def infotext(self) -> str:
         """The ``parameters`` text: prompt, negative prompt, one line of settings."""
@@ -31,13 +38,19 @@ class Recipe:
             "Model": re.sub(r"[,:\n]", " ", request.model),
             **_start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+            "Lora hashes": self._hashes_text() if self.lora_hashes else None,
             "Version": f"Darkroom {__version__}",
         }
-        lines = [_neutralise(request.prompt)]
+        lines = [_neutralise(join_loras(request.prompt, request.loras))]
         if request.negative:
             lines.append(f"Negative prompt: {_neutralise(request.negative)}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
         return "\n".join(lines)
+
+    def _hashes_text(self) -> str:
+        """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
+        pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in self.lora_hashes.items())
+        return json.dumps(", ".join(pairs), ensure_ascii=False)
 
 
 def _start_settings(init: Init | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ appears everywhere. ``title`` is the label people see, ``description`` the help 
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -195,6 +196,13 @@ class Init(BaseModel):
         return hashlib.sha256(repr((parts, sorted(rest.items()))).encode()).hexdigest()
 
 
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("cannot be read as JSON") from None
+
+
 class Request(BaseModel):
     """One job: ``count`` pictures drawn as one batch, ``repeat`` times over."""
 
@@ -261,6 +269,16 @@ class Request(BaseModel):
         if isinstance(value, bool):
             raise ValueError("must be a number")
         return value
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _read_loras(cls, value: Any) -> Any:
+        """As text they are a JSON list, or names and weights between commas."""
+        if not isinstance(value, str):
+            return () if value is None else value
+        if value.lstrip().startswith("["):
+            return _read_json(value)
+        return [entry.strip() for entry in value.split(",") if entry.strip()]
 
     @field_validator("width", "height")
     @classmethod

@@ -40,7 +40,7 @@ def read_header(path: Path) -> Header:
         raise BadFile(f"cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
     if size_bytes == 0:
         raise BadFile("is empty")
@@ -60,7 +60,7 @@ def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         whole = length + 8 + int(end)
         metadata = {str(name): str(value) for name, value in metadata.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         raise BadFile("is damaged: its header cannot be read") from None
     if len(shapes) > MAX_TENSORS:
         raise BadFile(f"has {len(shapes):,} tensors; {MAX_TENSORS:,} are allowed")

@@ -18,6 +18,7 @@ from webui.core.library import LoraFile, ModelFile, choose, find_loras, find_mod
 from webui.core.recipe import Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
+from webui.core.tensor_file import hash_file
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Denoised, Stopped, denoise
 from webui.engine.devices import choose_device, choose_dtype, describe
@@ -56,6 +57,7 @@ class _Job:
     canvas: Canvas | None = None
     encoded: latent_ops.Encoded | None = None
     loras: LoraSwitch | None = None
+    lora_hashes: dict[str, str] = field(default_factory=dict)
     index: int = 0
     warnings: list[str] = field(default_factory=list)
     parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -173,6 +175,7 @@ class PipelineManager:
             switch, warnings = self._loras.switch(refs, files, check)
         job.warnings += warnings
         job.loras = switch if refs else None
+        job.lora_hashes = {ref.name: hash_file(files[ref.name].path).tensors for ref in refs}
 
     def _encode_inputs(self, job: _Job) -> None:
         """Prompts and start picture as the model sees them, from the caches where they are known."""
@@ -224,7 +227,7 @@ class PipelineManager:
     def _finished(self, job: _Job, index: int, image: PilImage) -> Image:
         assert self._model
         own = job.request.model_copy(update={"seed": job.request.seed + index, "count": 1, "repeat": 1})
-        return Image(index, image, Recipe(own, self._model.content_hash))
+        return Image(index, image, Recipe(own, self._model.content_hash, job.lora_hashes))
 
     def _make_scheduler(self, request: Request) -> Any:
         assert self._model

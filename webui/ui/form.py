@@ -51,6 +51,7 @@ def _trusting(component: type[AnyComponent], preprocess: Callable[[Any, Any], An
 Dropdown = _trusting(gr.Dropdown)
 Number = _trusting(gr.Number)
 Slider = _trusting(gr.Slider)
+Textbox = _trusting(gr.Textbox)
 Image = _trusting(gr.Image, _path_of)  # Gradio's own would decode the picture, without our bounds
 
 

@@ -75,9 +75,10 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
 
 
 def head() -> str:
-    """Scripts and style for the document's head: keys, memory of the fields, the mask painter, our own look."""
-    page, painter, style = ((STATIC / name).read_text("utf-8") for name in ("page.js", "painter.js", "style.css"))
+    """Scripts and style for the document's head: keys, memory of the fields, mask painter, LoRA panel, our own look."""
+    scripts = [(STATIC / name).read_text("utf-8") for name in ("page.js", "painter.js", "loras.js")]
+    style = (STATIC / "style.css").read_text("utf-8")
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<script>{page}</script><script>{painter}</script><style>{style}</style>"
+        f"{''.join(f'<script>{script}</script>' for script in scripts)}<style>{style}</style>"
     )

@@ -13,9 +13,9 @@ from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.library import ModelFile
 from webui.core.request import Init, Request, RequestError
-from webui.ui import form, stream
+from webui.ui import form, loras, stream
 
-FIELDS = tuple(field for field in Request.model_fields if field not in ("loras", "init"))
+FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
 SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
 KEPT_RUNS = 256
@@ -103,6 +103,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 rows = [[text] for text in task.examples]
                 gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
             controls |= task.build_inputs("below", catalog)
+            controls["loras"] = loras.build_panel(name)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
@@ -296,7 +297,8 @@ def _wire_pictures(
         if found is None:
             return [gr.skip()] * len(reused)
         request = found[1].recipe.request
-        return [getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused]
+        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
+        return list((values | {"loras": loras.to_text(request.loras)}).values())
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)

@@ -23,20 +23,36 @@ class Delta(Protocol):
 
 @dataclass(frozen=True)
 class LowRank:
-    """LoRA (Hu et al. 2021): scale * up @ down, ``up`` (out, r), ``down`` (r, in * kernel), any float type."""
+    """LoRA (Hu et al. 2021): scale * up @ down, ``up`` (out, r), ``down`` (r, in * kernel), any float type.
+
+    With the core ``mid`` (r, r, *kernel) of a Tucker product, ``down`` is (r, in).
+    """
 
     up: torch.Tensor
     down: torch.Tensor
     scale: float
+    mid: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory it holds."""
-        return self.up.nbytes + self.down.nbytes
+        return _nbytes(self.up, self.down, self.mid)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the product: out, in * kernel."""
+        kernel = 1 if self.mid is None else self.mid.shape[2:].numel()
+        return len(self.up), self.down.shape[1] * kernel
+
+    def rows(self) -> torch.Tensor:
+        """What the columns of ``up`` are multiplied with, (r, in * kernel), float32."""
+        if self.mid is None:
+            return self.down.float()
+        return torch.einsum("pj...,jr->pr...", self.mid.float(), self.down.float()).flatten(1)
 
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
         """The product, in the shape of ``base``."""
-        return (self.up.float() * (self.scale * strength) @ self.down.float()).view(base.shape)
+        return (self.up.float() * (self.scale * strength) @ self.rows()).view(base.shape)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Hadamard:
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
         """The product of the two products, in the shape of ``base``."""
         one, other = _product(self.a1, self.b1, self.t1), _product(self.a2, self.b2, self.t2)
-        return (one * other * (self.scale * strength)).reshape(base.shape)
+        return _reshape(one * other * (self.scale * strength), base)
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ class Kronecker:
             w2 = w2.view(-1, *self.w2[1].shape[1:])
         while w1.dim() < w2.dim():
             w1 = w1.unsqueeze(-1)
-        return (torch.kron(w1, w2.contiguous()) * (self.scale * strength)).reshape(base.shape)
+        return _reshape(torch.kron(w1, w2.contiguous()) * (self.scale * strength), base)
 
 
 @dataclass(frozen=True)
@@ -127,14 +143,14 @@ class Difference:
 
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
         """The tensor at this strength."""
-        return (self.tensor.float() * strength).view(base.shape)
+        return _reshape(self.tensor.float() * strength, base)
 
 
 @dataclass(frozen=True)
 class Decomposed:
     """DoRA (Liu et al. 2024): the changed weight gets learned lengths, one a row (out, 1, ...) or column (1, in, ...).
 
-    Strengths other than 1 follow LyCORIS: W' = (W + s * delta) * (1 + s * (magnitude / length - 1)).
+    Strengths other than 1 go in a straight line from the base to the rescaled weight, as in A1111 and ComfyUI.
     """
 
     inner: Delta
@@ -146,8 +162,8 @@ class Decomposed:
         return self.inner.nbytes + self.magnitude.nbytes
 
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
-        """What leads from the base to the rescaled weight."""
-        changed = base + self.inner.change(base, strength)
+        """What leads from the base to the rescaled weight, so far as the strength says."""
+        changed = base + self.inner.change(base, 1.0)
         by_row = self.magnitude.shape[0] == base.shape[0] and self.magnitude.numel() == base.shape[0]
         if not by_row and self.magnitude.numel() != base.shape[1]:
             raise RuntimeError(f"{self.magnitude.numel()} lengths for a weight of {tuple(base.shape)}")
@@ -155,8 +171,7 @@ class Decomposed:
         shape[0 if by_row else 1] = -1
         others = [axis for axis in range(base.dim()) if axis != (0 if by_row else 1)]
         length = torch.linalg.vector_norm(changed, dim=others, keepdim=True) + torch.finfo(torch.float32).eps
-        factors = self.magnitude.float().reshape(shape) / length
-        return changed * (1 + strength * (factors - 1)) - base
+        return (changed * (self.magnitude.float().reshape(shape) / length) - base) * strength
 
 
 def merge(base: torch.Tensor, parts: Sequence[tuple[Delta, float]]) -> torch.Tensor:
@@ -170,7 +185,7 @@ def merge(base: torch.Tensor, parts: Sequence[tuple[Delta, float]]) -> torch.Ten
     total = pristine
     if plain:
         ups = [delta.up.float() * (delta.scale * strength) for delta, strength in plain]
-        downs = [delta.down.float() for delta, _ in plain]
+        downs = [delta.rows() for delta, _ in plain]
         rows = pristine.reshape(len(base), -1)
         total = torch.addmm(rows, torch.cat(ups, dim=1), torch.cat(downs, dim=0)).view(base.shape)
     for delta, strength in parts:
@@ -185,6 +200,13 @@ def _product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None = None)
     if core is None:
         return a.float() @ b.float().flatten(1)
     return torch.einsum("ij...,ip,jr->pr...", core.float(), a.float(), b.float())
+
+
+def _reshape(change: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """In the shape of ``base``, where only the inputs are laid out differently; raises RuntimeError."""
+    if change.shape[:1] != base.shape[:1]:
+        raise RuntimeError(f"a change of {tuple(change.shape)} for a weight of {tuple(base.shape)}")
+    return change.reshape(base.shape)
 
 
 def _nbytes(*tensors: torch.Tensor | None) -> int:

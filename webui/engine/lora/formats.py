@@ -64,20 +64,23 @@ class Format:
     build: Callable[[Tensors, float | None], Mapping[str, Delta]]
 
 
+def _scale(alpha: float | None, rank: int) -> float:
+    """What the product of low rank is multiplied with; raises RuntimeError."""
+    if rank == 0:
+        raise RuntimeError("its rank is 0")
+    return (rank if alpha is None else alpha) / rank
+
+
 def _build_lora(parts: Tensors, alpha: float | None) -> Mapping[str, Delta]:
-    up, down = parts["up"], parts["down"]
+    up, down, mid = parts["up"].flatten(1), parts["down"].flatten(1), parts.get("mid")
     rank = len(down)
-    if rank == 0 or up.shape[1] != rank:
+    if up.shape[1] != rank or (mid is not None and mid.shape[:2] != (rank, rank)):
         raise RuntimeError(f"rank {rank} of its down part and {up.shape[1]} of its up part")
-    scale = (rank if alpha is None else alpha) / rank
-    if "mid" in parts:  # the core of a Tucker product over the kernel goes into the down part
-        down = torch.einsum("pj...,jr->pr...", parts["mid"].float(), down.flatten(1).float()).to(down.dtype)
-    return {"weight": LowRank(up.flatten(1), down.flatten(1), scale)}
+    return {"weight": LowRank(up, down, _scale(alpha, rank), mid)}
 
 
 def _build_loha(parts: Tensors, alpha: float | None) -> Mapping[str, Delta]:
-    rank = len(parts["hada_b1"])
-    scale = (rank if alpha is None else alpha) / rank
+    scale = _scale(alpha, len(parts["hada_b1"]))
     four = (parts["hada_a1"], parts["hada_b1"], parts["hada_a2"], parts["hada_b2"])
     return {"weight": Hadamard(*four, parts.get("hada_t1"), parts.get("hada_t2"), scale)}
 
@@ -92,7 +95,7 @@ def _build_lokr(parts: Tensors, alpha: float | None) -> Mapping[str, Delta]:
             pair = parts[f"lokr_{half}_a"], parts[f"lokr_{half}_b"]
             rank = len(pair[1])
             halves.append(pair)
-    scale = 1.0 if rank is None or alpha is None else alpha / rank
+    scale = 1.0 if rank is None else _scale(alpha, rank)
     return {"weight": Kronecker(halves[0], halves[1], parts.get("lokr_t2"), scale)}
 
 
@@ -135,7 +138,7 @@ FORMATS = (
 _ENDINGS: Mapping[str, str] = {
     **{ending: role for row in FORMATS for ending, role in row.endings.items()},
     **{".alpha": "alpha", ".dora_scale": "magnitude"},
-    **{f".lora_magnitude_vector{rest}": "magnitude" for rest in ("", ".weight", ".default.weight")},
+    **{f".lora_magnitude_vector{rest}": "row_magnitude" for rest in ("", ".weight", ".default.weight")},
 }
 
 
@@ -163,7 +166,7 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
         raise CannotApply(file.name, str(error)) from None
     except (OSError, SafetensorError) as error:
         raise CannotApply(file.name, f"cannot be read: {error}") from None
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, TypeError) as error:  # what torch makes of tensors with too few axes
         raise CannotApply(file.name, f"does not fit together: {str(error).splitlines()[0]}") from None
     return LoraWeights(deltas, tuple(unmatched))
 
@@ -187,6 +190,9 @@ def _assign(
             unmatched.append(key)
         else:
             places[module][found[1]] = key
+    for module, roles in places.items():
+        if roles.keys() == {"alpha"}:  # nothing that it could scale
+            unmatched.append(roles.pop("alpha"))
     return {module: roles for module, roles in places.items() if roles}, unmatched
 
 
@@ -234,7 +240,7 @@ def _read(tensors: Any, key: str, device: torch.device) -> torch.Tensor:
 def _build(component: str, path: str, parts: Tensors, alphas: "_Alphas") -> dict[str, Delta]:
     """The deltas of one module; raises ValueError where roles are left over."""
     alpha = float(parts["alpha"].float().max()) if "alpha" in parts else None
-    left = set(parts) - {"alpha", "magnitude"}
+    left = set(parts) - {"alpha"}
     deltas: dict[str, Delta] = {}
     for row in FORMATS:
         if row.needed <= left:
@@ -242,10 +248,13 @@ def _build(component: str, path: str, parts: Tensors, alphas: "_Alphas") -> dict
                 alpha = alphas.of(component, path, len(parts["down"]))
             deltas |= row.build(parts, alpha)
             left -= {*row.endings.values()}
+    for role in left & {"magnitude", "row_magnitude"}:
+        if "weight" in deltas:  # PEFT has one length a row, in the shape (1, out, 1, 1) for a convolution
+            magnitude = parts[role] if role == "magnitude" else parts[role].flatten()
+            deltas["weight"] = Decomposed(deltas["weight"], magnitude)
+            left.remove(role)
     if left:
         raise ValueError(f"is incomplete: {path} has only {', '.join(sorted(left))}")
-    if "magnitude" in parts and "weight" in deltas:
-        deltas["weight"] = Decomposed(deltas["weight"], parts["magnitude"])
     return deltas
 
 
@@ -256,11 +265,11 @@ def _check_fit(component: str, path: str, kind: str, delta: Delta, index: Module
         raise ValueError(f"changes a {kind} that {path} does not have")
     try:
         if isinstance(delta, LowRank):  # nearly all are, and this is all there is to check
-            fits = len(delta.up) == len(parameter) and len(delta.up) * delta.down.shape[1] == parameter.numel()
+            fits = delta.shape == (len(parameter), parameter.numel() // max(1, len(parameter)))
         else:
             _on_paper(delta).change(torch.empty_like(parameter, device="meta", dtype=torch.float32), 1.0)
             fits = True
-    except RuntimeError:
+    except (RuntimeError, LookupError, TypeError):
         fits = False
     if not fits:
         raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}")
