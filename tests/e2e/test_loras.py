@@ -1,0 +1,217 @@
+"""LoRAs from page, command line, HTTP and gradio clients: the same file, the same picture, the same clear words."""
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image as PilImages
+
+from webui.core.library import DEMO_MODEL
+
+from .conftest import tab_opener
+from .server import SMALL, Server, run_webui, wait_for
+from .tab import Tab
+
+SEEDED = {"prompt": "a red apple, flat style, on a yellow background", "seed": 7, **SMALL}
+HOSTILE = '<script>alert(1)<\\script> 🎨 & "quoted"'
+HOSTILE_TEXT = "<img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def lora_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose folder holds a LoRA with hostile words, and files that are none."""
+    folder = tmp_path_factory.mktemp("loras")
+    loras = folder / "data" / "models" / "Lora"
+    loras.mkdir(parents=True)
+    shutil.copy(DEMO_MODEL / "loras" / "sepia.safetensors", loras / f"{HOSTILE}.safetensors")
+    sidecar = {"activation text": HOSTILE_TEXT, "description": HOSTILE_TEXT, "preferred weight": 0.7}
+    (loras / f"{HOSTILE}.json").write_text(json.dumps(sidecar), "utf-8")
+    (loras / "saved page.safetensors").write_text("<html>not found</html>")
+    (loras / "old.pt").write_bytes(b"\x80\x02}q\x00.")
+    server = Server(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def open_tab(browser, lora_server: Server):
+    yield from tab_opener(browser, lora_server)
+
+
+def open_panel(tab: Tab) -> None:
+    tab.page.bring_to_front()
+    panel = tab.find("lora-panel")
+    if not panel.get_by_label("Search LoRAs").is_visible():
+        panel.get_by_role("button", name="LoRAs").click()
+    panel.locator(".loras-found button").first.wait_for()
+
+
+def use(tab: Tab, name: str) -> None:
+    """Finds a LoRA by its name and takes it."""
+    open_panel(tab)
+    tab.find("lora-panel").get_by_label("Search LoRAs").fill(name)
+    tab.find("lora-panel").locator(".loras-found button").get_by_text(name, exact=True).click()
+    tab.find("lora-panel").locator(".loras-chosen").get_by_text(name, exact=True).wait_for()
+
+
+def chosen(tab: Tab) -> list[str]:
+    return tab.find("lora-panel").locator(".loras-chosen li strong").all_inner_texts()
+
+
+def weigh(tab: Tab, name: str, weight: float) -> None:
+    field = tab.find("lora-panel").get_by_label(f"Weight of {name} as a number")
+    field.fill(str(weight))
+    field.blur()
+
+
+def pixels(png: bytes) -> bytes:
+    return PilImages.open(io.BytesIO(png)).convert("RGB").tobytes()
+
+
+def draw_over_http(server: Server, **fields) -> tuple[bytes, dict]:
+    job = server.submit(**fields)
+    end = server.finish(job)
+    assert end["event"] == "done", end
+    return pixels(server.client.get(f"/api/jobs/{job}/images/0").content), end
+
+
+def test_a_lora_is_found_weighed_and_drawn_with(open_tab, lora_server):
+    tab = open_tab()
+    tab.draw(**SEEDED)
+    plain = pixels(tab.picture_bytes())
+    use(tab, "blueprint")
+    weigh(tab, "blueprint", 0.8)
+    tab.draw()
+    assert re.fullmatch(r"Done in \d+\.\d s\. LoRA blueprint:0\.8: merged in \d+ ms\.", tab.message)
+    tab.wait_for_infotext("<lora:blueprint:0.8>")
+    with_lora = pixels(tab.picture_bytes())
+    assert with_lora != plain
+    assert with_lora == draw_over_http(lora_server, **SEEDED, loras=[{"name": "blueprint", "weight": 0.8}])[0]
+    tab.draw()
+    assert tab.message.endswith("LoRA blueprint:0.8: in place already.")
+    tab.find("lora-panel").get_by_role("button", name="Remove blueprint").click()
+    tab.draw()
+    assert re.fullmatch(r"Done in \d+\.\d s\.", tab.message)
+    assert pixels(tab.picture_bytes()) == plain
+    tab.set(prompt=SEEDED["prompt"] + " <lora:blueprint:0.8>")
+    tab.draw()
+    assert re.search(r"LoRA blueprint:0\.8: switched in \d+\.\d ms\.", tab.message)
+    assert pixels(tab.picture_bytes()) == with_lora
+
+
+def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab):
+    tab = open_tab()
+    use(tab, "sepia")
+    weigh(tab, "sepia", -3)
+    tab.draw(**SEEDED)
+    tab.reload()
+    open_panel(tab)
+    wait_for(lambda: chosen(tab) == ["sepia"], "the LoRA to be there again")
+    slider = tab.find("lora-panel").get_by_label("Weight of sepia", exact=True)
+    assert (slider.input_value(), slider.get_attribute("min"), slider.get_attribute("max")) == ("-3", "-10", "10")
+    tab.find("lora-panel").get_by_role("button", name="Remove sepia").click()
+    assert chosen(tab) == []
+    tab.find("reuse").click()
+    wait_for(lambda: chosen(tab) == ["sepia"], "the LoRA of the picture")
+    tab.wait_for_value("seed", "7")
+
+
+def test_trigger_words_and_the_tag_go_into_the_prompt(open_tab):
+    tab = open_tab()
+    tab.set(prompt="a panda")
+    use(tab, "night")
+    tab.find("lora-panel").get_by_role("button", name='Add "night" to the prompt').click()
+    tab.wait_for_value("prompt", "a panda, night")
+    tab.find("lora-panel").get_by_role("button", name="Write night into the prompt").click()
+    tab.wait_for_value("prompt", "a panda, night <lora:night:1>")
+    assert chosen(tab) == []
+
+
+def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
+    tab = open_tab()
+    use(tab, HOSTILE)
+    row = tab.find("lora-panel").locator(".loras-chosen li")
+    assert row.get_by_label("as a number").input_value() == "0.7"
+    assert HOSTILE_TEXT in row.inner_text()
+    tab.draw(**SEEDED)
+    assert f"LoRA {HOSTILE}:0.7" in tab.message
+    tab.find("lora-panel").get_by_label("Search LoRAs").fill("saved page")
+    broken = tab.find("lora-panel").locator(".loras-found button")
+    assert broken.is_disabled()
+    assert "saved page.safetensors is no safetensors file" in broken.inner_text()
+    tab.find("lora-panel").get_by_label("Search LoRAs").fill("no such thing")
+    tab.find("lora-panel").get_by_text("LoRAs is called like that").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a cat <lora:blueprnt:1>", "LoRA 'blueprnt' is not known; did you mean blueprint"),
+        ("a cat <lora:blueprint:99>", "weight must be at most 10, not '99'"),
+        ("a cat <lora:old:1>", "old.pt is a pickle"),
+    ],
+)
+def test_what_cannot_be_applied_is_told_on_the_page(open_tab, lora_server, prompt, message):
+    tab = open_tab()
+    tab.set(prompt=prompt)
+    tab.find("generate").click()
+    tab.wait_for_state("failed")
+    assert message in tab.message
+    assert lora_server.is_idle()
+
+
+def test_http_lists_loras_with_previews_and_applies_them(lora_server):
+    listed = {entry["name"]: entry for entry in lora_server.client.get("/api/loras").json()}
+    assert {"blueprint", "sepia", "night", HOSTILE, "saved page", "old"} <= set(listed)
+    assert listed["blueprint"]["trigger_words"] == ["blueprint"]
+    assert "pickle" in listed["old"]["problem"]
+    picture = lora_server.client.get("/" + listed["blueprint"]["preview"])
+    assert picture.headers["content-type"] == "image/png"
+    assert PilImages.open(io.BytesIO(picture.content)).size == (128, 128)
+    for name in ("old", "../../webui/demo/README", "no such"):
+        assert lora_server.client.get("/api/loras/preview", params={"name": name}).status_code == 404
+    tagged, _ = draw_over_http(lora_server, **SEEDED | {"prompt": SEEDED["prompt"] + "<lora:night:0.5:1>"})
+    given, end = draw_over_http(lora_server, **SEEDED, loras=[{"name": "night", "weight": 1, "text_weight": 0.5}])
+    assert tagged == given
+    assert end["loras"] == {"applied": ["night:0.5:1"], "how": "unchanged", "seconds": end["loras"]["seconds"]}
+    assert end["loras"]["seconds"] < 0.001
+    refused = lora_server.client.post("/api/jobs", json={"loras": ["nigth"]})
+    assert refused.status_code == 422 and "did you mean night" in refused.json()["detail"]
+
+
+def test_gradio_clients_name_loras_as_text(lora_server, tmp_path):
+    client = Client(lora_server.url, verbose=False, download_files=tmp_path)
+    *_, infotext = client.predict(**SEEDED, loras="sepia:0.5, night", api_name="/txt2img")
+    assert "<lora:sepia:0.5> <lora:night:1>" in infotext
+    with pytest.raises(AppError, match="did you mean night"):
+        client.predict(loras="nigth:1", api_name="/txt2img")
+
+
+def test_the_command_line_applies_them_and_refuses_what_is_none(tmp_path):
+    flags = ("--prompt", "a red apple", "--seed", "7", "--steps", "2", "--width", "64", "--height", "64", "--json")
+    where = ("--out", tmp_path / "out", "--device", "cpu", "--data-dir", tmp_path)
+
+    def hashes(*more: str) -> list[str]:
+        done = run_webui("generate", *flags, *more, *where)
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        return [event["pixels_sha256"] for event in events if event["event"] == "image"]
+
+    both = hashes("--lora", "sepia:0.5", "--lora", "night")
+    assert both == hashes("--lora", "night:1", "--lora", "sepia:0.5", "--lora-cache", "1MB")
+    assert both != hashes()
+    for lora, message in (("sepa:1", "did you mean sepia"), ("sepia:x", "weight must be a number")):
+        refused = run_webui("generate", *flags, "--lora", lora, *where)
+        assert refused.returncode == 2
+        assert message in refused.stderr and refused.stderr.count("\n") == 1
+    cut = Path(tmp_path, "models", "Lora", "cut.safetensors")
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes((DEMO_MODEL / "loras" / "sepia.safetensors").read_bytes()[:-1])
+    refused = run_webui("generate", *flags, "--lora", "cut", *where)
+    assert refused.returncode == 2 and "cut.safetensors is cut short" in refused.stderr
