@@ -44,12 +44,13 @@ def compared(name: str, unit: str, samples: Sequence[float], other: Row, note: s
 
 def print_table(title: str, rows: Sequence[Row]) -> None:
     """One line a row."""
-    print(f"\n{title}\n{'':40} {'median':>9} {'p10':>9} {'p90':>9} {'n':>3}  ratio")
+    width = max(40, *(len(row.name) + len(row.unit) + 2 for row in rows))
+    print(f"\n{title}\n{'':{width}} {'median':>9} {'p10':>9} {'p90':>9} {'n':>3}  ratio")
     for row in rows:
         low, high = _p10_p90(row.samples)
-        ratio = f"{row.ratio:5.2f} of {row.against}" if row.ratio is not None else ""
+        ratio = "" if row.ratio is None else f"{row.ratio:{'5.2f' if row.ratio > 0.05 else '.5f'}} of {row.against}"
         figures = f"{median(row.samples):9.2f} {low:9.2f} {high:9.2f} {len(row.samples):3}"
-        print(f"{row.name + ', ' + row.unit:40} {figures}  {ratio} {row.note}".rstrip())
+        print(f"{row.name + ', ' + row.unit:{width}} {figures}  {ratio} {row.note}".rstrip())
 
 
 def machine() -> str:

@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image as PilImages
 
-from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step, to_json
+from webui.core.events import (
+    TERMINAL,
+    Cancelled,
+    Done,
+    Event,
+    Failed,
+    Image,
+    Loading,
+    LoraSwitch,
+    Queued,
+    Step,
+    to_json,
+)
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 
@@ -25,6 +37,7 @@ EXAMPLES = [
     Image(0, NOISE, RECIPE),
     Image(1, NOISE, RECIPE, Path("/tmp/00001-41-apple.png"), "could not be saved"),
     Done(2.34567891, {"load": 0.5, "steps": 1.23456789}, ("a warning",)),
+    Done(1.0, loras=LoraSwitch(("chalk:0.8", "ink:0:1"), "merged", 0.12345678)),
     Failed("model 'x' cannot be loaded: no such file", bad_input=True),
     Cancelled(3, 20),
 ]
@@ -73,6 +86,12 @@ def test_an_image_s_json_has_path_seed_hash_and_settings():
 def test_done_and_failed_say_so_in_json():
     assert to_json(Done(1.23456, {"steps": 1.00006}))["seconds"] == 1.2346
     assert to_json(Failed("no"))["message"] == "no"
+
+
+def test_done_says_in_json_which_loras_were_applied_and_how():
+    body = to_json(Done(1.0, loras=LoraSwitch(("chalk:0.8", "ink:0:1"), "cached", 0.00001234567)))
+    assert body["loras"] == {"applied": ["chalk:0.8", "ink:0:1"], "how": "cached", "seconds": 0.000012}
+    assert "loras" not in to_json(Done(1.0))
 
 
 def test_the_pixel_hash_is_of_the_rgb_bytes_and_changes_with_one_pixel():

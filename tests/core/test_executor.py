@@ -4,5 +4,6 @@ from webui.core.executor import Catalog
 
 
 def test_schedules_are_each_listed_once_in_order_of_first_mention():
-    catalog = Catalog(models={}, samplers={"A": ("Default", "Karras"), "B": ("Default", "Trailing", "Karras"), "C": ()})
+    samplers = {"A": ("Default", "Karras"), "B": ("Default", "Trailing", "Karras"), "C": ()}
+    catalog = Catalog(models={}, loras={}, samplers=samplers)
     assert catalog.schedules == ("Default", "Karras", "Trailing")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.library import DEMO_MODEL, choose, content_hash, find_models
-from webui.core.request import RequestError
+from webui.core.library import DEMO_MODEL, LoraFile, choose, content_hash, find_loras, find_models
+from webui.core.lora_info import describe
+from webui.core.request import LoraRef, RequestError
 from webui.core.settings import Settings
 
 
@@ -162,3 +163,96 @@ def test_the_content_is_read_once(tmp_path, monkeypatch):
     first = content_hash(model)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the weights were read again"))
     assert content_hash(model) == first
+
+
+# ---- LoRAs ----
+
+
+def make_lora(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+@pytest.fixture
+def own_loras(tmp_path):
+    """``own_loras()``: the LoRAs found in a data folder and two trees, without the embedded ones."""
+    settings = Settings(data_dir=tmp_path / "data", models_dir=(tmp_path / "a1111", tmp_path / "comfy"))
+
+    def find() -> dict[str, Path]:
+        found = find_loras(settings)
+        assert all(found[name].name == name for name in found)
+        return {name: file.path for name, file in found.items() if DEMO_MODEL not in file.path.parents}
+
+    return find
+
+
+def test_loras_are_found_in_both_layouts_and_below(tmp_path, own_loras):
+    files = [
+        "data/models/Lora/mine.safetensors",
+        "a1111/models/Lora/chalk.safetensors",
+        "a1111/models/Lora/styles/old/ink v1.5.safetensors",
+        "a1111/models/LyCORIS/loha.safetensors",
+        "comfy/models/loras/paint.SAFETENSORS",
+        "comfy/loras/sub/oil.safetensors",
+        "comfy/models/loras/old.ckpt",
+    ]
+    expected = {Path(file).stem: make_lora(tmp_path / file) for file in files}
+    assert own_loras() == expected
+
+
+def test_hidden_half_downloaded_and_other_files_are_no_loras(tmp_path, own_loras):
+    folder = tmp_path / "comfy/models/loras"
+    good = make_lora(folder / "good.safetensors")
+    for name in (".hidden.safetensors", ".cache/x.safetensors", "x.safetensors.part", "x.part", "x.png", "x.json"):
+        make_lora(folder / name)
+    make_lora(folder / "folder.safetensors/inside.txt")
+    make_lora(tmp_path / "comfy/models/vae/vae.safetensors")
+    assert own_loras() == {"good": good}
+
+
+def test_further_loras_of_one_name_are_called_by_their_folder_too(tmp_path, own_loras):
+    first = make_lora(tmp_path / "a1111/models/Lora/same.safetensors")
+    second = make_lora(tmp_path / "a1111/models/Lora/sub/same.safetensors")
+    third = make_lora(tmp_path / "comfy/models/loras/same.safetensors")
+    make_lora(tmp_path / "comfy/models/loras/sub/same.safetensors")
+    assert own_loras() == {"same": first, "sub/same": second, "loras/same": third}
+
+
+def test_links_are_followed_and_loops_end(tmp_path, own_loras):
+    elsewhere = make_lora(tmp_path / "disk/linked.safetensors")
+    folder = tmp_path / "a1111/models/Lora"
+    own = make_lora(folder / "own.safetensors")
+    (folder / "disk").symlink_to(elsewhere.parent)
+    (folder / "up").symlink_to(folder)
+    (elsewhere.parent / "back").symlink_to(folder)
+    (folder / "alone.safetensors").symlink_to(elsewhere)
+    assert own_loras() == {
+        "own": own,
+        "linked": folder / "disk/linked.safetensors",
+        "alone": folder / "alone.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "💥", "<script>alert(1)<%2Fscript>", "'\"`$(id)", "-rf", "a:b", "x\ny", "C:\\x", "%00", "..\\x", "ä" * 100],
+)
+def test_a_lora_of_any_name_is_found_chosen_and_described(tmp_path, own_loras, name):
+    path = make_lora(tmp_path / "a1111/models/Lora/x" / f"_{name}.safetensors")
+    found = own_loras()
+    assert found == {f"_{name}": path}
+    assert choose("LoRA", LoraRef.model_validate({"name": f"_{name}"}).name, found) == f"_{name}"
+    assert describe(LoraFile(name, path)).problem.endswith("is no safetensors file, whatever its name says")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "../../secret", "/secret", "Lora/../../secret", "good/../../secret", "secret\0", "./good", "~"],
+)
+def test_a_lora_s_name_is_never_a_path(tmp_path, own_loras, name):
+    make_lora(tmp_path / "a1111/models/Lora/good.safetensors")
+    make_lora(tmp_path / "a1111/models/secret.safetensors")
+    make_lora(tmp_path / "secret.safetensors")
+    with pytest.raises(RequestError, match="is not known"):
+        choose("LoRA", LoraRef.model_validate({"name": name}).name, own_loras())

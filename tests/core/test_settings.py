@@ -52,6 +52,21 @@ def test_every_device_and_dtype_on_the_command_line_is_a_setting():
     assert [Settings(dtype=name).dtype for name in DTYPES] == list(DTYPES)
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("0", 0), (12345, 12345), ("500MB", 500_000_000), ("1.5GiB", 3 * 2**29), ("64 mib", 2**26), (None, None)],
+)
+def test_the_memory_for_merged_loras_is_a_size_with_a_unit(text, size_bytes):
+    assert Settings(lora_cache=text).lora_cache == size_bytes
+    assert Settings().lora_cache is None
+
+
+@pytest.mark.parametrize("text", ["much", "5 apples", "-1", -1, "nan"])
+def test_a_size_that_is_none_is_refused(text):
+    with pytest.raises(ValidationError):
+        Settings(lora_cache=text)
+
+
 def test_settings_cannot_be_changed(settings):
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 80

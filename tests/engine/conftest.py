@@ -3,13 +3,15 @@
 import functools
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from webui.core.events import Event, Image
 from webui.core.library import DEMO_MODEL
@@ -143,3 +145,59 @@ def clone_demo() -> Callable[..., Path]:
         return folder
 
     return clone
+
+
+def kohya_name(component: str, path: str) -> str:
+    prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    return f"{prefixes[component]}_{path.replace('.', '_')}"
+
+
+def diffusers_name(component: str, path: str) -> str:
+    return f"{component}.{path}"
+
+
+@pytest.fixture(scope="session")
+def random_lora() -> Callable[..., dict[str, torch.Tensor]]:
+    """``random_lora(components, seed, only="attn", ...)``: a file's tensors for layers whose name ``only`` matches.
+
+    ``name`` spells a layer, ``form`` is lora, dora or loha; ``size`` is how large the change is beside the weight.
+    """
+
+    def make(
+        components: Mapping[str, nn.Module],
+        seed: int = 0,
+        only: str = "",
+        name: Callable[[str, str], str] = kohya_name,
+        form: str = "lora",
+        size: float = 0.3,
+        rank: int = 4,
+    ) -> dict[str, torch.Tensor]:
+        generator, tensors = torch.Generator().manual_seed(seed), {}
+        for component, root in components.items():
+            for path, layer in root.named_modules():
+                if not isinstance(layer, nn.Linear | nn.Conv2d) or not re.search(only, f"{component}.{path}"):
+                    continue
+                key, (out, width, *kernel) = name(component, path), layer.weight.shape
+                scale = size * float(layer.weight.std())
+                up = torch.randn(out, rank, generator=generator) * (scale / rank**0.5)
+                down = torch.randn(rank, width, *kernel, generator=generator)
+                if form == "loha":
+                    halves = {"hada_w1_a": up, "hada_w1_b": down.flatten(1)}
+                    halves |= {"hada_w2_a": torch.ones(out, 1).expand(out, rank) / rank, "hada_w2_b": down.flatten(1)}
+                    tensors |= {f"{key}.{part}": tensor.clone() for part, tensor in halves.items()}
+                    continue
+                ends = ("lora_B", "lora_A") if name is diffusers_name else ("lora_up", "lora_down")
+                tensors[f"{key}.{ends[0]}.weight"] = up.view(out, rank, *(1 for _ in kernel))
+                tensors[f"{key}.{ends[1]}.weight"] = down
+                if form == "dora":
+                    rows = torch.rand(out, 1, *(1 for _ in kernel), generator=generator) + 0.5
+                    tensors[f"{key}.dora_scale"] = rows * layer.weight.flatten(1).norm(dim=1).view_as(rows)
+        return tensors
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def by_diffusers() -> Callable[[str, str], str]:
+    """How diffusers names a layer in a file."""
+    return diffusers_name

@@ -17,8 +17,8 @@ from webui.executors.local import LocalExecutor
 class FakeManager:
     """As ``PipelineManager``. Steps pass at once, or one by one with ``let`` after ``hold`` was called.
 
-    ``begun`` and ``ended`` receive each request as its work begins and ends; ``most_at_once`` is how many ran at the
-    same time, ``threads`` where.
+    ``begun`` and ``ended`` receive each request as its work begins and ends, ``prepared`` those that are to be made
+    ready; ``most_at_once`` is how many ran at the same time, ``threads`` where.
     """
 
     device_description = "a fake device"
@@ -27,7 +27,9 @@ class FakeManager:
         self.model_name: str | None = "demo"
         self.begun: queue.Queue[Request] = queue.Queue()
         self.ended: queue.Queue[Request] = queue.Queue()
+        self.prepared: queue.Queue[Request] = queue.Queue()
         self.failure: Exception | None = None
+        self.failure_to_prepare: Exception | None = None
         self.slow_to_load = False
         self.deaf = False
         self.silent = False
@@ -55,6 +57,12 @@ class FakeManager:
             raise self.failure
         yield Loading(name, 0.0)
         self.model_name = name
+
+    def prepare(self, request: Request) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.prepared.put(request)
+        if self.failure_to_prepare:
+            raise self.failure_to_prepare
 
     def generate(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Event]:
         self.threads.add(threading.current_thread().name)

@@ -122,6 +122,16 @@ class TestQueue:
         waiting[0].cancel()
         assert executor.submit(request()).state == "queued"
 
+    def test_loras_are_checked_before_anything_is_queued(self, executor, engine, settings):
+        folder = settings.data_dir / "models/Lora"
+        folder.mkdir(parents=True)
+        (folder / "broken.safetensors").write_text("<html>404 not found</html>")
+        engine.hold()
+        for prompt, words in (("x <lora:nope:1>", "'nope' is not known"), ("x <lora:broken:1>", "'broken'")):
+            with pytest.raises(RequestError, match=words):
+                executor.submit(request(prompt=prompt))
+        assert executor.status()["waiting"] == 0 and engine.begun.empty()
+
     @pytest.mark.parametrize("fields", [{"model": "nope"}, {"sampler": "nope"}, {"schedule": "nope"}])
     def test_what_cannot_be_drawn_is_refused_before_it_is_queued(self, executor, engine, fields):
         engine.hold()
@@ -134,10 +144,51 @@ class TestQueue:
         job = executor.submit(request(model="DEMO", sampler="euler karras"))
         assert (job.request.model, job.request.sampler, job.request.schedule) == ("demo", "Euler", "Karras")
 
-    def test_the_catalog_has_models_and_every_sampler_with_its_schedules(self, executor):
+    def test_the_catalog_has_models_loras_and_every_sampler_with_its_schedules(self, executor, settings):
+        folder = settings.data_dir / "models/Lora"
+        folder.mkdir(parents=True)
+        (folder / "chalk.safetensors").touch()
         catalog = executor.catalog()
         assert "demo" in catalog.models
+        assert catalog.loras["chalk"].path == folder / "chalk.safetensors"
         assert catalog.samplers == {name: row.schedules for name, row in SAMPLERS.items()}
+
+
+class TestNextJob:
+    """While one job is drawn, the engine may make ready what the next one needs."""
+
+    def test_it_is_announced_once_at_the_second_step(self, executor, engine):
+        engine.hold()
+        jobs = [executor.submit(request(seed=seed, steps=4)) for seed in range(3)]
+        engine.let()
+        wait_for(jobs[0], Step, index=1)
+        assert engine.prepared.empty()
+        engine.let()
+        assert engine.prepared.get(timeout=WAIT_S) == jobs[1].request
+        engine.go_on()
+        for job in jobs:
+            assert isinstance(events_of(job)[-1], Done)
+        assert engine.prepared.get_nowait() == jobs[2].request and engine.prepared.empty()
+        assert engine.threads == {"device"}
+
+    @pytest.mark.parametrize("waiting", [0, 1], ids=["nothing waits", "what waited was cancelled"])
+    def test_without_a_next_job_there_is_nothing_to_announce(self, executor, engine, waiting):
+        engine.hold()
+        job = executor.submit(request())
+        for _ in range(waiting):
+            executor.submit(request()).cancel()
+        engine.go_on()
+        assert isinstance(events_of(job)[-1], Done) and engine.prepared.empty()
+
+    @pytest.mark.parametrize("failure", [RequestError("LoRA 'x' is broken"), RuntimeError("out of memory"), OSError()])
+    def test_a_preparation_that_fails_harms_neither_job(self, executor, engine, failure):
+        engine.failure_to_prepare = failure
+        engine.hold()
+        jobs = [executor.submit(request(seed=seed)) for seed in range(2)]
+        engine.go_on()
+        for job in jobs:
+            assert [type(event) for event in events_of(job)[-2:]] == [Image, Done]
+        assert engine.prepared.get_nowait() == jobs[1].request
 
 
 class TestFollowing:

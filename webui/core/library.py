@@ -59,8 +59,11 @@ def find_loras(settings: Settings) -> dict[str, LoraFile]:
     return found
 
 
-def choose(kind: str, name: str, names: Iterable[str]) -> str:
-    """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise."""
+def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
+    """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise.
+
+    ``field`` is the request's field that the error is about, where it is not called like the kind.
+    """
     names = tuple(names)
     if name in names:
         return name
@@ -69,7 +72,7 @@ def choose(kind: str, name: str, names: Iterable[str]) -> str:
         return match
     near = difflib.get_close_matches(name.casefold(), by_lowercase, n=3, cutoff=0.5) or list(by_lowercase)[:8]
     offer = f"; did you mean {', '.join(by_lowercase[n] for n in near)}?" if near else ""
-    raise RequestError(f"{kind} {name[:60]!r} is not known{offer}", field=kind)
+    raise RequestError(f"{kind} {name[:60]!r} is not known{offer}", field=field or kind)
 
 
 def content_hash(model: ModelFile) -> str:

@@ -42,7 +42,8 @@ def describe(file: LoraFile) -> LoraInfo:
         stat = file.path.stat()
         info = _from_header(file, stat.st_size, stat.st_mtime_ns)
     except (BadFile, OSError) as error:
-        return LoraInfo(file.name, problem=f"{file.path.name} {error}")
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return LoraInfo(file.name, problem=f"{file.path.name} {reason}")
     sidecars = list(_sidecars(file.path))
     return replace(
         info,

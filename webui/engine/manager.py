@@ -136,9 +136,11 @@ class PipelineManager:
         """
         if self.device.type != "cuda" or self._loras is None or not request.loras or request.model != self.model_name:
             return
-        with torch.cuda.stream(torch.cuda.Stream(self.device, priority=0)):
+        stream = torch.cuda.Stream(self.device, priority=0)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
             self._loras.prepare(request.loras, find_loras(self._settings))
-        torch.cuda.current_stream(self.device).synchronize()
+        stream.synchronize()  # the next job reads on another stream
 
     def _run(self, request: Request, file: ModelFile, cancelled: Cancel) -> Iterator[Event]:
         started = time.perf_counter()

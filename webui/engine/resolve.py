@@ -48,7 +48,7 @@ def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraF
 
 
 def _resolve_lora(ref: LoraRef, files: Mapping[str, LoraFile]) -> LoraRef:
-    name = choose("LoRA", ref.name.removesuffix(".safetensors"), files)
+    name = choose("LoRA", ref.name.removesuffix(".safetensors"), files, field="loras")
     try:
         read_header(files[name].path)
     except BadFile as error:

@@ -49,6 +49,17 @@ class MergedSet:
 NOTHING = MergedSet()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What goes into each tensor of a set, those that are ``known``, and how large the others will be."""
+
+    parts: Mapping[Parameter, Sequence[tuple[Delta, float]]]
+    contributions: Mapping[Parameter, Contributions]
+    text_key: Contributions
+    known: MergedSet
+    new_bytes: int
+
+
 class WeightCache:
     """Installs LoRA sets in one model and keeps the merged tensors of several under a byte budget.
 
@@ -83,11 +94,11 @@ class WeightCache:
     @property
     def nbytes(self) -> int:
         """Merged tensors on the device, each counted once."""
-        return _nbytes([self._installed, *self._sets.values()])
+        return self._nbytes_with(NOTHING)
 
     def __contains__(self, key: SetKey) -> bool:
         """Whether the set can be installed without computing."""
-        return not key or key in self._sets or key in self._on_host
+        return not key or key == self._key or key in self._sets or key in self._on_host
 
     def switch(
         self, key: SetKey, read: Callable[[str], LoraWeights], check: Callable[[], None] = lambda: None
@@ -98,16 +109,19 @@ class WeightCache:
         called between tensors and may raise to stop. Whatever is raised half way leaves the base installed.
         """
         started = time.perf_counter()
+        how: How = "cached"
+        if key in self._sets:
+            self._sets.move_to_end(key)
         if key == self._key:
             return "unchanged", time.perf_counter() - started
-        how: How = "cached"
         try:
-            target = self._find(key)
+            target = self._sets.get(key) if key else NOTHING
             if target is None:
-                how = "merged"
                 self._install((), NOTHING)  # a set that is in use but too large to keep goes first
-                target = self._merge(key, read, check)
-                self._keep(key, target)
+                if (target := self._fetch(key)) is None:
+                    how, target = "merged", self._merge(self._plan(key, read), check)
+                if self._nbytes_with(target) <= self._budget_bytes:
+                    self._sets[key] = target
             self._install(key, target)
         except BaseException:
             self._restore()
@@ -118,71 +132,72 @@ class WeightCache:
         """Merges a set that is wanted next, if it fits beside the installed one; what is installed stays."""
         if key in self:
             return True
-        kept, self._sets = self._sets, OrderedDict(self._sets)
-        try:
-            target = self._merge(key, read, lambda: None)
-        except BaseException:
-            self._sets = kept
-            raise
-        if _nbytes([self._installed, *self._sets.values(), target]) > self._budget_bytes:
-            self._sets = kept
+        plan = self._plan(key, read)
+        if _nbytes([self._installed, plan.known]) + plan.new_bytes > self._budget_bytes:
             return False
-        self._sets[key] = target
+        self._sets[key] = self._merge(plan)
         return True
 
-    def _find(self, key: SetKey) -> MergedSet | None:
-        if not key:
-            return NOTHING
-        if key in self._sets:
-            self._sets.move_to_end(key)
-            return self._sets[key]
+    def _fetch(self, key: SetKey) -> MergedSet | None:
+        """A set from host memory, if it is there; what kept sets have of it already is shared with them."""
         if (stored := self._on_host.pop(key, None)) is None:
             return None
-        self._make_room(_nbytes([stored]), ())
-        places = stored.tensors.items()
-        tensors = {place: tensor.to(self._base[place].device, non_blocking=True) for place, tensor in places}
-        found = MergedSet(tensors, stored.contributions, stored.text_key)
-        self._keep(key, found)
-        return found
+        known = self._known(stored.contributions)
+        missing = {place: tensor for place, tensor in stored.tensors.items() if place not in known.tensors}
+        self._make_room(sum(tensor.nbytes for tensor in missing.values()), known)
+        fetched = {place: tensor.to(self._base[place].device, copy=True) for place, tensor in missing.items()}
+        return MergedSet({**known.tensors, **fetched}, stored.contributions, stored.text_key)
 
-    def _merge(self, key: SetKey, read: Callable[[str], LoraWeights], check: Callable[[], None]) -> MergedSet:
-        """The set's tensors: shared with kept sets where the same LoRAs went in at the same strengths, or computed."""
-        parts: dict[Parameter, list[tuple[str, float, Delta]]] = {}
+    def _plan(self, key: SetKey, read: Callable[[str], LoraWeights]) -> "_Plan":
+        parts: dict[Parameter, list[tuple[Delta, float]]] = {}
+        contributions: dict[Parameter, Contributions] = {}
         text_key: dict[str, float] = {}
         for content_hash, unet, text in key:
             for place, delta in read(content_hash).deltas.items():
                 strength = unet if place[0] == "unet" else text
                 if strength:
-                    parts.setdefault(place, []).append((content_hash, strength, delta))
+                    parts.setdefault(place, []).append((delta, strength))
+                    contributions[place] = (*contributions.get(place, ()), (content_hash, strength))
                     if place[0] != "unet":
                         text_key[content_hash] = strength
-        contributions = {place: tuple((name, s) for name, s, _ in given) for place, given in parts.items()}
+        known = self._known(contributions)
+        new_bytes = sum(self._base[place].nbytes for place in parts if place not in known.tensors)
+        return _Plan(parts, contributions, tuple(text_key.items()), known, new_bytes)
+
+    def _known(self, contributions: Mapping[Parameter, Contributions]) -> MergedSet:
+        """The tensors that kept sets have already: where the same LoRAs went in at the same strengths."""
         known: dict[Parameter, torch.Tensor] = {}
         for other in self._sets.values():
             for place, own in contributions.items():
                 if other.contributions.get(place) == own:
                     known[place] = other.tensors[place]
-        new_bytes = sum(self._base[place].nbytes for place in parts if place not in known)
-        self._make_room(new_bytes, tuple(known.values()))
+        return MergedSet(known)
+
+    def _merge(self, plan: "_Plan", check: Callable[[], None] = lambda: None) -> MergedSet:
+        """The set's tensors: the known ones, and the others computed."""
+        self._make_room(plan.new_bytes, plan.known)
         tensors: dict[Parameter, torch.Tensor] = {}
         with torch.no_grad():
-            for place, given in parts.items():
+            for place, parts in plan.parts.items():
                 check()
-                if (tensor := known.get(place)) is None:
-                    tensor = merge(self._base[place], [(delta, strength) for _, strength, delta in given])
+                if (tensor := plan.known.tensors.get(place)) is None:
+                    tensor = merge(self._base[place], parts)
                 tensors[place] = tensor
-        return MergedSet(tensors, contributions, tuple(text_key.items()))
+        return MergedSet(tensors, plan.contributions, plan.text_key)
 
-    def _keep(self, key: SetKey, merged: MergedSet) -> None:
-        if _nbytes([*self._sets.values(), merged]) <= self._budget_bytes:
-            self._sets[key] = merged
+    def _nbytes_with(self, more: MergedSet) -> int:
+        return _nbytes([more, self._installed, *self._sets.values()])
 
-    def _make_room(self, new_bytes: int, reused: Sequence[torch.Tensor]) -> None:
-        """Drops the least recently used sets until ``new_bytes`` more fit beside the rest."""
-        shared = MergedSet({("", "", str(k)): tensor for k, tensor in enumerate(reused)})
-        while self._sets and _nbytes([shared, self._installed, *self._sets.values()]) + new_bytes > self._budget_bytes:
-            key, oldest = self._sets.popitem(last=False)
-            self._move_to_host(key, oldest)
+    def _make_room(self, new_bytes: int, reused: MergedSet) -> None:
+        """Drops the least recently used sets, but not the installed one, until ``new_bytes`` more fit beside the rest.
+
+        ``reused`` stays in memory whatever is dropped.
+        """
+        while self._nbytes_with(reused) + new_bytes > self._budget_bytes:
+            key = next((key for key in self._sets if key != self._key), None)
+            if key is None:
+                return
+            self._move_to_host(key, self._sets.pop(key))
 
     def _move_to_host(self, key: SetKey, merged: MergedSet) -> None:
         nbytes = _nbytes([merged])

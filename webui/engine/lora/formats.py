@@ -190,7 +190,7 @@ def _assign(
             unmatched.append(key)
         else:
             places[module][found[1]] = key
-    for module, roles in places.items():
+    for roles in places.values():
         if roles.keys() == {"alpha"}:  # nothing that it could scale
             unmatched.append(roles.pop("alpha"))
     return {module: roles for module, roles in places.items() if roles}, unmatched

@@ -1,0 +1,397 @@
+"""Three LoRAs at once, ours beside diffusers unfused (PEFT layers) and fused, on the demo model and at SD 1.5's size.
+
+The SD 1.5 UNet has its real shapes and random weights, which changes no time; both models run in float32. The LoRAs are
+random too: kohya files of rank 16 over attention, feed-forward and projections. Files are in the page cache, and
+before each timed merge the machine's memory is written to once: a virtual machine may take seconds a GiB to get it.
+"""
+
+import gc
+import hashlib
+import mmap
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+
+from benchmarks.measure import Row, compared
+from webui.core.events import Image
+from webui.core.library import DEMO_MODEL, LoraFile
+from webui.core.request import LoraRef, Request
+from webui.core.settings import Settings
+from webui.engine.lora.formats import read_lora
+from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.manager import PipelineManager
+
+CPU = torch.device("cpu")
+RANK, ALPHA = 16, 8.0
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at SD 1.5's size take 2.2 GB
+SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
+SD15_ROUNDS = 3
+STEPS = 20
+PROMPTS = ("a red apple", "a blue cup", "a green tree", "a yellow star")
+
+LoraSet = Sequence[tuple[LoraFile, float]]
+Tensors = Mapping[str, torch.Tensor]
+
+
+def run(rounds: int) -> list[Row]:
+    """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in a whole workload."""
+    rows: list[Row] = []
+    demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
+    rows += _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8).rows(rounds)
+    config, weights = _sd15()
+    rows += _Comparison("SD1.5", config, weights, side=32, forwards=1).rows(min(rounds, SD15_ROUNDS))
+    del weights
+    gc.collect()
+    return rows + _pictures(rounds)
+
+
+class _Way(Protocol):
+    """A way to have LoRAs in a UNet."""
+
+    unet: UNet2DConditionModel
+
+    def load(self, files: Sequence[LoraFile]) -> None:
+        """What the way wants done once for each file."""
+
+    def use(self, loras: LoraSet) -> None:
+        """Makes the UNet what these LoRAs make of it."""
+
+    def clear(self) -> None:
+        """Back to the UNet without LoRAs."""
+
+
+class _Darkroom:
+    """As ``PipelineManager`` does it."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.unet = unet
+        self.how = ""
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops what is kept of earlier sets."""
+        model: Any = SimpleNamespace(components={"unet": self.unet})
+        self.switcher = LoraSwitcher(model, CPU, CACHE_BYTES)
+
+    def load(self, files: Sequence[LoraFile]) -> None:
+        """Nothing: files are read when they are first used."""
+
+    def use(self, loras: LoraSet) -> None:
+        refs = [LoraRef(name=file.name, weight=weight) for file, weight in loras]
+        files = {file.name: file for file, _ in loras}
+        self.switcher.must_merge(refs, files)
+        self.how = self.switcher.switch(refs, files)[0].how
+
+    def clear(self) -> None:
+        self.use([])
+
+
+class _Diffusers:
+    """As its documentation has it: adapters are loaded once, and fused again for each set where ``fuse`` is wanted."""
+
+    def __init__(self, pipe: StableDiffusionPipeline, fuse: bool) -> None:
+        self.pipe, self.unet, self._fuse, self._fused = pipe, pipe.unet, fuse, False
+
+    def load(self, files: Sequence[LoraFile]) -> None:
+        for file in files:
+            self.pipe.load_lora_weights(file.path.parent, weight_name=file.path.name, adapter_name=file.name)
+
+    def use(self, loras: LoraSet) -> None:
+        names = [file.name for file, _ in loras]
+        self._unfuse()
+        self.pipe.set_adapters(names, adapter_weights=[weight for _, weight in loras])
+        if self._fuse:
+            self.pipe.fuse_lora(adapter_names=names)
+            self._fused = True
+
+    def clear(self) -> None:
+        self._unfuse()
+        self.pipe.unload_lora_weights()
+
+    def _unfuse(self) -> None:
+        if self._fused:
+            self.pipe.unfuse_lora()
+            self._fused = False
+
+
+class _Comparison:
+    """The three ways on one UNet. Ours and the unfused one share its weights, since they only read them.
+
+    ``side`` is that of the latents, ``forwards`` how many are timed together.
+    """
+
+    def __init__(self, label: str, config: Any, weights: Tensors, side: int, forwards: int) -> None:
+        self._label, self._weights, self._side, self._forwards = label, weights, side, forwards
+        self._plain = _make_unet(config, weights)
+        self._set_bytes = sum(module.weight.nbytes for _, module in _targets(self._plain))
+        self._ours = _Darkroom(_make_unet(config, weights))
+        self._unfused = _Diffusers(_make_pipe(_make_unet(config, weights)), fuse=False)
+        own = {name: tensor.clone() for name, tensor in weights.items()}
+        self._fused = _Diffusers(_make_pipe(_make_unet(config, own)), fuse=True)
+        self._ways: dict[str, _Way] = {
+            "diffusers fused": self._fused,
+            "diffusers unfused": self._unfused,
+            "darkroom": self._ours,
+        }
+
+    def rows(self, rounds: int) -> list[Row]:
+        """All figures; the base is compared last, when every way has been through all switches."""
+        before = _hashes(self._plain)
+        with tempfile.TemporaryDirectory() as folder:
+            first = self._first_use(Path(folder), rounds)
+            files = [_write_lora(Path(folder) / f"known{k}.safetensors", self._plain, seed=k) for k in range(6)]
+            one, other = [(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]
+            for way in self._ways.values():
+                way.clear()
+                way.load(files)
+            self._ours.forget()
+            rows = [*first, *self._switches(one, other, rounds), *self._memory(files)]
+            rows += [*self._strength(one, rounds), *self._steps(one, rounds)]
+        for name, way in self._ways.items():
+            way.clear()
+            note = f"(of {len(before)}, by SHA-256)"
+            rows.append(self._row("base changed", name, "tensors", [_changed(before, way.unet)], note))
+        return rows
+
+    def _first_use(self, folder: Path, rounds: int) -> list[Row]:
+        """From the UNet without LoRAs and files that were never seen to a UNet that is ready."""
+        samples: dict[str, list[float]] = {name: [] for name in self._ways}
+        for k in range(rounds + 1):
+            files = [_write_lora(folder / f"new{k}{n}.safetensors", self._plain, 100 * k + n + 10) for n in range(3)]
+            for name in _order(self._ways, k):
+                way = self._ways[name]
+                way.clear()
+                _touch(self._set_bytes)
+                with _timed(samples[name], k > 0):
+                    way.load(files)
+                    way.use([(file, 0.8) for file in files])
+            for file in files:
+                file.path.unlink()
+        return self._three("first use", samples)
+
+    def _switches(self, one: LoraSet, other: LoraSet, rounds: int) -> list[Row]:
+        """From one set to another, both in use before; and the set that is in use already."""
+        samples: dict[str, list[float]] = {name: [] for name in self._ways}
+        repeats: list[float] = []
+        self._ours.use(other)
+        self._ours.use(one)
+        for k in range(rounds + 1):
+            loras = one if k % 2 else other
+            for name in _order(self._ways, k):
+                with _timed(samples[name], k > 0):
+                    self._ways[name].use(loras)
+                self._expect(name, "cached")
+            with _timed(repeats, k > 0):
+                self._ours.use(loras)
+            self._expect("darkroom", "unchanged")
+        return [*self._three("switch", samples), self._row("same set again", "darkroom", "ms", repeats)]
+
+    def _strength(self, loras: LoraSet, rounds: int) -> list[Row]:
+        """One of the three at a strength that it never had before: 0.7 and, so that it is new, a little less."""
+        samples: dict[str, list[float]] = {name: [] for name in self._ways}
+        for way in self._ways.values():
+            way.use(loras)
+        for k in range(rounds + 1):
+            changed = [(loras[0][0], 0.7 - k / 1000), *loras[1:]]
+            for name in _order(self._ways, k):
+                _touch(self._set_bytes)
+                with _timed(samples[name], k > 0):
+                    self._ways[name].use(changed)
+                self._expect(name, "merged")
+                self._ways[name].use(loras)
+        return self._three("one strength changed", samples)
+
+    def _steps(self, loras: LoraSet, rounds: int) -> list[Row]:
+        """One forward of a picture with guidance, a batch of two, with ``loras`` in use from before."""
+        unets: dict[str, nn.Module] = {"no LoRA": self._plain, **{name: way.unet for name, way in self._ways.items()}}
+        generator = torch.Generator().manual_seed(0)
+        latents = torch.randn(2, 4, self._side, self._side, generator=generator)
+        texts = torch.randn(2, 77, self._plain.config.cross_attention_dim, generator=generator)
+        samples: dict[str, list[float]] = {name: [] for name in unets}
+        made: dict[str, torch.Tensor] = {}
+        with torch.inference_mode():
+            for k in range(rounds + 1):
+                for name in _order(unets, k):
+                    started = time.perf_counter()
+                    for _ in range(self._forwards):
+                        made[name] = unets[name](latents, torch.tensor(500), texts, return_dict=False)[0]
+                    if k:
+                        samples[name].append((time.perf_counter() - started) * 1e3 / self._forwards)
+        plain = self._row("step", "no LoRA", "ms", samples.pop("no LoRA"))
+        rows = [plain]
+        for name, own in samples.items():
+            far = _distance(made[name], made["diffusers unfused"]) / _distance(made[name], made["no LoRA"])
+            note = f"(off unfused by {far:.0e} of what the LoRAs do)" if far else ""
+            rows.append(compared(f"{self._label}: step, {name}", "ms", own, plain, note))
+        return rows
+
+    def _memory(self, files: Sequence[LoraFile]) -> list[Row]:
+        """What is kept for two sets, six files."""
+        index = ModuleIndex({"unet": self._ours.unet})
+        parsed = sum(read_lora(file, index, CPU).nbytes for file in files)
+        merged = self._ours.switcher.cache.nbytes
+        note = f"({merged / sum(p.nbytes for p in self._plain.parameters()):.2f} of the UNet)"
+        rows = [
+            self._row("merged weights kept", "darkroom", "MiB", [merged / 2**20], note),
+            self._row("files kept", "darkroom", "MiB", [parsed / 2**20]),
+        ]
+        for name in ("diffusers fused", "diffusers unfused"):
+            adapters = sum(p.nbytes for key, p in self._ways[name].unet.named_parameters() if ".lora_" in key)
+            rows.append(self._row("adapters kept", name, "MiB", [adapters / 2**20]))
+        return rows
+
+    def _three(self, what: str, samples: Mapping[str, Sequence[float]]) -> list[Row]:
+        fused = self._row(what, "diffusers fused", "ms", samples["diffusers fused"])
+        others = ("diffusers unfused", "darkroom")
+        return [fused, *(compared(f"{self._label}: {what}, {name}", "ms", samples[name], fused) for name in others)]
+
+    def _row(self, what: str, name: str, unit: str, samples: Sequence[float], note: str = "") -> Row:
+        return Row(f"{self._label}: {what}, {name}", unit, samples, note=note)
+
+    def _expect(self, name: str, how: str) -> None:
+        if name == "darkroom" and self._ours.how != how:
+            raise RuntimeError(f"the set was {self._ours.how}, not {how}")
+
+
+def _pictures(rounds: int) -> list[Row]:
+    """Four new prompts a round on the demo model, taking turns between two known sets of three LoRAs."""
+    with tempfile.TemporaryDirectory() as folder:
+        unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
+        loras_dir = Path(folder) / "models" / "Lora"
+        loras_dir.mkdir(parents=True)
+        files = [_write_lora(loras_dir / f"known{k}.safetensors", unet, seed=k) for k in range(6)]
+        sets = [[(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]]
+        manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(folder)))
+        stock = {f"diffusers {what}": _Diffusers(_make_pipe(), what == "fused") for what in ("fused", "unfused")}
+        for way in stock.values():
+            way.load(files)
+        ways: dict[str, Callable[[str, int, LoraSet], Any]] = {
+            **{name: _drawer(way) for name, way in stock.items()},
+            "darkroom": lambda prompt, seed, loras: _draw(manager, prompt, seed, loras),
+        }
+        samples: dict[str, list[float]] = {name: [] for name in ways}
+        worst = 0
+        for k in range(rounds + 1):
+            drawn: dict[str, list[Any]] = {}
+            for name in _order(ways, k):
+                with _timed(samples[name], k > 0):
+                    drawn[name] = [ways[name](f"{what} {k}", k, sets[n % 2]) for n, what in enumerate(PROMPTS)]
+            worst = max(worst, *map(_difference, drawn["darkroom"], drawn["diffusers unfused"]))
+    what = "4 pictures, two sets"
+    fused, unfused = (Row(f"{what}, {name}", "ms", samples[name]) for name in stock)
+    note = f"(largest difference {worst}/255)"
+    return [
+        fused,
+        unfused,
+        compared(f"{what}, darkroom", "ms", samples["darkroom"], fused),
+        compared(f"{what}, darkroom to unfused", "ms", samples["darkroom"], unfused, note),
+    ]
+
+
+def _drawer(way: _Diffusers) -> Callable[[str, int, LoraSet], Any]:
+    def draw(prompt: str, seed: int, loras: LoraSet) -> Any:
+        way.use(loras)
+        generator = [torch.Generator("cpu").manual_seed(seed)]
+        return way.pipe(prompt, num_inference_steps=STEPS, guidance_scale=5.0, generator=generator).images[0]
+
+    return draw
+
+
+def _draw(manager: PipelineManager, prompt: str, seed: int, loras: LoraSet) -> Any:
+    refs = tuple(LoraRef(name=file.name, weight=weight) for file, weight in loras)
+    request = Request(prompt=prompt, steps=STEPS, guidance=5.0, seed=seed, sampler="DPM++ 2M", loras=refs)
+    return next(event.image for event in list(manager.generate(request)) if isinstance(event, Image))
+
+
+def _make_pipe(unet: UNet2DConditionModel | None = None) -> StableDiffusionPipeline:
+    """The demo model's pipeline, with another UNet where one is given."""
+    own = {} if unet is None else {"unet": unet}
+    pipe = StableDiffusionPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32, local_files_only=True, **own)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _sd15() -> tuple[Any, Tensors]:
+    """The configuration of SD 1.5's UNet, 859.5 million parameters, and random weights at which it stays finite."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SD15)
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for name, parameter in unet.named_parameters():
+        fill = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        weights[name] = torch.full(parameter.shape, fill)
+        if parameter.dim() > 1:
+            weights[name].normal_(0.0, 0.02, generator=generator)
+    return unet.config, weights
+
+
+def _make_unet(config: Any, weights: Tensors) -> UNet2DConditionModel:
+    """A UNet on these very tensors."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+    return unet.eval().requires_grad_(False)
+
+
+def _targets(unet: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in unet.named_modules() if "attentions" in name and name.endswith(TARGETS))
+
+
+def _write_lora(path: Path, unet: nn.Module, seed: int) -> LoraFile:
+    generator, tensors = torch.Generator().manual_seed(seed), {}
+    for name, module in _targets(unet):
+        out, into, *kernel = module.weight.shape
+        key = f"lora_unet_{name.replace('.', '_')}"
+        tensors[f"{key}.lora_down.weight"] = torch.randn(RANK, into, *kernel, generator=generator).mul_(0.02).half()
+        tensors[f"{key}.lora_up.weight"] = torch.randn(out, RANK, *kernel, generator=generator).mul_(0.02).half()
+        tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
+    save_file(tensors, path)
+    return LoraFile(path.stem, path)
+
+
+def _hashes(unet: nn.Module) -> dict[str, str]:
+    return {name: hashlib.sha256(parameter.numpy()).hexdigest() for name, parameter in unet.named_parameters()}
+
+
+def _changed(before: Mapping[str, str], unet: nn.Module) -> int:
+    after = _hashes(unet)
+    assert after.keys() == before.keys()
+    return sum(after[name] != before[name] for name in before)
+
+
+def _touch(nbytes: int) -> None:
+    """Writes to as much memory and gives it back to the system, so that a virtual machine has got it from its host."""
+    with mmap.mmap(-1, nbytes) as block:
+        block[:: mmap.PAGESIZE] = bytes(-(-nbytes // mmap.PAGESIZE))
+
+
+def _order(names: Mapping[str, Any], k: int) -> Iterator[str]:
+    return iter(names) if k % 2 else reversed(list(names))
+
+
+@contextmanager
+def _timed(samples: list[float], keep: bool) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    if keep:
+        samples.append((time.perf_counter() - started) * 1e3)
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def _difference(one: Any, other: Any) -> int:
+    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())

@@ -1,0 +1,492 @@
+"""LoRA files as they are found: every dialect means the same, and what cannot be used is refused with its reason."""
+
+import functools
+import itertools
+import json
+import math
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+from webui.core.library import LoraFile
+from webui.engine.lora.deltas import LowRank, merge
+from webui.engine.lora.formats import FORMATS, CannotApply, LoraWeights, read_lora
+from webui.engine.lora.names import ModuleIndex
+
+CPU = torch.device("cpu")
+ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
+TO_K = f"lora_unet_{ATTENTION.replace('.', '_')}_attn2_to_k"
+CONV_IN, NORM = "lora_unet_conv_in", "lora_unet_conv_norm_out"
+
+Tensors = dict[str, torch.Tensor]
+
+
+def lora(out: int, inside: int, rank: int = 4, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    return (0.1 * torch.randn(rank, inside)).to(dtype), (0.1 * torch.randn(out, rank)).to(dtype)
+
+
+def kohya(name: str, out: int, inside: int, **how) -> Tensors:
+    return dict(zip((f"{name}.lora_down.weight", f"{name}.lora_up.weight"), lora(out, inside, **how), strict=True))
+
+
+@pytest.fixture
+def read(demo_parts) -> Callable[[LoraFile], LoraWeights]:
+    """Reads a file for the embedded model."""
+    index = ModuleIndex(demo_parts)
+    return lambda file: read_lora(file, index, CPU)
+
+
+@pytest.fixture
+def refusal(read) -> Callable[[LoraFile], str]:
+    """The message with which a file is refused; it always names the file."""
+
+    def refusal(file: LoraFile) -> str:
+        with pytest.raises(CannotApply) as caught:
+            read(file)
+        text = str(caught.value)
+        assert text.startswith(f"LoRA {file.name[:80]!r} ") and "\n" not in text and len(text) < 400
+        return text
+
+    return refusal
+
+
+# ---- dialects ----
+
+
+def transformers_4(component: str, path: str) -> str:
+    """The path as files have it: text encoders with one more level, as transformers had it before 5."""
+    inner = path.removeprefix("text_model.")
+    return path if component == "unet" or path == "text_projection" else f"text_model.{inner}"
+
+
+def kohya_name(te: str) -> Callable[[str, str], str]:
+    prefixes = {"unet": "lora_unet", "text_encoder": f"lora_te{te}", "text_encoder_2": "lora_te2"}
+    return lambda component, path: f"{prefixes[component]}_{transformers_4(component, path).replace('.', '_')}"
+
+
+def processor_name(component: str, path: str) -> str:
+    """As diffusers saved attention processors, before it used PEFT; other layers had names like today's."""
+    path = transformers_4(component, path)
+    for new, old in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("out_proj", "to_out")):
+        if path.endswith(f"self_attn.{new}"):
+            return f"{component}.{path.removesuffix(new)}{old}_lora"
+    for attention in ("attn1.", "attn2."):
+        if attention in path:
+            return f"{component}.{path.replace(attention, f'{attention}processor.').removesuffix('.0')}_lora"
+    return f"{component}.{path}.lora"
+
+
+def peft_name(prefix: str) -> Callable[[str, str], str]:
+    return lambda component, path: f"{prefix}{component}.{transformers_4(component, path)}"
+
+
+DOWN_UP = ("down.weight", "up.weight")
+DIALECTS = {
+    "kohya": (kohya_name(""), ".lora_", DOWN_UP),
+    "kohya, two text encoders": (kohya_name("1"), ".lora_", DOWN_UP),
+    "diffusers": (peft_name(""), ".lora_", ("A.weight", "B.weight")),
+    "diffusers before PEFT": (peft_name(""), ".lora.", DOWN_UP),
+    "diffusers' linear layers": (peft_name(""), ".lora_linear_layer.", DOWN_UP),
+    "attention processors": (processor_name, ".", DOWN_UP),
+    "PEFT": (peft_name("base_model.model."), ".lora_", ("A.weight", "B.weight")),
+    "PEFT's adapter": (peft_name("base_model.model."), ".lora_", ("A.default.weight", "B.default.weight")),
+    "transformers 5": (lambda component, path: f"{component}.{path}", ".lora_", ("A.weight", "B.weight")),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A LoRA over many layers of a model: down, up and the weight they make of the model's, by component and path."""
+
+    components: dict[str, nn.Module]
+    layers: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    alpha: float | None
+
+
+@pytest.fixture(scope="session")
+def make_change(demo_parts, sdxl_parts) -> Callable[[str, float | None], Change]:
+    """``make_change("demo", alpha)``: over every third linear or convolution layer, of another rank each time."""
+    models = {"demo": demo_parts, "sdxl": sdxl_parts}
+
+    @functools.cache
+    def make(model: str, alpha: float | None) -> Change:
+        torch.manual_seed(4)
+        layers = {}
+        for component, root in models[model].items():
+            found = [entry for entry in root.named_modules() if isinstance(entry[1], nn.Linear | nn.Conv2d)]
+            for path, module in found[::3]:
+                out, inside, *kernel = module.weight.shape
+                rank = 1 + len(layers) % 5
+                down, up = 0.1 * torch.randn(rank, inside, *kernel), 0.1 * torch.randn(out, rank, *[1] * len(kernel))
+                scale = 1.0 if alpha is None else alpha / rank
+                delta = LowRank(up.flatten(1), down.flatten(1), scale)
+                layers[component, path] = down, up, merge(module.weight, [(delta, 1.0)])
+        return Change(models[model], layers, alpha)
+
+    return make
+
+
+@pytest.fixture
+def check_dialect(write_lora, merge_file) -> Callable[..., None]:
+    """Checks that a change so written gives the same weights, bit for bit."""
+
+    def check(change: Change, name_of, middle: str, endings: tuple[str, str], component: str | None = None) -> None:
+        tensors, expected = {}, {}
+        for place, (down, up, weight) in change.layers.items():
+            if component in (None, place[0]):
+                name = name_of(*place)
+                tensors |= {f"{name}{middle}{endings[0]}": down, f"{name}{middle}{endings[1]}": up}
+                if change.alpha is not None:
+                    tensors[f"{name}.alpha"] = torch.tensor(change.alpha)
+                expected[*place, "weight"] = weight
+        merged = merge_file(write_lora(tensors), change.components)
+        assert merged.keys() == expected.keys()
+        assert all(torch.equal(merged[place], expected[place]) for place in expected)
+
+    return check
+
+
+@pytest.mark.parametrize("model", ["demo", "sdxl"])
+@pytest.mark.parametrize(
+    ("dialect", "alpha"), [*((dialect, None) for dialect in DIALECTS), ("kohya", 3.0), ("diffusers before PEFT", 3.0)]
+)
+def test_every_dialect_gives_the_same_weights(make_change, check_dialect, model, dialect, alpha):
+    check_dialect(make_change(model, alpha), *DIALECTS[dialect])
+
+
+@pytest.mark.parametrize("alpha", [None, 3.0])
+@pytest.mark.parametrize(
+    ("prefix", "flat", "middle", "endings"),
+    [
+        ("lora_unet_", True, ".lora_", DOWN_UP),
+        ("diffusion_model.", False, ".lora_", ("A.weight", "B.weight")),
+        ("model.diffusion_model.", False, ".lora_", DOWN_UP),
+    ],
+)
+def test_stability_s_block_names_give_the_same_weights(
+    sdxl_parts, stability_paths, make_change, check_dialect, prefix, flat, middle, endings, alpha
+):
+    names = {path: name for name, path in stability_paths(sdxl_parts["unet"]).items()}
+    assert "input_blocks.4.1.transformer_blocks.0.attn2.to_k" in names.values()
+
+    def name_of(_component: str, path: str) -> str:
+        return prefix + (names[path].replace(".", "_") if flat else names[path])
+
+    check_dialect(make_change("sdxl", alpha), name_of, middle, endings, component="unet")
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model."])
+def test_names_without_a_component_mean_the_unet(make_change, check_dialect, prefix):
+    check_dialect(make_change("demo", None), lambda _, path: prefix + path, ".lora_", DOWN_UP, component="unet")
+
+
+def test_a_file_for_the_text_encoder_alone_changes_it_alone(read, write_lora):
+    name = "lora_te_text_model_encoder_layers_1_mlp_fc1"
+    weights = read(write_lora(kohya(name, 384, 192)))
+    assert list(weights.deltas) == [("text_encoder", "encoder.layers.1.mlp.fc1", "weight")]
+    assert weights.unmatched == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_each_float_type_is_kept_as_it_is_and_merged_by_value(demo_parts, read, write_lora, dtype):
+    tensors = kohya(TO_K, 160, 192, dtype=dtype) | {f"{TO_K}.alpha": torch.tensor(2.0, dtype=dtype)}
+    weights = read(write_lora(tensors))
+    down, up = (tensors[f"{TO_K}.lora_{part}.weight"] for part in ("down", "up"))
+    assert weights.nbytes == down.nbytes + up.nbytes
+    base = demo_parts["unet"].get_submodule(f"{ATTENTION}.attn2.to_k").weight
+    merged = merge(base, [(*weights.deltas.values(), 1.0)])
+    torch.testing.assert_close(merged, (base.double() + 0.5 * up.double() @ down.double()).float())
+
+
+def test_without_alpha_the_rank_is_taken_whatever_its_size(read, write_lora):
+    for rank, dtype in itertools.product((1, 4, 16), (torch.float32, torch.float16)):
+        file = write_lora(kohya(TO_K, 160, 192, rank=rank, dtype=dtype), name=f"{rank}{dtype}")
+        assert next(iter(read(file).deltas.values())).scale == 1.0
+
+
+@pytest.mark.parametrize("metadata", ["", "{", "[]", "7", "null", "[" * 10**5, '{"unet.lora_alpha": "x"}', '"x"'])
+def test_a_broken_note_of_the_alpha_is_no_note(read, write_lora, metadata):
+    file = write_lora(kohya(TO_K, 160, 192), {"lora_adapter_metadata": metadata})
+    assert next(iter(read(file).deltas.values())).scale == 1.0
+
+
+def test_keys_that_match_nothing_are_reported_each_and_exactly(read, write_lora):
+    others = [
+        "lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight",
+        "lora_unet_down_blocks_9_attentions_0_proj_in.alpha",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+        f"{TO_K}.lora_sideways.weight",
+        f"{CONV_IN}.alpha",  # scales nothing
+        "emb_params",
+        "<script>",
+        "💥",
+    ]
+    weights = read(write_lora(kohya(TO_K, 160, 192) | {key: torch.ones(2, 2) for key in others}))
+    assert sorted(weights.unmatched) == sorted(others)
+    assert list(weights.deltas) == [("unet", f"{ATTENTION}.attn2.to_k", "weight")]
+
+
+def test_of_one_weight_in_two_dialects_the_second_is_reported(read, write_lora):
+    twice = kohya(TO_K, 160, 192) | {
+        f"unet.{ATTENTION}.attn2.to_k.lora_A.weight": torch.ones(4, 192),
+        f"unet.{ATTENTION}.attn2.to_k.lora_B.weight": torch.ones(160, 4),
+    }
+    weights = read(write_lora(twice))
+    assert len(weights.unmatched) == 2 and len(weights.deltas) == 1
+
+
+# ---- refusals ----
+
+
+def test_a_lora_for_sdxl_is_refused_by_name_of_both_models(refusal, write_lora):
+    tensors = kohya("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", 640, 2048) | kohya(TO_K, 640, 2048)
+    assert refusal(write_lora(tensors)).endswith("is made for SDXL, but this model is a model with texts 192 wide")
+
+
+@pytest.mark.parametrize(("width", "name"), [(768, "SD 1.x"), (1024, "SD 2.x"), (1280, "SDXL refiner")])
+@pytest.mark.parametrize("key", ["lora_down.weight", "hada_w1_b"])
+def test_other_architectures_are_named_too(refusal, write_lora, width, name, key):
+    assert f"is made for {name}, but" in refusal(write_lora({f"{TO_K}.{key}": torch.ones(4, width)}))
+
+
+def test_an_unknown_architecture_is_named_as_the_file_names_it(refusal, write_lora):
+    file = write_lora(kohya(TO_K, 640, 4096), {"modelspec.architecture": "flux-1-dev/lora"})
+    assert "is made for flux-1-dev/lora, but this model is" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [{"a": torch.ones(2)}, {f"{TO_K}.alpha": torch.tensor(4.0)}, kohya("transformer.blocks.0.attn.to_q", 8, 8), {}],
+)
+def test_a_file_with_nothing_for_the_model_is_refused(refusal, write_lora, tensors):
+    file = write_lora(tensors, {"ss_base_model_version": "flux1"})
+    assert "has no weights that this model, a model with texts 192 wide, has a place for; it says" in refusal(file)
+
+
+def ones(**shapes: tuple[int, ...]) -> Tensors:
+    """Tensors of a weight of (160, 192), by ending."""
+    return {f"{TO_K}.{ending.replace('__', '.')}": torch.ones(shape) for ending, shape in shapes.items()}
+
+
+SHAPE = "has weights of another shape than this model's"
+FIT = "does not fit together"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        (ones(lora_down__weight=(4, 192), lora_up__weight=(161, 4)), SHAPE),
+        (ones(lora_down__weight=(4, 192, 3, 3), lora_up__weight=(160, 4, 1, 1)), SHAPE),
+        (ones(lora_down__weight=(160, 4), lora_up__weight=(4, 192)), "is made for a model with texts 4 wide"),
+        (ones(lora_down__weight=(4, 192), lora_up__weight=(160, 5)), f"{FIT}: rank 4 of its down part and 5 of its up"),
+        (ones(lora_down__weight=(0, 192), lora_up__weight=(160, 0)), f"{FIT}: its rank is 0"),
+        (ones(lora_down__weight=(4, 192), lora_up__weight=(160,)), FIT),
+        (ones(lora_down__weight=(), lora_up__weight=()), FIT),
+        (ones(lora_down__weight=(4, 192)), "is incomplete: down_blocks.1.* has only down"),
+        (ones(lora_up__weight=(160, 4)), "is incomplete: down_blocks.1.* has only up"),
+        (ones(lora_up__weight=(160, 4), dora_scale=(160, 1)), "is incomplete: .* has only magnitude, up"),
+        (ones(dora_scale=(160, 1)), "is incomplete: .* has only magnitude"),
+        (ones(hada_w1_a=(160, 4), hada_w1_b=(4, 192)), "is incomplete: .* has only hada_a1, hada_b1"),
+        (ones(hada_w1_a=(160, 0), hada_w1_b=(0, 192), hada_w2_a=(160, 0), hada_w2_b=(0, 192)), "its rank is 0"),
+        (ones(hada_w1_a=(192, 4), hada_w1_b=(4, 192), hada_w2_a=(160, 4), hada_w2_b=(4, 192)), SHAPE),
+        (ones(lokr_w1=(8, 4), lokr_w2=(20, 47)), SHAPE),
+        (ones(lokr_w1=(4, 8), lokr_w2=(48, 20)), SHAPE),  # as many numbers, but turned
+        (ones(lokr_w1=(8, 4), lokr_w2_a=(20, 0), lokr_w2_b=(0, 48), alpha=()), "its rank is 0"),
+        (ones(diff=(192, 160)), SHAPE),
+        (ones(diff=()), SHAPE),
+        (ones(w_norm=(160,)), SHAPE),
+        (ones(diff_b=(160,)), "changes a bias that down_blocks.1.*attn2.to_k does not have"),
+        (ones(weight=(161,), on_input=()), SHAPE),
+        (ones(weight=(160, 192)), "is incomplete: .* has only factors"),
+        (ones(diff=(160, 192), dora_scale=(161, 1)), SHAPE),
+        (ones(diff=(160, 192), dora_scale=()), SHAPE),
+        ({f"{CONV_IN}.lora_down.weight": torch.ones(4, 4, 3), f"{CONV_IN}.lora_up.weight": torch.ones(64, 4)}, SHAPE),
+        ({f"{NORM}.weight": torch.ones(64), f"{NORM}.on_input": torch.tensor(1)}, SHAPE),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_fit_are_refused_by_reason(refusal, write_lora, tensors, reason):
+    assert re.search(reason, refusal(write_lora(tensors)))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("ending", ["lora_up.weight", "lora_down.weight", "alpha"])
+def test_numbers_that_are_none_are_refused_by_key(refusal, write_lora, number, ending):
+    tensors = kohya(TO_K, 160, 192) | {f"{TO_K}.alpha": torch.tensor(1.0)}
+    tensors[f"{TO_K}.{ending}"].view(-1)[-1] = number
+    assert f"has not-a-number or infinite values in '{TO_K}.{ending}'" in refusal(write_lora(tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_tensors_of_other_types_are_refused_by_type(refusal, write_lora, dtype):
+    tensors = {key: tensor.to(dtype) for key, tensor in kohya(TO_K, 160, 192).items()}
+    assert f"has {dtype} numbers in '{TO_K}.lora_" in refusal(write_lora(tensors))
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(2), torch.tensor([2.0]), torch.tensor([2], dtype=torch.int32)])
+def test_an_alpha_may_be_an_integer_or_a_list_of_one(read, write_lora, alpha):
+    weights = read(write_lora(kohya(TO_K, 160, 192) | {f"{TO_K}.alpha": alpha}))
+    assert next(iter(weights.deltas.values())).scale == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\x05", "is no safetensors file"),
+        (b"<!DOCTYPE html><html>Sign in to download</html>", "is no safetensors file, whatever its name says"),
+        (struct.pack("<Q", 2**63) + b"{}", "has a header of 8,796,093,022,208 MiB; 16 MiB are allowed"),
+        (struct.pack("<Q", 2) + b"[]", "is no safetensors file"),
+        (struct.pack("<Q", 2) + b"{]", "is damaged: its header cannot be read"),
+    ],
+)
+def test_files_that_are_no_safetensors_are_refused(refusal, tmp_path, content, reason):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    assert reason in refusal(LoraFile("x", tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
+def test_a_half_downloaded_file_is_refused(refusal, write_lora, kept):
+    file = write_lora(kohya(TO_K, 160, 192))
+    content = file.path.read_bytes()
+    file.path.write_bytes(content[: int(len(content) * kept)])
+    assert "is cut short" in refusal(file)
+
+
+def test_a_header_that_contradicts_itself_is_refused(refusal, tmp_path):
+    entry = {"dtype": "F32", "shape": [4, 192], "data_offsets": [0, 8]}
+    header = json.dumps({f"{TO_K}.lora_down.weight": entry}).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    assert "cannot be read" in refusal(LoraFile("x", tmp_path / "x.safetensors"))
+
+
+def test_metadata_in_metadata_is_refused(refusal, write_lora):
+    file = write_lora(kohya(TO_K, 160, 192))
+    length = struct.unpack("<Q", file.path.read_bytes()[:8])[0]
+    header = json.loads(file.path.read_bytes()[8 : 8 + length]) | {"__metadata__": {"a": {"b": {"c": 1}}}}
+    text = json.dumps(header).encode()
+    file.path.write_bytes(struct.pack("<Q", len(text)) + text + file.path.read_bytes()[8 + length :])
+    assert "cannot be read" in refusal(file)
+
+
+def test_a_file_that_is_gone_is_refused(refusal, tmp_path):
+    assert "cannot be read: No such file" in refusal(LoraFile("x", tmp_path / "x.safetensors"))
+
+
+class _Trap:
+    """A pickle of this writes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.write_text, ("sprung",)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".ckpt", ".bin", ".CKPT"])
+def test_a_pickle_is_refused_unopened(refusal, tmp_path, ending):
+    path, sprung = tmp_path / f"x{ending}", tmp_path / "sprung"
+    torch.save({"x": _Trap(sprung)}, path)
+    assert "is a pickle, and opening a pickle can run any program" in refusal(LoraFile("x", path))
+    assert not sprung.exists()
+    path.unlink()  # the ending is enough: what is refused is not even looked for
+    assert "is a pickle" in refusal(LoraFile("x", path))
+
+
+numbers = itertools.count()
+shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple) | st.sampled_from([(160, 192), (160, 4), (4, 192), (160,)])
+endings = sorted(
+    {ending for row in FORMATS for ending in row.endings} | {".alpha", ".dora_scale", ".lora_magnitude_vector"}
+)
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(st.sampled_from(endings), shapes, min_size=1, max_size=5), st.sampled_from([TO_K, CONV_IN]))
+def test_any_mixture_of_tensors_is_refused_or_can_be_merged(demo_parts, read, write_lora, mixture, name):
+    tensors = {f"{name}{ending}": torch.ones(shape) for ending, shape in mixture.items()}
+    file = write_lora(tensors, name=f"mixture-{next(numbers)}")
+    try:
+        weights = read(file)
+    except CannotApply:
+        return
+    finally:
+        file.path.unlink()
+    assert weights.deltas
+    for (component, path, kind), delta in weights.deltas.items():
+        base = getattr(demo_parts[component].get_submodule(path), kind)
+        assert merge(base, [(delta, 0.5)]).shape == base.shape
+
+
+# ---- memory and time ----
+
+
+def held(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in a delta."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from held(part)
+    elif hasattr(value, "__dataclass_fields__"):
+        for part in vars(value).values():
+            yield from held(part)
+
+
+def every_format() -> Tensors:
+    """One module of each format, and keys for no module."""
+
+    def keys(path: str, **shapes: tuple[int, ...]) -> Tensors:
+        name = f"lora_unet_{path.replace('.', '_')}"
+        return {f"{name}.{key.replace('__', '.')}": torch.randn(shape) for key, shape in shapes.items()}
+
+    at = f"{ATTENTION}.attn"
+    loha = {"hada_w1_a": (160, 4), "hada_w1_b": (4, 160), "hada_w2_a": (160, 4), "hada_w2_b": (4, 160)}
+    return {
+        **keys(f"{at}2.to_k", lora_down__weight=(4, 192), lora_up__weight=(160, 4), dora_scale=(160, 1)),
+        **keys("conv_in", lora_down__weight=(2, 4, 1, 1), lora_mid__weight=(2, 2, 3, 3), lora_up__weight=(64, 2, 1, 1)),
+        **keys(f"{at}1.to_q", **loha),
+        **keys(f"{at}1.to_k", lokr_w1=(8, 8), lokr_w2_a=(20, 2), lokr_w2_b=(2, 20)),
+        **keys(f"{at}1.to_v", weight=(160,)),
+        **keys("conv_norm_out", w_norm=(64,), b_norm=(64,)),
+        **keys("time_embedding.linear_1", diff=(256, 64), diff_b=(256,)),
+        **keys("nowhere", lora_down__weight=(64, 4096)),
+    } | {f"lora_unet_{at.replace('.', '_')}1_to_v.on_input": torch.tensor(0)}
+
+
+def test_no_more_memory_is_held_than_the_matching_tensors_are_large(read, write_lora):
+    file = write_lora(every_format())
+    weights = read(file)
+    tensors = load_file(file.path)
+    expected = sum(t.nbytes for key, t in tensors.items() if "nowhere" not in key and "on_input" not in key)
+    assert len(weights.unmatched) == 1 and len(weights.deltas) == 9
+    kept = [tensor for delta in weights.deltas.values() for tensor in held(delta)]
+    assert weights.nbytes == expected
+    assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == expected
+
+
+def test_what_was_read_is_not_the_file_s_memory(read, write_lora):
+    file = write_lora(every_format())
+    kept = [tensor for delta in read(file).deltas.values() for tensor in held(delta)]
+    before = [tensor.clone() for tensor in kept]
+    size_bytes = file.path.stat().st_size
+    with file.path.open("r+b") as open_file:  # in place: the same pages that a memory map would show
+        open_file.write(b"\xff" * size_bytes)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(kept, before, strict=True))
+
+
+def test_a_file_of_twenty_thousand_tensors_is_read_in_seconds(read, write_lora):
+    tensors = {f"lora_unet_x_{number}.lora_up.weight": torch.ones(1, 1) for number in range(19_998)}
+    file = write_lora(tensors | kohya(TO_K, 160, 192))
+    start = time.perf_counter()
+    weights = read(file)
+    assert time.perf_counter() - start < 10  # about one second
+    assert len(weights.unmatched) == 19_998 and len(weights.deltas) == 1

@@ -1,0 +1,333 @@
+"""LoraSwitcher: files and weights in, a model out that depends on nothing else, bit for bit."""
+
+import copy
+import hashlib
+import random
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from torch import nn
+
+from webui.core.request import LoraRef
+from webui.engine.lora import cache as cache_module
+from webui.engine.lora import switcher as switcher_module
+from webui.engine.lora.formats import CannotApply
+from webui.engine.lora.switcher import LoraSwitcher
+
+CPU = torch.device("cpu")
+PLENTY = 2**40
+ATTENTION = r"attn\d?\.(to_|\w_proj)"
+SETS = tuple(
+    tuple(LoraRef.model_validate(text) for text in names.split())
+    for names in (
+        "whole",
+        "whole:-0.6",
+        "whole:0.8 attention:0.5",
+        "attention words:0:1",
+        "words:0.9:0 rows:0.7",
+        "rows products:0.5 attention:-1",
+        "products",
+        "whole:1 attention:1 words:1 rows:1 products:1",
+    )
+)
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module", params=["demo", "sdxl"])
+def parts(request) -> dict[str, nn.Module]:
+    """The embedded model, and a small SDXL."""
+    parts = request.getfixturevalue(f"{request.param}_parts")
+    for part in parts.values():
+        part.eval()
+    return parts
+
+
+@pytest.fixture
+def files(parts, random_lora, write_lora, request, by_diffusers):
+    """A LoRA for much in kohya's names (Stability's own for SDXL's UNet), and four for a part in a format each."""
+    name = {}
+    if "text_encoder_2" in parts:
+        paths = request.getfixturevalue("stability_paths")(parts["unet"])
+        name = {"name": lambda part, path: kohya(part, {path: name for name, path in paths.items()}.get(path, path))}
+
+    def kohya(part: str, path: str) -> str:
+        prefix = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}[part]
+        return f"{prefix}_{path.replace('.', '_')}"
+
+    tensors = {
+        "whole": random_lora(parts, 1, r"attn|conv_in|conv_shortcut|mlp", **name),
+        "attention": random_lora(parts, 2, ATTENTION, by_diffusers),
+        "words": random_lora(parts, 3, r"^text_encoder.*proj", by_diffusers),
+        "rows": random_lora(parts, 4, r"up_blocks.*(to_q|conv_shortcut)", form="dora"),
+        "products": random_lora(parts, 5, r"down_blocks.*(to_v|conv_shortcut)", form="loha"),
+    }
+    return {name: write_lora(own, name=name) for name, own in tensors.items()}
+
+
+@pytest.fixture
+def make_switcher(parts) -> Callable[..., LoraSwitcher]:
+    return lambda budget_bytes=PLENTY: LoraSwitcher(SimpleNamespace(components=parts), CPU, budget_bytes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Handing tensors as small as these to several threads takes longer than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def now(parts) -> Callable[[], State]:
+    """Every parameter and buffer."""
+    return lambda: {
+        f"{part}.{name}": tensor.detach()
+        for part, module in parts.items()
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+@pytest.fixture
+def state(now) -> Callable[[], State]:
+    """Copies of them."""
+    return lambda: {name: tensor.clone() for name, tensor in now().items()}
+
+
+@pytest.fixture
+def output(parts) -> Callable[[], bytes]:
+    """What the text encoders and the UNet say, as bytes."""
+    config = parts["unet"].config
+    generator = torch.Generator().manual_seed(7)
+    latents = torch.randn(1, 4, 8, 8, generator=generator)
+    context = torch.randn(1, 5, config.cross_attention_dim, generator=generator)
+    added = {}
+    if config.addition_embed_type == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        added = {"text_embeds": torch.randn(1, pooled, generator=generator), "time_ids": torch.full((1, 6), 64.0)}
+
+    @torch.inference_mode()
+    def output() -> bytes:
+        said = [parts["unet"](latents, 500, context, added_cond_kwargs=added or None).sample]
+        tokens = torch.tensor([[48, 3, 1, 4, 15, 49]])
+        said += [part(tokens).last_hidden_state for name, part in parts.items() if name != "unet"]
+        assert all(tensor.isfinite().all() for tensor in said)
+        return b"".join(tensor.numpy().tobytes() for tensor in said)
+
+    return output
+
+
+def sha256(state: State) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def same(one: State, other: State) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def refs(*texts: str) -> tuple[LoraRef, ...]:
+    return tuple(LoraRef.model_validate(text) for text in texts)
+
+
+class TestExactness:
+    def test_200_random_switches_leave_nothing_behind_and_no_set_depends_on_those_before(
+        self, make_switcher, files, now, state, output
+    ):
+        start, first, dice = sha256(now()), output(), random.Random(4)
+        alone, largest = {}, 0
+        for wanted in SETS:
+            fresh = make_switcher()
+            fresh.switch(wanted, files)
+            alone[wanted], largest = (state(), output()), max(largest, fresh.cache.nbytes)
+            fresh.switch((), files)
+        assert len({said for _, said in alone.values()} | {first}) == len(SETS) + 1
+
+        walking, hows = make_switcher(largest * 5 // 2), []
+        for number in range(200):
+            wanted = dice.choice(SETS)
+            shuffled = dice.sample(wanted, len(wanted))
+            hows.append(walking.switch(shuffled, files)[0].how)
+            assert walking.cache.nbytes <= largest * 5 // 2
+            assert same(now(), alone[wanted][0])
+            assert number % 10 or output() == alone[wanted][1]
+        assert {*hows} == {"unchanged", "cached", "merged"}
+
+        walking.switch((), files)
+        assert sha256(now()) == start and output() == first
+
+    def test_the_same_lora_twice_counts_with_the_sum_and_minus_one_takes_one_back(self, make_switcher, files, state):
+        switcher, start = make_switcher(), sha256(state())
+        switcher.switch(refs("whole:0.25", "whole:0.5:0.5"), files)
+        twice = state()
+        assert switcher.switch(refs("whole:0.75"), files)[0].how == "unchanged" and same(state(), twice)
+        for texts in (("whole:-1",), ("whole:1",), ("whole:1", "whole:-1")):
+            switcher.switch(refs(*texts), files)
+        assert switcher.cache.key == () and sha256(state()) == start
+
+    def test_two_stacked_loras_are_what_peft_merges(self, make_switcher, parts, random_lora, write_lora, by_diffusers):
+        files, reference = {}, copy.deepcopy(parts["unet"])
+        only = r"attn1.to_[qv]$|attn2.to_k|ff.net.2|proj_in|conv_in|conv_shortcut|samplers.0.conv"
+        layers = [name for name, _ in reference.named_modules() if re.search(only, name)]
+        for adapter, strength in (("one", 0.8), ("two", 0.5)):
+            tensors = random_lora({"unet": parts["unet"]}, ord(adapter[0]), only, by_diffusers)
+            files[adapter] = write_lora(tensors, name=adapter)
+            config = LoraConfig(r=4, lora_alpha=4 * strength, target_modules=layers)
+            if adapter == "one":
+                adapted = get_peft_model(reference, config, adapter_name=adapter)
+            else:
+                adapted.add_adapter(adapter, config)
+            own = {f"base_model.model.{key.removeprefix('unet.')}": tensor for key, tensor in tensors.items()}
+            report = set_peft_model_state_dict(adapted, own, adapter_name=adapter)
+            assert not report.unexpected_keys
+        expected = dict(adapted.merge_and_unload(adapter_names=["one", "two"]).named_parameters())
+        switcher = make_switcher()
+        switcher.switch(refs("one:0.8", "two:0.5"), files)
+        found = {name: parameter.clone() for name, parameter in parts["unet"].named_parameters()}
+        switcher.switch((), files)
+        assert found.keys() == expected.keys() and len(layers) > 15
+        for name, tensor in found.items():
+            assert (tensor - expected[name]).abs().max() <= 1e-6 * expected[name].abs().max(), name
+        changed = [name for name, base in parts["unet"].named_parameters() if not torch.equal(base, found[name])]
+        assert len(changed) == len(layers)
+
+
+class TestWork:
+    @pytest.fixture
+    def parts(self, demo_parts):
+        return demo_parts
+
+    @pytest.fixture
+    def reads(self, monkeypatch) -> list[str]:
+        """The files that were read so far."""
+        names: list[str] = []
+        read = switcher_module.read_lora
+        monkeypatch.setattr(
+            switcher_module, "read_lora", lambda file, *rest: (names.append(file.name), read(file, *rest))[1]
+        )
+        return names
+
+    def test_a_file_is_read_once_whatever_is_merged_of_it(self, make_switcher, files, reads):
+        switcher = make_switcher(0)
+        hows = [
+            switcher.switch(refs(*texts), files)[0].how
+            for texts in (["words"], ["words"], ["words:0.5", "rows"], ["words"], ["rows"])
+        ]
+        assert hows == ["merged", "unchanged", "merged", "merged", "merged"] and sorted(reads) == ["rows", "words"]
+
+    def test_a_file_too_large_to_remember_is_read_again_only_to_merge(self, make_switcher, files, reads, monkeypatch):
+        monkeypatch.setattr(switcher_module, "READ_BYTES", 10)
+        switcher = make_switcher()
+        for texts in (["words"], ["rows"], ["words"], ["words:2"]):
+            switcher.switch(refs(*texts), files)
+        assert reads == ["words", "rows", "words"]
+
+    def test_a_set_that_is_there_needs_no_merging(self, make_switcher, files):
+        for budget_bytes in (PLENTY, 0):
+            switcher = make_switcher(budget_bytes)
+            assert switcher.must_merge(refs("words"), files) and not switcher.must_merge((), files)
+            switcher.switch(refs("words"), files)
+            assert not switcher.must_merge(refs("words"), files)
+            switcher.switch((), files)
+            assert switcher.must_merge(refs("words"), files) is (budget_bytes == 0)
+
+    def test_a_prepared_set_is_cached(self, make_switcher, files, state):
+        switcher = make_switcher()
+        switcher.switch(refs("words"), files)
+        before = state()
+        assert switcher.prepare(refs("rows", "words"), files) is True and same(state(), before)
+        assert switcher.switch(refs("words", "rows"), files)[0].how == "cached"
+        switcher.switch((), files)
+
+
+class TestFiles:
+    @pytest.fixture
+    def parts(self, demo_parts):
+        return demo_parts
+
+    @pytest.fixture(autouse=True)
+    def _base_stays(self, state):
+        before = sha256(state())
+        yield
+        assert sha256(state()) == before
+
+    def test_one_content_under_two_names_is_one_lora(self, make_switcher, files, write_lora, random_lora, parts):
+        switcher = make_switcher()
+        files["copy"] = write_lora(random_lora(parts, 4, r"up_blocks.*(to_q|conv_shortcut)", form="dora"), name="copy")
+        switcher.switch(refs("rows"), files)
+        assert switcher.switch(refs("copy"), files)[0].how == "unchanged"
+        assert switcher.switch(refs("copy:0.5", "rows:0.5"), files)[0].how == "unchanged"
+        switcher.switch((), files)
+
+    def test_other_content_under_the_same_name_is_another_lora(
+        self, make_switcher, files, write_lora, random_lora, parts, state
+    ):
+        switcher, only = make_switcher(), r"^text_encoder.*proj"
+        switcher.switch(refs("words"), files)
+        before = state()
+        old = files["words"].path.read_bytes()
+        write_lora(random_lora(parts, 99, only), name="words")
+        assert switcher.switch(refs("words"), files)[0].how == "merged" and not same(state(), before)
+        files["words"].path.write_bytes(old)
+        assert switcher.switch(refs("words"), files)[0].how == "cached" and same(state(), before)
+        switcher.switch((), files)
+
+    def test_keys_that_match_nothing_are_told_each_time_with_an_example(
+        self, make_switcher, write_lora, random_lora, parts
+    ):
+        tensors = random_lora(parts, 3, r"to_q")
+        (up, *_) = tensors.values()
+        files = {"odd": write_lora(tensors | {"lora_unet_nowhere.lora_up.weight": up}, name="odd")}
+        switcher = make_switcher()
+        for _ in range(2):
+            _, (warning,) = switcher.switch(refs("odd"), files)
+            assert "LoRA odd: 1 key matches nothing" in warning and "lora_unet_nowhere" in warning
+        assert switcher.switch((), files)[1] == []
+
+    @pytest.mark.parametrize("damage", ["gone", "cut short", "changed while it is read", "of other shapes"])
+    def test_a_file_that_cannot_be_used_is_named_and_leaves_the_base(
+        self, make_switcher, files, write_lora, damage, monkeypatch
+    ):
+        switcher, path = make_switcher(), files["words"].path
+        switcher.switch(refs("rows"), files)
+        if damage == "gone":
+            path.unlink()
+        elif damage == "cut short":
+            path.write_bytes(path.read_bytes()[:-100])
+        elif damage == "changed while it is read":
+            read = switcher_module.read_lora
+
+            def read_and_change(file, *rest):
+                weights = read(file, *rest)
+                path.write_bytes(path.read_bytes() + b"more")
+                return weights
+
+            monkeypatch.setattr(switcher_module, "read_lora", read_and_change)
+        else:
+            key = "unet.conv_in.lora_{}.weight"
+            write_lora({key.format("A"): torch.ones(2, 7), key.format("B"): torch.ones(9, 2)}, name="words")
+        with pytest.raises(CannotApply, match="^LoRA 'words' "):
+            switcher.switch(refs("words", "rows"), files)
+        monkeypatch.undo()
+        assert switcher.switch(refs("rows"), files)[0].how in ("cached", "unchanged")
+        switcher.switch((), files)
+
+    def test_stopped_between_two_tensors_it_leaves_the_base(self, make_switcher, files, state, monkeypatch):
+        switcher, before, made = make_switcher(), state(), []
+        merge = cache_module.merge
+        monkeypatch.setattr(cache_module, "merge", lambda *args: (made.append(1), merge(*args))[1])
+
+        def check() -> None:
+            if len(made) == 5:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            switcher.switch(refs("whole"), files, check)
+        assert len(made) == 5 and same(state(), before) and switcher.text_key == ()

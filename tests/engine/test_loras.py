@@ -1,0 +1,421 @@
+"""LoRAs through PipelineManager: what a request asks for is what is drawn, whatever was drawn before."""
+
+import gc
+import hashlib
+import random
+import shutil
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PilImages
+from safetensors.torch import save_file
+
+from webui.core.events import Cancelled, Done, Image, Loading, Step, to_json
+from webui.core.library import DEMO_MODEL, find_loras
+from webui.core.prompt import join_loras
+from webui.core.request import Init, LoraRef, RequestError
+from webui.core.settings import Settings
+from webui.engine.lora import cache as cache_module
+from webui.engine.lora import switcher as switcher_module
+from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.manager import PipelineManager
+
+PROMPT = "a red apple, flat style, on a blue background"
+WHOLE, ATTENTION, WORDS = (LoraRef(name=name) for name in ("whole", "attention", "words"))
+SETS = (
+    (WHOLE,),
+    (LoraRef(name="whole", weight=-0.6),),
+    (LoraRef(name="whole", weight=0.8), LoraRef(name="attention", weight=0.5)),
+    (ATTENTION,),
+    (WORDS,),
+    (WORDS, ATTENTION),
+    (LoraRef(name="whole", weight=0.5, text_weight=0),),
+    (LoraRef(name="words", weight=0.4), WHOLE, LoraRef(name="attention", weight=-1)),
+)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # nor is it written to
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(manager, random_lora, by_diffusers):
+    """Three random LoRAs: for both parts in kohya's names, for the UNet in diffusers', for the text encoder."""
+    list(manager.load("demo"))
+    parts, folder = manager._model.components, manager._settings.data_dir / "models/Lora"
+    folder.mkdir(parents=True)
+    whole = random_lora(parts, 1, "attn|conv_in|conv_shortcut|mlp")
+    save_file(whole, folder / "whole.safetensors")
+    save_file(random_lora(parts, 2, "unet.*attn", by_diffusers), folder / "attention.safetensors")
+    save_file(random_lora(parts, 3, "text_encoder.*proj"), folder / "words.safetensors")
+    odd = {"lora_unet_nowhere.lora_up.weight": torch.ones(2, 2), "lora_te9_x.alpha": torch.ones(1)}
+    save_file(whole | odd, folder / "odd.safetensors")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for pictures as small as these several take longer
+    yield folder
+    torch.set_num_threads(threads)
+    shutil.rmtree(folder)
+    manager._loras.switch((), {})
+    manager._prompts.clear()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(manager):
+    """Each test begins without LoRAs, merged weights and known prompts."""
+    list(manager.load("demo"))
+    manager._loras.switch((), {})
+    manager._loras = LoraSwitcher(manager._model, manager.device)
+    manager._prompts.clear()
+
+
+@pytest.fixture
+def quick(run):
+    """``quick(loras=..., ...)``: the events of a job of two steps."""
+    return lambda *loras, **fields: run(**({"loras": loras, "steps": 2, "sampler": "Euler"} | fields))
+
+
+@pytest.fixture
+def contexts(model):
+    """What the UNet read of the prompts, call by call."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_module, _args, kwargs) -> None:
+        seen.append(kwargs["encoder_hidden_states"].clone())
+
+    hook = model.unet.register_forward_pre_hook(keep, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    names: list[str] = []
+    read = switcher_module.read_lora
+    monkeypatch.setattr(
+        switcher_module, "read_lora", lambda file, *rest: (names.append(file.name), read(file, *rest))[1]
+    )
+    return names
+
+
+def pictures(events) -> list[bytes]:
+    """Exact: every byte of each picture."""
+    return [event.image.tobytes() for event in events if isinstance(event, Image)]
+
+
+def sha256(model) -> str:
+    digest = hashlib.sha256()
+    for part in model.components.values():
+        for name, tensor in (*part.named_parameters(), *part.named_buffers()):
+            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class TestExactness:
+    def test_200_random_switches_leave_the_plain_picture_and_each_set_its_own(self, manager, model, quick):
+        start, plain, alone, largest = sha256(model), pictures(quick()), {}, 0
+        for loras in SETS:
+            manager._loras = LoraSwitcher(model, manager.device)
+            alone[loras] = pictures(quick(*loras))
+            largest = max(largest, manager._loras.cache.nbytes)
+            assert pictures(quick()) == plain
+        assert len({picture for drawn in (*alone.values(), plain) for picture in drawn}) == len(SETS) + 1
+
+        manager._loras = LoraSwitcher(model, manager.device, largest * 5 // 2)
+        files, dice, hows = find_loras(manager._settings), random.Random(5), []
+        for number in range(200):
+            loras = dice.choice(SETS)
+            hows.append(manager._loras.switch(dice.sample(loras, len(loras)), files)[0].how)
+            if number % 20 == 19:
+                loras = dice.choice(SETS)
+                assert pictures(quick(*loras)) == alone[loras]
+        assert {*hows} == {"unchanged", "cached", "merged"}
+        assert pictures(quick()) == plain and sha256(model) == start
+
+    def test_a_manager_that_drew_nothing_before_draws_the_same(self, manager, quick, request_for):
+        for loras in (SETS[3], SETS[0], (), SETS[4]):
+            quick(*loras)
+        fresh = PipelineManager(manager._settings)
+        request = request_for(loras=SETS[7], steps=2, sampler="Euler")
+        assert pictures(quick(*SETS[7])) == pictures(fresh.generate(request))
+
+    @pytest.mark.parametrize("budget_bytes", [0, 1_000_000])
+    def test_the_budget_changes_no_picture(self, manager, model, quick, budget_bytes):
+        expected = [pictures(quick(*loras)) for loras in SETS[2:5]]
+        quick()
+        manager._loras = LoraSwitcher(model, manager.device, budget_bytes)
+        assert [pictures(quick(*loras)) for loras in SETS[2:5]] == expected
+
+    def test_the_settings_bound_the_merged_weights(self, tmp_path):
+        for lora_cache in (0, 12_345):
+            manager = PipelineManager(Settings(device="cpu", data_dir=tmp_path, lora_cache=lora_cache))
+            list(manager.load("demo"))
+            assert manager._loras.cache._budget_bytes == lora_cache
+
+
+class TestAsking:
+    @pytest.mark.parametrize(
+        ("tags", "loras"),
+        [
+            ("<lora:whole:0.8>", [{"name": "whole", "weight": 0.8}]),
+            ("<lora:WHOLE>", ["whole:1"]),
+            ("<lora:whole:0.3:0.9> <lora:attention:-1>", ["attention:-1", "whole:0.3:0.9"]),
+            ("<lora:whole:0.5><lora:whole:0.25>", ["whole:0.75"]),
+        ],
+    )
+    def test_tags_in_the_prompt_are_the_field_bit_for_bit(self, quick, tags, loras):
+        by_field = quick(*loras)
+        assert pictures(quick(prompt=f"{PROMPT} {tags}")) == pictures(by_field) != pictures(quick())
+
+    def test_both_ways_at_once_add_up(self, quick):
+        both = quick("whole:0.5", prompt=f"{PROMPT} <lora:attention:1>")
+        assert pictures(both) == pictures(quick("whole:0.5", "attention"))
+
+    @pytest.mark.parametrize("loras", [("whole:0",), ("whole:0", "attention:0:0")])
+    def test_weight_0_is_no_lora(self, quick, manager, reads, loras):
+        plain = quick()
+        events = quick(*loras)
+        assert pictures(events) == pictures(plain) and events[-1].loras is None
+        assert pictures(quick(prompt=f"{PROMPT} <lora:whole:0>")) == pictures(plain)
+        assert reads == [] and manager._loras.cache.key == () and manager._loras.cache.nbytes == 0
+
+    def test_the_recipe_names_them_and_makes_its_picture_again(self, manager, quick):
+        events = quick(prompt=f"{PROMPT} <lora:whole:0.8> <lora:words:0.2:1>")
+        (picture,) = [event for event in events if isinstance(event, Image)]
+        quick()
+        assert [str(ref) for ref in picture.recipe.request.loras] == ["whole:0.8", "words:0.2:1"]
+        assert pictures(manager.generate(picture.recipe.request)) == pictures(events)
+        tagged = join_loras(PROMPT, picture.recipe.request.loras)
+        assert pictures(quick(prompt=tagged)) == pictures(events)
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"loras": ("whol",)}, ["'whol'", "did you mean whole"]),
+            ({"prompt": "x <lora:atention:1>"}, ["'atention'", "did you mean attention"]),
+            ({"prompt": "x <lora:../models/Lora/whole:1>"}, ["is not known"]),
+            ({"negative": "blurry <lora:whole:1>"}, ["negative", "put its tag into the prompt"]),
+            ({"prompt": "x <lora:whole:much>"}, ["<lora:whole:much>"]),
+            ({"prompt": "<lora:whole:0.1>" * 33}, ["33", "32"]),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_is_drawn(self, manager, request_for, unet_rows, fields, words):
+        with pytest.raises(RequestError) as caught:
+            manager.generate(request_for(**fields))  # not even iterated
+        assert all(word in str(caught.value) for word in words) and unet_rows == []
+
+
+class TestTextEncoder:
+    def test_text_weight_0_leaves_what_the_unet_reads(self, quick, contexts):
+        plain = pictures(quick())
+        without = pictures(quick(LoraRef(name="whole", text_weight=0)))
+        whole = pictures(quick(WHOLE))
+        assert torch.equal(contexts[0], contexts[2]) and not torch.equal(contexts[0], contexts[4])
+        assert len({*plain, *without, *whole}) == 3
+
+    def test_a_text_weight_alone_acts_through_the_text_encoder_alone(self, quick, contexts, model):
+        plain = pictures(quick())
+        before = [parameter.data_ptr() for parameter in model.unet.parameters()]
+        assert pictures(quick(LoraRef(name="whole", weight=0, text_weight=1))) != plain
+        assert [parameter.data_ptr() for parameter in model.unet.parameters()] == before
+        assert not torch.equal(contexts[0], contexts[2])
+
+    def test_prompts_are_encoded_again_only_where_the_text_encoder_changes(self, quick, encoded_prompts):
+        fields = {"prompt": f"never seen before {time.time_ns()}", "steps": 1, "guidance": 1.0}
+        counts = []
+        for loras in ([], [ATTENTION], [LoraRef(name="whole", text_weight=0)], [WORDS], [WORDS, ATTENTION], []):
+            quick(*loras, **fields)
+            counts.append(sum(encoded_prompts))
+        assert counts == [1, 1, 1, 2, 2, 2]
+
+
+class TestEvents:
+    def test_done_says_what_was_applied_how_and_in_how_many_seconds(self, quick):
+        jobs = [quick(*loras) for loras in ([WHOLE], [WHOLE], [ATTENTION], [WHOLE], [])]
+        assert [job[-1].loras and job[-1].loras.how for job in jobs] == [
+            "merged",
+            "unchanged",
+            "merged",
+            "cached",
+            None,
+        ]
+        merged, unchanged = jobs[0][-1], jobs[1][-1]
+        assert merged.loras.applied == ("whole:1",)
+        assert 0 <= unchanged.loras.seconds < merged.loras.seconds <= merged.parts_s["lora"] < merged.seconds
+        body = to_json(merged)["loras"]
+        assert body == {"applied": ["whole:1"], "how": "merged", "seconds": round(merged.loras.seconds, 6)}
+        assert "loras" not in to_json(jobs[-1][-1])
+
+    @pytest.mark.parametrize("budget_bytes", [None, 0])
+    def test_merging_is_told_and_nothing_else_is(self, manager, model, quick, budget_bytes):
+        manager._loras = LoraSwitcher(model, manager.device, budget_bytes)
+        told = [
+            [event.what for event in quick(*loras) if isinstance(event, Loading)]
+            for loras in ([WHOLE, ATTENTION], [ATTENTION, WHOLE], [])
+        ]
+        assert told == [["Merging 2 LoRAs"], [], []]
+
+    def test_keys_that_match_nothing_are_a_warning_each_time(self, quick):
+        for how in ("merged", "unchanged"):
+            done = quick("odd")[-1]
+            assert done.loras.how == how
+            (warning,) = done.warnings
+            assert "LoRA odd" in warning and "2 keys match nothing" in warning and "for example lora_" in warning
+        assert quick("whole")[-1].warnings == ()
+        assert pictures(quick("odd")) == pictures(quick("whole"))
+
+
+class TestOtherWork:
+    def test_picture_k_of_a_batch_is_the_picture_of_its_seed_alone(self, quick):
+        batch = pictures(quick(WHOLE, seed=40, count=2))
+        alone = [pictures(quick(WHOLE, seed=seed))[0] for seed in (40, 41)]
+        for one, other in zip(batch, alone, strict=True):
+            difference = np.frombuffer(one, np.uint8).astype(int) - np.frombuffer(other, np.uint8)
+            assert abs(difference).max() <= 1
+        assert batch[0] != batch[1]
+
+    def test_a_start_picture_and_a_lora_together(self, quick):
+        init = Init(image=PilImages.effect_noise((64, 64), 80).convert("RGB"), strength=0.9)
+        plain, changed = quick(init=init, steps=4), quick(WHOLE, init=init, steps=4)
+        assert len({*pictures(plain), *pictures(changed), *pictures(quick(WHOLE))}) == 3
+        assert pictures(quick(init=init, steps=4)) == pictures(plain)
+        assert pictures(quick(WHOLE, init=init, steps=4)) == pictures(changed)
+
+    def test_another_model_has_none_of_the_merged_weights(self, manager, quick, clone_demo, tmp_path, monkeypatch):
+        clone_demo(tmp_path / "models/Stable-diffusion/twin")
+        both = manager._settings.model_copy(update={"models_dir": (tmp_path,)})
+        monkeypatch.setattr(manager, "_settings", both)
+        expected = pictures(quick(WHOLE))
+        old = weakref.ref(manager._loras)
+        twin = quick(WHOLE, model="twin")
+        gc.collect()
+        assert old() is None and twin[-1].loras.how == "merged" and pictures(twin) == expected
+        again = quick(WHOLE, model="demo")
+        assert again[-1].loras.how == "merged" and pictures(again) == expected
+
+    def test_on_the_cpu_there_is_nothing_idle_to_prepare_with(self, manager, request_for, reads, quick):
+        before = pictures(quick(ATTENTION))
+        manager.prepare(request_for(loras=("whole",)))
+        assert reads == ["attention"] and quick(WHOLE)[-1].loras.how == "merged"
+        assert pictures(quick(ATTENTION)) == before
+
+
+class TestFailures:
+    @pytest.mark.parametrize("before", [[], [ATTENTION]], ids=["from none", "from another"])
+    def test_cancelled_while_merging_it_leaves_the_base(self, manager, model, quick, request_for, monkeypatch, before):
+        plain, expected = pictures(quick()), pictures(quick(WHOLE))
+        manager._loras.switch((), {})
+        start = sha256(model)
+        manager._loras = LoraSwitcher(model, manager.device)
+        quick(*before)
+        cancel, made, merge = threading.Event(), [], cache_module.merge
+
+        def cancelling(*args):
+            made.append(merge(*args))
+            if len(made) == 3:
+                cancel.set()
+            return made[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_module, "merge", cancelling)
+            events = list(manager.generate(request_for(loras=(WHOLE,), steps=2), cancel.is_set))
+        assert [type(event) for event in events] == [Loading, Cancelled] and events[-1] == Cancelled(0, 2)
+        assert len(made) == 3 and sha256(model) == start
+        assert pictures(quick()) == plain and pictures(quick(WHOLE)) == expected
+
+    def test_whoever_stops_listening_before_the_merge_leaves_the_base(self, manager, quick, request_for):
+        plain = pictures(quick())
+        job = manager.generate(request_for(loras=(WHOLE,)))
+        assert isinstance(next(job), Loading)
+        job.close()
+        assert manager._loras.cache.key == () and pictures(quick()) == plain
+
+    @pytest.mark.parametrize("damage", ["web page", "cut short", "not-a-number", "another shape", "nothing fits"])
+    def test_a_broken_lora_is_named_and_the_next_job_is_the_plain_one(self, manager, quick, folder, damage, unet_rows):
+        plain, path = pictures(quick()), folder / "broken.safetensors"
+        layer = "lora_unet_down_blocks_1_attentions_0_proj_in"
+        good = {f"{layer}.lora_up.weight": torch.ones(160, 2), f"{layer}.lora_down.weight": torch.ones(2, 160)}
+        changed = {
+            "not-a-number": good | {f"{layer}.lora_up.weight": torch.full((160, 2), torch.nan)},
+            "another shape": good | {f"{layer}.lora_up.weight": torch.ones(100, 2)},
+            "nothing fits": {key.replace(layer, "lora_unet_nothing"): tensor for key, tensor in good.items()},
+        }
+        save_file(changed.get(damage, good), path)
+        if damage == "web page":
+            path.write_text("<html>404 not found</html>")
+        elif damage == "cut short":
+            path.write_bytes(path.read_bytes()[:-10])
+        unet_rows.clear()
+        with pytest.raises(RequestError, match="LoRA 'broken'"):
+            quick("whole", "broken")
+        assert unet_rows == [] and pictures(quick()) == plain
+        path.unlink()
+
+    def test_one_that_vanishes_while_it_waits_is_named(self, manager, quick, request_for, folder):
+        shutil.copy(folder / "words.safetensors", folder / "brief.safetensors")
+        plain, job = pictures(quick()), manager.generate(request_for(loras=("brief",)))
+        (folder / "brief.safetensors").unlink()
+        with pytest.raises(RequestError, match="'brief' is not there any more"):
+            list(job)
+        assert pictures(quick()) == plain
+
+    def test_other_content_under_the_same_name_is_used_and_the_old_gives_the_old_picture(
+        self, quick, folder, random_lora, model
+    ):
+        path = folder / "changing.safetensors"
+        shutil.copy(folder / "words.safetensors", path)
+        old, content = pictures(quick("changing")), path.read_bytes()
+        save_file(random_lora(model.components, 77, "text_encoder.*proj"), path)
+        other = quick("changing")
+        assert pictures(other) != old and other[-1].loras.how == "merged"
+        path.write_bytes(content)
+        again = quick("changing")
+        assert pictures(again) == old and again[-1].loras.how == "cached"
+        path.unlink()
+
+
+SHIPPED = sorted(path.stem for path in (DEMO_MODEL / "loras").glob("*.safetensors"))
+BROWN = np.array([0.565, 0.495, 0.39])  # the middle of the sepia scale
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def blue_minus_red(picture: np.ndarray) -> float:
+    return float((picture[..., 2] - picture[..., 0]).mean())
+
+
+def near_brown(picture: np.ndarray) -> float:
+    """Minus the mean distance to the sepia scale's colour, brightness aside."""
+    target = (BROWN - BROWN @ LUMA)[[0, 2]]
+    colour = (picture - (picture @ LUMA)[..., None])[..., [0, 2]] - target
+    return -float(np.sqrt((colour**2).sum(-1)).mean())
+
+
+def darkness(picture: np.ndarray) -> float:
+    return -float((picture @ LUMA).mean())
+
+
+MEASURES = {"blueprint": blue_minus_red, "sepia": near_brown, "night": darkness}
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no LoRAs are shipped")
+class TestShipped:
+    def test_every_one_has_its_measure(self):
+        assert {*SHIPPED} == MEASURES.keys()
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_each_moves_pictures_its_own_way_by_its_weight_and_leaves_nothing(self, run, name):
+        def draw(*loras) -> list[np.ndarray]:
+            events = run(prompt=f"a red apple, {name}", steps=8, count=2, width=128, height=128, loras=loras)
+            assert isinstance(events[-1], Done) and events[-1].warnings == ()
+            assert any(isinstance(event, Step) for event in events)
+            return [np.asarray(event.image) / 255 for event in events if isinstance(event, Image)]
+
+        def measure(drawn) -> float:
+            return float(np.mean([MEASURES[name](picture) for picture in drawn]))
+
+        plain, half, full = draw(), draw(f"{name}:0.5"), draw(name)
+        assert measure(plain) < measure(half) < measure(full)
+        assert measure(full) > measure(plain) + 0.05
+        assert all(np.array_equal(one, other) for one, other in zip(draw(), plain, strict=True))
