@@ -104,8 +104,19 @@ def _tensor_files(root: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in (".safetensors", *PICKLE_ENDINGS):
+            if name.startswith(".") or not _is_text(str(path)):
+                continue
+            if path.suffix.lower() in (".safetensors", *PICKLE_ENDINGS):
                 yield path
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be shown and sent; disks hold any bytes."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _model_folders(root: Path) -> Iterator[Path]:

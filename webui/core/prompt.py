@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from webui.core.request import LoraRef, RequestError, explain
 
+_NOT_IN_TAGS = re.compile(r"[<>:]")
 _LORA_TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
 
 
@@ -16,8 +17,9 @@ def split_loras(text: str) -> tuple[str, tuple[LoraRef, ...]]:
 
 
 def join_loras(text: str, loras: tuple[LoraRef, ...]) -> str:
-    """The inverse: the text with one tag for each LoRA behind it."""
-    return " ".join([*([text] if text else []), *(f"<lora:{lora}>" for lora in loras)])
+    """The inverse: the text with one tag for each LoRA behind it. What no tag can hold becomes a space in its name."""
+    tags = (lora.model_copy(update={"name": _NOT_IN_TAGS.sub(" ", lora.name)}) for lora in loras)
+    return " ".join([*([text] if text else []), *(f"<lora:{lora}>" for lora in tags)])
 
 
 def _read_tag(tag: str, body: str) -> LoraRef:

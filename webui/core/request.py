@@ -95,7 +95,10 @@ class LoraRef(BaseModel):
 
 
 def _read_lora(text: str) -> dict[str, Any]:
-    """``NAME[:TEXT[:UNET]]`` as A1111 has it, with ``te=`` and ``unet=`` for either weight; raises ValueError."""
+    """``NAME[:TEXT[:UNET]]`` as A1111 has it, with ``te=`` and ``unet=`` for either weight; raises ValueError.
+
+    The text's weight is 1 where it is not given, and the UNet's the same as the text's.
+    """
     name, *weights = text.split(":")
     given: dict[str, str] = {}
     for place, weight in zip(("te", "unet"), weights, strict=False):
@@ -110,10 +113,11 @@ def _read_lora(text: str) -> dict[str, Any]:
     if len(weights) > 2:
         raise ValueError(f"must be NAME, NAME:WEIGHT or NAME:TEXT:UNET, not {text[:60]!r}")
     values: dict[str, Any] = {"name": name.strip()}
-    if "te" in given or "unet" in given:
-        values["weight"] = given.get("unet", given.get("te"))
-    if "te" in given and given["te"] != values["weight"]:
-        values["text_weight"] = given["te"]
+    if given:
+        text_weight = given.get("te", 1.0)
+        values["weight"] = given.get("unet", text_weight)
+        if "unet" in given:
+            values["text_weight"] = text_weight
     return values
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -121,8 +122,9 @@ class PipelineManager:
         running CannotLoad, NotFinite, or whatever torch raises.
         """
         models = find_models(self._settings)
-        resolved = resolve(request, models, lambda: find_loras(self._settings))
-        return self._run(resolved, models[resolved.model], cancelled)
+        loras = cache(lambda: find_loras(self._settings))
+        resolved = resolve(request, models, loras)
+        return self._run(resolved, models[resolved.model], loras, cancelled)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
@@ -142,14 +144,16 @@ class PipelineManager:
             self._loras.prepare(request.loras, find_loras(self._settings))
         stream.synchronize()  # the next job reads on another stream
 
-    def _run(self, request: Request, file: ModelFile, cancelled: Cancel) -> Iterator[Event]:
+    def _run(
+        self, request: Request, file: ModelFile, loras: Callable[[], Mapping[str, LoraFile]], cancelled: Cancel
+    ) -> Iterator[Event]:
         started = time.perf_counter()
         job = _Job(request, cancelled)
         try:
             yield from self._load_timed(file, job)
             if cancelled():
                 raise Stopped
-            yield from self._switch_loras(job)
+            yield from self._switch_loras(job, loras() if request.loras else {})
             with job.part("encode"):
                 self._encode_inputs(job)
             for batch in range(request.repeat):
@@ -159,7 +163,7 @@ class PipelineManager:
         else:
             yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings), job.loras)
 
-    def _switch_loras(self, job: _Job) -> Iterator[Loading]:
+    def _switch_loras(self, job: _Job, files: Mapping[str, LoraFile]) -> Iterator[Loading]:
         """The model with the LoRAs of this job, or without any."""
         assert self._loras
 
@@ -169,9 +173,6 @@ class PipelineManager:
 
         refs = job.request.loras
         with job.part("lora"):
-            files: Mapping[str, LoraFile] = find_loras(self._settings) if refs else {}
-            if missing := [ref.name for ref in refs if ref.name not in files]:
-                raise RequestError(f"LoRA {missing[0][:80]!r} is not there any more", field="loras")
             if self._loras.must_merge(refs, files):
                 yield Loading(f"Merging {len(refs)} LoRA{'s' if len(refs) > 1 else ''}", 0.0)
             switch, warnings = self._loras.switch(refs, files, check)
