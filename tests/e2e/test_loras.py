@@ -56,8 +56,9 @@ def use(tab: Tab, name: str) -> None:
     """Finds a LoRA by its name and takes it."""
     open_panel(tab)
     tab.find("lora-panel").get_by_label("Search LoRAs").fill(name)
-    tab.find("lora-panel").locator(".loras-found button").get_by_text(name, exact=True).click()
-    tab.find("lora-panel").locator(".loras-chosen").get_by_text(name, exact=True).wait_for()
+    exactly = re.compile(f"^{re.escape(name)}$")
+    tab.find("lora-panel").locator(".loras-found strong", has_text=exactly).click()
+    tab.find("lora-panel").locator(".loras-chosen strong", has_text=exactly).wait_for()
 
 
 def chosen(tab: Tab) -> list[str]:
