@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, card, data, latents, unet
+from . import autoencoder, card, data, latents, lora, lora_evaluate, unet
 from .evaluate import evaluate
 from .export import export
 
-STAGES = ("data", "autoencoder", "unet", "export", "evaluate")
+STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,10 +20,11 @@ def parse_arguments() -> argparse.Namespace:
     work = Path("build/training")
     parser.add_argument("--work", type=Path, default=work, help="scratch data and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("webui/demo"), help="where the model is exported to")
-    parser.add_argument("--model", type=Path, help="the model to evaluate (default: --out)")
+    parser.add_argument("--model", type=Path, help="the model to evaluate or to train LoRAs on (default: --out)")
     parser.add_argument("--autoencoder-minutes", type=float, default=20)
     parser.add_argument("--decoder-minutes", type=float, default=12)
     parser.add_argument("--unet-minutes", type=float, default=55)
+    parser.add_argument("--lora-minutes", type=float, default=6, help="for each of the three LoRAs")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     return parser.parse_args()
 
@@ -45,12 +46,17 @@ def main() -> None:
         unet.train(options.work, options.unet_minutes)
     if "export" in chosen:
         print(f"{export(options.work, options.out):,} bytes in {options.out}")
+    model, pictures = options.model or options.out, options.work / "evaluation"
+    lora_numbers = None
+    if "loras" in chosen:
+        lora.make(model, options.work, options.lora_minutes)
+        lora_numbers = lora_evaluate.evaluate(model, options.work, pictures)
+        print(card.loras_table(lora_numbers))
     if "evaluate" in chosen:
-        model = options.model or options.out
-        numbers = evaluate(model, options.work, options.work / "evaluation")
+        numbers = evaluate(model, options.work, pictures)
         print(json.dumps(numbers, indent=1))
         if options.stage == "all":
-            card.write(model, numbers)
+            card.write(model, numbers, lora_numbers)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,26 @@ def figures_table(numbers: dict | None) -> str:
     return "\n".join(lines)
 
 
-def write(folder: Path, numbers: dict | None = None) -> None:
+def loras_table(numbers: dict | None) -> str:
+    """What `lora_evaluate` measured as a Markdown table."""
+    if numbers is None:
+        return "Not measured yet."
+    lines = ["| LoRA | size | measure, of 255 | off | 0.5 | 1 | 1, no trigger word | thing right: off | 0.5 | 1 |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    for name, row in numbers.items():
+        values = [f"{row[key]:.0f}" for key in ("off", "half", "full", "full_no_trigger")]
+        right = [f"{row[f'right_{key}']} of {row['prompts']}" for key in ("off", "half", "full")]
+        size = f"{row['bytes'] / 1000:.0f} kB"
+        lines.append(f"| {' | '.join([f'`{name}`', size, row['measure'], *values, *right])} |")
+    return "\n".join(lines)
+
+
+def write(folder: Path, numbers: dict | None = None, lora_numbers: dict | None = None) -> None:
     """Write `README.md` into the model's folder."""
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.name != "README.md" and file.is_file())
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace("@THINGS@", ", ".join(concept.words for concept in CONCEPTS))
     text = text.replace("@COLOURS@", ", ".join(COLOURS))
     text = text.replace("@MEGABYTES@", f"{size / 1e6:.1f} MB")
-    (folder / "README.md").write_text(text.replace("@FIGURES@", figures_table(numbers)), encoding="utf-8")
+    text = text.replace("@FIGURES@", figures_table(numbers)).replace("@LORAS@", loras_table(lora_numbers))
+    (folder / "README.md").write_text(text, encoding="utf-8")
