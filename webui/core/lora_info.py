@@ -1,7 +1,6 @@
 """What a LoRA's file and the files beside it tell people: trigger words, a usual weight, a preview picture."""
 
 import base64
-import binascii
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +65,7 @@ def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
         made_for=made_for(metadata),
         trigger_words=_split_words([metadata.get("modelspec.trigger_phrase", "")])
         or tuple(_frequent_tags(metadata.get("ss_tag_frequency", ""))),
-        has_preview="modelspec.thumbnail" in metadata,
+        has_preview=_thumbnail(metadata) is not None,
     )
 
 
@@ -80,10 +79,17 @@ def read_preview(file: LoraFile) -> tuple[bytes, str] | None:
     if path := _preview_file(file.path):
         with suppress(OSError):
             return path.read_bytes(), PREVIEW_TYPES[path.suffix.lower()]
-    with suppress(BadFile, ValueError, binascii.Error):
-        kind, _, data = read_header(file.path).metadata.get("modelspec.thumbnail", "").partition(",")
-        media_type = kind.removeprefix("data:").removesuffix(";base64")
-        if media_type in PREVIEW_TYPES.values():
+    with suppress(BadFile):
+        return _thumbnail(read_header(file.path).metadata)
+    return None
+
+
+def _thumbnail(metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
+    """The picture that modelspec keeps as a data URL, if it is one."""
+    kind, _, data = metadata.get("modelspec.thumbnail", "").partition(",")
+    media_type = kind.removeprefix("data:").removesuffix(";base64")
+    if media_type in PREVIEW_TYPES.values():
+        with suppress(ValueError):  # binascii.Error is one
             return base64.b64decode(data, validate=True), media_type
     return None
 

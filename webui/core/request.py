@@ -25,6 +25,7 @@ from pydantic import (
 from webui.core import images
 
 MAX_PROMPT_CHARACTERS = 8_000
+MAX_LORAS = 32
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
 SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
@@ -263,7 +264,10 @@ class Request(BaseModel):
     )
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
     loras: tuple[LoraRef, ...] = Field(
-        default=(), max_length=32, title="LoRAs", description="Small files that change the model, each with a weight"
+        default=(),
+        max_length=MAX_LORAS,
+        title="LoRAs",
+        description="Small files that change the model, each with a weight",
     )
     init: Init | None = Field(default=None, title="Start picture")
 

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from webui.core.canvas import drawn_size
 from webui.core.library import LoraFile, ModelFile, choose
 from webui.core.prompt import split_loras
-from webui.core.request import DRAWN_SEED_LIMIT, LoraRef, Request, RequestError
+from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request, RequestError
 from webui.core.tensor_file import BadFile, read_header
 from webui.engine import samplers
-
-MAX_LORAS = 32
 
 
 def resolve(

@@ -5,6 +5,7 @@
   const MOST_SHOWN = 60;
   const lists = {}; // what each panel shows is filtered from this
   let known = null;
+  let loading = null;
 
   const panelOf = (page) => document.querySelector(`.loras[data-page="${page}"]`);
   const field = (page, name) => document.querySelector(`#${page}-${name} textarea`);
@@ -140,7 +141,8 @@
     panel.dataset.ready = "1";
     panel.querySelector("input[type=search]").addEventListener("input", () => show(page));
     panel.querySelector("[data-act=refresh]").addEventListener("click", load);
-    known === null ? load() : show(page);
+    show(page);
+    if (known === null) loading ??= load(); // one list serves the panels of all pages
   };
 
   window.darkroomLoras = { show };
