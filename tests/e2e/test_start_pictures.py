@@ -207,8 +207,9 @@ class TestImg2Img:
         before = len(server.pictures())
         img2img.quick(steps=1, seed=3)
         img2img.find("generate").click()
+        wait_for(lambda: img2img.status.get_attribute("data-state") == "done", "the whole batch to be done")
         thumbnails = img2img.find("gallery").locator(".thumbnails button img, button.thumbnail-item img")
-        wait_for(lambda: thumbnails.count() >= 3 and img2img.status.get_attribute("data-state") == "done", "3 results")
+        wait_for(lambda: thumbnails.count() >= 3, "3 results")
         sizes = [PilImages.open(path).size for path in server.pictures()[before:]]
         assert sizes == [(64, 64), (72, 64), (64, 80)]
 

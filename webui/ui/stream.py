@@ -25,7 +25,7 @@ class View:
     None leaves what is shown; ``error`` is why the job failed.
     """
 
-    status: str
+    status: str | None
     preview: str | None = None
     gallery: list[GalleryItem] | None = None
     infotext: str | None = None
@@ -35,17 +35,21 @@ class View:
 async def watch_all(jobs: Sequence[Job], cache_dir: Path) -> AsyncIterator[View]:
     """Views of several jobs, one after the other; the gallery gathers the pictures of all that ended.
 
-    A failed job is told in its own view; the others go on, and the last view's ``error`` tells of it.
+    The status says done only when all are. A failed job is told in its own view; the others go on, and the last
+    view's ``error`` tells of it.
     """
     gallery: list[GalleryItem] = []
     error = ""
     for number, job in enumerate(jobs, start=1):
+        last = number == len(jobs)
         async for view in watch(job, cache_dir):
             gallery += view.gallery or []
             error = error or view.error
-            last = number == len(jobs)
             yield replace(
-                view, gallery=list(gallery) if view.gallery is not None else None, error=error if last else ""
+                view,
+                status=None if job.state == "done" and not last else view.status,
+                gallery=list(gallery) if view.gallery is not None else None,
+                error=error if last else "",
             )
 
 

@@ -327,7 +327,7 @@ def _updates(view: stream.View) -> tuple[Update, ...]:
     """Values for gallery, status, preview and infotext; what the view leaves out stays as it is."""
     return (
         gr.skip() if view.gallery is None else view.gallery,
-        view.status,
+        gr.skip() if view.status is None else view.status,
         gr.skip() if view.preview is None else view.preview,
         gr.skip() if view.infotext is None else view.infotext,
     )
