@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "lora_cache")
+SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache")
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
@@ -74,13 +74,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    from webui.core.settings import DEVICES, DTYPES
+    from webui.core.settings import DEVICES, DTYPES, MEMORY_PLANS
 
     parser.add_argument("--model", default="demo", metavar="NAME", help="the model to draw with (default: demo)")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
     parser.add_argument("--models-dir", type=Path, action="append", metavar="DIR", help="another model folder tree")
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=MEMORY_PLANS,
+        help="what rests off the device: nothing, all but the UNet, or every layer (default: by what is free)",
+    )
     parser.add_argument(
         "--lora-cache",
         metavar="SIZE",

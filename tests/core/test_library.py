@@ -1,6 +1,7 @@
 """Names people see -> files on disk."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -14,12 +15,33 @@ from webui.core.request import LoraRef, RequestError
 from webui.core.settings import Settings
 
 
+UNET = {
+    "conv_in.weight": (1, 4, 1, 1),
+    "down_blocks.0.attentions.0.proj_in.weight": (1, 1, 1, 1),
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (1, 768),
+}
+
+
+def tensor_file(shapes: dict[str, tuple[int, ...]], weights: bytes) -> bytes:
+    """A safetensors file of zeros in these shapes, and one tensor more that is ``weights``."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end := end + 4 * math.prod(shape)]}
+    header["w"] = {"dtype": "U8", "shape": [len(weights)], "data_offsets": [end, end + len(weights)]}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end) + weights
+
+
 def make_model(folder: Path, sample_size: object = 64, blocks: object = (1, 2, 3, 4), weights: bytes = b"w") -> Path:
-    """The small JSON files of a diffusers folder, with weights that nobody loads."""
-    for part, config in (("unet", {"sample_size": sample_size}), ("vae", {"block_out_channels": blocks})):
+    """A diffusers folder that says what it is, with weights that nobody loads."""
+    configs = {"unet": {"sample_size": sample_size}, "vae": {"block_out_channels": blocks}, "text_encoder": {}}
+    for part, config in configs.items():
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(config), "utf-8")
-        (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+        file = folder / part / "diffusion_pytorch_model.safetensors"
+        file.write_bytes(tensor_file(UNET if part == "unet" else {}, weights))
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler/scheduler_config.json").write_text("{}", "utf-8")
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', "utf-8")
     return folder
 
@@ -42,13 +64,14 @@ def test_a1111_and_comfyui_trees_are_both_recognised(tmp_path):
     assert models["paint"].path == tmp_path / "comfy/models/checkpoints/paint"
 
 
-def test_of_two_with_one_name_the_first_is_taken(tmp_path):
+def test_of_two_with_one_name_the_first_has_it(tmp_path):
     mine = make_model(tmp_path / "data/models/Stable-diffusion/same")
     make_model(tmp_path / "other/models/checkpoints/same")
     make_model(tmp_path / "other/models/checkpoints/demo")
     models = find_models(Settings(data_dir=tmp_path / "data", models_dir=(tmp_path / "other",)))
     assert models["same"].path == mine
     assert models["demo"].path == DEMO_MODEL
+    assert {"checkpoints/same", "checkpoints/demo"} < set(models), "the others are told apart by their folder"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +90,10 @@ def test_hidden_folders_and_loose_files_are_no_models(tmp_path):
     (checkpoints / "notes.txt").write_text("x")
     (checkpoints / "half").mkdir()
     (checkpoints / "half/model_index.json").write_text("{}")
-    assert set(find_models(Settings(data_dir=tmp_path))) == {"demo", "good"}
+    models = find_models(Settings(data_dir=tmp_path))
+    assert set(models) == {"demo", "good", "half"}
+    assert models["half"].checkpoint is None
+    assert models["half"].problem == "has no unet/config.json that can be read"
 
 
 @pytest.mark.parametrize(
@@ -75,11 +101,17 @@ def test_hidden_folders_and_loose_files_are_no_models(tmp_path):
     ["", "{", "[]", "null", '"x"', "{}", '{"sample_size": null}', '{"sample_size": "big"}', '{"sample_size": [64, 64]}']
     + ['{"sample_size": 1e999}', '{"sample_size": NaN}', '{"sample_size": 0}', '{"sample_size": -8}', "\xff\xfe"],
 )
-def test_a_model_whose_config_is_broken_is_left_out_and_hides_no_other(tmp_path, text):
+def test_a_model_whose_config_is_broken_says_so_and_hides_no_other(tmp_path, text):
     broken = make_model(tmp_path / "models/checkpoints/broken")
     (broken / "unet/config.json").write_bytes(text.encode("latin-1"))
     make_model(tmp_path / "models/checkpoints/good")
-    assert set(find_models(Settings(data_dir=tmp_path))) == {"demo", "good"}
+    models = find_models(Settings(data_dir=tmp_path))
+    assert set(models) == {"demo", "good", "broken"}
+    assert models["good"].checkpoint and models["broken"].checkpoint is None
+    assert models["broken"].problem in (
+        "has no unet/config.json that can be read",
+        "does not say its native size",
+    )
 
 
 def test_models_on_disk_now_are_found_without_a_restart(settings):
@@ -143,7 +175,7 @@ def test_the_content_hash_changes_with_any_weight_file(tmp_path):
     for part in ("unet", "vae"):
         file = model.path / part / "diffusion_pytorch_model.safetensors"
         stamp = file.stat().st_mtime_ns
-        file.write_bytes(b"two")
+        file.write_bytes(tensor_file(UNET if part == "unet" else {}, b"two"))
         os.utime(file, ns=(stamp + 10**6, stamp + 10**6))  # same size, a millisecond later
         after = content_hash(model)
         assert after != before

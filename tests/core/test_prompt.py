@@ -1,12 +1,15 @@
-"""LoRA tags in a prompt: out of the text, and into names with weights."""
+"""Prompts: LoRA tags out of the text, and into names with weights; brackets into weights of words; BREAK."""
 
+import math
+import re
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.prompt import join_loras, split_loras
+from webui.core.prompt import WEIGHT_LIMIT, Words, join_loras, parse_weights, split_loras, unbalanced
 from webui.core.request import LoraRef, RequestError
 
 
@@ -105,3 +108,250 @@ def test_a_hundred_thousand_pieces_of_tags_take_linear_time(piece):
     start = time.perf_counter()
     split_loras(piece * 100_000)
     assert time.perf_counter() - start < 5  # the slowest, of whole tags, about half a second
+
+
+B = "BREAK"  # between the words of two chunks, below
+DOWN = 1 / 1.1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        # A1111's own examples
+        ("normal text", [("normal text", 1)]),
+        ("an (important) word", [("an ", 1), ("important", 1.1), (" word", 1)]),
+        ("(unbalanced", [("unbalanced", 1.1)]),
+        (r"\(literal\]", [("(literal]", 1)]),
+        ("(unnecessary)(parens)", [("unnecessaryparens", 1.1)]),
+        (
+            "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
+            [
+                ("a ", 1),
+                ("house", 1.573),
+                (" ", 1.1),
+                ("on", 1),
+                (" a ", 1.1),
+                ("hill", 0.55),
+                (", sun, ", 1.1),
+                ("sky", 1.4641),
+                (".", 1.1),
+            ],
+        ),
+        # plain text
+        ("", [("", 1)]),
+        (" ", [(" ", 1)]),
+        ("a red apple, flat style", [("a red apple, flat style", 1)]),
+        ("time: 12:30", [("time: 12:30", 1)]),
+        ("a {b|c} <d> \n e", [("a {b|c} <d> \n e", 1)]),
+        ("日本語 🍎 é", [("日本語 🍎 é", 1)]),
+        # a pair alone
+        ("(a)", [("a", 1.1)]),
+        ("[a]", [("a", DOWN)]),
+        ("( a )", [(" a ", 1.1)]),
+        ("()", [("", 1)]),
+        ("[]a()", [("a", 1)]),
+        ("a (b), c", [("a ", 1), ("b", 1.1), (", c", 1)]),
+        ("a [b], c", [("a ", 1), ("b", DOWN), (", c", 1)]),
+        # nested
+        ("((a))", [("a", 1.21)]),
+        ("(((a)))", [("a", 1.331)]),
+        ("[[a]]", [("a", DOWN * DOWN)]),
+        ("[[[a]]]", [("a", DOWN**3)]),
+        ("([a])", [("a", 1)]),
+        ("[(a)]", [("a", 1)]),
+        ("(([a]))", [("a", 1.1)]),
+        ("(([a]))(b)", [("ab", 1.1)]),
+        ("(a (b) c)", [("a ", 1.1), ("b", 1.21), (" c", 1.1)]),
+        ("(a [b] c)", [("a ", 1.1), ("b", 1), (" c", 1.1)]),
+        ("[a (b:2) c]", [("a ", DOWN), ("b", 2 * DOWN), (" c", DOWN)]),
+        # numbers
+        ("(a:1.3)", [("a", 1.3)]),
+        ("(a:2)", [("a", 2)]),
+        ("(a:1.)", [("a", 1)]),
+        ("(a:.5)", [("a", 0.5)]),
+        ("(a:0)", [("a", 0)]),
+        ("(a:-1)", [("a", -1)]),
+        ("(a:+1.5)", [("a", 1.5)]),
+        ("(a:-.5)", [("a", -0.5)]),
+        ("(a: 1.3)", [("a", 1.3)]),
+        ("(a:1.3 )", [("a", 1.3)]),
+        ("(a :\n 1.3\t)", [("a ", 1.3)]),
+        ("(a b, c:1.3) d", [("a b, c", 1.3), (" d", 1)]),
+        ("((a:1.3))", [("a", 1.43)]),
+        ("((a:1.3):0.5)", [("a", 0.65)]),
+        ("((a:0):5)", [("a", 0)]),
+        ("(a:b:1.3)", [("a:b", 1.3)]),
+        ("(:1.3)", [("", 1)]),
+        ("(a:1)b", [("ab", 1)]),
+        ("(a:1.2)(b:1.2)", [("ab", 1.2)]),
+        ("(a:1.2)(b:1.3)", [("a", 1.2), ("b", 1.3)]),
+        # what looks like a number, and is none
+        ("(a:1.2.3)", [("a:1.2.3", 1.1)]),
+        ("(a:.)", [("a:.", 1.1)]),
+        ("(a:)", [("a:", 1.1)]),
+        ("(a:-)", [("a:-", 1.1)]),
+        ("(a:1e3)", [("a:1e3", 1.1)]),
+        ("(a:1,3)", [("a:1,3", 1.1)]),
+        ("(a:nan)", [("a:nan", 1.1)]),
+        ("(a:inf)", [("a:inf", 1.1)]),
+        ("(a:1.3 b)", [("a:1.3 b", 1.1)]),
+        ("(a:1 3)", [("a:1 3", 1.1)]),
+        ("[a:1.3]", [("a:1.3", DOWN)]),
+        ("[a:b:0.5]", [("a:b:0.5", DOWN)]),
+        ("a:1.3", [("a:1.3", 1)]),
+        ("a:1.3)", [("a:1.3)", 1)]),
+        ("[a:1.3)", [("a:1.3)", DOWN)]),
+        # out of balance
+        ("a)", [("a)", 1)]),
+        ("a]", [("a]", 1)]),
+        (")(", [(")", 1)]),
+        (")a(b", [(")a", 1), ("b", 1.1)]),
+        ("a ((b", [("a ", 1), ("b", 1.21)]),
+        ("a [b", [("a ", 1), ("b", DOWN)]),
+        ("(a))", [("a", 1.1), (")", 1)]),
+        ("((a) b", [("a", 1.21), (" b", 1.1)]),
+        ("(a]", [("a]", 1.1)]),
+        ("((a:1.3) b", [("a", 1.43), (" b", 1.1)]),
+        ("(a [b) c]", [("a ", 1.1), ("b", 1), (" c", DOWN)]),  # each kind nests by itself
+        ("[a (b] c)", [("a ", DOWN), ("b", 1), (" c", 1.1)]),
+        # escapes
+        (r"\(a\)", [("(a)", 1)]),
+        (r"\[a\]", [("[a]", 1)]),
+        (r"a \\ b", [("a \\ b", 1)]),
+        (r"\\(a)", [("\\", 1), ("a", 1.1)]),
+        (r"(\(a\):1.3)", [("(a)", 1.3)]),
+        (r"(a\))", [("a)", 1.1)]),
+        (r"(a:1.3\)", [("a:1.3)", 1.1)]),
+        (r"(a\:1.3)", [("a", 1.3)]),  # a colon cannot be escaped
+        (r"a\b", [("ab", 1)]),
+        ("a\\", [("a", 1)]),
+        (r"pow_\(cookie\), (red:1.2)", [("pow_(cookie), ", 1), ("red", 1.2)]),
+        # BREAK
+        ("a BREAK b", [("a", 1), B, ("b", 1)]),
+        ("a\nBREAK\nb", [("a", 1), B, ("b", 1)]),
+        ("a,BREAK,b", [("a,", 1), B, (",b", 1)]),
+        (" a \n BREAK \n b ", [(" a", 1), B, ("b ", 1)]),
+        ("BREAK a (b:1)", [("", 1), B, ("a b", 1)]),
+        ("(b:1) a BREAK", [("b a", 1), B, ("", 1)]),
+        ("a  BREAK  BREAK  b", [("a", 1), B, ("", 1), B, ("b", 1)]),
+        ("BREAK", [("", 1), B, ("", 1)]),
+        ("BREAK a", [("", 1), B, ("a", 1)]),
+        ("a BREAK", [("a", 1), B, ("", 1)]),
+        ("a BREAK BREAK b", [("a", 1), B, ("", 1), B, ("b", 1)]),
+        ("(a)BREAK(b)", [("a", 1.1), B, ("b", 1.1)]),
+        ("(a BREAK b:1.5) c", [("a", 1.5), B, ("b", 1.5), (" c", 1)]),
+        ("(a) BREAK [b] c", [("a", 1.1), B, ("b", DOWN), (" c", 1)]),
+        ("a BREAKS, OUTBREAK, break, _BREAK", [("a BREAKS, OUTBREAK, break, _BREAK", 1)]),
+    ],
+)
+def test_brackets_weigh_their_words(prompt, expected):
+    found: list[object] = []
+    for words in parse_weights(prompt):
+        found += [B] if words.starts_chunk else []
+        found.append((words.text, pytest.approx(words.weight, rel=1e-9)))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "weight"),
+    [
+        ("(" * 100_000 + "a", WEIGHT_LIMIT),
+        ("(" * 100_000 + "a:-1" + ")" * 100_000, -WEIGHT_LIMIT),
+        ("(" * 100_000 + "a:0" + ")" * 100_000, 0),
+        ("[" * 100_000 + "a", 0),
+        (f"(a:{'9' * 400})", WEIGHT_LIMIT),
+        (f"((a:-{'9' * 400}):0)", 0),
+    ],
+)
+def test_weights_have_a_limit(prompt, weight):
+    assert parse_weights(prompt) == (Words("a", weight),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wrong"),
+    [
+        ("", ""),
+        ("a (b [c]:1.3), [d]", ""),
+        ("(a [b) c]", ""),
+        (r"\( a \] \\", ""),
+        ("(a", "1 ( that nothing closes"),
+        ("((a) [b", "1 ( that nothing closes and 1 [ that nothing closes"),
+        ("a))", "2 ) that nothing opened"),
+        ("a:1.3)", "1 ) that nothing opened"),
+        (")(", "1 ( that nothing closes and 1 ) that nothing opened"),
+        ("(a]", "1 ( that nothing closes and 1 ] that nothing opened"),
+        (r"(a\)", "1 ( that nothing closes"),
+        (r"(a\\)", ""),
+    ],
+)
+def test_what_is_out_of_balance_is_said(prompt, wrong):
+    assert unbalanced(prompt) == wrong
+
+
+brackets = st.lists(
+    st.sampled_from(["(", ")", "[", "]", ":", "1.3", ":1.3)", ":-2)", "\\", "a", " ", ",", "BREAK", "é"])
+).map("".join)
+
+
+@given(brackets | st.text(max_size=80))
+def test_any_text_is_parsed(text):
+    found = parse_weights(text)
+    assert found and not found[0].starts_chunk
+    assert all(abs(words.weight) <= WEIGHT_LIMIT for words in found)
+    assert all(words.text or words == Words("", 1.0, words.starts_chunk) for words in found)
+    for before, words in zip(found, found[1:], strict=False):
+        assert words.starts_chunk or before.weight != words.weight
+    assert len(unbalanced(text)) < 200
+
+
+@given(st.text(st.characters(exclude_characters="()[]\\"), max_size=80).filter(lambda text: "BREAK" not in text))
+def test_text_without_syntax_stays_as_it_is(text):
+    assert parse_weights(text) == (Words(text),)
+
+
+@given(brackets | st.text(max_size=80))
+def test_escaped_text_stays_as_it_is(text):
+    text = text.replace("BREAK", "")
+    assert parse_weights(re.sub(r"([()\[\]\\])", r"\\\1", text)) == (Words(text),)
+
+
+plain = st.text("abc ,é", min_size=1, max_size=8)
+nested = st.recursive(
+    plain.map(lambda text: (text, text)),
+    lambda inner: st.tuples(
+        st.sampled_from(["({})", "[{}]", "({}:1.3)", "({}:-0.5)"]), st.lists(inner, min_size=1, max_size=3)
+    ).map(lambda pair: (pair[0].format("".join(whole for whole, _ in pair[1])), "".join(bare for _, bare in pair[1]))),
+)
+
+
+@given(nested)
+def test_a_balanced_prompt_keeps_all_of_its_words(prompt):
+    whole, bare = prompt
+    assert "".join(words.text for words in parse_weights(whole)) == bare
+    assert unbalanced(whole) == ""
+
+
+def take_best(call: Callable[[str], object], text: str) -> float:
+    """The shortest of five times, in seconds."""
+    best_s = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        call(text)
+        best_s = min(best_s, time.perf_counter() - start)
+    return best_s
+
+
+@pytest.mark.parametrize("call", [parse_weights, unbalanced])
+@pytest.mark.parametrize("bracket", ["(", "["])
+def test_a_hundred_thousand_brackets_take_no_time(call, bracket):
+    assert take_best(call, bracket * 100_000) < 0.05
+
+
+@pytest.mark.parametrize("call", [parse_weights, unbalanced])
+@pytest.mark.parametrize(
+    "piece", [*")1: ", "()", "([)]", "(a", "(a:1.1)", "a:", ": ", ":1", "\\", "\\(", "BREAK ", "(BREAK", "a BREAK "]
+)
+def test_a_hundred_thousand_pieces_of_brackets_take_linear_time(call, piece):
+    start = time.perf_counter()
+    call(":" + piece * 100_000)
+    assert time.perf_counter() - start < 5  # the slowest, of BREAKs, about half a second

@@ -20,7 +20,8 @@ from webui.core.request import (
     near_sides_px,
 )
 
-NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip"}
+NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip", "refiner_at"}
+FLOATS = {"guidance", "refiner_at"}
 SIDES = ("width", "height")
 
 
@@ -51,7 +52,7 @@ def test_every_field_that_people_see_has_a_label():
 @given(data=st.data(), name=st.sampled_from(sorted(NUMBERS)))
 def test_a_number_in_range_is_accepted(data, name):
     low, high = bounds(name)
-    strategy = st.floats(low, high) if name == "guidance" else st.integers(low, high)
+    strategy = st.floats(low, high) if name in FLOATS else st.integers(low, high)
     value = data.draw(strategy)
     assert getattr(Request.parse({name: value}), name) == value
     assert getattr(Request.parse({name: str(value)}), name) == value  # as forms and command lines send it
@@ -61,7 +62,7 @@ def test_a_number_in_range_is_accepted(data, name):
 def test_a_number_out_of_range_is_refused_with_the_field_the_value_and_the_limit(data, name, below):
     low, high = bounds(name)
     far = 2**70
-    if name == "guidance":
+    if name in FLOATS:
         strategy = (
             st.floats(-1e9, low, exclude_max=True, allow_subnormal=False)
             if below

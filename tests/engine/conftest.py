@@ -45,7 +45,7 @@ def request_for() -> Callable[..., Request]:
 
     def make(**fields) -> Request:
         quick = {"prompt": "a red apple, flat style, on a blue background", "width": SIDE_PX, "height": SIDE_PX}
-        return Request(**(quick | {"steps": STEPS, "seed": 11} | fields))
+        return Request(**(quick | {"steps": STEPS, "guidance": 5.0, "seed": 11} | fields))
 
     return make
 
@@ -91,7 +91,7 @@ def encoded_prompts(model) -> Iterator[list[int]]:
     def count(_module, args, kwargs) -> None:
         rows.append(len(args[0] if args else kwargs["input_ids"]))
 
-    hook = model.text_encoder.register_forward_pre_hook(count, with_kwargs=True)
+    hook = model.components["text_encoder"].register_forward_pre_hook(count, with_kwargs=True)
     yield rows
     hook.remove()
 

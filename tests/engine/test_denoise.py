@@ -6,10 +6,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
 from webui.core.library import DEMO_MODEL
 from webui.engine.denoise import Stopped, denoise, predicted_original
-from webui.engine.families.sd import read_scheduler_config
+from webui.engine.families.loading import read_scheduler_config
 from webui.engine.latents import Start
 from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler
 
@@ -31,8 +32,8 @@ def stock(model):
         row = SAMPLERS[sampler]
         pipeline = diffusers.StableDiffusionPipeline(
             vae=model.vae,
-            text_encoder=model.text_encoder,
-            tokenizer=model.tokenizer,
+            text_encoder=model.components["text_encoder"],
+            tokenizer=CLIPTokenizer.from_pretrained(DEMO_MODEL / "tokenizer"),
             unet=model.unet,
             scheduler=getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule]),
             safety_checker=None,
@@ -91,17 +92,24 @@ def test_it_is_also_stock_diffusers_picture_in_other_sizes(draw, stock):
 def test_it_is_also_stock_diffusers_picture_when_the_last_text_layer_is_skipped(draw, stock, model, monkeypatch):
     """Ours counts as A1111 does, 1 is the last layer, for both prompts; diffusers counts the layers left out, and
     only for the prompt, therefore guidance 1."""
-    monkeypatch.setitem(vars(model.text_encoder), "text_model", model.text_encoder)  # where diffusers 0.42 looks for it
+    encoder = model.components["text_encoder"]
+    monkeypatch.setitem(vars(encoder), "text_model", encoder)  # where diffusers 0.42 looks for it
     skipped = draw(clip_skip=2, guidance=1)
     assert_same(skipped, stock("DPM++ 2M", clip_skip=1, guidance_scale=1.0))
     assert abs(skipped[0] - draw(clip_skip=1, guidance=1)[0]).max() > 1
 
 
-def test_it_is_also_stock_diffusers_picture_when_the_prompt_is_longer_than_the_model_reads(draw, stock):
-    long = ", ".join([PROMPT] * 20)
-    ours = draw(prompt=long)
-    assert_same(ours, stock("DPM++ 2M", prompt=long))
-    assert abs(ours[0] - draw(prompt=PROMPT)[0]).max() > 1
+def test_prompts_of_different_length_are_drawn_as_each_alone_would_be(draw, model, stock):
+    """A long prompt has several chunks; where the negative one has fewer, the UNet is asked for each by itself."""
+    long = ", ".join([PROMPT] * 10)
+    context = model.encode_prompt(long, 1, {})["encoder_hidden_states"]
+    empty = model.encode_prompt("", 1, {})["encoder_hidden_states"]
+    assert context.shape[1] > empty.shape[1] == 77
+    ours = draw(prompt=long, guidance=1)
+    assert_same(ours, stock("DPM++ 2M", prompt=None, prompt_embeds=context, guidance_scale=1.0))
+    assert abs(ours[0] - draw(prompt=PROMPT, guidance=1)[0]).max() > 1
+    guided, half = draw(prompt=long, guidance=4), draw(prompt=long, guidance=4, negative=long)
+    assert abs(guided[0] - half[0]).max() > 1
 
 
 # A folder may name any scheduler; its file then lacks settings that the others would take at their own defaults.

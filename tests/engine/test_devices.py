@@ -5,7 +5,7 @@ import torch
 
 from webui.core.request import RequestError
 from webui.core.settings import Settings
-from webui.engine.devices import choose_device, choose_dtype, describe
+from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, measure_bfloat16
 from webui.engine.manager import PipelineManager
 
 
@@ -37,10 +37,45 @@ def test_a_device_that_is_not_there_is_refused_by_name(machine_with, tmp_path, n
         PipelineManager(Settings(device=name, data_dir=tmp_path))
 
 
-def test_auto_computes_in_float16_on_cuda_only():
+@pytest.mark.parametrize(("gain", "chosen"), [(1.5, torch.bfloat16), (1.0, torch.float32), (0.0, torch.float32)])
+def test_auto_computes_in_what_the_device_is_fast_with(monkeypatch, gain, chosen):
+    """On a CPU that is what was measured; no gain is measured where bfloat16 is not finite."""
+    monkeypatch.setattr("webui.engine.devices.measure_bfloat16", lambda: gain)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     assert choose_dtype("auto", torch.device("cuda")) == torch.float16
-    assert choose_dtype("auto", torch.device("cpu")) == choose_dtype("auto", torch.device("mps")) == torch.float32
+    assert choose_dtype("auto", torch.device("mps")) == torch.float32
+    assert choose_dtype("auto", torch.device("cpu")) == chosen
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_a_cpu_is_measured_once_and_the_answer_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    gains = iter([2.0, 0.5])
+    monkeypatch.setattr("webui.engine.devices.measure_bfloat16", lambda: next(gains))
+    cpu = torch.device("cpu")
+    assert [choose_dtype("auto", cpu, tmp_path / "cache") for _ in range(3)] == [torch.bfloat16] * 3
+    (tmp_path / "cache" / "dtype.json").write_text("not JSON")
+    assert choose_dtype("auto", cpu, tmp_path / "cache") == torch.float32, "measured anew"
+
+
+def test_where_nothing_can_be_written_the_measurement_serves_this_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr("webui.engine.devices.measure_bfloat16", lambda: 2.0)
+    (tmp_path / "file").write_text("in the way")
+    assert choose_dtype("auto", torch.device("cpu"), tmp_path / "file" / "cache") == torch.bfloat16
+
+
+def test_the_measurement_is_a_ratio_of_real_work():
+    assert 0.0 < measure_bfloat16() < 100.0
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_people_are_told_device_and_number_format():

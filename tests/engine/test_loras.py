@@ -58,7 +58,7 @@ def folder(manager, random_lora, by_diffusers):
     yield folder
     torch.set_num_threads(threads)
     shutil.rmtree(folder)
-    manager._loras.switch((), {})
+    manager._residence.loras.switch((), {})
     manager._prompts.clear()
 
 
@@ -66,8 +66,8 @@ def folder(manager, random_lora, by_diffusers):
 def _fresh(manager):
     """Each test begins without LoRAs, merged weights and known prompts."""
     list(manager.load("demo"))
-    manager._loras.switch((), {})
-    manager._loras = LoraSwitcher(manager._model, manager.device)
+    manager._residence.loras.switch((), {})
+    manager._residence._resident.loras = LoraSwitcher(manager._model, manager.device)
     manager._prompts.clear()
 
 
@@ -117,17 +117,17 @@ class TestExactness:
     def test_200_random_switches_leave_the_plain_picture_and_each_set_its_own(self, manager, model, quick):
         start, plain, alone, largest = sha256(model), pictures(quick()), {}, 0
         for loras in SETS:
-            manager._loras = LoraSwitcher(model, manager.device)
+            manager._residence._resident.loras = LoraSwitcher(model, manager.device)
             alone[loras] = pictures(quick(*loras))
-            largest = max(largest, manager._loras.cache.nbytes)
+            largest = max(largest, manager._residence.loras.cache.nbytes)
             assert pictures(quick()) == plain
         assert len({picture for drawn in (*alone.values(), plain) for picture in drawn}) == len(SETS) + 1
 
-        manager._loras = LoraSwitcher(model, manager.device, largest * 5 // 2)
+        manager._residence._resident.loras = LoraSwitcher(model, manager.device, largest * 5 // 2)
         files, dice, hows = find_loras(manager._settings), random.Random(5), []
         for number in range(200):
             loras = dice.choice(SETS)
-            hows.append(manager._loras.switch(dice.sample(loras, len(loras)), files)[0].how)
+            hows.append(manager._residence.loras.switch(dice.sample(loras, len(loras)), files)[0].how)
             if number % 20 == 19:
                 loras = dice.choice(SETS)
                 assert pictures(quick(*loras)) == alone[loras]
@@ -145,14 +145,14 @@ class TestExactness:
     def test_the_budget_changes_no_picture(self, manager, model, quick, budget_bytes):
         expected = [pictures(quick(*loras)) for loras in SETS[2:5]]
         quick()
-        manager._loras = LoraSwitcher(model, manager.device, budget_bytes)
+        manager._residence._resident.loras = LoraSwitcher(model, manager.device, budget_bytes)
         assert [pictures(quick(*loras)) for loras in SETS[2:5]] == expected
 
     def test_the_settings_bound_the_merged_weights(self, tmp_path):
         for lora_cache in (0, 12_345):
             manager = PipelineManager(Settings(device="cpu", data_dir=tmp_path, lora_cache=lora_cache))
             list(manager.load("demo"))
-            assert manager._loras.cache._budget_bytes == lora_cache
+            assert manager._residence.loras.cache._budget_bytes == lora_cache
 
 
 class TestAsking:
@@ -179,7 +179,7 @@ class TestAsking:
         events = quick(*loras)
         assert pictures(events) == pictures(plain) and events[-1].loras is None
         assert pictures(quick(prompt=f"{PROMPT} <lora:whole:0>")) == pictures(plain)
-        assert reads == [] and manager._loras.cache.key == () and manager._loras.cache.nbytes == 0
+        assert reads == [] and manager._residence.loras.cache.key == () and manager._residence.loras.cache.nbytes == 0
 
     def test_the_recipe_names_them_and_makes_its_picture_again(self, manager, quick):
         events = quick(prompt=f"{PROMPT} <lora:whole:0.8> <lora:words:0.2:1>")
@@ -250,7 +250,7 @@ class TestEvents:
 
     @pytest.mark.parametrize("budget_bytes", [None, 0])
     def test_merging_is_told_and_nothing_else_is(self, manager, model, quick, budget_bytes):
-        manager._loras = LoraSwitcher(model, manager.device, budget_bytes)
+        manager._residence._resident.loras = LoraSwitcher(model, manager.device, budget_bytes)
         told = [
             [event.what for event in quick(*loras) if isinstance(event, Loading)]
             for loras in ([WHOLE, ATTENTION], [ATTENTION, WHOLE], [])
@@ -288,7 +288,7 @@ class TestOtherWork:
         both = manager._settings.model_copy(update={"models_dir": (tmp_path,)})
         monkeypatch.setattr(manager, "_settings", both)
         expected = pictures(quick(WHOLE))
-        old = weakref.ref(manager._loras)
+        old = weakref.ref(manager._residence.loras)
         twin = quick(WHOLE, model="twin")
         gc.collect()
         assert old() is None and twin[-1].loras.how == "merged" and pictures(twin) == expected
@@ -306,9 +306,9 @@ class TestFailures:
     @pytest.mark.parametrize("before", [[], [ATTENTION]], ids=["from none", "from another"])
     def test_cancelled_while_merging_it_leaves_the_base(self, manager, model, quick, request_for, monkeypatch, before):
         plain, expected = pictures(quick()), pictures(quick(WHOLE))
-        manager._loras.switch((), {})
+        manager._residence.loras.switch((), {})
         start = sha256(model)
-        manager._loras = LoraSwitcher(model, manager.device)
+        manager._residence._resident.loras = LoraSwitcher(model, manager.device)
         quick(*before)
         cancel, made, merge = threading.Event(), [], cache_module.merge
 
@@ -330,7 +330,7 @@ class TestFailures:
         job = manager.generate(request_for(loras=(WHOLE,)))
         assert isinstance(next(job), Loading)
         job.close()
-        assert manager._loras.cache.key == () and pictures(quick()) == plain
+        assert manager._residence.loras.cache.key == () and pictures(quick()) == plain
 
     @pytest.mark.parametrize("damage", ["web page", "cut short", "not-a-number", "another shape", "nothing fits"])
     def test_a_broken_lora_is_named_and_the_next_job_is_the_plain_one(self, manager, quick, folder, damage, unet_rows):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from webui.core.library import find_loras, find_models
+from webui.core.library import Library
 from webui.core.request import LoraRef, Request, RequestError
 from webui.engine.resolve import MAX_LORAS, resolve
 
@@ -28,8 +28,7 @@ def folder(settings):
 @pytest.fixture
 def resolved(settings, folder):
     """``resolved(prompt=..., loras=...)``: the request with nothing left open."""
-    models = find_models(settings)
-    return lambda **fields: resolve(Request(**fields), models, lambda: find_loras(settings))
+    return lambda **fields: resolve(Request(**fields), Library(settings))
 
 
 def refs(*texts: str) -> tuple[LoraRef, ...]:
@@ -83,7 +82,7 @@ def test_what_cannot_be_applied_is_refused_by_name(resolved, fields, words):
     assert all(word in str(caught.value) for word in words)
 
 
-def test_folders_are_looked_through_only_where_loras_are_wanted(settings):
-    models = find_models(settings)
-    plain = resolve(Request(prompt="a cat", seed=1), models, lambda: pytest.fail("nobody wants LoRAs"))
+def test_folders_are_looked_through_only_where_loras_are_wanted(settings, monkeypatch):
+    monkeypatch.setattr("webui.core.library.find_loras", lambda _: pytest.fail("nobody wants LoRAs"))
+    plain = resolve(Request(prompt="a cat", seed=1), Library(settings))
     assert plain.loras == () and plain.prompt == "a cat"

@@ -11,6 +11,7 @@ import torch
 from cachetools import LRUCache
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image as PilImages
+from transformers import CLIPTokenizer
 
 from webui.core import images
 from webui.core.events import Cancelled, Done, Image, Step
@@ -95,8 +96,8 @@ def draw_stock(pipeline_class, model, sampler, schedule="Default", seeds=(SEED,)
     """Stock diffusers on the same components; its pictures as levels."""
     pipeline = pipeline_class(
         vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
+        text_encoder=model.components["text_encoder"],
+        tokenizer=CLIPTokenizer.from_pretrained(DEMO_MODEL / "tokenizer"),
         unet=model.unet,
         scheduler=make_scheduler(sampler, schedule, model.scheduler_config),
         safety_checker=None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from webui.core.events import Event, Image
-from webui.core.library import LoraFile, ModelFile
+from webui.core.library import EmbeddingFile, LoraFile, ModelFile, VaeFile
 from webui.core.request import Request
 
 State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
@@ -17,10 +17,12 @@ class QueueFull(RuntimeError):
 
 @dataclass(frozen=True)
 class Catalog:
-    """What can be chosen from: model and LoRA files by name, and per sampler name the schedules it can use."""
+    """What can be chosen from: files of each kind by name, and per sampler name the schedules it can use."""
 
     models: Mapping[str, ModelFile]
     loras: Mapping[str, LoraFile]
+    vaes: Mapping[str, VaeFile]
+    embeddings: Mapping[str, EmbeddingFile]
     samplers: Mapping[str, tuple[str, ...]]
 
     @property

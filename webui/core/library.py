@@ -2,30 +2,57 @@
 
 import difflib
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+from webui.core.checkpoint import Checkpoint, Defaults, read_checkpoint, weight_files
 from webui.core.request import RequestError
 from webui.core.settings import Settings
-from webui.core.tensor_file import PICKLE_ENDINGS
+from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 
+WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
-CHECKPOINT_FOLDERS = ("models/Stable-diffusion", "models/checkpoints", "Stable-diffusion", "checkpoints")
+# A1111's and ComfyUI's names, below the folder of the program or below its models folder.
+CHECKPOINT_FOLDERS = (
+    "models/Stable-diffusion",
+    "models/checkpoints",
+    "models/unet",
+    "models/diffusion_models",
+    "Stable-diffusion",
+    "checkpoints",
+    "unet",
+    "diffusion_models",
+)
 LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
-WEIGHT_FOLDERS = ("text_encoder", "text_encoder_2", "unet", "vae")
+VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
+EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that can be loaded: a folder in the diffusers layout. ``native_px`` is the side it was trained at."""
+    """A model: a diffusers folder or a single file. ``checkpoint`` is what it is, or None with the ``problem``.
+
+    ``stamp`` changes with its files.
+    """
 
     name: str
     path: Path
-    native_px: int
+    checkpoint: Checkpoint | None = None
+    problem: str = ""
+    stamp: int = 0
+
+    @property
+    def native_px(self) -> int:
+        """The side of the pictures it was trained on."""
+        return self.checkpoint.native_px if self.checkpoint else 512
+
+    @property
+    def defaults(self) -> Defaults:
+        """What suits it where nothing was asked for."""
+        return self.checkpoint.defaults if self.checkpoint else Defaults()
 
 
 @dataclass(frozen=True)
@@ -36,27 +63,139 @@ class LoraFile:
     path: Path
 
 
+@dataclass(frozen=True)
+class VaeFile:
+    """An autoencoder to use instead of a model's own."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """Vectors that its name stands for in a prompt (textual inversion)."""
+
+    name: str
+    path: Path
+
+
 def find_models(settings: Settings) -> dict[str, ModelFile]:
-    """Every model by name, the embedded one first; of two with one name, the first found."""
-    found = {"demo": _read_model("demo", DEMO_MODEL)}
+    """Every model by name, the embedded one first; of several with one name, the further ones as ``folder/name``.
+
+    What cannot be used is listed with its problem, so that whoever asks for it is told why.
+    """
+    demo = _read_model("demo", DEMO_MODEL)
+    if demo.checkpoint:
+        demo = replace(demo, checkpoint=replace(demo.checkpoint, defaults=Defaults()))
+    found = {"demo": demo} if demo.checkpoint else {}
     for root in (settings.data_dir, *settings.models_dir):
-        for folder in _model_folders(root):
-            found.setdefault(folder.name, _read_model(folder.name, folder))
-    return {name: model for name, model in found.items() if model is not None}
+        for folder in CHECKPOINT_FOLDERS:
+            for path in _model_paths(root / folder):
+                _add_model(found, path)
+    for root in settings.models_dir:  # a folder of models, or one model
+        for path in [root] if (root / "model_index.json").is_file() else _children(root):
+            is_model = (path / "model_index.json").is_file() or path.suffix.lower() == ".safetensors"
+            if is_model and _read_model(path.stem, path).checkpoint:
+                _add_model(found, path)
+    for path in _cached_repositories():
+        name = path.parents[1].name.removeprefix("models--").replace("--", "/")
+        found.setdefault(name, _read_model(name, path))
+    return found
 
 
-def find_loras(settings: Settings) -> dict[str, LoraFile]:
-    """Every LoRA by name, the embedded ones last; of several with one name, the further ones as ``folder/name``.
+def _add_model(found: dict[str, ModelFile], path: Path) -> None:
+    name = path.name if path.is_dir() else path.stem
+    if name in found and found[name].path != path:
+        name = f"{path.parent.name}/{name}"
+    found.setdefault(name, _read_model(name, path))
+
+
+def _read_model(name: str, path: Path) -> ModelFile:
+    try:
+        checkpoint = read_checkpoint(path)
+        files = [file for part in weight_files(path).values() for file in part]
+        return ModelFile(name, path, checkpoint, stamp=max(file.stat().st_mtime_ns for file in files))
+    except BadFile as error:
+        return ModelFile(name, path, problem=str(error))
+    except OSError as error:
+        return ModelFile(name, path, problem=f"cannot be read: {error.strerror}")
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and _is_text(entry.name))
+    except OSError:
+        return []
+
+
+def _cached_repositories() -> Iterator[Path]:
+    """Diffusers folders in Hugging Face's cache: of each repository the revision that its main branch was at."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    for repository in sorted(cache.glob("models--*")):
+        revisions = sorted((repository / "snapshots").glob("*/model_index.json"))
+        try:
+            main = (repository / "refs" / "main").read_text("utf-8").strip()
+        except (OSError, ValueError):
+            main = ""
+        chosen = [index.parent for index in revisions if index.parent.name == main]
+        yield from chosen or [index.parent for index in revisions[-1:]]
+
+
+def find_vaes(settings: Settings) -> dict[str, VaeFile]:
+    """Every autoencoder by name."""
+    return {name: VaeFile(name, path) for name, path in _find_files(settings, VAE_FOLDERS).items()}
+
+
+def find_embeddings(settings: Settings) -> dict[str, EmbeddingFile]:
+    """Every textual inversion by the name that stands for it in prompts."""
+    return {name: EmbeddingFile(name, path) for name, path in _find_files(settings, EMBEDDING_FOLDERS).items()}
+
+
+def _find_files(settings: Settings, folders: Iterable[str], *further: Path) -> dict[str, Path]:
+    """Files of weights by name; of several with one name, the further ones as ``folder/name``.
 
     Pickles are listed too, so that whoever asks for one is told why it is refused.
     """
-    found: dict[str, LoraFile] = {}
-    roots = [root / folder for root in (settings.data_dir, *settings.models_dir) for folder in LORA_FOLDERS]
-    for root in (*roots, DEMO_MODEL / "loras"):
+    found: dict[str, Path] = {}
+    roots = [root / folder for root in (settings.data_dir, *settings.models_dir) for folder in folders]
+    for root in (*roots, *further):
         for path in _tensor_files(root):
-            name = f"{path.parent.name}/{path.stem}" if path.stem in found else path.stem
-            found.setdefault(name, LoraFile(name, path))
+            found.setdefault(f"{path.parent.name}/{path.stem}" if path.stem in found else path.stem, path)
     return found
+
+
+def find_loras(settings: Settings) -> dict[str, LoraFile]:
+    """Every LoRA by name, the embedded ones last."""
+    files = _find_files(settings, LORA_FOLDERS, DEMO_MODEL / "loras")
+    return {name: LoraFile(name, path) for name, path in files.items()}
+
+
+class Library:
+    """What is on disk when it is first asked for: models, LoRAs, autoencoders and embeddings, by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def models(self) -> Mapping[str, ModelFile]:
+        """As ``find_models`` finds them."""
+        return find_models(self._settings)
+
+    @cached_property
+    def loras(self) -> Mapping[str, LoraFile]:
+        """As ``find_loras`` finds them."""
+        return find_loras(self._settings)
+
+    @cached_property
+    def vaes(self) -> Mapping[str, VaeFile]:
+        """As ``find_vaes`` finds them."""
+        return find_vaes(self._settings)
+
+    @cached_property
+    def embeddings(self) -> Mapping[str, EmbeddingFile]:
+        """As ``find_embeddings`` finds them."""
+        return find_embeddings(self._settings)
 
 
 def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
@@ -76,8 +215,11 @@ def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
 
 
 def content_hash(model: ModelFile) -> str:
-    """SHA-256 over a model's weight files; cached until one of them changes."""
-    files = sorted(file for folder in WEIGHT_FOLDERS for file in (model.path / folder).glob("*.safetensors"))
+    """SHA-256 over a model's weight files, one behind the other; kept until one of them changes.
+
+    For a single file its first ten digits are what A1111 and civitai call the model hash.
+    """
+    files = [file for part in weight_files(model.path).values() for file in part]
     stats = [file.stat() for file in files]
     return _hash_files(tuple(files), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
@@ -93,7 +235,30 @@ def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) ->
 
 
 def _tensor_files(root: Path) -> Iterator[Path]:
-    """Files of weights below a folder, following links, each folder once; hidden and half-downloaded ones are not."""
+    """Files of weights below a folder; hidden and half-downloaded ones are not."""
+    for folder, _, names in _walk(root):
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and _is_text(str(path)) and path.suffix.lower() in WEIGHT_ENDINGS:
+                yield path
+
+
+def _model_paths(root: Path) -> Iterator[Path]:
+    """Single files and diffusers folders below a folder."""
+    for folder, folders, names in _walk(root):
+        if "model_index.json" in names:
+            folders.clear()
+            if _is_text(folder):
+                yield Path(folder)
+            continue
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and _is_text(str(path)) and path.suffix.lower() in WEIGHT_ENDINGS:
+                yield path
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` following links, each folder once, without hidden ones."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -102,12 +267,7 @@ def _tensor_files(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith(".") or not _is_text(str(path)):
-                continue
-            if path.suffix.lower() in (".safetensors", *PICKLE_ENDINGS):
-                yield path
+        yield folder, folders, names
 
 
 def _is_text(name: str) -> bool:
@@ -117,23 +277,3 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _model_folders(root: Path) -> Iterator[Path]:
-    for folder in CHECKPOINT_FOLDERS:
-        for index in sorted((root / folder).glob("*/model_index.json")):
-            if not index.parent.name.startswith("."):
-                yield index.parent
-
-
-def _read_model(name: str, folder: Path) -> ModelFile | None:
-    """What the small JSON files of a diffusers folder say; None where they cannot be read."""
-    try:
-        unet = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
-        vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
-        latent_px, factor = int(unet["sample_size"]), 2 ** (len(vae["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
-    if latent_px < 1:
-        return None
-    return ModelFile(name, folder, latent_px * factor)

@@ -1,11 +1,22 @@
-"""Prompt text: what in it is for the text encoder, and what switches LoRAs."""
+"""Prompt text as A1111 means it: LoRA tags, the weights of words, BREAK."""
 
 import re
+from dataclasses import dataclass
+from itertools import groupby
+from math import copysign
+from operator import itemgetter
 
 from pydantic import ValidationError
 
 from webui.core.request import LoraRef, RequestError, explain
 
+WEIGHT_LIMIT = 1e6
+"""What brackets multiply to is held between this and its negative, however many or large they are."""
+
+_FACTORS = {"(": 1.1, "[": 1 / 1.1}
+_OPENINGS = {")": "(", "]": "["}
+_PIECES = re.compile(r"\\[()\[\]\\]?|[(\[]|(?::\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*)?\)|\]|[^\\()\[\]:]+|:")
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")  # not \s* before it, which is quadratic in spaces
 _NOT_IN_TAGS = re.compile(r"[<>:]")
 _LORA_TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
 
@@ -27,3 +38,80 @@ def _read_tag(tag: str, body: str) -> LoraRef:
         return LoraRef.model_validate(body)
     except ValidationError as error:
         raise RequestError(f"prompt: {tag[:80]} cannot be read: {explain(error)}", field="prompt") from None
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text of one weight; ``starts_chunk`` where BREAK stands before it."""
+
+    text: str
+    weight: float = 1.0
+    starts_chunk: bool = False
+
+
+def parse_weights(text: str) -> tuple[Words, ...]:
+    """The words with their weights: ``(more)``, ``[less]``, ``(exactly:1.3)``, nested; ``\\(`` is a plain bracket.
+
+    Round and square brackets nest apart from each other; one that is never closed counts to the end, one that was
+    never opened is plain text, and so is a number before ``]`` or one that cannot be read. A backslash before anything
+    else is dropped. Neighbours of one weight are one text; what stands between two BREAKs is at least one, if empty.
+    """
+    pieces = _PIECES.findall(text)
+    weights = {"(": [1.0], "[": [1.0]}
+    chunks: list[list[tuple[str, float]]] = [[]]
+    for piece, effect in zip(pieces, _pair_brackets(pieces), strict=True):
+        if isinstance(effect, float):
+            stack = weights[piece]
+            weight = stack[-1] * effect
+            stack.append(weight if abs(weight) < WEIGHT_LIMIT else copysign(WEIGHT_LIMIT, weight))
+        elif effect:
+            weights[effect].pop()
+        else:
+            weight = round(weights["("][-1] * weights["["][-1], 12)  # the order of the brackets leaves no trace
+            first, *others = _BREAK.split(piece.removeprefix("\\"))
+            chunks[-1].append((first, weight))
+            chunks += [[(part, weight)] for part in others]
+    return tuple(words for number, chunk in enumerate(chunks) for words in _join_neighbours(chunk, number > 0))
+
+
+def unbalanced(text: str) -> str:
+    """What is wrong with the brackets, for people; empty where nothing is."""
+    pieces = _PIECES.findall(text)
+    wrong = []
+    for closing, opening in _OPENINGS.items():
+        unclosed = unopened = 0
+        for piece in pieces:
+            if piece == opening:
+                unclosed += 1
+            elif _closes(piece) and piece[-1] == closing:
+                unclosed, unopened = (unclosed - 1, unopened) if unclosed else (0, unopened + 1)
+        wrong += [f"{unclosed} {opening} that nothing closes"] if unclosed else []
+        wrong += [f"{unopened} {closing} that nothing opened"] if unopened else []
+    return " and ".join(wrong)
+
+
+def _closes(piece: str) -> bool:
+    return piece[-1] in _OPENINGS and piece[0] != "\\"
+
+
+def _pair_brackets(pieces: list[str]) -> list[float | str | None]:
+    """For each piece: what an opening bracket multiplies by, which kind a closing one ends, None for plain text."""
+    effects: list[float | str | None] = [None] * len(pieces)
+    open_places: dict[str, list[int]] = {"(": [], "[": []}
+    for place, piece in enumerate(pieces):
+        if piece in _FACTORS:
+            effects[place] = _FACTORS[piece]
+            open_places[piece].append(place)
+        elif _closes(piece) and (places := open_places[_OPENINGS[piece[-1]]]):
+            opening = places.pop()
+            effects[place] = pieces[opening]
+            if number := piece[1:-1]:
+                effects[opening] = max(-WEIGHT_LIMIT, min(float(number), WEIGHT_LIMIT))
+    return effects
+
+
+def _join_neighbours(chunk: list[tuple[str, float]], starts_chunk: bool) -> list[Words]:
+    """One text for each run of one weight: the tokenizer reads across an escaped bracket."""
+    runs = groupby((part for part in chunk if part[0]), key=itemgetter(1))
+    texts = [("".join(text for text, _ in run), weight) for weight, run in runs] or [("", 1.0)]
+    return [Words(text, weight, starts_chunk and k == 0) for k, (text, weight) in enumerate(texts)]

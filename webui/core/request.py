@@ -263,6 +263,31 @@ class Request(BaseModel):
         description="1 reads the last text layer",
     )
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
+    vae: str = Field(
+        default="",
+        max_length=255,
+        title="VAE",
+        description="What turns latents into the picture; left out, the model's own",
+    )
+    prediction: Literal["auto", "epsilon", "v", "v zero-SNR"] = Field(
+        default="auto",
+        title="Prediction",
+        description="What the model was trained to predict; auto takes it from the model's file",
+    )
+    refiner: str = Field(
+        default="",
+        max_length=255,
+        title="Refiner",
+        description="A second model that finishes what the first one began; left out, none",
+    )
+    refiner_at: float = Field(
+        default=0.8,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Refiner from",
+        description="The share of the way after which the refiner takes over",
+    )
     loras: tuple[LoraRef, ...] = Field(
         default=(),
         max_length=MAX_LORAS,
@@ -271,7 +296,9 @@ class Request(BaseModel):
     )
     init: Init | None = Field(default=None, title="Start picture")
 
-    @field_validator("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", mode="before")
+    @field_validator(
+        "seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", "refiner_at", mode="before"
+    )
     @classmethod
     def _refuse_booleans(cls, value: Any) -> Any:
         if isinstance(value, bool):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field
 DEFAULT_PORT = 7860
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
 
 
 def default_data_dir() -> Path:
@@ -35,6 +36,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()
+    memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
     out: Path | None = None
 

@@ -6,9 +6,10 @@ Format: 8 bytes of header length, little endian; the header, a JSON object; then
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
@@ -20,11 +21,21 @@ class BadFile(ValueError):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor's bytes are in the file, and of what type, by the format's own name: F16, BF16, ..."""
+
+    dtype: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class Header:
-    """Free text about the file, by name, and the shape of each tensor, by key."""
+    """Free text about the file, by name, and the shape and place of each tensor, by key."""
 
     metadata: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
+    places: Mapping[str, Place] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_header(path: Path) -> Header:
@@ -40,7 +51,7 @@ def read_header(path: Path) -> Header:
         raise BadFile(f"cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
     if size_bytes == 0:
         raise BadFile("is empty")
@@ -57,8 +68,8 @@ def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
         header = json.loads(text)
         metadata = header.pop("__metadata__", {})
         shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        whole = length + 8 + int(end)
+        places = {key: _read_place(entry, length + 8) for key, entry in header.items()}
+        whole = max((place.offset + place.nbytes for place in places.values()), default=length + 8)
         metadata = {str(name): str(value) for name, value in metadata.items()}
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         raise BadFile("is damaged: its header cannot be read") from None
@@ -66,7 +77,14 @@ def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
         raise BadFile(f"has {len(shapes):,} tensors; {MAX_TENSORS:,} are allowed")
     if whole > size_bytes:
         raise BadFile(f"is cut short: it has {size_bytes:,} of {whole:,} bytes")
-    return Header(metadata, shapes)
+    return Header(metadata, shapes, places)
+
+
+def _read_place(entry: Mapping[str, Any], start: int) -> Place:
+    first, last = (int(offset) for offset in entry["data_offsets"])
+    if not 0 <= first <= last:
+        raise ValueError
+    return Place(str(entry.get("dtype", "")), start + first, last - first)
 
 
 @dataclass(frozen=True)

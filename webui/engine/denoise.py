@@ -52,14 +52,14 @@ def denoise(
     if "eta" in takes:  # DDIM and TCD: as stock pipelines call them, without extra noise
         extra["eta"] = 0.0
     latents, timesteps = start.latents, start.timesteps
-    conditioning = _stacked(positive, negative, len(latents))
+    predict = _predictor(model, positive, negative, len(latents))
     seen = _input_buffer(start, branches=1 if negative is None else 2)
-    for index, timestep in enumerate(timesteps, start=1):
+    for index, timestep in enumerate(timesteps[start.first : start.stop], start=start.first + 1):
         if cancelled():
             raise Stopped
         model_input = scheduler.scale_model_input(latents, timestep)
         seen.unflatten(0, (-1, len(latents)))[:, :, : latents.shape[1]] = model_input
-        output = model.predict(seen, timestep, conditioning)
+        output = predict(seen, timestep)
         if negative is not None:
             without_prompt, with_prompt = output.chunk(2)
             output = without_prompt + guidance * (with_prompt - without_prompt)
@@ -95,7 +95,23 @@ def _input_buffer(start: Start, branches: int) -> torch.Tensor:
     return buffer
 
 
-def _stacked(positive: Conditioning, negative: Conditioning | None, count: int) -> Conditioning:
-    """Conditioning for the whole batch, the unconditional half first."""
-    parts = [positive] if negative is None else [negative, positive]
-    return {name: torch.cat([part[name].repeat_interleave(count, dim=0) for part in parts]) for name in positive}
+def _predictor(
+    model: Model, positive: Conditioning, negative: Conditioning | None, count: int
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The UNet with the conditioning of the whole batch, the unconditional half first.
+
+    Two prompts of different length cannot be stacked; each half is asked by itself then, with its own.
+    """
+    halves = [
+        {name: tensor.repeat_interleave(count, dim=0) for name, tensor in part.items()}
+        for part in ([positive] if negative is None else [negative, positive])
+    ]
+    if len({tuple(tensor.shape for tensor in half.values()) for half in halves}) == 1:
+        stacked = {name: torch.cat([half[name] for half in halves]) for name in positive}
+        return lambda seen, timestep: model.predict(seen, timestep, stacked)
+
+    def predict(seen: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        parts = zip(seen.chunk(len(halves)), halves, strict=True)
+        return torch.cat([model.predict(part, timestep, half) for part, half in parts])
+
+    return predict

@@ -5,8 +5,9 @@ what lies outside the mask.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,16 @@ class Hold:
 class Start:
     """Where the loop begins: latents at their noise level, the timesteps still to go, and what inpainting adds.
 
-    ``shown`` (n, 1 + channels, h, w) is concatenated to the UNet's input.
+    ``shown`` (n, 1 + channels, h, w) is concatenated to the UNet's input. Of the timesteps, those from ``first`` to
+    before ``stop`` are this start's share, where two models share them.
     """
 
     latents: torch.Tensor
     timesteps: torch.Tensor
     hold: Hold | None = None
     shown: torch.Tensor | None = None
+    first: int = 0
+    stop: int | None = None
 
 
 def make_generators(seed: int, count: int) -> list[torch.Generator]:
@@ -158,12 +162,51 @@ def prepare_from(
     return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise))
 
 
+def refiner_cutoff(scheduler: Any, share: float) -> int:
+    """The timestep below which a refiner goes on, after ``share`` (0..1) of the noise schedule, as in diffusers."""
+    train_steps = scheduler.config.num_train_timesteps
+    return round(train_steps - share * train_steps)
+
+
+def split(start: Start, cutoff: int | None) -> tuple[Start, Start | None]:
+    """The first model's share, and the second's from ``cutoff`` on; None where nothing is left for it."""
+    if cutoff is None:
+        return start, None
+    first = int((start.timesteps >= cutoff).sum())
+    if first == len(start.timesteps):
+        return start, None
+    return replace(start, stop=first), replace(start, first=first, shown=None)
+
+
+def begin_at(rest: Start, scheduler: Any, latents: torch.Tensor) -> Start:
+    """The second model's share, on its own fresh scheduler, from the latents that the first one came to."""
+    skipped = len(scheduler.timesteps) - len(rest.timesteps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped + rest.first)
+    return replace(rest, latents=latents, timesteps=scheduler.timesteps[skipped:])
+
+
 @torch.inference_mode()
-def decode(model: Model, latents: torch.Tensor) -> PilImage:
-    """One picture from its latents (1, channels, h, w); raises NotFinite instead of passing off a black one."""
+def decode(
+    model: Model, latents: torch.Tensor, unhooked: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> PilImage:
+    """One picture from its latents (1, channels, h, w); raises NotFinite instead of passing off a black one.
+
+    An autoencoder that overflows in its own format is asked again in float32, with its plain module: ``unhooked``.
+    """
+    if not torch.isfinite(latents).all():
+        raise NotFinite(
+            "the UNet came to not-a-number values: it overflows in this number format, or a LoRA or a weight in the"
+            " prompt is far too strong; try --dtype float32 (or bfloat16), smaller weights, or another prediction"
+        )
     picture = model.decode(latents)[0]
     if not torch.isfinite(picture).all():
-        raise NotFinite("the picture came out as not-a-number values; try --dtype float32")
+        with unhooked():
+            picture = model.decode(latents, in_float32=True)[0]
+    if not torch.isfinite(picture).all():
+        raise NotFinite(
+            "the autoencoder came to not-a-number values even in float32: its file is likely damaged; choose another"
+        )
     levels = (picture / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     return PilImages.fromarray(levels.permute(1, 2, 0).cpu().numpy(), "RGB")
 

@@ -2,10 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,19 +15,19 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import LoraFile, ModelFile, choose, find_loras, find_models
+from webui.core.library import Library, LoraFile, ModelFile, VaeFile, choose, content_hash
 from webui.core.recipe import Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
-from webui.core.tensor_file import hash_file
+from webui.core.tensor_file import BadFile, hash_file
 from webui.engine import latents as latent_ops
-from webui.engine.denoise import Denoised, Stopped, denoise
-from webui.engine.devices import choose_device, choose_dtype, describe
-from webui.engine.families import FAMILIES
-from webui.engine.families.base import CannotLoad, Conditioning, Model
+from webui.engine.denoise import Stopped, denoise
+from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, release_memory
+from webui.engine.embeddings import Embedding, fits, read_embedding
+from webui.engine.families.base import Conditioning, Model
 from webui.engine.lora.cache import Contributions
-from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.preview import Previewer
+from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
 from webui.engine.samplers import make_scheduler
 
@@ -35,8 +35,9 @@ CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
 
 Cancel = Callable[[], bool]
-PromptKey = tuple[str, Contributions, str, int]
-"""The model, what of the LoRAs changes its text encoder, the text, clip skip."""
+PromptKey = tuple[ModelFile, Contributions, str, int, bool, tuple[str, ...]]
+"""The model, what of the LoRAs changes its text encoder, the text, clip skip, whether it is the negative one, and the
+hashes of the embeddings in it."""
 
 
 def _never() -> bool:
@@ -47,11 +48,16 @@ def _picture_nbytes(entry: tuple[Canvas, latent_ops.Encoded]) -> int:
     return entry[0].nbytes + entry[1].nbytes
 
 
+class OutOfMemory(RuntimeError):
+    """The device's memory did not suffice, whatever was tried; the message says what would help."""
+
+
 @dataclass
 class _Job:
     """What one request is drawn with, how far it is, and where its seconds went."""
 
     request: Request
+    library: Library
     cancelled: Cancel
     positive: Conditioning = field(default_factory=dict)
     negative: Conditioning | None = None
@@ -59,9 +65,15 @@ class _Job:
     encoded: latent_ops.Encoded | None = None
     loras: LoraSwitch | None = None
     lora_hashes: dict[str, str] = field(default_factory=dict)
+    model_hash: Future[str] | None = None
     index: int = 0
-    warnings: list[str] = field(default_factory=list)
+    finished: int = 0
+    warnings: dict[str, None] = field(default_factory=dict)
     parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def file(self) -> ModelFile:
+        return self.library.models[self.request.model]
 
     @property
     def size(self) -> Size:
@@ -77,10 +89,15 @@ class _Job:
     def total(self) -> int:
         return self.batch_steps * self.request.repeat
 
-    def reached(self, batch: int, step: Denoised) -> int:
+    def reached(self, batch: int, evaluation: int, evaluations: int) -> int:
         """Counts steps over all batches; a sampler may ask the UNet more than once a step."""
-        self.index = batch * self.batch_steps + step.index * self.batch_steps // step.total
+        self.index = batch * self.batch_steps + evaluation * self.batch_steps // evaluations
         return self.index
+
+    def check(self) -> None:
+        """Raises Stopped where the job was cancelled."""
+        if self.cancelled():
+            raise Stopped
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -96,12 +113,12 @@ class PipelineManager:
 
     def __init__(self, settings: Settings) -> None:
         self.device = choose_device(settings.device)
-        self.dtype = choose_dtype(settings.dtype, self.device)
+        self.dtype = choose_dtype(settings.dtype, self.device, settings.cache_dir)
         self._settings = settings
-        self._model: Model | None = None
-        self._loras: LoraSwitcher | None = None
-        self._prompts: LRUCache[PromptKey, tuple[Conditioning, int]] = LRUCache(CACHED_PROMPTS)
-        self._pictures: LRUCache[tuple[str, str, Size], tuple[Canvas, latent_ops.Encoded]] = LRUCache(
+        self._residence = Residence(settings, self.device, self.dtype)
+        self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
+        self._prompts: LRUCache[PromptKey, Conditioning] = LRUCache(CACHED_PROMPTS)
+        self._pictures: LRUCache[tuple[ModelFile, str, str, Size], tuple[Canvas, latent_ops.Encoded]] = LRUCache(
             CACHED_PICTURE_BYTES, getsizeof=_picture_nbytes
         )
 
@@ -111,115 +128,191 @@ class PipelineManager:
         return describe(self.device, self.dtype)
 
     @property
+    def memory_plan(self) -> str:
+        """Where the model's parts rest, for people."""
+        return PLAN_WORDS[self._residence.plan]
+
+    @property
     def model_name(self) -> str | None:
         """The resident model, if any."""
-        return self._model.file.name if self._model else None
+        return self._residence.model.file.name if self._residence.model else None
+
+    @property
+    def _model(self) -> Model:
+        assert self._residence.model
+        return self._residence.model
 
     def generate(self, request: Request, cancelled: Cancel = _never) -> Iterator[Event]:
         """The events of one job, ending in Done or Cancelled.
 
         ``cancelled`` is asked between steps. Raises RequestError at once for what cannot be drawn, and while
-        running CannotLoad, NotFinite, or whatever torch raises.
+        running CannotLoad, NotFinite, OutOfMemory, or whatever torch raises.
         """
-        models = find_models(self._settings)
-        loras = cache(lambda: find_loras(self._settings))
-        resolved = resolve(request, models, loras)
-        return self._run(resolved, models[resolved.model], loras, cancelled)
+        library = Library(self._settings)
+        return self._run(_Job(resolve(request, library), library, cancelled))
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
-        models = find_models(self._settings)
-        yield from self._load(models[choose("model", name, models)], cancelled)
+        library = Library(self._settings)
+        file = library.models[choose("model", name, library.models)]
+        yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
 
     def prepare(self, request: Request) -> None:
         """Makes ready what a job that comes next will need, where that costs the present one nothing.
 
         On CUDA the LoRAs of ``request`` are merged on a stream of low priority; elsewhere there is nothing idle to use.
         """
-        if self.device.type != "cuda" or self._loras is None or not request.loras or request.model != self.model_name:
+        loras = self._residence.loras
+        if self.device.type != "cuda" or loras is None or not request.loras or request.model != self.model_name:
             return
         stream = torch.cuda.Stream(self.device, priority=0)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            self._loras.prepare(request.loras, find_loras(self._settings))
+            loras.prepare(request.loras, Library(self._settings).loras)
         stream.synchronize()  # the next job reads on another stream
 
-    def _run(
-        self, request: Request, file: ModelFile, loras: Callable[[], Mapping[str, LoraFile]], cancelled: Cancel
-    ) -> Iterator[Event]:
+    def _run(self, job: _Job) -> Iterator[Event]:
         started = time.perf_counter()
-        job = _Job(request, cancelled)
         try:
-            yield from self._load_timed(file, job)
-            if cancelled():
-                raise Stopped
-            yield from self._switch_loras(job, loras() if request.loras else {})
-            with job.part("encode"):
-                self._encode_inputs(job)
-            for batch in range(request.repeat):
-                yield from self._draw_batch(job, batch)
+            try:
+                yield from self._draw(job)
+            except Exception as error:
+                if not is_out_of_memory(error) or not (smaller := self._make_room(job)):
+                    raise
+                yield Loading(f"Out of memory; once more with {smaller}", 0.0)
+                yield from self._draw(job)
         except Stopped:
             yield Cancelled(job.index, job.total)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release_memory(self.device)
+            width, height = job.size
+            raise OutOfMemory(
+                f"{self.device.type} ran out of memory at {width} x {height} px, {job.request.count} at once; draw"
+                " fewer or smaller pictures, or a smaller model"
+            ) from error
         else:
             yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings), job.loras)
+        finally:
+            self._residence.end_job()
 
-    def _switch_loras(self, job: _Job, files: Mapping[str, LoraFile]) -> Iterator[Loading]:
-        """The model with the LoRAs of this job, or without any."""
-        assert self._loras
+    def _make_room(self, job: _Job) -> str | None:
+        """Frees what can be freed; the words for the smaller memory plan, or None where there is none."""
+        self._prompts.clear()
+        self._pictures.clear()
+        job.positive, job.negative, job.canvas, job.encoded = {}, None, None, None
+        release_memory(self.device)
+        if words := self._residence.shrink():
+            job.warnings[f"The memory did not suffice; drawn with {words}."] = None
+        return words
 
-        def check() -> None:
-            if job.cancelled():
-                raise Stopped
+    def _draw(self, job: _Job) -> Iterator[Event]:
+        """Everything from loading to the last picture; goes on after the pictures that are finished already."""
+        request = job.request
+        yield from self._use_model(job, job.file)
+        for batch in range(job.finished // request.count, request.repeat):
+            yield from self._use_model(job, job.file)
+            with job.part("encode"):
+                self._encode_inputs(job)
+            yield from self._draw_batch(job, batch)
 
-        refs = job.request.loras
+    def _use_model(self, job: _Job, file: ModelFile) -> Iterator[Loading]:
+        """The model with the LoRAs and the autoencoder of this job."""
+        request = job.request
+        with job.part("load"):
+            yield from self._residence.load(file, job.library.models.values(), job.check)
+            vae: VaeFile | None = job.library.vaes[request.vae] if request.vae else None
+            self._residence.use_vae(vae)
+        if file == job.file and job.model_hash is None:
+            job.model_hash = self._hasher.submit(content_hash, file)
+        job.warnings |= dict.fromkeys(self._model.warnings)
+        job.check()
+        if self._residence.tile(*job.size):
+            job.warnings["Memory is short: the picture was decoded in tiles, and seams are possible."] = None
+        yield from self._switch_loras(job, file)
+
+    def _switch_loras(self, job: _Job, file: ModelFile) -> Iterator[Loading]:
+        """The model with the LoRAs of this job, or without any; a refiner goes without."""
+        switcher = self._residence.loras
+        assert switcher
+        refs = job.request.loras if file == job.file else ()
+        files: Mapping[str, LoraFile] = job.library.loras if refs else {}
         with job.part("lora"):
-            if self._loras.must_merge(refs, files):
+            if switcher.must_merge(refs, files):
                 yield Loading(f"Merging {len(refs)} LoRA{'s' if len(refs) > 1 else ''}", 0.0)
-            switch, warnings = self._loras.switch(refs, files, check)
-        job.warnings += warnings
-        job.loras = switch if refs else None
-        job.lora_hashes = {ref.name: hash_file(files[ref.name].path).tensors for ref in refs}
+            with nullcontext() if switcher.is_installed(refs, files) else self._residence.unhooked():
+                switch, warnings = switcher.switch(refs, files, job.check)
+        job.warnings |= dict.fromkeys(warnings)
+        if refs and job.loras is None:
+            job.loras = switch
+            job.lora_hashes = {ref.name: hash_file(files[ref.name].path).tensors for ref in refs}
 
     def _encode_inputs(self, job: _Job) -> None:
         """Prompts and start picture as the model sees them, from the caches where they are known."""
         request = job.request
-        job.positive = self._encode_prompt(request.prompt, "prompt", job)
-        if request.guidance > 1:
-            job.negative = self._encode_prompt(request.negative, "negative prompt", job)
-        if request.init is not None:
-            job.canvas, job.encoded = self._encode_picture(request.init, job.size)
+        self._encode_prompts(job)
+        if request.init is not None and job.encoded is None:
+            job.canvas, job.encoded = self._encode_picture(request.init, job)
+        self._residence.rest()
+
+    def _encode_prompts(self, job: _Job) -> None:
+        request = job.request
+        positive = self._encode_prompt(request.prompt, False, job)
+        job.positive = self._model.condition(positive, job.size, request.guidance, negative=False)
+        job.negative = None
+        if request.guidance > 1 and not self._model.guides_itself:
+            negative = self._encode_prompt(request.negative, True, job)
+            job.negative = self._model.condition(negative, job.size, request.guidance, negative=True)
 
     def _draw_batch(self, job: _Job, batch: int) -> Iterator[Event]:
-        assert self._model
         request, first = job.request, batch * job.request.count
         if job.canvas is not None and (job.total == 0 or job.canvas.nothing_masked):
-            yield from (self._finished(job, first + k, job.canvas.unchanged) for k in range(request.count))
+            for k in range(request.count):
+                yield from self._finish(job, first + k, job.canvas.unchanged)
             return
         generators = latent_ops.make_generators(request.seed + first, request.count)
         scheduler = self._make_scheduler(request)
         with job.part("prepare"):
             start = self._prepare(job, scheduler, generators)
-        latents = start.latents
-        previewer = Previewer(self._model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
+        cutoff = latent_ops.refiner_cutoff(scheduler, request.refiner_at) if request.refiner else None
+        own, rest = latent_ops.split(start, cutoff)
+        latents = yield from self._denoise(job, batch, scheduler, own, generators)
+        if rest is not None:
+            yield from self._use_model(job, job.library.models[request.refiner])
+            self._encode_prompts(job)
+            self._residence.rest()
+            scheduler = self._make_scheduler(request)
+            rest = latent_ops.begin_at(rest, scheduler, latents)
+            latents = yield from self._denoise(job, batch, scheduler, rest, generators)
+        for k in range(request.count):
+            job.check()
+            with job.part("decode"):
+                image = latent_ops.decode(self._model, latents[k : k + 1], self._residence.unhooked)
+                image = job.canvas.finish(image) if job.canvas else image
+            yield from self._finish(job, first + k, image)
+        self._residence.rest()
+
+    def _denoise(
+        self, job: _Job, batch: int, scheduler: Any, start: latent_ops.Start, generators: list[torch.Generator]
+    ) -> Generator[Step, None, torch.Tensor]:
+        """One model's share of the steps; returns the latents it came to."""
+        model, latents = self._model, start.latents
+        previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
+        before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
         started = time.perf_counter()
         for step in denoise(
-            self._model, scheduler, start, job.positive, job.negative, request.guidance, generators, job.cancelled
+            model, scheduler, start, job.positive, job.negative, job.request.guidance, generators, job.cancelled
         ):
             latents = step.latents
             preview = previewer.preview(step, time.perf_counter() - started)
-            yield Step(job.reached(batch, step), job.total, time.perf_counter() - started, preview)
+            spent_s = before_s + time.perf_counter() - started
+            yield Step(job.reached(batch, step.index, step.total), job.total, spent_s, preview)
         job.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
         job.parts_s["previews"] += previewer.spent_s
-        for k in range(request.count):
-            if job.cancelled():
-                raise Stopped
-            with job.part("decode"):
-                image = latent_ops.decode(self._model, latents[k : k + 1])
-                image = job.canvas.finish(image) if job.canvas else image
-            yield self._finished(job, first + k, image)
+        return latents
 
     def _prepare(self, job: _Job, scheduler: Any, generators: list[torch.Generator]) -> latent_ops.Start:
-        assert self._model
         init, encoded = job.request.init, job.encoded
         if init is None or encoded is None:
             return latent_ops.prepare(self._model, scheduler, job.size, generators, self.device)
@@ -227,14 +320,25 @@ class PipelineManager:
             self._model, scheduler, encoded, job.size, init, job.request.steps, generators, self.device
         )
 
-    def _finished(self, job: _Job, index: int, image: PilImage) -> Image:
-        assert self._model
+    def _finish(self, job: _Job, index: int, image: PilImage) -> Iterator[Image]:
+        """The picture with its recipe; nothing for one that was finished before the memory ran out."""
+        if index < job.finished:
+            return
+        job.finished = index + 1
         own = job.request.model_copy(update={"seed": job.request.seed + index, "count": 1, "repeat": 1})
-        return Image(index, image, Recipe(own, self._model.content_hash, job.lora_hashes))
+        assert job.model_hash
+        try:
+            model_hash = job.model_hash.result()
+        except OSError as error:
+            model_hash = ""
+            job.warnings[f"The recipe has no model hash: {job.file.path.name} cannot be read any more: {error}"] = None
+        yield Image(index, image, Recipe(own, model_hash, job.lora_hashes))
 
     def _make_scheduler(self, request: Request) -> Any:
-        assert self._model
-        scheduler = make_scheduler(request.sampler, request.schedule, self._model.scheduler_config)
+        checkpoint = self._model.file.checkpoint
+        own = checkpoint is None or request.prediction == checkpoint.prediction_name or self.model_name != request.model
+        prediction = "auto" if own else request.prediction
+        scheduler = make_scheduler(request.sampler, request.schedule, self._model.scheduler_config, prediction)
         try:
             scheduler.set_timesteps(request.steps, device=self.device)
         except (ValueError, IndexError, ZeroDivisionError) as error:
@@ -244,47 +348,46 @@ class PipelineManager:
         return scheduler
 
     @torch.inference_mode()
-    def _encode_prompt(self, text: str, what: str, job: _Job) -> Conditioning:
-        assert self._model
-        assert self._loras
-        key = (self._model.content_hash, self._loras.text_key, text, job.request.clip_skip)
+    def _encode_prompt(self, text: str, negative: bool, job: _Job) -> Conditioning:
+        assert self._residence.loras
+        embeddings = self._find_embeddings(text, job)
+        hashes = tuple(embedding.content_hash for embedding in embeddings.values())
+        clip_skip = job.request.clip_skip
+        key = (self._model.file, self._residence.loras.text_key, text, clip_skip, negative, hashes)
         if key not in self._prompts:
-            self._prompts[key] = self._model.encode_prompt(text, job.request.clip_skip)
-        conditioning, unused = self._prompts[key]
-        if unused:
-            job.warnings.append(
-                f"The {what} is longer than the model can read: its last {unused} tokens were not used."
-            )
-        return conditioning
+            self._prompts[key] = self._model.encode_prompt(text, clip_skip, embeddings, negative)
+        return self._prompts[key]
 
-    def _encode_picture(self, init: Init, size: Size) -> tuple[Canvas, latent_ops.Encoded]:
-        assert self._model
-        key = (self._model.content_hash, init.fingerprint, size)
+    def _find_embeddings(self, text: str, job: _Job) -> dict[str, Embedding]:
+        """The textual inversions that the text may name; those for another kind of model are told and left out."""
+        found: dict[str, Embedding] = {}
+        for name, file in job.library.embeddings.items():
+            if name.casefold() not in text.casefold():
+                continue
+            try:
+                embedding = read_embedding(name, file.path)
+            except BadFile as error:
+                raise RequestError(f"embedding {name!r}: {file.path.name} {error}", field="prompt") from None
+            if fits(embedding, self._model.text_widths):
+                found[name] = embedding
+            else:
+                job.warnings[f"Embedding {name} is for another kind of model and was read as plain words."] = None
+        return found
+
+    def _encode_picture(self, init: Init, job: _Job) -> tuple[Canvas, latent_ops.Encoded]:
+        key = (self._model.file, job.request.vae, init.fingerprint, job.size)
         if key not in self._pictures:
-            canvas = make_canvas(init, size)
+            canvas = make_canvas(init, job.size)
             found = canvas, latent_ops.encode(self._model, canvas, self.device)
             if _picture_nbytes(found) > CACHED_PICTURE_BYTES:
                 return found
             self._pictures[key] = found
         return self._pictures[key]
 
-    def _load_timed(self, file: ModelFile, job: _Job) -> Iterator[Loading]:
-        started = time.perf_counter()
-        yield from self._load(file, job.cancelled)
-        job.parts_s["load"] = time.perf_counter() - started
 
-    def _load(self, file: ModelFile, cancelled: Cancel) -> Iterator[Loading]:
-        if self._model and self._model.file == file:
-            return
-        family = next((family for family in FAMILIES if family.recognises(file)), None)
-        if family is None:
-            raise CannotLoad(f"model {file.name!r} is of no family that is known here")
-        yield Loading(f"Loading {file.name}", 0.0)
+def _check_with(cancelled: Cancel) -> Callable[[], None]:
+    def check() -> None:
+        if cancelled():
+            raise Stopped
 
-        def progress(_part: str, _fraction: float) -> None:
-            if cancelled():
-                raise Stopped
-
-        model = family.load(file, self.device, self.dtype, progress)
-        self._model = model
-        self._loras = LoraSwitcher(model, self.device, self._settings.lora_cache)
+    return check

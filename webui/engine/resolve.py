@@ -4,30 +4,72 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from webui.core.canvas import drawn_size
-from webui.core.library import LoraFile, ModelFile, choose
+from webui.core.library import Library, LoraFile, ModelFile, choose
 from webui.core.prompt import split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request, RequestError
 from webui.core.tensor_file import BadFile, read_header
 from webui.engine import samplers
 
 
-def resolve(
-    request: Request, models: Mapping[str, ModelFile], find_loras: Callable[[], Mapping[str, LoraFile]]
-) -> Request:
+def resolve(request: Request, library: Library) -> Request:
     """The same request with nothing left open; raises RequestError for what cannot be drawn.
 
-    LoRA tags move from the prompt to ``loras``; ``find_loras`` is asked only where LoRAs are wanted.
+    What was not asked for is what suits the model. LoRA tags move from the prompt to ``loras``.
     """
-    file = models[choose("model", request.model, models)]
-    sampler, schedule = samplers.resolve(request.sampler, request.schedule)
+    file = _choose_model("model", request.model, library.models)
+    asked = {name: getattr(request, name) for name in request.model_fields_set}
+    suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
+    sampler, schedule = samplers.resolve(*({**vars(request), **suited}[name] for name in ("sampler", "schedule")))
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
     seed = request.seed if request.seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
+    names["prediction"] = _resolve_prediction(request, file, sampler)
+    names["vae"] = choose("vae", request.vae, library.vaes) if request.vae else ""
+    names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
     return request.model_copy(
-        update=names | {"width": width, "height": height, "seed": seed} | _resolve_loras(request, find_loras)
+        update=suited
+        | names
+        | {"width": width, "height": height, "seed": seed}
+        | _resolve_loras(request, lambda: library.loras)
     )
+
+
+def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:
+    file = models[choose("model", name, models, field)]
+    if file.checkpoint is None:
+        raise RequestError(f"{field} {name[:80]!r}: {file.path.name} {file.problem}", field=field)
+    return file
+
+
+def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
+    """What the file says, unless it was chosen; zero terminal SNR needs a sampler that can start from pure noise."""
+    checkpoint = file.checkpoint
+    assert checkpoint
+    prediction: str = request.prediction
+    if prediction == "auto":
+        prediction = checkpoint.prediction_name
+    if prediction == "v zero-SNR" and sampler not in samplers.FROM_PURE_NOISE:
+        able = ", ".join(samplers.FROM_PURE_NOISE)
+        raise RequestError(
+            f"sampler {sampler!r} cannot start from pure noise, as {file.name!r} with zero SNR needs; {able} can",
+            field="sampler",
+        )
+    return prediction
+
+
+def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]) -> str:
+    if not name:
+        return ""
+    refiner = _choose_model("refiner", name, models)
+    families = [model.checkpoint.family.split()[0] for model in (file, refiner) if model.checkpoint]
+    if (families[0] == "SDXL") != (families[1] == "SDXL"):
+        kinds = [model.checkpoint.family for model in (refiner, file) if model.checkpoint]
+        raise RequestError(
+            f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}", field="refiner"
+        )
+    return refiner.name
 
 
 def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraFile]]) -> dict[str, object]:

@@ -54,6 +54,15 @@ _ROWS = (
     Sampler("TCD", "TCDScheduler", ("Default",)),
 )
 SAMPLERS: Mapping[str, Sampler] = {row.name: row for row in _ROWS}
+FROM_PURE_NOISE = ("DPM++ 2M", "DPM++ 2M SDE", "Euler", "Euler a", "UniPC", "DDIM", "DDPM", "LCM", "TCD")
+"""Those whose diffusers class knows zero terminal SNR (Lin et al. 2023): the first timestep holds no signal."""
+
+
+PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
+    "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
+    "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
+    "v zero-SNR": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+}
 
 
 def resolve(sampler: str, schedule: str) -> tuple[str, str]:
@@ -67,8 +76,12 @@ def resolve(sampler: str, schedule: str) -> tuple[str, str]:
     return row.name, choose("schedule", schedule, row.schedules)
 
 
-def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any]) -> Any:
-    """The diffusers scheduler for these names, with the noise the model was trained on (``model_config``)."""
+def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any], prediction: str = "auto") -> Any:
+    """The diffusers scheduler for these names, with the noise the model was trained on (``model_config``).
+
+    ``prediction`` is one of ``PREDICTIONS``, or auto for the one in the configuration.
+    """
     row = SAMPLERS[sampler]
     scheduler_class = getattr(importlib.import_module("diffusers.schedulers"), row.scheduler)
-    return scheduler_class.from_config(dict(model_config), **row.config, **SCHEDULES[schedule])
+    config = {**model_config, **PREDICTIONS.get(prediction, {})}
+    return scheduler_class.from_config(config, **row.config, **SCHEDULES[schedule])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
-from webui.core.library import find_loras, find_models
+from webui.core.library import Library
 from webui.core.outputs import save_picture
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
@@ -49,9 +49,12 @@ class LocalExecutor:
 
     def catalog(self) -> Catalog:
         """Models on disk now, and every sampler with its schedules."""
+        library = Library(self._settings)
         return Catalog(
-            models=find_models(self._settings),
-            loras=find_loras(self._settings),
+            models=library.models,
+            loras=library.loras,
+            vaes=library.vaes,
+            embeddings=library.embeddings,
             samplers={name: row.schedules for name, row in SAMPLERS.items()},
         )
 
@@ -63,7 +66,7 @@ class LocalExecutor:
 
     def submit(self, request: Request) -> LocalJob:
         """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
-        resolved = resolve(request, find_models(self._settings), lambda: find_loras(self._settings))
+        resolved = resolve(request, Library(self._settings))
         job = LocalJob(resolved, on_cancel=self._drop_waiting)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
@@ -91,6 +94,7 @@ class LocalExecutor:
             "status": "degraded" if self._trouble else "ok" if ready else "loading",
             "device": manager.device_description if manager else None,
             "model": manager.model_name if manager else None,
+            "memory": manager.memory_plan if manager else None,
             "waiting": len(self._waiting),
             "running": self._running is not None,
             **({"trouble": self._trouble} if self._trouble else {}),

@@ -1,6 +1,6 @@
-"""Model families, tried in order."""
+"""Model families."""
 
-from webui.engine.families.base import Family
 from webui.engine.families.sd import StableDiffusion
+from webui.engine.families.sdxl import StableDiffusionXL
 
-FAMILIES: tuple[Family, ...] = (StableDiffusion(),)
+FAMILIES = (StableDiffusion(), StableDiffusionXL())

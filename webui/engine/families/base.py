@@ -1,14 +1,17 @@
 """What a model family must offer. A family is one file here and its name in ``FAMILIES``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
+from webui.core.checkpoint import FamilyName
+from webui.core.images import Size
 from webui.core.library import ModelFile
+from webui.engine.embeddings import Embedding
 
-Conditioning = Mapping[str, torch.Tensor]
+Conditioning = Mapping[str, Any]
 """Keyword arguments of the UNet's forward that come from the prompt, one row a picture."""
 
 
@@ -48,21 +51,31 @@ class Posterior:
 class Model(Protocol):
     """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
 
-    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels. ``components`` are the parts
-    that LoRAs change, by diffusers' names: unet, text_encoder.
+    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels, ``guides_itself`` one that
+    is told the guidance instead of being run twice. ``components`` are the parts that LoRAs change, by diffusers'
+    names; ``text_widths`` are the widths of its text encoders. ``warnings`` are what people should know of loading it.
     """
 
     file: ModelFile
-    content_hash: str
+    unet: torch.nn.Module
+    vae: Any
     components: Mapping[str, torch.nn.Module]
+    text_widths: Mapping[str, int]
     latent_channels: int
     latent_scale: int
     inpaints: bool
+    guides_itself: bool
     scheduler_config: Mapping[str, Any]
     preview_map: PreviewMap
+    warnings: tuple[str, ...]
 
-    def encode_prompt(self, text: str, clip_skip: int) -> tuple[Conditioning, int]:
-        """One row of conditioning, and how many tokens did not fit; raises RequestError for clip_skip."""
+    def encode_prompt(
+        self, text: str, clip_skip: int, embeddings: Mapping[str, Embedding], negative: bool = False
+    ) -> Conditioning:
+        """The text as the UNet sees it, one row; raises RequestError for clip_skip."""
+
+    def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
+        """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The UNet's output (epsilon or v), (n, channels, h, w), float32; ``latents`` may hold further channels."""
@@ -70,23 +83,14 @@ class Model(Protocol):
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The latents of a picture (1, 3, height, width), float32, -1..1."""
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures (n, 3, height, width), float32, nominally -1..1."""
+    def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
+        """Pictures (n, 3, height, width), float32, nominally -1..1; ``in_float32`` whatever the model's own format."""
 
 
 class Family(Protocol):
-    """How to recognise and load one kind of model."""
+    """How to make a model of one kind."""
 
-    name: str
+    names: tuple[FamilyName, ...]
 
-    def recognises(self, file: ModelFile) -> bool:
-        """Whether this family's layout is what the file holds."""
-
-    def load(
-        self,
-        file: ModelFile,
-        device: torch.device,
-        dtype: torch.dtype,
-        progress: Callable[[str, float], None],
-    ) -> Model:
-        """Loads it, calling ``progress(what, fraction)`` before each part; raises CannotLoad."""
+    def assemble(self, file: ModelFile, components: Any, device: torch.device) -> Model:
+        """The model from its loaded ``loading.Components``; it computes on ``device``."""

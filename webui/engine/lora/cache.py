@@ -65,16 +65,25 @@ class WeightCache:
 
     ``components`` are the parts by diffusers' names. ``budget_bytes`` bounds the merged tensors on the model's device,
     those in use included, except that a set larger than all of it is still used, and then not kept. What must leave
-    moves to host memory under ``host_bytes``, if that is not 0. Not thread-safe: the device thread owns it.
+    moves to host memory under ``host_bytes``, if that is not 0. ``device`` computes, wherever a component rests
+    meanwhile; None is where it is. Not thread-safe: the device thread owns it.
     """
 
-    def __init__(self, components: Mapping[str, nn.Module], budget_bytes: int, host_bytes: int = 0) -> None:
-        self._parameters: dict[Parameter, nn.Parameter] = {}
+    def __init__(
+        self,
+        components: Mapping[str, nn.Module],
+        budget_bytes: int,
+        host_bytes: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        self._owners: dict[Parameter, nn.Module] = {}
+        self._base: dict[Parameter, torch.Tensor] = {}
         for component, root in components.items():
             for path, module in root.named_modules():
                 for kind, parameter in module.named_parameters(recurse=False):
-                    self._parameters[component, path, kind] = parameter
-        self._base = {place: parameter.data for place, parameter in self._parameters.items()}
+                    self._owners[component, path, kind] = module
+                    self._base[component, path, kind] = parameter.data
+        self._device = device
         self._budget_bytes, self._host_bytes = budget_bytes, host_bytes
         self._sets: OrderedDict[SetKey, MergedSet] = OrderedDict()
         self._on_host: OrderedDict[SetKey, MergedSet] = OrderedDict()
@@ -181,7 +190,8 @@ class WeightCache:
             for place, parts in plan.parts.items():
                 check()
                 if (tensor := plan.known.tensors.get(place)) is None:
-                    tensor = merge(self._base[place], parts)
+                    base = self._base[place]
+                    tensor = merge(base.to(self._device or base.device), parts).to(base.device)
                 tensors[place] = tensor
         return MergedSet(tensors, plan.contributions, plan.text_key)
 
@@ -225,7 +235,7 @@ class WeightCache:
 
     def _put(self, place: Parameter, tensor: torch.Tensor) -> None:
         """The one way a weight changes. Captured CUDA graphs would need a copy to a stable address instead."""
-        self._parameters[place].data = tensor
+        self._owners[place].get_parameter(place[2]).data = tensor
 
 
 def _nbytes(sets: Iterable[MergedSet]) -> int:

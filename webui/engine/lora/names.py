@@ -5,10 +5,11 @@
 ``down_blocks.0.attentions.0.processor...`` (old attention processors) all end in the same module.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 
 from torch import nn
+
+from webui.engine.families.ldm import unet_name
 
 # Longest first where one begins like another.
 PREFIXES = (
@@ -32,23 +33,6 @@ PREFIXES = (
     ("lycoris_", "unet"),
 )
 ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-RESNET_NAMES = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-OUTER_NAMES = {
-    "conv_in": "input_blocks.0.0",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
 
 
 class ModuleIndex:
@@ -98,35 +82,5 @@ def _spellings(path: str, root: nn.Module) -> Iterator[str]:
             for old, new in ATTENTION_NAMES.items():
                 if name.endswith(f"self_attn.{new}"):
                     yield name.removesuffix(new) + old
-    elif original := _original_name(path, root):
+    elif original := unet_name(path, root):
         yield original
-
-
-def _original_name(path: str, root: nn.Module) -> str | None:
-    """Stability's own name of a UNet's module: down, middle and up blocks counted through as in its source."""
-    if path in OUTER_NAMES:
-        return OUTER_NAMES[path]
-    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", path):
-        kind, number, rest = match.groups()
-        return f"middle_block.{1 if kind == 'attentions' else 2 * int(number)}.{_inner_name(kind, rest)}"
-    if not (match := re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)", path)):
-        return None
-    side, block, kind, number, rest = match.groups()
-    down = side == "down"
-    layers = [len(blocks.resnets) for blocks in getattr(root, f"{side}_blocks")]
-    # Before this block: the first convolution (down only), and each earlier block with its layers; going down, the
-    # downsampler counts as a layer of its own.
-    first = sum(layers[: int(block)]) + (1 + int(block) if down else 0)
-    if kind in ("resnets", "attentions"):
-        place = 0 if kind == "resnets" else 1
-        name = f"{first + int(number)}.{place}.{_inner_name(kind, rest)}"
-    elif down:
-        name = f"{first + layers[int(block)]}.0.op"
-    else:
-        attends = hasattr(getattr(root, f"{side}_blocks")[int(block)], "attentions")
-        name = f"{first + layers[int(block)] - 1}.{2 if attends else 1}.conv"
-    return f"{'input' if down else 'output'}_blocks.{name}"
-
-
-def _inner_name(kind: str, rest: str) -> str:
-    return RESNET_NAMES.get(rest, rest) if kind == "resnets" else rest

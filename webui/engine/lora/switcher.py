@@ -10,6 +10,7 @@ from webui.core.events import LoraSwitch
 from webui.core.library import LoraFile
 from webui.core.request import LoraRef
 from webui.core.tensor_file import hash_file
+from webui.engine.devices import free_bytes
 from webui.engine.families.base import Model
 from webui.engine.lora.cache import Contributions, SetKey, WeightCache, set_key
 from webui.engine.lora.formats import CannotApply, LoraWeights, read_lora
@@ -29,13 +30,17 @@ class LoraSwitcher:
         self._unmatched: dict[str, tuple[str, ...]] = {}
         host_bytes = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = WeightCache(
-            model.components, _free_bytes(device) // 4 if budget_bytes is None else budget_bytes, host_bytes
+            model.components, free_bytes(device) // 4 if budget_bytes is None else budget_bytes, host_bytes, device
         )
 
     @property
     def text_key(self) -> Contributions:
         """What of the present set changes the text encoders."""
         return self.cache.text_key
+
+    def is_installed(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+        """Whether the model is already what these make of it."""
+        return self._key(refs, files)[0] == self.cache.key
 
     def must_merge(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
         """Whether switching to these would take computing."""
@@ -92,9 +97,3 @@ def _content_hash(file: LoraFile) -> str:
         return hash_file(file.path).content
     except OSError as error:
         raise CannotApply(file.name, f"cannot be read: {error.strerror}") from None
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

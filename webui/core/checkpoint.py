@@ -1,0 +1,355 @@
+"""What a model file is, read from the names and shapes of its tensors; never from what the file is called.
+
+Two layouts are known: diffusers' folders, and single files in the layout of the original programs (LDM), whose UNet
+is called ``model.diffusion_model``. Nothing here imports torch.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from webui.core.tensor_file import BadFile, Header, read_header
+
+FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
+Prediction = Literal["epsilon", "v"]
+Names = Literal["diffusers", "ldm"]
+
+PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+TEXT_PARTS: Mapping[FamilyName, tuple[str, ...]] = {
+    "SD 1.x": ("text_encoder",),
+    "SD 2.x": ("text_encoder",),
+    "SDXL": ("text_encoder", "text_encoder_2"),
+    "SDXL refiner": ("text_encoder_2",),
+}
+NATIVE_PX: Mapping[FamilyName, int] = {"SD 1.x": 512, "SD 2.x": 512, "SDXL": 1024, "SDXL refiner": 1024}
+INPAINT_CHANNELS = 9  # noisy latents (4), mask (1), latents of the masked picture (4)
+SIZE_IDS = 256  # numbers that each of SDXL's sizes becomes: six of them in the base, five in the refiner
+V_BIAS_STD = 0.09
+"""Above it, SD 2.x predicts v: the spread of one bias tells the two trainings apart (ComfyUI, supported_models.py)."""
+
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
+VAE_PREFIX = "first_stage_model."
+TEXT_PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "SD 1.x": (("text_encoder", "cond_stage_model.transformer."),),
+    "SD 2.x": (("text_encoder", "cond_stage_model.model."),),
+    "SDXL": (
+        ("text_encoder", "conditioner.embedders.0.transformer."),
+        ("text_encoder_2", "conditioner.embedders.1.model."),
+    ),
+    "SDXL refiner": (("text_encoder_2", "conditioner.embedders.0.model."),),
+}
+OTHER_FAMILIES = (  # what people also have, by a tensor that only they have
+    ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
+    ("joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
+    ("clip_txt_mapper.weight", "Stable Cascade"),
+    ("input_hint_block.0.weight", "ControlNet"),
+)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What suits a model where nothing was asked for."""
+
+    steps: int = 20
+    guidance: float = 5.0
+    sampler: str = "DPM++ 2M"
+    schedule: str = "Default"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file or folder holds.
+
+    ``names`` is whose names its tensors go by; ``unet_prefix`` is what the UNet's begin with. ``parts`` are the
+    components in it, by diffusers' names.
+    ``prediction`` is what the UNet was trained to predict, ``zero_snr`` whether its last timestep is pure noise.
+    ``dtype`` is the format of the UNet's weights as the file names it, ``nbytes`` the size of all it holds and
+    ``numbers`` how many numbers that are. ``guides_itself`` marks UNets that are told the guidance (LCM).
+    """
+
+    family: FamilyName
+    names: Names
+    parts: tuple[str, ...]
+    in_channels: int
+    context_width: int
+    native_px: int
+    prediction: Prediction = "epsilon"
+    zero_snr: bool = False
+    guides_itself: bool = False
+    defaults: Defaults = field(default_factory=Defaults)
+    dtype: str = "F32"
+    nbytes: int = 0
+    numbers: int = 0
+    unet_prefix: str = ""
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the UNet is shown a mask and the masked picture."""
+        return self.in_channels == INPAINT_CHANNELS
+
+    @property
+    def missing_parts(self) -> tuple[str, ...]:
+        """What another file must lend."""
+        return tuple(part for part in (*TEXT_PARTS[self.family], "vae") if part not in self.parts)
+
+    @property
+    def prediction_name(self) -> str:
+        """As ``Request.prediction`` spells it."""
+        return "v zero-SNR" if self.prediction == "v" and self.zero_snr else self.prediction
+
+    @property
+    def kind(self) -> str:
+        """For people: ``SDXL, inpaint, v``."""
+        words = [self.family, "inpaint" if self.inpaints else "", "v" if self.prediction == "v" else ""]
+        words.append("zero SNR" if self.zero_snr else "")
+        return ", ".join(word for word in words if word)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """What the single file or the diffusers folder at ``path`` is; kept until it changes. Raises BadFile."""
+    files = weight_files(path)
+    try:
+        stats = [(file, file.stat()) for part in files.values() for file in part]
+        stamps = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+        return _read(path, stamps)
+    except OSError as error:
+        raise BadFile(f"cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1024)
+def _read(path: Path, _stamps: tuple[tuple[Path, int, int], ...]) -> Checkpoint:
+    return _read_folder(path) if path.is_dir() else _read_file(path)
+
+
+def weight_files(path: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of weights to read, by component; one file is all components under the name of ``""``.
+
+    Of a folder's variants the one without a name is taken, else the first by name; a file in shards is all of them.
+    """
+    if not path.is_dir():
+        return {"": (path,)}
+    return {part: files for part in PARTS if (files := _component_files(path / part))}
+
+
+def _component_files(folder: Path) -> tuple[Path, ...]:
+    """``model.safetensors``, ``model.fp16.safetensors``, or the shards that an index names."""
+    named = {file.name: file for file in sorted(folder.glob("*.safetensors")) if "non_ema" not in file.name}
+    shard = re.compile(r"^(?P<stem>.+?)-\d{5}-of-\d{5}(?P<variant>\.\w+)?\.safetensors$|^(?P<all>.+)$")
+    groups: dict[str, list[Path]] = {}
+    for name, file in named.items():
+        found = shard.match(name)
+        assert found
+        groups.setdefault(found["all"] or f"{found['stem']}{found['variant'] or ''}.safetensors", []).append(file)
+    if not groups:
+        return ()
+    plain = min(groups, key=lambda name: (name.count("."), name))
+    return tuple(groups[plain])
+
+
+def _read_file(path: Path) -> Checkpoint:
+    header = read_header(path)
+    shapes = header.shapes
+    prefix = next((prefix for prefix in UNET_PREFIXES if f"{prefix}input_blocks.0.0.weight" in shapes), None)
+    if {
+        "conv_in.weight",
+        "down_blocks.0.resnets.0.conv1.weight",
+    } <= shapes.keys():  # a UNet alone, as diffusers names it
+        return _describe(shapes, header, path, "diffusers", "", ("unet",))
+    if prefix is None:
+        raise BadFile(_what_else(shapes))
+    found = _describe(shapes, header, path, "ldm", prefix, ("unet",))
+    starts = dict(TEXT_PREFIXES[found.family]) | {"vae": VAE_PREFIX}
+    present = {part for part, start in starts.items() if any(key.startswith(start) for key in shapes)}
+    return replace(found, parts=tuple(part for part in PARTS if part == "unet" or part in present))
+
+
+def _what_else(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why a file without a UNet of ours cannot be used."""
+    for marker, name in OTHER_FAMILIES:
+        if any(key.endswith(marker) for key in shapes):
+            return f"is a {name} model; Stable Diffusion 1.x, 2.x and SDXL can be loaded"
+    if any("lora_" in key or key.endswith((".hada_w1_a", ".lokr_w1")) for key in shapes):
+        return "holds a LoRA and no UNet; it belongs into the folder for LoRAs"
+    if "decoder.conv_in.weight" in shapes or "decoder.layers.0.weight" in shapes:
+        return "holds an autoencoder and no UNet; it belongs into the folder for VAEs"
+    return "holds no UNet of Stable Diffusion 1.x, 2.x or SDXL"
+
+
+def _describe(
+    shapes: Mapping[str, tuple[int, ...]],
+    header: Header,
+    path: Path,
+    names: Names,
+    prefix: str,
+    parts: tuple[str, ...],
+) -> Checkpoint:
+    """What a UNet's own tensors say, whichever names they go by."""
+    first = shapes[f"{prefix}input_blocks.0.0.weight" if names == "ldm" else f"{prefix}conv_in.weight"]
+    contexts = [shape for key, shape in shapes.items() if key.startswith(prefix) and key.endswith(".attn2.to_k.weight")]
+    if not contexts or len(first) != 4:
+        raise BadFile("holds a UNet that does not read prompts")
+    family = _family(shapes, prefix, names, contexts[0][-1])
+    if first[1] not in (4, INPAINT_CHANNELS):
+        raise BadFile(f"has a UNet of {first[1]} input channels; 4, and 9 for inpainting, are known here")
+    prediction, zero_snr = _prediction(family, first[1], prefix, header, path)
+    guided = any(key.startswith(prefix) and key.endswith("cond_proj.weight") for key in shapes)
+    return Checkpoint(
+        family=family,
+        names=names,
+        parts=parts,
+        in_channels=first[1],
+        context_width=contexts[0][-1],
+        native_px=768 if (family, prediction) == ("SD 2.x", "v") else NATIVE_PX[family],
+        prediction=prediction,
+        zero_snr=zero_snr,
+        guides_itself=guided,
+        defaults=_defaults(family, {"_class_name": "LCMScheduler"} if guided else {}, prediction, zero_snr),
+        dtype=_dtype(header, prefix),
+        nbytes=sum(place.nbytes for place in header.places.values()),
+        numbers=count_numbers(shapes),
+        unet_prefix=prefix,
+    )
+
+
+def count_numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers the tensors hold, without the averaged second copy that some files carry."""
+    return sum(int(np.prod(shape, dtype=object)) for key, shape in shapes.items() if not key.startswith("model_ema."))
+
+
+def _family(shapes: Mapping[str, tuple[int, ...]], prefix: str, names: Names, context: int) -> FamilyName:
+    """SDXL is told sizes as well as words; SD 2.x differs from 1.x by linear layers around its attention."""
+    label = shapes.get(f"{prefix}label_emb.0.0.weight" if names == "ldm" else f"{prefix}add_embedding.linear_1.weight")
+    if label is not None:
+        return "SDXL refiner" if label[1] - 5 * SIZE_IDS == context else "SDXL"
+    projection = next(
+        (shape for key, shape in shapes.items() if key.endswith(".proj_in.weight") and key.startswith(prefix)), ()
+    )
+    return "SD 2.x" if len(projection) == 2 else "SD 1.x"
+
+
+def _prediction(family: FamilyName, channels: int, prefix: str, header: Header, path: Path) -> tuple[Prediction, bool]:
+    """From the file's own words and markers, a yaml beside it, or for SD 2.x a weight that tells."""
+    zero_snr = "ztsnr" in header.shapes
+    if "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v"):
+        return "v", zero_snr
+    if said := _sidecar_prediction(path):
+        return said, zero_snr
+    if family == "SD 2.x" and channels == 4:
+        key = f"{prefix}output_blocks.11.1.transformer_blocks.0.norm1.bias"
+        numbers = read_floats(path, header, key)
+        if numbers is not None and float(numbers.std()) > V_BIAS_STD:
+            return "v", zero_snr
+    return "epsilon", zero_snr
+
+
+def _sidecar_prediction(path: Path) -> Prediction | None:
+    """What the LDM configuration beside a file says, as A1111 reads it: ``name.yaml`` with ``parameterization``."""
+    try:
+        config = yaml.safe_load(path.with_suffix(".yaml").read_text("utf-8"))
+        said = config["model"]["params"].get("parameterization", "eps")
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return "v" if said == "v" else "epsilon"
+
+
+def read_floats(path: Path, header: Header, key: str) -> np.ndarray | None:
+    """One small tensor's numbers, flat; None where the file has none of that name or not as floats."""
+    place = header.places.get(key)
+    if place is None or place.dtype not in ("F32", "F16", "BF16"):
+        return None
+    with path.open("rb") as file:
+        file.seek(place.offset)
+        data = file.read(place.nbytes)
+    if place.dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(data, "<f4" if place.dtype == "F32" else "<f2").astype("<f4")
+
+
+def _dtype(header: Header, prefix: str) -> str:
+    """The format that most of the UNet's bytes are in."""
+    sizes: dict[str, int] = {}
+    for key, place in header.places.items():
+        if key.startswith(prefix):
+            sizes[place.dtype] = sizes.get(place.dtype, 0) + place.nbytes
+    return max(sizes, key=lambda dtype: sizes[dtype], default="F32")
+
+
+def _defaults(family: FamilyName, scheduler: Mapping[str, Any], prediction: Prediction, zero_snr: bool) -> Defaults:
+    """By the schedule that the model was published with: distilled ones need few steps and no guidance."""
+    name, trailing = str(scheduler.get("_class_name", "")), scheduler.get("timestep_spacing") == "trailing"
+    if name in ("LCMScheduler", "TCDScheduler"):
+        return Defaults(steps=4, guidance=1.0, sampler=name.removesuffix("Scheduler"))
+    if trailing and prediction == "epsilon" and name in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"):
+        sampler = "Euler" if name == "EulerDiscreteScheduler" else "Euler a"
+        return Defaults(steps=4, guidance=1.0, sampler=sampler, schedule="Trailing")
+    if family == "SDXL refiner":
+        return Defaults()
+    schedule = "Trailing" if zero_snr else "Default"
+    return Defaults(guidance=5.0 if family == "SDXL" else 7.0, schedule=schedule)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise BadFile(f"has no {path.parent.name}/{path.name} that can be read") from None
+    if not isinstance(found, dict):
+        raise BadFile(f"has no {path.parent.name}/{path.name} that can be read")
+    return found
+
+
+def _read_inner(folder: Path, file: Path) -> Header:
+    try:
+        return read_header(file)
+    except BadFile as error:
+        raise BadFile(f"holds {file.relative_to(folder).as_posix()}, which {error}") from None
+
+
+def _without_weights(folder: Path, part: str) -> str:
+    if any((folder / part).glob("*.bin")):
+        return f"has its {part} only as a pickle, and opening a pickle can run any program; get it as safetensors"
+    return f"has no weights in {part} as safetensors"
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    """A diffusers folder: its small JSON files are the word, its tensors the proof."""
+    unet, vae, scheduler = (
+        _read_json(path / part) for part in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    )
+    files = weight_files(path)
+    headers = {part: [_read_inner(path, file) for file in found] for part, found in files.items()}
+    unet_headers = headers.get("unet", [])
+    shapes = {key: shape for header in unet_headers for key, shape in header.shapes.items()}
+    if "conv_in.weight" not in shapes:
+        raise BadFile(_without_weights(path, "unet"))
+    places = {key: place for header in unet_headers for key, place in header.places.items()}
+    found = _describe(shapes, Header({}, shapes, places), path, "diffusers", "", ("unet",))
+    for part in (*TEXT_PARTS[found.family], "vae"):
+        if part not in headers:
+            raise BadFile(_without_weights(path, part))
+    try:
+        native_px = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        native_px = 0
+    if native_px < 1:
+        raise BadFile("does not say its native size")
+    zero_snr = bool(scheduler.get("rescale_betas_zero_snr"))
+    prediction: Prediction = "v" if scheduler.get("prediction_type") == "v_prediction" else "epsilon"
+    every = [header for part in headers.values() for header in part]
+    return replace(
+        found,
+        parts=tuple(part for part in PARTS if part in headers),
+        native_px=native_px,
+        prediction=prediction,
+        zero_snr=zero_snr,
+        defaults=_defaults(found.family, scheduler, prediction, zero_snr),
+        nbytes=sum(place.nbytes for header in every for place in header.places.values()),
+        numbers=sum(count_numbers(header.shapes) for header in every),
+    )

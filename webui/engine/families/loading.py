@@ -1,0 +1,275 @@
+"""From a model's files to its components: configurations, tokenizers, and the weights that fill them.
+
+Everything that can be wrong with a file shows in ``Plan``, before a byte of weights is read.
+"""
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers.utils import logging as transformers_logging
+
+from webui.core.checkpoint import TEXT_PARTS, TEXT_PREFIXES, VAE_PREFIX, Checkpoint, FamilyName, weight_files
+from webui.core.library import ModelFile, VaeFile
+from webui.core.tensor_file import BadFile
+from webui.engine.families import configs
+from webui.engine.families.base import CannotLoad, PreviewMap
+from webui.engine.families.ldm import Key, keys_of
+from webui.engine.tokens import Tokenizer
+from webui.engine.weights import Files, Filling, build_empty
+
+for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
+    library.disable_progress_bar()
+    library.set_verbosity_error()
+
+# What the libraries raise for configurations that are not what they say.
+UNREADABLE = (BadFile, OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
+PART_NAMES = {
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+    "unet": "UNet",
+    "vae": "autoencoder",
+}
+PADS_WITH_ZERO = ("SD 2.x", "SDXL refiner")
+CLIP_WORDS = 49_408
+LATENT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far reading is: which part, and how many of all bytes."""
+
+    part: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass
+class Components:
+    """The loaded parts of a model by diffusers' names, and what goes with them."""
+
+    modules: dict[str, Any]
+    tokenizers: dict[str, Tokenizer]
+    scheduler_config: Mapping[str, Any]
+    pipeline_config: Mapping[str, Any] = field(default_factory=dict)
+    preview_map: PreviewMap | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Plan:
+    """All that loading a model takes, found and checked; ``read`` does it.
+
+    ``lenders`` are models that may lend what the file lacks, a text encoder or an autoencoder. Raises CannotLoad.
+    """
+
+    def __init__(self, file: ModelFile, lenders: Iterable[ModelFile], dtype: torch.dtype) -> None:
+        if file.checkpoint is None:
+            raise CannotLoad(f"model {file.name!r}: {file.path.name} {file.problem}")
+        self.file, self.checkpoint = file, file.checkpoint
+        self.warnings: list[str] = []
+        self._fillings: dict[str, Filling] = {}
+        self._dtypes: dict[str, torch.dtype] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+        owners = {part: file for part in file.checkpoint.parts}
+        for part in file.checkpoint.missing_parts:
+            owners[part] = self._find_lender(part, lenders)
+        try:
+            for part in (*TEXT_PARTS[self.checkpoint.family], "unet", "vae"):
+                self._plan(part, owners[part], dtype)
+            self.scheduler_config, self.pipeline_config = self._read_configs()
+            self._preview_map = _read_preview_map(file.path)
+        except UNREADABLE as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = f"{file.path.name} {reason}" if isinstance(error, BadFile) else reason
+            raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason[:400]}") from error
+
+    @property
+    def file_bytes(self) -> int:
+        """How much there is to read."""
+        return sum(filling.file_bytes for filling in self._fillings.values())
+
+    @property
+    def part_bytes(self) -> Mapping[str, int]:
+        """How much memory the loaded weights of each part take."""
+        return {part: filling.numbers * self._dtypes[part].itemsize for part, filling in self._fillings.items()}
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the loaded weights take."""
+        return sum(self.part_bytes.values())
+
+    def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, Components]:
+        """Reads each part's weights to the device that ``place`` says; raises CannotLoad."""
+        done, total = 0, self.file_bytes
+        try:
+            for part, filling in self._fillings.items():
+                for nbytes in filling.read(self._dtypes[part], place(part)):
+                    done += nbytes
+                    yield Progress(PART_NAMES[part], done, total)
+        except (BadFile, OSError) as error:
+            raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
+        modules = {part: filling.module for part, filling in self._fillings.items()}
+        return Components(
+            modules,
+            self._tokenizers,
+            self.scheduler_config,
+            self.pipeline_config,
+            self._preview_map,
+            tuple(self.warnings),
+        )
+
+    def _read_configs(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Of the scheduler, and of the pipeline as a whole."""
+        if self.file.path.is_dir():
+            return read_scheduler_config(self.file.path), _read_json(self.file.path / "model_index.json")
+        return configs.scheduler_config(self.checkpoint.prediction, self.checkpoint.zero_snr), {}
+
+    def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> ModelFile:
+        own = self.checkpoint
+        for lender in lenders:
+            other = lender.checkpoint
+            if other and part in other.parts and (other.family, other.context_width) == (own.family, own.context_width):
+                self.warnings.append(f"{self.file.name} has no {PART_NAMES[part]}; the one of {lender.name} is used.")
+                return lender
+        raise CannotLoad(
+            f"model {self.file.name!r} has no {PART_NAMES[part]}, and no other {own.family} model is here to lend one"
+        )
+
+    def _plan(self, part: str, owner: ModelFile, dtype: torch.dtype) -> None:
+        checkpoint = owner.checkpoint
+        assert checkpoint
+        all_files = weight_files(owner.path)
+        files = Files(all_files[part if owner.path.is_dir() else ""])
+        folder = owner.path if owner.path.is_dir() else None
+        prefix = "" if folder else _prefix(part, checkpoint)
+        config = (
+            _read_json(folder / part / "config.json") if folder else _derive_config(part, checkpoint, files, prefix)
+        )
+        module = build_empty(partial(_make, part, config))
+        names = "diffusers" if folder else checkpoint.names
+        self._fillings[part] = Filling(module, files, lambda name: keys_of(part, name, module, names, prefix))
+        self._dtypes[part] = _vae_dtype(config, dtype) if part == "vae" else dtype
+        if part.startswith("text_encoder"):
+            self._tokenizers[part] = _tokenizer(part, folder, checkpoint, config)
+
+
+def read_vae(file: VaeFile, family: FamilyName, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """An autoencoder from a file of its own: KL in LDM's or diffusers' names, or a tiny one (TAESD). CannotLoad."""
+    try:
+        files = Files([file.path])
+        prefix = VAE_PREFIX if f"{VAE_PREFIX}decoder.conv_in.weight" in files.shapes else ""
+        if f"{prefix}decoder.conv_in.weight" in files.shapes:
+            names = "diffusers" if f"{prefix}decoder.mid_block.resnets.0.conv1.weight" in files.shapes else "ldm"
+            config = configs.vae_config(family, files.shapes, prefix, names)
+            if config["latent_channels"] != LATENT_CHANNELS:
+                raise BadFile(
+                    f"has latents of {config['latent_channels']} channels and belongs to another kind of model;"
+                    f" {family} has {LATENT_CHANNELS}"
+                )
+            module = build_empty(partial(_make, "vae", config))
+            filling = Filling(module, files, lambda name: keys_of("vae", name, module, names, prefix))
+            dtype = _vae_dtype(config, dtype)
+        else:
+            module, filling = _tiny_vae(file, files)
+        for _ in filling.read(dtype, device):
+            pass
+        return module
+    except UNREADABLE as error:
+        raise CannotLoad(f"VAE {file.name!r} cannot be used: {file.path.name} {str(error).splitlines()[0]}") from error
+
+
+def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, Filling]:
+    """TAESD: one file as diffusers saves it, or the decoder's with the encoder's beside it."""
+    module = build_empty(AutoencoderTiny)
+    if "decoder.layers.0.weight" in files.shapes:
+        return module, Filling(module, files, lambda name: iter([Key(name)]))
+    beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
+    if "1.weight" not in files.shapes:
+        raise BadFile("holds no autoencoder")
+    if beside == file.path or not beside.is_file():
+        raise BadFile("is half of an autoencoder; its encoder (taesd_encoder.safetensors) must lie beside it")
+    both = Files([file.path, beside], ["decoder.", "encoder."])
+
+    def find(name: str) -> Iterator[Key]:
+        half, _, number, rest = name.split(".", 3)
+        yield Key(f"{half}.{int(number) + (half == 'decoder')}.{rest}")  # its decoder begins with a clamp
+
+    return module, Filling(module, both, find)
+
+
+def _vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """An autoencoder that overflows float16 stays in float32."""
+    return torch.float32 if dtype == torch.float16 and config.get("force_upcast", True) else dtype
+
+
+def _prefix(part: str, checkpoint: Checkpoint) -> str:
+    if part == "unet":
+        return checkpoint.unet_prefix
+    return VAE_PREFIX if part == "vae" else dict(TEXT_PREFIXES[checkpoint.family])[part]
+
+
+def _derive_config(part: str, checkpoint: Checkpoint, files: Files, prefix: str) -> dict[str, Any]:
+    try:
+        if part == "unet":
+            return configs.unet_config(checkpoint.family, files.shapes, prefix, checkpoint.native_px, checkpoint.names)
+        if part == "vae":
+            return configs.vae_config(checkpoint.family, files.shapes, prefix)
+        return configs.text_config(checkpoint.family, part, files.shapes, prefix)
+    except KeyError as error:
+        raise BadFile(f"lacks {prefix}{error.args[0]}") from None
+
+
+def _make(part: str, config: Mapping[str, Any]) -> nn.Module:
+    if part == "unet":
+        return UNet2DConditionModel.from_config(dict(config))
+    if part == "vae":
+        return AutoencoderKL.from_config(dict(config))
+    text = CLIPTextConfig(**{key: value for key, value in config.items() if key not in ("architectures", "dtype")})
+    return CLIPTextModelWithProjection(text) if part == "text_encoder_2" else CLIPTextModel(text)
+
+
+def _tokenizer(part: str, folder: Path | None, checkpoint: Checkpoint, config: Mapping[str, Any]) -> Tokenizer:
+    if folder:
+        return Tokenizer.from_folder(folder / part.replace("text_encoder", "tokenizer"))
+    if config["vocab_size"] != CLIP_WORDS:
+        raise BadFile(f"has a text encoder of {config['vocab_size']} words, where CLIP's has {CLIP_WORDS}")
+    zero = checkpoint.family in PADS_WITH_ZERO or part == "text_encoder_2"
+    return Tokenizer.clip(pad=0 if zero else None)
+
+
+def read_scheduler_config(folder: Path) -> dict[str, Any]:
+    """The noise that a folder's model was trained on, with two settings that ``StableDiffusionPipeline`` insists on.
+
+    A file written for a scheduler that does not have them would leave DDIM, DDPM, LCM and TCD at defaults that are
+    not meant for latents.
+    """
+    return {**_read_json(folder / "scheduler" / "scheduler_config.json"), "steps_offset": 1, "clip_sample": False}
+
+
+def _read_preview_map(folder: Path) -> PreviewMap | None:
+    """The folder's own ``preview.json``, if it has one."""
+    try:
+        factors = _read_json(folder / "preview.json")
+    except OSError:
+        return None
+    weight, bias = torch.tensor(factors["weight"]), torch.tensor(factors["bias"])
+    if weight.shape != (3, LATENT_CHANNELS) or bias.shape != (3,):
+        raise ValueError(f"preview.json does not hold a map from {LATENT_CHANNELS} latent channels to 3 colours")
+    return PreviewMap(weight, bias)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.parent.name}/{path.name} does not hold a JSON object")
+    return found

@@ -1,0 +1,257 @@
+"""The one resident model: how it comes, where its parts rest, and what goes when it comes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
+from accelerate.hooks import remove_hook_from_module
+
+from webui.core.events import Loading
+from webui.core.library import ModelFile, VaeFile
+from webui.core.settings import Settings
+from webui.engine.devices import free_bytes, release_memory
+from webui.engine.families import FAMILIES
+from webui.engine.families.base import CannotLoad, Model
+from webui.engine.families.loading import Plan, read_vae
+from webui.engine.lora.switcher import LoraSwitcher
+
+HEADROOM = 1.15
+"""How much more than its weights a model must find free: what drawing takes besides is small beside them."""
+
+PLANS = ("resident", "offload", "sequential")
+PLAN_WORDS = {
+    "resident": "the whole model on the device",
+    "offload": "text encoder and autoencoder off the device while the UNet runs",
+    "sequential": "every layer brought to the device as it is needed",
+}
+DECODE_TENSORS = 10
+"""The decoder's peak in tensors of the picture's size and its widest channels at that size (measured: 8 to 10)."""
+
+
+@dataclass
+class Resident:
+    """A loaded model with its LoRAs, how its weights rest, and how many bytes they are."""
+
+    model: Model
+    loras: LoraSwitcher
+    plan: str
+    loaded_as: str
+    nbytes: int
+    own_vae: Any
+    vae: VaeFile | None = None
+
+
+class Residence:
+    """Keeps one model on one device, exchanges it, and moves its parts as the memory plan says."""
+
+    def __init__(self, settings: Settings, device: torch.device, dtype: torch.dtype) -> None:
+        self._settings, self.device, self._dtype = settings, device, dtype
+        self._resident: Resident | None = None
+        self._hooks: list[Any] = []
+        self._tiles = False
+
+    @property
+    def model(self) -> Model | None:
+        """The resident model, if any."""
+        return self._resident.model if self._resident else None
+
+    @property
+    def loras(self) -> LoraSwitcher | None:
+        """Its LoRAs."""
+        return self._resident.loras if self._resident else None
+
+    @property
+    def plan(self) -> str:
+        """How its weights rest."""
+        return self._resident.plan if self._resident else PLANS[0]
+
+    def load(self, file: ModelFile, lenders: Iterable[ModelFile], check: Callable[[], None]) -> Iterator[Loading]:
+        """Makes this file the resident model; yields how far it is.
+
+        Where memory holds both, the former model stays until the new one is whole; where it does not, it goes first and
+        comes back if the new one fails. ``check`` is called between tensors and may raise to stop. Raises CannotLoad.
+        """
+        if self._resident and self._resident.model.file == file:
+            self._grow()
+            return
+        yield Loading(f"Loading {file.name}", 0.0)
+        plan = Plan(file, lenders, self._dtype)
+        free, former = free_bytes(self.device), self._resident
+        held = former.nbytes if former and former.plan == PLANS[0] else 0
+        placing = self._choose_plan(plan, free + held)
+        needed = self._device_bytes(plan, placing)
+        if former and needed > free:
+            self._drop()
+            try:
+                yield from self._read(file, plan, placing, check)
+            except BaseException:
+                for _ in self._read(former.model.file, Plan(former.model.file, lenders, self._dtype), former.plan):
+                    pass
+                raise
+        else:
+            yield from self._read(file, plan, placing, check)
+
+    def unload(self) -> None:
+        """Leaves the device empty."""
+        self._drop()
+
+    def _drop(self) -> None:
+        self._unhook()
+        self._resident = None
+        release_memory(self.device)
+
+    def _read(
+        self, file: ModelFile, plan: Plan, placing: str, check: Callable[[], None] = lambda: None
+    ) -> Iterator[Loading]:
+        reading = plan.read(lambda part: self._place(part, placing))
+        while True:
+            check()
+            try:
+                progress = next(reading)
+            except StopIteration as stop:
+                components = stop.value
+                break
+            done, total = (count / 2**30 for count in (progress.done_bytes, progress.total_bytes))
+            yield Loading(
+                f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",
+                progress.done_bytes / progress.total_bytes,
+            )
+        family = next(family for family in FAMILIES if plan.checkpoint.family in family.names)
+        model: Any = family.assemble(file, components, self.device)
+        if self.device.type == "cuda":
+            torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loras = LoraSwitcher(model, self.device, self._settings.lora_cache)
+        self._drop()
+        self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae)
+        self._hook()
+
+    def _place(self, part: str, placing: str) -> torch.device:
+        """Where a part rests."""
+        stays = placing == "resident" or (placing == "offload" and part == "unet")
+        return self.device if stays else torch.device("cpu")
+
+    def _device_bytes(self, plan: Plan, placing: str) -> int:
+        """What the device must hold at once under a plan, drawing included."""
+        parts = plan.part_bytes
+        largest = max((nbytes for part, nbytes in parts.items() if part != "unet"), default=0)
+        held = {"resident": sum(parts.values()), "offload": parts["unet"] + largest, "sequential": 0}[placing]
+        return int(held * HEADROOM)
+
+    def _choose_plan(self, plan: Plan, free: int) -> str:
+        """The largest that fits, or the one that was asked for; CannotLoad with the numbers where nothing does."""
+        wanted = self._settings.memory
+        choices: tuple[str, ...] = PLANS if wanted == "auto" else (wanted,)
+        if self.device.type == "cpu" and wanted == "auto":
+            choices = PLANS[:1]  # there is nowhere else to rest
+        fitting = next((name for name in choices if self._device_bytes(plan, name) <= free), None)
+        if fitting is None:
+            needed = min(self._device_bytes(plan, name) for name in choices)
+            raise CannotLoad(
+                f"model {plan.file.name!r} needs {needed / 2**30:.1f} GiB of memory on {self.device.type},"
+                f" and {free / 2**30:.1f} GiB are free; close other programs or choose a smaller model"
+            )
+        if fitting != PLANS[0] and self.device.type != "cpu" and plan.memory_bytes > free_bytes(torch.device("cpu")):
+            raise CannotLoad(
+                f"model {plan.file.name!r} needs {plan.memory_bytes / 2**30:.1f} GiB of the computer's memory, and"
+                f" {free_bytes(torch.device('cpu')) / 2**30:.1f} GiB are free"
+            )
+        return fitting
+
+    # ---- where the parts are while they work ----
+
+    def shrink(self) -> str | None:
+        """Goes to the next smaller memory plan until the job's end; the words for it, None where there is none."""
+        if self._resident is None:
+            return None
+        position = PLANS.index(self._resident.plan) + 1
+        if self.device.type != "cpu" and position < len(PLANS):
+            self._move_to(PLANS[position])
+        elif self._tiles:
+            return None
+        self._tiles = True
+        return PLAN_WORDS[self._resident.plan] if self.device.type != "cpu" else "decoding in tiles"
+
+    def end_job(self) -> None:
+        """Takes what is not in use off the device; the next job may tile less."""
+        self._tiles = False
+        self.rest()
+
+    def _grow(self) -> None:
+        """Back to the plan that the model was loaded under, where memory allows it again."""
+        resident = self._resident
+        assert resident
+        if resident.plan != resident.loaded_as and resident.nbytes * HEADROOM < free_bytes(self.device):
+            self._move_to(resident.loaded_as)
+
+    def _move_to(self, placing: str) -> None:
+        assert self._resident
+        self._unhook()
+        self._resident.loras.switch((), {})  # the model's own tensors are what moves
+        for part, module in self._modules().items():
+            module.to(self._place(part, placing))
+        self._resident.plan = placing
+        self._resident.loras = LoraSwitcher(self._resident.model, self.device, self._settings.lora_cache)
+        release_memory(self.device)
+        self._hook()
+
+    def rest(self) -> None:
+        """Takes what is not in use off the device; to be called after encoding and decoding."""
+        for hook in self._hooks:
+            hook.offload()
+
+    @contextmanager
+    def unhooked(self) -> Iterator[None]:
+        """The plain modules, where they rest: for changing their weights."""
+        self._unhook()
+        try:
+            yield
+        finally:
+            self._hook()
+
+    def _modules(self) -> Mapping[str, torch.nn.Module]:
+        assert self._resident
+        return {**self._resident.model.components, "vae": self._resident.model.vae}
+
+    def _hook(self) -> None:
+        if self._resident is None or self._resident.plan == PLANS[0]:
+            return
+        for part, module in self._modules().items():
+            if self._resident.plan == "sequential":
+                cpu_offload(module, self.device)
+            elif part != "unet":
+                self._hooks.append(cpu_offload_with_hook(module, self.device)[1])
+
+    def _unhook(self) -> None:
+        if self._resident is None or self._resident.plan == PLANS[0]:
+            return
+        self.rest()
+        self._hooks.clear()
+        for module in self._modules().values():
+            remove_hook_from_module(module, recurse=True)
+
+    def use_vae(self, file: VaeFile | None) -> None:
+        """Exchanges the model's autoencoder for the one in ``file``, or its own again; raises CannotLoad."""
+        resident = self._resident
+        assert resident
+        if resident.vae == file:
+            return
+        checkpoint = resident.model.file.checkpoint
+        assert checkpoint
+        vae = resident.own_vae
+        if file:
+            vae = read_vae(file, checkpoint.family, self._dtype, self._place("vae", resident.plan))
+        with self.unhooked():
+            resident.model.vae, resident.vae = vae, file
+
+    def tile(self, width: int, height: int) -> bool:
+        """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""
+        assert self._resident
+        vae = self._resident.model.vae
+        widest = getattr(vae.config, "block_out_channels", [64])[0]
+        needed = width * height * widest * vae.dtype.itemsize * DECODE_TENSORS
+        tiles = self._tiles or needed > free_bytes(self.device)
+        vae.use_tiling = tiles
+        return tiles

@@ -1,0 +1,194 @@
+"""Weights from safetensors files into modules: each tensor once, at its final format, on its final device.
+
+Modules are built without memory and without random numbers, and every parameter gets its tensor as it is read. Files
+are read, not mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+
+from webui.core.tensor_file import BadFile, Place, read_header
+from webui.engine.families.ldm import Key
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+NAMED_MISSING = 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor in a file, with how it lies there."""
+
+    path: Path
+    place: Place
+    shape: tuple[int, ...]
+    key: Key
+
+    @property
+    def nbytes(self) -> int:
+        """How much of the file is read for it."""
+        return self.place.nbytes if self.key.third is None else self.place.nbytes // 3
+
+
+class Files:
+    """The tensors of one or several files by key, remembered as they were when they were first looked at."""
+
+    def __init__(self, paths: Iterable[Path], prefixes: Iterable[str] = ()) -> None:
+        """``prefixes``, one a path, are put before the keys in each, where two files would have the same ones."""
+        self.paths = tuple(paths)
+        self._stamps = self._stamp()
+        self._places: dict[str, tuple[Path, Place]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path, prefix in zip_longest(self.paths, prefixes, fillvalue=""):
+            header = read_header(Path(path))
+            self._places |= {f"{prefix}{key}": (Path(path), place) for key, place in header.places.items()}
+            self.shapes |= {f"{prefix}{key}": shape for key, shape in header.shapes.items()}
+
+    def find(self, key: Key) -> Source | None:
+        """The tensor under this key, if there is one."""
+        if (found := self._places.get(key.name)) is None:
+            return None
+        return Source(*found, self.shapes[key.name], key)
+
+    def check_unchanged(self) -> None:
+        """Raises BadFile where a file is not what it was when it was first looked at."""
+        if self._stamp() != self._stamps:
+            raise BadFile("was changed while it was read; try again")
+
+    def _stamp(self) -> list[tuple[int, int]]:
+        return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.paths)]
+
+
+def build_empty(make: Callable[[], nn.Module]) -> Any:
+    """The module that ``make`` makes, its parameters without memory; buffers are real."""
+    with init_empty_weights(include_buffers=False):
+        return make().eval().requires_grad_(False)
+
+
+class Filling:
+    """What an empty module needs from files: all of it found and checked before anything is read.
+
+    ``keys_of`` says under which keys a parameter may be found. Raises BadFile for what is missing or misshapen.
+    """
+
+    def __init__(self, module: nn.Module, files: Files, keys_of: Callable[[str], Iterator[Key]]) -> None:
+        self.module, self.files = module, files
+        self._sources: dict[str, Source] = {}
+        missing: list[str] = []
+        for name, parameter in module.named_parameters():
+            candidates = list(keys_of(name))
+            found = next((source for key in candidates if (source := files.find(key))), None)
+            if found is None:
+                missing.append(candidates[0].name)
+            else:
+                _check_shape(found, tuple(parameter.shape))
+                self._sources[name] = found
+        if missing:
+            more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
+            raise BadFile(f"lacks {', '.join(missing[:NAMED_MISSING])}{more}")
+        self.file_bytes = sum(source.nbytes for source in self._sources.values())
+        self.numbers = sum(parameter.numel() for parameter in module.parameters())
+
+    def read(self, dtype: torch.dtype, device: torch.device) -> Iterator[int]:
+        """Gives every parameter its tensor; yields how many bytes were read, tensor by tensor."""
+        state: dict[str, torch.Tensor] = {}
+        shapes = {name: parameter.shape for name, parameter in self.module.named_parameters()}
+        for name, tensor in _read(self._sources, dtype, device):
+            state[name] = tensor.reshape(shapes[name])
+            yield self._sources[name].nbytes
+        self.files.check_unchanged()
+        self.module.load_state_dict(state, strict=False, assign=True)
+        self.module.requires_grad_(False)
+        for path, buffer in list(self.module.named_buffers()):
+            owner, _, name = path.rpartition(".")
+            self.module.get_submodule(owner)._buffers[name] = buffer.to(device)
+
+
+def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
+    """A 1 x 1 convolution may stand for a linear layer, and the other way round."""
+    shape, key = source.shape, source.key
+    if key.third is not None:
+        shape = (shape[0] // 3, *shape[1:]) if shape and shape[0] % 3 == 0 else ()
+    if key.transposed:
+        shape = shape[::-1]
+    plain = [tuple(side for side in sides[2:] if side != 1) for sides in (shape, wanted)]
+    if shape[:2] != wanted[:2] or plain[0] != plain[1]:
+        raise BadFile(f"has {key.name} in the shape {_text(source.shape)}, where {_text(wanted)} is needed")
+    if source.place.dtype not in DTYPES:
+        raise BadFile(f"has {key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "of a single number"
+
+
+def _read(
+    sources: Mapping[str, Source], dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) in the order of the files; one buffer serves all tensors that change their format."""
+    order = sorted(sources, key=lambda name: (sources[name].path, sources[name].place.offset))
+    buffer = bytearray()
+    path, file = None, None
+    try:
+        for name in order:
+            source = sources[name]
+            if source.path != path:
+                if file:
+                    file.close()
+                path, file = source.path, source.path.open("rb")
+            assert file
+            key, place = source.key, source.place
+            stored, numbers = DTYPES[place.dtype], _numbers(source)
+            if key.third is not None:  # rows lie behind one another
+                numbers //= 3
+            nbytes = numbers * stored.itemsize
+            file.seek(place.offset + (key.third or 0) * nbytes)
+            direct = stored == dtype and device.type == "cpu" and not key.transposed
+            if direct:
+                tensor = torch.empty(numbers, dtype=dtype)
+                _read_exactly(file, tensor.view(torch.uint8).numpy().data if numbers else memoryview(b""))
+            else:
+                if len(buffer) < nbytes:
+                    buffer = bytearray(nbytes)
+                _read_exactly(file, memoryview(buffer)[:nbytes])
+                flat = torch.frombuffer(buffer, dtype=stored, count=numbers) if numbers else torch.empty(0)
+                if key.transposed:
+                    flat = flat.reshape(source.shape).t()
+                tensor = torch.empty(flat.shape, dtype=dtype, device=device).copy_(flat)
+            yield name, tensor
+    finally:
+        if file:
+            file.close()
+
+
+def _numbers(source: Source) -> int:
+    """How many numbers a tensor has; BadFile where its bytes are not as many as its shape says."""
+    numbers = 1
+    for side in source.shape:
+        numbers *= side
+    if numbers * DTYPES[source.place.dtype].itemsize != source.place.nbytes:
+        raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
+    return numbers
+
+
+def _read_exactly(file: Any, into: memoryview) -> None:
+    done = 0
+    while done < len(into):
+        count = file.readinto(into[done:])
+        if not count:
+            raise BadFile("was cut short while it was read")
+        done += count
