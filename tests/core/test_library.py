@@ -14,7 +14,6 @@ from webui.core.lora_info import describe
 from webui.core.request import LoraRef, RequestError
 from webui.core.settings import Settings
 
-
 UNET = {
     "conv_in.weight": (1, 4, 1, 1),
     "down_blocks.0.attentions.0.proj_in.weight": (1, 1, 1, 1),

@@ -146,9 +146,13 @@ def prepare_from(
 ) -> Start:
     """img2img and inpaint: the picture's latents, noised to the level at which ``init.strength`` of the way is left.
 
-    Random numbers are drawn in the order of diffusers' pipelines: posterior, noise, masked posterior.
+    Inpainting at full strength starts from noise alone. Random numbers are drawn in the order of diffusers' pipelines:
+    posterior (but where nothing of the picture is needed), noise, masked posterior.
     """
-    original = _at_size(encoded.picture.sample(generators), model, size)
+    noise_alone = encoded.mask is not None and init.strength == 1.0
+    unseen = noise_alone and encoded.masked is not None
+    picture = encoded.picture.mean if unseen else encoded.picture.sample(generators)
+    original = _at_size(picture, model, size)
     noise = _noise(model, size, generators).to(device)
     first = (steps - steps_to_take(steps, init.strength)) * scheduler.order
     timesteps = scheduler.timesteps[first:]
@@ -156,7 +160,7 @@ def prepare_from(
         scheduler.set_begin_index(first)
     mask = encoded.mask
     begin = original if mask is None else _refill(original, noise, mask, init)
-    latents = scheduler.add_noise(begin, noise, timesteps[:1])
+    latents = noise * scheduler.init_noise_sigma if noise_alone else scheduler.add_noise(begin, noise, timesteps[:1])
     if encoded.masked is not None:
         return Start(latents, timesteps, shown=_shown(encoded.masked, mask, generators))
     return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise))
