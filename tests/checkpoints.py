@@ -289,11 +289,13 @@ def write_random(
     parts: tuple[str, ...] = PARTS,
     ema: bool = False,
     seed: int = 0,
+    sparse: bool = False,
 ) -> None:
     """A full-size file of ``kind`` with small random weights, at the disk's speed and in some 100 MB of memory.
 
     ``dtype``: F32, F16, BF16 or, for the UNet alone (the rest is then F16), F8_E4M3. ``parts``: of the three, those to
     write; the schedule goes with the UNet. ``ema``: a second, other set of the UNet's weights under ``model_ema``.
+    ``sparse``: zeros that take no room on the disk, for what reads the header alone.
     """
     tensors = {name: value for name, value in published(kind).items() if _part(name) in parts}
     if ema:
@@ -323,6 +325,9 @@ def write_random(
     blocks = {code: _bytes(noise.to(DTYPES[code])) for code in {code for _, code in stored.values()} if code[0] != "I"}
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        if sparse:
+            file.truncate(8 + len(text) + end)
+            return
         for name in names:
             shape, code = stored[name]
             begin, end = header[name]["data_offsets"]

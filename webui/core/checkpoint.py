@@ -70,8 +70,8 @@ class Checkpoint:
     ``names`` is whose names its tensors go by; ``unet_prefix`` is what the UNet's begin with. ``parts`` are the
     components in it, by diffusers' names.
     ``prediction`` is what the UNet was trained to predict, ``zero_snr`` whether its last timestep is pure noise.
-    ``dtype`` is the format of the UNet's weights as the file names it, ``nbytes`` the size of all it holds and
-    ``numbers`` how many numbers that are. ``guides_itself`` marks UNets that are told the guidance (LCM).
+    ``dtype`` is the format of the UNet's weights as the file names it, ``nbytes`` the size of all it holds.
+    ``guides_itself`` marks UNets that are told the guidance (LCM).
     """
 
     family: FamilyName
@@ -86,7 +86,6 @@ class Checkpoint:
     defaults: Defaults = field(default_factory=Defaults)
     dtype: str = "F32"
     nbytes: int = 0
-    numbers: int = 0
     unet_prefix: str = ""
 
     @property
@@ -213,14 +212,8 @@ def _describe(
         defaults=_defaults(family, {"_class_name": "LCMScheduler"} if guided else {}, prediction, zero_snr),
         dtype=_dtype(header, prefix),
         nbytes=sum(place.nbytes for place in header.places.values()),
-        numbers=count_numbers(shapes),
         unet_prefix=prefix,
     )
-
-
-def count_numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many numbers the tensors hold, without the averaged second copy that some files carry."""
-    return sum(int(np.prod(shape, dtype=object)) for key, shape in shapes.items() if not key.startswith("model_ema."))
 
 
 def _family(shapes: Mapping[str, tuple[int, ...]], prefix: str, names: Names, context: int) -> FamilyName:
@@ -351,5 +344,4 @@ def _read_folder(path: Path) -> Checkpoint:
         zero_snr=zero_snr,
         defaults=_defaults(found.family, scheduler, prediction, zero_snr),
         nbytes=sum(place.nbytes for header in every for place in header.places.values()),
-        numbers=sum(count_numbers(header.shapes) for header in every),
     )

@@ -1,0 +1,200 @@
+"""Files as they were published: their exact names, shapes and formats are known and nothing is missing.
+
+Headers of full size cost nothing; whole files of gigabytes are written and loaded with ``-m slow``.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoints import write_random
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from webui.core.checkpoint import read_checkpoint
+from webui.core.library import ModelFile, find_models
+from webui.core.settings import Settings
+from webui.core.tensor_file import BadFile
+from webui.engine.families.base import CannotLoad
+from webui.engine.families.loading import Plan
+from webui.engine.manager import PipelineManager
+
+# kind: family, what it is for people, native side, numbers of the UNet, the autoencoder and each text encoder
+PUBLISHED = {
+    "sd15": ("SD 1.x", "SD 1.x", 512, (859_520_964, 83_653_863, 123_060_480)),
+    "sd15-inpainting": ("SD 1.x", "SD 1.x, inpaint", 512, (859_535_364, 83_653_863, 123_060_480)),
+    "sd21": ("SD 2.x", "SD 2.x", 512, (865_910_724, 83_653_863, 340_387_840)),
+    "sdxl": ("SDXL", "SDXL", 1024, (2_567_463_684, 83_653_863, 123_060_480, 694_659_840)),
+    "sdxl-refiner": ("SDXL refiner", "SDXL refiner", 1024, (2_259_526_660, 83_653_863, 694_659_840)),
+}
+# What the published UNets' config.json say about their heads, level by level.
+HEADS = {
+    "sd15": [8, 8, 8, 8],
+    "sd15-inpainting": [8, 8, 8, 8],
+    "sd21": [5, 10, 20, 20],
+    "sdxl": [5, 10, 20],
+    "sdxl-refiner": [6, 12, 24, 24],
+}
+
+
+def model_file(path) -> ModelFile:
+    return ModelFile(path.stem, path, read_checkpoint(path))
+
+
+@pytest.fixture
+def header_of(tmp_path):
+    """``header_of("sdxl", dtype="F16")``: such a file of full size whose weights are all zeros."""
+
+    def make(kind: str, **options):
+        path = tmp_path / "x.safetensors"
+        write_random(path, kind, sparse=True, **options)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F8_E4M3"])
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype):
+    family, words, native_px, numbers = PUBLISHED[kind]
+    file = model_file(header_of(kind, dtype=dtype, ema=kind == "sd15"))
+    checkpoint = file.checkpoint
+    assert (checkpoint.family, checkpoint.kind, checkpoint.native_px) == (family, words, native_px)
+    assert checkpoint.dtype == dtype and checkpoint.missing_parts == ()
+    plan = Plan(file, [], torch.bfloat16)
+    assert sorted(plan.part_bytes.values()) == sorted(2 * count for count in numbers)
+    assert plan.memory_bytes == 2 * sum(numbers)
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_its_unet_has_the_published_number_of_heads(header_of, kind):
+    plan = Plan(model_file(header_of(kind)), [], torch.float32)
+    unet: UNet2DConditionModel = plan._fillings["unet"].module
+    found = [
+        block.attentions[0].transformer_blocks[0].attn1.heads if hasattr(block, "attentions") else None
+        for block in unet.down_blocks
+    ]
+    assert all(heads in (None, expected) for heads, expected in zip(found, HEADS[kind], strict=True))
+    assert unet.mid_block.attentions[0].transformer_blocks[0].attn1.heads == HEADS[kind][-1]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "sdxl"])
+def test_without_text_encoder_and_autoencoder_another_model_lends_them(header_of, tmp_path, kind):
+    bare, whole = tmp_path / "bare.safetensors", tmp_path / "whole.safetensors"
+    write_random(bare, kind, parts=("unet",), sparse=True)
+    write_random(whole, kind, sparse=True)
+    file, lender = model_file(bare), model_file(whole)
+    assert file.checkpoint.parts == ("unet",)
+    assert Plan(file, [lender], torch.bfloat16).memory_bytes == Plan(lender, [], torch.bfloat16).memory_bytes
+    with pytest.raises(CannotLoad, match="model 'bare' has no text encoder, and no other SD"):
+        Plan(file, [file], torch.bfloat16)
+
+
+def test_sd2_that_predicts_v_is_told_by_a_weight(tmp_path, header_of):
+    path = header_of("sd21", dtype="F32")
+    assert read_checkpoint(path).prediction == "epsilon"
+    key = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    from webui.core.tensor_file import read_header
+
+    place = read_header(path).places[key]
+    with path.open("r+b") as file:
+        file.seek(place.offset)
+        file.write(torch.randn(320, generator=torch.Generator().manual_seed(1)).mul(0.2).numpy().tobytes())
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.prediction, checkpoint.native_px, checkpoint.kind) == ("v", 768, "SD 2.x, v")
+
+
+def test_a_yaml_beside_the_file_says_what_it_predicts(header_of):
+    path = header_of("sd15")
+    path.with_suffix(".yaml").write_text("model:\n  params:\n    parameterization: v\n")
+    path.touch()
+    assert read_checkpoint(path).prediction == "v"
+    path.with_suffix(".yaml").write_text("model: [broken")
+    path.touch()
+    assert read_checkpoint(path).prediction == "epsilon"
+
+
+def test_what_is_missing_is_named(tmp_path, header_of):
+    path = header_of("sd15")
+    content = path.open("rb").read(8)
+    length = int.from_bytes(content, "little")
+    with path.open("r+b") as file:
+        header = file.read(8 + length)[8:]
+        lost = header.replace(
+            b"model.diffusion_model.middle_block.1.norm.weight", b"model.diffusion_model.middle_block.1.lost.weight"
+        )
+        file.seek(8)
+        file.write(lost)
+    with pytest.raises(CannotLoad, match=r"x.safetensors lacks model.diffusion_model.middle_block.1.norm.weight"):
+        Plan(model_file(path), [], torch.float32)
+
+
+LOAD = """
+import resource, sys, time
+from webui.core.settings import Settings
+from webui.engine.manager import PipelineManager
+manager = PipelineManager(Settings(device="cpu", dtype=sys.argv[2], data_dir=sys.argv[1]))
+import webui.engine.residence
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in manager.load("x"):
+    pass
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "dtype", "load_as"), [("sd15", "F16", "bfloat16"), ("sdxl", "F16", "float16")])
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path, kind, dtype, load_as):
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    write_random(folder / "x.safetensors", kind, dtype=dtype)
+    weights = Plan(find_models(Settings(data_dir=tmp_path))["x"], [], getattr(torch, load_as)).memory_bytes
+    command = [sys.executable, "-c", LOAD, str(tmp_path), load_as]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert peak < 1.3 * weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("sd15", "F32"), ("sd21", "BF16"), ("sdxl", "F8_E4M3"), ("sdxl-refiner", "F16")]
+)
+def test_what_was_loaded_is_what_the_file_says(tmp_path, kind, dtype):
+    """A tensor of each part, read by safetensors itself and rounded once."""
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    path = folder / "x.safetensors"
+    write_random(path, kind, dtype=dtype)
+    manager = PipelineManager(Settings(device="cpu", dtype="bfloat16", data_dir=tmp_path))
+    for _ in manager.load("x"):
+        pass
+    model = manager._model
+    with safe_open(path, "pt") as file:
+        expected = {
+            "unet": file.get_tensor("model.diffusion_model.middle_block.0.in_layers.2.weight"),
+            "vae": file.get_tensor("first_stage_model.decoder.mid.block_1.conv1.weight"),
+        }
+    found = {
+        "unet": model.unet.mid_block.resnets[0].conv1.weight,
+        "vae": model.vae.decoder.mid_block.resnets[0].conv1.weight,
+    }
+    assert all(torch.equal(found[part], tensor.to(torch.bfloat16)) for part, tensor in expected.items())
+
+
+def test_a_half_downloaded_file_is_not_listed_and_a_short_one_is_named(tmp_path, header_of):
+    folder = tmp_path / "models/Stable-diffusion"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors.part").write_bytes(b"")
+    (folder / "b.safetensors.crdownload").write_bytes(b"")
+    path = header_of("sd15")
+    with path.open("r+b") as file:
+        file.truncate(10**9)
+    path.rename(folder / "short.safetensors")
+    (folder / "old.ckpt").write_bytes(b"pickle")
+    models = find_models(Settings(data_dir=tmp_path))
+    assert set(models) == {"demo", "short", "old"}
+    assert "is cut short: it has 1,000,000,000 of" in models["short"].problem
+    assert "is a pickle" in models["old"].problem
+    with pytest.raises(BadFile, match="is a pickle"):
+        read_checkpoint(folder / "old.ckpt")
