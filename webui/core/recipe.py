@@ -38,6 +38,8 @@ class Recipe:
             "Model": re.sub(r"[,:\n]", " ", request.model),
             **_start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+            "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
+            **_refiner_settings(request),
             "Lora hashes": self._hashes_text() if self.lora_hashes else None,
             "Version": f"Darkroom {__version__}",
         }
@@ -51,6 +53,13 @@ class Recipe:
         """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
         pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in self.lora_hashes.items())
         return json.dumps(", ".join(pairs), ensure_ascii=False)
+
+
+def _refiner_settings(request: Request) -> dict[str, object]:
+    """A1111's words for a second stage."""
+    if not request.refiner:
+        return {}
+    return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
 
 
 def _start_settings(init: Init | None) -> dict[str, object]:

@@ -1,0 +1,418 @@
+"""The one resident model: how it comes and goes, where its parts rest, and what happens when memory runs out."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import small, to_ldm
+from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file, save_file
+
+from webui.core.events import Cancelled, Done, Image, Loading
+from webui.core.library import find_models
+from webui.core.request import Request, RequestError
+from webui.core.settings import Settings
+from webui.engine import residence
+from webui.engine.families.base import CannotLoad
+from webui.engine.families.loading import Plan
+from webui.engine.latents import NotFinite
+from webui.engine.manager import OutOfMemory, PipelineManager
+
+PROMPT = "a red apple, flat style, on a blue background"
+QUICK = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 3, "seed": 5, "guidance": 3.0, "sampler": "Euler"}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A data folder with a small SD 1.x and a small SDXL model."""
+    data = tmp_path_factory.mktemp("data")
+    for kind in ("sd1", "sdxl"):
+        small(kind, directory=data / "models/Stable-diffusion" / kind)
+    return data
+
+
+@pytest.fixture
+def make(tree):
+    """``make(memory="offload")``: a manager over these models."""
+    return lambda **settings: PipelineManager(
+        Settings(**({"device": "cpu", "dtype": "float32", "data_dir": tree} | settings))
+    )
+
+
+def run(manager, **fields) -> list:
+    return list(manager.generate(Request(**(QUICK | fields))))
+
+
+def draw(manager, **fields) -> np.ndarray:
+    events = run(manager, **fields)
+    assert isinstance(events[-1], Done)
+    (picture,) = [event.image for event in events if isinstance(event, Image)]
+    return np.asarray(picture).astype(int)
+
+
+def digest(manager) -> dict[str, bytes]:
+    model = manager._model
+    parts = {**model.components, "vae": model.vae}
+    return {
+        f"{part}.{name}": tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+class TestLoading:
+    def test_progress_is_told_in_bytes_and_grows_to_the_end(self, make):
+        events = [event for event in run(make(), model="sdxl") if isinstance(event, Loading)]
+        fractions = [event.fraction for event in events if event.fraction]
+        assert fractions == sorted(fractions) and fractions[-1] == 1.0 and len(fractions) > 50
+        assert any("UNet" in event.what and "GiB" in event.what for event in events)
+        assert {part for event in events for part in ("text encoder", "autoencoder") if part in event.what}
+
+    @pytest.mark.parametrize("both_fit", [True, False])
+    def test_cancelled_half_way_the_former_model_is_there_again(self, make, monkeypatch, both_fit):
+        manager = make()
+        before = draw(manager, model="sd1")
+        if not both_fit:
+            needed = 10 * manager._residence._resident.nbytes
+            monkeypatch.setattr(
+                residence, "free_bytes", lambda _: needed if manager._residence._resident is None else 1
+            )
+            monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
+        asked = iter(range(1000))
+        events = list(manager.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 40))
+        assert isinstance(events[-1], Cancelled)
+        assert manager.model_name == "sd1"
+        monkeypatch.undo()
+        assert (draw(manager, model="sd1") == before).all()
+
+    @pytest.mark.parametrize("both_fit", [True, False])
+    def test_the_former_model_stays_only_where_memory_holds_both(self, make, monkeypatch, both_fit):
+        manager = make()
+        draw(manager, model="sd1")
+        monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12 if both_fit else 1)
+        monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
+        monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
+        held = {
+            manager.model_name
+            for event in manager.generate(Request(**QUICK, model="sdxl"))
+            if isinstance(event, Loading) and 0 < event.fraction < 1
+        }
+        assert held == {"sd1" if both_fit else None}
+        assert manager.model_name == "sdxl"
+
+    def test_after_a_failed_load_the_former_model_is_there(self, make, tree, monkeypatch, tmp_path):
+        manager = make(models_dir=(tmp_path,))
+        before = draw(manager, model="sd1")
+        shutil.copytree(tree / "models/Stable-diffusion/sdxl", tmp_path / "checkpoints/changing")
+        file = tmp_path / "checkpoints/changing/vae/diffusion_pytorch_model.safetensors"
+        request = manager.generate(Request(**QUICK, model="changing"))
+        with pytest.raises(
+            CannotLoad, match="model 'changing' cannot be loaded: changing was changed while it was read"
+        ):
+            for event in request:
+                if isinstance(event, Loading) and event.fraction > 0.5:
+                    file.write_bytes(file.read_bytes() + b"more")
+        assert manager.model_name == "sd1" and (draw(manager, model="sd1") == before).all()
+
+    def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(self, make, tree, tmp_path):
+        shutil.copytree(tree / "models/Stable-diffusion/sdxl", tmp_path / "checkpoints/shrinking")
+        manager = make(models_dir=(tmp_path,))
+        file = tmp_path / "checkpoints/shrinking/vae/diffusion_pytorch_model.safetensors"
+        with pytest.raises(CannotLoad, match="was cut short while it was read"):
+            for event in manager.generate(Request(**QUICK, model="shrinking")):
+                if isinstance(event, Loading) and event.fraction > 0.1:
+                    with file.open("r+b") as opened:
+                        opened.truncate(2000)
+
+    def test_a_model_whose_files_were_replaced_is_loaded_again(self, make, tree, tmp_path):
+        folder = tmp_path / "checkpoints/mine"
+        shutil.copytree(tree / "models/Stable-diffusion/sd1", folder)
+        manager = make(models_dir=(tmp_path,))
+        first = draw(manager, model="mine")
+        file = folder / "unet/diffusion_pytorch_model.safetensors"
+        tensors = load_file(file)
+        tensors["conv_out.bias"] = tensors["conv_out.bias"] + 0.5
+        save_file(tensors, file)
+        events = run(manager, model="mine")
+        assert any(isinstance(event, Loading) for event in events)
+        assert abs(draw(manager, model="mine") - first).max() > 1
+
+    def test_not_enough_memory_is_said_before_loading_with_the_numbers(self, make, monkeypatch):
+        manager = make()
+        before = draw(manager, model="sd1")
+        monkeypatch.setattr(residence, "free_bytes", lambda _: 10**5)
+        with pytest.raises(CannotLoad, match=r"model 'sdxl' needs \d+\.\d GiB of memory on cpu, and 0\.0 GiB are free"):
+            run(manager, model="sdxl")
+        monkeypatch.undo()
+        assert manager.model_name == "sd1" and (draw(manager, model="sd1") == before).all()
+
+
+class TestPlans:
+    """Forced on the CPU: the hooks do on it what they do on a device with memory of its own."""
+
+    @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+    @pytest.mark.parametrize("memory", ["offload", "sequential"])
+    def test_a_plan_changes_no_bit_of_a_picture(self, make, memory, kind):
+        manager = make(memory=memory)
+        expected = draw(make(), model=kind)
+        assert (draw(manager, model=kind) == expected).all()
+        assert (draw(manager, model=kind) == expected).all(), "and again"
+        assert manager._residence.plan == memory and manager.memory_plan == residence.PLAN_WORDS[memory]
+
+    @pytest.mark.parametrize("memory", ["offload", "sequential"])
+    def test_loras_come_and_go_under_every_plan(self, tree, memory, random_lora, tmp_path):
+        managers = [
+            PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,), memory=plan))
+            for plan in ("resident", memory)
+        ]
+        plain = [draw(manager, model="sd1") for manager in managers]
+        (tmp_path / "Lora").mkdir()
+        save_file(random_lora(managers[0]._model.components, only="attn"), tmp_path / "Lora/all.safetensors")
+        for loras in (("all:1",), ("all:-0.5",), (), ("all:1",)):
+            one, other = (draw(manager, model="sd1", loras=loras) for manager in managers)
+            assert (one == other).all()
+            assert bool(abs(one - plain[0]).max() > 1) == bool(loras)
+        assert (plain[0] == plain[1]).all()
+
+    @pytest.mark.parametrize("plan", residence.PLANS)
+    def test_it_is_the_largest_that_fits_into_what_is_free(self, make, monkeypatch, plan):
+        home = make()._residence
+        monkeypatch.setattr(home, "device", torch.device("cuda"))
+        monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12)
+        loading = Plan(find_models(home._settings)["sdxl"], [], torch.float32)
+        assert home._choose_plan(loading, home._device_bytes(loading, plan)) == plan
+
+
+class TestOutOfMemory:
+    def fail_once(self, monkeypatch, model, error: Exception, times: int = 1) -> list[int]:
+        calls: list[int] = []
+        predict = type(model).predict
+
+        def failing(self, *args):
+            calls.append(1)
+            if len(calls) <= times:
+                raise error
+            return predict(self, *args)
+
+        monkeypatch.setattr(type(model), "predict", failing)
+        return calls
+
+    def test_it_is_tried_once_more_and_people_are_told(self, make, monkeypatch):
+        manager = make()
+        expected = draw(manager, model="sd1")
+        self.fail_once(monkeypatch, manager._model, torch.OutOfMemoryError("CUDA out of memory"))
+        events = run(manager, model="sd1")
+        assert isinstance(events[-1], Done)
+        assert events[-1].warnings[0] == "The memory did not suffice; drawn with decoding in tiles."
+        (picture,) = [event.image for event in events if isinstance(event, Image)]
+        assert abs(np.asarray(picture).astype(int) - expected).max() <= 1
+        assert run(manager, model="sd1")[-1].warnings == (), "the next job is unharmed"
+
+    def test_pictures_that_are_finished_are_not_drawn_again(self, make, monkeypatch):
+        manager = make()
+        expected = [event.pixels_sha256 for event in run(manager, model="sd1", repeat=3) if isinstance(event, Image)]
+        decode = type(manager._model).decode
+        calls: list[int] = []
+
+        def failing(self, *args, **options):
+            calls.append(1)
+            if len(calls) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return decode(self, *args, **options)
+
+        monkeypatch.setattr(type(manager._model), "decode", failing)
+        events = run(manager, model="sd1", repeat=3)
+        pictures = [event for event in events if isinstance(event, Image)]
+        assert [picture.index for picture in pictures] == [0, 1, 2]
+        assert [picture.pixels_sha256 for picture in pictures] == expected
+
+    def test_twice_is_an_error_in_words_and_the_next_job_draws(self, make, monkeypatch):
+        manager = make()
+        expected = draw(manager, model="sd1")
+        with monkeypatch.context() as patch:
+            self.fail_once(patch, manager._model, torch.OutOfMemoryError("CUDA out of memory"), times=2)
+            with pytest.raises(OutOfMemory, match="ran out of memory at 64 x 64 px, 1 at once; draw fewer or smaller"):
+                run(manager, model="sd1")
+        assert (draw(manager, model="sd1") == expected).all()
+
+    def test_going_to_a_smaller_plan_and_back_changes_no_picture(self, make):
+        """What a card does when memory runs out, and before the next job."""
+        manager = make()
+        expected, weights = draw(manager, model="sdxl"), digest(manager)
+        for plan in ("offload", "sequential", "resident"):
+            manager._residence._move_to(plan)
+            assert (draw(manager, model="sdxl") == expected).all()
+        assert digest(manager) == weights
+
+
+class TestNotANumber:
+    def break_decoder(self, monkeypatch, model, in_float32: bool) -> None:
+        decode = model.vae.decode
+
+        def broken(latents, **options):
+            pictures = decode(latents, **options)
+            if latents.dtype == torch.float32 and not in_float32:
+                return pictures
+            return (pictures[0] * math.nan,)
+
+        monkeypatch.setattr(model.vae, "decode", broken)
+
+    def test_a_decode_that_overflows_is_done_again_in_float32(self, make, monkeypatch):
+        manager = make(dtype="bfloat16")
+        expected = draw(manager, model="sd1")
+        weights = digest(manager)
+        self.break_decoder(monkeypatch, manager._model, in_float32=False)
+        assert abs(draw(manager, model="sd1") - expected).mean() < 3
+        monkeypatch.undo()
+        assert digest(manager) == weights and manager._model.vae.dtype == torch.bfloat16
+
+    def test_still_not_a_number_is_an_error_that_names_the_likely_cause(self, make, monkeypatch):
+        manager = make(dtype="bfloat16")
+        draw(manager, model="sd1")
+        self.break_decoder(monkeypatch, manager._model, in_float32=True)
+        with pytest.raises(NotFinite, match="the autoencoder came to not-a-number values even in float32"):
+            run(manager, model="sd1")
+
+
+class TestVae:
+    @pytest.fixture
+    def folder(self, tree):
+        folder = tree / "models/VAE"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @pytest.fixture
+    def other(self):
+        """An autoencoder of the small models' shape with other weights."""
+        return small("sd1", seed=9).vae
+
+    def test_one_of_its_own_file_is_used_in_any_names_and_the_model_s_own_comes_back(self, make, folder, other):
+        bare = {
+            name.removeprefix("first_stage_model."): tensor.contiguous() for name, tensor in to_ldm(vae=other).items()
+        }
+        save_file(bare, folder / "other.safetensors")
+        save_file(dict(other.state_dict()), folder / "other diffusers.safetensors")
+        save_file(
+            {f"first_stage_model.{name}": tensor for name, tensor in bare.items()}, folder / "other whole.safetensors"
+        )
+        manager = make()
+        own = draw(manager, model="sd1")
+        pictures = [draw(manager, model="sd1", vae=name) for name in ("other", "other diffusers", "other whole")]
+        assert all((picture == pictures[0]).all() for picture in pictures)
+        assert abs(pictures[0] - own).max() > 1
+        assert (draw(manager, model="sd1") == own).all()
+
+    def test_a_tiny_one_serves_in_diffusers_and_in_its_authors_names(self, make, folder):
+        torch.manual_seed(3)
+        tiny = AutoencoderTiny()
+        state = tiny.state_dict()
+        save_file(dict(state), folder / "tiny.safetensors")
+        for half, shift in (("encoder", 0), ("decoder", 1)):
+            own = {}
+            for name, tensor in state.items():
+                if name.startswith(f"{half}.layers."):
+                    number, rest = name.removeprefix(f"{half}.layers.").split(".", 1)
+                    own[f"{int(number) + shift}.{rest}"] = tensor.clone()
+            save_file(own, folder / f"taesd_{half}.safetensors")
+        manager = make()
+        events = run(manager, model="sd1", vae="tiny", width=128, height=128)
+        (picture,) = [event.image for event in events if isinstance(event, Image)]
+        again = [
+            event.image
+            for event in run(manager, model="sd1", vae="taesd_decoder", width=128, height=128)
+            if isinstance(event, Image)
+        ]
+        assert np.array_equal(np.asarray(picture), np.asarray(again[0]))
+
+    def test_what_is_no_autoencoder_of_this_family_is_refused_by_name(self, make, folder):
+        wide = AutoencoderKL(
+            block_out_channels=(32, 64),
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+            latent_channels=16,
+        )
+        save_file(dict(wide.state_dict()), folder / "flux.safetensors")
+        save_file({"x": torch.zeros(1)}, folder / "nothing.safetensors")
+        (folder / "old.pt").write_bytes(b"pickle")
+        manager = make()
+        before = draw(manager, model="sd1")
+        with pytest.raises(CannotLoad, match="VAE 'flux' cannot be used: flux.safetensors has latents of 16 channels"):
+            run(manager, model="sd1", vae="flux")
+        with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no autoencoder"):
+            run(manager, model="sd1", vae="nothing")
+        with pytest.raises(CannotLoad, match="VAE 'old' cannot be used: old.pt is a pickle"):
+            run(manager, model="sd1", vae="old")
+        with pytest.raises(RequestError, match="vae 'flix' is not known; did you mean flux"):
+            run(manager, model="sd1", vae="flix")
+        assert (draw(manager, model="sd1") == before).all()
+
+
+class TestEmbeddings:
+    def test_its_name_in_the_prompt_stands_for_its_vectors(self, make, tree):
+        folder = tree / "embeddings"
+        folder.mkdir(exist_ok=True)
+        generator = torch.Generator().manual_seed(1)
+        save_file({"emb_params": torch.randn(3, 64, generator=generator)}, folder / "zog.safetensors")
+        save_file(
+            {"clip_l": torch.randn(2, 64, generator=generator), "clip_g": torch.randn(2, 128, generator=generator)},
+            folder / "zix.safetensors",
+        )
+        (folder / "zbad.safetensors").write_text("<html>")
+        manager = make()
+        words = draw(manager, model="sd1", prompt="a zug")
+        assert abs(draw(manager, model="sd1", prompt="a zog") - words).max() > 1
+        told = run(manager, model="sd1", prompt="a zix")[-1].warnings
+        assert told == ("Embedding zix is for another kind of model and was read as plain words.",)
+        assert run(manager, model="sdxl", prompt="a zix")[-1].warnings == ()
+        assert abs(draw(manager, model="sdxl", prompt="a zix") - draw(manager, model="sdxl", prompt="a zax")).max() > 1
+        with pytest.raises(RequestError, match="embedding 'zbad': zbad.safetensors is no safetensors file"):
+            run(manager, model="sd1", prompt="a zbad")
+
+
+class TestPrediction:
+    def test_the_choice_overrides_the_file_and_the_recipe_tells_it(self, make):
+        manager = make()
+        events = run(manager, model="sd1")
+        (picture,) = [event for event in events if isinstance(event, Image)]
+        assert picture.recipe.request.prediction == "epsilon"
+        own = draw(manager, model="sd1")
+        assert (draw(manager, model="sd1", prediction="epsilon") == own).all()
+        others = [draw(manager, model="sd1", prediction=name) for name in ("v", "v zero-SNR")]
+        assert abs(others[0] - own).max() > 1 and abs(others[1] - others[0]).max() > 1
+
+    def test_zero_snr_starts_from_pure_noise_or_not_at_all(self, make):
+        with pytest.raises(RequestError, match="sampler 'Heun' cannot start from pure noise, as 'sd1' with zero SNR"):
+            run(make(), model="sd1", prediction="v zero-SNR", sampler="Heun")
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(
+        ("scheduler", "expected"),
+        [
+            ("LCMScheduler", (4, 1.0, "LCM", "Default")),
+            ("TCDScheduler", (4, 1.0, "TCD", "Default")),
+            ("EulerAncestralDiscreteScheduler trailing", (4, 1.0, "Euler a", "Trailing")),
+            ("EulerDiscreteScheduler trailing", (4, 1.0, "Euler", "Trailing")),
+            ("DDIMScheduler trailing zero-SNR", (20, 7.0, "DPM++ 2M", "Trailing")),
+            ("PNDMScheduler", (20, 7.0, "DPM++ 2M", "Default")),
+        ],
+    )
+    def test_what_was_not_asked_for_suits_the_model(self, make, tree, tmp_path, scheduler, expected):
+        folder = tmp_path / "checkpoints/tuned"
+        shutil.copytree(tree / "models/Stable-diffusion/sd1", folder)
+        config = {"_class_name": scheduler.split()[0]}
+        if "trailing" in scheduler:
+            config["timestep_spacing"] = "trailing"
+        if "zero-SNR" in scheduler:
+            config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+        manager = make(models_dir=(tmp_path,))
+        events = list(manager.generate(Request(prompt=PROMPT, model="tuned", width=64, height=64, seed=1)))
+        request = next(event for event in events if isinstance(event, Image)).recipe.request
+        assert (request.steps, request.guidance, request.sampler, request.schedule) == expected
+        asked = list(manager.generate(Request(**QUICK, model="tuned", schedule="Default")))
+        request = next(event for event in asked if isinstance(event, Image)).recipe.request
+        assert (request.steps, request.guidance, request.sampler, request.schedule) == (3, 3.0, "Euler", "Default")
