@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, machine, print_table
 
-WORKLOADS = ("coldstart", "txt2img", "images", "lora")
+WORKLOADS = ("coldstart", "txt2img", "images", "lora", "load")
 
 
 def main() -> int:

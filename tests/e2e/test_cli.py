@@ -21,7 +21,7 @@ from PIL import Image as PilImages
 from .server import REPOSITORY, SMALL, Server, on_a_disk, run_webui, webui
 
 FIELDS = ("--prompt", "a red apple", "--steps", "2", "--width", "64", "--height", "64")
-CPU = ("--device", "cpu")
+CPU = ("--device", "cpu", "--dtype", "float32")
 
 
 def pixels_sha256(path: str | Path) -> str:

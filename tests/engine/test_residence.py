@@ -35,8 +35,9 @@ def tree(tmp_path_factory):
 
 
 @pytest.fixture
-def make(tree):
-    """``make(memory="offload")``: a manager over these models."""
+def make(tree, monkeypatch):
+    """``make(memory="offload")``: a manager over these models; how far loading is, is told at every tensor."""
+    monkeypatch.setattr(residence, "TELL_EVERY_S", 0.0)
     return lambda **settings: PipelineManager(
         Settings(**({"device": "cpu", "dtype": "float32", "data_dir": tree} | settings))
     )

@@ -1,5 +1,7 @@
 """The one resident model: how it comes, where its parts rest, and what goes when it comes."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from webui.engine.families.base import CannotLoad, Model
 from webui.engine.families.loading import Plan, read_vae
 from webui.engine.lora.switcher import LoraSwitcher
 
+TELL_EVERY_S = 0.1
 HEADROOM = 1.15
 """How much more than its weights a model must find free: what drawing takes besides is small beside them."""
 
@@ -107,6 +110,7 @@ class Residence:
         self, file: ModelFile, plan: Plan, placing: str, check: Callable[[], None] = lambda: None
     ) -> Iterator[Loading]:
         reading = plan.read(lambda part: self._place(part, placing))
+        told = -math.inf
         while True:
             check()
             try:
@@ -114,6 +118,10 @@ class Residence:
             except StopIteration as stop:
                 components = stop.value
                 break
+            whole = progress.done_bytes == progress.total_bytes
+            if time.monotonic() - told < TELL_EVERY_S and not whole:
+                continue
+            told = time.monotonic()
             done, total = (count / 2**30 for count in (progress.done_bytes, progress.total_bytes))
             yield Loading(
                 f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",

@@ -7,7 +7,7 @@ are read, not mapped: a mapped file that is cut short meanwhile would end the pr
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 NAMED_MISSING = 3
+BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 
 
 @dataclass(frozen=True)
@@ -139,40 +140,32 @@ def _text(shape: tuple[int, ...]) -> str:
 def _read(
     sources: Mapping[str, Source], dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) in the order of the files; one buffer serves all tensors that change their format."""
+    """(name, flat tensor) in the order of the files.
+
+    Numbers of the wanted format are read to where they stay, others through one buffer, block by block: a block that
+    fits into the processor's cache costs the memory one write instead of three.
+    """
+    buffer = bytearray(BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES)
     order = sorted(sources, key=lambda name: (sources[name].path, sources[name].place.offset))
-    buffer = bytearray()
-    path, file = None, None
-    try:
-        for name in order:
-            source = sources[name]
-            if source.path != path:
-                if file:
-                    file.close()
-                path, file = source.path, source.path.open("rb")
-            assert file
-            key, place = source.key, source.place
-            stored, numbers = DTYPES[place.dtype], _numbers(source)
-            if key.third is not None:  # rows lie behind one another
-                numbers //= 3
-            nbytes = numbers * stored.itemsize
-            file.seek(place.offset + (key.third or 0) * nbytes)
-            direct = stored == dtype and device.type == "cpu" and not key.transposed
-            if direct:
-                tensor = torch.empty(numbers, dtype=dtype)
-                _read_exactly(file, tensor.view(torch.uint8).numpy().data if numbers else memoryview(b""))
-            else:
-                if len(buffer) < nbytes:
-                    buffer = bytearray(nbytes)
-                _read_exactly(file, memoryview(buffer)[:nbytes])
-                flat = torch.frombuffer(buffer, dtype=stored, count=numbers) if numbers else torch.empty(0)
-                if key.transposed:
-                    flat = flat.reshape(source.shape).t()
-                tensor = torch.empty(flat.shape, dtype=dtype, device=device).copy_(flat)
-            yield name, tensor
-    finally:
-        if file:
-            file.close()
+    for path, names in groupby(order, key=lambda name: sources[name].path):
+        with path.open("rb", buffering=0) as file:
+            for name in names:
+                source = sources[name]
+                stored, numbers = DTYPES[source.place.dtype], _numbers(source)
+                if source.key.third is not None:  # rows lie behind one another
+                    numbers //= 3
+                file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
+                tensor = torch.empty(numbers, dtype=dtype, device=device)
+                if stored == dtype and device.type == "cpu":
+                    _read_exactly(file, tensor.view(torch.uint8).numpy().data if numbers else memoryview(b""))
+                else:
+                    step = len(buffer) // stored.itemsize
+                    for block in tensor.split(step) if numbers else ():
+                        _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
+                        block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
+                if source.key.transposed:
+                    tensor = tensor.reshape(source.shape).t().contiguous()
+                yield name, tensor
 
 
 def _numbers(source: Source) -> int:

@@ -108,6 +108,11 @@ class Plan:
         """How much memory the loaded weights take."""
         return sum(self.part_bytes.values())
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts by diffusers' names, without weights before they are read."""
+        return {part: filling.module for part, filling in self._fillings.items()}
+
     def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, Components]:
         """Reads each part's weights to the device that ``place`` says; raises CannotLoad."""
         done, total = 0, self.file_bytes
@@ -118,9 +123,8 @@ class Plan:
                     yield Progress(PART_NAMES[part], done, total)
         except (BadFile, OSError) as error:
             raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
-        modules = {part: filling.module for part, filling in self._fillings.items()}
         return Components(
-            modules,
+            self.modules,
             self._tokenizers,
             self.scheduler_config,
             self.pipeline_config,

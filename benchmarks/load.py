@@ -1,0 +1,103 @@
+"""Loading an SD 1.5 file of full size (random float16 weights) for the CPU in bfloat16: seconds, and peak memory.
+
+Beside diffusers' ``from_single_file`` with the same configurations on disk. Each load is a process of its own and only
+what comes after the imports is counted. The file is in the page cache; memory is the growth of the process's peak
+resident set, beside the bytes of the loaded weights.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Row, compared
+from tests.checkpoints import write_random
+from webui.core.library import DEMO_MODEL, find_models
+from webui.core.settings import Settings
+from webui.engine.families.loading import Plan
+
+MIB = 2**20
+
+MEASURE = """
+import json, resource, sys, time
+{imports}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, started = peak(), time.perf_counter()
+{load}
+print(json.dumps([time.perf_counter() - started, peak() - before]))
+"""
+OURS = {
+    "imports": (
+        "from webui.core.settings import Settings\n"
+        "from webui.engine.manager import PipelineManager\n"
+        "manager = PipelineManager(Settings(device='cpu', dtype='bfloat16', data_dir=sys.argv[1]))"
+    ),
+    "load": "for _ in manager.load('sd15'): pass",
+}
+DIFFUSERS = {
+    "imports": (
+        "import torch\nfrom diffusers import StableDiffusionPipeline\n"
+        "import transformers, diffusers.loaders.single_file_utils"
+    ),
+    "load": (
+        "pipe = StableDiffusionPipeline.from_single_file(sys.argv[1] + '/models/checkpoints/sd15.safetensors',"
+        " config=sys.argv[1] + '/configs', torch_dtype=torch.bfloat16, local_files_only=True, safety_checker=None)"
+    ),
+}
+
+
+def run(rounds: int) -> list[Row]:
+    """Both ways alternate; the first load of each fills the page cache."""
+    samples: dict[str, list[list[float]]] = {"ours": [], "diffusers": []}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Path(folder, "models/checkpoints")
+        checkpoints.mkdir(parents=True)
+        write_random(checkpoints / "sd15.safetensors", "sd15")
+        plan = Plan(find_models(Settings(data_dir=folder))["sd15"], [], torch.bfloat16)
+        _write_configs(Path(folder, "configs"), plan)
+        for k in range(min(rounds, 5) + 1):
+            for name, way in (("diffusers", DIFFUSERS), ("ours", OURS)):
+                found = _measure(way, folder)
+                if k:
+                    samples[name].append(found)
+    weights = Row("weights in bfloat16", "MiB", [plan.memory_bytes / MIB] * len(samples["ours"]))
+    seconds = {name: [one for one, _ in found] for name, found in samples.items()}
+    memory = {name: [nbytes / MIB for _, nbytes in found] for name, found in samples.items()}
+    other = Row("load, diffusers from_single_file", "s", seconds["diffusers"])
+    return [
+        other,
+        compared("load", "s", seconds["ours"], other),
+        weights,
+        compared("peak memory, diffusers from_single_file", "MiB", memory["diffusers"], weights),
+        compared("peak memory", "MiB", memory["ours"], weights),
+    ]
+
+
+def _measure(way: dict[str, str], folder: str) -> Any:
+    command = [sys.executable, "-c", MEASURE.format(**way), folder]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def _write_configs(folder: Path, plan: Plan) -> None:
+    """What diffusers wants to find: a folder like the published one, without weights."""
+    library = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"]}
+    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None]}
+    index |= {"tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", "CLIPTextModel"]}
+    for part, module in plan.modules.items():
+        (folder / part).mkdir(parents=True)
+        if part in library:
+            module.save_config(folder / part)
+            index[part] = ["diffusers", library[part]]
+        else:
+            module.config.save_pretrained(folder / part)
+    for part, content in (("scheduler/scheduler_config", plan.scheduler_config), ("model_index", index)):
+        path = folder / f"{part}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content), "utf-8")
+    shutil.copytree(DEMO_MODEL / "tokenizer", folder / "tokenizer")  # a smaller vocabulary, which favours diffusers
