@@ -58,7 +58,9 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     except RequestError as error:
         yield str(error), "start without --device"
         return
-    print(f"Device: {describe(device, choose_dtype(settings.dtype, device))}, {torch.get_num_threads()} CPU threads")
+    print(
+        f"Device: {describe(device, choose_dtype(settings.dtype, device, settings.cache_dir))}, {torch.get_num_threads()} CPU threads"
+    )
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         print(f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free")
@@ -86,7 +88,13 @@ def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     models = find_models(settings)
-    print(f"Models: {', '.join(f'{name} ({file.native_px} px)' for name, file in models.items()) or 'none'}")
+    usable = {name: file.checkpoint for name, file in models.items() if file.checkpoint}
+    print(
+        f"Models: {', '.join(f'{name} ({found.kind}, {found.native_px} px)' for name, found in usable.items()) or 'none'}"
+    )
+    for name, file in models.items():
+        if file.problem:
+            yield f"model {name!r}: {file.path.name} {file.problem}", f"replace or remove {file.path}"
     loras = find_loras(settings)
     print(f"LoRAs: {', '.join(list(loras)[:20]) or 'none'}{f' and {len(loras) - 20} more' if len(loras) > 20 else ''}")
     for name, file in loras.items():
