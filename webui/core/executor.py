@@ -67,6 +67,12 @@ class Executor(Protocol):
     def job(self, job_id: str) -> Job | None:
         """The job of that id, or None when it is not, or no longer, known."""
 
+    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+        """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
+
+        An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.
+        """
+
     def status(self) -> Mapping[str, object]:
         """``status`` is ok, loading or degraded; the rest says what runs where."""
 

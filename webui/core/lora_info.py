@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from webui.core.library import LoraFile
+from webui.core.library import LoraFile, ModelFile
 from webui.core.tensor_file import BadFile, read_header
 
 MAX_TEXT = 2_000
@@ -49,7 +49,7 @@ def describe(file: LoraFile) -> LoraInfo:
         description=_first(info.description, *(entry.get("description") for entry in sidecars)),
         trigger_words=_words_beside(sidecars) or info.trigger_words,
         weight=_usual_weight(sidecars),
-        has_preview=_preview_file(file.path) is not None or info.has_preview,
+        has_preview=find_preview(file.path) is not None or info.has_preview,
     )
 
 
@@ -65,7 +65,7 @@ def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
         made_for=made_for(metadata),
         trigger_words=_split_words([metadata.get("modelspec.trigger_phrase", "")])
         or tuple(_frequent_tags(metadata.get("ss_tag_frequency", ""))),
-        has_preview=_thumbnail(metadata) is not None,
+        has_preview=read_thumbnail(metadata) is not None,
     )
 
 
@@ -74,17 +74,17 @@ def made_for(metadata: Mapping[str, str]) -> str:
     return _first(metadata.get("modelspec.architecture"), metadata.get("ss_base_model_version"))[:80]
 
 
-def read_preview(file: LoraFile) -> tuple[bytes, str] | None:
-    """The preview picture's bytes and media type, from a file beside the LoRA or from its metadata."""
-    if path := _preview_file(file.path):
+def read_preview(file: LoraFile | ModelFile) -> tuple[bytes, str] | None:
+    """The preview picture's bytes and media type, from a file beside it (in it, for a folder) or from its metadata."""
+    if path := find_preview(file.path):
         with suppress(OSError):
             return path.read_bytes(), PREVIEW_TYPES[path.suffix.lower()]
     with suppress(BadFile):
-        return _thumbnail(read_header(file.path).metadata)
+        return read_thumbnail(read_header(file.path).metadata)
     return None
 
 
-def _thumbnail(metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
+def read_thumbnail(metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
     """The picture that modelspec keeps as a data URL, if it is one."""
     kind, _, data = metadata.get("modelspec.thumbnail", "").partition(",")
     media_type = kind.removeprefix("data:").removesuffix(";base64")
@@ -94,11 +94,13 @@ def _thumbnail(metadata: Mapping[str, str]) -> tuple[bytes, str] | None:
     return None
 
 
-def _preview_file(path: Path) -> Path | None:
-    names = (f"{path.stem}{middle}{ending}" for middle in (".preview", "") for ending in PREVIEW_TYPES)
-    for name in names:
+def find_preview(path: Path) -> Path | None:
+    """The picture beside a file, or the one called ``preview`` in a folder."""
+    names = ["preview"] if path.is_dir() else [f"{path.stem}.preview", path.stem]
+    folder = path if path.is_dir() else path.parent
+    for name in (name + ending for name in names for ending in PREVIEW_TYPES):
         with suppress(OSError):
-            found = path.with_name(name)
+            found = folder / name
             if 0 < found.stat().st_size <= MAX_PREVIEW_BYTES:
                 return found
     return None

@@ -8,20 +8,25 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
-from webui.core.library import Library
+from webui.core.library import EmbeddingFile, Library
 from webui.core.outputs import save_picture
+from webui.core.prompt import split_loras
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
+from webui.core.tensor_file import BadFile, read_header
 from webui.engine.resolve import resolve
 from webui.engine.samplers import SAMPLERS
 from webui.executors.job import LocalJob
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
+    from webui.engine.tokens import Tokenizer
 
 MAX_WAITING = 100
 KEPT_JOBS = 200
@@ -99,6 +104,19 @@ class LocalExecutor:
             "running": self._running is not None,
             **({"trouble": self._trouble} if self._trouble else {}),
         }
+
+    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+        """As the model's tokenizer counts, without LoRA tags, embeddings by the rows that their files name."""
+        from webui.engine import tokens
+
+        library = Library(self._settings)
+        with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
+            prompt, _ = split_loras(prompt)
+        file, text = library.models.get(model), prompt.casefold()
+        tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
+        named = {name: _embedding_rows(file) for name, file in library.embeddings.items() if name.casefold() in text}
+        room = tokenizer.length - 2
+        return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stops taking jobs, cancels all, and waits for the device and the last file."""
@@ -224,6 +242,26 @@ class LocalExecutor:
                     break
                 pixel_bytes -= job.pixel_bytes
                 del self._jobs[job.id]
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(model: Path | None = None, _stamp: int = 0) -> "Tokenizer":
+    """The tokenizer of a folder; CLIP's for single files, and where the folder's cannot be read."""
+    from webui.engine.tokens import Tokenizer
+
+    for folder in (model / "tokenizer", model / "tokenizer_2") if model else ():
+        if folder.is_dir():
+            with contextlib.suppress(OSError, ValueError):
+                return Tokenizer.from_folder(folder)
+    return Tokenizer.clip()
+
+
+def _embedding_rows(file: EmbeddingFile) -> int:
+    """How many tokens it stands for, by its header; 0 where that cannot be read."""
+    with contextlib.suppress(BadFile):
+        shape = next(iter(read_header(file.path).shapes.values()), ())
+        return shape[0] if len(shape) > 1 else len(shape)
+    return 0
 
 
 def _for_people(error: BaseException) -> str:

@@ -18,12 +18,14 @@ from webui.core.request import SIDE_STEP_PX, Init, Request, RequestError
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields
 LINES = {"prompt": 3, "negative": 2}
+FILES = ("model", "vae", "refiner")  # what may come and go while the page is open
 SLIDER_STEPS = {
     "steps": 1,
     "guidance": 0.5,
     "count": 1,
     "repeat": 1,
     "clip_skip": 1,
+    "refiner_at": 0.05,
     "strength": 0.05,
     "mask_blur": 1,
     "padding": 8,
@@ -65,9 +67,8 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         "elem_id": f"{page}-{field}",
         "interactive": True,
     } | overrides
-    choices = {"sampler": catalog.samplers, "schedule": catalog.schedules, "model": catalog.models}
-    if field in choices:
-        return Dropdown(list(choices[field]), **options)
+    if field in (*FILES, "sampler", "schedule"):
+        return Dropdown(choices(field, catalog), allow_custom_value=field in FILES, **options)
     if get_origin(info.annotation) is Literal:
         return Dropdown(list(get_args(info.annotation)), **options)
     if info.annotation is bool:
@@ -83,6 +84,14 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         return gr.ColorPicker(**options)
     step = SIDE_STEP_PX if field in ("width", "height") else 1
     return Number(precision=0, step=step, **options)
+
+
+def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
+    """(label, value) pairs to choose from; of models those that can be used."""
+    usable = [name for name, file in catalog.models.items() if file.checkpoint]
+    names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
+    nothing = {"vae": [("Model's own", "")], "refiner": [("None", "")]}
+    return nothing.get(field, []) + [(name, name) for name in names.get(field, usable)]
 
 
 def picture_control(page: str, field: str, label: str, **options: Any) -> gr.Image:

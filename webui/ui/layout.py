@@ -6,10 +6,12 @@ from typing import Any
 import gradio as gr
 
 from webui.core.executor import Executor
+from webui.ui import models
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
 STATIC = Path(__file__).resolve().parent / "static"
+SCRIPTS = ("page.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -50,6 +52,8 @@ def build_page(executor: Executor) -> gr.Blocks:
                     benches[task.name] = build(task, executor, targets)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
+        pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
+        models.wire_reload(pickers, executor, controls)
     return blocks
 
 
@@ -75,8 +79,8 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
 
 
 def head() -> str:
-    """Scripts and style for the document's head: keys, memory of the fields, mask painter, LoRA panel, our own look."""
-    scripts = [(STATIC / name).read_text("utf-8") for name in ("page.js", "painter.js", "loras.js")]
+    """Scripts and style for the document's head: keys, memory of fields, painter, panels, prompt help, our look."""
+    scripts = [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
     style = (STATIC / "style.css").read_text("utf-8")
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import html
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from webui.core.executor import Job, State
 from webui.core.outputs import encode_png
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
+
+COUNTS = re.compile(r"\d of \d")
 
 GalleryItem = tuple[str, str]
 
@@ -92,8 +95,8 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
         case Queued(position):
             ahead = position - 1
             state, text = "queued", f"Waiting: {ahead} ahead" if ahead else "Waiting: next in line"
-        case Loading(what, _):
-            state, text = "loading", f"{what} ..."
+        case Loading(what, part):
+            state, fraction, text = "loading", part or None, what if COUNTS.search(what) else f"{what} ..."
         case Step(index, total, seconds):
             state, fraction, text = "running", index / total, _step_text(index, total, seconds)
         case Done(seconds, _, warnings, loras):

@@ -11,13 +11,11 @@ from cachetools import LRUCache
 
 from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
-from webui.core.library import ModelFile
 from webui.core.request import Init, Request, RequestError
-from webui.ui import form, loras, stream
+from webui.ui import form, loras, models, prompts, stream
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
-SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
 KEPT_RUNS = 256
 ENDED = ("done", "failed", "cancelled")
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
@@ -82,6 +80,7 @@ class Workbench:
 
     name: str
     controls: Controls
+    picker: models.Picker
     runs: Runs
     selected: gr.Number
     senders: dict[str, gr.Button]
@@ -94,7 +93,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320):
             controls |= task.build_inputs("above", catalog)
-            controls["prompt"] = form.make_control(name, "prompt", catalog, info=None, autofocus=name == "txt2img")
+            controls["prompt"] = prompts.build_prompt(name, "prompt", catalog, info=None, autofocus=name == "txt2img")
             with gr.Row(elem_classes="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
@@ -103,6 +102,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 rows = [[text] for text in task.examples]
                 gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
             controls |= task.build_inputs("below", catalog)
+            picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
@@ -136,9 +136,12 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 }
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
-    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected)
+    helpers["chosen"] = picker.chosen
+    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected, helpers)
     _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
-    return Workbench(name, controls, runs, selected, senders)
+    models.wire(picker, executor, controls, helpers["size"])
+    prompts.wire(name, controls, picker.chosen)
+    return Workbench(name, controls, picker, runs, selected, senders)
 
 
 def job_id_js(page: str) -> str:
@@ -165,9 +168,9 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
     def add(field: str, **overrides: Any) -> None:
         controls[field] = form.make_control(page, field, catalog, **overrides)
 
-    add("negative")
+    controls["negative"] = prompts.build_prompt(page, "negative", catalog)
     helpers["size"] = gr.Dropdown(
-        list(_size_presets(native_px)),
+        list(models.size_presets(native_px)),
         value=None,
         label="Size",
         info="Shapes that suit the model",
@@ -191,8 +194,14 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
         add("sampler")
         add("schedule")
     with gr.Row():
-        add("model")
-        add("clip_skip", info=None)
+        add("model", info="Cards are under Models")
+        add("vae", info="Turns latents into pixels")
+    with gr.Row():
+        add("refiner", info="Finishes the picture")
+        add("refiner_at", info="Share of the way")
+    with gr.Row():
+        add("prediction", info="What the model predicts")
+        add("clip_skip")
     for field in FIELDS:  # whatever the request has learned since
         if field not in controls:
             add(field)
@@ -207,10 +216,11 @@ def _wire_jobs(
     stop: gr.Button,
     outputs: list[Any],
     selected: gr.Number,
+    helpers: Controls,
 ) -> None:
     gallery, name = outputs[0], task.name
     cache_dir = Path(gallery.GRADIO_CACHE)
-    fields, inputs = tuple(controls), list(controls.values())
+    fields, inputs, executor = tuple(controls), list(controls.values()), runs.executor
     kept = [field for field in fields if field not in task.transient]
 
     async def run(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
@@ -236,7 +246,10 @@ def _wire_jobs(
             job.cancel()
 
     def restore(memory: str) -> list[Update]:
-        return _remembered(memory, kept, controls)
+        catalog = executor.catalog()
+        updates = _remembered(memory, kept, controls, catalog)
+        model = updates[kept.index("model")].get("value")
+        return [*updates, *_chosen(catalog, model)]
 
     run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -256,9 +269,8 @@ def _wire_jobs(
     blocks = gr.context.Context.root_block
     assert blocks is not None
     remembered = [controls[field] for field in kept]
-    restored = blocks.load(
-        restore, [memory], remembered, js=f"() => [darkroom.recall('{name}')]", queue=False, **private
-    )
+    recalled = [*remembered, helpers["chosen"], helpers["size"]]
+    restored = blocks.load(restore, [memory], recalled, js=f"() => [darkroom.recall('{name}')]", queue=False, **private)
     attached = restored.then(
         attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{name}')]", concurrency_limit=None, **private
     )
@@ -295,23 +307,25 @@ def _wire_pictures(
     def reuse_settings(job_id: str, index: int) -> list[Update]:
         found = runs.picture(job_id, index)
         if found is None:
-            return [gr.skip()] * len(reused)
+            return [gr.skip()] * (len(reused) + 2)
         request = found[1].recipe.request
         values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
-        return list((values | {"loras": loras.to_text(request.loras)}).values())
+        values |= {"loras": loras.to_text(request.loras)}
+        return [*values.values(), *_chosen(runs.executor.catalog(), request.model)]
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
         return found[1].seed if found else gr.skip()
 
     def apply_size(label: str | None, model: str) -> tuple[Update, Update]:
-        sizes = _size_presets(_native_px(runs.executor.catalog(), model))
+        sizes = models.size_presets(_native_px(runs.executor.catalog(), model))
         return sizes.get(label or "", (gr.skip(), gr.skip()))
 
     width, height = controls["width"], controls["height"]
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
     gallery.select(select, [job_id], [selected, infotext], **picture)
-    reuse.click(reuse_settings, [job_id, selected], list(reused.values()), **picture)
+    settled = [*reused.values(), helpers["chosen"], helpers["size"]]
+    reuse.click(reuse_settings, [job_id, selected], settled, **picture)
     helpers["last"].click(reuse_seed, [job_id, selected], controls["seed"], **picture)
     helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
     helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
@@ -333,35 +347,40 @@ def _updates(view: stream.View) -> tuple[Update, ...]:
     )
 
 
+def _chosen(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
+    """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
+    return (model, models.size_choices(_native_px(catalog, model))) if model else (gr.skip(), gr.skip())
+
+
 def _native_px(catalog: Catalog, model: str) -> int:
-    file: ModelFile | None = catalog.models.get(model) or next(iter(catalog.models.values()), None)
+    file = catalog.models.get(model) or next(iter(catalog.models.values()), None)
     return file.native_px if file else 512
 
 
-def _size_presets(native_px: int) -> dict[str, tuple[int, int]]:
-    """Sizes around the model's own: its long side stays, or doubles where the shape would be too thin."""
-    presets: dict[str, tuple[int, int]] = {}
-    for name, (across, down) in SIZE_SHAPES.items():
-        unit_px = native_px / min(across, down) if max(across, down) == 3 else native_px
-        width, height = (round(unit_px * side / 8) * 8 for side in (across, down))
-        presets[f"{name} · {width} × {height}"] = (width, height)
-    return presets
+def _remembered(memory: str, fields: Sequence[str], controls: Controls, catalog: Catalog) -> list[Update]:
+    """Updates for the fields from what the browser kept; what the control could not hold is left as it is.
 
-
-def _remembered(memory: str, fields: Sequence[str], controls: Controls) -> list[Update]:
-    """Updates for the fields from what the browser kept; what the control could not hold is left as it is."""
+    Lists of files are brought up to date on the way.
+    """
     try:
         kept = json.loads(memory or "{}")
     except ValueError:
         kept = {}
     if not isinstance(kept, dict):
         kept = {}
-    return [kept[field] if field in kept and _fits(kept[field], controls[field]) else gr.skip() for field in fields]
+    updates: list[Update] = []
+    for field in fields:
+        update: dict[str, Any] = {"choices": form.choices(field, catalog)} if field in form.FILES else {}
+        choices = update.get("choices") or getattr(controls[field], "choices", [])
+        if field in kept and _fits(kept[field], controls[field], choices):
+            update["value"] = kept[field]
+        updates.append(gr.update(**update))
+    return updates
 
 
-def _fits(value: Any, control: Any) -> bool:
+def _fits(value: Any, control: Any, choices: Sequence[tuple[str, Any]]) -> bool:
     if isinstance(control, gr.Dropdown):
-        return value in [choice for _, choice in control.choices]
+        return value in [choice for _, choice in choices]
     if isinstance(control, gr.Checkbox):
         return isinstance(value, bool)
     if isinstance(control, gr.Slider | gr.Number):

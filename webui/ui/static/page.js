@@ -79,12 +79,14 @@
     if (announced[page] !== state) {
       const picture = status.closest(".workbench")?.querySelector(".picture");
       if (state === "running" && innerWidth <= 640) picture?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      if (announced[page] && state !== "queued") showEngine(); // another model may be loaded now
       announced[page] = state;
       const announcer = document.getElementById("darkroom-announcer");
       if (announcer) announcer.textContent = status.textContent.trim();
     }
   };
 
+  let nextLook;
   const showEngine = async () => {
     let next_ms = 1000;
     const chip = document.getElementById("darkroom-engine");
@@ -92,6 +94,7 @@
       try {
         const health = await (await fetch("./api/health")).json();
         chip.dataset.status = health.status;
+        document.dispatchEvent(new CustomEvent("darkroom:health", { detail: health }));
         const ready = `${health.model} on ${health.device}`;
         chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
         if (health.status !== "loading") next_ms = 15000;
@@ -101,7 +104,8 @@
         next_ms = 3000;
       }
     }
-    setTimeout(showEngine, next_ms);
+    clearTimeout(nextLook);
+    nextLook = setTimeout(showEngine, next_ms);
   };
 
   const start = () => {

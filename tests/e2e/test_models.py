@@ -1,0 +1,232 @@
+"""Models on the page and over HTTP: found, chosen with what suits them, read again, and refused in words."""
+
+import io
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import small
+from PIL import Image as PilImages
+from safetensors.torch import save_file
+
+from webui.core.library import DEMO_MODEL, content_hash, find_models
+from webui.core.settings import Settings
+from webui.engine.tokens import Tokenizer, count_tokens
+
+from .conftest import tab_opener
+from .server import Server, wait_for
+from .tab import Tab
+
+HOSTILE = '<img src=x onerror=alert(1)> & "quoted"'
+HOSTILE_FILE = "<svg onload=alert(2)>"
+PREVIEW_PX = (48, 32)
+SHOWN = ("steps", "guidance", "width", "height")
+
+
+@pytest.fixture(scope="module")
+def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with small models, one of a hostile name, files that are none, and an embedding."""
+    folder = tmp_path_factory.mktemp("models")
+    models, embeddings = folder / "data" / "models" / "Stable-diffusion", folder / "data" / "embeddings"
+    for name in ("tiny one", HOSTILE):
+        small("sd1", directory=models / name)
+    small("sdxl", directory=models / "tiny xl")
+    PilImages.new("RGB", PREVIEW_PX, "green").save(models / "tiny one" / "preview.png")
+    (models / f"{HOSTILE_FILE}.safetensors").write_text("<html>not found</html>")
+    (models / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    (models / "cut.safetensors").write_bytes(struct.pack("<Q", 4000) + b"{")
+    embeddings.mkdir()
+    save_file({"emb_params": torch.zeros(3, 64)}, embeddings / "charm.safetensors")
+    server = Server(folder)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def open_tab(browser, model_server: Server):
+    yield from tab_opener(browser, model_server)
+
+
+def panel(tab: Tab) -> Any:
+    found = tab.find("model-panel")
+    tab.page.bring_to_front()
+    if not found.get_by_label("Search models").is_visible():
+        found.get_by_role("button", name="Models").click()
+    found.locator(".models-found button").first.wait_for()
+    return found
+
+
+def card(tab: Tab, name: str) -> Any:
+    panel(tab).get_by_label("Search models").fill(name)
+    return panel(tab).locator(".models-found li").filter(has=tab.page.get_by_text(name, exact=True)).locator("button")
+
+
+def wait_until_pressed(tab: Tab, name: str) -> None:
+    panel(tab).get_by_label("Search models").fill("")
+    pressed = panel(tab).locator("button[aria-pressed=true] strong")
+    wait_for(lambda: pressed.all_inner_texts() == [name], f"{name} to be the chosen one")
+
+
+def model(tab: Tab) -> str:
+    tab.open_settings()
+    return tab.find("model").get_by_role("combobox").input_value()
+
+
+def options(tab: Tab, field: str) -> list[str]:
+    """What the list of a field offers."""
+    tab.open_settings()
+    tab.find(field).get_by_role("combobox").click()
+    found = tab.find(field).get_by_role("option")
+    found.first.wait_for()
+    names = found.all_inner_texts()
+    tab.find(field).get_by_role("combobox").blur()
+    return [name.removeprefix("✓").strip() for name in names]
+
+
+def test_a_card_chooses_the_model_and_what_suits_it(open_tab):
+    tab = open_tab()
+    found = panel(tab)
+    found.get_by_label("Search models").fill("TINY")
+    wait_for(lambda: len(found.locator(".models-found li").all()) == 2, "the two that are called like that")
+    assert "SDXL · 0.058 GB · F32" in card(tab, "tiny xl").inner_text()
+    card(tab, "tiny one").focus()
+    tab.page.keyboard.press("Enter")
+    wait_until_pressed(tab, "tiny one")
+    tab.wait_for_value("guidance", "7")
+    assert model(tab) == "tiny one"
+    assert tab.values(*SHOWN) == {"steps": "20", "guidance": "7", "width": "64", "height": "64"}
+    tab.draw(prompt="a cat", steps=2)
+    tab.wait_for_infotext("Size: 64x64")
+    wait_for(lambda: "Loaded: tiny one (cpu" in found.locator(".models-status").inner_text(), "what is loaded")
+    assert found.locator("button:has(em:not([hidden])) strong").all_inner_texts() == ["tiny one"]
+
+
+def test_the_field_does_the_same_and_one_model_twice_changes_nothing(open_tab):
+    tab = open_tab()
+    tab.choose("model", "tiny one")
+    tab.wait_for_value("guidance", "7")
+    wait_until_pressed(tab, "tiny one")
+    tab.find("size").get_by_role("combobox").click()
+    tab.page.get_by_role("option", name="Landscape 3:2 · 96 × 64").click()
+    tab.wait_for_value("width", "96")
+    tab.set(guidance=3)
+    tab.choose("model", "tiny one")
+    card(tab, "tiny one").click()
+    tab.find("model").get_by_role("combobox").click()
+    tab.find("seed").locator("input").click()  # a look into the list, and away
+    tab.page.wait_for_timeout(500)  # nothing may come
+    kept = {"steps": "20", "guidance": "3", "width": "96", "height": "64"}
+    assert tab.values(*SHOWN) == kept
+    tab.reload()
+    wait_until_pressed(tab, "tiny one")
+    assert model(tab) == "tiny one" and tab.values(*SHOWN) == kept
+    tab.choose("model", "demo")
+    tab.wait_for_value("width", "128")
+    assert tab.values("guidance") == {"guidance": "5"}
+
+
+def test_reload_finds_new_files_on_the_open_page(open_tab, model_server):
+    tab = open_tab()
+    tab.page.evaluate("window.stays = true")
+    assert options(tab, "vae") == ["Model's own"] and options(tab, "refiner")[0] == "None"
+    new = model_server.data_dir / "models" / "Stable-diffusion" / "newcomer"
+    shutil.copytree(new.with_name("tiny one"), new)
+    vae = model_server.data_dir / "models" / "VAE" / "softer.safetensors"
+    vae.parent.mkdir(parents=True)
+    shutil.copy(next((DEMO_MODEL / "vae").glob("*.safetensors")), vae)
+    try:
+        panel(tab).get_by_role("button", name="Reload").click()
+        card(tab, "newcomer").click()
+        wait_until_pressed(tab, "newcomer")
+        wait_for(lambda: options(tab, "vae") == ["Model's own", "softer"], "the new autoencoder")
+        assert {"newcomer", "tiny xl"} < set(options(tab, "refiner"))
+        assert model(tab) == "newcomer" and tab.page.evaluate("window.stays")
+        tab.draw(prompt="a cat", steps=2)
+        tab.wait_for_infotext("Model: newcomer")
+    finally:
+        shutil.rmtree(new)
+        shutil.rmtree(vae.parent)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("old", "old.ckpt is a pickle, and opening a pickle can run any program"),
+        ("cut", "cut.safetensors is cut short"),
+        (HOSTILE_FILE, f"{HOSTILE_FILE}.safetensors is no safetensors file"),
+    ],
+)
+def test_what_cannot_be_used_is_shown_with_the_reason_and_cannot_be_chosen(open_tab, name, problem):
+    tab = open_tab()
+    assert card(tab, name).is_disabled()
+    assert problem in card(tab, name).inner_text()
+    assert name not in options(tab, "model")
+    found = panel(tab)
+    found.get_by_label("Search models").fill("no such thing")
+    found.get_by_text("models is called like that").wait_for()
+
+
+def test_a_hostile_name_is_text_everywhere(open_tab):
+    tab = open_tab()
+    card(tab, HOSTILE).click()
+    wait_until_pressed(tab, HOSTILE)
+    assert model(tab) == HOSTILE
+    tab.draw(prompt="a cat", steps=1)
+    wait_for(lambda: HOSTILE in panel(tab).locator(".models-status").inner_text(), "what is loaded")
+    tab.choose("model", "demo")
+
+
+def test_details_tell_the_hash(open_tab, model_server):
+    tab = open_tab()
+    item = panel(tab).locator(".models-found li", has=tab.page.locator("strong", has_text="tiny one"))
+    item.get_by_text("Details").click()
+    known = find_models(Settings(data_dir=model_server.data_dir))["tiny one"]
+    item.get_by_text(content_hash(known)[:10]).wait_for()
+
+
+def test_with_the_demo_alone_the_panel_says_where_models_go(open_tab, server):
+    tab = open_tab(server=server)
+    assert re.search("models/Stable-diffusion.*--models-dir", panel(tab).locator(".models-note").inner_text())
+
+
+def test_http_lists_models_with_previews_and_hashes(model_server):
+    get = model_server.client.get
+    listed = {entry["name"]: entry for entry in get("/api/models").json()}
+    assert {"demo", "tiny one", "tiny xl", HOSTILE, "old", "cut", HOSTILE_FILE} <= set(listed)
+    xl = listed["tiny xl"]
+    assert (xl["kind"], xl["family"], xl["dtype"], xl["native_px"], xl["problem"]) == ("SDXL", "SDXL", "F32", 64, "")
+    assert xl["size_bytes"] > 10**7 and xl["defaults"]["guidance"] == 5.0 and xl["preview"] is None
+    assert "pickle" in listed["old"]["problem"] and not listed["old"]["family"]
+    assert [name for name, entry in listed.items() if entry["resident"]] == [model_server.health()["model"]]
+    picture = get("/" + listed["tiny one"]["preview"])
+    assert PilImages.open(io.BytesIO(picture.content)).size == PREVIEW_PX
+    assert picture.headers["x-content-type-options"] == "nosniff"
+    known = find_models(Settings(data_dir=model_server.data_dir))["tiny one"]
+    sha256 = content_hash(known)
+    answer = get("/api/models/hash", params={"name": "tiny one"}).json()
+    assert answer == {"name": "tiny one", "hash": sha256[:10], "sha256": sha256}
+    for name in ("old", "../../etc/passwd", str(known.path), "no such", ""):
+        for what in ("preview", "hash"):
+            refused = get(f"/api/models/{what}", params={"name": name})
+            assert refused.status_code == 404 and set(refused.json()) == {"error", "detail"}
+    assert get("/api/models/hash").status_code == 422
+
+
+def test_the_model_decides_how_tokens_are_counted(model_server):
+    def count(model: str, prompt: str) -> tuple[int, int]:
+        answer = model_server.client.post("/api/tokens", json={"model": model, "prompt": prompt}).json()
+        return answer["tokens"], answer["room"]
+
+    demo, clip = Tokenizer.from_folder(DEMO_MODEL / "tokenizer"), Tokenizer.clip()
+    prompt = "an extraordinarily photorealistic chandelier, " * 9
+    assert count_tokens(prompt, demo) != count_tokens(prompt, clip)
+    assert count("demo", prompt) == count_tokens(prompt, demo)
+    assert count("no such model", prompt) == count("old", prompt) == count_tokens(prompt, clip)
+    assert count("demo", "a charm, a cat") == count_tokens("a charm, a cat", demo, {"charm": 3})
+    xl = Tokenizer.from_folder(Path(find_models(Settings(data_dir=model_server.data_dir))["tiny xl"].path, "tokenizer"))
+    assert count("tiny xl", prompt) == count_tokens(prompt, xl)

@@ -1,0 +1,43 @@
+"""``/api/models``: what models there are, which one is loaded, and their hashes; for the page and for scripts."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+
+from webui.api.previews import answer_preview, preview_url
+from webui.core.executor import Executor
+from webui.core.library import content_hash
+from webui.core.model_info import describe
+
+
+def models_router(executor: Executor) -> APIRouter:
+    """The routes over one executor."""
+    router = APIRouter(prefix="/api/models")
+
+    @router.get("")
+    def models() -> list[dict[str, Any]]:
+        found = [asdict(describe(file)) for file in executor.catalog().models.values()]
+        resident = executor.status().get("model")
+        for entry in found:
+            entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None
+            entry["resident"] = entry["name"] == resident
+        return found
+
+    @router.get("/preview")
+    def preview(name: str) -> Response:
+        return answer_preview(executor.catalog().models.get(name))
+
+    @router.get("/hash")
+    def hash_model(name: str) -> dict[str, str]:
+        """Apart from the list, because it reads the whole file."""
+        file = executor.catalog().models.get(name)
+        if file is None or file.checkpoint is None:
+            raise HTTPException(404, "there is no usable model of this name")
+        try:
+            sha256 = content_hash(file)
+        except OSError as error:
+            raise HTTPException(404, f"the model cannot be read: {error.strerror}") from None
+        return {"name": name, "hash": sha256[:10], "sha256": sha256}
+
+    return router

@@ -1,0 +1,31 @@
+"""``/api/tokens``: how long a prompt is for a model, and whether its brackets match; asked while people type."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from webui.core.executor import Executor
+from webui.core.prompt import split_loras, unbalanced
+from webui.core.request import Request, RequestError
+
+FIELDS = ("model", "prompt")
+
+
+def tokens_router(executor: Executor) -> APIRouter:
+    """The route over one executor."""
+    router = APIRouter(prefix="/api/tokens")
+
+    @router.post("")
+    def count(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        request = Request.parse({field: values[field] for field in FIELDS if field in values})
+        tokens, room = executor.count_tokens(request.model, request.prompt)
+        return {"tokens": tokens, "room": room, "unbalanced": unbalanced(_without_loras(request.prompt))}
+
+    return router
+
+
+def _without_loras(prompt: str) -> str:
+    try:
+        return split_loras(prompt)[0]
+    except RequestError:
+        return prompt

@@ -1,0 +1,82 @@
+// The model panel: search, a card for each model, and what is loaded where. A card presses a button that is not shown, so
+// that choosing here and in the field is one event.
+(() => {
+  "use strict";
+  const { make, makeButton, create } = window.darkroomPanel;
+  const picked = {};
+  let health = {};
+
+  const chosen = (page) => document.querySelector(`#${page}-chosen :is(textarea, input)`)?.value;
+  const press = (id) => document.getElementById(id)?.click();
+  const size = (bytes) => `${(bytes / 1e9).toFixed(bytes < 1e8 ? 3 : 1)} GB`;
+
+  const makeDetails = (info) => {
+    const hash = make("dd");
+    const facts = { Family: info.family, "Made for": `${info.native_px} px`, Steps: info.defaults.steps, Guidance: info.defaults.guidance };
+    const rows = Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]);
+    const details = make("details", {}, make("summary", {}, "Details"), make("dl", {}, ...rows, make("dt", {}, "Hash"), hash));
+    details.addEventListener("toggle", async () => {
+      if (!details.open || hash.textContent) return;
+      hash.textContent = "reading the file ...";
+      try {
+        const answer = await fetch(`./api/models/hash?${new URLSearchParams({ name: info.name })}`);
+        const { hash: known, detail } = await answer.json();
+        hash.textContent = known ?? detail;
+      } catch {
+        hash.textContent = "";
+        details.open = false;
+      }
+    });
+    return details;
+  };
+
+  const makeCard = (page, info) => {
+    const detail = [info.kind, size(info.size_bytes), info.dtype].join(" · ");
+    const button = makeButton(info, detail, `Use ${info.name}`, () => {
+      picked[page] = info.name;
+      press(`${page}-model-pick`);
+    });
+    button.append(make("em", { hidden: "" }, "loaded"));
+    return make("li", {}, button, ...(info.problem ? [] : [makeDetails(info)]));
+  };
+
+  const showMore = (page, panel) => {
+    const { model, device, memory } = health;
+    const where = [device, memory].filter(Boolean).join(", ");
+    panel.querySelector(".models-status").textContent = model ? `Loaded: ${model} (${where})` : "No model is loaded yet.";
+    for (const button of panel.querySelectorAll(".panel-found button")) {
+      button.querySelector("em").hidden = button.dataset.name !== model;
+    }
+  };
+
+  const { show, showAll } = create({
+    kind: "models",
+    things: "models",
+    url: "./api/models",
+    words: (info) => [info.name, info.kind],
+    makeCard,
+    isChosen: (page, name) => chosen(page) === name,
+    hint: (known) =>
+      known.some((info) => info.name !== "demo")
+        ? ""
+        : "For other models put .safetensors files or diffusers folders into models/Stable-diffusion of the data folder, "
+          + "or start with --models-dir FOLDER; then Reload.",
+    showMore,
+    reload: (page) => press(`${page}-model-reload`),
+  });
+  document.addEventListener("darkroom:health", (event) => {
+    health = event.detail;
+    showAll();
+  });
+
+  window.darkroomModels = {
+    show,
+    chosen,
+    // The name of the card that was pressed, once; undefined where the choice was made in the field.
+    take: (page) => {
+      const name = picked[page];
+      delete picked[page];
+      return name;
+    },
+  };
+})();

@@ -1,0 +1,140 @@
+// Help with the prompts: how many tokens they take, brackets that do not match, and weights by Ctrl+Up and Ctrl+Down.
+(() => {
+  "use strict";
+  const PAUSE_MS = 250;
+  const STEP = 0.1;
+  const BOXES = ["txt2img", "img2img", "inpaint"].flatMap((page) => [`#${page}-prompt`, `#${page}-negative`]).join(", ");
+  const NUMBER = /:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$/;
+  const WORD_END = /[\s,.;:!?()[\]{}<>|\\/"]/;
+
+  // The counter
+
+  const asked = {}; // by box: what was asked last, and what came back
+  const fieldOf = (page, name) => document.querySelector(`#${page}-${name} textarea`);
+
+  const show = (page, name) => {
+    const help = document.querySelector(`.prompt-help[data-page="${page}"][data-field="${name}"]`);
+    const answer = asked[page + name]?.answer;
+    if (!help || !answer) return;
+    const { tokens, room, unbalanced, detail } = answer;
+    help.querySelector(".prompt-trouble").textContent = detail ?? (unbalanced && `Brackets: ${unbalanced}`);
+    help.querySelector(".prompt-count").textContent = detail ? "" : `${tokens}/${room}`;
+  };
+
+  const ask = async (page, name) => {
+    const prompt = fieldOf(page, name)?.value;
+    const model = window.darkroomModels.chosen(page) || "demo";
+    const key = JSON.stringify([model, prompt]);
+    const last = asked[page + name];
+    if (prompt === undefined || last?.key === key || (!last && !prompt)) return;
+    const mine = (asked[page + name] = { key, answer: last?.answer });
+    try {
+      const answer = await fetch("./api/tokens", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ model, prompt }),
+      });
+      mine.answer = await answer.json();
+    } catch {
+      mine.key = null; // asked again with the next change
+    }
+    if (asked[page + name] === mine) show(page, name); // an old answer is no answer
+  };
+
+  const waits = {};
+  const count = (page) => {
+    clearTimeout(waits[page]);
+    waits[page] = setTimeout(() => ["prompt", "negative"].forEach((name) => ask(page, name)), PAUSE_MS);
+  };
+
+  window.darkroomPrompt = { count };
+  window.darkroomPanel.whenever(".prompt-help", ({ dataset }) => {
+    show(dataset.page, dataset.field);
+    count(dataset.page);
+  });
+
+  // Weights
+
+  // [opening, closing] places of the round brackets that match, inner ones first; \( is a plain bracket.
+  const pairs = (text) => {
+    const open = [];
+    const found = [];
+    for (let place = 0; place < text.length; place++) {
+      if (text[place] === "\\") place++;
+      else if (text[place] === "(") open.push(place);
+      else if (text[place] === ")" && open.length) found.push([open.pop(), place]);
+    }
+    return found;
+  };
+
+  const tagAround = (text, start, end) => {
+    for (const tag of text.matchAll(/<\w+:[^<>]*>/g)) {
+      if (tag.index < end + (start === end) && tag.index + tag[0].length > start) return [tag.index, tag.index + tag[0].length];
+    }
+  };
+
+  const wordAround = (text, place) => {
+    let [start, end] = [place, place];
+    while (start > 0 && !WORD_END.test(text[start - 1])) start--;
+    while (end < text.length && !WORD_END.test(text[end])) end++;
+    return [start, end];
+  };
+
+  const format = (weight) => String(Number(weight.toFixed(2)));
+
+  // What replaces text[from:to], and where the words are in it; undefined where nothing is to be done.
+  const reweigh = (text, start, end, change) => {
+    const tag = tagAround(text, start, end);
+    if (tag) {
+      const body = text.slice(tag[0] + 1, tag[1] - 1);
+      const weight = body.split(":").length > 2 && body.match(NUMBER);
+      const words = weight ? body.slice(0, weight.index) : body;
+      const changed = Math.max(-10, Math.min(10, (weight ? Number(weight[1]) : 1) + change));
+      return { from: tag[0], to: tag[1], before: "<", words, after: `:${format(changed)}>` };
+    }
+    const around = pairs(text);
+    const isGroup = ([open, close]) =>
+      start === end
+        ? open < start && start <= close
+        : (open === start && close + 1 === end) ||
+          (open + 1 === start && (close === end || (close > end && NUMBER.exec(text.slice(end, close))?.index === 0)));
+    const group = around.find(isGroup);
+    if (group) {
+      const [open, close] = group;
+      const body = text.slice(open + 1, close);
+      const weight = body.match(NUMBER);
+      const words = weight ? body.slice(0, weight.index) : body;
+      const changed = format((weight ? Number(weight[1]) : 1.1) + change);
+      const plain = changed === "1";
+      return { from: open, to: close + 1, before: plain ? "" : "(", words, after: plain ? "" : `:${changed})` };
+    }
+    const [from, to] = start === end ? wordAround(text, start) : [start, end];
+    const words = text.slice(from, to);
+    const cuts = around.some(([open, close]) => (from <= open && open < to) !== (from <= close && close < to));
+    return words && !cuts ? { from, to, before: "(", words, after: `:${format(1 + change)})` } : undefined;
+  };
+
+  const trim = ({ value, selectionStart: start, selectionEnd: end }) => {
+    while (start < end && /\s/.test(value[start])) start++;
+    while (start < end && /\s/.test(value[end - 1])) end--;
+    return [start, end];
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const box = event.target;
+    const up = event.key === "ArrowUp";
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey || !(up || event.key === "ArrowDown")) return;
+    if (box.tagName !== "TEXTAREA" || !box.closest(BOXES)) return;
+    event.preventDefault();
+    const edit = reweigh(box.value, ...trim(box), up ? STEP : -STEP);
+    if (!edit) return;
+    const { from, to, before, words, after } = edit;
+    box.setSelectionRange(from, to);
+    // Unlike a new value, this can be undone; it also tells Gradio.
+    if (!document.execCommand("insertText", false, before + words + after)) {
+      box.setRangeText(before + words + after, from, to);
+      box.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    box.setSelectionRange(from + before.length, from + before.length + words.length);
+  }, true);
+})();
