@@ -89,7 +89,18 @@ class Server:
         where = ["--port", str(port or free_port())] if port != 0 else []  # 0: the default port
         with self.log.open("w") as log:
             self.process = webui(
-                *("serve", "--no-browser", "--device", "cpu", "--dtype", "float32", "--data-dir", self.data_dir, *where, *flags),
+                *(
+                    "serve",
+                    "--no-browser",
+                    "--device",
+                    "cpu",
+                    "--dtype",
+                    "float32",
+                    "--data-dir",
+                    self.data_dir,
+                    *where,
+                    *flags,
+                ),
                 prefix=on_a_disk(self.data_dir, disk) if disk else (),
                 stdout=log,
                 stderr=log,

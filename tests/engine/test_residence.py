@@ -22,7 +22,7 @@ from webui.engine.latents import NotFinite
 from webui.engine.manager import OutOfMemory, PipelineManager
 
 PROMPT = "a red apple, flat style, on a blue background"
-QUICK = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 3, "seed": 5, "guidance": 3.0, "sampler": "Euler"}
+QUICK = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 5, "guidance": 3.0, "sampler": "Euler"}
 
 
 @pytest.fixture(scope="module")
@@ -319,13 +319,9 @@ class TestVae:
                     own[f"{int(number) + shift}.{rest}"] = tensor.clone()
             save_file(own, folder / f"taesd_{half}.safetensors")
         manager = make()
-        events = run(manager, model="sd1", vae="tiny", width=128, height=128)
+        events = run(manager, model="sd1", vae="tiny")
         (picture,) = [event.image for event in events if isinstance(event, Image)]
-        again = [
-            event.image
-            for event in run(manager, model="sd1", vae="taesd_decoder", width=128, height=128)
-            if isinstance(event, Image)
-        ]
+        again = [event.image for event in run(manager, model="sd1", vae="taesd_decoder") if isinstance(event, Image)]
         assert np.array_equal(np.asarray(picture), np.asarray(again[0]))
 
     def test_what_is_no_autoencoder_of_this_family_is_refused_by_name(self, make, folder):
@@ -416,4 +412,4 @@ class TestDefaults:
         assert (request.steps, request.guidance, request.sampler, request.schedule) == expected
         asked = list(manager.generate(Request(**QUICK, model="tuned", schedule="Default")))
         request = next(event for event in asked if isinstance(event, Image)).recipe.request
-        assert (request.steps, request.guidance, request.sampler, request.schedule) == (3, 3.0, "Euler", "Default")
+        assert (request.steps, request.guidance, request.sampler, request.schedule) == (2, 3.0, "Euler", "Default")

@@ -22,6 +22,7 @@ class FakeManager:
     """
 
     device_description = "a fake device"
+    memory_plan = "nowhere"
 
     def __init__(self) -> None:
         self.model_name: str | None = "demo"

@@ -452,6 +452,7 @@ class TestStatus:
             "status": "ok",
             "device": "a fake device",
             "model": "demo",
+            "memory": "nowhere",
             "waiting": 0,
             "running": False,
         }

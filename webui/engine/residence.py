@@ -97,10 +97,6 @@ class Residence:
         else:
             yield from self._read(file, plan, placing, check)
 
-    def unload(self) -> None:
-        """Leaves the device empty."""
-        self._drop()
-
     def _drop(self) -> None:
         self._unhook()
         self._resident = None

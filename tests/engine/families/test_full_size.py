@@ -54,8 +54,10 @@ def header_of(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F8_E4M3"])
-@pytest.mark.parametrize("kind", PUBLISHED)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [*((kind, "F16") for kind in PUBLISHED), ("sd15", "BF16"), ("sd21", "F32"), ("sdxl", "F8_E4M3")],
+)
 def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype):
     family, words, native_px, numbers = PUBLISHED[kind]
     file = model_file(header_of(kind, dtype=dtype, ema=kind == "sd15"))

@@ -8,7 +8,7 @@
 
   const chosen = (page) => document.querySelector(`#${page}-chosen :is(textarea, input)`)?.value;
   const press = (id) => document.getElementById(id)?.click();
-  const size = (bytes) => `${(bytes / 1e9).toFixed(bytes < 1e8 ? 3 : 1)} GB`;
+  const size = (bytes) => (bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
   const makeDetails = (info) => {
     const hash = make("dd");

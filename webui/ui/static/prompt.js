@@ -12,8 +12,10 @@
   const asked = {}; // by box: what was asked last, and what came back
   const fieldOf = (page, name) => document.querySelector(`#${page}-${name} textarea`);
 
+  const helpOf = (page, name) => document.querySelector(`.prompt-help[data-page="${page}"][data-field="${name}"]`);
+
   const show = (page, name) => {
-    const help = document.querySelector(`.prompt-help[data-page="${page}"][data-field="${name}"]`);
+    const help = helpOf(page, name);
     const answer = asked[page + name]?.answer;
     if (!help || !answer) return;
     const { tokens, room, unbalanced, detail } = answer;
@@ -28,6 +30,12 @@
     const last = asked[page + name];
     if (prompt === undefined || last?.key === key || (!last && !prompt)) return;
     const mine = (asked[page + name] = { key, answer: last?.answer });
+    const limit = Number(helpOf(page, name)?.dataset.limit);
+    if (prompt.length > limit) {
+      mine.answer = { detail: `Longer than ${limit.toLocaleString("en")} characters: it cannot be drawn.` };
+      show(page, name);
+      return;
+    }
     try {
       const answer = await fetch("./api/tokens", {
         method: "POST",
