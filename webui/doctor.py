@@ -58,9 +58,8 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     except RequestError as error:
         yield str(error), "start without --device"
         return
-    print(
-        f"Device: {describe(device, choose_dtype(settings.dtype, device, settings.cache_dir))}, {torch.get_num_threads()} CPU threads"
-    )
+    dtype = choose_dtype(settings.dtype, device, settings.cache_dir)
+    print(f"Device: {describe(device, dtype)}, {torch.get_num_threads()} CPU threads")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         print(f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free")
@@ -88,10 +87,10 @@ def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     models = find_models(settings)
-    usable = {name: file.checkpoint for name, file in models.items() if file.checkpoint}
-    print(
-        f"Models: {', '.join(f'{name} ({found.kind}, {found.native_px} px)' for name, found in usable.items()) or 'none'}"
-    )
+    kinds = [
+        f"{name} ({file.checkpoint.kind}, {file.native_px} px)" for name, file in models.items() if file.checkpoint
+    ]
+    print(f"Models: {', '.join(kinds) or 'none'}")
     for name, file in models.items():
         if file.problem:
             yield f"model {name!r}: {file.path.name} {file.problem}", f"replace or remove {file.path}"

@@ -16,19 +16,21 @@ JPEG_QUALITY = 85
 
 
 class Previewer:
-    """Makes previews as often as the budget allows; measures its own cost and skips while it is over."""
+    """Makes previews as often as the budget allows (``BUDGET``, where none is given); measures its own cost and skips
+    while it is over.
+    """
 
     def __init__(
         self,
         preview_map: PreviewMap,
         alphas_cumprod: torch.Tensor,
         prediction_type: str,
-        budget: float = BUDGET,
+        budget: float | None = None,
     ) -> None:
         self._map = preview_map
         self._alphas_cumprod = alphas_cumprod
         self._prediction_type = prediction_type
-        self._budget = budget
+        self._budget = BUDGET if budget is None else budget
         self._cost_s = FIRST_COST_S
         self.spent_s = 0.0
 
