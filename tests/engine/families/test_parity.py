@@ -92,6 +92,14 @@ def test_a_picture_from_words_is_stock_diffusers(manager, pipes, kind, negative)
     assert ours.std() > 5, "it is a picture"
 
 
+def test_sdxl_counts_skipped_layers_from_the_one_it_was_trained_on(manager, pipes):
+    """diffusers counts the layers left out, ours the one that is read; only for the prompt, therefore guidance 1."""
+    theirs = stock(pipes[1]["sdxl"], clip_skip=1, guidance_scale=1.0)
+    ours = draw(manager, model="sdxl", clip_skip=2, guidance=1.0)
+    assert abs(ours - theirs).max() <= LEVELS
+    assert abs(ours - draw(manager, model="sdxl", guidance=1.0)).max() > LEVELS
+
+
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 def test_a_picture_from_a_picture_is_stock_diffusers(manager, pipes, kind):
     pipeline = f"StableDiffusion{'XL' * (kind == 'sdxl')}Img2ImgPipeline"
