@@ -266,7 +266,10 @@ class _Comparison:
 
 
 def _pictures(rounds: int) -> list[Row]:
-    """Four new prompts a round on the demo model, taking turns between two known sets of three LoRAs."""
+    """Four new prompts a round on the demo model, taking turns between two known sets of three LoRAs.
+
+    All in float32, and ours once more as it starts, in the number format that it chooses for this machine.
+    """
     with tempfile.TemporaryDirectory() as folder:
         unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
         loras_dir = Path(folder) / "models" / "Lora"
@@ -274,12 +277,14 @@ def _pictures(rounds: int) -> list[Row]:
         files = [_write_lora(loras_dir / f"known{k}.safetensors", unet, seed=k) for k in range(6)]
         sets = [[(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]]
         manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(folder)))
+        shipped = PipelineManager(Settings(device="cpu", data_dir=Path(folder)))
         stock = {f"diffusers {what}": _Diffusers(_make_pipe(), what == "fused") for what in ("fused", "unfused")}
         for way in stock.values():
             way.load(files)
         ways: dict[str, Callable[[str, int, LoraSet], Any]] = {
             **{name: _drawer(way) for name, way in stock.items()},
             "darkroom": lambda prompt, seed, loras: _draw(manager, prompt, seed, loras),
+            "darkroom as it starts": lambda prompt, seed, loras: _draw(shipped, prompt, seed, loras),
         }
         samples: dict[str, list[float]] = {name: [] for name in ways}
         worst = 0
@@ -297,6 +302,12 @@ def _pictures(rounds: int) -> list[Row]:
         unfused,
         compared(f"{what}, darkroom", "ms", samples["darkroom"], fused),
         compared(f"{what}, darkroom to unfused", "ms", samples["darkroom"], unfused, note),
+        compared(
+            f"{what}, darkroom as it starts ({str(shipped.dtype).removeprefix('torch.')})",
+            "ms",
+            samples["darkroom as it starts"],
+            fused,
+        ),
     ]
 
 
