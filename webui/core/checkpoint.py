@@ -21,6 +21,7 @@ FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
 Prediction = Literal["epsilon", "v"]
 Names = Literal["diffusers", "ldm"]
 
+CONFIGS = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 TEXT_PARTS: Mapping[FamilyName, tuple[str, ...]] = {
     "SD 1.x": ("text_encoder",),
@@ -113,13 +114,21 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """What the single file or the diffusers folder at ``path`` is; kept until it changes. Raises BadFile."""
-    files = weight_files(path)
+    files = [file for part in weight_files(path).values() for file in part]
+    files += [file for file in _words_about(path) if file.is_file()]
     try:
-        stats = [(file, file.stat()) for part in files.values() for file in part]
+        stats = [(file, file.stat()) for file in files]
         stamps = tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
         return _read(path, stamps)
     except OSError as error:
         raise BadFile(f"cannot be read: {error.strerror}") from None
+
+
+def _words_about(path: Path) -> list[Path]:
+    """The small files that say what the weights do not."""
+    if path.is_dir():
+        return [path / name for name in CONFIGS]
+    return [path.with_suffix(".yaml")]
 
 
 @lru_cache(maxsize=1024)
@@ -313,9 +322,7 @@ def _without_weights(folder: Path, part: str) -> str:
 
 def _read_folder(path: Path) -> Checkpoint:
     """A diffusers folder: its small JSON files are the word, its tensors the proof."""
-    unet, vae, scheduler = (
-        _read_json(path / part) for part in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
-    )
+    unet, vae, scheduler = (_read_json(path / name) for name in CONFIGS)
     files = weight_files(path)
     headers = {part: [_read_inner(path, file) for file in found] for part, found in files.items()}
     unet_headers = headers.get("unet", [])

@@ -210,7 +210,6 @@ class PipelineManager:
     def _draw(self, job: _Job) -> Iterator[Event]:
         """Everything from loading to the last picture; goes on after the pictures that are finished already."""
         request = job.request
-        yield from self._use_model(job, job.file)
         for batch in range(job.finished // request.count, request.repeat):
             yield from self._use_model(job, job.file)
             with job.part("encode"):

@@ -63,6 +63,8 @@ def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]
     if not name:
         return ""
     refiner = _choose_model("refiner", name, models)
+    if refiner.checkpoint and refiner.checkpoint.inpaints:
+        raise RequestError(f"refiner {refiner.name!r} is for inpainting and cannot go on from latents", field="refiner")
     families = [model.checkpoint.family.split()[0] for model in (file, refiner) if model.checkpoint]
     if (families[0] == "SDXL") != (families[1] == "SDXL"):
         kinds = [model.checkpoint.family for model in (refiner, file) if model.checkpoint]

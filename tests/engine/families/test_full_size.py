@@ -109,11 +109,10 @@ def test_sd2_that_predicts_v_is_told_by_a_weight(tmp_path, header_of):
 
 def test_a_yaml_beside_the_file_says_what_it_predicts(header_of):
     path = header_of("sd15")
+    assert read_checkpoint(path).prediction == "epsilon"
     path.with_suffix(".yaml").write_text("model:\n  params:\n    parameterization: v\n")
-    path.touch()
     assert read_checkpoint(path).prediction == "v"
     path.with_suffix(".yaml").write_text("model: [broken")
-    path.touch()
     assert read_checkpoint(path).prediction == "epsilon"
 
 

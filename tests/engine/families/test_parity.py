@@ -11,7 +11,7 @@ from PIL import Image as PilImages
 from safetensors.torch import save_file
 
 from webui.core.events import Done, Image
-from webui.core.request import Init, Request
+from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.tokens import Tokenizer
@@ -129,6 +129,13 @@ def test_the_refiner_as_second_stage_is_stock_diffusers_ensemble_of_experts(mana
     ours = draw(manager, model="sdxl", refiner="sdxl-refiner", refiner_at=share)
     assert abs(ours - theirs).max() <= LEVELS
     assert abs(ours - draw(manager, model="sdxl")).max() > LEVELS, "it takes part"
+
+
+def test_a_refiner_must_be_able_to_go_on_from_latents(manager):
+    with pytest.raises(RequestError, match="refiner 'sdxl-inpaint' is for inpainting and cannot go on from latents"):
+        draw(manager, model="sdxl", refiner="sdxl-inpaint")
+    with pytest.raises(RequestError, match="refiner 'sd1' is SD 1.x and cannot go on with the latents of SDXL"):
+        draw(manager, model="sdxl", refiner="sd1")
 
 
 def stock_latents(pipe, share: float) -> torch.Tensor:
