@@ -43,6 +43,7 @@ def serve(settings: Settings) -> int:
     from webui.api.jobs import jobs_router
     from webui.api.login import login_check
     from webui.api.loras import loras_router
+    from webui.api.metrics import metrics_router
     from webui.api.models import models_router
     from webui.api.tokens import tokens_router
     from webui.ui import layout
@@ -68,7 +69,7 @@ def serve(settings: Settings) -> int:
         max_file_size="20mb",
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    for make_router in (jobs_router, loras_router, models_router, tokens_router):
+    for make_router in (jobs_router, loras_router, metrics_router, models_router, tokens_router):
         app.include_router(make_router(executor), dependencies=[Depends(login_check(app))])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache")
+SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache", "compile")
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
@@ -101,6 +101,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.add_argument("--share", action="store_true", help="make a public link; asks for --auth or --no-auth")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
+    )
     parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
     parser.set_defaults(run=run_serve)
 
@@ -135,7 +138,8 @@ def _settings(options: argparse.Namespace, **more: Any) -> Any:
     from webui.core.request import explain
     from webui.core.settings import Settings
 
-    values = {name: getattr(options, name) for name in SETTINGS_FLAGS if getattr(options, name) is not None}
+    given = ((name, getattr(options, name, None)) for name in SETTINGS_FLAGS)
+    values = {name: value for name, value in given if value is not None}
     try:
         return Settings(**values, **more)
     except ValidationError as error:
@@ -250,6 +254,7 @@ def _print_progress(events: Iterator[Any]) -> int:
     from tqdm import tqdm
 
     from webui.core.events import Cancelled, Done, Failed, Image, Loading, Step
+    from webui.core.ledger import shares
 
     status = 1
     with tqdm(unit="step", disable=None, leave=False, file=sys.stderr) as bar:
@@ -264,8 +269,9 @@ def _print_progress(events: Iterator[Any]) -> int:
                 case Image(path=path) if path:
                     bar.clear()
                     print(path, flush=True)
-                case Done(seconds, _, warnings):
-                    lines = [f"webui: {text}" for text in warnings] + [f"Done in {seconds:.1f} s"]
+                case Done(seconds, parts_s, warnings):
+                    spent = ", ".join(f"{part} {spent_s:.2f} s" for part, spent_s in shares(parts_s))
+                    lines = [f"webui: {text}" for text in warnings] + [f"Done in {seconds:.1f} s: {spent}"]
                     bar.clear()
                     print("\n".join(lines), file=sys.stderr)
                 case Failed(message):

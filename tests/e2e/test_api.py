@@ -12,6 +12,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image as PilImages
+from prometheus_client.parser import text_string_to_metric_families
 
 from .server import SMALL, Server, wait_for
 
@@ -35,6 +36,7 @@ def test_a_job_from_submission_to_the_file(server):
     assert server.show(job_id)["request"]["prompt"] == "a cat"
     done = server.finish(job_id)
     assert done["event"] == "done" and done["seconds"] > 0
+    assert sum(done["parts_s"].values()) == pytest.approx(done["seconds"], abs=0.001)
     shown = server.show(job_id)
     assert shown["state"] == "done"
     assert [image["seed"] for image in shown["images"]] == [5, 6]
@@ -179,6 +181,40 @@ def test_health_answers_at_once_while_a_picture_is_made(server):
     assert max(took_s) < 0.5
 
 
+def test_metrics_count_what_was_done_and_hold_nothing_of_it(server):
+    before = _metrics(server)
+    server.finish(server.submit(prompt="a zebra <lora:night:0.5>", negative="stripes", count=2, **SMALL))
+    server.settle()
+    after = _metrics(server)
+    grown = {sample: value - before[sample] for sample, value in after.items() if sample in before}
+    assert grown['darkroom_jobs_total{outcome="done"}'] == grown['darkroom_job_seconds_bucket{le="+Inf"}'] == 1
+    assert grown['darkroom_jobs_total{outcome="failed"}'] == grown['darkroom_jobs_total{outcome="cancelled"}'] == 0
+    assert (grown["darkroom_pictures_total"], grown["darkroom_steps_total"]) == (2, SMALL["steps"])
+    parts_s = [value for sample, value in grown.items() if sample.startswith("darkroom_part_seconds_total")]
+    assert sum(parts_s) == pytest.approx(grown["darkroom_job_seconds_sum"], abs=1e-6) and min(parts_s) >= 0
+    assert after["darkroom_queue_length"] == after["darkroom_jobs_running"] == 0
+    assert after['darkroom_model_info{device="cpu, float32",model="demo"}'] == 1
+    assert after["process_resident_memory_bytes"] > 2**26
+    assert not re.search("zebra|stripes|night", server.client.get("/api/metrics").text)
+
+
+def test_metrics_come_in_the_format_that_is_asked_for(server):
+    for accept, kind in (("*/*", "text/plain"), ("application/openmetrics-text", "application/openmetrics-text")):
+        answer = server.client.get("/api/metrics", headers={"Accept": accept})
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(f"{kind}; version=")
+
+
+def _metrics(server: Server) -> dict[str, float]:
+    """Each sample's value by its name and labels."""
+    families = text_string_to_metric_families(server.client.get("/api/metrics").text)
+    return {
+        sample.name + (f"{{{','.join(labels)}}}" if labels else ""): sample.value
+        for family in families
+        for sample in family.samples
+        for labels in [[f'{name}="{value}"' for name, value in sorted(sample.labels.items())]]
+    }
+
+
 def test_the_queue_cannot_be_gone_round(server):
     answer = server.client.post("/gradio_api/run/txt2img", json={"data": ["a"]})
     assert answer.status_code == 404
@@ -192,6 +228,7 @@ def test_auth_covers_our_routes_too(start_server, tmp_path):
     stranger = httpx.Client(base_url=server.url, trust_env=False)
     for method, path, body in (
         ("GET", "/api/health", None),
+        ("GET", "/api/metrics", None),
         ("POST", "/api/jobs", {"steps": 1}),
         ("GET", f"/api/jobs/{UNKNOWN}", None),
         ("GET", f"/api/jobs/{UNKNOWN}/events", None),

@@ -23,12 +23,14 @@ class FakeManager:
 
     device_description = "a fake device"
     memory_plan = "nowhere"
+    memory_bytes: dict[str, int] = {}
 
     def __init__(self) -> None:
         self.model_name: str | None = "demo"
         self.begun: queue.Queue[Request] = queue.Queue()
         self.ended: queue.Queue[Request] = queue.Queue()
         self.prepared: queue.Queue[Request] = queue.Queue()
+        self.parts_s: dict[str, float] = {}
         self.failure: Exception | None = None
         self.failure_to_prepare: Exception | None = None
         self.slow_to_load = False
@@ -93,7 +95,7 @@ class FakeManager:
             own = request.model_copy(update={"seed": request.seed + k, "count": 1})
             yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own, "fake"))
         if not self.silent:
-            yield Done(request.steps * 0.01)
+            yield Done(request.steps * 0.01, self.parts_s)
 
     def _passed(self, cancelled: Callable[[], bool]) -> bool:
         """Waits for the next step; False where the job was cancelled meanwhile."""

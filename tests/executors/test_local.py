@@ -10,7 +10,9 @@ from PIL import Image as PilImages
 
 from webui.core.events import TERMINAL, Cancelled, Done, Failed, Image, Loading, Queued, Step
 from webui.core.executor import QueueFull
-from webui.core.request import Request, RequestError
+from webui.core.ledger import PARTS, Totals
+from webui.core.recipe import Recipe
+from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.engine.samplers import SAMPLERS
 from webui.executors import local
@@ -48,7 +50,7 @@ class TestOneAfterTheOther:
             with PilImages.open(picture.path) as saved:
                 assert saved.getpixel((0, 0)) == picture.image.getpixel((0, 0))
                 assert saved.info["parameters"] == picture.recipe.infotext()
-        assert events[-1] == Done(0.03) and job.state == "done"
+        assert isinstance(events[-1], Done) and job.state == "done"
         assert job.images == tuple(pictures)
 
     def test_jobs_never_overlap_and_run_on_one_thread_in_the_order_they_came(self, executor, engine):
@@ -270,7 +272,7 @@ class TestCancel:
         assert waiting.state == "cancelled" and events_of(waiting) == [Cancelled()]
         engine.go_on()
         assert isinstance(events_of(running)[-1], Done)
-        assert events_of(executor.submit(request(seed=3)))[-1] == Done(0.03)
+        assert isinstance(events_of(executor.submit(request(seed=3)))[-1], Done)
         assert engine.begun.get_nowait().seed == 3, "the cancelled job was run"
 
     def test_a_running_job_stops_before_its_next_step_and_the_next_is_unharmed(self, executor, engine):
@@ -371,7 +373,7 @@ class TestMemory:
             events_of(jobs[-1])
         executor.close()  # the last one is tidied up after behind its end
         assert [executor.job(job.id) is job for job in jobs] == [False] * 3 + [True] * 3
-        assert events_of(jobs[0])[-1] == Done(0.03), "whoever holds a job can still read it"
+        assert isinstance(events_of(jobs[0])[-1], Done), "whoever holds a job can still read it"
 
     def test_old_jobs_are_forgotten_beyond_the_memory_of_their_pictures_but_never_the_last(self, executor, monkeypatch):
         monkeypatch.setattr(local, "KEPT_PIXEL_BYTES", 1)
@@ -443,6 +445,89 @@ class TestClose:
         executor.close()
 
 
+class TestLedger:
+    def test_its_parts_are_all_there_and_sum_to_the_whole_time(self, executor, engine):
+        started = time.perf_counter()
+        done = events_of(executor.submit(request()))[-1]
+        assert tuple(done.parts_s) == PARTS
+        assert sum(done.parts_s.values()) == pytest.approx(done.seconds)
+        assert 0 < done.seconds <= time.perf_counter() - started
+
+    def test_the_engine_s_parts_are_kept(self, executor, engine):
+        engine.parts_s = {"load": 2.0, "steps": 3.0}
+        done = events_of(executor.submit(request()))[-1]
+        assert done.parts_s["steps"] == 3.0 and 2.0 <= done.parts_s["load"] < 3.0 and done.parts_s["other"] == 0.0
+
+    def test_waiting_for_another_job_is_waiting(self, executor, engine):
+        engine.hold()
+        executor.submit(request())
+        engine.begun.get(timeout=WAIT_S)
+        second = executor.submit(request())
+        time.sleep(0.1)
+        engine.go_on()
+        done = events_of(second)[-1]
+        assert 0.1 <= done.parts_s["queue"] <= done.seconds and done.parts_s["load"] < 0.1
+
+    def test_waiting_for_the_first_model_is_loading(self, executor, engine, monkeypatch):
+        loading, go = threading.Event(), threading.Event()
+
+        def load(*_):
+            loading.set()
+            go.wait(WAIT_S)
+            yield Loading("demo", 0.0)
+
+        monkeypatch.setattr(engine, "load", load)
+        executor.warm_up()
+        assert loading.wait(WAIT_S)
+        job = executor.submit(request())
+        time.sleep(0.1)
+        go.set()
+        done = events_of(job)[-1]
+        assert 0.1 <= done.parts_s["load"] <= done.seconds and done.parts_s["queue"] < 0.1
+
+    @pytest.mark.parametrize("in_time", [True, False], ids=["while it is drawn", "after it was drawn"])
+    def test_of_saving_only_what_the_job_waited_for_is_counted(self, executor, engine, monkeypatch, in_time):
+        saved, save = threading.Event(), local.save_picture
+
+        def slow_save(*what):
+            time.sleep(0.2)
+            path = save(*what)
+            saved.set()
+            return path
+
+        def events(asked, cancelled):
+            yield Image(0, PilImages.new("RGB", (64, 64)), Recipe(asked, "fake"))
+            if in_time:
+                saved.wait(WAIT_S)
+            yield Done(0.0)
+
+        monkeypatch.setattr(local, "save_picture", slow_save)
+        monkeypatch.setattr(engine, "_events", events)
+        done = events_of(executor.submit(request()))[-1]
+        assert (done.parts_s["save"] < 0.2) == in_time and done.seconds >= 0.2
+
+
+class TestTotals:
+    def test_they_count_jobs_by_outcome_with_pictures_steps_and_seconds(self, executor, engine):
+        assert executor.totals() == Totals()
+        ends = [events_of(executor.submit(request(steps=3, count=2)))[-1] for _ in range(2)]
+        engine.failure = RuntimeError("no")
+        events_of(executor.submit(request(steps=4)))
+        engine.failure = None
+        engine.hold()
+        running, waiting = executor.submit(request(steps=9)), executor.submit(request())
+        engine.let(2)
+        wait_for(running, Step, index=2)
+        waiting.cancel()
+        running.cancel()
+        events_of(running)
+        totals = executor.totals()
+        assert totals.jobs == {"done": 2, "failed": 1, "cancelled": 2}
+        assert (totals.pictures, totals.steps) == (4, 3 + 3 + 4 + 2)
+        assert totals.seconds == pytest.approx(sum(end.seconds for end in ends)) and sum(totals.within) == 2
+        assert sum(totals.parts_s.values()) == pytest.approx(totals.seconds)
+
+
 class TestStatus:
     def test_it_is_loading_then_ok(self, executor, engine):
         engine.model_name = None
@@ -479,5 +564,25 @@ def test_the_real_engine_draws_and_saves_through_it(settings: Settings):
         assert executor.status()["status"] == "ok" and executor.status()["model"] == "demo"
         late = executor.submit(request(clip_skip=12))
         assert events_of(late)[-1].bad_input and "clip_skip 12" in events_of(late)[-1].message
+    finally:
+        executor.close()
+
+
+def test_the_ledger_of_real_jobs_adds_up_to_the_time_they_took(settings: Settings):
+    start = Init(image=PilImages.new("RGB", (200, 150), (20, 160, 60)), strength=0.8)
+    executor = LocalExecutor(settings)
+    try:
+        asked = [Request(seed=1, steps=20), Request(seed=1, steps=20, count=2, init=start)]
+        submitted = [(time.perf_counter(), executor.submit(one)) for one in asked]
+        for number, (started, job) in enumerate(submitted):
+            done = events_of(job)[-1]
+            wall_s = time.perf_counter() - started
+            parts_s = dict(done.parts_s)
+            assert parts_s.pop("other") >= 0
+            assert wall_s > 0.5, "too short a job to say anything"
+            assert sum(parts_s.values()) == pytest.approx(wall_s, rel=0.05)
+            assert done.seconds == pytest.approx(wall_s, rel=0.05)
+            assert (parts_s["queue"] > 0.3 * wall_s) == bool(number), "the second waits for the first"
+            assert all(parts_s[part] > 0 for part in ("steps", "decode", "save", "encode"))
     finally:
         executor.close()

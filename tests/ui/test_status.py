@@ -1,9 +1,13 @@
 """The status line: what it says of each event, and its progress bar."""
 
+from pathlib import Path
+
 import pytest
 
-from webui.core.events import Loading
-from webui.ui.stream import status_html
+from webui.core.events import Cancelled, Done, Failed, Loading
+from webui.core.ledger import PARTS
+from webui.ui import stream
+from webui.ui.stream import ledger_html, status_html
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,25 @@ def test_loading_says_how_far_it_is_where_that_is_known(event, text, value):
     assert 'data-state="loading"' in shown
     assert f">{text}</span>" in shown
     assert (f'<progress max="1" value="{value}"' in shown) if value else ("<progress" not in shown)
+
+
+def test_a_done_job_has_its_ledger_beside_the_status():
+    shown = status_html(Done(2.0, {"steps": 1.5, "load": 0.5}), None)
+    status, ledger = shown.split("</div>")
+    assert "Done in 2.0 s." in status and "ledger" not in status
+    assert 'aria-label="Steps 75%, Loading 25%"' in ledger
+    assert '<li data-part="steps">Steps <b>1.50 s</b> <small>75%</small></li><li data-part="load">Loading' in ledger
+    assert 'data-part="steps" style="flex-grow:0.7500"' in ledger
+
+
+@pytest.mark.parametrize("event", [Done(1.0), Done(0.0, dict.fromkeys(PARTS, 0.0)), Failed("no"), Cancelled(), None])
+def test_without_seconds_there_is_no_ledger(event):
+    assert "ledger" not in status_html(event, None)
+
+
+def test_every_part_has_a_name_and_a_colour_and_a_strange_one_is_only_text():
+    assert set(stream.PARTS) == set(PARTS)
+    style = (Path(stream.__file__).parent / "static/style.css").read_text("utf-8")
+    assert all(f'.ledger [data-part="{part}"]' in style for part in PARTS if part != "other")
+    shown = ledger_html({'"><img src=x>': 100.0})
+    assert "<img" not in shown and "1 min 40 s" in shown

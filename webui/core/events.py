@@ -76,7 +76,10 @@ class LoraSwitch:
 
 @dataclass(frozen=True)
 class Done:
-    """All pictures are made. ``parts_s`` says where the seconds went, ``loras`` what was applied, None for none."""
+    """All pictures are made. ``seconds`` is the whole time, from an executor that of waiting and saving too.
+
+    ``parts_s`` says where it went (``core.ledger.PARTS``), ``loras`` what was applied, None for none.
+    """
 
     seconds: float
     parts_s: Mapping[str, float] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from webui.core.events import Event, Image
+from webui.core.ledger import Totals
 from webui.core.library import EmbeddingFile, LoraFile, ModelFile, VaeFile
 from webui.core.request import Request
 
@@ -75,6 +76,9 @@ class Executor(Protocol):
 
     def status(self) -> Mapping[str, object]:
         """``status`` is ok, loading or degraded; the rest says what runs where."""
+
+    def totals(self) -> Totals:
+        """What was done since the start."""
 
     def close(self) -> None:
         """Cancels everything and waits for the device to be free."""

@@ -38,6 +38,7 @@ class Settings(BaseModel):
     models_dir: tuple[Path, ...] = ()
     memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
+    compile: bool = False
     out: Path | None = None
 
     def model_post_init(self, _context: object) -> None:

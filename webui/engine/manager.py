@@ -29,7 +29,7 @@ from webui.engine.lora.cache import Contributions
 from webui.engine.preview import Previewer
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
-from webui.engine.samplers import make_scheduler
+from webui.engine.samplers import SAMPLERS, make_scheduler
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -125,12 +125,25 @@ class PipelineManager:
     @property
     def device_description(self) -> str:
         """Device and number format, for people."""
-        return describe(self.device, self.dtype)
+        return describe(self.device, self.dtype) + (", compiled" if self.is_compiled else "")
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code runs for all sizes that were asked for."""
+        return self._residence.is_compiled
 
     @property
     def memory_plan(self) -> str:
         """Where the model's parts rest, for people."""
         return PLAN_WORDS[self._residence.plan]
+
+    @property
+    def memory_bytes(self) -> Mapping[str, int]:
+        """What tensors take of the GPU's memory, and what is held for them; nothing elsewhere."""
+        if self.device.type != "cuda":
+            return {}
+        allocated, reserved = torch.cuda.memory_allocated(self.device), torch.cuda.memory_reserved(self.device)
+        return {"allocated": allocated, "reserved": reserved}
 
     @property
     def model_name(self) -> str | None:
@@ -156,6 +169,10 @@ class PipelineManager:
         library = Library(self._settings)
         file = library.models[choose("model", name, library.models)]
         yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
+
+    def warm_up(self) -> None:
+        """What a first picture would wait for besides the model: diffusers' schedulers are imported."""
+        make_scheduler(next(iter(SAMPLERS)), "Default", self._model.scheduler_config)
 
     def prepare(self, request: Request) -> None:
         """Makes ready what a job that comes next will need, where that costs the present one nothing.
@@ -271,18 +288,20 @@ class PipelineManager:
                 yield from self._finish(job, first + k, job.canvas.unchanged)
             return
         generators = latent_ops.make_generators(request.seed + first, request.count)
-        scheduler = self._make_scheduler(request)
         with job.part("prepare"):
+            scheduler = self._make_scheduler(request)
             start = self._prepare(job, scheduler, generators)
         cutoff = latent_ops.refiner_cutoff(scheduler, request.refiner_at) if request.refiner else None
         own, rest = latent_ops.split(start, cutoff)
         latents = yield from self._denoise(job, batch, scheduler, own, generators)
         if rest is not None:
             yield from self._use_model(job, job.library.models[request.refiner])
-            self._encode_prompts(job)
-            self._residence.rest()
-            scheduler = self._make_scheduler(request)
-            rest = latent_ops.begin_at(rest, scheduler, latents)
+            with job.part("encode"):
+                self._encode_prompts(job)
+                self._residence.rest()
+            with job.part("prepare"):
+                scheduler = self._make_scheduler(request)
+                rest = latent_ops.begin_at(rest, scheduler, latents)
             latents = yield from self._denoise(job, batch, scheduler, rest, generators)
         for k in range(request.count):
             job.check()
@@ -290,7 +309,8 @@ class PipelineManager:
                 image = latent_ops.decode(self._model, latents[k : k + 1], self._residence.unhooked)
                 image = job.canvas.finish(image) if job.canvas else image
             yield from self._finish(job, first + k, image)
-        self._residence.rest()
+        with job.part("decode"):
+            self._residence.rest()
 
     def _denoise(
         self, job: _Job, batch: int, scheduler: Any, start: latent_ops.Start, generators: list[torch.Generator]
@@ -300,15 +320,17 @@ class PipelineManager:
         previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
         started = time.perf_counter()
-        for step in denoise(
-            model, scheduler, start, job.positive, job.negative, job.request.guidance, generators, job.cancelled
-        ):
-            latents = step.latents
-            preview = previewer.preview(step, time.perf_counter() - started)
-            spent_s = before_s + time.perf_counter() - started
-            yield Step(job.reached(batch, step.index, step.total), job.total, spent_s, preview)
-        job.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
-        job.parts_s["previews"] += previewer.spent_s
+        try:
+            for step in denoise(
+                model, scheduler, start, job.positive, job.negative, job.request.guidance, generators, job.cancelled
+            ):
+                latents = step.latents
+                preview = previewer.preview(step, time.perf_counter() - started)
+                spent_s = before_s + time.perf_counter() - started
+                yield Step(job.reached(batch, step.index, step.total), job.total, spent_s, preview)
+        finally:  # steps that ran out of memory took their time too
+            job.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
+            job.parts_s["previews"] += previewer.spent_s
         return latents
 
     def _prepare(self, job: _Job, scheduler: Any, generators: list[torch.Generator]) -> latent_ops.Start:
@@ -327,7 +349,8 @@ class PipelineManager:
         own = job.request.model_copy(update={"seed": job.request.seed + index, "count": 1, "repeat": 1})
         assert job.model_hash
         try:
-            model_hash = job.model_hash.result()
+            with job.part("hash"):
+                model_hash = job.model_hash.result()
         except OSError as error:
             model_hash = ""
             job.warnings[f"The recipe has no model hash: {job.file.path.name} cannot be read any more: {error}"] = None

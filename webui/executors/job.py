@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
@@ -28,11 +29,18 @@ class LocalJob:
 
     The log keeps every picture and the end, and of queue positions, loading and steps only the newest: a slow
     watcher misses steps, and publishing never waits for anyone. Numbers start at 1 and only grow.
+
+    ``submitted_at`` is on the clock of ``time.perf_counter``; ``parts_s`` is the ledger of what happens outside the
+    engine, kept by the thread that has the job.
     """
 
-    def __init__(self, request: Request, on_cancel: "Callable[[LocalJob], None]") -> None:
+    def __init__(
+        self, request: Request, on_cancel: "Callable[[LocalJob], None]", submitted_at: float | None = None
+    ) -> None:
         self.id = secrets.token_hex(16)
         self.request = request
+        self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
+        self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel
         self._log: list[tuple[int, Event]] = []
         self._number = 0

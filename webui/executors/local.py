@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
+from webui.core.ledger import Totals, balance
 from webui.core.library import EmbeddingFile, Library
 from webui.core.outputs import save_picture
 from webui.core.prompt import split_loras
@@ -48,6 +49,9 @@ class LocalExecutor:
         self._warm_up = False
         self._manager: PipelineManager | None = None
         self._trouble = ""
+        self._totals = Totals()
+        self._counting = threading.Lock()
+        self._warm_at = time.perf_counter()
         self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -71,8 +75,9 @@ class LocalExecutor:
 
     def submit(self, request: Request) -> LocalJob:
         """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
+        submitted_at = time.perf_counter()
         resolved = resolve(request, Library(self._settings))
-        job = LocalJob(resolved, on_cancel=self._drop_waiting)
+        job = LocalJob(resolved, self._drop_waiting, submitted_at)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:
@@ -95,6 +100,7 @@ class LocalExecutor:
         """What ``/api/health`` says."""
         manager = self._manager
         ready = manager is not None and manager.model_name is not None
+        memory_bytes = manager.memory_bytes if manager else {}
         return {
             "status": "degraded" if self._trouble else "ok" if ready else "loading",
             "device": manager.device_description if manager else None,
@@ -102,8 +108,13 @@ class LocalExecutor:
             "memory": manager.memory_plan if manager else None,
             "waiting": len(self._waiting),
             "running": self._running is not None,
+            **({"memory_bytes": memory_bytes} if memory_bytes else {}),
             **({"trouble": self._trouble} if self._trouble else {}),
         }
+
+    def totals(self) -> Totals:
+        """What ``/api/metrics`` counts."""
+        return self._totals
 
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
         """As the model's tokenizer counts, without LoRA tags, embeddings by the rows that their files name."""
@@ -138,8 +149,7 @@ class LocalExecutor:
                 return
             self._waiting.remove(job)
             self._publish_positions()
-        job.publish(Cancelled())
-        self._forget_old()
+        self._end(job, Cancelled())
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._waiting, start=1):
@@ -157,33 +167,47 @@ class LocalExecutor:
                 self._publish_positions()
             if job is None:
                 self._load_default()
+                self._warm_at = time.perf_counter()
                 continue
             last = self._run(job)
             self._running = None
             with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
-                self._saver.submit(self._finish, job, last)
+                self._saver.submit(self._finish, job, last, time.perf_counter())
 
     def _run(self, job: LocalJob) -> Event:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
         started = time.perf_counter()
+        reached = 0
         try:
-            if self._manager is None:
-                job.publish(Loading("Starting the engine", 0.0))
-            for event in self._engine().generate(job.request, job.is_cancelled):
+            for event in self._begin(job):
                 if isinstance(event, TERMINAL):
                     return event
+                self._count(event, reached)
                 if isinstance(event, Image):
                     self._saver.submit(self._save, job, event)
                 else:
                     job.publish(event)
-                if isinstance(event, Step) and event.index == 2:
-                    self._prepare_next()
+                if isinstance(event, Step):
+                    reached = event.index
+                    if reached == 2:
+                        self._prepare_next()
             raise RuntimeError("the engine ended without saying how")
         except RequestError as error:
             return Failed(str(error), bad_input=True)
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
             return Failed(_for_people(error))
+
+    def _begin(self, job: LocalJob) -> Iterator[Event]:
+        """The engine at work on the job, with what it waited for until then in its ledger."""
+        taken_at = time.perf_counter()
+        if self._manager is None:
+            job.publish(Loading("Starting the engine", 0.0))
+        events = self._engine().generate(job.request, job.is_cancelled)
+        warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
+        starting_s = time.perf_counter() - taken_at
+        job.parts_s = {"queue": taken_at - job.submitted_at - warming_s, "load": warming_s + starting_s}
+        return events
 
     def _prepare_next(self) -> None:
         """Lets the engine make ready what the next job needs; where that fails, the job itself will say why."""
@@ -204,8 +228,10 @@ class LocalExecutor:
 
     def _load_default(self) -> None:
         try:
-            for _ in self._engine().load(self._settings.model, lambda: self._closing):
+            manager = self._engine()
+            for _ in manager.load(self._settings.model, lambda: self._closing):
                 pass
+            manager.warm_up()
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:
@@ -224,12 +250,24 @@ class LocalExecutor:
         else:
             job.publish(replace(picture, path=path))
 
-    def _finish(self, job: LocalJob, last: Event) -> None:
+    def _finish(self, job: LocalJob, last: Event, drawn_at: float) -> None:
+        """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""
         if isinstance(last, Done):
             unsaved = tuple({image.warning: None for image in job.images if image.warning})
-            last = replace(last, warnings=last.warnings + unsaved)
+            now = time.perf_counter()
+            seconds = now - job.submitted_at
+            parts_s = balance(seconds, job.parts_s, last.parts_s, {"save": now - drawn_at})
+            last = replace(last, seconds=seconds, parts_s=parts_s, warnings=last.warnings + unsaved)
+        self._end(job, last)
+
+    def _end(self, job: LocalJob, last: Event) -> None:
+        self._count(last)  # before anybody learns of it
         job.publish(last)
         self._forget_old()
+
+    def _count(self, event: Event, reached: int = 0) -> None:
+        with self._counting:
+            self._totals = self._totals.plus(event, reached)
 
     def _forget_old(self) -> None:
         """Drops ended jobs, oldest first, beyond a number and beyond the memory their pictures hold."""

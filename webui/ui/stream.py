@@ -6,17 +6,31 @@ import html
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
 from webui.core.executor import Job, State
+from webui.core.ledger import shares
 from webui.core.outputs import encode_png
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
 
 COUNTS = re.compile(r"\d of \d")
+PARTS = {
+    "queue": "Waiting",
+    "load": "Loading",
+    "lora": "LoRAs",
+    "encode": "Encoding",
+    "prepare": "Preparing",
+    "steps": "Steps",
+    "previews": "Previews",
+    "decode": "Decoding",
+    "hash": "Hashing",
+    "save": "Saving",
+    "other": "Other",
+}
 
 GalleryItem = tuple[str, str]
 
@@ -88,9 +102,10 @@ def _last_view(job: Job, event: Done | Failed | Cancelled, preview: str | None, 
 
 
 def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
-    """The one element with ``data-state`` and ``data-job``; every text in it is escaped."""
+    """The one element with ``data-state`` and ``data-job``, and after a job its ledger; every text is escaped."""
     state: State | str = "idle"
     fraction: float | None = None
+    ledger = ""
     match event:
         case Queued(position):
             ahead = position - 1
@@ -99,7 +114,8 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
             state, fraction, text = "loading", part or None, what if COUNTS.search(what) else f"{what} ..."
         case Step(index, total, seconds):
             state, fraction, text = "running", index / total, _step_text(index, total, seconds)
-        case Done(seconds, _, warnings, loras):
+        case Done(seconds, parts_s, warnings, loras):
+            ledger = ledger_html(parts_s)
             switched = [_switch_text(loras)] if loras else []
             state, text = "done", " ".join([f"Done in {seconds:.1f} s.", *switched, *warnings])
         case Failed(message):
@@ -110,8 +126,33 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
     job_id = job.id if job else ""
     return (
         f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}">'
-        f'<span class="status-text">{html.escape(text)}</span>{bar}</div>'
+        f'<span class="status-text">{html.escape(text)}</span>{bar}</div>{ledger}'
     )
+
+
+def ledger_html(parts_s: Mapping[str, float]) -> str:
+    """Where the seconds went, largest first: a bar that opens into a list; nothing where they are not known."""
+    found = shares(parts_s)
+    whole_s = sum(spent_s for _, spent_s in found)
+    bar, rows, heard = "", "", []
+    for part, spent_s in found:
+        name, share = PARTS.get(part, part), spent_s / whole_s
+        mark = f'data-part="{html.escape(part)}"'
+        bar += f'<span {mark} style="flex-grow:{share:.4f}"></span>'
+        rows += f"<li {mark}>{html.escape(name)} <b>{_brief(spent_s)}</b> <small>{share:.0%}</small></li>"
+        heard.append(f"{name} {share:.0%}")
+    label = html.escape(", ".join(heard))
+    return (
+        '<details class="ledger"><summary><span>Where the time went</span>'
+        f'<span class="ledger-bar" role="img" aria-label="{label}" title="{label}">{bar}</span></summary>'
+        f"<ul>{rows}</ul></details>"
+        if found
+        else ""
+    )
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 10 else _duration(seconds)
 
 
 def _switch_text(switch: LoraSwitch) -> str:

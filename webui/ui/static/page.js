@@ -73,6 +73,11 @@
     document.querySelector(`#${page}-infotext textarea`)?.setAttribute("aria-label", "Settings of this picture");
     const status = statusOf(page);
     if (!status) return;
+    const ledger = document.querySelector(`#${page}-status .ledger:not([data-met])`);
+    if (ledger) { // each job brings a new one, which is to be as open as the last
+      ledger.dataset.met = "";
+      ledger.open = read("darkroom.ledger") === "open";
+    }
     const { state, job } = status.dataset;
     if (job) write(`darkroom.${page}.job`, job);
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !BUSY.includes(state));
@@ -85,6 +90,10 @@
       if (announcer) announcer.textContent = status.textContent.trim();
     }
   };
+
+  document.addEventListener("toggle", (event) => {
+    if (event.target.classList?.contains("ledger")) write("darkroom.ledger", event.target.open ? "open" : "");
+  }, true);
 
   let nextLook;
   const showEngine = async () => {
