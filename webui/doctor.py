@@ -12,7 +12,7 @@ from webui.core.library import find_loras, find_models
 from webui.core.lora_info import describe
 from webui.core.settings import Settings
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
+PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
 LOW_DISK_BYTES = 2 * 2**30
 GIB = 2**30
 

@@ -7,7 +7,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from webui.core.library import DEMO_MODEL
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
+from webui.engine.nets.unet import Told
 from webui.engine.preview import Previewer
 
 SIDE_PX = 64
@@ -37,6 +40,13 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> PipelineManager:
 def model(manager):
     """The resident model and its components."""
     return manager._model
+
+
+@pytest.fixture(scope="session")
+def stock_parts() -> Mapping[str, Any]:
+    """The embedded model as diffusers and transformers load it: what a stock pipeline of theirs is made of."""
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32, local_files_only=True)
+    return pipeline.components
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +85,15 @@ def levels(image) -> np.ndarray:
 
 
 @pytest.fixture
-def unet_rows(model) -> Iterator[list[int]]:
-    """How many rows each call of the UNet had so far."""
-    rows: list[int] = []
-    hook = model.unet.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
+def unet_rows(model) -> Iterator[list[tuple[int, int]]]:
+    """How many rows of latents each call of the UNet was given so far, and how many it was told to answer with."""
+    rows: list[tuple[int, int]] = []
+
+    def count(_module, args) -> None:
+        latents, _timestep, told = args
+        rows.append((len(latents), len(told.attended[0][0])))
+
+    hook = model.unet.register_forward_pre_hook(count)
     yield rows
     hook.remove()
 
@@ -87,11 +102,8 @@ def unet_rows(model) -> Iterator[list[int]]:
 def encoded_prompts(model) -> Iterator[list[int]]:
     """How many rows each call of the text encoder had so far."""
     rows: list[int] = []
-
-    def count(_module, args, kwargs) -> None:
-        rows.append(len(args[0] if args else kwargs["input_ids"]))
-
-    hook = model.components["text_encoder"].register_forward_pre_hook(count, with_kwargs=True)
+    encoder = model.components["text_encoder"]
+    hook = encoder.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
     yield rows
     hook.remove()
 
@@ -121,8 +133,8 @@ def broken_output(monkeypatch, model) -> Callable[[float], None]:
     """``broken_output(math.nan)``: from now on the UNet's output is that number everywhere."""
 
     def break_it(number: float) -> None:
-        def forward(latents: torch.Tensor, *_args, **_kwargs) -> tuple[torch.Tensor]:
-            return (torch.full_like(latents, number),)
+        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Told) -> torch.Tensor:
+            return latents.new_full((len(told.attended[0][0]), *latents.shape[1:]), number)
 
         monkeypatch.setattr(model.unet, "forward", forward)
 

@@ -6,7 +6,6 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTokenizer
 
 from webui.core.library import DEMO_MODEL
 from webui.engine.denoise import Stopped, denoise, predicted_original
@@ -22,24 +21,17 @@ PROMPT, NEGATIVE = "a red apple, flat style, on a blue background", "green, blur
 
 
 @pytest.fixture
-def stock(model):
-    """``stock(sampler, schedule, ...)``: diffusers' own pipeline on the same components; its pictures as levels."""
+def stock(model, stock_parts):
+    """``stock(sampler, schedule, ...)``: diffusers' own pipeline of the same model; its pictures as levels."""
 
     def draw(
         sampler, schedule="Default", prompt=PROMPT, scheduler_config=None, seeds=(SEED,), own_latents=False, **options
     ):
         config = scheduler_config or json.loads((DEMO_MODEL / "scheduler/scheduler_config.json").read_text("utf-8"))
         row = SAMPLERS[sampler]
-        pipeline = diffusers.StableDiffusionPipeline(
-            vae=model.vae,
-            text_encoder=model.components["text_encoder"],
-            tokenizer=CLIPTokenizer.from_pretrained(DEMO_MODEL / "tokenizer"),
-            unet=model.unet,
-            scheduler=getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule]),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        scheduler = getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule])
+        parts = {**stock_parts, "scheduler": scheduler}
+        pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         if own_latents:
@@ -89,10 +81,10 @@ def test_it_is_also_stock_diffusers_picture_in_other_sizes(draw, stock):
         assert_same(draw(sampler="DDIM", width=width, height=height), stock("DDIM", width=width, height=height))
 
 
-def test_it_is_also_stock_diffusers_picture_when_the_last_text_layer_is_skipped(draw, stock, model, monkeypatch):
+def test_it_is_also_stock_diffusers_picture_when_the_last_text_layer_is_skipped(draw, stock, stock_parts, monkeypatch):
     """Ours counts as A1111 does, 1 is the last layer, for both prompts; diffusers counts the layers left out, and
     only for the prompt, therefore guidance 1."""
-    encoder = model.components["text_encoder"]
+    encoder = stock_parts["text_encoder"]
     monkeypatch.setitem(vars(encoder), "text_model", encoder)  # where diffusers 0.42 looks for it
     skipped = draw(clip_skip=2, guidance=1)
     assert_same(skipped, stock("DPM++ 2M", clip_skip=1, guidance_scale=1.0))
@@ -102,8 +94,8 @@ def test_it_is_also_stock_diffusers_picture_when_the_last_text_layer_is_skipped(
 def test_prompts_of_different_length_are_drawn_as_each_alone_would_be(draw, model, stock):
     """A long prompt has several chunks; where the negative one has fewer, the UNet is asked for each by itself."""
     long = ", ".join([PROMPT] * 10)
-    context = model.encode_prompt(long, 1, {})["encoder_hidden_states"]
-    empty = model.encode_prompt("", 1, {})["encoder_hidden_states"]
+    context = model.encode_prompt(long, 1, {})["context"]
+    empty = model.encode_prompt("", 1, {})["context"]
     assert context.shape[1] > empty.shape[1] == 77
     ours = draw(prompt=long, guidance=1)
     assert_same(ours, stock("DPM++ 2M", prompt=None, prompt_embeds=context, guidance_scale=1.0))
@@ -135,13 +127,16 @@ def test_it_is_also_stock_diffusers_picture_whatever_scheduler_the_folder_names(
 
 
 class Oracle:
-    """A UNet for a world with one picture: it always knows the noise exactly. ``predict`` as ``base.Model``."""
+    """A UNet for a world with one picture: it always knows the noise exactly. ``predict`` as in ``base.Model``."""
 
     def __init__(self, answer: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
         self._answer, self._prediction_type = answer, prediction_type
         self._log_sigmas = (((1 - alphas_cumprod) / alphas_cumprod) ** 0.5).log().double().numpy()
 
-    def predict(self, latents, timestep, _conditioning):
+    def tell(self, _conditioning):
+        return None
+
+    def predict(self, latents, timestep, _told):
         sigma = float(np.exp(np.interp(float(timestep), np.arange(len(self._log_sigmas)), self._log_sigmas)))
         signal, noise = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
         epsilon = (latents - signal * self._answer) / noise
@@ -182,8 +177,11 @@ def test_with_a_unet_that_knows_the_answer_every_preview_and_the_end_are_the_ans
 class Sum:
     """A UNet whose output is the sum of its conditioning, so that guidance can be checked by hand."""
 
-    def predict(self, latents, _timestep, conditioning):
-        return torch.zeros_like(latents) + conditioning["c"].reshape(-1, 1, 1, 1)
+    def tell(self, conditioning):
+        return conditioning["c"].sum(dim=1)
+
+    def predict(self, latents, _timestep, told):
+        return told[:, None, None, None].expand(-1, *latents.shape[1:])
 
 
 def test_guidance_goes_from_the_unconditional_answer_through_the_conditional_one():

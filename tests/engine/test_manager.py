@@ -104,11 +104,11 @@ class TestWork:
     @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0])
     def test_guidance_of_1_or_less_runs_no_unconditional_branch(self, run, unet_rows, guidance):
         run(guidance=guidance, count=3, steps=4, negative="blurry")
-        assert unet_rows == [3] * 4
+        assert unet_rows == [(3, 3)] * 4
 
-    def test_guidance_above_1_runs_both_branches_as_one_batch(self, run, unet_rows):
+    def test_guidance_above_1_runs_both_branches_in_one_call_with_the_latents_once(self, run, unet_rows):
         run(guidance=1.01, count=3, steps=4, sampler="Euler")
-        assert unet_rows == [6] * 4
+        assert unet_rows == [(3, 6)] * 4
 
     def test_at_guidance_1_the_negative_prompt_changes_nothing(self, run):
         assert hashes(run(guidance=1, negative="red")) == hashes(run(guidance=1, negative=""))
@@ -174,7 +174,7 @@ class TestEvents:
         measured_s = time.perf_counter() - started
         assert {"load", "encode", "steps", "previews", "decode"} <= set(done.parts_s)
         assert all(seconds >= 0 for seconds in done.parts_s.values())
-        assert 0.8 * done.seconds <= sum(done.parts_s.values()) <= 1.001 * done.seconds <= 1.01 * measured_s
+        assert 0.95 * done.seconds <= sum(done.parts_s.values()) <= 1.001 * done.seconds <= 1.01 * measured_s
         assert done.parts_s["load"] > 0.01 and done.parts_s["steps"] > 0.01
         again = list(manager.generate(request_for(steps=8, count=2)))[-1]
         assert again.parts_s["load"] < done.parts_s["load"] / 10

@@ -11,7 +11,6 @@ import torch
 from cachetools import LRUCache
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image as PilImages
-from transformers import CLIPTokenizer
 
 from webui.core import images
 from webui.core.events import Cancelled, Done, Image, Step
@@ -92,18 +91,10 @@ def latent_sizes(model):
     hook.remove()
 
 
-def draw_stock(pipeline_class, model, sampler, schedule="Default", seeds=(SEED,), **options):
-    """Stock diffusers on the same components; its pictures as levels."""
-    pipeline = pipeline_class(
-        vae=model.vae,
-        text_encoder=model.components["text_encoder"],
-        tokenizer=CLIPTokenizer.from_pretrained(DEMO_MODEL / "tokenizer"),
-        unet=model.unet,
-        scheduler=make_scheduler(sampler, schedule, model.scheduler_config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+def draw_stock(pipeline_class, parts, model, sampler, schedule="Default", seeds=(SEED,), **options):
+    """Stock diffusers with these parts of the same model; its pictures as levels."""
+    scheduler = make_scheduler(sampler, schedule, model.scheduler_config)
+    pipeline = pipeline_class(**{**parts, "scheduler": scheduler}, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     options = {"num_inference_steps": STEPS, "guidance_scale": 5.0} | options
@@ -120,11 +111,10 @@ def assert_close(ours, theirs):
 
 class TestStockImg2Img:
     @pytest.fixture
-    def stock(self, model):
+    def stock(self, stock_parts, model):
         def stock(sampler, image=None, **options):
-            return draw_stock(
-                diffusers.StableDiffusionImg2ImgPipeline, model, sampler, image=image or noise(), **options
-            )
+            kind = diffusers.StableDiffusionImg2ImgPipeline
+            return draw_stock(kind, stock_parts, model, sampler, image=image or noise(), **options)
 
         return stock
 
@@ -160,11 +150,12 @@ class TestStockInpaint:
     """Four channels: what lies outside the mask is put back in latent space."""
 
     @pytest.fixture
-    def stock(self, model):
+    def stock(self, stock_parts, model):
         def stock(sampler, **options):
             given = {"image": noise(), "mask_image": rectangle(), "height": SIDE_PX, "width": SIDE_PX}
             given["masked_image_latents"] = torch.zeros(1, 4, SIDE_PX // 8, SIDE_PX // 8)  # else it draws more noise
-            (picture,) = draw_stock(diffusers.StableDiffusionInpaintPipeline, model, sampler, **(given | options))
+            kind = diffusers.StableDiffusionInpaintPipeline
+            (picture,) = draw_stock(kind, stock_parts, model, sampler, **(given | options))
             return picture
 
         return stock
@@ -187,19 +178,28 @@ class TestStockInpaint:
 
 
 @pytest.fixture(scope="module")
-def nine(tmp_path_factory):
-    """A manager with a checkpoint whose UNet takes mask and masked picture; its weights are random."""
+def nine_and_unet(tmp_path_factory):
+    """A manager with a checkpoint whose UNet takes mask and masked picture, and diffusers' UNet of it.
+
+    Its weights are random.
+    """
     data_dir = tmp_path_factory.mktemp("nine")
     folder = data_dir / "models/Stable-diffusion/nine"
     shutil.copytree(DEMO_MODEL, folder)
     config = UNet2DConditionModel.load_config(folder / "unet")
     shutil.rmtree(folder / "unet")
     torch.manual_seed(0)
-    UNet2DConditionModel.from_config({**config, "in_channels": 9}).save_pretrained(folder / "unet")
+    unet = UNet2DConditionModel.from_config({**config, "in_channels": 9}).eval()
+    unet.save_pretrained(folder / "unet")
     manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=data_dir))
     for _ in manager.load("nine"):
         pass
-    return manager
+    return manager, unet
+
+
+@pytest.fixture
+def nine(nine_and_unet):
+    return nine_and_unet[0]
 
 
 class TestStockInpaintNineChannels:
@@ -214,11 +214,14 @@ class TestStockInpaintNineChannels:
         return draw_nine
 
     @pytest.fixture
-    def stock(self, nine):
+    def stock(self, nine_and_unet, stock_parts):
+        nine, unet = nine_and_unet
+        parts = {**stock_parts, "unet": unet}
+
         def stock(sampler, **options):
             given = {"image": noise(), "mask_image": rectangle(), "height": SIDE_PX, "width": SIDE_PX}
             kind = diffusers.StableDiffusionInpaintPipeline
-            (picture,) = draw_stock(kind, nine._model, sampler, **(given | options))
+            (picture,) = draw_stock(kind, parts, nine._model, sampler, **(given | options))
             return picture
 
         return stock

@@ -43,8 +43,8 @@ def denoise(
 ) -> Iterator[Denoised]:
     """Runs the start's timesteps over its latents (n, c, h, w), already at the first one's noise level.
 
-    ``negative`` is None where no unconditional branch runs; otherwise both branches go through the UNet as one
-    batch of 2n and are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
+    ``negative`` is None where no unconditional branch runs; otherwise the UNet is told both, answers with 2n rows, and
+    they are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
     ``u + guidance * (c - u)``. One generator a picture feeds the stochastic samplers. Raises Stopped.
     """
     takes = signature(scheduler.step).parameters
@@ -53,13 +53,11 @@ def denoise(
         extra["eta"] = 0.0
     latents, timesteps = start.latents, start.timesteps
     predict = _predictor(model, positive, negative, len(latents))
-    seen = _input_buffer(start, branches=1 if negative is None else 2)
     for index, timestep in enumerate(timesteps[start.first : start.stop], start=start.first + 1):
         if cancelled():
             raise Stopped
         model_input = scheduler.scale_model_input(latents, timestep)
-        seen.unflatten(0, (-1, len(latents)))[:, :, : latents.shape[1]] = model_input
-        output = predict(seen, timestep)
+        output = predict(model_input if start.shown is None else torch.cat([model_input, start.shown], 1), timestep)
         if negative is not None:
             without_prompt, with_prompt = output.chunk(2)
             output = without_prompt + guidance * (with_prompt - without_prompt)
@@ -85,20 +83,10 @@ def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_
     return (step.model_input - noise * step.output) / signal
 
 
-def _input_buffer(start: Start, branches: int) -> torch.Tensor:
-    """What the UNet is shown, (branches * n, channels, h, w): filled anew each step, an inpainting UNet's rest once."""
-    count, channels, height, width = start.latents.shape
-    further = 0 if start.shown is None else start.shown.shape[1]
-    buffer = start.latents.new_empty(branches * count, channels + further, height, width)
-    if start.shown is not None:
-        buffer.unflatten(0, (branches, count))[:, :, channels:] = start.shown
-    return buffer
-
-
 def _predictor(
     model: Model, positive: Conditioning, negative: Conditioning | None, count: int
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The UNet with the conditioning of the whole batch, the unconditional half first.
+    """The UNet, told the prompts of the whole batch, the unconditional half first.
 
     Two prompts of different length cannot be stacked; each half is asked by itself then, with its own.
     """
@@ -107,11 +95,8 @@ def _predictor(
         for part in ([positive] if negative is None else [negative, positive])
     ]
     if len({tuple(tensor.shape for tensor in half.values()) for half in halves}) == 1:
-        stacked = {name: torch.cat([half[name] for half in halves]) for name in positive}
-        return lambda seen, timestep: model.predict(seen, timestep, stacked)
-
-    def predict(seen: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        parts = zip(seen.chunk(len(halves)), halves, strict=True)
-        return torch.cat([model.predict(part, timestep, half) for part, half in parts])
-
-    return predict
+        halves = [{name: torch.cat([half[name] for half in halves]) for name in positive}]
+    parts = [model.tell(half) for half in halves]
+    if len(parts) == 1:
+        return lambda seen, timestep: model.predict(seen, timestep, parts[0])
+    return lambda seen, timestep: torch.cat([model.predict(seen, timestep, told) for told in parts])

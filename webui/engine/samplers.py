@@ -4,8 +4,11 @@ Names follow A1111 and k-diffusion, since that is what people paste. Nothing her
 """
 
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from webui.core.library import choose
@@ -82,6 +85,24 @@ def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any],
     ``prediction`` is one of ``PREDICTIONS``, or auto for the one in the configuration.
     """
     row = SAMPLERS[sampler]
-    scheduler_class = getattr(importlib.import_module("diffusers.schedulers"), row.scheduler)
     config = {**model_config, **PREDICTIONS.get(prediction, {})}
-    return scheduler_class.from_config(config, **row.config, **SCHEDULES[schedule])
+    with _lean_imports():
+        scheduler_class = getattr(importlib.import_module("diffusers.schedulers"), row.scheduler)
+        return scheduler_class.from_config(config, **row.config, **SCHEDULES[schedule])
+
+
+@contextmanager
+def _lean_imports() -> Iterator[None]:
+    """Keeps out two things that diffusers' schedulers import and do not need for what is done here.
+
+    torch's compiler takes a second; diffusers does without where it is missing. scipy's statistics, for one schedule,
+    take most of one; scipy imports them itself when they are first used.
+    """
+    stand_ins: dict[str, Any] = {"torch._dynamo": None, "scipy.stats": ModuleType("scipy.stats")}
+    absent = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    sys.modules |= absent
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 
 from webui.core.tensor_file import BadFile, Place, read_header
@@ -75,8 +74,8 @@ class Files:
 
 
 def build_empty(make: Callable[[], nn.Module]) -> Any:
-    """The module that ``make`` makes, its parameters without memory; buffers are real."""
-    with init_empty_weights(include_buffers=False):
+    """The module that ``make`` makes, without memory."""
+    with torch.device("meta"):
         return make().eval().requires_grad_(False)
 
 
@@ -114,9 +113,6 @@ class Filling:
         self.files.check_unchanged()
         self.module.load_state_dict(state, strict=False, assign=True)
         self.module.requires_grad_(False)
-        for path, buffer in list(self.module.named_buffers()):
-            owner, _, name = path.rpartition(".")
-            self.module.get_submodule(owner)._buffers[name] = buffer.to(device)
 
 
 def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:

@@ -137,15 +137,15 @@ def test_the_size_left_out_is_the_model_s_own(manager, settings):
 
 
 def test_every_text_layer_can_be_the_last_and_each_reads_differently(model):
-    layers = model.components["text_encoder"].config.num_hidden_layers
+    layers = model.components["text_encoder"].depth
     with torch.inference_mode():
-        contexts = [model.encode_prompt(PROMPT, skip, {})["encoder_hidden_states"] for skip in range(1, layers + 1)]
+        contexts = [model.encode_prompt(PROMPT, skip, {})["context"] for skip in range(1, layers + 1)]
     assert all(context.shape == contexts[0].shape for context in contexts)
     assert all(not torch.allclose(one, other) for one, other in zip(contexts, contexts[1:], strict=False))
 
 
 def test_skipping_more_text_layers_than_there_are_is_refused_with_their_number(model):
-    layers = model.components["text_encoder"].config.num_hidden_layers
+    layers = model.components["text_encoder"].depth
     with pytest.raises(RequestError, match=f"clip_skip {layers + 1} is more than this model's {layers} text layers"):
         model.encode_prompt(PROMPT, layers + 1, {})
 
@@ -153,14 +153,14 @@ def test_skipping_more_text_layers_than_there_are_is_refused_with_their_number(m
 def test_a_prompt_of_any_length_is_read_in_chunks(model):
     length = model.tokenizers["text_encoder"].length
     with torch.inference_mode():
-        sides = [model.encode_prompt("a " * count, 1, {})["encoder_hidden_states"].shape[1] for count in (75, 76, 151)]
+        sides = [model.encode_prompt("a " * count, 1, {})["context"].shape[1] for count in (75, 76, 151)]
     assert sides == [length, 2 * length, 3 * length]
 
 
 @pytest.mark.parametrize("text", ["", " ", "赤いリンゴ 🍎", "\0", "<|endoftext|>", "a" * 8000, "(" * 8000])
 def test_any_text_can_be_encoded(model, text):
     with torch.inference_mode():
-        context = model.encode_prompt(text, 1, {})["encoder_hidden_states"]
+        context = model.encode_prompt(text, 1, {})["context"]
     assert len(context) == 1 and context.shape[1] % model.tokenizers["text_encoder"].length == 0
     assert torch.isfinite(context).all()
 

@@ -19,6 +19,8 @@ from webui.core.library import DEMO_MODEL, LoraFile
 from webui.engine.lora.deltas import merge
 from webui.engine.lora.formats import Parameter, read_lora
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.nets.clip import ClipText
+from webui.engine.nets.unet import UNet
 
 CPU = torch.device("cpu")
 Components = dict[str, nn.Module]
@@ -30,12 +32,29 @@ TRANSFORMER_LAYERS = (
 )
 
 
+def make_ours(theirs: Components) -> Components:
+    """Our modules with the same weights as diffusers' and transformers'."""
+    parts: Components = {}
+    for name, part in theirs.items():
+        state = {key.removeprefix("text_model."): tensor for key, tensor in part.state_dict().items()}
+        config = dict(part.config) if name == "unet" else part.config.to_dict()
+        parts[name] = UNet(config) if name == "unet" else ClipText(config, projects=name == "text_encoder_2")
+        parts[name].eval().requires_grad_(False).load_state_dict(state)
+    return parts
+
+
 @pytest.fixture(scope="session")
-def demo_parts() -> Components:
-    """The embedded model's components, apart from the shared manager's, which switches its own weights."""
+def stock_demo_parts() -> Components:
+    """The embedded model's components as diffusers and transformers load them."""
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(DEMO_MODEL / "text_encoder", dtype=torch.float32)
     return {"unet": unet.requires_grad_(False), "text_encoder": text_encoder.requires_grad_(False)}
+
+
+@pytest.fixture(scope="session")
+def demo_parts(stock_demo_parts) -> Components:
+    """The same, ours, apart from the shared manager's, which switches its own weights."""
+    return make_ours(stock_demo_parts)
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +75,8 @@ def make_sdxl_unet() -> Callable[..., UNet2DConditionModel]:
 
 
 @pytest.fixture(scope="session")
-def sdxl_parts(make_sdxl_unet) -> Components:
-    """SDXL in small: the same blocks and kinds of components, few channels."""
+def stock_sdxl_parts(make_sdxl_unet) -> Components:
+    """SDXL in small, of diffusers and transformers: the same blocks and kinds of components, few channels."""
     torch.manual_seed(0)
     unet = make_sdxl_unet(
         block_out_channels=(32, 64, 96),
@@ -81,6 +100,12 @@ def sdxl_parts(make_sdxl_unet) -> Components:
     )
     parts = {"unet": unet, "text_encoder": CLIPTextModel(text), "text_encoder_2": CLIPTextModelWithProjection(text)}
     return {name: part.requires_grad_(False) for name, part in parts.items()}
+
+
+@pytest.fixture(scope="session")
+def sdxl_parts(stock_sdxl_parts) -> Components:
+    """The same, ours."""
+    return make_ours(stock_sdxl_parts)
 
 
 @pytest.fixture

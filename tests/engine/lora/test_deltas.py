@@ -90,8 +90,8 @@ def ours(demo_parts, write_lora, merge_file) -> Callable[..., torch.Tensor]:
 
 
 @pytest.fixture
-def layer(demo_parts) -> Callable[[str], nn.Module]:
-    return demo_parts["unet"].get_submodule
+def layer(stock_demo_parts) -> Callable[[str], nn.Module]:
+    return stock_demo_parts["unet"].get_submodule
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, base: torch.Tensor) -> None:
@@ -263,8 +263,10 @@ def check_all(result: dict, expected: dict[tuple[str, str], torch.Tensor]) -> No
 
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match")  # in the other component
 @pytest.mark.parametrize("config", CONFIGS)
-def test_peft_files_saved_by_diffusers_are_as_merged_by_peft(demo_parts, merge_file, tmp_path, config):
-    adapted = {name: copy.deepcopy(part) for name, part in demo_parts.items()}
+def test_peft_files_saved_by_diffusers_are_as_merged_by_peft(
+    stock_demo_parts, demo_parts, merge_file, tmp_path, config
+):
+    adapted = {name: copy.deepcopy(part) for name, part in stock_demo_parts.items()}
     for name, targets in (("unet", TARGETS), ("text_encoder", TEXT_TARGETS)):
         adapted[name].add_adapter(setup(targets, **CONFIGS[config]))
         move_magnitudes(adapted[name])
@@ -281,9 +283,9 @@ def test_peft_files_saved_by_diffusers_are_as_merged_by_peft(demo_parts, merge_f
 
 
 @pytest.mark.parametrize("config", ["plain", "dora"])
-def test_peft_state_dicts_are_as_merged_by_peft(demo_parts, write_lora, merge_file, config):
+def test_peft_state_dicts_are_as_merged_by_peft(stock_demo_parts, demo_parts, write_lora, merge_file, config):
     own = CONFIGS[config] | {"lora_alpha": RANK}  # a bare state dict does not say its alpha
-    model = get_peft_model(copy.deepcopy(demo_parts["unet"]), setup(TARGETS, **own))
+    model = get_peft_model(copy.deepcopy(stock_demo_parts["unet"]), setup(TARGETS, **own))
     move_magnitudes(model)
     file = write_lora(get_peft_model_state_dict(model))
     paths = {path for path, module in model.base_model.model.named_modules() if isinstance(module, BaseTunerLayer)}

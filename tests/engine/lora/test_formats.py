@@ -174,9 +174,9 @@ def test_every_dialect_gives_the_same_weights(make_change, check_dialect, model,
     ],
 )
 def test_stability_s_block_names_give_the_same_weights(
-    sdxl_parts, stability_paths, make_change, check_dialect, prefix, flat, middle, endings, alpha
+    stock_sdxl_parts, stability_paths, make_change, check_dialect, prefix, flat, middle, endings, alpha
 ):
-    names = {path: name for name, path in stability_paths(sdxl_parts["unet"]).items()}
+    names = {path: name for name, path in stability_paths(stock_sdxl_parts["unet"]).items()}
     assert "input_blocks.4.1.transformer_blocks.0.attn2.to_k" in names.values()
 
     def name_of(_component: str, path: str) -> str:

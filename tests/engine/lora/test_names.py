@@ -7,6 +7,8 @@ from diffusers.utils import convert_state_dict_to_peft
 from torch import nn
 
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.nets.unet import UNet
+from webui.engine.weights import build_empty
 
 SDXL = {
     "block_out_channels": (320, 640, 1280),
@@ -29,48 +31,59 @@ def sdxl_unet(make_sdxl_unet):
         return make_sdxl_unet(**SDXL)
 
 
-def test_stability_s_names_lead_to_every_layer_of_sdxl_s_unet_as_in_diffusers(sdxl_unet, stability_paths):
+@pytest.mark.parametrize("whose", ["diffusers'", "ours"])
+def test_stability_s_names_lead_to_every_layer_of_sdxl_s_unet_as_in_diffusers(sdxl_unet, stability_paths, whose):
     paths = stability_paths(sdxl_unet)
     assert set(paths.values()) == layers(sdxl_unet) and len(paths) == 794
-    index = ModuleIndex({"unet": sdxl_unet})
+    index = ModuleIndex({"unet": build_empty(lambda: UNet(sdxl_unet.config)) if whose == "ours" else sdxl_unet})
     for prefix in ("diffusion_model.", "model.diffusion_model."):
         assert {name: index.find(prefix + name) for name in paths} == {name: ("unet", paths[name]) for name in paths}
     for name, path in paths.items():
         assert index.find(f"lora_unet_{name.replace('.', '_')}") == ("unet", path)
 
 
-def test_kohya_s_names_lead_to_every_layer_of_the_unet_as_in_diffusers(demo_parts, kohya_paths):
-    unet = demo_parts["unet"]
-    index = ModuleIndex({"unet": unet})
+@pytest.mark.parametrize("whose", ["stock_", ""])
+def test_kohya_s_names_lead_to_every_layer_of_the_unet_as_in_diffusers(stock_demo_parts, kohya_paths, whose, request):
+    unet = stock_demo_parts["unet"]
+    index = ModuleIndex({"unet": request.getfixturevalue(f"{whose}demo_parts")["unet"]})
     names = [f"lora_unet_{path.replace('.', '_')}" for path in sorted(layers(unet))]
     paths = kohya_paths(names, unet)
     assert set(paths.values()) == layers(unet)
     assert {name: index.find(name) for name in names} == {name: ("unet", paths[name]) for name in names}
 
 
+@pytest.mark.parametrize("whose", ["stock_", ""])
 @pytest.mark.parametrize("prefix", ["lora_te_", "lora_te1_", "lora_te2_"])
-def test_kohya_s_names_lead_to_every_layer_of_the_text_encoders_as_in_diffusers(prefix, sdxl_parts):
+def test_kohya_s_names_lead_to_every_layer_of_the_text_encoders_as_in_diffusers(prefix, whose, request):
+    parts = request.getfixturevalue(f"{whose}sdxl_parts")
     component = "text_encoder_2" if prefix == "lora_te2_" else "text_encoder"
-    own = sorted(layers(sdxl_parts[component]))
+    own = sorted(layers(parts[component]))
     # Files have transformers 4's names, with text_model before all but the projection.
     saved = [path if path.startswith(("text_model.", "text_projection")) else f"text_model.{path}" for path in own]
     names = [prefix + path.replace(".", "_") for path in saved]
     keys = {f"{name}.lora_{part}.weight": torch.tensor(i) for part in ("down", "up") for i, name in enumerate(names)}
     converted = convert_state_dict_to_peft(_convert_non_diffusers_lora_to_diffusers(keys)[0])
     paths = {names[int(number)]: key for key, number in converted.items() if "lora_A" in key or "lora.down" in key}
-    index = ModuleIndex(sdxl_parts)
+    index = ModuleIndex(parts)
     for name, path in zip(names, own, strict=True):
         assert paths[name].startswith(f"{component}.") and path.removeprefix("text_model.") in paths[name]
         assert index.find(name) == (component, path)
 
 
-@pytest.mark.parametrize("parts", ["demo_parts", "sdxl_parts"])
+@pytest.mark.parametrize("parts", ["stock_demo_parts", "stock_sdxl_parts", "demo_parts", "sdxl_parts"])
 def test_each_module_with_weights_is_found_by_its_own_path(parts, request):
     components = request.getfixturevalue(parts)
     index = ModuleIndex(components)
     for component, root in components.items():
         for path in {name.rpartition(".")[0] for name, _ in root.named_parameters()}:
             assert index.find(f"{component}.{path}") == (component, path)
+
+
+@pytest.mark.parametrize(("parts", "width"), [("demo_parts", 192), ("sdxl_parts", 64)])
+@pytest.mark.parametrize("whose", ["stock_", ""])
+def test_the_width_of_the_texts_is_known(whose, parts, width, request):
+    assert ModuleIndex(request.getfixturevalue(f"{whose}{parts}")).context_width == width
+    assert ModuleIndex({"unet": nn.Linear(2, 2)}).context_width is None
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,13 @@ State = dict[str, torch.Tensor]
 @pytest.fixture(scope="module", params=["demo", "sdxl"])
 def parts(request) -> dict[str, nn.Module]:
     """The embedded model, and a small SDXL."""
-    parts = request.getfixturevalue(f"{request.param}_parts")
-    for part in parts.values():
-        part.eval()
-    return parts
+    return request.getfixturevalue(f"{request.param}_parts")
+
+
+@pytest.fixture(scope="module")
+def stock_parts(parts, request) -> dict[str, nn.Module]:
+    """diffusers' and transformers' modules of the same."""
+    return request.getfixturevalue("stock_sdxl_parts" if "text_encoder_2" in parts else "stock_demo_parts")
 
 
 @pytest.fixture
@@ -52,7 +55,8 @@ def files(parts, random_lora, write_lora, request, by_diffusers):
     """A LoRA for much in kohya's names (Stability's own for SDXL's UNet), and four for a part in a format each."""
     name = {}
     if "text_encoder_2" in parts:
-        paths = request.getfixturevalue("stability_paths")(parts["unet"])
+        stock = request.getfixturevalue("stock_sdxl_parts")
+        paths = request.getfixturevalue("stability_paths")(stock["unet"])
         name = {"name": lambda part, path: kohya(part, {path: name for name, path in paths.items()}.get(path, path))}
 
     def kohya(part: str, path: str) -> str:
@@ -102,20 +106,17 @@ def state(now) -> Callable[[], State]:
 @pytest.fixture
 def output(parts) -> Callable[[], bytes]:
     """What the text encoders and the UNet say, as bytes."""
-    config = parts["unet"].config
+    unet, texts = parts["unet"], [part for name, part in parts.items() if name != "unet"]
     generator = torch.Generator().manual_seed(7)
-    latents = torch.randn(1, 4, 8, 8, generator=generator)
-    context = torch.randn(1, 5, config.cross_attention_dim, generator=generator)
-    added = {}
-    if config.addition_embed_type == "text_time":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        added = {"text_embeds": torch.randn(1, pooled, generator=generator), "time_ids": torch.full((1, 6), 64.0)}
+    latents, tokens = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([[48, 3, 1, 4, 15, 49]])
+    own = {"context": torch.randn(1, 5, sum(part.hidden_size for part in texts), generator=generator)}
+    if len(texts) > 1:
+        own |= {"summary": torch.randn(1, texts[1].hidden_size, generator=generator), "ids": torch.full((1, 6), 64.0)}
 
     @torch.inference_mode()
     def output() -> bytes:
-        said = [parts["unet"](latents, 500, context, added_cond_kwargs=added or None).sample]
-        tokens = torch.tensor([[48, 3, 1, 4, 15, 49]])
-        said += [part(tokens).last_hidden_state for name, part in parts.items() if name != "unet"]
+        said = [unet(latents, torch.tensor(500), unet.tell(**own))]
+        said += [tensor for part in texts for tensor in part(tokens, -1, True) if tensor is not None]
         assert all(tensor.isfinite().all() for tensor in said)
         return b"".join(tensor.numpy().tobytes() for tensor in said)
 
@@ -172,8 +173,10 @@ class TestExactness:
             switcher.switch(refs(*texts), files)
         assert switcher.cache.key == () and sha256(state()) == start
 
-    def test_two_stacked_loras_are_what_peft_merges(self, make_switcher, parts, random_lora, write_lora, by_diffusers):
-        files, reference = {}, copy.deepcopy(parts["unet"])
+    def test_two_stacked_loras_are_what_peft_merges(
+        self, make_switcher, parts, stock_parts, random_lora, write_lora, by_diffusers
+    ):
+        files, reference = {}, copy.deepcopy(stock_parts["unet"])
         only = r"attn1.to_[qv]$|attn2.to_k|ff.net.2|proj_in|conv_in|conv_shortcut|samplers.0.conv"
         layers = [name for name, _ in reference.named_modules() if re.search(only, name)]
         for adapter, strength in (("one", 0.8), ("two", 0.5)):

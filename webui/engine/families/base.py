@@ -1,6 +1,6 @@
 """What a model family must offer. A family is one file here and its name in ``FAMILIES``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +10,10 @@ from webui.core.checkpoint import FamilyName
 from webui.core.images import Size
 from webui.core.library import ModelFile
 from webui.engine.embeddings import Embedding
+from webui.engine.nets.unet import Told, UNet
 
 Conditioning = Mapping[str, Any]
-"""Keyword arguments of the UNet's forward that come from the prompt, one row a picture."""
+"""What the UNet is told, one row a picture: ``context``, and for some models ``summary``, ``ids`` and ``guidance``."""
 
 
 class CannotLoad(RuntimeError):
@@ -51,13 +52,15 @@ class Posterior:
 class Model(Protocol):
     """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
 
+    ``run_unet`` calls the UNet, compiled or not.
     ``inpaints`` marks a UNet that takes mask and masked picture as further input channels, ``guides_itself`` one that
     is told the guidance instead of being run twice. ``components`` are the parts that LoRAs change, by diffusers'
     names; ``text_widths`` are the widths of its text encoders. ``warnings`` are what people should know of loading it.
     """
 
     file: ModelFile
-    unet: torch.nn.Module
+    unet: UNet
+    run_unet: Callable[[torch.Tensor, torch.Tensor, Told], torch.Tensor]
     vae: Any
     components: Mapping[str, torch.nn.Module]
     text_widths: Mapping[str, int]
@@ -77,8 +80,14 @@ class Model(Protocol):
     def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
         """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """The UNet's output (epsilon or v), (n, channels, h, w), float32; ``latents`` may hold further channels."""
+    def tell(self, conditioning: Conditioning) -> Told:
+        """What the UNet makes of conditioned prompts, one or several rows; holds as long as the weights do."""
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
+        """The UNet's output (epsilon or v), (rows, channels, h, w), float32, for as many rows as were told.
+
+        ``latents`` (n, channels or more, h, w) serve each n rows anew.
+        """
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The latents of a picture (1, 3, height, width), float32, -1..1."""

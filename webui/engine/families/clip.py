@@ -1,17 +1,16 @@
 """CLIP's text encoders: chunks of tokens to the context that a UNet attends to, with A1111's weights on it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from webui.engine.embeddings import Embedding
+from webui.engine.nets.clip import ClipText
 from webui.engine.tokens import Chunk
 
 
 def encode(
-    encoder: CLIPTextModel | CLIPTextModelWithProjection,
+    encoder: ClipText,
     component: str,
     chunks: Sequence[Chunk],
     layer: int,
@@ -26,22 +25,13 @@ def encode(
     """
     ids = torch.tensor([chunk.ids for chunk in chunks], device=device or encoder.device)
 
-    def place_vectors(_module: torch.nn.Module, _ids: object, embedded: torch.Tensor) -> None:
+    def place(embedded: torch.Tensor) -> None:
         for number, chunk in enumerate(chunks):
             for position, name, row in chunk.vectors:
                 embedded[number, position] = embeddings[name].vectors[component][row]
 
-    with encoder.get_input_embeddings().register_forward_hook(place_vectors):
-        output = encoder(ids, output_hidden_states=True)
-    if normalise and layer == -1:
-        context = output.last_hidden_state
-    else:
-        context = output.hidden_states[layer]
-        if normalise:
-            text_model: Any = getattr(encoder, "text_model", encoder)
-            context = text_model.final_layer_norm(context)
+    context, pooled = encoder(ids, layer, normalise, place)
     weights = torch.tensor([chunk.weights for chunk in chunks], device=context.device)
-    pooled = getattr(output, "text_embeds", None)
     return weigh(context.float(), weights).flatten(0, 1)[None], None if pooled is None else pooled[:1].float()
 
 

@@ -1,12 +1,8 @@
 """What all families share: a UNet that works on the latents of a KL autoencoder."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from webui.core.checkpoint import INPAINT_CHANNELS
 from webui.core.images import Size
@@ -14,6 +10,9 @@ from webui.core.library import ModelFile
 from webui.core.request import RequestError
 from webui.engine.families.base import Conditioning, Posterior, PreviewMap
 from webui.engine.families.loading import Components
+from webui.engine.nets.autoencoder import Autoencoder
+from webui.engine.nets.tiny import TinyAutoencoder
+from webui.engine.nets.unet import Told, UNet
 
 EMBEDDED_GUIDANCE_SCALE = 1000.0
 
@@ -28,56 +27,52 @@ class LatentDiffusionModel:
     def __init__(self, file: ModelFile, components: Components, device: torch.device) -> None:
         self.file, self.warnings, self.device = file, components.warnings, device
         self.tokenizers = components.tokenizers
-        self.unet: UNet2DConditionModel = components.modules["unet"]
-        self.vae: AutoencoderKL | AutoencoderTiny = components.modules["vae"]
+        self.unet: UNet = components.modules["unet"]
+        self.run_unet: Callable[[torch.Tensor, torch.Tensor, Told], torch.Tensor] = self.unet
+        self.vae: Autoencoder | TinyAutoencoder = components.modules["vae"]
         self.text_encoders = {part: components.modules[part] for part in components.tokenizers}
         self.components: Mapping[str, torch.nn.Module] = {"unet": self.unet, **self.text_encoders}
-        self.text_widths = {part: int(encoder.config.hidden_size) for part, encoder in self.text_encoders.items()}
+        self.text_widths = {part: encoder.hidden_size for part, encoder in self.text_encoders.items()}
         self.scheduler_config = components.scheduler_config
-        vae_config: Any = self.vae.config
-        unet_config: Any = self.unet.config
-        self.latent_scale = 2 ** (len(vae_config.block_out_channels) - 1)
-        self.inpaints = int(unet_config.in_channels) == INPAINT_CHANNELS
-        self.guides_itself = unet_config.time_cond_proj_dim is not None
+        self.latent_scale = 2 ** (len(self.vae.block_out_channels) - 1)
+        self.inpaints = self.unet.in_channels == INPAINT_CHANNELS
+        self.guides_itself = self.unet.guidance_channels is not None
         rows, offsets = self.preview_factors
         own = components.preview_map or PreviewMap(torch.tensor(rows).t() / 2, (torch.tensor(offsets) + 1) / 2)
         self.preview_map = PreviewMap(own.weight.to(device), own.bias.to(device))
 
     def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
         """A UNet that guides itself is told the guidance, as a sinusoid (Meng et al. 2023; diffusers' LCM form)."""
-        if not self.guides_itself:
+        if self.unet.guidance_channels is None:
             return prompt
-        unet_config: Any = self.unet.config
-        half = unet_config.time_cond_proj_dim // 2
+        half = self.unet.guidance_channels // 2
         frequencies = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10_000.0)) / (half - 1)))
         angles = max(guidance - 1, 0.0) * EMBEDDED_GUIDANCE_SCALE * frequencies
         told = torch.cat([angles.sin(), angles.cos()])[None]
-        return {**prompt, "timestep_cond": told.to(self.device, self.unet.dtype)}
+        return {**prompt, "guidance": told.to(self.device, self.unet.dtype)}
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (n, 4, h, w) in float32."""
-        output = self.unet(latents.to(self.unet.dtype), timestep, return_dict=False, **conditioning)[0]
-        return output.float()
+    def tell(self, conditioning: Conditioning) -> Told:
+        """As in ``base.Model``."""
+        return self.unet.tell(**conditioning)
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
+        """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (rows, 4, h, w) in float32."""
+        return self.run_unet(latents.to(self.unet.dtype), timestep, told).float()
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The autoencoder's encoder; mean and standard deviation scaled like the latents. A tiny one is certain."""
-        config: Any = self.vae.config
-        latents = self.vae.encode(picture.to(self.vae.dtype), return_dict=False)[0]
-        scale = float(config.scaling_factor)
-        if isinstance(self.vae, AutoencoderTiny):
-            return Posterior(latents.float() * scale, torch.zeros_like(latents, dtype=torch.float32))
-        return Posterior(latents.mean.float() * scale, latents.std.float() * scale)
+        mean, std = self.vae.encode(picture.to(self.vae.dtype))
+        return Posterior(mean.float() * self.vae.scaling_factor, std.float() * self.vae.scaling_factor)
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
         """Undoes the scaling of the latents, then the autoencoder's decoder."""
-        config: Any = self.vae.config
         dtype = self.vae.dtype
-        latents = latents / float(config.scaling_factor)
+        latents = latents / self.vae.scaling_factor
         if not in_float32:
-            return self.vae.decode(latents.to(dtype), return_dict=False)[0].float()
+            return self.vae.decode(latents.to(dtype)).float()
         try:  # widening and narrowing again leaves every weight as it was
             torch.nn.Module.to(self.vae, torch.float32)
-            return self.vae.decode(latents.float().to(self.vae.device), return_dict=False)[0].to(self.device)
+            return self.vae.decode(latents.float())
         finally:
             torch.nn.Module.to(self.vae, dtype)
 

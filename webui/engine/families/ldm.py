@@ -92,7 +92,7 @@ def unet_name(path: str, root: nn.Module) -> str | None:
     elif down:
         name = f"{first + layers[int(block)]}.0.op"
     else:
-        attends = hasattr(getattr(root, f"{side}_blocks")[int(block)], "attentions")
+        attends = len(getattr(getattr(root, f"{side}_blocks")[int(block)], "attentions", ())) > 0
         name = f"{first + layers[int(block)] - 1}.{2 if attends else 1}.conv"
     return f"{'input' if down else 'output'}_blocks.{name}"
 

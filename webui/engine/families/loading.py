@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-from transformers.utils import logging as transformers_logging
 
 from webui.core.checkpoint import TEXT_PARTS, TEXT_PREFIXES, VAE_PREFIX, Checkpoint, FamilyName, weight_files
 from webui.core.library import ModelFile, VaeFile
@@ -25,14 +19,14 @@ from webui.core.tensor_file import BadFile
 from webui.engine.families import configs
 from webui.engine.families.base import CannotLoad, PreviewMap
 from webui.engine.families.ldm import Key, keys_of
+from webui.engine.nets.autoencoder import Autoencoder
+from webui.engine.nets.clip import ClipText
+from webui.engine.nets.tiny import TinyAutoencoder
+from webui.engine.nets.unet import UNet
 from webui.engine.tokens import Tokenizer
 from webui.engine.weights import Files, Filling, build_empty
 
-for library in (diffusers_logging, transformers_logging):  # our own events say how far loading is
-    library.disable_progress_bar()
-    library.set_verbosity_error()
-
-# What the libraries raise for configurations that are not what they say.
+# What is raised for configurations that are not what they say.
 UNREADABLE = (BadFile, OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
 PART_NAMES = {
     "text_encoder": "text encoder",
@@ -194,7 +188,7 @@ def read_vae(file: VaeFile, family: FamilyName, dtype: torch.dtype, device: torc
 
 def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, Filling]:
     """TAESD: one file as diffusers saves it, or the decoder's with the encoder's beside it."""
-    module = build_empty(AutoencoderTiny)
+    module = build_empty(TinyAutoencoder)
     if "decoder.layers.0.weight" in files.shapes:
         return module, Filling(module, files, lambda name: iter([Key(name)]))
     beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
@@ -235,11 +229,10 @@ def _derive_config(part: str, checkpoint: Checkpoint, files: Files, prefix: str)
 
 def _make(part: str, config: Mapping[str, Any]) -> nn.Module:
     if part == "unet":
-        return UNet2DConditionModel.from_config(dict(config))
+        return UNet(config)
     if part == "vae":
-        return AutoencoderKL.from_config(dict(config))
-    text = CLIPTextConfig(**{key: value for key, value in config.items() if key not in ("architectures", "dtype")})
-    return CLIPTextModelWithProjection(text) if part == "text_encoder_2" else CLIPTextModel(text)
+        return Autoencoder(config)
+    return ClipText(config, projects=part == "text_encoder_2")
 
 
 def _tokenizer(part: str, folder: Path | None, checkpoint: Checkpoint, config: Mapping[str, Any]) -> Tokenizer:

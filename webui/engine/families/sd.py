@@ -26,11 +26,11 @@ class StableDiffusionModel(LatentDiffusionModel):
     ) -> Conditioning:
         """``clip_skip`` counts as A1111 does: 1 reads the last layer, 2 the one before, always normalised."""
         encoder = self.text_encoders["text_encoder"]
-        self.check_clip_skip(clip_skip, encoder.config.num_hidden_layers)
+        self.check_clip_skip(clip_skip, encoder.depth)
         rows = {name: embedding.rows for name, embedding in embeddings.items()}
         chunks = split_chunks(text, self.tokenizers["text_encoder"], rows)
         context, _ = encode(encoder, "text_encoder", chunks, -clip_skip, True, embeddings, self.device)
-        return {"encoder_hidden_states": context.to(self.unet.dtype)}
+        return {"context": context.to(self.unet.dtype)}
 
 
 class StableDiffusion:

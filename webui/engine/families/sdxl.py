@@ -41,12 +41,12 @@ class StableDiffusionXLModel(LatentDiffusionModel):
         rows = {name: embedding.rows for name, embedding in embeddings.items()}
         contexts, pooled = [], None
         for part, encoder in self.text_encoders.items():
-            self.check_clip_skip(clip_skip, encoder.config.num_hidden_layers)
+            self.check_clip_skip(clip_skip, encoder.depth)
             chunks = split_chunks(text, self.tokenizers[part], rows)
             context, pooled = encode(encoder, part, chunks, -(clip_skip + 1), False, embeddings, self.device)
             contexts.append(context)
         assert pooled is not None
-        encoded = {"encoder_hidden_states": torch.cat(contexts, dim=-1), "text_embeds": pooled}
+        encoded = {"context": torch.cat(contexts, dim=-1), "summary": pooled}
         if negative and not text and self._zeroes_nothing_said:
             encoded = {name: torch.zeros_like(tensor) for name, tensor in encoded.items()}
         return {name: tensor.to(self.unet.dtype) for name, tensor in encoded.items()}
@@ -60,13 +60,7 @@ class StableDiffusionXLModel(LatentDiffusionModel):
         else:
             told += [height, width]
         ids = torch.tensor([told], dtype=torch.float32).to(self.device, self.unet.dtype)
-        return {**super().condition(prompt, size, guidance, negative), "time_ids": ids}
-
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """As in ``base.Model``; the summary and the sizes go to the UNet in a mapping of their own."""
-        rest = {name: tensor for name, tensor in conditioning.items() if name not in ("text_embeds", "time_ids")}
-        added = {name: conditioning[name] for name in ("text_embeds", "time_ids")}
-        return super().predict(latents, timestep, {**rest, "added_cond_kwargs": added})
+        return {**super().condition(prompt, size, guidance, negative), "ids": ids}
 
 
 class StableDiffusionXL:

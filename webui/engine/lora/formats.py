@@ -173,7 +173,7 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
 
 def describe_model(index: ModuleIndex) -> str:
     """The model's architecture, as people call it."""
-    width = getattr(getattr(index.components["unet"], "config", None), "cross_attention_dim", None)
+    width = index.context_width
     return ARCHITECTURES.get(width, f"a model with texts {width} wide") if isinstance(width, int) else "another model"
 
 
@@ -216,10 +216,8 @@ def _check_architecture(
     """Raises CannotApply where the file was made for texts of another width, or has nothing for this model."""
     from_text = (key for key in shapes if "attn2" in key and "to_k" in key and len(shapes[key]) >= 2)
     widths = {shapes[key][1] for key in from_text if (_split(key) or ("", ""))[1] in ("down", "hada_b1")}
-    config = getattr(index.components["unet"], "config", None)
-    own = getattr(config, "cross_attention_dim", None)
     model = describe_model(index)
-    if widths and own not in widths:
+    if widths and index.context_width not in widths:
         width = max(widths)
         made = ARCHITECTURES.get(width, made_for(metadata) or f"a model with texts {width} wide")
         raise CannotApply(file.name, f"is made for {made}, but this model is {model}")

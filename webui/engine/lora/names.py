@@ -51,6 +51,12 @@ class ModuleIndex:
                     for name in _spellings(path, root):
                         names.setdefault(_flatten(name), path)
 
+    @property
+    def context_width(self) -> int | None:
+        """How wide the texts are that the UNet attends to; None where it attends to none."""
+        keys = (module for path, module in self.components["unet"].named_modules() if path.endswith("attn2.to_k"))
+        return next((module.in_features for module in keys if isinstance(module, nn.Linear)), None)
+
     def find(self, name: str) -> tuple[str, str] | None:
         """(component, path of the module in it) for a key without its ending; None where nothing has this name."""
         prefix, component = next((row for row in PREFIXES if name.startswith(row[0])), ("", "unet"))

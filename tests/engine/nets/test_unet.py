@@ -1,0 +1,109 @@
+"""The UNet against diffusers' own, on small real modules."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from webui.engine.nets.layers import Conv2d
+from webui.engine.nets.unet import UNet
+
+SMALL = {
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+}
+SDXL = SMALL | {
+    "attention_head_dim": (2, 4),
+    "transformer_layers_per_block": (1, 2),
+    "layers_per_block": 2,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 16 + 6 * 8,
+}
+LCM = SMALL | {"time_cond_proj_dim": 16, "in_channels": 9}
+
+
+def both(config: dict) -> tuple[UNet2DConditionModel, UNet]:
+    """diffusers' module with random weights, and ours with the same."""
+    torch.manual_seed(0)
+    theirs = UNet2DConditionModel(**config).eval().requires_grad_(False)
+    ours = UNet(theirs.config).eval().requires_grad_(False)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)], ids=str)
+@pytest.mark.parametrize("config", [SMALL, SDXL, LCM], ids=["small", "sdxl", "lcm"])
+@torch.inference_mode()
+def test_prediction_is_diffusers(config: dict, size: tuple[int, int]) -> None:
+    theirs, ours = both(config)
+    latents, context = torch.randn(3, config.get("in_channels", 4), *size), torch.randn(3, 5, 24)
+    timestep, more, told = torch.tensor(321), {}, {}
+    if config is SDXL:
+        summary, ids = torch.randn(3, 16), torch.randint(0, 1024, (3, 6)).float()
+        more = {"added_cond_kwargs": {"text_embeds": summary, "time_ids": ids}}
+        told = {"summary": summary, "ids": ids}
+    elif config is LCM:
+        guidance = torch.randn(3, 16)
+        more, told = {"timestep_cond": guidance}, {"guidance": guidance}
+    expected = theirs(latents, timestep, context, return_dict=False, **more)[0]
+    found = ours(latents, timestep, ours.tell(context, **told))
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("config", [SMALL, SDXL], ids=["small", "sdxl"])
+@torch.inference_mode()
+def test_further_prompts_share_the_latents(config: dict) -> None:
+    _, ours = both(config)
+    latents, context = torch.randn(2, 4, 8, 8), torch.randn(4, 5, 24)
+    told = {"summary": torch.randn(4, 16), "ids": torch.rand(4, 6)} if config is SDXL else {}
+    once = ours(latents, torch.tensor(9.5), ours.tell(context, **told))
+    twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.tell(context, **told))
+    assert torch.allclose(once, twice, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_another_weight_counts_at_once() -> None:
+    _, ours = both(SMALL)
+    convolution = ours.mid_block.resnets[0].conv1
+    assert isinstance(convolution, Conv2d)
+    picture = torch.randn(1, 64, 4, 4)
+    before, base = convolution(picture), convolution.weight.data
+    convolution.weight.data = base * 2
+    doubled = convolution(picture)
+    convolution.weight.data = base
+    assert torch.equal(convolution(picture), before)
+    bias = convolution.bias[:, None, None]
+    assert torch.allclose(doubled - bias, 2 * (before - bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.inference_mode()
+def test_a_convolution_does_not_remember_earlier_sizes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    one, other = (Conv2d(16, 32, 3, padding=1).to(dtype) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    one(torch.randn(1, 16, 4, 4, dtype=dtype))
+    picture = torch.randn(2, 16, 32, 24, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(one(picture), other(picture))
+    expected = torch.nn.functional.conv2d(picture.float(), one.weight.float(), one.bias.float(), padding=1)
+    assert torch.allclose(one(picture).float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("class_embed_type", "timestep", "class_embed_type is 'timestep'"),
+        ("resnet_time_scale_shift", "scale_shift", "resnet_time_scale_shift"),
+        ("down_block_types", ("AttnDownBlock2D", "DownBlock2D"), "AttnDownBlock2D"),
+        ("attention_head_dim", (4, 4, 4), "2 levels"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(setting: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        UNet(SMALL | {setting: value})

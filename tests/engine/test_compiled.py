@@ -1,0 +1,102 @@
+"""``--compile``: the plain UNet until there is code, then the same prediction from it, LoRAs included."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from webui.engine import compiled
+from webui.engine.compiled import CompiledUNet
+from webui.engine.nets.unet import UNet
+
+CONFIG = {
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+}
+LIMIT_S = 280.0
+
+
+@pytest.fixture
+def unet() -> UNet:
+    torch.manual_seed(0)
+    return UNet(CONFIG).eval().requires_grad_(False)
+
+
+def given(side: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(1, 4, side, side, generator=generator)
+    return latents, torch.tensor(300), torch.randn(2, 5, 24, generator=generator)
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def orders(monkeypatch) -> list[list[str]]:
+    """The processes that were started to compile; none does anything, and each fails."""
+    started: list[list[str]] = []
+    real = subprocess.Popen
+
+    def popen(command, **options):
+        started.append(command)
+        return real([sys.executable, "-c", "import sys; sys.exit('there is no compiler')"], **options)
+
+    monkeypatch.setattr(compiled.subprocess, "Popen", popen)
+    return started
+
+
+@torch.inference_mode()
+def test_without_a_compiler_the_plain_unet_draws_and_the_log_says_why_once(unet, tmp_path, orders, caplog) -> None:
+    run = CompiledUNet(unet, tmp_path)
+    latents, timestep, context = given()
+    told = unet.tell(context)
+    expected = unet(latents, timestep, told)
+    assert torch.equal(run(latents, timestep, told), expected)
+    until(lambda: run._failed)
+    larger = given(side=16)[0]
+    assert torch.equal(run(larger, timestep, told), unet(larger, timestep, told))
+    assert len(orders) == 1 and not run.is_ready
+    assert [record.getMessage() for record in caplog.records] == [
+        "The UNet is not compiled and runs as it is: there is no compiler"
+    ]
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch) -> None:
+    latents, timestep, context = given()
+    told = unet.tell(context)
+    run = CompiledUNet(unet, tmp_path)
+    run(latents, timestep, told)
+    until(lambda: run.is_ready or run._failed)
+    assert run.is_ready
+
+    def assert_same() -> torch.Tensor:
+        plain, fast = unet(latents, timestep, told), run(latents, timestep, told)
+        assert torch.allclose(plain, fast, atol=1e-5)
+        return fast
+
+    base = assert_same()
+    for module in (unet.mid_block.resnets[0].conv1, unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q):
+        own = module.weight.data
+        module.weight.data = own * 1.5  # as a LoRA does it
+        assert not torch.allclose(assert_same(), base, atol=1e-4)
+        module.weight.data = own
+    assert torch.equal(assert_same(), base)
+
+    monkeypatch.setattr(compiled.subprocess, "Popen", None)  # a second start compiles nothing
+    again = CompiledUNet(unet, tmp_path)
+    again(latents, timestep, told)
+    until(lambda: again.is_ready or again._failed)
+    assert torch.equal(again(latents, timestep, told), base)

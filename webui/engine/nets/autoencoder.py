@@ -1,0 +1,229 @@
+"""The KL autoencoder of Stable Diffusion, under the names that diffusers gives its parts.
+
+Esser et al. 2021, "Taming Transformers"; Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion
+Models". Pictures lie channels-last all the way, so that the attention's tokens are a view of them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from webui.engine.nets.layers import Conv1x1, Conv2d, to_picture, to_tokens
+
+DEFAULTS: Mapping[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": (64,),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "scaling_factor": 0.18215,
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+}
+EPS = 1e-6
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Coder(nn.Module):
+    """What all autoencoders share: pictures (n, 3, h, w) in -1..1 to latents (n, c, h / s, w / s) and back.
+
+    All in the weights' dtype; latents are without ``scaling_factor``. ``use_tiling`` bounds the memory that large ones
+    take: no more than ``tile_latents`` by ``tile_latents`` go at once.
+    """
+
+    block_out_channels: tuple[int, ...]
+    latent_channels: int
+    scaling_factor: float
+    use_tiling: bool = False
+    tile_latents: int = 64
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of a picture's latents, (n, c, h / s, w / s) each."""
+        raise NotImplementedError
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The picture of latents (n, c, h, w), (n, 3, h * s, w * s), which may leave -1..1 a little."""
+        raise NotImplementedError
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """A picture as it comes back from its latents."""
+        return self.decode(self.encode(picture)[0])
+
+    def _run(self, network: Network, given: torch.Tensor, shrinks: int = 1, grows: int = 1) -> torch.Tensor:
+        """``network``, which makes the sides so many times shorter or longer; in tiles, where it must be."""
+        if (hook := getattr(self, "_hf_hook", None)) is not None:
+            hook.pre_forward(self)  # accelerate brings the weights, and on its own would only before ``forward``
+        if self.use_tiling and max(given.shape[-2:]) > self.tile_latents * shrinks:
+            return _in_tiles(network, given, self.tile_latents, shrinks, grows)
+        return network(given)
+
+
+def _in_tiles(network: Network, given: torch.Tensor, side: int, shrinks: int, grows: int) -> torch.Tensor:
+    """``network`` on overlapping tiles one after another, each fading into the next in a straight line."""
+    height, width = (-(-length // shrinks) for length in given.shape[-2:])
+    down, across = (_cut(length, side, grows, given.device) for length in (height, width))
+    whole = torch.empty(0)
+    for top, bottom, fade_y in down:
+        for left, right, fade_x in across:
+            tile = given[..., top * shrinks : bottom * shrinks, left * shrinks : right * shrinks]
+            made = network(tile).float()
+            if not len(whole):
+                whole = made.new_zeros(*made.shape[:2], height * grows, width * grows)
+            rows, columns = made.shape[-2:]  # one less at the end, where the picture ends within a latent
+            part = whole[..., top * grows :, left * grows :][..., :rows, :columns]
+            part += made * (fade_y[:rows, None] * fade_x[:columns])
+    return whole[..., : top * grows + rows, : left * grows + columns].to(given.dtype)
+
+
+def _cut(length: int, side: int, grows: int, device: torch.device) -> list[tuple[int, int, torch.Tensor]]:
+    """Start, end and weights of the fewest equal tiles with a quarter of ``side`` in common; weights add up to 1."""
+    common = side // 4
+    count = max(1, math.ceil((length - common) / (side - common)))
+    side = math.ceil((length + (count - 1) * common) / count)
+    starts = [round(number * (length - side) / max(count - 1, 1)) for number in range(count)]
+    middles = torch.arange(side * grows, device=device) + 0.5
+    fade = torch.minimum(middles, side * grows - middles).clamp(max=common * grows)
+    total = torch.zeros(length * grows, device=device)
+    parts = [slice(start * grows, (start + side) * grows) for start in starts]
+    for part in parts:
+        total[part] += fade
+    return [(start, start + side, fade / total[part]) for start, part in zip(starts, parts, strict=True)]
+
+
+class Autoencoder(Coder):
+    """The KL autoencoder. ``config`` is that of diffusers' AutoencoderKL; what it lacks has diffusers' defaults.
+
+    Raises ValueError for a configuration that asks for what this one does not do.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        given = {**DEFAULTS, **config}
+        widths = self.block_out_channels = tuple(given["block_out_channels"])
+        kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
+        for name, known in {"act_fn": "silu", **{name: kind * len(widths) for name, kind in kinds.items()}}.items():
+            if list(found := config.get(name, known)) != list(known):
+                raise ValueError(f"autoencoder has {name} {found!r}, which is not supported")
+        latents, layers, groups = (given[name] for name in ("latent_channels", "layers_per_block", "norm_num_groups"))
+        self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
+        self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]
+        self.encoder = _Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
+        self.decoder = _Half(latents, widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
+        self.quant_conv = Conv1x1(2 * latents, 2 * latents) if given["use_quant_conv"] else None
+        self.post_quant_conv = Conv1x1(latents, latents) if given["use_post_quant_conv"] else None
+
+    def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As in ``Coder``; Kingma and Welling 2014, with the logarithm of the variance held within -30..20."""
+        moments = self._run(lambda px: _pointwise(self.quant_conv, self.encoder(px)), picture, shrinks=self._scale)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """As in ``Coder``."""
+        return self._run(lambda z: self.decoder(_pointwise(self.post_quant_conv, z)), latents, grows=self._scale)
+
+
+def _pointwise(layer: nn.Module | None, picture: torch.Tensor) -> torch.Tensor:
+    """A layer, if there is one, over the channels of each pixel."""
+    return picture if layer is None else layer(picture.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _Half(nn.Module):
+    """The encoder, or with ``up`` the decoder; ``widths`` are in the order of the way through."""
+
+    def __init__(
+        self, into: int, widths: Sequence[int], out: int, layers: int, groups: int, attends: bool, up: bool
+    ) -> None:
+        super().__init__()
+        self.conv_in = Conv2d(into, widths[0], 3, padding=1)
+        steps, middle = zip([widths[0], *widths], widths, strict=False), widths[0 if up else -1]
+        blocks = [_Block([before, *[width] * (layers - 1)], width, groups) for before, width in steps]
+        for block, width in zip(blocks[:-1], widths, strict=False):
+            (block.upsamplers if up else block.downsamplers).append(_Resampler(width, up))
+        self.down_blocks, self.up_blocks = nn.ModuleList([] if up else blocks), nn.ModuleList(blocks if up else [])
+        self.mid_block = _Block([middle, middle], middle, groups, attends)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.conv_out = Conv2d(widths[-1], out, 3, padding=1)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        hidden = self.conv_in(given.contiguous(memory_format=torch.channels_last))
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            hidden = block(hidden)
+        return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+
+
+class _Block(nn.Module):
+    """Residual layers at one resolution, with attention after the first in the middle, and the way to the next."""
+
+    def __init__(self, into: Sequence[int], out: int, groups: int, attends: bool = False) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(_Resnet(width, out, groups) for width in into)
+        self.attentions = nn.ModuleList([_Attention(out, groups)] if attends else [])
+        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        first, *others = self.resnets
+        for layer in (first, *self.attentions, *others, *self.downsamplers, *self.upsamplers):
+            hidden = layer(hidden)
+        return hidden
+
+
+class _Resampler(nn.Module):
+    """Twice as large, or half as large with the padding at the far sides only."""
+
+    def __init__(self, width: int, up: bool) -> None:
+        super().__init__()
+        self._up = up
+        self.conv = Conv2d(width, width, 3, padding=1) if up else Conv2d(width, width, 3, stride=2)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        around = functional.interpolate(hidden, scale_factor=2.0) if self._up else functional.pad(hidden, (0, 1, 0, 1))
+        return self.conv(around)
+
+
+class _Resnet(nn.Module):
+    """He et al. 2016, with group norm before each convolution."""
+
+    def __init__(self, into: int, out: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, into, EPS)
+        self.conv1 = Conv2d(into, out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, out, EPS)
+        self.conv2 = Conv2d(out, out, 3, padding=1)
+        self.conv_shortcut = Conv1x1(into, out) if into != out else None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
+        inner = self.conv2(functional.silu(self.norm2(inner), inplace=True))
+        return inner.add_(hidden if self.conv_shortcut is None else _pointwise(self.conv_shortcut, hidden))
+
+
+class _Attention(nn.Module):
+    """Vaswani et al. 2017, one head over all pixels."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, width, EPS)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        tokens = to_tokens(self.group_norm(picture))[:, None]
+        found = functional.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return to_picture(self.to_out[0](found[:, 0]), *picture.shape[-2:]).add_(picture)

@@ -1,0 +1,110 @@
+"""What the networks are built of, where torch's own layer is not the fastest way to the same numbers."""
+
+import platform
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution whose weight is kept, on the CPU, in the order that oneDNN computes with.
+
+    torch gives oneDNN the weight as it is, and oneDNN puts it in order in each call: a third of a UNet's time. The
+    ordered copy belongs to one tensor. Where another takes its place (a LoRA's), it is made anew. The size of picture
+    it was made for changes no result.
+    """
+
+    padding: tuple[int, ...]
+    _of: torch.Tensor | None = None
+    _packed: Any = None
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(n, in, h, w) to (n, out, h', w'), both channels-last."""
+        if not PACKS or input.device.type != "cpu":
+            return super().forward(input)
+        if torch.compiler.is_compiling():
+            return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, self.padding)
+        self.pack(input)
+        return _convolve(input, self._packed, self.bias, self.stride, self.padding)
+
+    def pack(self, input: torch.Tensor | None = None) -> None:
+        """Has the ordered copy be that of the present weight; made for ``input``'s size where that is known."""
+        weight = self.weight
+        if self._of is None or self._of.data_ptr() != weight.data_ptr() or self._of.dtype != weight.dtype:
+            self._of = weight.data  # held, so that no other tensor gets its address
+            self._packed = _pack(self._of, self.stride, self.padding, None if input is None else input.shape)
+            _BY_ADDRESS[self._of.data_ptr()] = self
+
+
+class Conv1x1(nn.Conv2d):
+    """A 1 x 1 convolution as what it is: a linear layer over the channels."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        return functional.linear(input, self.weight.flatten(1), self.bias)
+
+
+def to_tokens(picture: torch.Tensor) -> torch.Tensor:
+    """(n, c, h, w) as (n, h * w, c): a view, where the picture is channels-last."""
+    return picture.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_picture(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(n, h * w, c) as (n, c, h, w), channels-last: a view."""
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+_BY_ADDRESS: WeakValueDictionary[int, Conv2d] = WeakValueDictionary()
+"""Who has the ordered copy of the weight at an address; each holds that weight."""
+
+
+@cache
+def define_packed_conv() -> None:
+    """Makes a packed convolution one operation, ``darkroom::packed_conv``, which torch.compile leaves as it is.
+
+    Inductor would give oneDNN the unordered weight, or freeze it. The operation finds the ordered copy by the weight
+    that it is given, so that code is for any model of the same shapes.
+    """
+    torch.library.define(
+        "darkroom::packed_conv", "(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding) -> Tensor"
+    )
+
+    @torch.library.impl("darkroom::packed_conv", "CPU")
+    def convolve(
+        input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int]
+    ) -> torch.Tensor:
+        owner = _BY_ADDRESS.get(weight.data_ptr())
+        packed = owner._packed if owner else _pack(weight, stride, padding, input.shape)
+        return _convolve(input, packed, bias, stride, padding)
+
+    @torch.library.register_fake("darkroom::packed_conv")
+    def shape(
+        input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int]
+    ) -> torch.Tensor:
+        sides = zip(input.shape[2:], padding, stride, strict=True)
+        height, width = ((side + 2 * pad - 3) // step + 1 for side, pad, step in sides)
+        return input.new_empty(len(input), height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def _pack(weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int], shape: Sequence[int] | None) -> Any:
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        weight, list(padding), list(stride), [1, 1], 1, None if shape is None else list(shape)
+    )
+
+
+def _convolve(
+    input: torch.Tensor, packed: Any, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int]
+) -> torch.Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(
+        input, packed, bias, list(padding), list(stride), [1, 1], 1, "none", [], ""
+    )
