@@ -1,4 +1,4 @@
-"""From ``python launch.py`` to the page, to the first preview, to the first picture."""
+"""From ``python launch.py`` to the page, to the first preview, to the first picture; ``generate`` beside diffusers."""
 
 import json
 import socket
@@ -13,29 +13,51 @@ from typing import Any
 
 import httpx
 
-from benchmarks.measure import Row, compared
+from benchmarks.measure import Options, Row, compared
+from webui.core.library import DEMO_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300.0
 REQUEST = {"prompt": "a red apple, flat style, on a blue background", "steps": 20, "seed": 7}
 
+SCRIPT = """
+import sys
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], local_files_only=True)
+pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+pipe.set_progress_bar_config(disable=True)
+generator = torch.Generator().manual_seed(7)
+prompt = "a red apple, flat style, on a blue background"
+pipe(prompt, num_inference_steps=20, guidance_scale=5.0, generator=generator).images[0].save(sys.argv[2])
+"""
+QUIET = subprocess.DEVNULL
+DATA = str(Path(tempfile.gettempdir()) / "darkroom-coldstart")  # kept, so that the number format is probed once
 
-def run(rounds: int) -> list[Row]:
+
+def run(options: Options) -> list[Row]:
     """Seconds since the process was started; a bare ``import gradio`` alternates as the yardstick for the page."""
     marks: dict[str, list[float]] = {"page": [], "preview": [], "picture": []}
     bare: list[float] = []
-    for k in range(rounds + 1):
+    generate: list[float] = []
+    script: list[float] = []
+    for k in range(options.rounds + 1):
         bare_s, measured = _import_gradio(), _first_picture()
+        script_s, generate_s = _draw_with_diffusers(), _generate()
         if k:  # the first round fills the disk cache
             bare.append(bare_s)
+            script.append(script_s)
+            generate.append(generate_s)
             for name, seconds in measured.items():
                 marks[name].append(seconds)
-    yardstick = Row("import gradio", "s", bare)
+    yardstick, minimal = Row("import gradio", "s", bare), Row("a minimal diffusers script", "s", script)
     return [
         yardstick,
         compared("page answers", "s", marks["page"], yardstick),
         Row("first preview", "s", marks["preview"]),
         Row("first picture", "s", marks["picture"]),
+        minimal,
+        compared("generate", "s", generate, minimal),
     ]
 
 
@@ -45,14 +67,34 @@ def _import_gradio() -> float:
     return time.perf_counter() - started
 
 
+def _draw_with_diffusers() -> float:
+    """From the start of Python to the picture's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(DEMO_MODEL), f"{folder}/picture.png"], check=True, stderr=QUIET
+        )
+        return time.perf_counter() - started
+
+
+def _generate() -> float:
+    """The same picture with ``python launch.py generate``."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = [f"--{name}={value}" for name, value in (REQUEST | {"guidance": 5}).items()]
+        command = [sys.executable, "launch.py", "generate", *flags, "--data-dir", DATA, "--out", folder]
+        started = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=QUIET, stderr=QUIET)
+        return time.perf_counter() - started
+
+
 def _first_picture() -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as data_dir, _server(data_dir) as (url, started):
-        _wait_for_page(url)
+    with tempfile.TemporaryDirectory() as data_dir, server(data_dir) as (url, started):
+        wait_for_page(url)
         page_s = time.perf_counter() - started
         with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
             job = client.post("/api/jobs", json=REQUEST).raise_for_status().json()["id"]
             preview_s = picture_s = 0.0
-            for event in _events(client, job):
+            for event in events(client, job):
                 if event["event"] == "step" and "preview" in event and not preview_s:
                     preview_s = time.perf_counter() - started
                 if event["event"] == "image":
@@ -63,7 +105,8 @@ def _first_picture() -> dict[str, float]:
 
 
 @contextmanager
-def _server(data_dir: str) -> Iterator[tuple[str, float]]:
+def server(data_dir: str) -> Iterator[tuple[str, float]]:
+    """A server of its own: its address, and when it was started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -77,7 +120,8 @@ def _server(data_dir: str) -> Iterator[tuple[str, float]]:
         process.wait(30)
 
 
-def _wait_for_page(url: str) -> None:
+def wait_for_page(url: str) -> None:
+    """Until page and health answer."""
     deadline = time.perf_counter() + LIMIT_S
     with httpx.Client(trust_env=False) as client:
         while time.perf_counter() < deadline:
@@ -90,7 +134,8 @@ def _wait_for_page(url: str) -> None:
     raise TimeoutError(f"no page within {LIMIT_S:.0f} s")
 
 
-def _events(client: httpx.Client, job: str) -> Iterator[dict[str, Any]]:
+def events(client: httpx.Client, job: str) -> Iterator[dict[str, Any]]:
+    """What the server sends of a job, until it ends."""
     with client.stream("GET", f"/api/jobs/{job}/events") as response:
         for line in response.iter_lines():
             if line.startswith("data:"):

@@ -10,7 +10,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image as PilImages
 
-from benchmarks.measure import Row, compared
+from benchmarks.measure import Options, Row, compared
 from webui.core.events import Done
 from webui.core.images import ensure_multiple_of_8, open_image, to_rgb
 from webui.core.request import Init, Request
@@ -22,7 +22,7 @@ SIDE_PX = 1024
 CPU = torch.device("cpu")
 
 
-def run(rounds: int) -> list[Row]:
+def run(options: Options) -> list[Row]:
     """Milliseconds from a decoded picture to the tensor, from a PNG file to the tensor, and of a job's encode part."""
     picture = _picture(SIDE_PX)
     buffer = io.BytesIO()
@@ -36,7 +36,7 @@ def run(rounds: int) -> list[Row]:
     }
     samples: dict[str, list[float]] = {name: [] for name in ways}
     worst = 0.0
-    for k in range(rounds + 1):
+    for k in range(options.rounds + 1):
         made = {}
         for name in ways if k % 2 else reversed(ways):
             started = time.perf_counter()
@@ -52,7 +52,7 @@ def run(rounds: int) -> list[Row]:
         compared("darkroom, 1024 px", "ms", samples["darkroom"], stock, note),
         stock_file,
         compared("darkroom, from PNG", "ms", samples["file, darkroom"], stock_file),
-        *_encode_cache(rounds),
+        *_encode_cache(options.rounds),
     ]
 
 

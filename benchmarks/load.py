@@ -6,7 +6,6 @@ resident set, beside the bytes of the loaded weights.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Row, compared
+from benchmarks.measure import Options, Row, compared
+from benchmarks.peers.convert import write_configs
 from tests.checkpoints import write_random
-from webui.core.library import DEMO_MODEL, find_models
+from webui.core.library import find_models
 from webui.core.settings import Settings
 from webui.engine.families.loading import Plan
 
@@ -51,7 +51,7 @@ DIFFUSERS = {
 }
 
 
-def run(rounds: int) -> list[Row]:
+def run(options: Options) -> list[Row]:
     """Both ways alternate; the first load of each fills the page cache."""
     samples: dict[str, list[list[float]]] = {"ours": [], "diffusers": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +59,8 @@ def run(rounds: int) -> list[Row]:
         checkpoints.mkdir(parents=True)
         write_random(checkpoints / "sd15.safetensors", "sd15")
         plan = Plan(find_models(Settings(data_dir=folder))["sd15"], [], torch.bfloat16)
-        _write_configs(Path(folder, "configs"), plan)
-        for k in range(min(rounds, 5) + 1):
+        write_configs(Path(folder, "configs"))
+        for k in range(min(options.rounds, 5) + 1):
             for name, way in (("diffusers", DIFFUSERS), ("ours", OURS)):
                 found = _measure(way, folder)
                 if k:
@@ -81,23 +81,3 @@ def run(rounds: int) -> list[Row]:
 def _measure(way: dict[str, str], folder: str) -> Any:
     command = [sys.executable, "-c", MEASURE.format(**way), folder]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
-def _write_configs(folder: Path, plan: Plan) -> None:
-    """What diffusers wants to find: a folder like the published one, without weights."""
-    library = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"]}
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None]}
-    index |= {"tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", "CLIPTextModel"]}
-    for part, module in plan.modules.items():
-        (folder / part).mkdir(parents=True)
-        if part in library:
-            module.save_config(folder / part)
-            index[part] = ["diffusers", library[part]]
-        else:
-            module.config.save_pretrained(folder / part)
-    for part, content in (("scheduler/scheduler_config", plan.scheduler_config), ("model_index", index)):
-        path = folder / f"{part}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content), "utf-8")
-    shutil.copytree(DEMO_MODEL / "tokenizer", folder / "tokenizer")  # a smaller vocabulary, which favours diffusers

@@ -22,7 +22,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.measure import Row, compared
+from benchmarks.measure import Options, Row, compared
 from webui.core.events import Image
 from webui.core.library import DEMO_MODEL, LoraFile
 from webui.core.request import LoraRef, Request
@@ -31,6 +31,8 @@ from webui.engine.lora.formats import read_lora
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.manager import PipelineManager
+from webui.engine.nets.unet import UNet
+from webui.engine.weights import build_empty
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 16, 8.0
@@ -45,22 +47,22 @@ LoraSet = Sequence[tuple[LoraFile, float]]
 Tensors = Mapping[str, torch.Tensor]
 
 
-def run(rounds: int) -> list[Row]:
+def run(options: Options) -> list[Row]:
     """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in a whole workload."""
     rows: list[Row] = []
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-    rows += _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8).rows(rounds)
+    rows += _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8).rows(options.rounds)
     config, weights = _sd15()
-    rows += _Comparison("SD1.5", config, weights, side=32, forwards=1).rows(min(rounds, SD15_ROUNDS))
+    rows += _Comparison("SD1.5", config, weights, side=32, forwards=1).rows(min(options.rounds, SD15_ROUNDS))
     del weights
     gc.collect()
-    return rows + _pictures(rounds)
+    return rows + _pictures(options.rounds)
 
 
 class _Way(Protocol):
     """A way to have LoRAs in a UNet."""
 
-    unet: UNet2DConditionModel
+    unet: nn.Module
 
     def load(self, files: Sequence[LoraFile]) -> None:
         """What the way wants done once for each file."""
@@ -71,11 +73,14 @@ class _Way(Protocol):
     def clear(self) -> None:
         """Back to the UNet without LoRAs."""
 
+    def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """One forward of a picture with guidance: latents (1, 4, h, w), two prompts."""
+
 
 class _Darkroom:
     """As ``PipelineManager`` does it."""
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    def __init__(self, unet: UNet) -> None:
         self.unet = unet
         self.how = ""
         self.forget()
@@ -96,6 +101,9 @@ class _Darkroom:
 
     def clear(self) -> None:
         self.use([])
+
+    def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        return self.unet(latents, torch.tensor(500), self.unet.tell(texts))
 
 
 class _Diffusers:
@@ -120,6 +128,9 @@ class _Diffusers:
         self._unfuse()
         self.pipe.unload_lora_weights()
 
+    def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        return self.unet(torch.cat([latents, latents]), torch.tensor(500), texts, return_dict=False)[0]
+
     def _unfuse(self) -> None:
         if self._fused:
             self.pipe.unfuse_lora()
@@ -134,9 +145,9 @@ class _Comparison:
 
     def __init__(self, label: str, config: Any, weights: Tensors, side: int, forwards: int) -> None:
         self._label, self._weights, self._side, self._forwards = label, weights, side, forwards
-        self._plain = _make_unet(config, weights)
-        self._set_bytes = sum(module.weight.nbytes for _, module in _targets(self._plain))
-        self._ours = _Darkroom(_make_unet(config, weights))
+        self._plain = _Darkroom(_our_unet(config, weights))
+        self._set_bytes = sum(module.weight.nbytes for _, module in _targets(self._plain.unet))
+        self._ours = _Darkroom(_our_unet(config, weights))
         self._unfused = _Diffusers(_make_pipe(_make_unet(config, weights)), fuse=False)
         own = {name: tensor.clone() for name, tensor in weights.items()}
         self._fused = _Diffusers(_make_pipe(_make_unet(config, own)), fuse=True)
@@ -148,10 +159,10 @@ class _Comparison:
 
     def rows(self, rounds: int) -> list[Row]:
         """All figures; the base is compared last, when every way has been through all switches."""
-        before = _hashes(self._plain)
+        before = _hashes(self._plain.unet)
         with tempfile.TemporaryDirectory() as folder:
             first = self._first_use(Path(folder), rounds)
-            files = [_write_lora(Path(folder) / f"known{k}.safetensors", self._plain, seed=k) for k in range(6)]
+            files = [_write_lora(Path(folder) / f"known{k}.safetensors", self._plain.unet, seed=k) for k in range(6)]
             one, other = [(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]
             for way in self._ways.values():
                 way.clear()
@@ -169,7 +180,9 @@ class _Comparison:
         """From the UNet without LoRAs and files that were never seen to a UNet that is ready."""
         samples: dict[str, list[float]] = {name: [] for name in self._ways}
         for k in range(rounds + 1):
-            files = [_write_lora(folder / f"new{k}{n}.safetensors", self._plain, 100 * k + n + 10) for n in range(3)]
+            files = [
+                _write_lora(folder / f"new{k}{n}.safetensors", self._plain.unet, 100 * k + n) for n in range(10, 13)
+            ]
             for name in _order(self._ways, k):
                 way = self._ways[name]
                 way.clear()
@@ -215,18 +228,19 @@ class _Comparison:
 
     def _steps(self, loras: LoraSet, rounds: int) -> list[Row]:
         """One forward of a picture with guidance, a batch of two, with ``loras`` in use from before."""
-        unets: dict[str, nn.Module] = {"no LoRA": self._plain, **{name: way.unet for name, way in self._ways.items()}}
+        ways: dict[str, _Way] = {"no LoRA": self._plain, **self._ways}
         generator = torch.Generator().manual_seed(0)
-        latents = torch.randn(2, 4, self._side, self._side, generator=generator)
-        texts = torch.randn(2, 77, self._plain.config.cross_attention_dim, generator=generator)
-        samples: dict[str, list[float]] = {name: [] for name in unets}
+        latents = torch.randn(1, 4, self._side, self._side, generator=generator)
+        width = self._fused.unet.config.cross_attention_dim
+        texts = torch.randn(2, 77, width, generator=generator)
+        samples: dict[str, list[float]] = {name: [] for name in ways}
         made: dict[str, torch.Tensor] = {}
         with torch.inference_mode():
             for k in range(rounds + 1):
-                for name in _order(unets, k):
+                for name in _order(ways, k):
                     started = time.perf_counter()
                     for _ in range(self._forwards):
-                        made[name] = unets[name](latents, torch.tensor(500), texts, return_dict=False)[0]
+                        made[name] = ways[name].predict(latents, texts)
                     if k:
                         samples[name].append((time.perf_counter() - started) * 1e3 / self._forwards)
         plain = self._row("step", "no LoRA", "ms", samples.pop("no LoRA"))
@@ -242,7 +256,7 @@ class _Comparison:
         index = ModuleIndex({"unet": self._ours.unet})
         parsed = sum(read_lora(file, index, CPU).nbytes for file in files)
         merged = self._ours.switcher.cache.nbytes
-        note = f"({merged / sum(p.nbytes for p in self._plain.parameters()):.2f} of the UNet)"
+        note = f"({merged / sum(p.nbytes for p in self._plain.unet.parameters()):.2f} of the UNet)"
         rows = [
             self._row("merged weights kept", "darkroom", "MiB", [merged / 2**20], note),
             self._row("files kept", "darkroom", "MiB", [parsed / 2**20]),
@@ -354,6 +368,12 @@ def _make_unet(config: Any, weights: Tensors) -> UNet2DConditionModel:
         unet = UNet2DConditionModel.from_config(config)
     unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
     return unet.eval().requires_grad_(False)
+
+
+def _our_unet(config: Any, weights: Tensors) -> UNet:
+    unet = build_empty(lambda: UNet(config))
+    unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+    return unet.requires_grad_(False)
 
 
 def _targets(unet: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,22 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import torch
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says of all workloads. ``size`` is demo or sd15, ``steps`` 0 for the workload's own."""
+
+    rounds: int = 7
+    size: str = "demo"
+    steps: int = 0
+    threads: int = field(default_factory=torch.get_num_threads)
+    peers: bool = False
+    comfyui: Path | None = None
+    comfyui_python: Path | None = None
+    sdapi: str = ""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -30,6 +46,8 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+        if not self.samples:
+            return {"name": self.name, "unit": self.unit, "n": 0, "note": self.note}
         low, high = _p10_p90(self.samples)
         figures = {"median": median(self.samples), "p10": low, "p90": high, "n": len(self.samples)}
         return {"name": self.name, "unit": self.unit, **figures, "ratio": self.ratio, "against": self.against} | (
@@ -47,6 +65,9 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
     width = max(40, *(len(row.name) + len(row.unit) + 2 for row in rows))
     print(f"\n{title}\n{'':{width}} {'median':>9} {'p10':>9} {'p90':>9} {'n':>3}  ratio")
     for row in rows:
+        if not row.samples:
+            print(f"{row.name:{width}} {row.note}")
+            continue
         low, high = _p10_p90(row.samples)
         ratio = "" if row.ratio is None else f"{row.ratio:{'5.2f' if row.ratio > 0.05 else '.5f'}} of {row.against}"
         figures = f"{median(row.samples):9.2f} {low:9.2f} {high:9.2f} {len(row.samples):3}"

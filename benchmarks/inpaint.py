@@ -1,0 +1,9 @@
+"""Inpainting: 20 steps at full strength, half of the picture masked."""
+
+from benchmarks.measure import Options, Row
+from benchmarks.pictures import Task, compare
+
+
+def run(options: Options) -> list[Row]:
+    """Ours beside stock diffusers, and beside its peers with ``--peers``."""
+    return compare(Task("inpaint", start=True, masked=True), options)

@@ -1,0 +1,110 @@
+"""Ours, as a process like its peers: ``shipped`` as it starts, ``fp32``, ``no-previews``, and ``compiled``."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+from worker import Request, serve
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from webui.core.events import Image as Finished
+from webui.core.events import Step
+from webui.core.library import DEMO_MODEL
+from webui.core.request import Init, LoraRef
+from webui.core.request import Request as Wanted
+from webui.core.settings import Settings
+from webui.engine import preview
+from webui.engine.manager import PipelineManager
+
+COMPILE_LIMIT_S = 1800.0
+
+
+class Darkroom:
+    """One manager, which draws what the API would have it draw."""
+
+    packages = ("torch", "diffusers")
+    note = ""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        self._compiled = options.variant == "compiled"
+        if options.variant == "no-previews":
+            preview.BUDGET = 0.0
+        folder = Path(options.model)
+        self._data = Path(tempfile.mkdtemp(prefix="darkroom-bench-"))
+        self._loras = self._data / "models/Lora"
+        self._loras.mkdir(parents=True)
+        self._model = "demo" if folder == DEMO_MODEL else folder.name
+        if self._model != "demo":
+            (self._data / "models/checkpoints").mkdir()
+            (self._data / "models/checkpoints" / folder.name).symlink_to(folder.resolve())
+        dtype = "float32" if options.variant == "fp32" else "auto"
+        cache = {"lora_cache": 4 * 2**30}
+        settings = Settings(device="cpu", dtype=dtype, data_dir=self._data, compile=self._compiled, **cache)
+        self._manager = PipelineManager(settings)
+        for _ in self._manager.load(self._model):
+            pass
+        self.dtype = str(self._manager.dtype).removeprefix("torch.")
+        self.steps_s: list[float] = []
+
+    def draw(self, request: Request) -> Image.Image:
+        for path, _ in request["loras"]:
+            link = self._loras / Path(path).name
+            if not link.exists():
+                link.symlink_to(path)
+        wanted = self._wanted(request)
+        image = self._draw(wanted)
+        if self._compiled and not self._manager.is_compiled:  # the first picture of its size
+            deadline = time.monotonic() + COMPILE_LIMIT_S
+            while not self._manager.is_compiled:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("nothing was compiled")
+                time.sleep(0.2)
+            image = self._draw(wanted)
+        return image
+
+    def _draw(self, wanted: Wanted) -> Image.Image:
+        image = None
+        for event in self._manager.generate(wanted):
+            if isinstance(event, Step):
+                steps_s = event.seconds
+            elif isinstance(event, Finished):
+                image = event.image
+        self.steps_s.append(steps_s)
+        assert image
+        return image
+
+    def _wanted(self, request: Request) -> Wanted:
+        init = None
+        if request["image"] is not None:
+            init = Init(
+                image=request["image"],
+                mask=request["mask"],
+                strength=request["strength"],
+                mask_blur=0,
+                mask_fill="original",
+            )
+        return Wanted(
+            model=self._model,
+            prompt=request["prompt"],
+            negative=request["negative"],
+            steps=request["steps"],
+            guidance=request["guidance"],
+            seed=request["seed"],
+            width=request["width"],
+            height=request["height"],
+            sampler="DPM++ 2M",
+            schedule="Default",
+            loras=tuple(LoraRef(name=Path(path).stem, weight=weight) for path, weight in request["loras"]),
+            init=init,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Darkroom))

@@ -1,0 +1,80 @@
+"""Stock diffusers: ``fp32`` or ``bf16``, with LoRAs unfused or (``-fused``) fused; and ``best``.
+
+``best`` is what https://huggingface.co/docs/diffusers/v0.34.0/optimization/fp16 recommends where precision is kept:
+bfloat16, channels last, fused query, key and value projections, the UNet and the VAE's decoder compiled.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+from worker import Request, pipeline_arguments, serve
+
+
+class Diffusers:
+    """One model for all tasks."""
+
+    packages = ("diffusers", "torch", "transformers", "peft")
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.set_num_threads(options.threads)
+        self._best, self._fuse = options.variant == "best", options.variant.endswith("-fused")
+        dtype = torch.float32 if options.variant.startswith("fp32") else torch.bfloat16
+        pipe = StableDiffusionPipeline.from_pretrained(options.model, torch_dtype=dtype, local_files_only=True)
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        if self._best:
+            pipe.fuse_qkv_projections()
+            for part in (pipe.unet, pipe.vae):
+                part.to(memory_format=torch.channels_last)
+            pipe.unet.compile(fullgraph=True)
+            pipe.vae.decode = torch.compile(pipe.vae.decode, fullgraph=True)
+        self._pipe = pipe
+        others = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline}
+        self._pipes = {task: kind(**pipe.components, requires_safety_checker=False) for task, kind in others.items()}
+        for each in (pipe, *self._pipes.values()):
+            each.set_progress_bar_config(disable=True)
+        self._adapters: dict[str, str] = {}
+        self._active: list[tuple[str, float]] = []
+        self.dtype, self.note = str(dtype).removeprefix("torch."), "compiled" if self._best else ""
+
+    def draw(self, request: Request) -> Image.Image:
+        self._use([(path, weight) for path, weight in request["loras"]])
+        given = pipeline_arguments(request) | {"generator": torch.Generator("cpu").manual_seed(request["seed"])}
+        if request["latents"] is not None and request["task"] != "img2img":  # which takes none
+            given["latents"] = torch.from_numpy(request["latents"]).to(self._pipe.unet.dtype)
+        return self._pipes.get(request["task"], self._pipe)(**given).images[0]
+
+    def _use(self, loras: list[tuple[str, float]]) -> None:
+        """Makes the model what these LoRAs make of it; a file is loaded once."""
+        if loras == self._active:
+            return
+        if self._best:
+            raise ValueError("a compiled UNet with fused projections takes no LoRA: measure bf16-fused")
+        if self._fuse and self._active:
+            self._pipe.unfuse_lora()
+        for path, _ in loras:
+            if path not in self._adapters:
+                self._adapters[path] = f"lora{len(self._adapters)}"
+                file = Path(path)
+                self._pipe.load_lora_weights(file.parent, weight_name=file.name, adapter_name=self._adapters[path])
+        names = [self._adapters[path] for path, _ in loras]
+        if names:
+            self._pipe.enable_lora()
+            self._pipe.set_adapters(names, adapter_weights=[weight for _, weight in loras])
+            if self._fuse:
+                self._pipe.fuse_lora(adapter_names=names)
+        else:
+            self._pipe.disable_lora()
+        self._active = loras
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Diffusers))

@@ -1,0 +1,200 @@
+"""One picture of one task, drawn by each program in turn, each a process of its own with the same weights.
+
+A round asks every program once, in an order that is turned round each time; all are asked with the same prompt, seed,
+steps, sampler, size and, where they take it, the same initial noise. The first round warms up.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from benchmarks.floor import Floor, picture_flops
+from benchmarks.measure import Options, Row, compared
+from benchmarks.peers import PEERS, Drawing, Session, Unavailable, Worker, adapters, environments, start
+from benchmarks.peers.convert import Models, demo, sd15
+
+PROMPT = "a red apple, flat style, on a blue background"
+BASELINE = "diffusers fp32"
+OURS = {
+    "darkroom fp32": "fp32",
+    "darkroom fp32, previews off": "no-previews",
+    "darkroom as it starts": "shipped",
+    "darkroom --compile": "compiled",
+}
+STOCK = {BASELINE: "fp32", "diffusers bf16": "bf16"}
+NEEDS_AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
+"""What fits a small machine's memory side by side."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is drawn, but for the size."""
+
+    name: str
+    steps: int = 20
+    strength: float = 1.0
+    start: bool = False
+    masked: bool = False
+    programs: tuple[str, ...] = ("darkroom fp32", "darkroom as it starts", "darkroom --compile", *STOCK)
+
+
+@dataclass
+class _Drawn:
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    worst: int = 0
+    psnr_db: float = float("inf")
+
+
+def compare(task: Task, options: Options) -> list[Row]:
+    """A row for each program and size: milliseconds a picture, prompt to pixels."""
+    sides = (128,) if options.size == "demo" else (256, 512)
+    models = demo() if options.size == "demo" else sd15()
+    rows: list[Row] = []
+    for side in sides:
+        rows += _compare(task, options, models, side)
+    return rows
+
+
+def _compare(task: Task, options: Options, models: Models, side: int) -> list[Row]:
+    steps = options.steps or (task.steps if options.size == "demo" else 4)
+    label = f"{task.name} {side} px, {steps} steps"
+    drawn: dict[str, _Drawn] = {}
+    refused: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        work = Path(folder)
+        sessions = _start(task, options, models, work, stack, refused)
+        notes = {name: session.ready.note for name, session in sessions.items()}
+        formats = {name: session.ready.dtype for name, session in sessions.items()}
+        for k in range(options.rounds + 1):
+            drawing = drawing_of(work, side, steps, k, task)
+            order = list(sessions) if k % 2 else list(reversed(sessions))
+            for name in order:
+                out = work / f"{name}.png"
+                try:
+                    answer = sessions[name].draw(replace(drawing, out=str(out)))
+                except Unavailable as reason:
+                    refused[name] = str(reason)
+                    sessions.pop(name).close()
+                    drawn.pop(name, None)
+                    continue
+                found = drawn.setdefault(name, _Drawn())
+                found.peak_bytes = max(found.peak_bytes, answer.peak_bytes or 0)
+                if k:
+                    found.seconds.append(answer.seconds)
+            for name in drawn:
+                _judge(drawn[name], work / f"{name}.png", work / f"{BASELINE}.png")
+        rates = {name: Floor.measured(formats[name]) for name in drawn}
+    stock = Row(f"{label}: {BASELINE}", "ms", [s * 1e3 for s in drawn[BASELINE].seconds])
+    rows = []
+    for name, found in drawn.items():
+        floor_ms = rates[name].seconds(picture_flops(models.folder, side, steps, task.strength)) * 1e3
+        samples = [seconds * 1e3 for seconds in found.seconds]
+        note = _note(found, formats[name], notes[name], floor_ms / np.median(samples), name == BASELINE)
+        row = compared(f"{label}: {name}", "ms", samples, stock, note)
+        rows.append(replace(stock, note=note) if name == BASELINE else row)
+    ours = next((row for row in rows if row.name.endswith("as it starts")), None)
+    for row in list(rows):
+        other = row.name.rpartition(": ")[2]
+        if ours is not None and not other.startswith("darkroom") and other != BASELINE:
+            rows.append(compared(f"{label}: darkroom as it starts, to {other}", "ms", ours.samples, row))
+    own = {row.name.rpartition(": ")[2]: row for row in rows}
+    if (previews := own.get("darkroom fp32")) and (without := own.get("darkroom fp32, previews off")):
+        rows.append(compared(f"{label}: previews on to off", "ms", previews.samples, without))
+    return rows + [Row(f"{label}: {name}", "ms", (), note=f"not run: {reason}") for name, reason in refused.items()]
+
+
+def _start(
+    task: Task, options: Options, models: Models, work: Path, stack: contextlib.ExitStack, refused: dict[str, str]
+) -> dict[str, Session]:
+    """A session with each program that there is; the others' reasons go to ``refused``."""
+    sessions: dict[str, Session] = {}
+
+    def add(name: str, session: Session) -> None:
+        stack.callback(session.close)
+        sessions[name] = session
+
+    for name, variant in {**OURS, **STOCK}.items():
+        if name in task.programs and (options.size == "demo" or name in NEEDS_AT_SD15):
+            add(name, own_process(name, variant, models, work, options))
+    if options.peers:
+        for peer, variant in (("diffusers", "best"), ("openvino", "default"), ("sdcpp", "f16")):
+            try:
+                if task.name not in PEERS[peer].tasks:
+                    raise Unavailable(f"it has no {task.name}")
+                python = environments.ensure(peer)
+                add(f"{peer} {variant}", start(peer, variant, models, python, work / f"{peer}.log", options.threads))
+            except Unavailable as reason:
+                refused[f"{peer} {variant}"] = str(reason)
+    if options.comfyui:
+        with _refusal(refused, "ComfyUI"):
+            python = str(options.comfyui_python or "")
+            more = {"python": python} if python else {}
+            add("ComfyUI", adapters.ComfyUi(options.comfyui, models, work / "comfyui", threads=options.threads, **more))
+    if options.sdapi:
+        with _refusal(refused, "sdapi"):
+            add("sdapi", adapters.SdApi(options.sdapi))
+    return sessions
+
+
+@contextlib.contextmanager
+def _refusal(refused: dict[str, str], name: str) -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as reason:
+        refused[name] = str(reason)
+
+
+def own_process(name: str, variant: str, models: Models, work: Path, options: Options) -> Worker:
+    """A program that runs in this environment, ours or stock diffusers."""
+    script = Path(__file__).with_name("peers") / f"{name.partition(' ')[0]}_worker.py"
+    command = [sys.executable, str(script), "--model", str(models.folder), "--variant", variant]
+    return Worker([*command, "--threads", str(options.threads)], work / f"{name}.log", options.threads)
+
+
+def drawing_of(work: Path, side: int, steps: int, seed: int, task: Task | None = None) -> Drawing:
+    """What all are asked for; the files it names are written to ``work``."""
+    noise = torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed))
+    np.save(work / "noise.npy", noise.numpy())
+    drawing = Drawing(
+        task.name if task and task.start else "txt2img",
+        f"{PROMPT} {seed}",
+        steps=steps,
+        seed=seed,
+        width=side,
+        height=side,
+        strength=task.strength if task else 1.0,
+        latents=str(work / "noise.npy"),
+    )
+    if task is None or not task.start:
+        return drawing
+    scene, mask = Image.new("RGB", (side, side), "skyblue"), Image.new("L", (side, side), 0)
+    third = side // 3
+    ImageDraw.Draw(scene).ellipse((third, third, 2 * third, 2 * third), fill="tomato")
+    ImageDraw.Draw(mask).rectangle((third, third, side, side), fill=255)
+    scene.save(work / "scene.png")
+    mask.save(work / "mask.png")
+    return replace(drawing, image=str(work / "scene.png"), mask=str(work / "mask.png") if task.masked else None)
+
+
+def _judge(found: _Drawn, picture: Path, reference: Path) -> None:
+    one, other = (np.asarray(Image.open(path).convert("RGB"), np.float32) for path in (picture, reference))
+    found.worst = max(found.worst, int(np.abs(one - other).max()))
+    error = float(np.square(one - other).mean())
+    if error:
+        found.psnr_db = min(found.psnr_db, 10 * np.log10(255**2 / error))
+
+
+def _note(found: _Drawn, dtype: str, note: str, share: float, baseline: bool) -> str:
+    parts = [dtype, f"{share:.0%} of the machine's floor", f"peak {found.peak_bytes / 2**20:.0f} MiB"]
+    if not baseline:
+        equal = found.psnr_db == float("inf")
+        parts.append("same pixels" if equal else f"off by up to {found.worst}/255, PSNR {found.psnr_db:.0f} dB")
+    return "(" + "; ".join([*parts, *([note] if note else [])]) + ")"
