@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from PIL import Image
 from worker import Request, serve
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 from webui.core.events import Image as Finished
 from webui.core.events import Step
@@ -37,13 +37,15 @@ class Darkroom:
         if options.variant == "no-previews":
             preview.BUDGET = 0.0
         folder = Path(options.model)
-        self._data = Path(tempfile.mkdtemp(prefix="darkroom-bench-"))
+        self._data = ROOT / ".bench/darkroom"  # kept, for the compiled code in its cache
         self._loras = self._data / "models/Lora"
-        self._loras.mkdir(parents=True)
+        self._loras.mkdir(parents=True, exist_ok=True)
         self._model = "demo" if folder == DEMO_MODEL else folder.name
         if self._model != "demo":
-            (self._data / "models/checkpoints").mkdir()
-            (self._data / "models/checkpoints" / folder.name).symlink_to(folder.resolve())
+            link = self._data / "models/checkpoints" / folder.name
+            link.parent.mkdir(exist_ok=True)
+            if not link.exists():
+                link.symlink_to(folder.resolve())
         dtype = "float32" if options.variant == "fp32" else "auto"
         cache = {"lora_cache": 4 * 2**30}
         settings = Settings(device="cpu", dtype=dtype, data_dir=self._data, compile=self._compiled, **cache)

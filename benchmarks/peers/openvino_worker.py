@@ -5,13 +5,18 @@ The first picture of a task and size does all that, so it is the later ones that
 """
 
 import argparse
+import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from optimum.intel import OVStableDiffusionImg2ImgPipeline, OVStableDiffusionInpaintPipeline, OVStableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from worker import Request, pipeline_arguments, serve
 
 KINDS = {
@@ -47,14 +52,15 @@ class OpenVino:
     def _pipe(self, task: str, size: tuple[int, int]) -> Any:
         pipe, known = self._pipes.get(task, (None, None))
         if pipe is None:
-            pipe = KINDS[task].from_pretrained(
-                self._model,
-                export=True,
-                compile=False,
-                load_in_8bit=False,
-                local_files_only=True,
-                ov_config=dict(self._config),
-            )
+            with tempfile.TemporaryDirectory() as folder:
+                pipe = KINDS[task].from_pretrained(
+                    _with_published_names(Path(self._model), Path(folder, "model")),
+                    export=True,
+                    compile=False,
+                    load_in_8bit=False,
+                    local_files_only=True,
+                    ov_config=dict(self._config),
+                )
             pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
             pipe.set_progress_bar_config(disable=True)
         if known != size:
@@ -62,6 +68,19 @@ class OpenVino:
             pipe.compile()
             self._pipes[task] = pipe, size
         return pipe
+
+
+def _with_published_names(model: Path, folder: Path) -> Path:
+    """The model, in ``folder``, with the names of its text encoder's weights as they were published.
+
+    Newer transformers write them without their prefix; the one here would draw random weights in their place.
+    """
+    shutil.copytree(model.resolve(), folder, copy_function=os.symlink)
+    file = folder / "text_encoder/model.safetensors"
+    weights = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(file).items()}
+    file.unlink()
+    save_file(weights, file, {"format": "pt"})
+    return folder
 
 
 if __name__ == "__main__":

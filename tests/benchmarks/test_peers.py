@@ -1,4 +1,4 @@
-"""The peers' line protocol, their environments' failures, and the HTTP adapters against small servers that mimic them."""
+"""The peers' line protocol, their environments' failures, and the HTTP adapters against servers that mimic theirs."""
 
 import base64
 import io
@@ -102,7 +102,7 @@ def test_an_environment_that_cannot_be_made_gives_pips_reason(tmp_path: Path, mo
     said = "Collecting a==1\nERROR: No matching distribution found for a==1\n\nnote: an update is there\n"
 
     def run(command: list[str], stdout: Any, **_: Any) -> Any:
-        stdout.write(said)
+        print(said, file=stdout, flush=True)
         return subprocess.CompletedProcess(command, int("pip" in command))
 
     monkeypatch.setattr(environments.subprocess, "run", run)

@@ -44,7 +44,10 @@ class CompiledUNet:
     """
 
     def __init__(self, unet: UNet, cache_dir: Path) -> None:
+        from torch._inductor import aoti_load_package  # takes torch's compiler with it
+
         define_packed_conv()
+        self._load = aoti_load_package
         self._unet, self._folder = unet, cache_dir / "compiled"
         self._weights = dict(unet.named_parameters())
         self._convolutions = [module for module in unet.modules() if isinstance(module, Conv2d)]
@@ -63,7 +66,8 @@ class CompiledUNet:
             self._want(key, inputs)
             return self._unet(latents, timestep, told)
         for convolution in self._convolutions:
-            convolution.pack()
+            if convolution.packs:
+                convolution.pack()
         return code(self._weights, *inputs)
 
     @property
@@ -120,9 +124,7 @@ class CompiledUNet:
             if self._process.returncode:
                 lines = said.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
                 raise RuntimeError(lines[-1][:300])
-        from torch._inductor import aoti_load_package  # takes torch's compiler with it
-
-        return aoti_load_package(str(file))
+        return self._load(str(file))
 
 
 class _Bare(nn.Module):

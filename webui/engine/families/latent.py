@@ -72,7 +72,7 @@ class LatentDiffusionModel:
             return self.vae.decode(latents.to(dtype)).float()
         try:  # widening and narrowing again leaves every weight as it was
             torch.nn.Module.to(self.vae, torch.float32)
-            return self.vae.decode(latents.float())
+            return self.vae.decode(latents.float().to(self.vae.device)).to(self.device)
         finally:
             torch.nn.Module.to(self.vae, dtype)
 

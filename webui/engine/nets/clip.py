@@ -97,8 +97,9 @@ def _read(config: Mapping[str, Any]) -> Mapping[str, Any]:
 class _Embeddings(nn.Module):
     def __init__(self, words: int, positions: int, width: int) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(words, width)
-        self.position_embedding = nn.Embedding(positions, width)
+        # nn.Embedding's own start, a random one, would import torch's compiler where there is no memory behind it.
+        self.token_embedding = nn.Embedding(words, width, _weight=torch.empty(words, width))
+        self.position_embedding = nn.Embedding(positions, width, _weight=torch.empty(positions, width))
 
     def forward(self, ids: torch.Tensor, place: Callable[[torch.Tensor], None] | None) -> torch.Tensor:
         length, positions = ids.shape[-1], self.position_embedding.num_embeddings

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-PACKS = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
 
 class Conv2d(nn.Conv2d):
@@ -27,20 +27,39 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(n, in, h, w) to (n, out, h', w'), both channels-last."""
-        if not PACKS or input.device.type != "cpu":
+        if not self.packs:
             return super().forward(input)
         if torch.compiler.is_compiling():
             return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, self.padding)
         self.pack(input)
         return _convolve(input, self._packed, self.bias, self.stride, self.padding)
 
+    @property
+    def packs(self) -> bool:
+        """Whether the weight is where, and in a format in which, an ordered copy helps."""
+        return self.weight.device.type == "cpu" and _packs(self.weight.dtype)
+
     def pack(self, input: torch.Tensor | None = None) -> None:
         """Has the ordered copy be that of the present weight; made for ``input``'s size where that is known."""
         weight = self.weight
         if self._of is None or self._of.data_ptr() != weight.data_ptr() or self._of.dtype != weight.dtype:
+            if self._of is not None and _BY_ADDRESS.get(self._of.data_ptr()) is self:
+                del _BY_ADDRESS[self._of.data_ptr()]
             self._of = weight.data  # held, so that no other tensor gets its address
             self._packed = _pack(self._of, self.stride, self.padding, None if input is None else input.shape)
             _BY_ADDRESS[self._of.data_ptr()] = self
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves this format on this processor."""
+    if not HAS_ONEDNN:
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32
 
 
 class Conv1x1(nn.Conv2d):
