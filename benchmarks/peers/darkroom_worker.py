@@ -9,7 +9,6 @@ from PIL import Image
 from worker import Request, serve
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from webui.core.events import Image as Finished
 from webui.core.events import Step
