@@ -8,8 +8,6 @@ from pathlib import Path
 from PIL import Image
 from worker import Request, serve
 
-ROOT = Path(__file__).resolve().parents[2]
-
 from webui.core.events import Image as Finished
 from webui.core.events import Step
 from webui.core.library import DEMO_MODEL
@@ -19,6 +17,7 @@ from webui.core.settings import Settings
 from webui.engine import preview
 from webui.engine.manager import PipelineManager
 
+ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0
 
 
