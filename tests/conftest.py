@@ -51,6 +51,10 @@ def make_picture() -> Callable[..., Image]:
 
     def make(colour: tuple[int, int, int] = (200, 30, 40), size: int = 64, index: int = 0, **fields) -> Image:
         request = Request(**({"seed": 7, "width": size, "height": size} | fields))
-        return Image(index, PilImages.new("RGB", (size, size), colour), Recipe(request, model_hash="0123456789abcdef"))
+        return Image(
+            index,
+            PilImages.new("RGB", (size, size), colour),
+            Recipe(request, {"model": {request.model: "0123456789abcdef"}}),
+        )
 
     return make

@@ -17,7 +17,6 @@ from webui import __version__
 REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache", "compile")
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
-INIT_SWITCHES = ("invert_mask", "only_masked")
 CHECKS = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
@@ -118,7 +117,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     text = "apply a LoRA; more than one with more flags"
     parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
     parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
-    for name in INIT_SWITCHES:
+    for name in _switches(Init) + _switches(Request):
         flag, text = f"--{name.replace('_', '-')}", fields[name].description
         parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
     for name in _text_flags(Request) + _text_flags(Init):
@@ -183,7 +182,7 @@ def run_generate(options: argparse.Namespace) -> int:
     settings = _settings(options, out=options.out)
     executor = make_executor(settings)
     try:
-        values = _given(options, (*_text_flags(Request), "model", "loras"))
+        values = _given(options, (*_text_flags(Request), *_switches(Request), "model", "loras"))
         job = executor.submit(Request.parse(values | _read_init(options)))
     except RequestError as error:
         executor.close()
@@ -203,7 +202,12 @@ def run_generate(options: argparse.Namespace) -> int:
 
 def _text_flags(model: Any) -> list[str]:
     """The fields of Request or Init that are flags taking one value; the rest have flags of their own."""
-    return [name for name in model.model_fields if name not in (*OWN_FLAGS, *INIT_SWITCHES)]
+    return [name for name in model.model_fields if name not in (*OWN_FLAGS, *_switches(model))]
+
+
+def _switches(model: Any) -> list[str]:
+    """The fields of Request or Init that are flags without a value."""
+    return [name for name, field in model.model_fields.items() if field.annotation is bool]
 
 
 def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -215,7 +219,7 @@ def _read_init(options: argparse.Namespace) -> dict[str, Any]:
     from webui.core.images import ImageError, open_image, to_rgb
     from webui.core.request import Init, RequestError
 
-    init = _given(options, (*_text_flags(Init), *INIT_SWITCHES, "outpaint"))
+    init = _given(options, (*_text_flags(Init), *_switches(Init), "outpaint"))
     if options.init is None:
         extra = [*init, *(["mask"] if options.mask else [])]
         if extra:

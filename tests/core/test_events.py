@@ -28,7 +28,7 @@ from webui.core.recipe import Recipe
 from webui.core.request import Request
 
 NOISE = PilImages.fromarray(np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8), "RGB")
-RECIPE = Recipe(Request(prompt="née 赤 🍎 <b>", seed=41, width=64, height=64), "abcdef0123456789")
+RECIPE = Recipe(Request(prompt="née 赤 🍎 <b>", seed=41, width=64, height=64), {"model": {"demo": "abcdef0123456789"}})
 EXAMPLES = [
     Queued(3),
     Loading("UNet", 0.25),

@@ -31,7 +31,7 @@ from webui.core.request import Request
 folder, level, side, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 noise = PilImages.frombytes("RGB", (side, side), os.urandom(3 * side * side))
 noise.paste((level, level, level), (0, 0, 8, 8))
-picture = Image(0, noise, Recipe(Request(prompt="a storm", seed=5), "00"))
+picture = Image(0, noise, Recipe(Request(prompt="a storm", seed=5), {"model": {"demo": "00"}}))
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(limit):
@@ -123,7 +123,7 @@ def test_others_may_read_the_file(make_picture, tmp_path):
 
 def test_a_taken_name_is_never_overwritten(make_picture, tmp_path, monkeypatch):
     """As when another process takes the number between our look and our write."""
-    monkeypatch.setattr(outputs, "_next_number", lambda folder: 1)
+    monkeypatch.setattr(outputs, "_next_number", lambda folder, filename: 1)
     first = save_picture(make_picture(colour=(255, 0, 0)), tmp_path)
     second = save_picture(make_picture(colour=(0, 0, 255)), tmp_path)
     assert first != second
@@ -136,7 +136,7 @@ def test_without_hard_links_pictures_are_still_saved_and_none_is_overwritten(mak
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(outputs, "_next_number", lambda folder: 1)
+    monkeypatch.setattr(outputs, "_next_number", lambda folder, filename: 1)
     first = save_picture(make_picture(colour=(255, 0, 0)), tmp_path)
     second = save_picture(make_picture(colour=(0, 0, 255)), tmp_path)
     assert left_over(tmp_path) == sorted([first.name, second.name])

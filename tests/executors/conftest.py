@@ -93,7 +93,7 @@ class FakeManager:
             raise self.failure
         for k in range(request.count):
             own = request.model_copy(update={"seed": request.seed + k, "count": 1})
-            yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own, "fake"))
+            yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own))
         if not self.silent:
             yield Done(request.steps * 0.01, self.parts_s)
 

@@ -23,7 +23,7 @@ def make_job(on_cancel=lambda job: None) -> LocalJob:
 
 
 def picture(index: int = 0) -> Image:
-    return Image(index, PilImages.new("RGB", (8, 8)), Recipe(Request(seed=index), "00"))
+    return Image(index, PilImages.new("RGB", (8, 8)), Recipe(Request(seed=index)))
 
 
 def is_step(event) -> bool:

@@ -80,9 +80,9 @@ class TestOneAfterTheOther:
     def test_the_next_job_draws_while_a_picture_is_still_being_saved(self, executor, engine, monkeypatch):
         saving, save = threading.Event(), local.save_picture
 
-        def slow_save(picture, folder):
+        def slow_save(*what):
             saving.wait(WAIT_S)
-            return save(picture, folder)
+            return save(*what)
 
         monkeypatch.setattr(local, "save_picture", slow_save)
         first, second = executor.submit(request(seed=1)), executor.submit(request(seed=2))
@@ -496,7 +496,7 @@ class TestLedger:
             return path
 
         def events(asked, cancelled):
-            yield Image(0, PilImages.new("RGB", (64, 64)), Recipe(asked, "fake"))
+            yield Image(0, PilImages.new("RGB", (64, 64)), Recipe(asked))
             if in_time:
                 saved.wait(WAIT_S)
             yield Done(0.0)

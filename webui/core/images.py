@@ -9,6 +9,8 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -43,15 +45,37 @@ class ImageError(ValueError):
 
 def open_image(source: Path | bytes) -> PilImage:
     """The first frame of a picture file, decoded; raises ImageError. The size is checked before decoding."""
-    try:
-        if isinstance(source, bytes):
-            if len(source) > MAX_FILE_BYTES:
-                raise ImageError(f"is {len(source) / 2**20:.0f} MB; the limit is {MAX_FILE_BYTES // 2**20} MB")
-            image = PilImages.open(io.BytesIO(source), formats=FORMATS)
-        else:
-            image = PilImages.open(source, formats=FORMATS)
-        check_size(image.size)
+    with _worded_errors():
+        image = _open(source)
         image.load()
+    if image.mode not in MODES:
+        raise ImageError(f"has {image.mode} colours, which cannot be read")
+    return image
+
+
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[PilImage]:
+    """A picture file whose head was read, not yet decoded; raises ImageError, also for what is done with it inside."""
+    with _worded_errors(), _open(source) as image:
+        yield image
+
+
+def _open(source: Path | bytes) -> PilImage:
+    if isinstance(source, bytes):
+        if len(source) > MAX_FILE_BYTES:
+            raise ImageError(f"is {len(source) / 2**20:.0f} MB; the limit is {MAX_FILE_BYTES // 2**20} MB")
+        image = PilImages.open(io.BytesIO(source), formats=FORMATS)
+    else:
+        image = PilImages.open(source, formats=FORMATS)
+    check_size(image.size)
+    return image
+
+
+@contextmanager
+def _worded_errors() -> Iterator[None]:
+    """Whatever Pillow raises for a file, as an ImageError."""
+    try:
+        yield
     except FileNotFoundError:
         raise ImageError("does not exist") from None
     except IsADirectoryError:
@@ -64,9 +88,6 @@ def open_image(source: Path | bytes) -> PilImage:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         raise ImageError(f"is damaged: {error}") from None
-    if image.mode not in MODES:
-        raise ImageError(f"has {image.mode} colours, which cannot be read")
-    return image
 
 
 def decode_text(text: str) -> PilImage:

@@ -219,9 +219,13 @@ def content_hash(model: ModelFile) -> str:
 
     For a single file its first ten digits are what A1111 and civitai call the model hash.
     """
-    files = [file for part in weight_files(model.path).values() for file in part]
+    return hash_whole(*(file for part in weight_files(model.path).values() for file in part))
+
+
+def hash_whole(*files: Path) -> str:
+    """SHA-256 over files, one behind the other; kept until one of them changes. Raises OSError."""
     stats = [file.stat() for file in files]
-    return _hash_files(tuple(files), tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+    return _hash_files(files, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
 
 @lru_cache(maxsize=64)

@@ -1,28 +1,144 @@
 """How a picture was made, and the text about it that travels inside the file.
 
-The text follows A1111's infotext, which civitai, sd-parsers and most image viewers of the field read.
+There are two texts. A1111's infotext, which civitai, sd-parsers and most image viewers of the field read, says what
+people ask about. Our own JSON says all: what it takes to draw the picture again and to tell whether it is the same.
 """
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from PIL import Image as PilImages
+from PIL.ExifTags import IFD, Base
+from PIL.Image import Image as PilImage
+from PIL.PngImagePlugin import PngInfo
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from webui import __version__
+from webui.core import images
 from webui.core.prompt import join_loras
-from webui.core.request import Init, Request
+from webui.core.request import Init, Request, explain
+from webui.core.start_pictures import hash_start
+
+SCHEMA = 1
+MAX_JSON_CHARACTERS = 2**20
+MAX_JPEG_EXIF_BYTES = 65_533 - 6  # a JPEG segment, without the word "Exif" at its start
+UNICODE_COMMENT = b"UNICODE\0"
+WITHOUT_PICTURES = {"image", "mask"}
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=1000)]
+Names = Annotated[Mapping[Text, Text], Field(max_length=200)]
 
 
-@dataclass(frozen=True)
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Batch:
+    """Pictures drawn together: the first one's seed, how many they are, and which of them this one is, from 0."""
+
+    seed: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=1, le=16)] = 1
+    index: Annotated[int, Field(ge=0, lt=16)] = 0
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
 
-    ``lora_hashes`` are SHA-256 of the tensors in each LoRA's file, by name.
+    ``hashes`` are SHA-256 by kind (model, lora, vae, refiner, embedding, lender) and name: of the tensors in a LoRA's
+    file, of whole files otherwise. ``sampler`` is the scheduler's class and configuration. ``environment`` is what the
+    pixels may depend on besides: device, number format, threads, versions. ``pixels_sha256`` is that of the finished
+    picture, "" where it is not written down. A recipe that was read has no start picture in its request, but ``start``:
+    its settings, and the hashes of picture and mask, with which ``with_pictures`` fills it in.
     """
 
     request: Request
-    model_hash: str
-    lora_hashes: Mapping[str, str] = field(default_factory=dict)
+    hashes: Annotated[Mapping[Text, Names], Field(max_length=20)] = Field(default_factory=dict)
+    batch: Batch | None = None
+    sampler: Annotated[Mapping[Text, Any], Field(max_length=100)] = Field(default_factory=dict)
+    environment: Annotated[Mapping[Text, str | int | bool | None], Field(max_length=100)] = Field(default_factory=dict)
+    pixels_sha256: Sha256 | Annotated[str, Field(max_length=0)] = ""
+    start: Mapping[Text, Any] | None = None
+
+    @property
+    def model_hash(self) -> str:
+        """Of the model's files; "" where they could not be read."""
+        return next(iter(self.hashes.get("model", {}).values()), "")
+
+    @property
+    def lora_hashes(self) -> Mapping[str, str]:
+        """By name, in the order in which they are applied."""
+        return self.hashes.get("lora", {})
+
+    def to_json(self) -> str:
+        """The recipe as one line, without pictures: ``from_json`` reads it back."""
+        body = {
+            "schema": SCHEMA,
+            "darkroom": __version__,
+            "request": self.request.model_dump(mode="json", exclude={"init"}),
+            "start": self.start or _start_values(self.request.init),
+            "hashes": self.hashes,
+            "batch": asdict(self.batch) if self.batch else None,
+            "sampler": self.sampler,
+            "environment": self.environment,
+            "pixels_sha256": self.pixels_sha256,
+        }
+        return json.dumps(body, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """The recipe that was written, its start picture left out; raises RecipeError."""
+        if len(text) > MAX_JSON_CHARACTERS:
+            raise RecipeError(f"its recipe has {len(text):,} characters; {MAX_JSON_CHARACTERS:,} are allowed")
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RecipeError("its recipe cannot be read as JSON") from None
+        if not isinstance(body, dict):
+            raise RecipeError("its recipe is not a JSON object")
+        schema, written_by = body.pop("schema", None), body.pop("darkroom", "?")
+        if schema != SCHEMA or isinstance(schema, bool):
+            writer = f"schema {str(schema)[:20]!r}, by Darkroom {str(written_by)[:20]!r}"
+            raise RecipeError(f"its recipe has {writer}; schema {SCHEMA} is read here")
+        try:
+            recipe = _RECIPE.validate_python(body)
+            if recipe.start is not None:  # its settings are checked with a picture that stands in
+                Init.model_validate({**recipe.start, "image": PilImages.new("L", (64, 64)), "mask": None})
+        except ValidationError as error:
+            raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
+        except RecursionError:
+            raise RecipeError("its recipe is nested too deeply") from None
+        return recipe
+
+    def with_pictures(self, find: Callable[[str], PilImage | None]) -> "Recipe":
+        """The same with its start picture in the request; raises RecipeError naming what ``find`` does not know."""
+        if self.start is None:
+            return self
+        pictures = {}
+        for name, words in (("image", "start picture"), ("mask", "mask")):
+            if name in self.start:
+                sha256 = str(self.start[name])
+                if (picture := find(sha256)) is None:
+                    raise RecipeError(f"its {words} is not here (pixels {sha256[:12]})")
+                pictures[name] = picture
+        try:
+            init = Init.model_validate({**self.start, **pictures})
+        except ValidationError as error:
+            raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
+        return replace(self, request=self.request.model_copy(update={"init": init}), start=None)
+
+    def drawn_as(self) -> Request:
+        """What to ask for to draw it again as it was drawn: together with the others of its batch."""
+        if self.batch is None:
+            return self.request
+        return self.request.model_copy(update={"seed": self.batch.seed, "count": self.batch.count})
 
     def infotext(self) -> str:
         """The ``parameters`` text: prompt, negative prompt, one line of settings."""
@@ -38,9 +154,11 @@ class Recipe:
             "Model": re.sub(r"[,:\n]", " ", request.model),
             **_start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+            "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **_refiner_settings(request),
-            "Lora hashes": self._hashes_text() if self.lora_hashes else None,
+            "Lora hashes": _hashes_text(self.lora_hashes),
+            "TI hashes": _hashes_text(self.hashes.get("embedding", {})),
             "Version": f"Darkroom {__version__}",
         }
         lines = [_neutralise(join_loras(request.prompt, request.loras))]
@@ -49,10 +167,60 @@ class Recipe:
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
         return "\n".join(lines)
 
-    def _hashes_text(self) -> str:
-        """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
-        pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in self.lora_hashes.items())
-        return json.dumps(", ".join(pairs), ensure_ascii=False)
+
+_RECIPE = TypeAdapter(Recipe)
+
+
+def save_options(recipe: Recipe, file_format: str) -> dict[str, Any]:
+    """What Pillow's ``save`` takes to put both texts into a PNG, JPEG or WEBP file.
+
+    In PNG they are the text chunks ``parameters`` and ``darkroom``; elsewhere, in EXIF, the user comment (where A1111
+    puts its own) and the maker's note. Raises RecipeError where they are too long for a JPEG.
+    """
+    if file_format == "PNG":
+        texts = PngInfo()
+        texts.add_text("parameters", recipe.infotext())
+        texts.add_itxt("darkroom", recipe.to_json())
+        return {"pnginfo": texts}
+    exif = PilImages.Exif()
+    fields = exif.get_ifd(IFD.Exif)
+    fields[Base.UserComment] = UNICODE_COMMENT + recipe.infotext().encode("utf-16-be")
+    fields[Base.MakerNote] = recipe.to_json().encode()
+    data = exif.tobytes()
+    if file_format == "JPEG" and len(data) > MAX_JPEG_EXIF_BYTES:
+        raise RecipeError("its texts are too long for a JPEG")
+    return {"exif": data}
+
+
+def read_picture(source: Path | PilImage) -> Recipe | None:
+    """The recipe in a picture; None where there is none of ours. Raises RecipeError, and ImageError for no picture.
+
+    Of a file only the head is read, up to where its pixels begin.
+    """
+    if isinstance(source, Path):
+        with images.opened(source) as image:
+            text = _find_json(image)
+    else:
+        text = _find_json(source)
+    return None if text is None else Recipe.from_json(text)
+
+
+def _find_json(image: PilImage) -> str | None:
+    if (text := image.info.get("darkroom")) is not None:
+        return str(text)
+    note = image.getexif().get_ifd(IFD.Exif).get(Base.MakerNote)
+    return note.decode("utf-8", "replace") if isinstance(note, bytes) and note.startswith(b'{"schema":') else None
+
+
+def _start_values(init: Init | None) -> dict[str, Any] | None:
+    """The settings of a start picture, and in place of pictures their hashes."""
+    return None if init is None else init.model_dump(mode="json", exclude=WITHOUT_PICTURES) | hash_start(init)
+
+
+def _hashes_text(hashes: Mapping[str, str]) -> str | None:
+    """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
+    pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in hashes.items())
+    return json.dumps(", ".join(pairs), ensure_ascii=False) if hashes else None
 
 
 def _refiner_settings(request: Request) -> dict[str, object]:

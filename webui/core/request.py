@@ -253,6 +253,11 @@ class Request(BaseModel):
     )
     count: int = Field(default=1, ge=1, le=16, title="Count", description="Pictures drawn together")
     repeat: int = Field(default=1, ge=1, le=100, title="Repeat", description="Batches in a row")
+    strict: bool = Field(
+        default=False,
+        title="Strict",
+        description="Draw each picture by itself, so that it is bit for bit the one that its seed gives alone",
+    )
     sampler: str = Field(default="DPM++ 2M", max_length=100, title="Sampler", description="How the noise is removed")
     schedule: str = Field(default="Default", max_length=100, title="Schedule", description="How the steps are spaced")
     clip_skip: int = Field(

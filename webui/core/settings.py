@@ -3,9 +3,11 @@
 import os
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
+
+from webui.core.outputs import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -40,6 +42,8 @@ class Settings(BaseModel):
     lora_cache: ByteSize | None = None
     compile: bool = False
     out: Path | None = None
+    format: FileFormat = "png"
+    filename: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_filename)] = FILENAME
 
     def model_post_init(self, _context: object) -> None:
         object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
@@ -49,6 +53,11 @@ class Settings(BaseModel):
     def output_dir(self, task: str) -> Path:
         """Where finished pictures go: ``out`` itself when given, else ``<data_dir>/outputs/<task>/<date>``."""
         return self.out or self.data_dir / "outputs" / task / date.today().isoformat()
+
+    @property
+    def start_dir(self) -> Path:
+        """Where start pictures and masks are kept, which recipes name by their hash."""
+        return self.data_dir / "start-pictures"
 
     @property
     def cache_dir(self) -> Path:

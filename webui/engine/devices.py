@@ -123,3 +123,10 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     """For people: ``cuda (NVIDIA RTX 3060), float16``."""
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return f"{device.type}{name}, {str(dtype).removeprefix('torch.')}"
+
+
+def describe_device(device: torch.device) -> str:
+    """What computes, as far as results may depend on it: ``cuda NVIDIA RTX 3060``, ``cpu x86_64 AVX512``."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

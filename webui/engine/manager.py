@@ -3,9 +3,11 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +17,25 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import Library, LoraFile, ModelFile, VaeFile, choose, content_hash
-from webui.core.recipe import Recipe
+from webui.core.library import Library, LoraFile, ModelFile, VaeFile, choose, content_hash, hash_whole
+from webui.core.recipe import Batch, Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Stopped, denoise
-from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, release_memory
+from webui.engine.devices import (
+    choose_device,
+    choose_dtype,
+    describe,
+    is_out_of_memory,
+    release_memory,
+)
 from webui.engine.embeddings import Embedding, fits, read_embedding
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.lora.cache import Contributions
 from webui.engine.preview import Previewer
+from webui.engine.provenance import FileHashes, describe_environment, describe_sampler
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
 from webui.engine.samplers import SAMPLERS, make_scheduler
@@ -59,13 +68,15 @@ class _Job:
     request: Request
     library: Library
     cancelled: Cancel
+    hashes: FileHashes
     positive: Conditioning = field(default_factory=dict)
     negative: Conditioning | None = None
     canvas: Canvas | None = None
     encoded: latent_ops.Encoded | None = None
     loras: LoraSwitch | None = None
-    lora_hashes: dict[str, str] = field(default_factory=dict)
-    model_hash: Future[str] | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+    compiled: bool = False
+    decoded: str = "whole"
     index: int = 0
     finished: int = 0
     warnings: dict[str, None] = field(default_factory=dict)
@@ -162,7 +173,7 @@ class PipelineManager:
         running CannotLoad, NotFinite, OutOfMemory, or whatever torch raises.
         """
         library = Library(self._settings)
-        return self._run(_Job(resolve(request, library), library, cancelled))
+        return self._run(_Job(resolve(request, library), library, cancelled, FileHashes(self._hasher)))
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
@@ -240,11 +251,15 @@ class PipelineManager:
             yield from self._residence.load(file, job.library.models.values(), job.check)
             vae: VaeFile | None = job.library.vaes[request.vae] if request.vae else None
             self._residence.use_vae(vae)
-        if file == job.file and job.model_hash is None:
-            job.model_hash = self._hasher.submit(content_hash, file)
+        job.hashes.want("model" if file == job.file else "refiner", file.name, partial(content_hash, file))
+        for lender in self._residence.lenders:
+            job.hashes.want("lender", lender.name, partial(content_hash, lender))
+        if vae:
+            job.hashes.want("vae", vae.name, partial(hash_whole, vae.path))
         job.warnings |= dict.fromkeys(self._model.warnings)
         job.check()
         if self._residence.tile(*job.size):
+            job.decoded = "in tiles"
             job.warnings["Memory is short: the picture was decoded in tiles, and seams are possible."] = None
         yield from self._switch_loras(job, file)
 
@@ -262,7 +277,8 @@ class PipelineManager:
         job.warnings |= dict.fromkeys(warnings)
         if refs and job.loras is None:
             job.loras = switch
-            job.lora_hashes = {ref.name: hash_file(files[ref.name].path).tensors for ref in refs}
+            for ref in refs:
+                job.hashes.want("lora", ref.name, partial(_hash_tensors, files[ref.name].path))
 
     def _encode_inputs(self, job: _Job) -> None:
         """Prompts and start picture as the model sees them, from the caches where they are known."""
@@ -291,6 +307,7 @@ class PipelineManager:
         with job.part("prepare"):
             scheduler = self._make_scheduler(request)
             start = self._prepare(job, scheduler, generators)
+            job.sampler, job.compiled = describe_sampler(scheduler), self.is_compiled
         cutoff = latent_ops.refiner_cutoff(scheduler, request.refiner_at) if request.refiner else None
         own, rest = latent_ops.split(start, cutoff)
         latents = yield from self._denoise(job, batch, scheduler, own, generators)
@@ -346,15 +363,20 @@ class PipelineManager:
         if index < job.finished:
             return
         job.finished = index + 1
-        own = job.request.model_copy(update={"seed": job.request.seed + index, "count": 1, "repeat": 1})
-        assert job.model_hash
-        try:
-            with job.part("hash"):
-                model_hash = job.model_hash.result()
-        except OSError as error:
-            model_hash = ""
-            job.warnings[f"The recipe has no model hash: {job.file.path.name} cannot be read any more: {error}"] = None
-        yield Image(index, image, Recipe(own, model_hash, job.lora_hashes))
+        request, first = job.request, index - index % job.request.count
+        with job.part("hash"):
+            hashes, warnings = job.hashes.collect()
+        job.warnings |= dict.fromkeys(warnings)
+        compiled = self.is_compiled if self.is_compiled == job.compiled else "partly"
+        recipe = Recipe(
+            request.model_copy(update={"seed": request.seed + index, "count": 1, "repeat": 1}),
+            hashes,
+            Batch(request.seed + first, request.count, index - first),
+            job.sampler,
+            describe_environment(self.device, self.dtype)
+            | {"compiled": compiled, "memory": self._residence.plan, "decoded": job.decoded},
+        )
+        yield Image(index, image, recipe)
 
     def _make_scheduler(self, request: Request) -> Any:
         checkpoint = self._model.file.checkpoint
@@ -392,6 +414,7 @@ class PipelineManager:
                 raise RequestError(f"embedding {name!r}: {file.path.name} {error}", field="prompt") from None
             if fits(embedding, self._model.text_widths):
                 found[name] = embedding
+                job.hashes.want("embedding", name, partial(hash_whole, file.path))
             else:
                 job.warnings[f"Embedding {name} is for another kind of model and was read as plain words."] = None
         return found
@@ -405,6 +428,10 @@ class PipelineManager:
                 return found
             self._pictures[key] = found
         return self._pictures[key]
+
+
+def _hash_tensors(path: Path) -> str:
+    return hash_file(path).tensors
 
 
 def _check_with(cancelled: Cancel) -> Callable[[], None]:

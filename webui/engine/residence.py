@@ -45,6 +45,7 @@ class Resident:
     loaded_as: str
     nbytes: int
     own_vae: Any
+    lenders: tuple[ModelFile, ...] = ()
     vae: VaeFile | None = None
     compiled: "CompiledUNet | None" = None
 
@@ -67,6 +68,11 @@ class Residence:
     def loras(self) -> LoraSwitcher | None:
         """Its LoRAs."""
         return self._resident.loras if self._resident else None
+
+    @property
+    def lenders(self) -> tuple[ModelFile, ...]:
+        """The models whose parts stand in for what the resident one's file lacks."""
+        return self._resident.lenders if self._resident else ()
 
     @property
     def is_compiled(self) -> bool:
@@ -153,7 +159,7 @@ class Residence:
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loras = LoraSwitcher(model, self.device, self._settings.lora_cache)
         self._drop()
-        self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae)
+        self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
         self._hook()
         self._compile()
 

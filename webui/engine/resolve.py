@@ -14,7 +14,8 @@ from webui.engine import samplers
 def resolve(request: Request, library: Library) -> Request:
     """The same request with nothing left open; raises RequestError for what cannot be drawn.
 
-    What was not asked for is what suits the model. LoRA tags move from the prompt to ``loras``.
+    What was not asked for is what suits the model. LoRA tags move from the prompt to ``loras``. Strict pictures are
+    batches of one.
     """
     file = _choose_model("model", request.model, library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
@@ -32,6 +33,7 @@ def resolve(request: Request, library: Library) -> Request:
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed}
+        | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, lambda: library.loras)
     )
 

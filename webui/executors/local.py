@@ -20,6 +20,7 @@ from webui.core.outputs import save_picture
 from webui.core.prompt import split_loras
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
+from webui.core.start_pictures import StartPictures
 from webui.core.tensor_file import BadFile, read_header
 from webui.engine.resolve import resolve
 from webui.engine.samplers import SAMPLERS
@@ -52,6 +53,7 @@ class LocalExecutor:
         self._totals = Totals()
         self._counting = threading.Lock()
         self._warm_at = time.perf_counter()
+        self._start_pictures = StartPictures(settings.start_dir)
         self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -241,7 +243,9 @@ class LocalExecutor:
     def _save(self, job: LocalJob, picture: Image) -> None:
         folder = self._settings.output_dir(job.request.task)
         try:
-            path = save_picture(picture, folder)
+            if (init := picture.recipe.request.init) is not None:
+                self._start_pictures.keep(init)
+            path = save_picture(picture, folder, self._settings.format, self._settings.filename)
         except Exception as error:  # whatever it is, the picture must reach people
             reason = getattr(error, "strerror", None) or error
             warning = f"This picture could not be saved in {folder}: {reason}."

@@ -71,6 +71,7 @@ class Plan:
             raise CannotLoad(f"model {file.name!r}: {file.path.name} {file.problem}")
         self.file, self.checkpoint = file, file.checkpoint
         self.warnings: list[str] = []
+        self.lenders: list[ModelFile] = []
         self._fillings: dict[str, Filling] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
@@ -138,6 +139,7 @@ class Plan:
             other = lender.checkpoint
             if other and part in other.parts and (other.family, other.context_width) == (own.family, own.context_width):
                 self.warnings.append(f"{self.file.name} has no {PART_NAMES[part]}; the one of {lender.name} is used.")
+                self.lenders.append(lender)
                 return lender
         raise CannotLoad(
             f"model {self.file.name!r} has no {PART_NAMES[part]}, and no other {own.family} model is here to lend one"

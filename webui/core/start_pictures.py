@@ -1,0 +1,56 @@
+"""Start pictures and masks, kept once each under the hash of their pixels, so that a recipe can be drawn again."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from PIL.Image import Image as PilImage
+
+from webui.core import images
+from webui.core.request import Init
+
+
+def hash_start(init: Init) -> dict[str, str]:
+    """The names under which a start picture and its mask are kept."""
+    return {name: images.pixels_sha256(picture) for name, picture in _pictures(init).items()}
+
+
+class StartPictures:
+    """A folder of PNG files named by their content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, init: Init) -> None:
+        """Writes what is not there yet, each file whole or not at all; raises OSError."""
+        for picture in _pictures(init).values():
+            path = self._folder / f"{images.pixels_sha256(picture)}.png"
+            if path.exists():
+                continue
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=self._folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    picture.save(file, "PNG", compress_level=1)
+                os.replace(temporary, path)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+
+    def find(self, sha256: str) -> PilImage | None:
+        """The picture of this hash; None where it is not here or is another one by now."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            return None
+        try:
+            picture = images.open_image(self._folder / f"{sha256}.png")
+        except images.ImageError:
+            return None
+        return picture if images.pixels_sha256(picture) == sha256 else None
+
+
+def _pictures(init: Init) -> dict[str, PilImage]:
+    """In modes whose bytes are all that they show: without palettes, and transparency only as alpha."""
+    image = init.image
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return {"image": image} | ({"mask": images.to_mask(init.mask)} if init.mask else {})
