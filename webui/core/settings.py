@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 from webui.core.outputs import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
@@ -52,7 +53,17 @@ class Settings(BaseModel):
 
     def output_dir(self, task: str) -> Path:
         """Where finished pictures go: ``out`` itself when given, else ``<data_dir>/outputs/<task>/<date>``."""
-        return self.out or self.data_dir / "outputs" / task / date.today().isoformat()
+        return self.out or self.outputs_dir / task / date.today().isoformat()
+
+    @property
+    def outputs_dir(self) -> Path:
+        """The finished pictures of all tasks and days."""
+        return self.data_dir / "outputs"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether strangers stay outside: only this machine reaches the server, or it asks for a password."""
+        return self.auth is not None or (not self.share and self.host in LOCAL_HOSTS)
 
     @property
     def start_dir(self) -> Path:

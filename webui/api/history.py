@@ -1,0 +1,139 @@
+"""``/api/history``: the pictures that were made. It is the owner's: the server of strangers has no such routes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi.responses import FileResponse
+
+from webui.core.history import History, HistoryError, Picture, Wanted, read_recipe
+from webui.core.images import ImageError
+from webui.core.recipe import RecipeError
+from webui.core.thumbnails import MEDIA_TYPE, Thumbnails
+
+# A file of any origin is sent as a picture, whatever else its bytes would make of it.
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
+PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+UNKNOWN = "there is no picture of this id"
+
+Text = Annotated[str, Query(max_length=1000)]
+
+
+def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
+    """The routes over one folder of pictures."""
+    router = APIRouter(prefix="/api/history")
+
+    def find(picture_id: str) -> Picture:
+        if (picture := history.find(picture_id)) is None:
+            raise HTTPException(404, UNKNOWN)
+        return picture
+
+    @router.get("")
+    @_answered()
+    def search(
+        query: Text = "",
+        model: Text = "",
+        lora: Text = "",
+        first_day: Annotated[date | None, Query(alias="from")] = None,
+        last_day: Annotated[date | None, Query(alias="to")] = None,
+        favourites: bool = False,
+        before: Text = "",
+        limit: Annotated[int, Query(ge=1, le=500)] = 60,
+    ) -> dict[str, Any]:
+        page = history.search(Wanted(query, model, lora, first_day, last_day, favourites), before, limit)
+        return {
+            "pictures": [_entry(picture) for picture in page.pictures],
+            "total": page.total,
+            "unread": page.unread,
+            "next": page.next,
+            "models": page.models,
+            "loras": page.loras,
+        }
+
+    @router.get("/{picture_id}")
+    @_answered()
+    def show(picture_id: str) -> dict[str, Any]:
+        """With its settings as text, or why they cannot be read."""
+        picture = find(picture_id)
+        try:
+            recipe = read_recipe(picture)
+        except (RecipeError, ImageError) as error:
+            return _entry(picture) | {"infotext": "", "problem": str(error)}
+        return _entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}
+
+    @router.get("/{picture_id}/thumbnail")
+    @_answered()
+    def thumbnail(picture_id: str) -> Response:
+        picture = find(picture_id)
+        try:
+            data = thumbnails.get(picture.path, picture.mtime_ns, picture.size_bytes)
+        except ImageError as error:
+            raise HTTPException(404, f"the picture {error}") from None
+        return Response(data, media_type=MEDIA_TYPE, headers=HEADERS | {"Cache-Control": "private, max-age=3600"})
+
+    @router.get("/{picture_id}/picture")
+    @_answered()
+    def picture_file(picture_id: str) -> FileResponse:
+        path = find(picture_id).path
+        if not path.is_file():
+            raise HTTPException(404, UNKNOWN)
+        media_type = PICTURE_TYPES[path.suffix.lower()]
+        return FileResponse(
+            path, media_type=media_type, headers=HEADERS, filename=path.name, content_disposition_type="inline"
+        )
+
+    @router.put("/{picture_id}/favourite")
+    @_answered()
+    def favour(picture_id: str) -> dict[str, bool]:
+        history.set_favourite(find(picture_id), True)
+        return {"favourite": True}
+
+    @router.delete("/{picture_id}/favourite")
+    @_answered()
+    def unfavour(picture_id: str) -> dict[str, bool]:
+        history.set_favourite(find(picture_id), False)
+        return {"favourite": False}
+
+    @router.delete("/{picture_id}")
+    @_answered()
+    def delete(picture_id: str) -> dict[str, str]:
+        """Into the trash: ``restore`` brings it back."""
+        picture = find(picture_id)
+        history.delete(picture)
+        thumbnails.forget(picture.path, picture.mtime_ns, picture.size_bytes)
+        return {"deleted": picture.id}
+
+    @router.post("/{picture_id}/restore")
+    @_answered()
+    def restore(picture_id: str) -> dict[str, Any]:
+        if (picture := history.restore(picture_id)) is None:
+            raise HTTPException(404, "no picture of this id is in the trash")
+        return _entry(picture)
+
+    return router
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """What the history cannot do now, as 503."""
+    try:
+        yield
+    except HistoryError as error:
+        raise HTTPException(503, str(error)) from None
+
+
+def _entry(picture: Picture) -> dict[str, Any]:
+    return {
+        "id": picture.id,
+        "name": picture.path.name,
+        "made_at": datetime.fromtimestamp(picture.mtime_ns // 10**9).isoformat(),
+        "size_bytes": picture.size_bytes,
+        "width": picture.width,
+        "height": picture.height,
+        "prompt": picture.prompt,
+        "model": picture.model,
+        "loras": picture.loras,
+        "favourite": picture.favourite,
+    }
