@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+from webui.core.history import History
 from webui.core.request import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
+from webui.core.thumbnails import Thumbnails
 from webui.executors.local import LocalExecutor
 
 PORTS_TRIED = 50
@@ -40,6 +42,7 @@ def serve(settings: Settings) -> int:
     from fastapi import Depends
 
     from webui.api.errors import ERROR_ANSWERS
+    from webui.api.history import history_router
     from webui.api.jobs import jobs_router
     from webui.api.login import login_check
     from webui.api.loras import loras_router
@@ -49,7 +52,8 @@ def serve(settings: Settings) -> int:
     from webui.ui import layout
 
     executor = LocalExecutor(settings)
-    blocks = layout.build_page(executor)
+    history = History(settings.outputs_dir, settings.cache_dir) if settings.is_private else None
+    blocks = layout.build_page(executor, history)
     blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(
         server_name=settings.host,
@@ -71,6 +75,9 @@ def serve(settings: Settings) -> int:
     )
     for make_router in (jobs_router, loras_router, metrics_router, models_router, tokens_router):
         app.include_router(make_router(executor), dependencies=[Depends(login_check(app))])
+    if history:
+        router = history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
+        app.include_router(router, dependencies=[Depends(login_check(app))])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()

@@ -6,12 +6,13 @@ from typing import Any
 import gradio as gr
 
 from webui.core.executor import Executor
-from webui.ui import models
+from webui.core.history import History
+from webui.ui import history, models
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
 STATIC = Path(__file__).resolve().parent / "static"
-SCRIPTS = ("page.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js")
+SCRIPTS = ("page.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js", "history.js")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -40,8 +41,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(executor: Executor) -> gr.Blocks:
-    """The whole page over one executor; the caller launches it."""
+def build_page(executor: Executor, pictures: History | None = None) -> gr.Blocks:
+    """The whole page over one executor, with a History tab where ``pictures`` are given; the caller launches it."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
@@ -50,6 +51,9 @@ def build_page(executor: Executor) -> gr.Blocks:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
                     benches[task.name] = build(task, executor, targets)
+            if pictures:
+                with gr.Tab("History", id="history", elem_id="tab-history"):
+                    history.build_tab(pictures, benches[PAGES[0].name], tabs)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)

@@ -76,7 +76,10 @@ class Runs:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A built page: what others send pictures to, and the picture that is chosen in its gallery."""
+    """A built page: what others send pictures to, and the picture that is chosen in its gallery.
+
+    ``settle`` turns a request into values for the components ``settled``: the page as it was for that request.
+    """
 
     name: str
     controls: Controls
@@ -84,6 +87,8 @@ class Workbench:
     runs: Runs
     selected: gr.Number
     senders: dict[str, gr.Button]
+    settled: list[Any]
+    settle: Callable[[Request], list[Update]]
 
 
 def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
@@ -138,10 +143,12 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
     _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected, helpers)
-    _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
+    settled, settle = _make_settling(executor, controls, helpers)
+    _wire_pictures(name, runs, controls, gallery, infotext, selected, helpers)
+    _wire_reuse(name, runs, reuse, selected, settled, settle)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
-    return Workbench(name, controls, picker, runs, selected, senders)
+    return Workbench(name, controls, picker, runs, selected, senders, settled, settle)
 
 
 def job_id_js(page: str) -> str:
@@ -291,27 +298,16 @@ def _wire_pictures(
     controls: Controls,
     gallery: gr.Gallery,
     infotext: gr.Textbox,
-    reuse: gr.Button,
     selected: gr.Number,
     helpers: Controls,
 ) -> None:
     job_id = gr.Textbox(visible=False)
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
 
     def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
         index = event.index if isinstance(event.index, int) else 0
         found = runs.picture(job_id, index)
         return index, found[1].recipe.infotext() if found else gr.skip()
-
-    def reuse_settings(job_id: str, index: int) -> list[Update]:
-        found = runs.picture(job_id, index)
-        if found is None:
-            return [gr.skip()] * (len(reused) + 2)
-        request = found[1].recipe.request
-        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
-        values |= {"loras": loras.to_text(request.loras)}
-        return [*values.values(), *_chosen(runs.executor.catalog(), request.model)]
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
@@ -324,12 +320,47 @@ def _wire_pictures(
     width, height = controls["width"], controls["height"]
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
     gallery.select(select, [job_id], [selected, infotext], **picture)
-    settled = [*reused.values(), helpers["chosen"], helpers["size"]]
-    reuse.click(reuse_settings, [job_id, selected], settled, **picture)
     helpers["last"].click(reuse_seed, [job_id, selected], controls["seed"], **picture)
     helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
     helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
     helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
+
+
+def _make_settling(
+    executor: Executor, controls: Controls, helpers: Controls
+) -> tuple[list[Any], Callable[[Request], list[Update]]]:
+    """What ``Workbench`` has under these names. A file that is not here any more leaves its field as it is."""
+    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
+
+    def settle(request: Request) -> list[Update]:
+        catalog = executor.catalog()
+        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
+        values |= {"loras": loras.to_text(request.loras)}
+        for field in form.FILES:
+            if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
+                gr.Warning(f"The {field} {values[field]!r} is not here any more.")
+                values[field] = gr.skip()
+        return [*values.values(), *_chosen(catalog, request.model if request.model in catalog.models else None)]
+
+    return [*reused.values(), helpers["chosen"], helpers["size"]], settle
+
+
+def _wire_reuse(
+    page: str,
+    runs: Runs,
+    reuse: gr.Button,
+    selected: gr.Number,
+    settled: list[Any],
+    settle: Callable[[Request], list[Update]],
+) -> None:
+    job_id = gr.Textbox(visible=False)
+
+    def reuse_settings(job_id: str, index: int) -> list[Update]:
+        found = runs.picture(job_id, index)
+        return settle(found[1].recipe.request) if found else [gr.skip()] * len(settled)
+
+    private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    reuse.click(reuse_settings, [job_id, selected], settled, js=job_id_js(page), **private)
 
 
 def _open_first() -> tuple[Update, int]:

@@ -1,0 +1,225 @@
+"""The History tab and its routes: find, look, mark, compare, delete, undo, reuse; nothing of it for strangers."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.events import Image
+from webui.core.outputs import save_picture
+from webui.core.recipe import Recipe
+from webui.core.request import Request
+
+from .conftest import tab_opener
+from .server import SMALL, Server, wait_for
+from .tab import Tab
+
+HOSTILE = '<img src=x onerror=alert(1)> & "quoted" </script>'
+COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture(scope="module")
+def history_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of whose pictures the tests know the number."""
+    server = Server(tmp_path_factory.mktemp("history"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def open_tab(browser, history_server: Server):
+    yield from tab_opener(browser, history_server)
+
+
+@pytest.fixture
+def outputs(history_server: Server) -> Path:
+    """The folder of pictures, empty."""
+    folder = history_server.data_dir / "outputs"
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    return folder
+
+
+def put(outputs: Path, prompt: str, colour: str = "red", **fields: Any) -> Path:
+    request = Request(prompt=prompt, seed=7, **fields)
+    picture = Image(0, PilImages.new("RGB", (64, 64), COLOURS[colour]), Recipe(request, {"model": {"demo": "0" * 64}}))
+    return save_picture(picture, outputs / "txt2img" / "2026-11-25")
+
+
+def open_history(tab: Tab) -> Any:
+    tab.page.bring_to_front()
+    tab.page.get_by_role("tab", name="History").click()
+    history = tab.page.locator(".history")
+    history.wait_for()
+    return history
+
+
+def card(history: Any, name: str) -> Any:
+    return history.locator(".history-found").get_by_role("button", name=name)
+
+
+def wait_for_count(history: Any, count: int) -> None:
+    wait_for(lambda: history.locator(".history-found button").count() == count, f"{count} pictures in the grid")
+
+
+def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, outputs: Path) -> None:
+    tab = open_tab()
+    history = open_history(tab)
+    history.get_by_text("No pictures yet").wait_for()
+    tab.page.get_by_role("tab", name="txt2img").click()
+    tab.draw(prompt="a red apple", **SMALL, seed=3)
+    tab.draw(prompt="a panda", **SMALL, seed=4)
+    open_history(tab)
+    wait_for_count(history, 2)
+    card(history, "a red apple").click()
+    view = history.get_by_role("dialog", name="Picture")
+    wait_for(lambda: "Seed: 3" in view.locator("pre").inner_text(), "the settings")
+    assert tab.pixels(view.locator("img"))
+    tab.page.keyboard.press("f")
+    view.locator("[data-act=favourite][aria-pressed=true]").wait_for()
+    assert "a-red-apple.png" in (outputs / "favourites.txt").read_text()
+    tab.page.keyboard.press("ArrowLeft")
+    wait_for(lambda: "Seed: 4" in view.locator("pre").inner_text(), "the newer picture")
+    with tab.page.expect_download() as download:
+        view.get_by_role("link", name="Download").click()
+    assert Path(download.value.path()).read_bytes() == next(outputs.rglob("*panda.png")).read_bytes()
+    tab.page.keyboard.press("Escape")
+    history.get_by_role("button", name="Favourites").click()
+    wait_for_count(history, 1)
+    card(history, "Favourite: a red apple").focus()
+    tab.page.keyboard.press("Delete")
+    wait_for_count(history, 0)
+    assert not list(outputs.glob("txt2img/*/*apple.png")) and list(outputs.glob(".trash/**/*apple.png"))
+    history.get_by_role("button", name="Undo").click()
+    wait_for_count(history, 1)
+    assert list(outputs.glob("txt2img/*/*apple.png")) and not list(outputs.glob(".trash/*"))
+
+
+def test_search_filters_and_more(open_tab, outputs: Path) -> None:
+    for number in range(65):
+        put(outputs, f"apple number {number:02d}")
+    put(outputs, "a blue sun", model="another", loras=("sepia:1",))
+    history = open_history(open_tab())
+    wait_for_count(history, 60)
+    history.get_by_role("button", name="More").click()
+    wait_for_count(history, 66)
+    history.get_by_label("Search prompts").fill("number 33")
+    wait_for_count(history, 1)
+    history.get_by_label("Search prompts").fill("no such thing")
+    history.get_by_text("No picture is like that").wait_for()
+    history.get_by_label("Search prompts").fill("")
+    history.get_by_label("Model").select_option("another")
+    wait_for_count(history, 1)
+    history.get_by_label("LoRA").select_option("sepia")
+    wait_for_count(history, 1)
+    history.get_by_label("to", exact=True).fill("2020-01-01")
+    wait_for_count(history, 0)
+
+
+def test_two_are_compared_by_keyboard(open_tab, outputs: Path) -> None:
+    put(outputs, "the red one", "red")
+    put(outputs, "the blue one", "blue")
+    tab = open_tab()
+    history = open_history(tab)
+    card(history, "the red one").click()
+    history.get_by_role("button", name="Compare").click()
+    history.get_by_text("Choose the picture to compare").wait_for()
+    card(history, "the blue one").press("Enter")
+    both = history.get_by_role("dialog", name="Two pictures")
+    for image in both.locator("img").all():
+        tab.pixels(image)
+    stage = both.locator(".history-stage")
+    assert _middle(tab, stage, 0.45) == COLOURS["red"] and _middle(tab, stage, 0.55) == COLOURS["blue"]
+    tab.page.keyboard.press("Home")
+    assert _middle(tab, stage, 0.45) == COLOURS["blue"]
+    tab.page.keyboard.press("End")
+    assert _middle(tab, stage, 0.55) == COLOURS["red"]
+    tab.page.keyboard.press("Escape")
+    both.wait_for(state="hidden")
+
+
+def _middle(tab: Tab, stage: Any, across: float) -> tuple[int, ...]:
+    """The colour of the screen in the stage, ``across`` of the way from left to right."""
+    import io
+
+    box = stage.bounding_box()
+    clip = {"x": box["x"] + box["width"] * across, "y": box["y"] + box["height"] / 2, "width": 1, "height": 1}
+    return PilImages.open(io.BytesIO(tab.page.screenshot(clip=clip))).convert("RGB").getpixel((0, 0))
+
+
+def test_settings_are_reused(open_tab, outputs: Path) -> None:
+    put(outputs, "a green hat", steps=11, guidance=3.5, width=96, height=72)
+    tab = open_tab()
+    history = open_history(tab)
+    card(history, "a green hat").click()
+    history.get_by_role("button", name="Reuse in txt2img").click()
+    tab.find("generate").wait_for()
+    tab.wait_for_value("prompt", "a green hat")
+    expected = {"steps": "11", "guidance": "3.5", "width": "96", "height": "72", "seed": "7"}
+    assert tab.values(*expected) == expected
+
+
+def test_hostile_texts_are_text(open_tab, outputs: Path) -> None:
+    put(outputs, HOSTILE, model=HOSTILE)
+    tab = open_tab()
+    history = open_history(tab)
+    card(history, HOSTILE).click()
+    settings = history.locator("pre")
+    wait_for(lambda: "<img src=x" in settings.inner_text(), "the settings")
+    assert tab.page.locator("img[src=x]").count() == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_narrow_screen_holds_it(open_tab, outputs: Path, dark: bool) -> None:
+    put(outputs, "x" * 300)
+    tab = open_tab("?__theme=dark" if dark else "")
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    history = open_history(tab)
+    card(history, "x" * 300).click()
+    wait_for(lambda: "Steps" in history.locator("pre").inner_text(), "the settings")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    view = history.get_by_role("dialog", name="Picture")
+    boxes = [button.bounding_box() for button in view.locator("button:visible, a").all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+
+
+def test_routes(history_server: Server, outputs: Path) -> None:
+    path = put(outputs, "a red apple")
+    get = history_server.client.get
+    listed = get("/api/history", params={"query": "APPLE"}).json()
+    entry = listed["pictures"][0]
+    assert listed["total"] == 1 and entry["name"] == path.name and str(outputs) not in str(listed)
+    where = f"/api/history/{entry['id']}"
+    assert "Steps: " in get(where).json()["infotext"]
+    assert get(f"{where}/picture").content == path.read_bytes()
+    thumbnail = get(f"{where}/thumbnail")
+    assert (
+        thumbnail.headers["content-type"] == "image/webp" and thumbnail.headers["x-content-type-options"] == "nosniff"
+    )
+    for query in ({"from": "yesterday"}, {"limit": 0}, {"limit": 10_000}, {"query": "x" * 2000}):
+        answer = get("/api/history", params=query)
+        assert answer.status_code == 422 and answer.json()["error"] == "bad input", answer.text
+    for wrong in ("0" * 24, "..%2F..%2Fetc%2Fpasswd", "%00"):
+        assert get(f"/api/history/{wrong}").status_code == 404
+        assert get(f"/api/history/{wrong}/picture").status_code == 404
+        assert history_server.client.post(f"/api/history/{wrong}/restore").status_code == 404
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"), [(["--host", "0.0.0.0"], False), (["--host", "0.0.0.0", "--auth", "a:b"], True)]
+)
+def test_strangers_have_no_history(start_server, flags: list[str], there: bool) -> None:
+    server = start_server(*flags)
+    put(server.data_dir / "outputs", "a red apple")
+    answer = server.client.get("/api/history")
+    assert answer.status_code == (200 if there else 404), answer.text
+    if there:
+        server.client.auth = None
+        assert server.client.get("/api/history").status_code == 401
+    else:
+        config = server.client.get("/config").text
+        assert "history-reuse" not in config and not re.search('"label": ?"History"', config)
