@@ -106,7 +106,7 @@ def test_search_filters_and_more(open_tab, outputs: Path) -> None:
     wait_for_count(history, 60)
     history.get_by_role("button", name="More").click()
     wait_for_count(history, 66)
-    history.get_by_label("Search prompts").fill("number 33")
+    history.get_by_label("Search prompts").fill("blue SUN")
     wait_for_count(history, 1)
     history.get_by_label("Search prompts").fill("no such thing")
     history.get_by_text("No picture is like that").wait_for()
