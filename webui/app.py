@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.history import history_router
     from webui.api.jobs import jobs_router
-    from webui.api.login import login_check
+    from webui.api.login import login_check, refuse_other_names
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
     from webui.api.models import models_router
@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
         app.include_router(make_router(executor), dependencies=[Depends(login_check(app))])
     if history:
         router = history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
-        app.include_router(router, dependencies=[Depends(login_check(app))])
+        app.include_router(router, dependencies=[Depends(login_check(app) if settings.auth else refuse_other_names)])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()

@@ -206,6 +206,8 @@ def test_routes(history_server: Server, outputs: Path) -> None:
         assert get(f"/api/history/{wrong}").status_code == 404
         assert get(f"/api/history/{wrong}/picture").status_code == 404
         assert history_server.client.post(f"/api/history/{wrong}/restore").status_code == 404
+    assert get("/api/history", headers={"host": "evil.example"}).status_code == 403
+    assert history_server.client.delete(where, headers={"host": "evil.example"}).status_code == 403
     assert path.exists()
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
+from webui.core.settings import LOCAL_HOSTS
+
 
 def login_check(app: Any) -> Callable[[Request], Awaitable[None]]:
     """A dependency for our routers: lets pass who is logged in at the page, or sends HTTP Basic.
@@ -22,6 +24,15 @@ def login_check(app: Any) -> Callable[[Request], Awaitable[None]]:
         raise HTTPException(401, "log in at the page, or send name and password as HTTP Basic")
 
     return check
+
+
+def refuse_other_names(request: Request) -> None:
+    """A dependency for what is the owner's and has no password: lets pass who calls this machine by a local name.
+
+    A web page whose own name was made to point here sends that name, and so does a proxy that lets strangers in.
+    """
+    if request.url.hostname not in LOCAL_HOSTS:
+        raise HTTPException(403, "only this machine is answered, under its local names; --auth lets in who logs in")
 
 
 def _has_session(app: Any, request: Request) -> bool:

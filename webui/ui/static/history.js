@@ -15,6 +15,7 @@
   let first = null; // the one that another is to be compared with
   let deleted = [];
   let asked = 0;
+  let looking;
   let chosenId = ""; // whose settings are to be reused
 
   const part = (selector) => root.querySelector(selector);
@@ -51,7 +52,8 @@
     button?.setAttribute("aria-label", `${picture.favourite ? "Favourite: " : ""}${title(picture)}`);
   };
   const makeCard = (picture) => {
-    const image = make("img", { src: address(picture, "/thumbnail"), alt: "", loading: "lazy", decoding: "async" });
+    const source = address(picture, `/thumbnail?${encodeURIComponent(picture.made_at)}`); // a file that changed has another
+    const image = make("img", { src: source, alt: "", loading: "lazy", decoding: "async" });
     const button = make("button", { type: "button", "data-id": picture.id, title: title(picture) }, image);
     image.addEventListener("error", () => image.replaceWith(make("span", { class: "panel-blank" }, picture.name)));
     button.addEventListener("click", () => choose(shown.find(({ id }) => id === picture.id)));
@@ -249,7 +251,8 @@
     });
     const look = () => !document.hidden && root.checkVisibility() && !view().open && load(Math.max(PAGE, shown.length));
     new IntersectionObserver((entries) => entries.at(-1).isIntersecting && look()).observe(root);
-    setInterval(() => root.isConnected && shown.length <= 500 && look(), LOOK_MS);
+    clearInterval(looking);
+    looking = setInterval(() => root.isConnected && shown.length <= 500 && look(), LOOK_MS);
   };
   whenever(".history", begin);
 
