@@ -14,9 +14,9 @@ from PIL import Image as PilImages
 from PIL.PngImagePlugin import PngInfo
 
 from webui.core.events import Image
-from webui.core.history import History, HistoryError, Wanted, read_recipe
+from webui.core.history import History, HistoryError, Wanted
 from webui.core.outputs import save_picture
-from webui.core.recipe import Recipe, RecipeError
+from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.thumbnails import SIDE_PX, Thumbnails
 
@@ -71,7 +71,7 @@ def test_pictures_are_found_by_what_made_them(folder: Folder) -> None:
         64,
         64,
     )
-    assert read_recipe(page.pictures[1]).request.loras[0].weight == 0.8
+    assert read_picture(page.pictures[1].path).request.loras[0].weight == 0.8
 
 
 def test_days_count_from_the_first_to_the_last(folder: Folder) -> None:
@@ -191,9 +191,9 @@ def test_hostile_and_foreign_files(folder: Folder, tmp_path: Path) -> None:
     ours = shown.pop(next(name for name in shown if name.startswith("00001")))
     assert sorted(shown) == ["deep", "foreign", "newer", "nonsense"]
     assert ours.prompt == ours.model == hostile and folder.names(model=hostile) == [ours.path.name]
-    assert read_recipe(shown["foreign"]) is None and folder.names(query="foreign") == ["foreign.jpg"]
+    assert read_picture(shown["foreign"].path) is None and folder.names(query="foreign") == ["foreign.jpg"]
     with pytest.raises(RecipeError):
-        read_recipe(shown["newer"])
+        read_picture(shown["newer"].path)
 
 
 @pytest.mark.parametrize("harm", ["text", "cut", "other schema"])

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 
-from webui.core.history import History, HistoryError, Picture, Wanted, read_recipe
+from webui.core.history import History, HistoryError, Picture, Wanted
 from webui.core.images import ImageError
-from webui.core.recipe import RecipeError
+from webui.core.recipe import RecipeError, read_picture
 from webui.core.thumbnails import MEDIA_TYPE, Thumbnails
 
 # A file of any origin is sent as a picture, whatever else its bytes would make of it.
@@ -58,7 +58,7 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
         """With its settings as text, or why they cannot be read."""
         picture = find(picture_id)
         try:
-            recipe = read_recipe(picture)
+            recipe = read_picture(picture.path)
         except (RecipeError, ImageError) as error:
             return _entry(picture) | {"infotext": "", "problem": str(error)}
         return _entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import sqlite3
 import threading
 import time
@@ -19,20 +18,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from webui.core import images
 from webui.core.files import move_file, replace_file
 from webui.core.index import WRITE, Index
-from webui.core.recipe import Recipe, RecipeError, read_picture
+from webui.core.picture_files import MAX_INTEGER, describe, plain_text, scan
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PAGE = 500
 BATCH = 50  # files a transaction: what is read shows soon, and no other process waits long
 LOOK_S = 0.08  # what a search may spend on reading new files
-MAX_INTEGER = 2**63 - 1  # SQLite's
 KNOWN = "SELECT path, mtime_ns, size_bytes FROM pictures"
-UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in a name: no line of favourites.txt could hold it
 
 
 class HistoryError(Exception):
@@ -156,7 +151,7 @@ class History:
         known: dict[str, tuple[int, int]] = self._index.read(
             lambda db: {row[0]: (row[1], row[2]) for row in db.execute(KNOWN)}
         )
-        files = dict(_scan(self._folder))
+        files = dict(scan(self._folder))
         gone = [[path] for path in known if path not in files]
         new = sorted((path for path in files if known.get(path) != files[path]), key=lambda path: -files[path][0])
         if gone:
@@ -164,7 +159,7 @@ class History:
         self._read_favourites()
         done = 0
         while done < len(new) and (done == 0 or time.monotonic() < deadline):
-            rows = [_describe(self._folder, path, *files[path]) for path in new[done : done + BATCH]]
+            rows = [describe(self._folder, path, *files[path]) for path in new[done : done + BATCH]]
             self._add(rows)
             done += len(rows)
         return len(new) - done
@@ -256,7 +251,7 @@ class History:
         trash = self._folder / ".trash" / picture_id
         if not re.fullmatch(r"[0-9a-f]{24}", picture_id) or not trash.is_dir():
             return None
-        name = next((name for name, _ in _scan(trash)), None)
+        name = next((name for name, _ in scan(trash)), None)
         if name is None:
             return None
         path = move_file(trash / name, self._folder / name)
@@ -265,7 +260,7 @@ class History:
         state = path.stat()
         back = path.relative_to(self._folder).as_posix()
         self._edit_favourites(lambda names: _renamed(names, f".trash/{picture_id}/{name}", back))
-        row = _describe(self._folder, back, state.st_mtime_ns, state.st_size) | {"id": picture_id}
+        row = describe(self._folder, back, state.st_mtime_ns, state.st_size) | {"id": picture_id}
         row["favourite"] = back in self._favourites()
 
         def write(db: sqlite3.Connection) -> None:
@@ -274,11 +269,6 @@ class History:
 
         self._index.write(write)
         return self.find(picture_id)
-
-
-def read_recipe(picture: Picture) -> Recipe | None:
-    """How it was made; None for pictures of other origin. Raises RecipeError, ImageError."""
-    return read_picture(picture.path)
 
 
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
@@ -293,58 +283,12 @@ def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     ):
         if value:
             terms.append(term)
-            values.append(_plain(value))
-    words = _plain(wanted.query).casefold().split()[:32]
+            values.append(plain_text(value))
+    words = plain_text(wanted.query).casefold().split()[:32]
     terms += ["instr(words, ?) > 0"] * len(words)
     if wanted.favourites:
         terms.append("favourite")
     return " AND ".join(terms), values + words
-
-
-def _plain(text: str) -> str:
-    """Without the halves of characters that JSON can carry and SQLite cannot."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _scan(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(path below the folder, (time in ns, bytes)) of all pictures; no links, nothing hidden, no name of two lines."""
-    folders = [""]
-    while folders:
-        below = folders.pop()
-        try:
-            entries = list(os.scandir(folder / below))
-        except OSError:
-            continue
-        for entry in entries:
-            name = below + entry.name
-            if entry.name.startswith(".") or UNSPEAKABLE.search(name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(f"{name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):  # it went meanwhile
-                    state = entry.stat(follow_symlinks=False)
-                    yield name, (min(state.st_mtime_ns, MAX_INTEGER), state.st_size)
-
-
-def _describe(folder: Path, path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
-    """The file as a row of the index, with a new id."""
-    row: dict[str, Any] = {"path": path, "id": secrets.token_hex(12), "mtime_ns": mtime_ns, "size_bytes": size_bytes}
-    row |= {"day": time.strftime("%Y-%m-%d", time.localtime(mtime_ns // 10**9)), "width": 0, "height": 0}
-    recipe = None
-    try:
-        with images.opened(folder / path) as image:
-            row["width"], row["height"] = image.size
-            with suppress(RecipeError):
-                recipe = read_picture(image)
-    except images.ImageError:
-        row["width"] = 0
-    request = recipe.request if recipe else None
-    row["prompt"] = _plain(request.prompt) if request else ""
-    row["words"] = f"{row['prompt']}\n{path.rpartition('/')[2]}".casefold()
-    row["model"] = _plain(request.model) if request else ""
-    row["loras"] = json.dumps([_plain(ref.name) for ref in request.loras] if request else [])
-    return row
 
 
 def _renamed(names: set[str], old: str, new: str) -> set[str]:

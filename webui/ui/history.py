@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.history import History, HistoryError, read_recipe
+from webui.core.history import History, HistoryError
 from webui.core.images import ImageError
-from webui.core.recipe import RecipeError
+from webui.core.recipe import RecipeError, read_picture
 from webui.ui.workbench import Workbench
 
 FRAME = """
@@ -59,7 +59,7 @@ def build_tab(history: History, bench: Workbench, tabs: gr.Tabs) -> None:
     def reuse_settings(picture_id: str) -> list[Any]:
         try:
             picture = history.find(picture_id)
-            recipe = read_recipe(picture) if picture else None
+            recipe = read_picture(picture.path) if picture else None
         except (HistoryError, RecipeError, ImageError) as error:
             raise gr.Error(str(error), print_exception=False) from None
         if recipe is None:

@@ -1,0 +1,64 @@
+"""Finished pictures as files: which there are, and what each says of itself, as a row of the index."""
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from webui.core import images
+from webui.core.recipe import RecipeError, read_picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_INTEGER = 2**63 - 1  # SQLite's
+UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in a name: no line of favourites.txt could hold it
+
+
+def plain_text(text: str) -> str:
+    """Without the halves of characters that JSON can carry and SQLite cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def scan(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(path below the folder, (time in ns, bytes)) of all pictures; no links, nothing hidden, no name of two lines."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = list(os.scandir(folder / below))
+        except OSError:
+            continue
+        for entry in entries:
+            name = below + entry.name
+            if entry.name.startswith(".") or UNSPEAKABLE.search(name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):  # it went meanwhile
+                    state = entry.stat(follow_symlinks=False)
+                    yield name, (min(state.st_mtime_ns, MAX_INTEGER), state.st_size)
+
+
+def describe(folder: Path, path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
+    """The file as a row of the index, with a new id."""
+    row: dict[str, Any] = {"path": path, "id": secrets.token_hex(12), "mtime_ns": mtime_ns, "size_bytes": size_bytes}
+    row |= {"day": time.strftime("%Y-%m-%d", time.localtime(mtime_ns // 10**9)), "width": 0, "height": 0}
+    recipe = None
+    try:
+        with images.opened(folder / path) as image:
+            row["width"], row["height"] = image.size
+            with suppress(RecipeError):
+                recipe = read_picture(image)
+    except images.ImageError:
+        row["width"] = 0
+    request = recipe.request if recipe else None
+    row["prompt"] = plain_text(request.prompt) if request else ""
+    row["words"] = f"{row['prompt']}\n{path.rpartition('/')[2]}".casefold()
+    row["model"] = plain_text(request.model) if request else ""
+    row["loras"] = json.dumps([plain_text(ref.name) for ref in request.loras] if request else [])
+    return row
