@@ -2,6 +2,7 @@
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -74,3 +75,20 @@ def test_settings_cannot_be_changed(settings):
 
 def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
     assert Settings().host == "127.0.0.1" and Settings().share is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "private"),
+    [
+        ({}, True),
+        ({"host": "localhost"}, True),
+        ({"host": "::1"}, True),
+        ({"share": True}, False),
+        ({"host": "0.0.0.0"}, False),
+        ({"host": "192.168.1.5"}, False),
+        ({"share": True, "auth": ("a", "b")}, True),
+        ({"host": "0.0.0.0", "auth": ("a", "b")}, True),
+    ],
+)
+def test_strangers_stay_outside(flags: dict[str, Any], private: bool) -> None:
+    assert Settings(**flags).is_private is private

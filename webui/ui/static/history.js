@@ -28,12 +28,14 @@
     if (!answer.ok) throw new Error(body.detail ?? answer.statusText);
     return body;
   };
-  // Runs what a person asked for; what goes wrong is said where the pictures are listed.
+  // Runs what a person asked for, and says what goes wrong.
   const attempt = (work) => async (...rest) => {
     try {
       return await work(...rest);
     } catch (error) {
-      say(error instanceof TypeError ? "The server does not answer." : error.message);
+      const trouble = error instanceof TypeError ? "The server does not answer." : error.message;
+      say(trouble);
+      if (view().open) view().querySelector(".history-facts").textContent = trouble;
       return undefined;
     }
   };
@@ -63,6 +65,8 @@
     const select = part(`[data-field=${field}]`);
     const { value } = select;
     const known = value && !names.includes(value) ? [value, ...names] : names;
+    if (select.dataset.known === JSON.stringify(known)) return; // a list that is open stays open
+    select.dataset.known = JSON.stringify(known);
     select.replaceChildren(make("option", { value: "" }, any), ...known.map((name) => make("option", { value: name }, name)));
     select.value = value;
   };
@@ -76,8 +80,10 @@
   };
   const render = (pictures) => {
     const cards = new Map([...root.querySelectorAll(".history-found > li")].map((card) => [card.firstChild.dataset.id, card]));
+    const focused = root.querySelector(".history-found button:focus");
     shown = pictures;
     part(".history-found").replaceChildren(...pictures.map((picture) => cards.get(picture.id) ?? makeCard(picture)));
+    focused?.focus({ preventScroll: true });
     pictures.forEach(mark);
     part(".history-more").hidden = !next;
   };
@@ -147,6 +153,7 @@
     await request(address(picture), "DELETE");
     if (first?.id === picture.id) first = null;
     deleted.push(picture);
+    asked += 1; // an answer that is on its way may still have it
     total -= 1;
     render(shown.filter(({ id }) => id !== picture.id));
     const follower = shown[Math.min(at, shown.length - 1)];
