@@ -40,6 +40,7 @@ class Recipe:
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **_refiner_settings(request),
+            **_approximations(request),
             "Lora hashes": self._hashes_text() if self.lora_hashes else None,
             "Version": f"Darkroom {__version__}",
         }
@@ -60,6 +61,15 @@ def _refiner_settings(request: Request) -> dict[str, object]:
     if not request.refiner:
         return {}
     return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
+
+
+def _approximations(request: Request) -> dict[str, object]:
+    """A1111's word for merged tokens; it has none for the others."""
+    return {
+        "Guidance until": f"{request.guidance_until:g}" if request.guidance_until < 1 < request.guidance else None,
+        "Deep features every": request.reuse if request.reuse > 1 else None,
+        "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
+    }
 
 
 def _start_settings(init: Init | None) -> dict[str, object]:

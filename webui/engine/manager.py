@@ -26,6 +26,7 @@ from webui.engine.devices import choose_device, choose_dtype, describe, is_out_o
 from webui.engine.embeddings import Embedding, fits, read_embedding
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.lora.cache import Contributions
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.preview import Previewer
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
@@ -227,6 +228,8 @@ class PipelineManager:
     def _draw(self, job: _Job) -> Iterator[Event]:
         """Everything from loading to the last picture; goes on after the pictures that are finished already."""
         request = job.request
+        if request.approximations:
+            job.warnings[f"Approximate: {', '.join(request.approximations)}."] = None
         for batch in range(job.finished // request.count, request.repeat):
             yield from self._use_model(job, job.file)
             with job.part("encode"):
@@ -319,11 +322,13 @@ class PipelineManager:
         model, latents = self._model, start.latents
         previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
+        request = job.request
+        shortcuts = Shortcuts(request.token_merging, request.reuse)
+        prompts = job.positive, job.negative, request.guidance
+        less = request.guidance_until, shortcuts if shortcuts.taken else None
         started = time.perf_counter()
         try:
-            for step in denoise(
-                model, scheduler, start, job.positive, job.negative, job.request.guidance, generators, job.cancelled
-            ):
+            for step in denoise(model, scheduler, start, *prompts, generators, job.cancelled, *less):
                 latents = step.latents
                 preview = previewer.preview(step, time.perf_counter() - started)
                 spent_s = before_s + time.perf_counter() - started
