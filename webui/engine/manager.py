@@ -15,7 +15,7 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import Library, LoraFile, ModelFile, VaeFile, choose, content_hash
+from webui.core.library import Library, LoraFile, ModelFile, VaeFile, approximations, choose, content_hash
 from webui.core.recipe import Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
@@ -228,8 +228,10 @@ class PipelineManager:
     def _draw(self, job: _Job) -> Iterator[Event]:
         """Everything from loading to the last picture; goes on after the pictures that are finished already."""
         request = job.request
-        if request.approximations:
-            job.warnings[f"Approximate: {', '.join(request.approximations)}."] = None
+        if words := approximations(request, job.library.vaes if request.vae else {}):
+            job.warnings[f"Approximate: {', '.join(words)}."] = None
+        if self._settings.compile and _shortcuts(request):
+            job.warnings["Reuse and token merging run without compiled code."] = None
         for batch in range(job.finished // request.count, request.repeat):
             yield from self._use_model(job, job.file)
             with job.part("encode"):
@@ -323,9 +325,8 @@ class PipelineManager:
         previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
         request = job.request
-        shortcuts = Shortcuts(request.token_merging, request.reuse)
         prompts = job.positive, job.negative, request.guidance
-        less = request.guidance_until, shortcuts if shortcuts.taken else None
+        less = request.guidance_until, _shortcuts(request)
         started = time.perf_counter()
         try:
             for step in denoise(model, scheduler, start, *prompts, generators, job.cancelled, *less):
@@ -410,6 +411,12 @@ class PipelineManager:
                 return found
             self._pictures[key] = found
         return self._pictures[key]
+
+
+def _shortcuts(request: Request) -> Shortcuts | None:
+    """What the UNet may leave out, or None where it is to do all of its work."""
+    shortcuts = Shortcuts(request.token_merging, request.reuse)
+    return shortcuts if shortcuts.taken else None
 
 
 def _check_with(cancelled: Cancel) -> Callable[[], None]:
