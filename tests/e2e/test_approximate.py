@@ -37,7 +37,7 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
     assert not note(tab).count()
     tab.set(guidance_until=0.5, reuse=2, token_merging=0.25, seed=7, **SMALL)
     tab.find("shortcuts").get_by_role("button", name=FOLD).click()
-    note(tab).get_by_text(f"Approximate: {GIVEN_UP}", exact=True).wait_for()
+    note(tab).get_by_text(f"Pictures will be approximate: {GIVEN_UP}", exact=True).wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     tab.draw()
     assert tab.message.endswith(f"Approximate: {GIVEN_UP}.")
@@ -68,7 +68,7 @@ def test_a_tiny_vae_is_marked_where_it_is_chosen(open_tab, server):
     try:
         tab = open_tab()
         tab.choose("vae", "quick (tiny, approximate)")
-        note(tab).get_by_text("Approximate: a tiny VAE", exact=True).wait_for()
+        note(tab).get_by_text("Pictures will be approximate: a tiny VAE", exact=True).wait_for()
         tab.draw(**SMALL)
         assert tab.message.endswith("Approximate: a tiny VAE.") and "VAE: quick" in tab.infotext
     finally:

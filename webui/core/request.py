@@ -300,7 +300,7 @@ class Request(BaseModel):
         le=1.0,
         allow_inf_nan=False,
         title="Guidance until",
-        description="The share of the steps after which the prompt goes on alone, twice as fast; 1 is exact",
+        description="The share of the steps after which the prompt goes on alone, at up to half the work; 1 is exact",
     )
     reuse: int = Field(
         default=1,

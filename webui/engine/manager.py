@@ -17,7 +17,7 @@ from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch
 from webui.core.images import Size
 from webui.core.library import Library, LoraFile, ModelFile, VaeFile, approximations, choose, content_hash
 from webui.core.recipe import Recipe
-from webui.core.request import Init, Request, RequestError
+from webui.core.request import MIN_SIDE_PX, Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
 from webui.engine import latents as latent_ops
@@ -30,7 +30,7 @@ from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.preview import Previewer
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
-from webui.engine.samplers import SAMPLERS, make_scheduler
+from webui.engine.samplers import make_scheduler
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -172,8 +172,14 @@ class PipelineManager:
         yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
 
     def warm_up(self) -> None:
-        """What a first picture would wait for besides the model: diffusers' schedulers are imported."""
-        make_scheduler(next(iter(SAMPLERS)), "Default", self._model.scheduler_config)
+        """What a first picture would wait for besides the model: one step, as small as can be, packs its weights.
+
+        It is one of the plain UNet, so that no code is compiled for its size.
+        """
+        side = {"width": MIN_SIDE_PX, "height": MIN_SIDE_PX}
+        for event in self.generate(Request(model=self._model.file.name, steps=1, seed=0, reuse=2, **side)):
+            if isinstance(event, Step):
+                return
 
     def prepare(self, request: Request) -> None:
         """Makes ready what a job that comes next will need, where that costs the present one nothing.
