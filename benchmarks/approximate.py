@@ -49,6 +49,7 @@ AT_SD15 = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0
 class _Drawn:
     total_ms: list[float] = field(default_factory=list)
     steps_ms: list[float] = field(default_factory=list)
+    decode_ms: list[float] = field(default_factory=list)
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
 
@@ -92,13 +93,15 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
             if k:
                 found[name].total_ms.append(done.seconds * 1e3)
                 found[name].steps_ms.append(done.parts_s["steps"] * 1e3)
+                found[name].decode_ms.append(done.parts_s["decode"] * 1e3)
         for name in ways if k else ():
             found[name].psnr_db.append(psnr_db(pictures[name], pictures["exact"]))
             found[name].ssim.append(ssim(pictures[name], pictures["exact"]))
     exact = Row(f"{label}: exact", "ms", found["exact"].total_ms)
     rows = []
     for name, drawn in found.items():
-        notes = [str(manager.dtype).removeprefix("torch."), f"steps {median(drawn.steps_ms):.0f} ms"]
+        parts = f"steps {median(drawn.steps_ms):.0f} ms, decoding {median(drawn.decode_ms):.0f} ms"
+        notes = [str(manager.dtype).removeprefix("torch."), parts]
         if name != "exact" and name not in TIME_ALONE and model == "demo":
             notes.append(f"PSNR {median(drawn.psnr_db):.1f} dB, SSIM {median(drawn.ssim):.3f}")
         note = f"({'; '.join(notes)})"

@@ -36,7 +36,11 @@ def wire(note: gr.HTML, controls: dict[str, Any], executor: Executor) -> None:
         except RequestError:  # Generate will say so
             return ""
         words = ", ".join(approximations(request, executor.catalog().vaes if request.vae else {}))
-        return f'<p class="approximate" role="status">Pictures will be approximate: {html.escape(words)}</p>' if words else ""
+        return (
+            f'<p class="approximate" role="status">Pictures will be approximate: {html.escape(words)}</p>'
+            if words
+            else ""
+        )
 
     told_by = [controls[field] for field in TOLD_BY]
     changes = [control.change for control in told_by]
