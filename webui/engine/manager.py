@@ -176,8 +176,8 @@ class PipelineManager:
 
         It is one of the plain UNet, so that no code is compiled for its size.
         """
-        side = {"width": MIN_SIDE_PX, "height": MIN_SIDE_PX}
-        for event in self.generate(Request(model=self._model.file.name, steps=1, seed=0, reuse=2, **side)):
+        name, side = self._model.file.name, MIN_SIDE_PX
+        for event in self.generate(Request(model=name, steps=1, width=side, height=side, seed=0, reuse=2)):
             if isinstance(event, Step):
                 return
 
@@ -331,11 +331,21 @@ class PipelineManager:
         previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
         request = job.request
-        prompts = job.positive, job.negative, request.guidance
-        less = request.guidance_until, _shortcuts(request)
+        steps = denoise(
+            model,
+            scheduler,
+            start,
+            job.positive,
+            job.negative,
+            request.guidance,
+            generators,
+            job.cancelled,
+            request.guidance_until,
+            _shortcuts(request),
+        )
         started = time.perf_counter()
         try:
-            for step in denoise(model, scheduler, start, *prompts, generators, job.cancelled, *less):
+            for step in steps:
                 latents = step.latents
                 preview = previewer.preview(step, time.perf_counter() - started)
                 spent_s = before_s + time.perf_counter() - started
