@@ -34,6 +34,9 @@ NATIVE = {"width": 128, "height": 128, "steps": 12}
 LEAST_PSNR_DB = 18.0
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # nor is it written to
+
+
 def psnr_db(picture: np.ndarray, reference: np.ndarray) -> float:
     error = np.square((picture - reference).astype(float)).mean()
     return 10 * np.log10(255**2 / error) if error else np.inf
