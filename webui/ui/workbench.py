@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.request import Init, Request, RequestError
-from webui.ui import form, loras, models, prompts, stream
+from webui.ui import form, loras, models, prompts, shortcuts, stream
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
@@ -98,12 +98,14 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
             status = gr.HTML(IDLE, label="Status", elem_id=f"{name}-status")
+            approximate = shortcuts.build_note(name)
             if task.examples:
                 rows = [[text] for text in task.examples]
                 gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
+            controls |= shortcuts.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
@@ -141,6 +143,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
+    shortcuts.wire(approximate, controls, executor)
     return Workbench(name, controls, picker, runs, selected, senders)
 
 
