@@ -39,7 +39,7 @@ Digest = Annotated[str, BeforeValidator(_read_digest)]
 
 
 class Pins(BaseModel):
-    """What the preset was made with: beginnings of SHA-256 as ``Recipe`` has them, of the model and of LoRAs by name."""
+    """What the preset was made with: SHA-256 as ``Recipe`` has them, or their beginnings; of the LoRAs by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
