@@ -83,7 +83,7 @@ class Preset(BaseModel):
     def _check_variables(cls, variables: dict[str, str]) -> dict[str, str]:
         for name in variables:
             if not _VARIABLE.fullmatch(f"{{{name}}}"):
-                raise ValueError(f"{name[:60]!r} must be at most 40 letters, digits and _, a letter first")
+                raise ValueError(f"variables: {name[:60]!r} must be at most 40 letters, digits and _, a letter first")
         return variables
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ def make_preset(**values: Any) -> Preset:
 def read_preset(data: bytes, fallback_name: str) -> Preset:
     """The preset of a TOML file, called ``fallback_name`` where the file gives no name; raises RequestError."""
     if len(data) > MAX_PRESET_BYTES:
-        raise RequestError(f"is {len(data) / 1024:,.0f} KiB; the limit is {MAX_PRESET_BYTES // 1024} KiB")
+        raise RequestError(f"is larger than {MAX_PRESET_BYTES // 1024} KiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
