@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from PIL import Image as PilImages
@@ -63,7 +64,7 @@ def pixels_sha256(png: bytes) -> str:
 def open_bar(tab: Tab) -> None:
     tab.page.bring_to_front()
     if not tab.find("preset-chooser").is_visible():
-        tab.find("preset-bar").get_by_role("button", name="Presets", exact=True).click()
+        tab.find("preset-bar").get_by_role("button", name="Presets").click()
         tab.find("preset-chooser").wait_for()
         tab.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
 
@@ -84,11 +85,19 @@ def choose(tab: Tab, name: str) -> None:
     card.get_by_text(name, exact=True).or_(card.filter(has_text=name)).first.wait_for()
 
 
+def visit(tab: Tab, preset: str) -> None:
+    """Follows a link that names a preset."""
+    tab.leaving = True
+    tab.open(f"?{urlencode({'preset': preset})}")
+    tab.leaving = False
+
+
 def chosen(tab: Tab) -> str:
     return tab.find("preset-chooser").get_by_role("combobox").input_value()
 
 
 def wait_for_choice(tab: Tab, name: str) -> None:
+    open_bar(tab)
     wait_for(lambda: chosen(tab) == name, f"{name!r} to be chosen")
 
 
@@ -132,8 +141,8 @@ def test_the_same_preset_is_the_same_picture_everywhere(preset_server, open_tab,
     tab.draw()
     assert pixels_sha256(tab.picture_bytes()) == over_http
 
-    tab.reload()
-    tab.page.goto(f"{preset_server.url}?preset={NAME}")
+    tab.set(seed=1)
+    visit(tab, NAME)
     tab.wait_for_value("seed", "7")
     wait_for_choice(tab, NAME)
     tab.draw()
@@ -231,7 +240,7 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
     strength = page.locator("#inpaint-strength input[type=number]")
     strength.fill("0.35")
     strength.blur()
-    page.locator("#inpaint-preset-bar").get_by_role("button", name="Presets", exact=True).click()
+    page.locator("#inpaint-preset-bar").get_by_role("button", name="Presets").click()
     page.locator("#inpaint-preset-saving").get_by_role("button", name="Save a preset").click()
     name = page.locator("#inpaint-preset-name").get_by_role("textbox")
     name.fill("Light touch")
@@ -241,7 +250,7 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
     entry = listed(preset_server)["Light touch"]
     assert entry["init"]["strength"] == 0.35 and entry["init"]["mask_blur"] == 4
     assert "width" not in entry["fields"]  # the picture's own size is used
-    page.goto(f"{preset_server.url}?preset=Light touch")
+    visit(tab, "Light touch")
     page.get_by_role("tab", name="img2img").click()
     tab._wait("#img2img-strength input[type=number]", "(field, value) => field?.value === value", "0.35")
 
@@ -263,7 +272,7 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     choose(tab, "gone")
     tab.find("preset-apply").click()
     tab.page.get_by_text("model 'photoreal' is not known").first.wait_for()
-    tab.page.goto(f"{preset_server.url}?preset=<img src=x onerror=alert(3)>")
+    visit(tab, "<img src=x onerror=alert(3)>")
     tab.page.locator(".preset-warning", has_text="is not known").first.wait_for(state="attached")
 
 

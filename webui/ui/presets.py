@@ -29,7 +29,7 @@ from webui.ui.preset_values import (
 from webui.ui.workbench import Workbench, job_id_js
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
-PRIVATE: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
 
 Update = Any
 
@@ -90,7 +90,7 @@ def build_bar(page: str) -> Bar:
                 lines=2,
                 elem_id=name("defaults"),
             )
-            with gr.Row():
+            with gr.Row(elem_classes="with-buttons"):
                 replace = gr.Checkbox(False, label="Replace mine of this name", elem_id=name("replace"), min_width=140)
                 save = gr.Button("Save", variant="primary", elem_id=name("save"), size="sm", min_width=70)
         with gr.Accordion("Rename or delete the chosen preset", open=False, elem_id=name("changing")):
@@ -125,20 +125,20 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
     executor, controls = bench.runs.executor, bench.controls
     held = held_controls(controls)
     settled = [*(controls[field] for field in held), bench.picker.chosen, bench.sizes]
-    shown = [bar.card, *bar.variables, bar.note, bar.new_name]
+    shown = [bar.card, *bar.variables, bar.new_name]
 
     def show(name: str | None, prompt: str) -> list[Update]:
         if not name:
-            return [INTRODUCTION, *variable_boxes({}), gr.skip(), gr.skip()]
+            return [INTRODUCTION, *variable_boxes({}), gr.skip()]
         try:
             file = shelf.choose(name)
         except RequestError as error:
-            return [note_html(str(error)), *variable_boxes({}), gr.skip(), gr.skip()]
+            return [note_html(str(error)), *variable_boxes({}), gr.skip()]
         assert file.preset
         variables = dict(file.preset.variables)
         if variables.get("prompt") == "":  # a style lays itself around what is asked for
             variables["prompt"] = prompt
-        return [card_html(file, executor.catalog()), *variable_boxes(variables), file.preset.note, file.name]
+        return [card_html(file, executor.catalog()), *variable_boxes(variables), file.name]
 
     def apply(name: str | None, *texts: str) -> list[Update]:
         if not name:
