@@ -273,7 +273,11 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     tab.find("preset-apply").click()
     tab.page.get_by_text("model 'photoreal' is not known").first.wait_for()
     visit(tab, "<img src=x onerror=alert(3)>")
-    tab.page.locator(".preset-warning", has_text="is not known").first.wait_for(state="attached")
+    tab.page.get_by_text("preset '<img src=x onerror=alert(3)>' is not known").first.wait_for()
+    open_bar(tab)
+    tab.find("preset-card").locator(".preset-warning", has_text="is not known").wait_for()
+    visit(tab, "Mine & <b>yours</b>")
+    tab.page.get_by_text("model 'demo' is not the file that the preset was made with").first.wait_for()
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
             return [gr.skip(), note_html(str(error)), *[gr.skip()] * (len(shown) - 1 + len(settled))]
         for line in warnings(file.preset, executor.catalog()):
             gr.Warning(html.escape(line))
-        return [file.name, *show(file.name, ""), *settings]
+        choice = gr.update(choices=list(shelf.files()), value=file.name)
+        return [choice, *show(file.name, ""), *settings]
 
     bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
     gr.on(
