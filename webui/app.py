@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
 from webui.executors.local import LocalExecutor
@@ -45,11 +46,12 @@ def serve(settings: Settings) -> int:
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
     from webui.api.models import models_router
+    from webui.api.presets import presets_router
     from webui.api.tokens import tokens_router
     from webui.ui import layout
 
-    executor = LocalExecutor(settings)
-    blocks = layout.build_page(executor)
+    executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir)
+    blocks = layout.build_page(executor, shelf)
     blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(
         server_name=settings.host,
@@ -69,8 +71,9 @@ def serve(settings: Settings) -> int:
         max_file_size="20mb",
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    for make_router in (jobs_router, loras_router, metrics_router, models_router, tokens_router):
-        app.include_router(make_router(executor), dependencies=[Depends(login_check(app))])
+    routers = [make(executor) for make in (loras_router, metrics_router, models_router, tokens_router)]
+    for router in (jobs_router(executor, shelf), presets_router(shelf), *routers):
+        app.include_router(router, dependencies=[Depends(login_check(app))])
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()

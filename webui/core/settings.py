@@ -60,6 +60,11 @@ class Settings(BaseModel):
         return self.data_dir / "start-pictures"
 
     @property
+    def presets_dir(self) -> Path:
+        """Where people's own presets are."""
+        return self.data_dir / "presets"
+
+    @property
     def cache_dir(self) -> Path:
         """What may be deleted at any time."""
         return self.data_dir / "cache"

@@ -6,7 +6,8 @@ from typing import Any
 import gradio as gr
 
 from webui.core.executor import Executor
-from webui.ui import models
+from webui.core.presets import PresetShelf
+from webui.ui import models, presets
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
@@ -40,20 +41,23 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(executor: Executor) -> gr.Blocks:
-    """The whole page over one executor; the caller launches it."""
+def build_page(executor: Executor, shelf: PresetShelf) -> gr.Blocks:
+    """The whole page over one executor and one shelf of presets; the caller launches it."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
+        bars: dict[str, presets.Bar] = {}
         targets = [task.name for task in PAGES if "image" in task.transient]
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
+                    bars[task.name] = presets.build_bar(task.name)
                     benches[task.name] = build(task, executor, targets)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
+        presets.wire(bars, benches, shelf, blocks)
     return blocks
 
 

@@ -76,7 +76,10 @@ class Runs:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A built page: what others send pictures to, and the picture that is chosen in its gallery."""
+    """A built page: what others send pictures to, and the picture that is chosen in its gallery.
+
+    ``restored`` is the event after which the fields are as the browser remembers them.
+    """
 
     name: str
     controls: Controls
@@ -84,6 +87,8 @@ class Workbench:
     runs: Runs
     selected: gr.Number
     senders: dict[str, gr.Button]
+    sizes: gr.Dropdown
+    restored: gr.events.Dependency
 
 
 def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
@@ -139,12 +144,13 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
-    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected, helpers)
+    outputs = [gallery, status, preview, infotext]
+    restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
     _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     shortcuts.wire(approximate, controls, executor)
-    return Workbench(name, controls, picker, runs, selected, senders)
+    return Workbench(name, controls, picker, runs, selected, senders, helpers["size"], restored)
 
 
 def job_id_js(page: str) -> str:
@@ -220,7 +226,7 @@ def _wire_jobs(
     outputs: list[Any],
     selected: gr.Number,
     helpers: Controls,
-) -> None:
+) -> gr.events.Dependency:
     gallery, name = outputs[0], task.name
     cache_dir = Path(gallery.GRADIO_CACHE)
     fields, inputs, executor = tuple(controls), list(controls.values()), runs.executor
@@ -252,7 +258,7 @@ def _wire_jobs(
         catalog = executor.catalog()
         updates = _remembered(memory, kept, controls, catalog)
         model = updates[kept.index("model")].get("value")
-        return [*updates, *_chosen(catalog, model)]
+        return [*updates, *settle_model(catalog, model)]
 
     run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -286,6 +292,7 @@ def _wire_jobs(
         js=f"(...values) => darkroom.remember('{name}', {json.dumps(kept)}, values)",
         **private,
     )
+    return restored
 
 
 def _wire_pictures(
@@ -314,7 +321,7 @@ def _wire_pictures(
         request = found[1].recipe.request
         values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
         values |= {"loras": loras.to_text(request.loras)}
-        return [*values.values(), *_chosen(runs.executor.catalog(), request.model)]
+        return [*values.values(), *settle_model(runs.executor.catalog(), request.model)]
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
@@ -350,7 +357,7 @@ def _updates(view: stream.View) -> tuple[Update, ...]:
     )
 
 
-def _chosen(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
+def settle_model(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
     """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
     return (model, models.size_choices(_native_px(catalog, model))) if model else (gr.skip(), gr.skip())
 
