@@ -1,4 +1,4 @@
-"""``webui serve | generate | bench | doctor | test``: flags in, exit status out.
+"""``webui serve | generate | presets | verify | bench | doctor | test``: flags in, exit status out.
 
 Nothing heavy is imported before a command needs it. Status 0 done, 1 the work failed, 2 bad usage or bad input.
 """
@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache", "compile")
+SETTINGS_FLAGS = (
+    "model",
+    "device",
+    "dtype",
+    "data_dir",
+    "models_dir",
+    "memory",
+    "lora_cache",
+    "compile",
+    "format",
+    "filename",
+)
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 CHECKS = (
     ("ruff", "check"),
@@ -65,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     presets = commands.add_parser("presets", help="list the presets for generate", allow_abbrev=False)
     presets.add_argument("--data-dir", type=Path, metavar="DIR", help="where yours are (default: data)")
     presets.set_defaults(run=run_presets)
+    _add_verify(commands.add_parser("verify", help="make pictures again and compare", allow_abbrev=False))
     doctor = commands.add_parser("doctor", help="say what is here and what is wrong", allow_abbrev=False)
     _add_settings(doctor)
     doctor.set_defaults(run=run_doctor)
@@ -96,6 +108,23 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_saving(parser: argparse.ArgumentParser) -> None:
+    from webui.core.outputs import FILENAME, FILENAME_FIELDS, SAVE_OPTIONS
+
+    parser.add_argument("--format", choices=tuple(SAVE_OPTIONS), help="of the files (default: png)")
+    fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
+    parser.add_argument("--filename", metavar="PATTERN", help=f"their names, of {fields} (default: {FILENAME})")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="a picture with its recipe inside")
+    text = "check a preset's pinned files and the picture it is expected to give; more than one with more flags"
+    parser.add_argument("--preset", action="append", default=[], dest="presets", metavar="NAME", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.set_defaults(run=run_verify)
+
+
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -107,6 +136,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
     )
     parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
+    _add_saving(parser)
     parser.set_defaults(run=run_serve)
 
 
@@ -135,6 +165,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         flag, metavar = f"--{name.replace('_', '-')}", "TEXT" if isinstance(field.default, str) else "N"
         parser.add_argument(flag, dest=name, metavar=metavar, help=text)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
+    _add_saving(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
     parser.set_defaults(run=run_generate)
 
@@ -340,6 +371,16 @@ def _exit_status(event: Any) -> int:
     if isinstance(event, Failed) and event.bad_input:
         return 2
     return 0 if isinstance(event, Done) else 1
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Makes each picture again from its own recipe; prints identical, equal or different, and why."""
+    if not options.images and not options.presets:
+        raise BadInput("verify needs an IMAGE, or --preset NAME")
+    logging.getLogger("webui").setLevel(logging.ERROR)
+    from webui.verification import verify
+
+    return verify(options.images, options.presets, _settings(options), options.json)
 
 
 def run_doctor(options: argparse.Namespace) -> int:

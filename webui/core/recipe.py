@@ -134,6 +134,11 @@ class Recipe:
             raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
         return replace(self, request=self.request.model_copy(update={"init": init}), start=None)
 
+    @property
+    def batch_index(self) -> int:
+        """Which of the pictures of ``drawn_as`` it is."""
+        return self.batch.index if self.batch else 0
+
     def drawn_as(self) -> Request:
         """What to ask for to draw it again as it was drawn: together with the others of its batch."""
         if self.batch is None:

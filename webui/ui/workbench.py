@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.request import Init, Request, RequestError
 from webui.ui import form, loras, models, prompts, shortcuts, stream
+from webui.ui.verify import verify
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
@@ -137,16 +138,19 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             )
             with gr.Row(elem_classes="sending"):
                 reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse")
+                check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify")
                 senders = {
                     target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}")
                     for target in targets
                 }
+            verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
     outputs = [gallery, status, preview, infotext]
     restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
     _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
+    _wire_verify(name, runs, check, selected, verdict)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     shortcuts.wire(approximate, controls, executor)
@@ -340,6 +344,30 @@ def _wire_pictures(
     helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
     helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
     helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
+
+
+def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, verdict: gr.HTML) -> None:
+    job_id = gr.Textbox(visible=False)
+
+    async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
+        found = runs.picture(job_id, index)
+        if found is None:
+            yield stream.status_html(stream.Failed("There is no picture yet to verify."), None)
+            return
+        picture = found[1]
+        recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
+        async for status in verify(runs.executor, picture.image, recipe, lambda _: None):
+            yield status
+
+    check.click(
+        check_picture,
+        [job_id, selected],
+        verdict,
+        js=job_id_js(page),
+        api_visibility="private",
+        show_progress="hidden",
+        concurrency_limit=None,
+    )
 
 
 def _open_first() -> tuple[Update, int]:
