@@ -68,9 +68,8 @@ def test_what_cannot_be_verified_is_said_in_one_line_each_and_the_others_go_on(d
     status, found, errors = verify(tmp_path, foreign, text, tmp_path / "gone.png", good)
     assert status == 2
     assert [entry["outcome"] for entry in found] == ["failed"] * 3 + ["identical"]
-    for line, reason in zip(
-        errors.splitlines(), ("no recipe of Darkroom", "not a picture", "does not exist"), strict=True
-    ):
+    reasons = ("no recipe of Darkroom", "not a picture", "does not exist")
+    for line, reason in zip(errors.splitlines(), reasons, strict=True):
         assert reason in line
 
 

@@ -72,9 +72,8 @@ def test_previews_change_nothing(run, monkeypatch, sampler):
 
 
 def test_the_recipe_names_what_was_used(run):
-    (picture,) = (
-        e for e in run(loras=(LoraRef(name="blueprint", weight=0.5),), sampler="Heun") if isinstance(e, Image)
-    )
+    events = run(loras=(LoraRef(name="blueprint", weight=0.5),), sampler="Heun")
+    (picture,) = (event for event in events if isinstance(event, Image))
     recipe = picture.recipe
     assert set(recipe.hashes) == {"model", "lora"} and set(recipe.lora_hashes) == {"blueprint"}
     assert recipe.sampler["class"] == "HeunDiscreteScheduler" and recipe.sampler["config"]["beta_start"] > 0
