@@ -282,7 +282,7 @@ class _Comparison:
 def _pictures(rounds: int) -> list[Row]:
     """Four new prompts a round on the demo model, taking turns between two known sets of three LoRAs.
 
-    All in float32, and ours once more as it starts, in the number format that it chooses for this machine, and compiled.
+    All in float32; ours once more as it starts, in the number format that it chooses for this machine, and compiled.
     """
     with tempfile.TemporaryDirectory() as folder:
         unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
