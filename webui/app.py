@@ -50,7 +50,7 @@ def serve(settings: Settings) -> int:
     from webui.api.tokens import tokens_router
     from webui.ui import layout
 
-    executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir)
+    executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
     blocks = layout.build_page(executor, shelf)
     blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(

@@ -284,3 +284,19 @@ def test_what_ships_is_whole(settings: Settings, shelf: PresetShelf):
             assert preset.expected and preset.pins.model and read_thumbnail(file)
             assert set(preset.pins.loras) == {ref.name for ref in preset.request().loras}
             assert compare_pins(preset.pins, preset.request(), models, loras) == ()
+
+
+def test_a_shelf_that_is_not_writable_shows_presets_and_changes_none(tmp_path):
+    PresetShelf(tmp_path).save(make_preset(name="Mine", fields={"steps": 3}))
+    shelf = PresetShelf(tmp_path, writable=False)
+    assert shelf.get("Mine").fields == {"steps": 3}
+    changes = [
+        lambda: shelf.save(make_preset(name="Other")),
+        lambda: shelf.rename("Mine", "Other"),
+        lambda: shelf.delete("Mine"),
+        lambda: shelf.add("x.toml", b'name = "Other"'),
+    ]
+    for change in changes:
+        with pytest.raises(RequestError, match="kept only where visitors log in"):
+            change()
+    assert [file.name for file in shelf.files().values() if not file.shipped] == ["Mine"]

@@ -74,3 +74,20 @@ def test_settings_cannot_be_changed(settings):
 
 def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
     assert Settings().host == "127.0.0.1" and Settings().share is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_open"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "my-machine"}, True),
+        ({"share": True}, True),
+        ({"share": True, "auth": ("a", "b")}, False),
+        ({"host": "0.0.0.0", "auth": ("a", "b")}, False),
+    ],
+)
+def test_it_is_open_where_strangers_come_in_without_a_login(flags, is_open):
+    assert Settings(**flags).is_open is is_open

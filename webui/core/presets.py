@@ -45,10 +45,13 @@ class PresetFile:
 
 
 class PresetShelf:
-    """All presets by name, and what people do with theirs. The folder is made when the first one is saved."""
+    """All presets by name, and what people do with theirs. The folder is made when the first one is saved.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Where it is not ``writable``, all that would change something raises RequestError.
+    """
+
+    def __init__(self, folder: Path, writable: bool = True) -> None:
+        self.folder, self.writable = folder, writable
 
     def files(self) -> Mapping[str, PresetFile]:
         """Every preset on disk now, the shipped ones first; those that cannot be used are there with their problem."""
@@ -81,6 +84,7 @@ class PresetShelf:
 
         A name that is taken is refused, one's own unless ``replace``.
         """
+        self._check_writable()
         files = self.files()
         taken = next((file for name, file in files.items() if name.casefold() == preset.name.casefold()), None)
         if taken and taken.shipped:
@@ -140,7 +144,14 @@ class PresetShelf:
             names.append(free)
         return tuple(names), tuple(notice for preset in presets for notice in preset.notices)
 
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise RequestError(
+                "presets are kept only where visitors log in: start with --auth USER:PASS", field="preset"
+            )
+
     def _own(self, name: str, broken: bool = False) -> PresetFile:
+        self._check_writable()
         file = self.files().get(name) if broken else self.choose(name)
         if file is None:
             raise RequestError(f"preset {name[:60]!r} is not known", field="preset")

@@ -2,6 +2,7 @@
 
 import os
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,13 @@ def default_data_dir() -> Path:
         return Path(chosen)
     checkout = Path(__file__).resolve().parents[2]
     return (checkout if (checkout / "launch.py").exists() else Path.cwd()) / "data"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseModel):
@@ -53,6 +61,11 @@ class Settings(BaseModel):
     def output_dir(self, task: str) -> Path:
         """Where finished pictures go: ``out`` itself when given, else ``<data_dir>/outputs/<task>/<date>``."""
         return self.out or self.data_dir / "outputs" / task / date.today().isoformat()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether people from elsewhere get in without a login: they may draw, but see and change nothing that is kept."""
+        return self.auth is None and (self.share or not _is_loopback(self.host))
 
     @property
     def start_dir(self) -> Path:

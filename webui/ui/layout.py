@@ -51,7 +51,7 @@ def build_page(executor: Executor, shelf: PresetShelf) -> gr.Blocks:
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    bars[task.name] = presets.build_bar(task.name)
+                    bars[task.name] = presets.build_bar(task.name, shelf.writable)
                     benches[task.name] = build(task, executor, targets)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)

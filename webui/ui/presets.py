@@ -57,8 +57,8 @@ class Bar:
     upload: gr.UploadButton
 
 
-def build_bar(page: str) -> Bar:
-    """Lays it out in the open tab."""
+def build_bar(page: str, writable: bool) -> Bar:
+    """Lays it out in the open tab; what changes presets only where they are ``writable``."""
 
     def name(what: str) -> str:
         return f"{page}-preset-{what}"
@@ -70,7 +70,12 @@ def build_bar(page: str) -> Bar:
             )
             apply = gr.Button("Apply", variant="primary", elem_id=name("apply"), size="sm", min_width=70)
             upload = gr.UploadButton(
-                "Import", file_types=[".toml", ".csv"], elem_id=name("import"), size="sm", min_width=70
+                "Import",
+                file_types=[".toml", ".csv"],
+                elem_id=name("import"),
+                size="sm",
+                min_width=70,
+                visible=writable,
             )
         card = gr.HTML(INTRODUCTION, elem_id=name("card"))
         with gr.Row():
@@ -78,7 +83,7 @@ def build_bar(page: str) -> Bar:
                 gr.Textbox(visible=False, elem_id=name(f"variable-{number}"), min_width=140, interactive=True)
                 for number in range(MAX_VARIABLES)
             ]
-        with gr.Accordion("Save a preset", open=False, elem_id=name("saving")):
+        with gr.Accordion("Save a preset", open=False, visible=writable, elem_id=name("saving")):
             with gr.Row():
                 kept_name = gr.Textbox(label="Name", elem_id=name("name"), min_width=140)
                 note = gr.Textbox(label="Note", elem_id=name("note"), min_width=140, placeholder="What it is good for")
@@ -93,7 +98,8 @@ def build_bar(page: str) -> Bar:
             with gr.Row(elem_classes="with-buttons"):
                 replace = gr.Checkbox(False, label="Replace mine of this name", elem_id=name("replace"), min_width=140)
                 save = gr.Button("Save", variant="primary", elem_id=name("save"), size="sm", min_width=70)
-        with gr.Accordion("Rename or delete the chosen preset", open=False, elem_id=name("changing")):
+        words = "Rename or delete the chosen preset"
+        with gr.Accordion(words, open=False, visible=writable, elem_id=name("changing")):
             with gr.Row(elem_classes="with-buttons"):
                 new_name = gr.Textbox(label="New name", elem_id=name("new-name"), min_width=140, scale=3)
                 rename = gr.Button("Rename", elem_id=name("rename"), size="sm", min_width=70)
