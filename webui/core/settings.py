@@ -64,7 +64,7 @@ class Settings(BaseModel):
 
     @property
     def is_open(self) -> bool:
-        """Whether people from elsewhere get in without a login: they may draw, but see and change nothing that is kept."""
+        """Whether strangers get in without a login: they may draw, but neither see nor change what is kept."""
         return self.auth is None and (self.share or not _is_loopback(self.host))
 
     @property
