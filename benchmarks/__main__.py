@@ -16,6 +16,7 @@ WORKLOADS = (
     "img2img",
     "inpaint",
     "previews",
+    "approximate",
     "lora",
     "images",
     "queue",

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from webui.core.history import History
+from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
 from webui.core.thumbnails import Thumbnails
@@ -48,12 +49,13 @@ def serve(settings: Settings) -> int:
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
     from webui.api.models import models_router
+    from webui.api.presets import presets_router
     from webui.api.tokens import tokens_router
     from webui.ui import layout
 
-    executor = LocalExecutor(settings)
-    history = History(settings.outputs_dir, settings.cache_dir) if settings.is_private else None
-    blocks = layout.build_page(executor, history)
+    executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
+    history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
+    blocks = layout.build_page(executor, shelf, history)
     blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(
         server_name=settings.host,
@@ -73,8 +75,9 @@ def serve(settings: Settings) -> int:
         max_file_size="20mb",
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    for make_router in (jobs_router, loras_router, metrics_router, models_router, tokens_router):
-        app.include_router(make_router(executor), dependencies=[Depends(login_check(app))])
+    routers = [make(executor) for make in (loras_router, metrics_router, models_router, tokens_router)]
+    for router in (jobs_router(executor, shelf), presets_router(shelf), *routers):
+        app.include_router(router, dependencies=[Depends(login_check(app))])
     if history:
         router = history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
         app.include_router(router, dependencies=[Depends(login_check(app) if settings.auth else refuse_other_names)])

@@ -1,4 +1,4 @@
-"""``webui serve | generate | bench | doctor | test``: flags in, exit status out.
+"""``webui serve | generate | presets | verify | bench | doctor | test``: flags in, exit status out.
 
 Nothing heavy is imported before a command needs it. Status 0 done, 1 the work failed, 2 bad usage or bad input.
 """
@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 from webui import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SETTINGS_FLAGS = ("model", "device", "dtype", "data_dir", "models_dir", "memory", "lora_cache", "compile")
+SETTINGS_FLAGS = (
+    "model",
+    "device",
+    "dtype",
+    "data_dir",
+    "models_dir",
+    "memory",
+    "lora_cache",
+    "compile",
+    "format",
+    "filename",
+)
 OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
 CHECKS = (
     ("ruff", "check"),
@@ -62,6 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="open the page (the default)", allow_abbrev=False))
     _add_generate(commands.add_parser("generate", help="make pictures from the command line", allow_abbrev=False))
+    presets = commands.add_parser("presets", help="list the presets for generate", allow_abbrev=False)
+    presets.add_argument("--data-dir", type=Path, metavar="DIR", help="where yours are (default: data)")
+    presets.set_defaults(run=run_presets)
+    _add_verify(commands.add_parser("verify", help="make pictures again and compare", allow_abbrev=False))
     doctor = commands.add_parser("doctor", help="say what is here and what is wrong", allow_abbrev=False)
     _add_settings(doctor)
     doctor.set_defaults(run=run_doctor)
@@ -75,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     from webui.core.settings import DEVICES, DTYPES, MEMORY_PLANS
 
-    parser.add_argument("--model", default="demo", metavar="NAME", help="the model to draw with (default: demo)")
+    parser.add_argument("--model", metavar="NAME", help="the model to draw with (default: demo)")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
@@ -93,6 +108,23 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_saving(parser: argparse.ArgumentParser) -> None:
+    from webui.core.outputs import FILENAME, FILENAME_FIELDS, SAVE_OPTIONS
+
+    parser.add_argument("--format", choices=tuple(SAVE_OPTIONS), help="of the files (default: png)")
+    fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
+    parser.add_argument("--filename", metavar="PATTERN", help=f"their names, of {fields} (default: {FILENAME})")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="a picture with its recipe inside")
+    text = "check a preset's pinned files and the picture it is expected to give; more than one with more flags"
+    parser.add_argument("--preset", action="append", default=[], dest="presets", metavar="NAME", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.set_defaults(run=run_verify)
+
+
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -104,6 +136,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
     )
     parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
+    _add_saving(parser)
     parser.set_defaults(run=run_serve)
 
 
@@ -112,6 +145,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 
     _add_settings(parser)
     fields = Init.model_fields | Request.model_fields
+    parser.add_argument(
+        "--preset", metavar="NAME", help="settings under a name (`presets` lists them); flags count more"
+    )
+    text = "fill in a {variable} of the preset; more than one with more flags"
+    parser.add_argument("--var", action="append", default=[], metavar="NAME=TEXT", dest="variables", help=text)
     parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
     parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
     text = "apply a LoRA; more than one with more flags"
@@ -125,8 +163,9 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         shown = "the model's own" if field.default is None else repr(field.default)
         text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
         flag, metavar = f"--{name.replace('_', '-')}", "TEXT" if isinstance(field.default, str) else "N"
-        parser.add_argument(flag, dest=name, required=name == "prompt", metavar=metavar, help=text)
+        parser.add_argument(flag, dest=name, metavar=metavar, help=text)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
+    _add_saving(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
     parser.set_defaults(run=run_generate)
 
@@ -176,6 +215,7 @@ def run_serve(options: argparse.Namespace) -> int:
 def run_generate(options: argparse.Namespace) -> int:
     """Draws, saves, prints paths (or events with ``--json``)."""
     from webui.app import make_executor
+    from webui.core.preset import compare_pins
     from webui.core.request import Request, RequestError
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
@@ -183,12 +223,17 @@ def run_generate(options: argparse.Namespace) -> int:
     executor = make_executor(settings)
     try:
         values = _given(options, (*_text_flags(Request), *_switches(Request), "model", "loras"))
-        job = executor.submit(Request.parse(values | _read_init(options)))
+        request, preset = _request(options, settings, values | _read_init(options))
+        job = executor.submit(request)
     except RequestError as error:
         executor.close()
         if options.json:
             print(json.dumps({"event": "failed", "message": str(error)}))
         raise BadInput(str(error)) from None
+    if preset:
+        catalog = executor.catalog()
+        for line in preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras):
+            print(f"webui: preset {preset.name!r}: {line}", file=sys.stderr)
     try:
         events = (event for _, event in job.follow())
         status = _print_json(events) if options.json else _print_progress(events)
@@ -198,6 +243,38 @@ def run_generate(options: argparse.Namespace) -> int:
         raise
     finally:
         executor.close()
+
+
+def _request(options: argparse.Namespace, settings: Any, given: dict[str, Any]) -> tuple[Any, Any]:
+    """The request of the flags, over the preset if there is one, and that preset; raises RequestError."""
+    from webui.core.presets import PresetShelf
+    from webui.core.request import Request, RequestError
+
+    variables = {}
+    for text in options.variables:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--var must be NAME=TEXT, not {text[:60]!r}")
+        variables[name] = value
+    if options.preset is None:
+        if variables:
+            raise RequestError("--var needs --preset, whose variable it fills in")
+        if "prompt" not in given:
+            raise RequestError("--prompt is required, or a --preset that has one")
+        return Request.parse(given), None
+    preset = PresetShelf(settings.presets_dir).get(options.preset)
+    if "prompt" not in given and "prompt" not in preset.fields:
+        raise RequestError(f"--prompt is required: preset {preset.name!r} has none")
+    return preset.request(variables, given), preset
+
+
+def run_presets(options: argparse.Namespace) -> int:
+    """Prints the presets, one a line: name, what it is good for, or what is wrong with it."""
+    from webui.core.presets import PresetShelf
+
+    for file in PresetShelf(_settings(options).presets_dir).files().values():
+        print(f"{file.name}\t{file.preset.note if file.preset else f'{file.path.name} {file.problem}'}")
+    return 0
 
 
 def _text_flags(model: Any) -> list[str]:
@@ -294,6 +371,16 @@ def _exit_status(event: Any) -> int:
     if isinstance(event, Failed) and event.bad_input:
         return 2
     return 0 if isinstance(event, Done) else 1
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Makes each picture again from its own recipe; prints identical, equal or different, and why."""
+    if not options.images and not options.presets:
+        raise BadInput("verify needs an IMAGE, or --preset NAME")
+    logging.getLogger("webui").setLevel(logging.ERROR)
+    from webui.verification import verify
+
+    return verify(options.images, options.presets, _settings(options), options.json)
 
 
 def run_doctor(options: argparse.Namespace) -> int:

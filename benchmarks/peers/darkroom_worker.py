@@ -44,7 +44,7 @@ class Darkroom:
             link.parent.mkdir(exist_ok=True)
             if not link.exists():
                 link.symlink_to(folder.resolve())
-        dtype = "float32" if options.variant == "fp32" else "auto"
+        dtype = "float32" if options.variant in ("fp32", "no-previews") else "auto"
         cache = {"lora_cache": 4 * 2**30}
         settings = Settings(device="cpu", dtype=dtype, data_dir=self._data, compile=self._compiled, **cache)
         self._manager = PipelineManager(settings)

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.library import DEMO_MODEL, LoraFile, choose, content_hash, find_loras, find_models
+from webui.core.library import (
+    DEMO_MODEL,
+    LoraFile,
+    approximations,
+    choose,
+    content_hash,
+    find_loras,
+    find_models,
+    find_vaes,
+)
 from webui.core.lora_info import describe
-from webui.core.request import LoraRef, RequestError
+from webui.core.request import LoraRef, Request, RequestError
 from webui.core.settings import Settings
 
 UNET = {
@@ -287,3 +296,16 @@ def test_a_lora_s_name_is_never_a_path(tmp_path, own_loras, name):
     make_lora(tmp_path / "secret.safetensors")
     with pytest.raises(RequestError, match="is not known"):
         choose("LoRA", LoraRef.model_validate({"name": name}).name, own_loras())
+
+
+def test_a_tiny_vae_is_known_by_its_tensors_and_counts_as_an_approximation(tmp_path):
+    folder = tmp_path / "models/VAE"
+    folder.mkdir(parents=True)
+    kinds = {"diffusers": "decoder.layers.0.weight", "author": "1.weight", "taesd by name": "decoder.conv_in.weight"}
+    for name, key in kinds.items():
+        (folder / f"{name}.safetensors").write_bytes(tensor_file({key: (1,)}, b"w"))
+    (folder / "old.pt").write_bytes(b"pickle")
+    vaes = find_vaes(Settings(data_dir=tmp_path))
+    assert {name for name, file in vaes.items() if file.is_tiny} == {"diffusers", "author"}
+    assert approximations(Request(vae="diffusers", reuse=2), vaes) == ("the whole network every 2 steps", "a tiny VAE")
+    assert approximations(Request(vae="taesd by name"), vaes) == approximations(Request(vae="gone"), vaes) == ()

@@ -132,3 +132,10 @@ def test_the_text_is_a_plain_png_text_that_any_viewer_shows(make_picture, tmp_pa
     text = infotext(save_picture(picture, tmp_path))
     assert text == picture.recipe.infotext()
     assert text.startswith("a red apple\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M, ")
+
+
+def test_what_was_given_up_for_speed_is_in_the_text(make_picture):
+    exact = make_picture(prompt="a red apple").recipe.infotext()
+    fast = make_picture(prompt="a red apple", guidance_until=0.6, reuse=3, token_merging=0.5).recipe.infotext()
+    given_up = "Guidance until: 0.6, Deep features every: 3, Token merging ratio: 0.5"
+    assert fast.replace(f" {given_up},", "") == exact and given_up in fast

@@ -20,8 +20,9 @@ from webui.core.request import (
     near_sides_px,
 )
 
-NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip", "refiner_at"}
-FLOATS = {"guidance", "refiner_at"}
+SHORTCUTS = {"guidance_until", "reuse", "token_merging"}
+NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip", "refiner_at", *SHORTCUTS}
+FLOATS = {"guidance", "refiner_at", "guidance_until", "token_merging"}
 SIDES = ("width", "height")
 
 
@@ -43,6 +44,20 @@ def test_every_number_has_a_least_and_a_greatest_value():
     numeric = {name for name, field in Request.model_fields.items() if field.annotation in (int, float)}
     assert numeric == NUMBERS
     assert all(low < high for low, high in map(bounds, numeric))
+
+
+def test_a_request_is_exact_unless_it_says_otherwise():
+    assert Request().approximations == ()
+    assert Request(guidance_until=1.0, reuse=1, token_merging=0.0).approximations == ()
+    assert Request(guidance_until=0.5, guidance=1.0).approximations == ()  # there is none that could end
+
+
+def test_what_a_request_gives_up_is_said_in_words():
+    assert Request(guidance_until=0.65, reuse=3, token_merging=0.25).approximations == (
+        "guidance until 65% of the steps",
+        "the whole network every 3 steps",
+        "token merging 0.25",
+    )
 
 
 def test_every_field_that_people_see_has_a_label():

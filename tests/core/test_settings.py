@@ -2,7 +2,6 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -78,17 +77,17 @@ def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("flags", "private"),
+    ("flags", "is_open"),
     [
-        ({}, True),
-        ({"host": "localhost"}, True),
-        ({"host": "::1"}, True),
-        ({"share": True}, False),
-        ({"host": "0.0.0.0"}, False),
-        ({"host": "192.168.1.5"}, False),
-        ({"share": True, "auth": ("a", "b")}, True),
-        ({"host": "0.0.0.0", "auth": ("a", "b")}, True),
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "my-machine"}, True),
+        ({"share": True}, True),
+        ({"share": True, "auth": ("a", "b")}, False),
+        ({"host": "0.0.0.0", "auth": ("a", "b")}, False),
     ],
 )
-def test_strangers_stay_outside(flags: dict[str, Any], private: bool) -> None:
-    assert Settings(**flags).is_private is private
+def test_it_is_open_where_strangers_come_in_without_a_login(flags, is_open):
+    assert Settings(**flags).is_open is is_open

@@ -90,7 +90,7 @@ def unet_rows(model) -> Iterator[list[tuple[int, int]]]:
     rows: list[tuple[int, int]] = []
 
     def count(_module, args) -> None:
-        latents, _timestep, told = args
+        latents, _timestep, told, _shortcuts = args
         rows.append((len(latents), len(told.attended[0][0])))
 
     hook = model.unet.register_forward_pre_hook(count)
@@ -133,7 +133,7 @@ def broken_output(monkeypatch, model) -> Callable[[float], None]:
     """``broken_output(math.nan)``: from now on the UNet's output is that number everywhere."""
 
     def break_it(number: float) -> None:
-        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Told) -> torch.Tensor:
+        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Told, _shortcuts=None) -> torch.Tensor:
             return latents.new_full((len(told.attended[0][0]), *latents.shape[1:]), number)
 
         monkeypatch.setattr(model.unet, "forward", forward)

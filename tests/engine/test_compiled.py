@@ -7,8 +7,11 @@ import time
 import pytest
 import torch
 
+from webui.core.settings import Settings
 from webui.engine import compiled
 from webui.engine.compiled import CompiledUNet
+from webui.engine.manager import PipelineManager
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import UNet
 
 CONFIG = {
@@ -70,6 +73,29 @@ def test_without_a_compiler_the_plain_unet_draws_and_the_log_says_why_once(unet,
     assert torch.equal(run(larger, timestep, told), unet(larger, timestep, told))
     assert len(orders) == 1 and not run.is_ready
     assert said == ["The UNet is not compiled and runs as it is: there is no compiler"]
+
+
+@torch.inference_mode()
+def test_with_shortcuts_the_plain_unet_draws_and_nothing_is_compiled(unet, tmp_path, orders) -> None:
+    run = CompiledUNet(unet, tmp_path)
+    latents, timestep, context = given()
+    told = unet.tell(context)
+    found = run(latents, timestep, told, Shortcuts(merging=0.5))
+    assert torch.equal(found, unet(latents, timestep, told, Shortcuts(merging=0.5)))
+    assert not torch.equal(found, unet(latents, timestep, told))
+    assert not run._wanted and not orders
+
+
+def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, request_for) -> None:
+    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path, compile=True))
+    list(manager.load("demo"))
+    manager.warm_up()
+    done = list(manager.generate(request_for(reuse=2)))[-1]
+    assert done.warnings == (
+        "Approximate: the whole network every 2 steps.",
+        "Reuse and token merging run without compiled code.",
+    )
+    assert not orders  # nor was any for the warm-up's size
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ class Oracle:
     def tell(self, _conditioning):
         return None
 
-    def predict(self, latents, timestep, _told):
+    def predict(self, latents, timestep, _told, _shortcuts):
         sigma = float(np.exp(np.interp(float(timestep), np.arange(len(self._log_sigmas)), self._log_sigmas)))
         signal, noise = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
         epsilon = (latents - signal * self._answer) / noise
@@ -180,7 +180,7 @@ class Sum:
     def tell(self, conditioning):
         return conditioning["c"].sum(dim=1)
 
-    def predict(self, latents, _timestep, told):
+    def predict(self, latents, _timestep, told, _shortcuts):
         return told[:, None, None, None].expand(-1, *latents.shape[1:])
 
 

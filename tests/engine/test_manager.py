@@ -13,6 +13,7 @@ from webui.core.request import RequestError
 from webui.core.settings import Settings
 from webui.engine.latents import NotFinite
 from webui.engine.manager import PipelineManager
+from webui.engine.nets.layers import Conv2d
 from webui.engine.samplers import SAMPLERS
 
 TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")
@@ -129,6 +130,18 @@ class TestWork:
         assert not any(isinstance(event, Loading) for event in events)
         assert manager._model is model and manager._model.unet is unet
         assert manager.model_name == "demo"
+
+    def test_after_a_warm_up_the_first_picture_finds_the_weights_packed(self, settings, request_for, run):
+        manager = PipelineManager(settings)
+        list(manager.load("demo"))
+        convolutions = [part for part in manager._model.unet.modules() if isinstance(part, Conv2d) and part.packs]
+        assert not any(part._packed is not None for part in convolutions)
+        manager.warm_up()
+        packed = [part._packed for part in convolutions]
+        assert None not in packed
+        events = list(manager.generate(request_for(width=128, height=72)))
+        assert all(part._packed is before for part, before in zip(convolutions, packed, strict=True))
+        assert hashes(events) == hashes(run(width=128, height=72))
 
     def test_another_model_replaces_it_and_only_when_it_is_asked_for(
         self, settings, clone_demo, manager, run, monkeypatch

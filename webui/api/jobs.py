@@ -10,11 +10,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from webui.core.events import to_json
 from webui.core.executor import Executor, Job
 from webui.core.outputs import encode_png
-from webui.core.request import Request
+from webui.core.preset import compare_pins
+from webui.core.presets import PresetShelf
+from webui.core.request import Request, RequestError
 
 
-def jobs_router(executor: Executor) -> APIRouter:
-    """The routes over one executor."""
+def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
+    """The routes over one executor and one shelf of presets."""
     router = APIRouter(prefix="/api")
 
     async def find(job_id: str) -> Job:
@@ -30,8 +32,17 @@ def jobs_router(executor: Executor) -> APIRouter:
         return dict(executor.status())
 
     @router.post("/jobs", status_code=202)
-    async def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, str]:
-        return {"id": executor.submit(Request.parse(values)).id}
+    def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        """In a thread of its own: with a preset, files may have to be hashed."""
+        if "preset" not in values:
+            return {"id": executor.submit(Request.parse(values)).id}
+        preset, variables = shelf.get(values.pop("preset")), values.pop("variables", {})
+        if not isinstance(variables, dict):
+            raise RequestError("variables must be an object of names and texts", field="variables")
+        job = executor.submit(preset.request(variables, values))
+        catalog = executor.catalog()
+        warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
+        return {"id": job.id} | ({"warnings": warnings} if warnings else {})
 
     @router.get("/jobs/{job_id}")
     async def show(job: KnownJob) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
-from webui.core.settings import LOCAL_HOSTS
+from webui.core.settings import is_loopback
 
 
 def login_check(app: Any) -> Callable[[Request], Awaitable[None]]:
@@ -31,7 +31,7 @@ def refuse_other_names(request: Request) -> None:
 
     A web page whose own name was made to point here sends that name, and so does a proxy that lets strangers in.
     """
-    if request.url.hostname not in LOCAL_HOSTS:
+    if not is_loopback(request.url.hostname or ""):
         raise HTTPException(403, "only this machine is answered, under its local names; --auth lets in who logs in")
 
 

@@ -62,8 +62,11 @@ class Executor(Protocol):
 
     def catalog(self) -> Catalog: ...
 
-    def submit(self, request: Request) -> Job:
-        """Queues a job; raises RequestError for what cannot be done, QueueFull when too many wait."""
+    def submit(self, request: Request, keep: bool = True) -> Job:
+        """Queues a job, whose pictures are saved unless ``keep`` is false.
+
+        Raises RequestError for what cannot be done, QueueFull when too many wait.
+        """
 
     def job(self, job_id: str) -> Job | None:
         """The job of that id, or None when it is not, or no longer, known."""

@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from webui.core.checkpoint import Checkpoint, Defaults, read_checkpoint, weight_files
-from webui.core.request import RequestError
+from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
-from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
+from webui.core.tensor_file import PICKLE_ENDINGS, BadFile, read_header
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
@@ -29,6 +29,7 @@ CHECKPOINT_FOLDERS = (
 LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
 VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
 EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
+TINY_KEYS = frozenset({"decoder.layers.0.weight", "1.weight"})  # in diffusers' names, in its author's
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class VaeFile:
 
     name: str
     path: Path
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether it is TAESD, which comes near a real one in a small part of the time."""
+        try:
+            return not TINY_KEYS.isdisjoint(read_header(self.path).shapes)
+        except BadFile:
+            return False
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,12 @@ def _cached_repositories() -> Iterator[Path]:
 def find_vaes(settings: Settings) -> dict[str, VaeFile]:
     """Every autoencoder by name."""
     return {name: VaeFile(name, path) for name, path in _find_files(settings, VAE_FOLDERS).items()}
+
+
+def approximations(request: Request, vaes: Mapping[str, VaeFile]) -> tuple[str, ...]:
+    """As ``Request.approximations``, and a tiny autoencoder where one of ``vaes`` is asked for."""
+    vae = vaes.get(request.vae)
+    return (*request.approximations, *(["a tiny VAE"] if vae and vae.is_tiny else []))
 
 
 def find_embeddings(settings: Settings) -> dict[str, EmbeddingFile]:

@@ -134,6 +134,11 @@ class Recipe:
             raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
         return replace(self, request=self.request.model_copy(update={"init": init}), start=None)
 
+    @property
+    def batch_index(self) -> int:
+        """Which of the pictures of ``drawn_as`` it is."""
+        return self.batch.index if self.batch else 0
+
     def drawn_as(self) -> Request:
         """What to ask for to draw it again as it was drawn: together with the others of its batch."""
         if self.batch is None:
@@ -157,6 +162,7 @@ class Recipe:
             "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **_refiner_settings(request),
+            **_approximations(request),
             "Lora hashes": _hashes_text(self.lora_hashes),
             "TI hashes": _hashes_text(self.hashes.get("embedding", {})),
             "Version": f"Darkroom {__version__}",
@@ -228,6 +234,15 @@ def _refiner_settings(request: Request) -> dict[str, object]:
     if not request.refiner:
         return {}
     return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
+
+
+def _approximations(request: Request) -> dict[str, object]:
+    """A1111's word for merged tokens; it has none for the others."""
+    return {
+        "Guidance until": f"{request.guidance_until:g}" if request.guidance_until < 1 < request.guidance else None,
+        "Deep features every": request.reuse if request.reuse > 1 else None,
+        "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
+    }
 
 
 def _start_settings(init: Init | None) -> dict[str, object]:

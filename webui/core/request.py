@@ -299,10 +299,35 @@ class Request(BaseModel):
         title="LoRAs",
         description="Small files that change the model, each with a weight",
     )
+    guidance_until: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Guidance until",
+        description="The share of the steps after which the prompt goes on alone, at up to half the work; 1 is exact",
+    )
+    reuse: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        title="Reuse",
+        description="Every so many steps the whole network runs, else its outermost layers; 1 is exact",
+    )
+    token_merging: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.75,
+        allow_inf_nan=False,
+        title="Token merging",
+        description="The share of alike places in the picture that are treated as one; 0 is exact",
+    )
     init: Init | None = Field(default=None, title="Start picture")
 
     @field_validator(
-        "seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", "refiner_at", mode="before"
+        *("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", "refiner_at"),
+        *("guidance_until", "reuse", "token_merging"),
+        mode="before",
     )
     @classmethod
     def _refuse_booleans(cls, value: Any) -> Any:
@@ -340,6 +365,16 @@ class Request(BaseModel):
     def image_count(self) -> int:
         """How many pictures the job makes in all."""
         return self.count * self.repeat
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What was given up for speed, in words for people; empty where the picture is the exact one."""
+        words = {
+            f"guidance until {self.guidance_until:.0%} of the steps": self.guidance_until < 1 < self.guidance,
+            f"the whole network every {self.reuse} steps": self.reuse > 1,
+            f"token merging {self.token_merging:g}": self.token_merging > 0,
+        }
+        return tuple(word for word, taken in words.items() if taken)
 
     @property
     def task(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 from webui.core.outputs import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
@@ -22,6 +22,13 @@ def default_data_dir() -> Path:
         return Path(chosen)
     checkout = Path(__file__).resolve().parents[2]
     return (checkout if (checkout / "launch.py").exists() else Path.cwd()) / "data"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseModel):
@@ -61,14 +68,19 @@ class Settings(BaseModel):
         return self.data_dir / "outputs"
 
     @property
-    def is_private(self) -> bool:
-        """Whether strangers stay outside: only this machine reaches the server, or it asks for a password."""
-        return self.auth is not None or (not self.share and self.host in LOCAL_HOSTS)
+    def is_open(self) -> bool:
+        """Whether strangers get in without a login: they may draw, but neither see nor change what is kept."""
+        return self.auth is None and (self.share or not is_loopback(self.host))
 
     @property
     def start_dir(self) -> Path:
         """Where start pictures and masks are kept, which recipes name by their hash."""
         return self.data_dir / "start-pictures"
+
+    @property
+    def presets_dir(self) -> Path:
+        """Where people's own presets are."""
+        return self.data_dir / "presets"
 
     @property
     def cache_dir(self) -> Path:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from webui.engine.nets.layers import Conv2d, define_packed_conv
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,12 @@ class CompiledUNet:
         self._closed = self._failed = False
         threading.Thread(target=self._make_all, name="compiler", daemon=True).start()
 
-    def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
-        """As ``UNet.forward``, within rounding."""
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+    ) -> torch.Tensor:
+        """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take."""
+        if shortcuts is not None:
+            return self._unet(latents, timestep, told, shortcuts)
         inputs = _inputs(latents, timestep, told)
         key = _key(inputs)
         if (code := self._code.get(key)) is None:

@@ -1,7 +1,7 @@
 """The one loop. Three tasks, every sampler: scale the input, ask the UNet, guide, step."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.latents import Start
+from webui.engine.nets.shortcuts import Shortcuts
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,32 @@ def denoise(
     guidance: float,
     generators: Sequence[torch.Generator],
     cancelled: Callable[[], bool],
+    guidance_until: float = 1.0,
+    shortcuts: Shortcuts | None = None,
 ) -> Iterator[Denoised]:
     """Runs the start's timesteps over its latents (n, c, h, w), already at the first one's noise level.
 
     ``negative`` is None where no unconditional branch runs; otherwise the UNet is told both, answers with 2n rows, and
     they are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
-    ``u + guidance * (c - u)``. One generator a picture feeds the stochastic samplers. Raises Stopped.
+    ``u + guidance * (c - u)``. After ``guidance_until`` (0..1) of all steps the prompt goes on alone (Kynkäänniemi et
+    al. 2024, "Applying Guidance in a Limited Interval"). One generator a picture feeds the stochastic samplers.
+    Raises Stopped.
     """
     takes = signature(scheduler.step).parameters
     extra: dict[str, Any] = {"generator": list(generators)} if "generator" in takes else {}
     if "eta" in takes:  # DDIM and TCD: as stock pipelines call them, without extra noise
         extra["eta"] = 0.0
     latents, timesteps = start.latents, start.timesteps
-    predict = _predictor(model, positive, negative, len(latents))
+    guided = round(guidance_until * len(timesteps))
+    if start.first >= guided:
+        negative = None
+    predict = _predictor(model, positive, negative, len(latents), shortcuts)
     for index, timestep in enumerate(timesteps[start.first : start.stop], start=start.first + 1):
         if cancelled():
             raise Stopped
+        if negative is not None and index > guided:
+            negative = None
+            predict = _predictor(model, positive, negative, len(latents), shortcuts)
         model_input = scheduler.scale_model_input(latents, timestep)
         output = predict(model_input if start.shown is None else torch.cat([model_input, start.shown], 1), timestep)
         if negative is not None:
@@ -84,9 +95,9 @@ def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_
 
 
 def _predictor(
-    model: Model, positive: Conditioning, negative: Conditioning | None, count: int
+    model: Model, positive: Conditioning, negative: Conditioning | None, count: int, shortcuts: Shortcuts | None
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The UNet, told the prompts of the whole batch, the unconditional half first.
+    """The UNet, told the prompts of the whole batch, the unconditional half first; it begins with a whole forward.
 
     Two prompts of different length cannot be stacked; each half is asked by itself then, with its own.
     """
@@ -96,7 +107,8 @@ def _predictor(
     ]
     if len({tuple(tensor.shape for tensor in half.values()) for half in halves}) == 1:
         halves = [{name: torch.cat([half[name] for half in halves]) for name in positive}]
-    parts = [model.tell(half) for half in halves]
+    parts = [(model.tell(half), shortcuts and replace(shortcuts)) for half in halves]
     if len(parts) == 1:
-        return lambda seen, timestep: model.predict(seen, timestep, parts[0])
-    return lambda seen, timestep: torch.cat([model.predict(seen, timestep, told) for told in parts])
+        ((told, own),) = parts
+        return lambda seen, timestep: model.predict(seen, timestep, told, own)
+    return lambda seen, timestep: torch.cat([model.predict(seen, timestep, *part) for part in parts])

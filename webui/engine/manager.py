@@ -17,9 +17,9 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import Library, LoraFile, ModelFile, VaeFile, choose, content_hash, hash_whole
+from webui.core.library import Library, LoraFile, ModelFile, VaeFile, approximations, choose, content_hash, hash_whole
 from webui.core.recipe import Batch, Recipe
-from webui.core.request import Init, Request, RequestError
+from webui.core.request import MIN_SIDE_PX, Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
 from webui.engine import latents as latent_ops
@@ -34,11 +34,12 @@ from webui.engine.devices import (
 from webui.engine.embeddings import Embedding, fits, read_embedding
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.lora.cache import Contributions
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.preview import Previewer
 from webui.engine.provenance import FileHashes, describe_environment, describe_sampler
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
-from webui.engine.samplers import SAMPLERS, make_scheduler
+from webui.engine.samplers import make_scheduler
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -182,8 +183,14 @@ class PipelineManager:
         yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
 
     def warm_up(self) -> None:
-        """What a first picture would wait for besides the model: diffusers' schedulers are imported."""
-        make_scheduler(next(iter(SAMPLERS)), "Default", self._model.scheduler_config)
+        """What a first picture would wait for besides the model: one step, as small as can be, packs its weights.
+
+        It is one of the plain UNet, so that no code is compiled for its size.
+        """
+        name, side = self._model.file.name, MIN_SIDE_PX
+        for event in self.generate(Request(model=name, steps=1, width=side, height=side, seed=0, reuse=2)):
+            if isinstance(event, Step):
+                return
 
     def prepare(self, request: Request) -> None:
         """Makes ready what a job that comes next will need, where that costs the present one nothing.
@@ -238,6 +245,10 @@ class PipelineManager:
     def _draw(self, job: _Job) -> Iterator[Event]:
         """Everything from loading to the last picture; goes on after the pictures that are finished already."""
         request = job.request
+        if words := approximations(request, job.library.vaes if request.vae else {}):
+            job.warnings[f"Approximate: {', '.join(words)}."] = None
+        if self._settings.compile and _shortcuts(request):
+            job.warnings["Reuse and token merging run without compiled code."] = None
         for batch in range(job.finished // request.count, request.repeat):
             yield from self._use_model(job, job.file)
             with job.part("encode"):
@@ -336,11 +347,22 @@ class PipelineManager:
         model, latents = self._model, start.latents
         previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
         before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
+        request = job.request
+        steps = denoise(
+            model,
+            scheduler,
+            start,
+            job.positive,
+            job.negative,
+            request.guidance,
+            generators,
+            job.cancelled,
+            request.guidance_until,
+            _shortcuts(request),
+        )
         started = time.perf_counter()
         try:
-            for step in denoise(
-                model, scheduler, start, job.positive, job.negative, job.request.guidance, generators, job.cancelled
-            ):
+            for step in steps:
                 latents = step.latents
                 preview = previewer.preview(step, time.perf_counter() - started)
                 spent_s = before_s + time.perf_counter() - started
@@ -432,6 +454,12 @@ class PipelineManager:
 
 def _hash_tensors(path: Path) -> str:
     return hash_file(path).tensors
+
+
+def _shortcuts(request: Request) -> Shortcuts | None:
+    """What the UNet may leave out, or None where it is to do all of its work."""
+    shortcuts = Shortcuts(request.token_merging, request.reuse)
+    return shortcuts if shortcuts.taken else None
 
 
 def _check_with(cancelled: Cancel) -> Callable[[], None]:

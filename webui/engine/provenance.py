@@ -69,4 +69,7 @@ def _versions(*names: str) -> Mapping[str, str | None]:
 def describe_sampler(scheduler: Any) -> dict[str, Any]:
     """The scheduler's class and its configuration, as JSON holds it: infinities are text."""
     config = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
-    return {"class": type(scheduler).__name__, "config": json.loads(json.dumps(config, default=str), parse_constant=str)}
+    return {
+        "class": type(scheduler).__name__,
+        "config": json.loads(json.dumps(config, default=str), parse_constant=str),
+    }

@@ -31,14 +31,18 @@ class LocalJob:
     watcher misses steps, and publishing never waits for anyone. Numbers start at 1 and only grow.
 
     ``submitted_at`` is on the clock of ``time.perf_counter``; ``parts_s`` is the ledger of what happens outside the
-    engine, kept by the thread that has the job.
+    engine, kept by the thread that has the job. ``keep`` says whether its pictures are saved.
     """
 
     def __init__(
-        self, request: Request, on_cancel: "Callable[[LocalJob], None]", submitted_at: float | None = None
+        self,
+        request: Request,
+        on_cancel: "Callable[[LocalJob], None]",
+        submitted_at: float | None = None,
+        keep: bool = True,
     ) -> None:
         self.id = secrets.token_hex(16)
-        self.request = request
+        self.request, self.keep = request, keep
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel

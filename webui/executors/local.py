@@ -75,11 +75,14 @@ class LocalExecutor:
             self._warm_up = True
             self._changed.notify_all()
 
-    def submit(self, request: Request) -> LocalJob:
-        """Checks the names, draws nothing yet; raises RequestError, or QueueFull with ``MAX_WAITING`` waiting."""
+    def submit(self, request: Request, keep: bool = True) -> LocalJob:
+        """Checks the names, draws nothing yet; pictures are saved unless ``keep`` is false.
+
+        Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting.
+        """
         submitted_at = time.perf_counter()
         resolved = resolve(request, Library(self._settings))
-        job = LocalJob(resolved, self._drop_waiting, submitted_at)
+        job = LocalJob(resolved, self._drop_waiting, submitted_at, keep)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:
@@ -185,7 +188,7 @@ class LocalExecutor:
                 if isinstance(event, TERMINAL):
                     return event
                 self._count(event, reached)
-                if isinstance(event, Image):
+                if isinstance(event, Image) and job.keep:
                     self._saver.submit(self._save, job, event)
                 else:
                     job.publish(event)

@@ -26,6 +26,9 @@ SLIDER_STEPS = {
     "repeat": 1,
     "clip_skip": 1,
     "refiner_at": 0.05,
+    "guidance_until": 0.05,
+    "reuse": 1,
+    "token_merging": 0.05,
     "strength": 0.05,
     "mask_blur": 1,
     "padding": 8,
@@ -91,7 +94,9 @@ def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
     usable = [name for name, file in catalog.models.items() if file.checkpoint]
     names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
     nothing = {"vae": [("Model's own", "")], "refiner": [("None", "")]}
-    return nothing.get(field, []) + [(name, name) for name in names.get(field, usable)]
+    tiny = [name for name, file in catalog.vaes.items() if file.is_tiny] if field == "vae" else []
+    labels = {name: f"{name} (tiny, approximate)" for name in tiny}
+    return nothing.get(field, []) + [(labels.get(name, name), name) for name in names.get(field, usable)]
 
 
 def picture_control(page: str, field: str, label: str, **options: Any) -> gr.Image:

@@ -7,7 +7,8 @@ import gradio as gr
 from webui.core.history import History, HistoryError
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
-from webui.ui.workbench import Workbench
+from webui.ui import form, loras
+from webui.ui.workbench import FIELDS, Workbench, settle_model
 
 FRAME = """
 <div class="history panel">
@@ -55,6 +56,7 @@ def build_tab(history: History, bench: Workbench, tabs: gr.Tabs) -> None:
     gr.HTML(FRAME.format(target=bench.name))
     picture_id = gr.Textbox(visible=False)
     reuse = gr.Button("Reuse", elem_id="history-reuse", elem_classes="unseen")
+    reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
 
     def reuse_settings(picture_id: str) -> list[Any]:
         try:
@@ -64,12 +66,19 @@ def build_tab(history: History, bench: Workbench, tabs: gr.Tabs) -> None:
             raise gr.Error(str(error), print_exception=False) from None
         if recipe is None:
             raise gr.Error("This picture has no settings of ours.", print_exception=False)
-        return [gr.Tabs(selected=bench.name), *bench.settle(recipe.request)]
+        request, catalog = recipe.request, bench.runs.executor.catalog()
+        values = {field: getattr(request, field) for field in reused} | {"loras": loras.to_text(request.loras)}
+        for field in form.FILES:  # what is not here any more leaves its field as it is
+            if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
+                gr.Warning(f"The {field} of this picture is not here any more.")
+                values[field] = gr.skip()
+        model = request.model if request.model in catalog.models else None
+        return [gr.Tabs(selected=bench.name), *values.values(), *settle_model(catalog, model)]
 
     reuse.click(
         reuse_settings,
         [picture_id],
-        [tabs, *bench.settled],
+        [tabs, *reused.values(), bench.picker.chosen, bench.sizes],
         js="() => [darkroomHistory.chosen()]",
         queue=False,
         api_visibility="private",

@@ -7,7 +7,8 @@ import gradio as gr
 
 from webui.core.executor import Executor
 from webui.core.history import History
-from webui.ui import history, models
+from webui.core.presets import PresetShelf
+from webui.ui import history, models, presets
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
@@ -41,15 +42,20 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(executor: Executor, pictures: History | None = None) -> gr.Blocks:
-    """The whole page over one executor, with a History tab where ``pictures`` are given; the caller launches it."""
+def build_page(executor: Executor, shelf: PresetShelf, pictures: History | None = None) -> gr.Blocks:
+    """The whole page over one executor and one shelf of presets, with a History tab where ``pictures`` are given.
+
+    The caller launches it.
+    """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
+        bars: dict[str, presets.Bar] = {}
         targets = [task.name for task in PAGES if "image" in task.transient]
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
+                    bars[task.name] = presets.build_bar(task.name, shelf.writable)
                     benches[task.name] = build(task, executor, targets)
             if pictures:
                 with gr.Tab("History", id="history", elem_id="tab-history"):
@@ -58,6 +64,7 @@ def build_page(executor: Executor, pictures: History | None = None) -> gr.Blocks
             _wire_sending(bench, benches, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
+        presets.wire(bars, benches, shelf, blocks)
     return blocks
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from cachetools import LRUCache
 from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.request import Init, Request, RequestError
-from webui.ui import form, loras, models, prompts, stream
+from webui.ui import form, loras, models, prompts, shortcuts, stream
+from webui.ui.verify import verify
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
@@ -78,7 +79,7 @@ class Runs:
 class Workbench:
     """A built page: what others send pictures to, and the picture that is chosen in its gallery.
 
-    ``settle`` turns a request into values for the components ``settled``: the page as it was for that request.
+    ``restored`` is the event after which the fields are as the browser remembers them.
     """
 
     name: str
@@ -87,8 +88,8 @@ class Workbench:
     runs: Runs
     selected: gr.Number
     senders: dict[str, gr.Button]
-    settled: list[Any]
-    settle: Callable[[Request], list[Update]]
+    sizes: gr.Dropdown
+    restored: gr.events.Dependency
 
 
 def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
@@ -103,12 +104,14 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
             status = gr.HTML(IDLE, label="Status", elem_id=f"{name}-status")
+            approximate = shortcuts.build_note(name)
             if task.examples:
                 rows = [[text] for text in task.examples]
                 gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
+            controls |= shortcuts.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
@@ -135,20 +138,23 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             )
             with gr.Row(elem_classes="sending"):
                 reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse")
+                check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify")
                 senders = {
                     target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}")
                     for target in targets
                 }
+            verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
-    _wire_jobs(task, runs, controls, generate, stop, [gallery, status, preview, infotext], selected, helpers)
-    settled, settle = _make_settling(executor, controls, helpers)
-    _wire_pictures(name, runs, controls, gallery, infotext, selected, helpers)
-    _wire_reuse(name, runs, reuse, selected, settled, settle)
+    outputs = [gallery, status, preview, infotext]
+    restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
+    _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
+    _wire_verify(name, runs, check, selected, verdict)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
-    return Workbench(name, controls, picker, runs, selected, senders, settled, settle)
+    shortcuts.wire(approximate, controls, executor)
+    return Workbench(name, controls, picker, runs, selected, senders, helpers["size"], restored)
 
 
 def job_id_js(page: str) -> str:
@@ -224,7 +230,7 @@ def _wire_jobs(
     outputs: list[Any],
     selected: gr.Number,
     helpers: Controls,
-) -> None:
+) -> gr.events.Dependency:
     gallery, name = outputs[0], task.name
     cache_dir = Path(gallery.GRADIO_CACHE)
     fields, inputs, executor = tuple(controls), list(controls.values()), runs.executor
@@ -256,7 +262,7 @@ def _wire_jobs(
         catalog = executor.catalog()
         updates = _remembered(memory, kept, controls, catalog)
         model = updates[kept.index("model")].get("value")
-        return [*updates, *_chosen(catalog, model)]
+        return [*updates, *settle_model(catalog, model)]
 
     run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -290,6 +296,7 @@ def _wire_jobs(
         js=f"(...values) => darkroom.remember('{name}', {json.dumps(kept)}, values)",
         **private,
     )
+    return restored
 
 
 def _wire_pictures(
@@ -298,16 +305,27 @@ def _wire_pictures(
     controls: Controls,
     gallery: gr.Gallery,
     infotext: gr.Textbox,
+    reuse: gr.Button,
     selected: gr.Number,
     helpers: Controls,
 ) -> None:
     job_id = gr.Textbox(visible=False)
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
 
     def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
         index = event.index if isinstance(event.index, int) else 0
         found = runs.picture(job_id, index)
         return index, found[1].recipe.infotext() if found else gr.skip()
+
+    def reuse_settings(job_id: str, index: int) -> list[Update]:
+        found = runs.picture(job_id, index)
+        if found is None:
+            return [gr.skip()] * (len(reused) + 2)
+        request = found[1].recipe.request
+        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
+        values |= {"loras": loras.to_text(request.loras)}
+        return [*values.values(), *settle_model(runs.executor.catalog(), request.model)]
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
@@ -320,47 +338,36 @@ def _wire_pictures(
     width, height = controls["width"], controls["height"]
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
     gallery.select(select, [job_id], [selected, infotext], **picture)
+    settled = [*reused.values(), helpers["chosen"], helpers["size"]]
+    reuse.click(reuse_settings, [job_id, selected], settled, **picture)
     helpers["last"].click(reuse_seed, [job_id, selected], controls["seed"], **picture)
     helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
     helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
     helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
 
 
-def _make_settling(
-    executor: Executor, controls: Controls, helpers: Controls
-) -> tuple[list[Any], Callable[[Request], list[Update]]]:
-    """What ``Workbench`` has under these names. A file that is not here any more leaves its field as it is."""
-    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
-
-    def settle(request: Request) -> list[Update]:
-        catalog = executor.catalog()
-        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
-        values |= {"loras": loras.to_text(request.loras)}
-        for field in form.FILES:
-            if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-                gr.Warning(f"The {field} {values[field]!r} is not here any more.")
-                values[field] = gr.skip()
-        return [*values.values(), *_chosen(catalog, request.model if request.model in catalog.models else None)]
-
-    return [*reused.values(), helpers["chosen"], helpers["size"]], settle
-
-
-def _wire_reuse(
-    page: str,
-    runs: Runs,
-    reuse: gr.Button,
-    selected: gr.Number,
-    settled: list[Any],
-    settle: Callable[[Request], list[Update]],
-) -> None:
+def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, verdict: gr.HTML) -> None:
     job_id = gr.Textbox(visible=False)
 
-    def reuse_settings(job_id: str, index: int) -> list[Update]:
+    async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
         found = runs.picture(job_id, index)
-        return settle(found[1].recipe.request) if found else [gr.skip()] * len(settled)
+        if found is None:
+            yield stream.status_html(stream.Failed("There is no picture yet to verify."), None)
+            return
+        picture = found[1]
+        recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
+        async for status in verify(runs.executor, picture.image, recipe, lambda _: None):
+            yield status
 
-    private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    reuse.click(reuse_settings, [job_id, selected], settled, js=job_id_js(page), **private)
+    check.click(
+        check_picture,
+        [job_id, selected],
+        verdict,
+        js=job_id_js(page),
+        api_visibility="private",
+        show_progress="hidden",
+        concurrency_limit=None,
+    )
 
 
 def _open_first() -> tuple[Update, int]:
@@ -378,7 +385,7 @@ def _updates(view: stream.View) -> tuple[Update, ...]:
     )
 
 
-def _chosen(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
+def settle_model(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
     """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
     return (model, models.size_choices(_native_px(catalog, model))) if model else (gr.skip(), gr.skip())
 

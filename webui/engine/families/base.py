@@ -10,6 +10,7 @@ from webui.core.checkpoint import FamilyName
 from webui.core.images import Size
 from webui.core.library import ModelFile
 from webui.engine.embeddings import Embedding
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
 
 Conditioning = Mapping[str, Any]
@@ -52,7 +53,7 @@ class Posterior:
 class Model(Protocol):
     """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
 
-    ``run_unet`` calls the UNet, compiled or not.
+    ``run_unet`` calls the UNet, compiled or not, with what ``UNet.forward`` takes.
     ``inpaints`` marks a UNet that takes mask and masked picture as further input channels, ``guides_itself`` one that
     is told the guidance instead of being run twice. ``components`` are the parts that LoRAs change, by diffusers'
     names; ``text_widths`` are the widths of its text encoders. ``warnings`` are what people should know of loading it.
@@ -60,7 +61,7 @@ class Model(Protocol):
 
     file: ModelFile
     unet: UNet
-    run_unet: Callable[[torch.Tensor, torch.Tensor, Told], torch.Tensor]
+    run_unet: Callable[..., torch.Tensor]
     vae: Any
     components: Mapping[str, torch.nn.Module]
     text_widths: Mapping[str, int]
@@ -83,7 +84,9 @@ class Model(Protocol):
     def tell(self, conditioning: Conditioning) -> Told:
         """What the UNet makes of conditioned prompts, one or several rows; holds as long as the weights do."""
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
+    def predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+    ) -> torch.Tensor:
         """The UNet's output (epsilon or v), (rows, channels, h, w), float32, for as many rows as were told.
 
         ``latents`` (n, channels or more, h, w) serve each n rows anew.

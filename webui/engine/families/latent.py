@@ -11,6 +11,7 @@ from webui.core.request import RequestError
 from webui.engine.families.base import Conditioning, Posterior, PreviewMap
 from webui.engine.families.loading import Components
 from webui.engine.nets.autoencoder import Autoencoder
+from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.unet import Told, UNet
 
@@ -28,7 +29,7 @@ class LatentDiffusionModel:
         self.file, self.warnings, self.device = file, components.warnings, device
         self.tokenizers = components.tokenizers
         self.unet: UNet = components.modules["unet"]
-        self.run_unet: Callable[[torch.Tensor, torch.Tensor, Told], torch.Tensor] = self.unet
+        self.run_unet: Callable[..., torch.Tensor] = self.unet
         self.vae: Autoencoder | TinyAutoencoder = components.modules["vae"]
         self.text_encoders = {part: components.modules[part] for part in components.tokenizers}
         self.components: Mapping[str, torch.nn.Module] = {"unet": self.unet, **self.text_encoders}
@@ -55,9 +56,11 @@ class LatentDiffusionModel:
         """As in ``base.Model``."""
         return self.unet.tell(**conditioning)
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
+    def predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+    ) -> torch.Tensor:
         """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (rows, 4, h, w) in float32."""
-        return self.run_unet(latents.to(self.unet.dtype), timestep, told).float()
+        return self.run_unet(latents.to(self.unet.dtype), timestep, told, shortcuts).float()
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The autoencoder's encoder; mean and standard deviation scaled like the latents. A tiny one is certain."""

@@ -5,7 +5,7 @@ lie channels-last all the way, so that an attention's tokens are a view of them.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d, to_picture, to_tokens
+from webui.engine.nets.layers import Conv1x1, Conv2d
+from webui.engine.nets.shortcuts import Shortcuts
+from webui.engine.nets.transformer import Attention, Transformer
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 4,
@@ -67,6 +69,9 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 
 MAX_PERIOD = 10_000
 
+OUTER_LAYERS = 2
+"""So many of the last layers, and what makes their skips, run where the features of all others are reused."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -113,6 +118,7 @@ class UNet(nn.Module):
         layers = _per_block(given["layers_per_block"], count)
         groups, eps, time = given["norm_num_groups"], given["norm_eps"], 4 * first
         linear = bool(given["use_linear_projection"])
+        attending = [level for level, kind in enumerate(given["down_block_types"]) if kind == "CrossAttnDownBlock2D"]
 
         def block(into: Sequence[int], out: int, level: int, attends: bool) -> _Block:
             transformer = partial_transformer(level, out) if attends else None
@@ -126,6 +132,7 @@ class UNet(nn.Module):
                 "context": contexts[level],
                 "groups": groups,
                 "linear": linear,
+                "merges": level == min(attending, default=count - 1),
             }
 
         self.conv_in = Conv2d(self.in_channels, first, 3, padding=1)
@@ -181,7 +188,9 @@ class UNet(nn.Module):
             embedding = self.add_embedding(torch.cat([summary, told.to(summary.dtype)], dim=-1))
         return Told(attended, embedding, None if guidance is None else guidance.to(context.dtype))
 
-    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+    ) -> torch.Tensor:
         """The prediction, (rows, out channels, h, w), for latents (n, in channels, h, w) at one timestep.
 
         ``rows`` are those of ``told``, n or a multiple: each further n rows are the same latents with another prompt.
@@ -194,30 +203,33 @@ class UNet(nn.Module):
             time = time + told.embedding
         if len(time) > len(latents):
             latents = latents.repeat(rows // len(latents), 1, 1, 1)
-        time, prompts = functional.silu(time), iter(told.attended)
+        shortcuts = shortcuts or Shortcuts()
+        down, up = list(self._downward()), list(self._upward())
+        outer = up[-OUTER_LAYERS:]
         hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
-        skips = [hidden]
-        for block in self.down_blocks:
-            for resnet, transformer in block.layers():
-                hidden = resnet(hidden, time)
-                if transformer is not None:
-                    hidden = transformer(_spread(hidden, rows), prompts)
-                skips.append(hidden)
-            for downsampler in block.downsamplers:
-                hidden = downsampler(hidden)
-                skips.append(hidden)
-        first, second = self.mid_block.resnets
-        hidden = first(hidden, time)
-        hidden = self.mid_block.attentions[0](_spread(hidden, rows), prompts)
-        hidden = second(hidden, time)
-        for block in self.up_blocks:
-            for resnet, transformer in block.layers():
-                hidden = resnet(torch.cat([hidden, _spread(skips.pop(), rows)], dim=1), time)
-                if transformer is not None:
-                    hidden = transformer(hidden, prompts)
-            for upsampler in block.upsamplers:
-                hidden = upsampler(functional.interpolate(hidden, skips[-1].shape[-2:], mode="nearest"))
+        walk = _Walk(functional.silu(time), iter(told.attended), rows, shortcuts.merging, [hidden])
+        walk.down(down[: OUTER_LAYERS - 1])
+        if (features := shortcuts.recall()) is None:
+            walk.down(down[OUTER_LAYERS - 1 :])
+            features = walk.up(walk.through(self.mid_block), up[:-OUTER_LAYERS])
+            shortcuts.keep(features)
+        elif attends := sum(len(layer[1].transformer_blocks) for layer in outer if layer[1] is not None):
+            walk.prompts = iter(told.attended[-attends:])
+        hidden = walk.up(features, outer)
         return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+
+    def _downward(self) -> Iterator[tuple[nn.Module, Any]]:
+        """What makes a skip each: a residual layer with its transformer, if it has one, or a downsampler."""
+        for block in self.down_blocks:
+            yield from block.layers()
+            yield from ((downsampler, None) for downsampler in block.downsamplers)
+
+    def _upward(self) -> Iterator[tuple[nn.Module, Any, Any]]:
+        """What takes a skip each: a residual layer, its transformer, the upsampler after it."""
+        for block in self.up_blocks:
+            *others, last = block.layers()
+            yield from ((*layer, None) for layer in others)
+            yield (*last, next(iter(block.upsamplers), None))
 
     def _sinusoid(self, values: torch.Tensor, channels: int) -> torch.Tensor:
         """(n,) as (n, channels), float32: Vaswani et al. 2017, section 3.5."""
@@ -227,11 +239,44 @@ class UNet(nn.Module):
         parts = (angles.cos(), angles.sin()) if self._turned else (angles.sin(), angles.cos())
         return torch.cat(parts, dim=-1)
 
-    def _cross_attentions(self) -> Iterator["_Attention"]:
+    def _cross_attentions(self) -> Iterator[Attention]:
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
             for transformer in block.attentions:
                 for layer in transformer.transformer_blocks:
                     yield layer.attn2
+
+
+@dataclass
+class _Walk:
+    """One forward on its way: what the layers are given besides the picture, and the skips that wait for theirs."""
+
+    time: torch.Tensor
+    prompts: Iterator[tuple[torch.Tensor, torch.Tensor]]
+    rows: int
+    merging: float
+    skips: list[torch.Tensor]
+
+    def down(self, layers: Iterable[tuple[nn.Module, Any]]) -> None:
+        for layer, transformer in layers:
+            hidden = layer(self.skips[-1], self.time)
+            if transformer is not None:
+                hidden = transformer(_spread(hidden, self.rows), self.prompts, self.merging)
+            self.skips.append(hidden)
+
+    def through(self, block: Any) -> torch.Tensor:
+        first, second = block.resnets
+        hidden = first(self.skips[-1], self.time)
+        hidden = block.attentions[0](_spread(hidden, self.rows), self.prompts, self.merging)
+        return second(hidden, self.time)
+
+    def up(self, hidden: torch.Tensor, layers: Iterable[tuple[nn.Module, Any, Any]]) -> torch.Tensor:
+        for resnet, transformer, upsampler in layers:
+            hidden = resnet(torch.cat([hidden, _spread(self.skips.pop(), self.rows)], dim=1), self.time)
+            if transformer is not None:
+                hidden = transformer(hidden, self.prompts, self.merging)
+            if upsampler is not None:
+                hidden = upsampler(functional.interpolate(hidden, self.skips[-1].shape[-2:], mode="nearest"))
+        return hidden
 
 
 def _per_block(value: Any, count: int) -> list[Any]:
@@ -278,7 +323,7 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(_Resnet(channels, out, time, groups, eps) for channels in into)
-        self.attentions = nn.ModuleList([_Transformer(**transformer) for _ in into] if transformer else [])
+        self.attentions = nn.ModuleList([Transformer(**transformer) for _ in into] if transformer else [])
         self.downsamplers = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
 
@@ -292,7 +337,7 @@ class _Resampler(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, stride=stride, padding=1)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, _time: torch.Tensor | None = None) -> torch.Tensor:
         return self.conv(hidden)
 
 
@@ -315,74 +360,3 @@ class _Resnet(nn.Module):
         if self.conv_shortcut is not None:
             hidden = self.conv_shortcut(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return inner.add_(hidden)
-
-
-class _Transformer(nn.Module):
-    """Tokens of a picture through layers that attend to each other and to the prompt, added to the picture."""
-
-    def __init__(self, width: int, heads: int, depth: int, context: int, groups: int, linear: bool) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
-        self.proj_in = nn.Linear(width, width) if linear else Conv1x1(width, width)
-        self.transformer_blocks = nn.ModuleList(_TransformerLayer(width, heads, context) for _ in range(depth))
-        self.proj_out = nn.Linear(width, width) if linear else Conv1x1(width, width)
-
-    def forward(self, picture: torch.Tensor, prompts: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        tokens = self.proj_in(to_tokens(self.norm(picture)))
-        for layer in self.transformer_blocks:
-            tokens = layer(tokens, *next(prompts))
-        return to_picture(self.proj_out(tokens), *picture.shape[-2:]).add_(picture)
-
-
-class _TransformerLayer(nn.Module):
-    def __init__(self, width: int, heads: int, context: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attn1 = _Attention(width, width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.attn2 = _Attention(width, context, heads)
-        self.norm3 = nn.LayerNorm(width)
-        self.ff = _FeedForward(width)
-
-    def forward(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        own = self.norm1(tokens)
-        tokens = self.attn1(own, *self.attn1.attend_to(own)).add_(tokens)
-        tokens = self.attn2(self.norm2(tokens), keys, values).add_(tokens)
-        return self.ff(self.norm3(tokens)).add_(tokens)
-
-
-class _Attention(nn.Module):
-    """Vaswani et al. 2017; ``context`` is the width of what is attended to."""
-
-    def __init__(self, width: int, context: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context, width, bias=False)
-        self.to_v = nn.Linear(context, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def attend_to(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, (n, heads, length, width / heads) each."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
-
-    def forward(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        found = functional.scaled_dot_product_attention(self._split(self.to_q(tokens)), keys, values)
-        return self.to_out[0](found.transpose(1, 2).flatten(2))
-
-    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class _FeedForward(nn.Module):
-    """Shazeer 2020, "GLU Variants Improve Transformer": half of the inner values gate the others."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        gated: Any = nn.Module()
-        gated.proj = nn.Linear(width, 8 * width)
-        self.net: Any = nn.ModuleList([gated, nn.Identity(), nn.Linear(4 * width, width)])
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        inner, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
-        return self.net[2](inner * functional.gelu(gate))

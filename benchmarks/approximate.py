@@ -1,0 +1,119 @@
+"""Each shortcut beside the exact picture: its time, and how far its picture is from the exact one of the same seed.
+
+The tiny autoencoder and LCM's few steps are timed alone: their weights do not come with the product, so the
+autoencoder's are random here and LCM runs without its LoRA. So is everything at SD 1.5's size.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from PIL.Image import Image as PilImage
+from safetensors.torch import save_file
+
+from benchmarks.measure import Options, Row, compared
+from benchmarks.peers.convert import sd15
+from benchmarks.pictures import PROMPT
+from benchmarks.quality import psnr_db, ssim
+from webui.core.events import Done, Image
+from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.engine.manager import PipelineManager
+from webui.engine.nets.tiny import TinyAutoencoder
+
+TINY = "tiny"
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "exact": {},
+    "guidance until 0.8": {"guidance_until": 0.8},
+    "guidance until 0.5": {"guidance_until": 0.5},
+    "reuse 2": {"reuse": 2},
+    "reuse 3": {"reuse": 3},
+    "reuse 5": {"reuse": 5},
+    "token merging 0.5": {"token_merging": 0.5},
+    "guidance until 0.8, reuse 2": {"guidance_until": 0.8, "reuse": 2},
+    "guidance until 0.5, reuse 3": {"guidance_until": 0.5, "reuse": 3},
+    "tiny VAE": {"vae": TINY},
+    "LCM, 4 steps, guidance 1": {"sampler": "LCM", "steps": 4, "guidance": 1.0},
+}
+TIME_ALONE = ("tiny VAE", "LCM, 4 steps, guidance 1")
+BOTH = "guidance until 0.5, reuse 3"
+AT_SD15 = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", BOTH, *TIME_ALONE)
+"""What is worth minutes a picture."""
+
+
+@dataclass
+class _Drawn:
+    total_ms: list[float] = field(default_factory=list)
+    steps_ms: list[float] = field(default_factory=list)
+    decode_ms: list[float] = field(default_factory=list)
+    psnr_db: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+
+
+def run(options: Options) -> list[Row]:
+    """A row for each way and size: milliseconds a picture, in the format that the product starts with."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = _fill(Path(folder), options)
+        manager = PipelineManager(Settings(device="cpu", data_dir=Path(folder)))
+        for _ in manager.load(model):
+            pass
+        for side in (128, 256) if options.size == "demo" else (256, 512):
+            rows += _compare(manager, model, side, options)
+    return rows
+
+
+def _fill(folder: Path, options: Options) -> str:
+    """Puts the model and a tiny autoencoder into a data folder; the model's name."""
+    torch.manual_seed(0)
+    (folder / "models/VAE").mkdir(parents=True)
+    save_file(TinyAutoencoder().state_dict(), folder / "models/VAE" / f"{TINY}.safetensors")
+    if options.size == "demo":
+        return "demo"
+    files = folder / "models/Stable-diffusion"
+    files.mkdir()
+    (files / "sd15").symlink_to(sd15().folder.resolve())
+    return "sd15"
+
+
+def _compare(manager: PipelineManager, model: str, side: int, options: Options) -> list[Row]:
+    steps = options.steps or (20 if options.size == "demo" else 4)
+    ways = WAYS if model == "demo" else {name: WAYS[name] for name in AT_SD15}
+    label = f"{side} px, {steps} steps"
+    found = {name: _Drawn() for name in ways}
+    for k in range(options.rounds + 1):
+        pictures: dict[str, PilImage] = {}
+        for name in ways if k % 2 else reversed(ways):
+            wanted = {"prompt": PROMPT, "model": model, "steps": steps, "seed": k, "width": side, "height": side}
+            pictures[name], done = _draw(manager, Request(**(wanted | ways[name])))
+            if k:
+                found[name].total_ms.append(done.seconds * 1e3)
+                found[name].steps_ms.append(done.parts_s["steps"] * 1e3)
+                found[name].decode_ms.append(done.parts_s["decode"] * 1e3)
+        for name in ways if k else ():
+            found[name].psnr_db.append(psnr_db(pictures[name], pictures["exact"]))
+            found[name].ssim.append(ssim(pictures[name], pictures["exact"]))
+    exact = Row(f"{label}: exact", "ms", found["exact"].total_ms)
+    rows = []
+    for name, drawn in found.items():
+        parts = f"steps {median(drawn.steps_ms):.0f} ms, decoding {median(drawn.decode_ms):.0f} ms"
+        notes = [str(manager.dtype).removeprefix("torch."), parts]
+        if name != "exact" and name not in TIME_ALONE and model == "demo":
+            notes.append(f"PSNR {median(drawn.psnr_db):.1f} dB, SSIM {median(drawn.ssim):.3f}")
+        note = f"({'; '.join(notes)})"
+        own = compared(f"{label}: {name}", "ms", drawn.total_ms, exact, note)
+        rows.append(replace(exact, note=note) if name == "exact" else own)
+    return rows
+
+
+def _draw(manager: PipelineManager, request: Request) -> tuple[PilImage, Done]:
+    for event in manager.generate(request):
+        if isinstance(event, Image):
+            picture = event.image
+        elif isinstance(event, Done):
+            done = event
+    return picture, done

@@ -1,0 +1,244 @@
+"""Request -> picture file -> Request, for every field and format; and what hostile files do to the reader."""
+
+import json
+import struct
+import zlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PilImages
+from sd_parsers import ParserManager
+
+from webui.core.events import Image
+from webui.core.images import ImageError
+from webui.core.outputs import check_filename, save_picture
+from webui.core.recipe import Batch, Recipe, RecipeError, read_picture
+from webui.core.request import Init, LoraRef, Request
+from webui.core.start_pictures import StartPictures
+
+HASHES = {"model": {"demo": "ab" * 32}, "lora": {"née <b>": "cd" * 32}}
+SAMPLER = {"class": "DPMSolverMultistepScheduler", "config": {"beta_start": 0.00085, "trained_betas": None}}
+ENVIRONMENT = {"torch": "2.13.0", "threads": 2, "compiled": False, "transformers": None}
+
+texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=40)
+names = texts.filter(bool)
+colours = st.tuples(*[st.integers(0, 255)] * 4)
+
+
+@st.composite
+def inits(draw):
+    size = (draw(st.integers(8, 24)), draw(st.integers(8, 24)))
+    mode = draw(st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "I;16"]))
+    picture = PilImages.new("RGBA", size, draw(colours))
+    picture.putpixel((1, 1), draw(colours))
+    if mode == "P":
+        picture = picture.convert("RGB").quantize(4)
+        if draw(st.booleans()):
+            picture.info["transparency"] = 0
+    elif mode == "I;16":
+        picture = PilImages.new("I;16", size, draw(st.integers(0, 65535)))
+    else:
+        picture = picture.convert(mode)
+    mask = PilImages.new("L", size, draw(st.integers(0, 255))) if draw(st.booleans()) else None
+    return Init(
+        image=picture,
+        mask=mask,
+        strength=draw(st.floats(0, 1)),
+        resize=draw(st.sampled_from(["just resize", "crop and resize", "resize and fill", "latent resize"])),
+        background=f"#{draw(st.integers(0, 0xFFFFFF)):06x}",
+        mask_blur=draw(st.integers(0, 64)),
+        mask_fill=draw(st.sampled_from(["fill", "original", "noise", "nothing"])),
+        invert_mask=draw(st.booleans()),
+        only_masked=draw(st.booleans()),
+        padding=draw(st.integers(0, 512)),
+        outpaint=tuple(8 * draw(st.integers(0, 4)) for _ in range(4)),
+    )
+
+
+loras = st.builds(LoraRef, name=names, weight=st.floats(-10, 10), text_weight=st.none() | st.floats(-10, 10))
+requests = st.builds(
+    Request,
+    prompt=texts,
+    negative=texts,
+    steps=st.integers(1, 150),
+    guidance=st.floats(0, 30),
+    width=st.none() | st.integers(8, 256).map(lambda n: 8 * n),
+    height=st.none() | st.integers(8, 256).map(lambda n: 8 * n),
+    seed=st.integers(0, 2**50),
+    count=st.integers(1, 16),
+    repeat=st.integers(1, 100),
+    strict=st.booleans(),
+    sampler=texts,
+    schedule=texts,
+    clip_skip=st.integers(1, 12),
+    model=names,
+    vae=texts,
+    prediction=st.sampled_from(["auto", "epsilon", "v", "v zero-SNR"]),
+    refiner=texts,
+    refiner_at=st.floats(0, 1),
+    loras=st.lists(loras, max_size=3).map(tuple),
+    guidance_until=st.floats(0, 1),
+    reuse=st.integers(1, 10),
+    token_merging=st.floats(0, 0.75),
+    init=st.none() | inits(),
+)
+
+
+def test_the_property_below_varies_every_field():
+    """A field that the request learns later must be drawn there too."""
+    drawn = requests.wrapped_strategy.kwargs if hasattr(requests, "wrapped_strategy") else requests.kwargs
+    assert set(drawn) == set(Request.model_fields)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(request=requests, file_format=st.sampled_from(["png", "jpeg", "webp"]))
+def test_a_request_comes_back_from_the_file_equal_in_every_field(tmp_path, request, file_format):
+    recipe = Recipe(request, HASHES, Batch(3, 4, 1), SAMPLER, ENVIRONMENT)
+    picture = Image(0, PilImages.new("RGB", (64, 64), (9, 99, 199)), recipe)
+    shelf = StartPictures(tmp_path / "start")
+    if request.init:
+        shelf.keep(request.init)
+    found = read_picture(save_picture(picture, tmp_path / "out", file_format))
+    assert found.with_pictures(shelf.find).request == request
+    assert (found.hashes, found.batch, found.sampler, found.environment) == (
+        HASHES,
+        Batch(3, 4, 1),
+        SAMPLER,
+        ENVIRONMENT,
+    )
+    assert found.pixels_sha256 == picture.pixels_sha256
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_other_readers_find_the_infotext_in_every_format(make_picture, tmp_path, file_format):
+    path = save_picture(make_picture(prompt="née a red apple", negative="blurry", steps=17), tmp_path, file_format)
+    found = ParserManager().parse(path)
+    assert (found.full_prompt, found.full_negative_prompt) == ("née a red apple", "blurry")
+    assert found.samplers[0].parameters["steps"] == "17"
+
+
+def test_texts_too_long_for_a_jpeg_make_it_a_png(make_picture, tmp_path):
+    prompt = "".join(chr(0x4E00 + k % 20000) for k in range(8000))
+    path = save_picture(make_picture(prompt=prompt, negative=prompt), tmp_path, "jpeg")
+    assert path.suffix == ".png" and read_picture(path).request.prompt == prompt
+
+
+def test_a_start_picture_that_is_gone_is_named_by_its_hash(tmp_path):
+    init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)), strength=0.4)
+    recipe = Recipe.from_json(Recipe(Request(seed=1, init=init)).to_json())
+    assert recipe.request.init is None and recipe.start["strength"] == 0.4
+    with pytest.raises(RecipeError, match=rf"start picture is not here \(pixels {recipe.start['image'][:12]}\)"):
+        recipe.with_pictures(StartPictures(tmp_path).find)
+
+
+def test_a_kept_start_picture_that_was_changed_is_not_taken(tmp_path):
+    init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)))
+    shelf = StartPictures(tmp_path)
+    shelf.keep(init)
+    (path,) = tmp_path.iterdir()
+    PilImages.new("RGB", (16, 16), (200, 2, 3)).save(path)
+    assert shelf.find(path.stem) is None
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a" * 63, "A" * 64, "", "\0" * 64])
+def test_only_a_hash_reaches_a_path(tmp_path, name):
+    assert StartPictures(tmp_path).find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[]", "is not a JSON object"),
+        ("{}", "has schema 'None'"),
+        ('{"schema": 2, "darkroom": "<script>9.0"}', r"has schema '2', by Darkroom '<script>9.0'; schema 1 is read"),
+        ('{"schema": true}', "has schema 'True'"),
+        ('{"schema": 1}', "is not valid: request is missing"),
+        ('{"schema": 1, "request": "x"}', "is not valid"),
+        ('{"schema": 1, "request": {"steps": "many"}}', "request.steps must be a whole number"),
+        ('{"schema": 1, "request": {"guidance": NaN}}', "guidance must be a finite number"),
+        ('{"schema": 1, "request": {"colour": 1}}', "colour is not a known setting"),
+        ('{"schema": 1, "request": {}, "start": {"strength": 7}}', "strength must be at most 1"),
+        ('{"schema": 1, "request": {}, "batch": {"seed": 1, "count": 99}}', "batch.count must be at most 16"),
+        ('{"schema": 1, "request": {}, "pixels_sha256": "../x"}', "is not valid"),
+        ('{"schema": 1, "request": {}, "hashes": {"model": ["x"]}}', "is not valid"),
+        ("x" * (2**20 + 1), "characters; 1,048,576 are allowed"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_hostile_recipe_is_refused_in_one_line(text, message):
+    with pytest.raises(RecipeError, match=message) as refused:
+        Recipe.from_json(text)
+    assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
+
+
+def png_with(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 65 * 64)
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"tEXt", b"darkroom\0" + b"x" * 50_000_000)],
+        [(b"iTXt", b"darkroom\0\1\0\0\0" + zlib.compress(b"[" * 50_000_000))],
+        [(b"zTXt", b"darkroom\0\0" + zlib.compress(b"{" * 50_000_000))],
+        [(b"tEXt", b"darkroom\0" + b"x" * 30_000_000)] * 3,
+    ],
+    ids=["50 MB", "a bomb", "another bomb", "many"],
+)
+def test_huge_texts_are_refused_in_one_line(tmp_path, chunks):
+    path = tmp_path / "huge.png"
+    path.write_bytes(png_with(chunks))
+    with pytest.raises((RecipeError, ImageError)) as refused:
+        assert read_picture(path) is not None
+    assert "\n" not in str(refused.value)
+
+
+def test_a_picture_of_another_program_has_no_recipe(tmp_path):
+    path = tmp_path / "other.png"
+    path.write_bytes(png_with([(b"tEXt", b"parameters\0a cat\nSteps: 3")]))
+    assert read_picture(path) is None
+
+
+def test_a_file_that_is_no_picture_is_an_image_error(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_text("hello")
+    with pytest.raises(ImageError, match="is not a picture"):
+        read_picture(path)
+
+
+def test_the_json_has_what_others_may_look_for(make_picture):
+    body = json.loads(make_picture(prompt="a cat").recipe.to_json())
+    assert body["schema"] == 1 and body["request"]["prompt"] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{seed}", "must have {counter} once"),
+        ("{counter}-{secret}", "may have {counter}"),
+        ("{counter}/{seed}", "may have ASCII letters"),
+        ("../{counter}", "may have ASCII letters"),
+        ("{counter.__class__}", "may have {counter}"),
+        ("{counter!r}", "may have {counter}"),
+        ("{counter", "cannot be read"),
+        ("{counter}\0", "may have ASCII letters"),
+    ],
+)
+def test_a_file_name_pattern_is_held_to_its_fields(pattern, message):
+    with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        check_filename(pattern)
+
+
+def test_a_pattern_names_files_and_numbers_go_on(make_picture, tmp_path):
+    pattern = check_filename("{model}_{counter} {sampler}-{width}x{height}")
+    paths = [save_picture(make_picture(prompt="a"), tmp_path, filename=pattern) for _ in range(2)]
+    assert [path.name for path in paths] == ["demo_00001 dpm-2m-64x64.png", "demo_00002 dpm-2m-64x64.png"]

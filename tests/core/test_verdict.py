@@ -1,0 +1,103 @@
+"""What is said of a picture and the one drawn again."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.events import Image
+from webui.core.executor import Catalog
+from webui.core.recipe import Recipe, RecipeError
+from webui.core.request import Request
+from webui.core.verdict import judge, judge_hash, prepare
+
+SIZE = (8, 8)
+RECIPE = Recipe(
+    Request(seed=1),
+    {"model": {"demo": "aa" * 32}, "lora": {"sepia": "bb" * 32}},
+    sampler={"class": "Euler", "config": {"karras": False}},
+    environment={"torch": "2.13.0", "dtype": "float32", "threads": 2},
+)
+
+
+def picture(level: int = 100) -> PilImages.Image:
+    return PilImages.new("RGB", SIZE, (level, 50, 50))
+
+
+def drawn(level: int = 100, **changed) -> Image:
+    return Image(0, picture(level), replace(RECIPE, **changed))
+
+
+def recipe(level: int = 100) -> Recipe:
+    return replace(RECIPE, pixels_sha256=drawn(level).pixels_sha256)
+
+
+def test_the_same_pixels_are_identical_whatever_changed():
+    verdict = judge(picture(), recipe(), drawn(environment={"torch": "9"}))
+    assert verdict.outcome == "identical" and str(verdict) == "identical"
+
+
+def test_a_small_difference_in_another_environment_is_equal_and_says_why():
+    environment = RECIPE.environment | {"torch": "2.14.0", "threads": 1}
+    verdict = judge(picture(), recipe(), drawn(103, environment=environment))
+    assert (verdict.outcome, verdict.max_difference, verdict.tolerance) == ("equal", 3, 4)
+    assert "torch 2.13.0, now 2.14.0" in str(verdict) and "threads 2, now 1" in str(verdict)
+
+
+def test_another_number_format_explains_more():
+    environment = RECIPE.environment | {"dtype": "bfloat16"}
+    assert judge(picture(), recipe(), drawn(120, environment=environment)).outcome == "equal"
+    assert judge(picture(), recipe(), drawn(130, environment=environment)).outcome == "different"
+
+
+def test_a_difference_that_nothing_explains_is_different():
+    verdict = judge(picture(), recipe(), drawn(101))
+    assert verdict.outcome == "different" and "nothing that the recipe knows of has changed" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (
+            {"hashes": RECIPE.hashes | {"lora": {"sepia": "cc" * 32}}},
+            "lora 'sepia' is another file (bbbbbbbbbbbb, now cc",
+        ),
+        ({"hashes": RECIPE.hashes | {"model": {"demo": "dd" * 32}}}, "model 'demo' is another file"),
+        ({"sampler": {"class": "Euler", "config": {"karras": True}}}, "sampler karras False, now True"),
+    ],
+)
+def test_a_changed_file_or_sampler_is_different_however_small_and_named(changed, named):
+    verdict = judge(picture(), recipe(), drawn(101, **changed))
+    assert verdict.outcome == "different" and named in str(verdict)
+    assert verdict.comparison.size == (3 * 8 + 8, 8)
+
+
+def test_an_edited_file_is_told_from_a_recipe_that_changed():
+    verdict = judge(picture(200), recipe(), drawn())
+    assert verdict.outcome == "different" and "the file was edited since" in str(verdict)
+
+
+def test_a_resized_file_is_told():
+    assert "resized" in str(judge(picture().resize((16, 16)), recipe(), drawn()))
+
+
+def test_a_jpeg_is_held_to_its_recipe_and_may_not_be_edited(tmp_path):
+    picture().save(tmp_path / "a.jpeg")
+    PilImages.new("RGB", SIZE, (255, 255, 255)).save(tmp_path / "b.jpeg")
+    assert judge(PilImages.open(tmp_path / "a.jpeg"), recipe(), drawn()).outcome == "identical"
+    assert judge(PilImages.open(tmp_path / "b.jpeg"), recipe(), drawn()).outcome == "different"
+
+
+def test_what_is_missing_is_named_with_its_hash_before_anything_is_drawn():
+    catalog = Catalog({"demo": None}, {}, {}, {}, {})
+    with pytest.raises(RecipeError, match=r"lora 'sepia' \(SHA-256 bbbbbbbbbbbb\) not here"):
+        prepare(recipe(), catalog, lambda _: None)
+
+
+def test_an_expected_hash_is_identical_equal_or_different():
+    expected = drawn().pixels_sha256
+    assert judge_hash(expected[:12], None, drawn(), ()).outcome == "identical"
+    assert judge_hash(expected, picture(), drawn(102), ()).outcome == "equal"
+    assert judge_hash(expected, picture(), drawn(110), ()).outcome == "different"
+    assert judge_hash(expected, picture(), drawn(102), ("LoRA x is another file",)).outcome == "different"
+    assert judge_hash(expected, None, drawn(101), ()).outcome == "different"

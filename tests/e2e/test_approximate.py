@@ -1,0 +1,97 @@
+"""The fold "Faster, approximate": what it does is said where it is switched on, when a picture is done, and in it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from webui.engine.nets.tiny import TinyAutoencoder
+
+from .server import SMALL, run_webui
+
+FOLD = "Faster, approximate"
+GIVEN_UP = "guidance until 50% of the steps, the whole network every 2 steps, token merging 0.25"
+
+
+@pytest.fixture
+def open_fold(open_tab):
+    """A tab with the fold open."""
+
+    def open_it(**options):
+        tab = open_tab(**options)
+        tab.find("shortcuts").get_by_role("button", name=FOLD).click()
+        tab.find("token_merging").locator("input[type=number]").wait_for()
+        return tab
+
+    return open_it
+
+
+def note(tab):
+    return tab.find("approximate").locator(".approximate")
+
+
+def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
+    tab = open_fold()
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    assert not note(tab).count()
+    tab.set(guidance_until=0.5, reuse=2, token_merging=0.25, seed=7, **SMALL)
+    tab.find("shortcuts").get_by_role("button", name=FOLD).click()
+    note(tab).get_by_text(f"Pictures will be approximate: {GIVEN_UP}", exact=True).wait_for()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.draw()
+    assert tab.message.endswith(f"Approximate: {GIVEN_UP}.")
+    assert "Guidance until: 0.5, Deep features every: 2, Token merging ratio: 0.25" in tab.infotext
+    fast = tab.picture_bytes()
+    tab.reload()
+    note(tab).wait_for()  # the browser remembers the fields, so the note is there too
+    tab.find("shortcuts").get_by_role("button", name=FOLD).click()
+    tab.set(guidance_until=1, reuse=1, token_merging=0)
+    note(tab).wait_for(state="detached")
+    tab.draw()
+    assert "Approximate" not in tab.message and "Guidance until" not in tab.infotext
+    assert tab.picture_bytes() != fast
+
+
+def test_what_cannot_be_is_refused_by_name(open_fold):
+    tab = open_fold()
+    tab.set(reuse=99)
+    tab.find("generate").click()
+    tab.wait_for_message("reuse must be at most 10, not 99")
+
+
+def test_a_tiny_vae_is_marked_where_it_is_chosen(open_tab, server):
+    file = server.data_dir / "models/VAE/quick.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    save_file(TinyAutoencoder().state_dict(), file)
+    try:
+        tab = open_tab()
+        tab.choose("vae", "quick (tiny, approximate)")
+        note(tab).get_by_text("Pictures will be approximate: a tiny VAE", exact=True).wait_for()
+        tab.draw(**SMALL)
+        assert tab.message.endswith("Approximate: a tiny VAE.") and "VAE: quick" in tab.infotext
+    finally:
+        file.unlink()
+
+
+def test_the_command_line_has_them_too_and_says_what_they_gave_up(tmp_path):
+    flags = (
+        "--prompt",
+        "a red apple",
+        "--steps",
+        "2",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+    )
+    told = run_webui("generate", *flags, "--reuse", "2", "--guidance-until", "0.5", "--json", "--data-dir", tmp_path)
+    done = json.loads(told.stdout.splitlines()[-1])
+    assert done["warnings"] == ["Approximate: guidance until 50% of the steps, the whole network every 2 steps."]
+    refused = run_webui("generate", *flags, "--token-merging", "0.9", "--data-dir", tmp_path)
+    assert (refused.returncode, refused.stderr) == (2, "webui: token_merging must be at most 0.75, not '0.9'\n")

@@ -1,0 +1,83 @@
+"""The same recipe gives the same picture, bit for bit: in a new process, after other work, alone or among others."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from webui.core.events import Image
+from webui.core.request import LoraRef
+from webui.engine.preview import Previewer
+from webui.engine.samplers import SAMPLERS
+
+ALONE = """
+import json, sys
+from pathlib import Path
+from webui.core.events import Image
+from webui.core.recipe import Recipe
+from webui.core.settings import Settings
+from webui.engine.manager import PipelineManager
+
+manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(sys.argv[1])))
+for line in sys.stdin:
+    request = Recipe.from_json(line).drawn_as()
+    pictures = [event for event in manager.generate(request) if isinstance(event, Image)]
+    print(json.dumps([picture.pixels_sha256 for picture in pictures]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(run):
+    """By sampler, two pictures drawn together; jobs of all kinds run between them."""
+    found = {}
+    for sampler in SAMPLERS:
+        found[sampler] = [event for event in run(sampler=sampler, count=2) if isinstance(event, Image)]
+        run(prompt="a panda", loras=(LoraRef(name="blueprint", weight=0.8),), steps=2)
+    return found
+
+
+def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(pictures, tmp_path, repository):
+    recipes = [pictures[sampler][1].recipe for sampler in reversed(SAMPLERS)]
+    lines = "".join(f"{recipe.to_json()}\n" for recipe in recipes)
+    command = [sys.executable, "-c", ALONE, str(tmp_path)]
+    done = subprocess.run(command, input=lines, cwd=repository, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers == [[p.pixels_sha256 for p in pictures[sampler]] for sampler in reversed(SAMPLERS)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_strictly_picture_k_of_a_batch_is_that_seed_alone(run, sampler):
+    batch = [event for event in run(sampler=sampler, count=3, strict=True, seed=20) if isinstance(event, Image)]
+    for k, picture in enumerate(batch):
+        (alone,) = (event for event in run(sampler=sampler, seed=20 + k) if isinstance(event, Image))
+        assert picture.pixels_sha256 == alone.pixels_sha256
+        assert picture.recipe.batch.count == 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_otherwise_it_is_within_one_level_of_it_in_float32(pictures, draw, sampler):
+    (alone,) = draw(sampler=sampler, seed=12)
+    together = pictures[sampler][1]
+    assert abs(alone - np.asarray(together.image).astype(np.int16)).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler a", "DPM++ SDE"])
+def test_previews_change_nothing(run, monkeypatch, sampler):
+    seen = [event.pixels_sha256 for event in run(sampler=sampler) if isinstance(event, Image)]
+    monkeypatch.setattr(Previewer, "preview", lambda *_: None)
+    assert [event.pixels_sha256 for event in run(sampler=sampler) if isinstance(event, Image)] == seen
+
+
+def test_the_recipe_names_what_was_used(run):
+    events = run(loras=(LoraRef(name="blueprint", weight=0.5),), sampler="Heun")
+    (picture,) = (event for event in events if isinstance(event, Image))
+    recipe = picture.recipe
+    assert set(recipe.hashes) == {"model", "lora"} and set(recipe.lora_hashes) == {"blueprint"}
+    assert recipe.sampler["class"] == "HeunDiscreteScheduler" and recipe.sampler["config"]["beta_start"] > 0
+    assert {"torch", "diffusers", "transformers", "darkroom", "device", "dtype", "attention", "threads"} <= set(
+        recipe.environment
+    )
+    assert recipe.environment["dtype"] == "float32"

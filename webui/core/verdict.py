@@ -1,0 +1,154 @@
+"""Is a picture still what its recipe makes? Compares the one on disk with the one drawn again, and says why not."""
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image as PilImages
+from PIL import ImageChops, ImageOps
+from PIL.Image import Image as PilImage
+
+from webui.core.events import Image
+from webui.core.executor import Catalog
+from webui.core.recipe import Recipe, RecipeError
+from webui.core.request import Request
+
+TOLERANCES = {"float32": 4, "bfloat16": 24, "float16": 24}
+"""Levels of 255 by which a picture may differ where only the environment changed, by the coarser number format.
+
+Measured on the demo model with every sampler: another number of threads or pictures at once, 1; compiled code, 7;
+another format, up to 19 for all samplers but LMS.
+"""
+
+LOSSY_LEVELS = 96
+"""By how much JPEG and WebP may move a single value of a picture that nobody edited (measured: 60)."""
+
+GAP_PX = 4
+ENVIRONMENT = "environment: "
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``identical`` is the same pixels, ``equal`` within what the changed environment explains.
+
+    ``unknown`` is a preset that expects no certain picture.
+
+    ``max_difference`` and ``tolerance`` are levels of 255; ``reasons`` are what has changed, for people.
+    ``comparison`` has the picture, the new one and their difference side by side, where they differ.
+    """
+
+    outcome: Literal["identical", "equal", "different", "unknown"]
+    max_difference: int = 0
+    tolerance: int = 0
+    reasons: tuple[str, ...] = ()
+    comparison: PilImage | None = None
+
+    def __str__(self) -> str:
+        if self.outcome == "unknown":
+            return "its files are those it was made with; it expects no certain picture"
+        if self.outcome == "identical":
+            return "; ".join(("identical", *self.reasons))
+        why = "; ".join(self.reasons) or "nothing that the recipe knows of has changed"
+        allowed = f", {self.tolerance} are allowed" if self.outcome == "equal" else ""
+        return f"{self.outcome}: by up to {self.max_difference} of 255 levels{allowed}: {why}"
+
+
+def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilImage | None]) -> Request:
+    """What to ask for to draw it again; raises RecipeError naming, with its hash, what is not here."""
+    here: Mapping[str, Container[str]] = {
+        "model": catalog.models,
+        "refiner": catalog.models,
+        "lender": catalog.models,
+        "lora": catalog.loras,
+        "vae": catalog.vaes,
+        "embedding": catalog.embeddings,
+    }
+    missing = [
+        f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
+        for kind, names in recipe.hashes.items()
+        for name, digest in names.items()
+        if name not in here.get(kind, ())
+    ]
+    if missing:
+        raise RecipeError(f"cannot be drawn again: {', '.join(missing[:5])} not here")
+    return recipe.with_pictures(find_start).drawn_as()
+
+
+def judge(picture: PilImage, recipe: Recipe, again: Image) -> Verdict:
+    """What became of ``picture`` and its recipe, now that ``again`` was drawn from it.
+
+    A lossy file is held to its recipe's hash, and its pixels only to what such a format does to them.
+    """
+    lossy = picture.format not in (None, "PNG")
+    first, second = picture.convert("RGB"), again.image.convert("RGB")
+    changed = list(changes(recipe, again.recipe))
+    if first.size != second.size:
+        words = "the file has been resized or cut" if recipe.pixels_sha256 == again.pixels_sha256 else "its size"
+        return Verdict("different", 255, 0, (*changed, words))
+    difference = ImageChops.difference(first, second)
+    largest = _largest(difference)
+    same_recipe = again.pixels_sha256 == recipe.pixels_sha256
+    if largest == 0 and not lossy or same_recipe and lossy and largest <= LOSSY_LEVELS:
+        return Verdict("identical")
+    if same_recipe:
+        changed = ["its recipe still gives the picture that was drawn, so the file was edited since"]
+    tolerance = max(_tolerance(recipe), _tolerance(again.recipe)) + (LOSSY_LEVELS if lossy else 0)
+    explained = bool(changed) and not same_recipe and all(name.startswith(ENVIRONMENT) for name in changed)
+    outcome: Literal["equal", "different"] = "equal" if explained and largest <= tolerance else "different"
+    return Verdict(outcome, largest, tolerance, tuple(changed), side_by_side(first, second, difference))
+
+
+def judge_hash(expected: str, kept: PilImage | None, again: Image, changed: tuple[str, ...]) -> Verdict:
+    """Of a picture that is known by the beginning of its hash alone, and perhaps by a copy, ``kept``."""
+    if again.pixels_sha256.startswith(expected):
+        return Verdict("identical", reasons=changed)
+    if kept is None or kept.size != again.image.size:
+        return Verdict(
+            "different", 255, 0, (*changed, f"its pixels are {again.pixels_sha256[:12]}, not {expected[:12]}")
+        )
+    difference = ImageChops.difference(kept.convert("RGB"), again.image.convert("RGB"))
+    largest, tolerance = _largest(difference), TOLERANCES["float32"]
+    outcome: Literal["equal", "different"] = "equal" if largest <= tolerance and not changed else "different"
+    return Verdict(outcome, largest, tolerance, changed or ("another processor or version",))
+
+
+def changes(old: Recipe, new: Recipe) -> Iterator[str]:
+    """What explains another picture, in words: files, sampler, then the environment."""
+    for kind in {**old.hashes, **new.hashes}:
+        before, now = old.hashes.get(kind, {}), new.hashes.get(kind, {})
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                hashes = f"{before.get(name, 'none')[:12]}, now {now.get(name, 'none')[:12]}"
+                yield f"{kind} {name!r} is another file ({hashes})"
+    yield from _differences("sampler ", _flat(old.sampler), _flat(new.sampler))
+    yield from _differences(ENVIRONMENT, old.environment, new.environment)
+
+
+def _differences(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            yield f"{prefix}{name} {str(old.get(name, 'unknown'))[:60]}, now {str(new.get(name, 'unknown'))[:60]}"
+
+
+def _flat(sampler: Mapping[str, Any]) -> dict[str, Any]:
+    config = sampler.get("config")
+    return {"class": sampler.get("class")} | (dict(config) if isinstance(config, Mapping) else {})
+
+
+def _largest(difference: PilImage) -> int:
+    return int(np.asarray(difference).max())
+
+
+def _tolerance(recipe: Recipe) -> int:
+    return TOLERANCES.get(str(recipe.environment.get("dtype")), TOLERANCES["float32"])
+
+
+def side_by_side(first: PilImage, second: PilImage, difference: PilImage) -> PilImage:
+    """The two and their difference, stretched to the whole range of levels."""
+    levels = np.asarray(difference, np.float32)
+    stretched = PilImages.fromarray((levels * (255 / max(levels.max(), 1))).astype(np.uint8))
+    canvas = PilImages.new("RGB", (3 * first.width + 2 * GAP_PX, first.height), (128, 128, 128))
+    for number, picture in enumerate((first, second, ImageOps.invert(stretched))):
+        canvas.paste(picture, (number * (first.width + GAP_PX), 0))
+    return canvas

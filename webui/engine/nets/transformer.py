@@ -1,0 +1,102 @@
+"""The transformer of a UNet's level, under the names that diffusers gives its parts."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from webui.engine.nets.layers import Conv1x1, to_picture, to_tokens
+from webui.engine.nets.shortcuts import Merging
+
+
+class Transformer(nn.Module):
+    """Tokens of a picture through layers that attend to each other and to the prompt, added to the picture."""
+
+    def __init__(
+        self, width: int, heads: int, depth: int, context: int, groups: int, linear: bool, merges: bool
+    ) -> None:
+        super().__init__()
+        self._merges = merges
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width) if linear else Conv1x1(width, width)
+        self.transformer_blocks = nn.ModuleList(_Layer(width, heads, context) for _ in range(depth))
+        self.proj_out = nn.Linear(width, width) if linear else Conv1x1(width, width)
+
+    def forward(
+        self, picture: torch.Tensor, prompts: Iterator[tuple[torch.Tensor, torch.Tensor]], merging: float = 0.0
+    ) -> torch.Tensor:
+        """``merging`` is the share of tokens to merge, if this is the level for it."""
+        height, width = picture.shape[-2:]
+        merge = partial(Merging.find, height=height, width=width, share=merging) if merging and self._merges else None
+        tokens = self.proj_in(to_tokens(self.norm(picture)))
+        for layer in self.transformer_blocks:
+            tokens = layer(tokens, *next(prompts), merge)
+        return to_picture(self.proj_out(tokens), height, width).add_(picture)
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, context, heads)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = _FeedForward(width)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        merge: Callable[[torch.Tensor], Merging] | None = None,
+    ) -> torch.Tensor:
+        own = self.norm1(tokens)
+        if merge is None:
+            tokens = self.attn1(own, *self.attn1.attend_to(own)).add_(tokens)
+        else:
+            merging = merge(own)
+            few = merging.merge(own)
+            tokens = merging.spread(self.attn1(few, *self.attn1.attend_to(few))).add_(tokens)
+        tokens = self.attn2(self.norm2(tokens), keys, values).add_(tokens)
+        return self.ff(self.norm3(tokens)).add_(tokens)
+
+
+class Attention(nn.Module):
+    """Vaswani et al. 2017; ``context`` is the width of what is attended to."""
+
+    def __init__(self, width: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context, width, bias=False)
+        self.to_v = nn.Linear(context, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def attend_to(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, (n, heads, length, width / heads) each."""
+        return self._split(self.to_k(context)), self._split(self.to_v(context))
+
+    def forward(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        found = functional.scaled_dot_product_attention(self._split(self.to_q(tokens)), keys, values)
+        return self.to_out[0](found.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class _FeedForward(nn.Module):
+    """Shazeer 2020, "GLU Variants Improve Transformer": half of the inner values gate the others."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        gated: Any = nn.Module()
+        gated.proj = nn.Linear(width, 8 * width)
+        self.net: Any = nn.ModuleList([gated, nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        inner, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
+        return self.net[2](inner * functional.gelu(gate))

@@ -1,0 +1,253 @@
+"""The preset bar of a page: choose, fill in variables, apply; save, rename, delete, import, export."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.core.preset import MAX_VARIABLES, make_preset
+from webui.core.presets import PresetShelf
+from webui.core.request import RequestError
+from webui.ui import form
+from webui.ui.preset_values import (
+    INTRODUCTION,
+    card_html,
+    held_controls,
+    note_html,
+    of_page,
+    of_picture,
+    read_upload,
+    read_variables,
+    settings_updates,
+    telling,
+    variable_boxes,
+    warnings,
+)
+from webui.ui.workbench import Workbench, job_id_js
+
+PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
+
+Update = Any
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The controls of one page's bar; ``variables`` are boxes of which as many show as the chosen preset has."""
+
+    chooser: gr.Dropdown
+    card: gr.HTML
+    variables: list[gr.Textbox]
+    apply: gr.Button
+    name: gr.Textbox
+    note: gr.Textbox
+    defaults: gr.Textbox
+    source: gr.Radio
+    replace: gr.Checkbox
+    save: gr.Button
+    new_name: gr.Textbox
+    rename: gr.Button
+    delete: gr.Button
+    question: gr.Row
+    confirm: gr.Button
+    keep: gr.Button
+    upload: gr.UploadButton
+
+
+def build_bar(page: str, writable: bool) -> Bar:
+    """Lays it out in the open tab; what changes presets only where they are ``writable``."""
+
+    def name(what: str) -> str:
+        return f"{page}-preset-{what}"
+
+    with gr.Accordion("Presets", open=False, elem_id=name("bar"), elem_classes="preset-bar"):
+        with gr.Row(elem_classes="with-buttons"):
+            chooser = form.Dropdown(
+                [], value=None, label="Preset", info="Type to search", elem_id=name("chooser"), scale=3, min_width=180
+            )
+            apply = gr.Button("Apply", variant="primary", elem_id=name("apply"), size="sm", min_width=70)
+            upload = gr.UploadButton(
+                "Import",
+                file_types=[".toml", ".csv"],
+                elem_id=name("import"),
+                size="sm",
+                min_width=70,
+                visible=writable,
+            )
+        card = gr.HTML(INTRODUCTION, elem_id=name("card"))
+        with gr.Row():
+            variables = [
+                gr.Textbox(visible=False, elem_id=name(f"variable-{number}"), min_width=140, interactive=True)
+                for number in range(MAX_VARIABLES)
+            ]
+        with gr.Accordion("Save a preset", open=False, visible=writable, elem_id=name("saving")):
+            with gr.Row():
+                kept_name = gr.Textbox(label="Name", elem_id=name("name"), min_width=140)
+                note = gr.Textbox(label="Note", elem_id=name("note"), min_width=140, placeholder="What it is good for")
+            source = gr.Radio([PAGE, PICTURE], value=PAGE, label="What to save", elem_id=name("source"))
+            defaults = gr.Textbox(
+                label="Variables",
+                info="One a line. Where the prompt says {thing}, a line here says what it is at first.",
+                placeholder="thing = red apple",
+                lines=2,
+                elem_id=name("defaults"),
+            )
+            with gr.Row(elem_classes="with-buttons"):
+                replace = gr.Checkbox(False, label="Replace mine of this name", elem_id=name("replace"), min_width=140)
+                save = gr.Button("Save", variant="primary", elem_id=name("save"), size="sm", min_width=70)
+        words = "Rename or delete the chosen preset"
+        with gr.Accordion(words, open=False, visible=writable, elem_id=name("changing")):
+            with gr.Row(elem_classes="with-buttons"):
+                new_name = gr.Textbox(label="New name", elem_id=name("new-name"), min_width=140, scale=3)
+                rename = gr.Button("Rename", elem_id=name("rename"), size="sm", min_width=70)
+                delete = gr.Button("Delete", variant="stop", elem_id=name("delete"), size="sm", min_width=70)
+            with gr.Row(visible=False, elem_id=name("question")) as question:
+                confirm = gr.Button("Yes, delete it", variant="stop", elem_id=name("confirm"), size="sm")
+                keep = gr.Button("Keep it", elem_id=name("keep"), size="sm")
+    return Bar(
+        *(chooser, card, variables, apply, kept_name, note, defaults, source, replace, save),
+        *(new_name, rename, delete, question, confirm, keep, upload),
+    )
+
+
+def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], shelf: PresetShelf, blocks: gr.Blocks) -> None:
+    """Connects the bars of all pages: what one of them saves, all can choose."""
+    choosers = [bar.chooser for bar in bars.values()]
+    blocks.load(
+        lambda: [gr.update(choices=list(shelf.files())) for _ in choosers],
+        None,
+        choosers,
+        **PRIVATE,
+    )
+    for page, bar in bars.items():
+        _wire_applying(bar, benches[page], shelf)
+        _wire_keeping(bar, benches[page], shelf, choosers)
+
+
+def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
+    executor, controls = bench.runs.executor, bench.controls
+    held = held_controls(controls)
+    settled = [*(controls[field] for field in held), bench.picker.chosen, bench.sizes]
+    shown = [bar.card, *bar.variables, bar.new_name]
+
+    def show(name: str | None, prompt: str) -> list[Update]:
+        if not name:
+            return [INTRODUCTION, *variable_boxes({}), gr.skip()]
+        try:
+            file = shelf.choose(name)
+        except RequestError as error:
+            return [note_html(str(error)), *variable_boxes({}), gr.skip()]
+        assert file.preset
+        variables = dict(file.preset.variables)
+        if variables.get("prompt") == "":  # a style lays itself around what is asked for
+            variables["prompt"] = prompt
+        return [card_html(file, executor.catalog()), *variable_boxes(variables), file.name]
+
+    def apply(name: str | None, *texts: str) -> list[Update]:
+        if not name:
+            raise gr.Error("Choose a preset first", print_exception=False)
+        with telling():
+            return settings_updates(shelf.get(name), texts, held, executor.catalog())
+
+    def apply_address(name: str) -> list[Update]:
+        """What ``?preset=NAME`` asks for, with the variables as they stand in the preset."""
+        if not name:
+            return [gr.skip()] * (1 + len(shown) + len(settled))
+        try:
+            file = shelf.choose(name)
+            assert file.preset
+            settings = settings_updates(file.preset, tuple(file.preset.variables.values()), held, executor.catalog())
+        except RequestError as error:
+            gr.Warning(html.escape(str(error)))
+            return [gr.skip(), note_html(str(error)), *[gr.skip()] * (len(shown) - 1 + len(settled))]
+        for line in warnings(file.preset, executor.catalog()):
+            gr.Warning(html.escape(line))
+        choice = gr.update(choices=list(shelf.files()), value=file.name)
+        return [choice, *show(file.name, ""), *settings]
+
+    bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
+    gr.on(
+        [bar.apply.click, *(box.submit for box in bar.variables)],
+        apply,
+        [bar.chooser, *bar.variables],
+        settled,
+        **PRIVATE,
+    )
+    bench.restored.then(
+        apply_address,
+        [gr.Textbox(visible=False)],
+        [bar.chooser, *shown, *settled],
+        js="() => [new URLSearchParams(location.search).get('preset') ?? '']",
+        **PRIVATE,
+    )
+
+
+def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequence[gr.Dropdown]) -> None:
+    runs, controls = bench.runs, bench.controls
+    fields = held_controls(controls)
+    outputs = [*choosers, bar.card, *bar.variables, bar.new_name, bar.question]
+    job_id = gr.Textbox(visible=False)
+
+    def chosen_now(name: str | None, said: str = "") -> list[Update]:
+        """After a change: new lists on all pages, and here ``name`` is the one that is chosen."""
+        files = shelf.files()
+        lists = [gr.update(choices=list(files)) for _ in choosers]
+        lists[choosers.index(bar.chooser)] = gr.update(choices=list(files), value=name)
+        preset = files[name].preset if name else None
+        card = card_html(files[name], runs.executor.catalog()) if name else INTRODUCTION
+        if said:
+            gr.Info(html.escape(said))
+        return [*lists, card, *variable_boxes(preset.variables if preset else {}), name or "", gr.update(visible=False)]
+
+    def save(
+        job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
+    ) -> list[Update]:
+        with telling():
+            found = runs.picture(job_id, index)
+            if source == PICTURE and found is None:
+                raise RequestError("there is no picture yet: draw one first, or save the settings of this page")
+            if source == PICTURE and found:
+                kept = of_picture(*found, str(runs.executor.status().get("device")))
+            else:
+                kept = of_page(dict(zip(fields, values, strict=True))) | {"variables": read_variables(defaults)}
+            preset = make_preset(name=name, note=note, **kept)
+            shelf.save(preset, found[1].image if found else None, replace)
+            return chosen_now(preset.name, f"Saved {preset.name}")
+
+    def rename(name: str | None, new_name: str) -> list[Update]:
+        with telling():
+            if not name:
+                raise RequestError("choose the preset to rename first")
+            return chosen_now(shelf.rename(name, new_name))
+
+    def ask(name: str | None) -> tuple[Update, Update]:
+        return gr.update(visible=bool(name)), gr.update(value=f"Yes, delete {name}")
+
+    def delete(name: str | None) -> list[Update]:
+        with telling():
+            shelf.delete(name or "")
+            return chosen_now(None, f"Deleted {name}")
+
+    def take_in(path: str) -> list[Update]:
+        with telling():
+            names, notices = shelf.add(Path(path).name, read_upload(Path(path)))
+            for notice in notices:
+                gr.Warning(html.escape(notice))
+            return chosen_now(names[0] if names else None, f"Imported {', '.join(names[:5])}")
+
+    asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
+    bar.save.click(
+        save,
+        [job_id, bench.selected, *asked, *(controls[field] for field in fields)],
+        outputs,
+        js=job_id_js(bench.name),
+        **PRIVATE,
+    )
+    bar.rename.click(rename, [bar.chooser, bar.new_name], outputs, **PRIVATE)
+    bar.delete.click(ask, [bar.chooser], [bar.question, bar.confirm], **PRIVATE)
+    bar.keep.click(lambda: gr.update(visible=False), None, [bar.question], **PRIVATE)
+    bar.confirm.click(delete, [bar.chooser], outputs, **PRIVATE)
+    bar.upload.upload(take_in, [bar.upload], outputs, **PRIVATE)

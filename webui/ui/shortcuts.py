@@ -1,0 +1,47 @@
+"""The fold with what makes pictures faster and less exact, and the note that says when something in it is on."""
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from webui.core.executor import Catalog, Executor
+from webui.core.library import approximations
+from webui.core.request import Request, RequestError
+from webui.ui import form
+
+FIELDS = ("guidance_until", "reuse", "token_merging")
+TOLD_BY = (*FIELDS, "guidance", "vae")
+EXPLANATION = "Each of these saves time and changes the picture a little. A tiny VAE, under Settings, does so too."
+
+
+def build_fold(page: str, catalog: Catalog) -> dict[str, Any]:
+    """Lays it out in the open page; returns its controls by name."""
+    with gr.Accordion("Faster, approximate", open=False, elem_id=f"{page}-shortcuts"):
+        gr.Markdown(EXPLANATION)
+        return {field: form.make_control(page, field, catalog) for field in FIELDS}
+
+
+def build_note(page: str) -> gr.HTML:
+    """The place of the note; empty while pictures are exact."""
+    return gr.HTML("", label="Approximation", elem_id=f"{page}-approximate", padding=False)
+
+
+def wire(note: gr.HTML, controls: dict[str, Any], executor: Executor) -> None:
+    """Keeps the note true whatever changes the controls."""
+
+    def tell(*values: Any) -> str:
+        try:
+            request = Request.parse(dict(zip(TOLD_BY, values, strict=True)))
+        except RequestError:  # Generate will say so
+            return ""
+        words = ", ".join(approximations(request, executor.catalog().vaes if request.vae else {}))
+        return (
+            f'<p class="approximate" role="status">Pictures will be approximate: {html.escape(words)}</p>'
+            if words
+            else ""
+        )
+
+    told_by = [controls[field] for field in TOLD_BY]
+    changes = [control.change for control in told_by]
+    gr.on(changes, tell, told_by, note, queue=False, show_progress="hidden", api_visibility="private")

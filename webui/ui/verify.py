@@ -1,0 +1,66 @@
+"""The Verify button: draws a picture again and says whether it is the same."""
+
+import asyncio
+import base64
+import html
+import io
+from collections.abc import AsyncIterator, Callable
+
+from PIL.Image import Image as PilImage
+
+from webui.core.events import Cancelled, Done, Failed, Image
+from webui.core.executor import Executor, QueueFull
+from webui.core.recipe import Recipe, RecipeError
+from webui.core.request import RequestError
+from webui.core.verdict import Verdict, judge, prepare
+from webui.ui.stream import MIN_INTERVAL_S, status_html
+
+WORDS = {
+    "identical": "Identical: drawn again, every pixel is the same.",
+    "equal": "Equal: drawn again, it differs by no more than the changed environment explains",
+    "different": "Different: drawn again, it is another picture",
+}
+
+
+async def verify(
+    executor: Executor, picture: PilImage, recipe: Recipe, find_start: Callable[[str], PilImage | None]
+) -> AsyncIterator[str]:
+    """Status lines as HTML while it is drawn, then the verdict; where they differ, with both pictures side by side."""
+    try:
+        job = executor.submit(prepare(recipe, executor.catalog(), find_start), keep=False)
+    except (RecipeError, RequestError, QueueFull) as error:
+        yield status_html(Failed(f"This picture {error}" if isinstance(error, RecipeError) else str(error)), None)
+        return
+    async for _, event in job.follow_async():
+        if isinstance(event, Image):
+            continue
+        if isinstance(event, Done):
+            break
+        yield status_html(event, job)
+        if isinstance(event, Failed | Cancelled):
+            return
+        await asyncio.sleep(MIN_INTERVAL_S)
+    verdict = await asyncio.to_thread(judge, picture, recipe, job.images[recipe.batch_index])
+    yield verdict_html(verdict)
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """The verdict for people, every text escaped."""
+    text = WORDS[verdict.outcome]
+    if verdict.outcome != "identical":
+        reasons = "; ".join(verdict.reasons) or "nothing that the recipe knows of has changed"
+        text += f" (by up to {verdict.max_difference} of 255 levels): {reasons}."
+    shown = ""
+    if verdict.comparison and verdict.outcome != "identical":
+        buffer = io.BytesIO()
+        verdict.comparison.save(buffer, "PNG")
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        shown = (
+            '<img class="comparison" alt="The picture, the one drawn again, and their difference"'
+            f' src="data:image/png;base64,{data}">'
+        )
+    mark = f'data-outcome="{verdict.outcome}"'
+    return (
+        f'<div class="status" data-state="done" data-job="" {mark}>'
+        f'<span class="status-text">{html.escape(text)}</span></div>{shown}'
+    )

@@ -1,0 +1,177 @@
+"""``webui verify``: makes pictures again from their own recipes, and says whether they are the same."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image as PilImage
+
+from webui.app import make_executor
+from webui.core.events import Failed, Image
+from webui.core.executor import Executor, QueueFull
+from webui.core.images import ImageError, open_image
+from webui.core.preset import Preset, compare_pins
+from webui.core.presets import PresetShelf
+from webui.core.recipe import Recipe, RecipeError, read_picture
+from webui.core.request import Request, RequestError
+from webui.core.settings import Settings
+from webui.core.start_pictures import StartPictures
+from webui.core.verdict import Verdict, judge, judge_hash, prepare
+
+PRESET_ENVIRONMENT = {"device": "cpu", "dtype": "float32"}  # what a preset's expected hash was made with
+
+
+class CannotVerify(Exception):
+    """Nothing was compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said of one picture or preset."""
+
+    name: str
+    verdict: Verdict
+    comparison: Path | None = None
+
+
+class Verifier:
+    """Draws again. An executor serves as long as pictures ask for the same device and number format."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._executor: Executor | None = None
+        self._made_for: Settings | None = None
+
+    def picture(self, path: Path) -> Line:
+        """The verdict on a picture file; raises CannotVerify."""
+        try:
+            recipe = read_picture(path)
+            if recipe is None:
+                raise RecipeError("has no recipe of Darkroom inside")
+            picture = open_image(path)
+            executor = self._executor_like(recipe)
+            request = prepare(recipe, executor.catalog(), StartPictures(self._settings.start_dir).find)
+        except (ImageError, RecipeError) as error:
+            raise CannotVerify(f"{path}: {error}") from None
+        verdict = judge(picture, recipe, self._draw(str(path), executor, request, recipe.batch_index))
+        comparison = None
+        if verdict.outcome == "different" and verdict.comparison:
+            comparison = _save(verdict.comparison, self._settings.output_dir("verify"), path.stem)
+        return Line(str(path), verdict, comparison)
+
+    def preset(self, name: str) -> Line:
+        """The verdict on a preset's pins and the picture that it is expected to give; raises CannotVerify."""
+        try:
+            file = PresetShelf(self._settings.presets_dir).choose(name)
+            preset: Any = file.preset
+            executor = self._executor_for(PRESET_ENVIRONMENT)
+            job_request = self._preset_request(preset)
+        except RequestError as error:
+            raise CannotVerify(f"preset {name!r}: {error}") from None
+        catalog = executor.catalog()
+        changed = compare_pins(preset.pins, job_request, catalog.models, catalog.loras)
+        if preset.expected is None:
+            return Line(f"preset {file.name}", Verdict("different" if changed else "unknown", reasons=changed))
+        again = self._draw(f"preset {file.name}", executor, job_request, 0)
+        shown = file.path.with_suffix(".png")
+        kept = open_image(shown) if shown.is_file() else None
+        return Line(f"preset {file.name}", judge_hash(preset.expected, kept, again, changed))
+
+    def close(self) -> None:
+        """Frees the device."""
+        if self._executor:
+            self._executor.close()
+
+    def _preset_request(self, preset: Preset) -> Request:
+        request = preset.request()
+        if request.seed < 0 and preset.expected:
+            raise RequestError("it expects a picture but has no seed")
+        return request
+
+    def _executor_like(self, recipe: Recipe) -> Executor:
+        """In the number format of the picture, and on the CPU if it was made there, unless asked otherwise."""
+        environment = {"dtype": recipe.environment.get("dtype")}
+        if str(recipe.environment.get("device")).startswith("cpu"):
+            environment["device"] = "cpu"
+        return self._executor_for(environment)
+
+    def _executor_for(self, environment: dict[str, Any]) -> Executor:
+        """One with these settings where none were asked for."""
+        known = {"dtype": ("float32", "bfloat16", "float16"), "device": ("cpu",)}
+        wanted = {
+            name: value
+            for name, value in environment.items()
+            if value in known[name] and getattr(self._settings, name) == "auto"
+        }
+        settings = self._settings.model_copy(update=wanted)
+        if self._executor is None or settings != self._made_for:
+            self.close()
+            self._executor, self._made_for = make_executor(settings), settings
+        return self._executor
+
+    def _draw(self, name: str, executor: Executor, request: Request, index: int) -> Image:
+        try:
+            job = executor.submit(request, keep=False)
+        except (RequestError, QueueFull) as error:
+            raise CannotVerify(f"{name}: {error}") from None
+        for _, event in job.follow():
+            if isinstance(event, Failed):
+                raise CannotVerify(f"{name}: {event.message}")
+        return job.images[index]
+
+
+def verify(pictures: Sequence[Path], presets: Sequence[str], settings: Settings, as_json: bool) -> int:
+    """Prints a verdict a line; returns 0, 1 where something differs, 2 where something cannot be verified."""
+    verifier = Verifier(settings)
+    status = 0
+    try:
+        for check, what in [(verifier.picture, path) for path in pictures] + [
+            (verifier.preset, name) for name in presets
+        ]:
+            try:
+                line = check(what)  # type: ignore[operator]
+            except CannotVerify as error:
+                if as_json:
+                    print(json.dumps({"name": str(what), "outcome": "failed", "message": str(error)}), flush=True)
+                print(f"webui: {error}", file=sys.stderr)
+                status = 2
+                continue
+            _print(line, as_json)
+            status = max(status, int(line.verdict.outcome == "different"))
+    finally:
+        verifier.close()
+    return status
+
+
+def _print(line: Line, as_json: bool) -> None:
+    verdict, comparison = line.verdict, str(line.comparison) if line.comparison else None
+    if as_json:
+        body = {
+            "name": line.name,
+            "outcome": verdict.outcome,
+            "max_difference": verdict.max_difference,
+            "tolerance": verdict.tolerance,
+            "reasons": list(verdict.reasons),
+            "comparison": comparison,
+        }
+        print(json.dumps(body, ensure_ascii=False), flush=True)
+        return
+    print(f"{line.name}: {verdict}{f'; see {comparison}' if comparison else ''}", flush=True)
+
+
+def _save(comparison: PilImage, folder: Path, stem: str) -> Path | None:
+    """Side by side, in a file of its own; a disk that takes none is told, the verdict stands."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{stem[:80]}-difference-", suffix=".png", dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            comparison.save(file, "PNG")
+    except OSError as error:
+        print(f"webui: the comparison could not be saved in {folder}: {error.strerror}", file=sys.stderr)
+        return None
+    return Path(name)
