@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as PilImages
@@ -16,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from webui.core.events import Image
 from webui.core.history import History, HistoryError, Wanted
 from webui.core.outputs import save_picture
+from webui.core.picture_files import describe
 from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.thumbnails import SIDE_PX, Thumbnails
@@ -109,7 +111,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(folder: Folder) -> No
         seen += [picture.path.name for picture in page.pictures]
         before = page.next
     assert sorted(seen) == sorted(drawn) and before is None
-    for cursor in ("nonsense", "9" * 19 + "-" + "0" * 24, "1-../../x"):
+    for cursor in ("nonsense", "9" * 19 + "-" + "0" * 24, "-" + "9" * 19 + "-" + "0" * 24, "1-../../x"):
         assert history.search(Wanted(), cursor).total == 7
 
 
@@ -155,6 +157,18 @@ def test_what_is_deleted_can_be_restored(folder: Folder) -> None:
     assert back.path.parent == path.parent and back.path != path and history.find(back.id) is None
     assert [p.model for p in history.search(Wanted(favourites=True)).pictures] == ["demo"]
     assert list((folder.outputs / ".trash").iterdir()) == []
+
+
+def test_what_else_lies_in_the_trash_stays_there(folder: Folder) -> None:
+    folder.draw("a red apple")
+    history = folder.history()
+    picture = history.search(Wanted()).pictures[0]
+    history.set_favourite(picture, True)
+    history.delete(picture)
+    trashed = next((folder.outputs / ".trash").rglob("*.png"))
+    (trashed.parent / ".DS_Store").touch()
+    back = history.restore(picture.id)
+    assert (back.path, back.favourite) == (picture.path, True) and picture.path.exists()
 
 
 @pytest.mark.parametrize("picture_id", ["", "..", "../..", "0" * 24, "\0" * 24, "a" * 23 + "\n"])
@@ -234,6 +248,32 @@ def test_two_processes_share_the_index(folder: Folder) -> None:
     both = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert said[0] == said[1] and said[0].count("'") == 240
+
+
+def test_a_file_that_is_gone_is_no_picture(folder: Folder) -> None:
+    path, history = folder.draw("a red apple"), folder.history()
+    picture = history.search(Wanted()).pictures[0]
+    path.unlink()
+    assert history.find(picture.id) is None
+
+
+def test_files_that_are_slow_to_read_do_not_hold_up_the_first_page(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        folder.draw(f"number {number}")
+
+    def read_slowly(*file: Any) -> dict[str, Any]:
+        time.sleep(0.05)
+        return describe(*file)
+
+    monkeypatch.setattr("webui.core.history.describe", read_slowly)
+    history = folder.history()
+    assert _seconds(history) < FIRST_PAGE_S
+    assert history.search(Wanted()).pictures[0].prompt == "number 11"
+    while history.search(Wanted()).unread:
+        time.sleep(0.05)
+    assert history.search(Wanted()).total == 12
 
 
 def test_thumbnails_are_small_and_follow_the_file(tmp_path: Path) -> None:

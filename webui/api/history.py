@@ -77,8 +77,6 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
     @_answered()
     def picture_file(picture_id: str) -> FileResponse:
         path = find(picture_id).path
-        if not path.is_file():
-            raise HTTPException(404, UNKNOWN)
         media_type = PICTURE_TYPES[path.suffix.lower()]
         return FileResponse(
             path, media_type=media_type, headers=HEADERS, filename=path.name, content_disposition_type="inline"

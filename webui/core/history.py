@@ -116,7 +116,8 @@ class History:
         place: str = ""
         at: list[Any] = []
         if match := re.fullmatch(r"(-?[0-9]{1,19})-([0-9a-f]{24})", before):
-            place, at = " AND (mtime_ns, id) < (?, ?)", [min(int(match[1]), MAX_INTEGER), match[2]]
+            mtime_ns = max(-MAX_INTEGER, min(int(match[1]), MAX_INTEGER))
+            place, at = " AND (mtime_ns, id) < (?, ?)", [mtime_ns, match[2]]
         limit = max(1, min(limit, MAX_PAGE))
 
         def read(db: sqlite3.Connection) -> Page:
@@ -134,9 +135,10 @@ class History:
 
     @_worded_errors()
     def find(self, picture_id: str) -> Picture | None:
-        """The picture of this id; None where there is none (any more)."""
+        """The picture of this id; None where there is none, or its file is gone."""
         row = self._index.read(lambda db: db.execute("SELECT * FROM pictures WHERE id = ?", [picture_id]).fetchone())
-        return self._picture(row) if row else None
+        picture = self._picture(row) if row else None
+        return picture if picture and picture.path.is_file() else None
 
     # the index
 
@@ -157,12 +159,16 @@ class History:
         if gone:
             self._index.write(lambda db: db.executemany("DELETE FROM pictures WHERE path = ?", gone))
         self._read_favourites()
-        done = 0
-        while done < len(new) and (done == 0 or time.monotonic() < deadline):
-            rows = [describe(self._folder, path, *files[path]) for path in new[done : done + BATCH]]
-            self._add(rows)
-            done += len(rows)
-        return len(new) - done
+        rows: list[dict[str, Any]] = []
+        for unread, path in zip(reversed(range(len(new))), new, strict=True):
+            rows.append(describe(self._folder, path, *files[path]))
+            is_late = time.monotonic() >= deadline
+            if len(rows) == BATCH or is_late or not unread:
+                self._add(rows)
+                rows = []
+            if is_late:
+                return unread
+        return 0
 
     def _read_behind(self) -> None:
         """Reads what is unread in a thread, of which there is one at a time."""
@@ -256,7 +262,8 @@ class History:
             return None
         path = move_file(trash / name, self._folder / name)
         for folder, _, _ in os.walk(trash, topdown=False):
-            os.rmdir(folder)
+            with suppress(OSError):  # something else was put there
+                os.rmdir(folder)
         state = path.stat()
         back = path.relative_to(self._folder).as_posix()
         self._edit_favourites(lambda names: _renamed(names, f".trash/{picture_id}/{name}", back))
