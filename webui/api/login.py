@@ -36,7 +36,12 @@ def refuse_other_names(request: Request) -> None:
 
 
 def _has_session(app: Any, request: Request) -> bool:
-    """The cookie that Gradio's login sets, under either of its names."""
+    """The cookie that Gradio's login sets, under either of its names.
+
+    Gradio lets browsers send it with what other sites ask for, and lets those sites read the answers; we do not.
+    """
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
     names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
     return any(request.cookies.get(name) in app.tokens for name in names)
 
