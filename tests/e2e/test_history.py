@@ -80,8 +80,9 @@ def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, output
     tab.page.keyboard.press("f")
     view.locator("[data-act=favourite][aria-pressed=true]").wait_for()
     assert "a-red-apple.png" in (outputs / "favourites.txt").read_text()
-    tab.page.keyboard.press("ArrowLeft")
-    wait_for(lambda: "Seed: 4" in view.locator("pre").inner_text(), "the newer picture")
+    for key, seed in (("ArrowLeft", 4), ("ArrowRight", 3), ("ArrowLeft", 4)):
+        tab.page.keyboard.press(key)
+        wait_for(lambda seed=seed: f"Seed: {seed}" in view.locator("pre").inner_text(), f"the picture of seed {seed}")
     with tab.page.expect_download() as download:
         view.get_by_role("link", name="Download").click()
     assert Path(download.value.path()).read_bytes() == next(outputs.rglob("*panda.png")).read_bytes()
@@ -161,6 +162,25 @@ def test_settings_are_reused(open_tab, outputs: Path) -> None:
     assert tab.values(*expected) == expected
 
 
+@pytest.mark.parametrize("page", ["img2img", "inpaint"])
+def test_pictures_are_sent_with_their_settings(open_tab, outputs: Path, page: str) -> None:
+    put(outputs, "a blue hat", "blue", steps=11)
+    PilImages.new("RGB", (64, 64), COLOURS["red"]).save(outputs / "txt2img" / "foreign.jpg", quality=100)
+    tab = open_tab()
+    for name, prompt, colour in (("a blue hat", "a blue hat", "blue"), ("foreign.jpg", "a blue hat", "red")):
+        card(open_history(tab), name).click()
+        tab.page.get_by_role("button", name=f"Send to {page}").click()
+        prompt_field = tab.page.locator(f"#{page}-prompt textarea")
+        prompt_field.wait_for()
+        wait_for(lambda prompt=prompt, field=prompt_field: field.input_value() == prompt, "the prompt")
+        start = tab.page.locator(f"#{page}-image img")
+        wait_for(lambda colour=colour, start=start: _is_all(tab.pixels(start), COLOURS[colour]), "the start picture")
+
+
+def _is_all(pixels: list[int], colour: tuple[int, ...]) -> bool:
+    return all(abs(pixels[k] - (*colour, 255)[k % 4]) < 4 for k in range(len(pixels)))
+
+
 def test_hostile_texts_are_text(open_tab, outputs: Path) -> None:
     put(outputs, HOSTILE, model=HOSTILE)
     tab = open_tab()
@@ -205,6 +225,10 @@ def test_routes(history_server: Server, outputs: Path) -> None:
         assert get(f"/api/history/{wrong}").status_code == 404
         assert get(f"/api/history/{wrong}/picture").status_code == 404
         assert history_server.client.post(f"/api/history/{wrong}/restore").status_code == 404
+    gone = put(outputs, "a green apple")
+    lost = f"/api/history/{get('/api/history', params={'query': 'green'}).json()['pictures'][0]['id']}"
+    gone.unlink()
+    assert history_server.client.delete(lost).status_code == get(f"{lost}/picture").status_code == 404
     assert get("/api/history", headers={"host": "evil.example"}).status_code == 403
     assert history_server.client.delete(where, headers={"host": "evil.example"}).status_code == 403
     assert path.exists()
@@ -224,4 +248,4 @@ def test_strangers_have_no_history(start_server, flags: list[str], there: bool) 
     else:
         components = server.client.get("/config").json()["components"]
         ids = {component["props"].get("elem_id") for component in components}
-        assert "tab-txt2img" in ids and not ids & {"tab-history", "history-reuse"}
+        assert "tab-txt2img" in ids and not ids & {"tab-history", "history-reuse-txt2img"}

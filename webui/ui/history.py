@@ -1,12 +1,16 @@
-"""The History tab: its frame here, its life in ``static/history.js``, and reusing a picture's settings."""
+"""The History tab: its frame here, its life in ``static/history.js``, and reusing a picture on the other pages."""
 
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from webui.core.history import History, HistoryError
+from webui.core.history import History, HistoryError, Picture
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
+from webui.core.request import Request
 from webui.ui import form, loras
 from webui.ui.workbench import FIELDS, Workbench, settle_model
 
@@ -30,7 +34,7 @@ FRAME = """
       <button type="button" data-act="next" aria-label="Older picture">→</button>
       <button type="button" data-act="favourite" aria-pressed="false" title="F">★ Favourite</button>
       <button type="button" data-act="compare">Compare</button>
-      <button type="button" data-act="reuse">Reuse in {target}</button>
+      {targets}
       <a data-act="download">Download</a>
       <button type="button" data-act="delete" title="Delete">Delete</button>
       <button type="button" data-act="close" aria-label="Close">✕</button>
@@ -49,38 +53,71 @@ FRAME = """
   </dialog>
 </div>
 """
+TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
-def build_tab(history: History, bench: Workbench, tabs: gr.Tabs) -> None:
-    """Lays it out in the open tab; the settings of a picture can be reused in ``bench``."""
-    gr.HTML(FRAME.format(target=bench.name))
+def build_tab(history: History, benches: Iterable[Workbench], tabs: gr.Tabs) -> None:
+    """Lays it out in the open tab; a picture can be reused in each of ``benches``."""
+    benches = tuple(benches)
+    words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
+    gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
     picture_id = gr.Textbox(visible=False)
-    reuse = gr.Button("Reuse", elem_id="history-reuse", elem_classes="unseen")
-    reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
+    for bench in benches:
+        _wire_reuse(history, bench, tabs, picture_id)
 
-    def reuse_settings(picture_id: str) -> list[Any]:
+
+def _takes_picture(bench: Workbench) -> bool:
+    return "image" in bench.controls
+
+
+def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, picture_id: gr.Textbox) -> None:
+    """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
+    button = gr.Button("Reuse", elem_id=f"history-reuse-{bench.name}", elem_classes="unseen")
+    reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
+    start = bench.controls.get("image")
+
+    def reuse(picture_id: str) -> list[Any]:
         try:
             picture = history.find(picture_id)
-            recipe = read_picture(picture.path) if picture else None
-        except (HistoryError, RecipeError, ImageError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        if recipe is None:
+            if picture is None:
+                raise gr.Error("This picture is not here any more.", print_exception=False)
+            recipe = read_picture(picture.path)
+            started = [_serve(picture, Path(start.GRADIO_CACHE))] if start else []
+        except RecipeError as error:
+            raise gr.Error(f"This picture cannot be reused: {error}", print_exception=False) from None
+        except (HistoryError, ImageError, OSError) as error:
+            raise gr.Error(f"This picture cannot be used: {error}", print_exception=False) from None
+        if recipe is None and not start:
             raise gr.Error("This picture has no settings of ours.", print_exception=False)
-        request, catalog = recipe.request, bench.runs.executor.catalog()
-        values = {field: getattr(request, field) for field in reused} | {"loras": loras.to_text(request.loras)}
-        for field in form.FILES:  # what is not here any more leaves its field as it is
-            if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-                gr.Warning(f"The {field} of this picture is not here any more.")
-                values[field] = gr.skip()
-        model = request.model if request.model in catalog.models else None
-        return [gr.Tabs(selected=bench.name), *values.values(), *settle_model(catalog, model)]
+        settings = _settle(bench, reused, recipe.request) if recipe else [gr.skip()] * (len(reused) + 2)
+        return [gr.Tabs(selected=bench.name), *settings, *started]
 
-    reuse.click(
-        reuse_settings,
+    button.click(
+        reuse,
         [picture_id],
-        [tabs, *reused.values(), bench.picker.chosen, bench.sizes],
+        [tabs, *reused.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
         js="() => [darkroomHistory.chosen()]",
         queue=False,
         api_visibility="private",
         show_progress="hidden",
     )
+
+
+def _settle(bench: Workbench, fields: Iterable[str], request: Request) -> list[Any]:
+    """The values of the fields, the chosen model and the sizes; what is not here any more leaves its field as it is."""
+    catalog = bench.runs.executor.catalog()
+    values = {field: getattr(request, field) for field in fields} | {"loras": loras.to_text(request.loras)}
+    for field in form.FILES:
+        if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
+            gr.Warning(f"The {field} of this picture is not here any more.")
+            values[field] = gr.skip()
+    model = request.model if request.model in catalog.models else None
+    return [*values.values(), *settle_model(catalog, model)]
+
+
+def _serve(picture: Picture, cache_dir: Path) -> str:
+    """A copy in the folder of what pages show, under the picture's secret id; raises OSError."""
+    served = cache_dir / picture.id / picture.path.name
+    served.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copyfile(picture.path, served)
+    return str(served)

@@ -59,7 +59,7 @@ def build_page(executor: Executor, shelf: PresetShelf, pictures: History | None 
                     benches[task.name] = build(task, executor, targets)
             if pictures:
                 with gr.Tab("History", id="history", elem_id="tab-history"):
-                    history.build_tab(pictures, benches[PAGES[0].name], tabs)
+                    history.build_tab(pictures, benches.values(), tabs)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)

@@ -116,8 +116,9 @@
   const showButtons = () => {
     mark(open);
     view().querySelector("[data-act=favourite]").setAttribute("aria-pressed", String(open.favourite));
-    view().querySelector("[data-act=previous]").disabled = !neighbour(-1);
-    view().querySelector("[data-act=next]").disabled = !neighbour(1);
+    // Not disabled, which would take the focus away, and the keys with it.
+    view().querySelector("[data-act=previous]").setAttribute("aria-disabled", String(!neighbour(-1)));
+    view().querySelector("[data-act=next]").setAttribute("aria-disabled", String(!neighbour(1)));
   };
   const show = attempt(async (picture) => {
     open = picture;
@@ -127,7 +128,7 @@
     const when = new Date(picture.made_at).toLocaleString();
     dialog.querySelector(".history-facts").textContent = `${picture.name} · ${picture.width} × ${picture.height} · ${when}`;
     dialog.querySelector("pre").textContent = "";
-    dialog.querySelector("[data-act=reuse]").disabled = !picture.model;
+    dialog.querySelector("[data-act=reuse]").disabled = !picture.model; // the first page takes settings alone
     showButtons();
     if (!dialog.open) dialog.showModal();
     const { infotext, problem } = await request(address(picture));
@@ -210,9 +211,9 @@
       view().close();
       tell(0);
     },
-    reuse: () => {
+    reuse: (button) => {
       chosenId = open.id;
-      document.getElementById("history-reuse").click();
+      document.getElementById(`history-reuse-${button.dataset.page}`).click();
       view().close();
     },
     close: (button) => button.closest("dialog").close(),
