@@ -19,7 +19,7 @@ OPERATED = "button|textbox|spinbutton|slider|combobox|checkbox|radio|tab|link|pr
 
 def test_a_picture_grows_before_the_eyes(open_tab):
     tab = open_tab()
-    tab.set(prompt=PROMPT)
+    tab.set(prompt=PROMPT, steps=100)  # some seconds, of which the page shows several moments
     tab.generate()
     tab.wait_for_state("done")
     finished = tab.pixels(tab.picture)
