@@ -21,6 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=work, help="scratch data and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("webui/demo"), help="where the model is exported to")
     parser.add_argument("--model", type=Path, help="the model to evaluate or to train LoRAs on (default: --out)")
+    parser.add_argument("--start", type=Path, help="a model whose weights the training starts from")
     parser.add_argument("--autoencoder-minutes", type=float, default=20)
     parser.add_argument("--decoder-minutes", type=float, default=12)
     parser.add_argument("--unet-minutes", type=float, default=55)
@@ -40,10 +41,10 @@ def main() -> None:
     if "data" in chosen:
         data.prepare(options.work)
     if "autoencoder" in chosen:
-        autoencoder.train(options.work, options.autoencoder_minutes, options.decoder_minutes)
+        autoencoder.train(options.work, options.autoencoder_minutes, options.decoder_minutes, options.start)
     if "unet" in chosen:
         latents.prepare(options.work)
-        unet.train(options.work, options.unet_minutes)
+        unet.train(options.work, options.unet_minutes, options.start)
     if "export" in chosen:
         print(f"{export(options.work, options.out):,} bytes in {options.out}")
     model, pictures = options.model or options.out, options.work / "evaluation"

@@ -1,5 +1,6 @@
 """The autoencoder: 128x128 pictures to 16x16 latents of four channels and back."""
 
+import math
 import random
 from collections import deque
 from pathlib import Path
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from . import data
 from .concepts import IMAGE_SIZE
-from .optim import load_states, make_optimisers, set_learning_rate, update
+from .optim import half, load_states, make_optimisers, set_learning_rate, update
 from .pictures import MIXED, MOSTLY_CONCEPTS, crop_batch, fixed_pictures, full_batch
 from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint
 
 SCALING_FACTOR = 0.18215
 KL_WEIGHT = 1e-3
-LATENT_NOISE = 0.3
+LATENT_NOISE = 0.15
 """Largest disturbance of the latents in the decoder's own phase, as a share of their standard deviation."""
-LEARNING_RATES = {"main": (2e-3, 1.5e-3), "decoder": (1e-3, 8e-4)}
+LEARNING_RATES = {"main": (1.5e-3, 1e-3), "decoder": (1e-3, 8e-4)}
 """Of Muon and of AdamW."""
 
 
@@ -43,14 +44,27 @@ def build() -> AutoencoderKL:
     return model.to(memory_format=torch.channels_last)
 
 
+@torch.no_grad()
+def load_unfolded(folder: Path) -> AutoencoderKL:
+    """An exported autoencoder to be trained further, its latents of unit variance without the scaling factor."""
+    model = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+    quant, post = model.quant_conv, model.post_quant_conv
+    quant.weight[:4] *= SCALING_FACTOR
+    quant.bias[:4] *= SCALING_FACTOR
+    quant.bias[4:] += 2 * math.log(SCALING_FACTOR)
+    post.weight /= SCALING_FACTOR
+    return model.to(memory_format=torch.channels_last)
+
+
 def difference(output: Tensor, target: Tensor) -> Tensor:
-    """L1 at three scales and L1 of the gradients."""
+    """L1 at three scales, L1 of the gradients, and each picture's root mean square."""
     error = output - target
     loss = error.abs().mean()
     for factor in (2, 4):
         loss = loss + 0.5 * F.avg_pool2d(error, factor).abs().mean()
     slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return loss + 0.5 * slopes
+    deviation = (error.square().mean((1, 2, 3)) + 1e-5).sqrt().mean()
+    return loss + 0.5 * slopes + deviation
 
 
 @torch.no_grad()
@@ -66,20 +80,23 @@ def psnr(model: AutoencoderKL, pictures: Tensor) -> float:
 
 def main_loss(model: AutoencoderKL, pictures: Tensor, step: int) -> Tensor:
     """Reconstruction of crops plus the KL term, which starts at step 300."""
-    posterior = model.encode(pictures).latent_dist
-    output = model.decode(posterior.sample()).sample
+    with half():
+        posterior = model.encode(pictures).latent_dist
+        output = model.decode(posterior.sample()).sample
     weight = KL_WEIGHT * min(max((step - 300) / 600, 0.0), 1.0)
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return difference(output, pictures) + weight * kl
+    return difference(output.float(), pictures) + weight * kl.float()
 
 
 def decoder_loss(model: AutoencoderKL, pictures: Tensor, latent_std: float) -> Tensor:
     """Reconstruction of whole pictures from latents a little disturbed, as a UNet's are; encoder fixed."""
-    with torch.no_grad():
+    with torch.no_grad(), half():
         latents = model.encode(pictures).latent_dist.mode()
         amount = torch.rand(len(latents), 1, 1, 1).square() * LATENT_NOISE * latent_std
         latents = latents + torch.randn_like(latents) * amount
-    return difference(model.decode(latents).sample, pictures)
+    with half():
+        output = model.decode(latents).sample
+    return difference(output.float(), pictures)
 
 
 class Phase:
@@ -128,7 +145,7 @@ class Phase:
             if self.step % 50 == 0:
                 text = f"step {self.step}, {done:.1%}, loss {fmean(losses):.4f}"
                 report(self.work, f"autoencoder {self.name}: {text}")
-            if self.step % 400 == 0:
+            if self.step % 250 == 0:
                 self.save()
         self.save()
 
@@ -156,11 +173,11 @@ def fold_normalisation(model: AutoencoderKL, pictures: Tensor) -> None:
     post.weight /= scale.view(1, 4, 1, 1)
 
 
-def train(work: Path, minutes: float, decoder_minutes: float) -> None:
-    """Both phases, then the folded result in `work/vae`."""
+def train(work: Path, minutes: float, decoder_minutes: float, start: Path | None = None) -> None:
+    """Both phases, from random weights or from those of the model in `start`; the folded result is `work/vae`."""
     torch.manual_seed(0)
     icons = data.prepare(work)
-    model = build()
+    model = load_unfolded(start / "vae") if start else build()
     report(work, f"autoencoder: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     Phase("main", work, model, icons, minutes).run()
     Phase("decoder", work, model, icons, decoder_minutes).run()

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from . import data
 from .autoencoder import SCALING_FACTOR
-from .concepts import COLOURS, CONCEPTS, MEDIUM, PLACEMENT_SHARE, PLACEMENTS, STYLES
+from .concepts import COLOURS, CONCEPTS, MEDIUM, PLACEMENT_SHARE, PLACEMENTS, STYLES, held_out
+from .optim import half
 from .pictures import jitter
 from .progress import report
 
-MEDIUM_VIEWS = 2
-"""Medium, centred pictures for each icon and colour; one more has another size or place."""
+OTHER_VIEWS = 0.5
+"""How many pictures of another size or place there are for each medium, centred one."""
 
 
 @dataclass
@@ -32,14 +33,17 @@ class LatentSet:
 
 
 def plan(rng: random.Random) -> list[tuple[int, int, int, int]]:
-    """The labels of every picture of the set."""
+    """The labels of every picture of the set: all combinations that are not held out."""
     rows = []
     others = range(1, len(PLACEMENTS))
     for concept in range(len(CONCEPTS)):
         for style in range(len(STYLES)):
             for colour in range(len(COLOURS)):
-                rows += [(concept, style, colour, 0)] * MEDIUM_VIEWS
-                rows.append((concept, style, colour, rng.choices(others, PLACEMENT_SHARE[1:])[0]))
+                if held_out(concept, style, colour):
+                    continue
+                rows.append((concept, style, colour, 0))
+                if rng.random() < OTHER_VIEWS:
+                    rows.append((concept, style, colour, rng.choices(others, PLACEMENT_SHARE[1:])[0]))
     return rows
 
 
@@ -57,7 +61,9 @@ def prepare(work: Path) -> LatentSet:
         for start in range(0, len(labels), 16):
             pictures = torch.stack([picture(icons, row, palette, rng) for row in labels[start : start + 16]])
             inputs = (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
-            latents.append(vae.encode(inputs).latent_dist.mode().contiguous() * SCALING_FACTOR)
+            with half():
+                encoded = vae.encode(inputs).latent_dist.mode().float()
+            latents.append(encoded.contiguous() * SCALING_FACTOR)
             colours.append(F.avg_pool2d(pictures, 8))
             if start % 1600 == 0:
                 report(work, f"latents: {start} of {len(labels)}")

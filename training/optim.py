@@ -99,6 +99,11 @@ def load_states(optimisers: list[torch.optim.Optimizer], states: list[dict]) -> 
         optimiser.load_state_dict(state)
 
 
+def half() -> torch.autocast:
+    """Matrix products and convolutions in bfloat16, on processors that have it in hardware."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
+
+
 class Average:
     """Exponential moving average of a module's parameters."""
 

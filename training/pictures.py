@@ -9,10 +9,10 @@ from torch import Tensor
 from . import data
 from .concepts import COLOURS, IMAGE_SIZE, PLACEMENT_SHARE, PLACEMENTS, Placement
 
-CROP = 64
-MAIN_BATCH = 16
+CROP = 96
+MAIN_BATCH = 8
 FULL_BATCH = 6
-MIXED, MOSTLY_CONCEPTS = 0.67, 0.9
+MIXED, MOSTLY_CONCEPTS = 0.4, 0.75
 """Share of the concepts' own icons; the rest are further icons, for pictures from outside."""
 
 
@@ -30,10 +30,10 @@ def draw_icon(icons: data.Icons, share: float, rng: random.Random) -> np.ndarray
 
 
 def crop_batch(icons: data.Icons, rng: random.Random) -> Tensor:
-    """Crops [16, 3, 64, 64] in [-1, 1] of objects of any size."""
+    """Crops [8, 3, 96, 96] in [-1, 1] of objects of any size."""
     rows = []
     for _ in range(MAIN_BATCH):
-        size = round(44 * (128 / 44) ** rng.random())
+        size = round(56 * (128 / 56) ** rng.random())
         placement = Placement(size, 64 + rng.randint(-8, 8), 64 + rng.randint(-8, 8), "")
         picture = data.composite(draw_icon(icons, MIXED, rng), placement, random_colour(rng))
         x, y = rng.randint(0, IMAGE_SIZE - CROP), rng.randint(0, IMAGE_SIZE - CROP)

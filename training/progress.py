@@ -12,17 +12,18 @@ import torch
 class Budget:
     """How far a stage has come: the larger of its share of steps and its share of minutes.
 
-    Minutes count training time only, across interruptions, so a stage can be resumed with a shorter budget.
+    Minutes are processor time per thread, across interruptions: a process that was stopped, or that had to wait
+    for others, has not spent them, and a stage can be resumed with a shorter or longer budget.
     """
 
     def __init__(self, steps: int, minutes: float, spent: float = 0.0):
         self.steps, self.seconds, self.spent = steps, minutes * 60, spent
-        self.last = time.monotonic()
+        self.last = time.process_time()
 
     def progress(self, step: int) -> float:
         """From 0 at the start to 1 at the end."""
-        now = time.monotonic()
-        self.spent += now - self.last
+        now = time.process_time()
+        self.spent += (now - self.last) / torch.get_num_threads()
         self.last = now
         return min(max(step / self.steps, self.spent / self.seconds), 1.0)
 

@@ -10,7 +10,8 @@ from .captions import tokenizer_corpus
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 MAX_LENGTH = 77
-VOCABULARY = 1588
+MERGES = 488
+"""As many as the folder's size allows; rarer words take two or three tokens."""
 
 
 def learn_merges() -> list[tuple[str, str]]:
@@ -19,14 +20,14 @@ def learn_merges() -> list[tuple[str, str]]:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 256,
+        vocab_size=2 * 256 + MERGES,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     words = [word for text in tokenizer_corpus() for word in text.replace(",", " ,").split()]
     tokenizer.train_from_iterator(words, trainer)
-    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]][:MERGES]
 
 
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:

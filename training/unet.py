@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -14,7 +14,7 @@ from . import latents as latents_module
 from . import tokenizer as tokenizer_module
 from .captions import caption
 from .concepts import COLOURS, CONCEPTS, PLACEMENTS, STYLES
-from .optim import Average, load_states, make_optimisers, set_learning_rate, update
+from .optim import Average, half, load_states, make_optimisers, set_learning_rate, update
 from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint
 
 TEXT_WIDTH = 192
@@ -91,7 +91,9 @@ def loss_of(model: Denoiser, clean: Tensor, tokens: Tensor, levels: Tensor) -> T
     noise = torch.randn_like(clean)
     noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
     velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
-    error = (model(noisy, steps, tokens) - velocity).square().mean((1, 2, 3))
+    with half():
+        output = model(noisy, steps, tokens)
+    error = (output.float() - velocity).square().mean((1, 2, 3))
     weight = (SNR_LIMIT * (1 - level) / level).clamp(max=1).flatten()
     return (weight * error).mean()
 
@@ -106,12 +108,28 @@ def train_step(
     return float(loss.detach())
 
 
-def train(work: Path, minutes: float, steps: int = 10**6, save_minutes: float = 3.0) -> None:
-    """Train, or go on from `work/unet.pt`; the checkpoint holds the weights and their average."""
+def load_weights(model: Denoiser, tokenizer: CLIPTokenizer, start: Path) -> None:
+    """Take over the weights of the model in `start`; a token it knew keeps its embedding, a new one stays random."""
+    old = StableDiffusionPipeline.from_pretrained(start, dtype=torch.float32)
+    model.unet.load_state_dict(old.unet.state_dict())
+    states, table = old.text_encoder.state_dict(), model.text.get_input_embeddings().weight
+    name = next(name for name in states if name.endswith("token_embedding.weight"))
+    rows, known = states.pop(name), old.tokenizer.get_vocab()
+    model.text.load_state_dict(states, strict=False)
+    with torch.no_grad():
+        for token, index in tokenizer.get_vocab().items():
+            if token in known:
+                table[index] = rows[known[token]]
+
+
+def train(work: Path, minutes: float, start: Path | None = None, steps: int = 10**6, save_minutes: float = 3.0) -> None:
+    """Train from random weights or those in `start`, or go on from `work/unet.pt`, which also holds their average."""
     torch.manual_seed(2)
     samples = latents_module.prepare(work)
     tokenizer = tokenizer_module.prepare(work / "tokenizer")
     model = Denoiser(len(tokenizer)).to(memory_format=torch.channels_last)
+    if start:
+        load_weights(model, tokenizer, start)
     optimisers = make_optimisers([model], MATRIX_LR, OTHER_LR)
     average = Average(model, AVERAGE_DECAY)
     file = work / "unet.pt"
