@@ -1,138 +1,135 @@
-"""Numbers and pictures that say how good an exported model is."""
+"""Numbers and pictures that say how good an exported model is, over prompts that its training never showed."""
 
 import json
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from diffusers import StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from . import data
-from .concepts import COLOURS, CONCEPTS, IMAGE_SIZE, PLACEMENTS, STYLES
-from .latents import reference_pictures
-from .prompts import Prompt, full_prompts, placed_prompts, short_prompts
+from webui.engine.samplers import SAMPLERS, make_scheduler
+
+from . import data, judges
+from .concepts import CONCEPTS, IMAGE_SIZE, STYLES
+from .measures import References, border_colour, border_unevenness, nearest_colour, placement_right, spread
+from .optim import half
+from .progress import report
+from .prompts import SEEDS, Prompt, full_prompts, placed_prompts, repeated_prompts, unseen_pair_prompts
 
 STEPS, GUIDANCE = 20, 5.0
-BORDER = 6
 BATCH = 8
+SPREAD_FLOOR = 4.0
+"""Of 255: pictures of one complete prompt that differ less are one picture learned by heart."""
+SAMPLER_STRIDE = 3
+"""Of the prompts, every third is drawn with each sampler."""
+FEW_STEPS = "few-steps"
+"""Name of the LoRA for drawing in few steps."""
 
 
-def sample(pipeline: StableDiffusionPipeline, prompts: list[Prompt]) -> Tensor:
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn."""
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+
+
+def sample(pipeline: StableDiffusionPipeline, prompts: list[Prompt], how: Drawing = Drawing()) -> Tensor:
     """Pictures [n, 3, 128, 128] in [0, 1]; the seed of each is its place in the list."""
     parts = []
     for start in range(0, len(prompts), BATCH):
         texts = [prompt.text for prompt in prompts[start : start + BATCH]]
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(texts))]
-        result = pipeline(
-            texts,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            height=IMAGE_SIZE,
-            width=IMAGE_SIZE,
-            generator=generators,
-            output_type="pt",
-        )
+        with half():
+            result = pipeline(
+                texts,
+                num_inference_steps=how.steps,
+                guidance_scale=how.guidance,
+                height=IMAGE_SIZE,
+                width=IMAGE_SIZE,
+                generator=generators,
+                output_type="pt",
+            )
         parts.append(result.images.float())
     return torch.cat(parts)
 
 
-def border_colour(pictures: Tensor) -> Tensor:
-    """Median colour [n, 3] of the outermost pixels."""
-    frame = torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
-    frame[BORDER:-BORDER, BORDER:-BORDER] = False
-    return pictures[:, :, frame].median(-1).values
+class Examiner:
+    """Judges pictures by the training's own icons and by the classifiers trained on them."""
 
+    def __init__(self, work: Path):
+        icons = data.prepare(work)
+        self.references = References(icons)
+        self.judges = judges.prepare(work, icons)
 
-def border_unevenness(pictures: Tensor) -> float:
-    """Mean standard deviation of the outermost pixels, in 1/255."""
-    frame = torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
-    frame[BORDER:-BORDER, BORDER:-BORDER] = False
-    return float(pictures[:, :, frame].std(-1).mean() * 255)
-
-
-def pixels_at(pictures: Tensor, side: int) -> Tensor:
-    """Pictures averaged to side x side and flattened."""
-    return F.avg_pool2d(pictures, IMAGE_SIZE // side).flatten(1)
-
-
-def edges(pictures: Tensor) -> Tensor:
-    """Slopes of the brightness at 32x32, of unit length: the shape without the colour."""
-    grey = F.avg_pool2d(pictures.mean(1, keepdim=True), 4)
-    slopes = torch.cat([grey.diff(dim=-1).flatten(1), grey.diff(dim=-2).flatten(1)], 1)
-    return F.normalize(slopes, dim=1)
-
-
-class References:
-    """The training pictures on each background colour, made when they are first asked for."""
-
-    def __init__(self, icons: data.Icons):
-        self.icons = icons
-        kept = icons.concept >= 0
-        self.concept = torch.from_numpy(icons.concept[kept])
-        self.style = torch.from_numpy(icons.style[kept])
-        self.palette = torch.tensor(list(COLOURS.values())) / 255
-        self.pictures: dict[int, Tensor] = {}
-
-    def on(self, colour: int) -> Tensor:
-        """All references [216, 3, 128, 128] on one of the named colours."""
-        if colour not in self.pictures:
-            self.pictures[colour] = reference_pictures(self.icons, self.palette[colour])
-        return self.pictures[colour]
-
-    def nearest_colour(self, values: Tensor) -> Tensor:
-        """Index of the named colour nearest to each of [n, 3]."""
-        return torch.cdist(values, self.palette).argmin(1)
-
-
-def judge(prompts: list[Prompt], pictures: Tensor, references: References) -> list[dict]:
-    """What each medium, centred picture shows: nearest concept by pixels and by edges, style, colour."""
-    colours = references.nearest_colour(border_colour(pictures)).tolist()
-    rows = []
-    for prompt, picture, colour in zip(prompts, pictures, colours, strict=True):
-        known = references.on(colour)
-        by_pixels = torch.cdist(pixels_at(picture[None], 32), pixels_at(known, 32))[0]
-        by_edges = edges(known) @ edges(picture[None])[0]
-        nearest = int(by_pixels.argmin())
-        own = references.concept == prompt.concept
-        by_style = torch.cdist(pixels_at(picture[None], 64), pixels_at(known[own], 64))[0]
-        style = int(references.style[own][by_style.argmin()])
-        rows.append(
+    def rows(self, prompts: list[Prompt], pictures: Tensor) -> list[dict[str, Any]]:
+        """What each medium, centred picture shows, and whether that was asked for."""
+        colours = nearest_colour(border_colour(pictures)).tolist()
+        concepts = judges.verdicts(self.judges["concept"], pictures).tolist()
+        styles = judges.verdicts(self.judges["style"], pictures).tolist()
+        nearest = [self.references.nearest_concept(picture) for picture in pictures]
+        found = zip(prompts, colours, nearest, concepts, styles, strict=True)
+        return [
             {
                 "prompt": prompt.text,
-                "concept": CONCEPTS[int(references.concept[nearest])].words,
-                "concept_right": int(references.concept[nearest]) == prompt.concept,
-                "edges_right": int(references.concept[int(by_edges.argmax())]) == prompt.concept,
-                "style_right": prompt.style is None or style == prompt.style,
-                "colour": list(COLOURS)[colour],
-                "colour_right": prompt.colour is None or colour == prompt.colour,
+                "nearest": CONCEPTS[near].words,
+                "classified": CONCEPTS[concept].words,
+                "drawn_style": STYLES[style].name,
+                "background": colour == prompt.colour,
+                "concept": near == prompt.concept,
+                "concept_classified": concept == prompt.concept,
+                "style": style == prompt.style,
             }
-        )
-    return rows
+            for prompt, colour, near, concept, style in found
+        ]
+
+    def figures(self, pipeline: StableDiffusionPipeline, how: Drawing, stride: int) -> dict[str, float]:
+        """The shares of right answers over every `stride`-th of all prompts."""
+        full, pairs, placed = (part[::stride] for part in (full_prompts(), unseen_pair_prompts(), placed_prompts()))
+        numbers = shares(self.rows(full, sample(pipeline, full, how)))
+        pair_rows = self.rows(pairs, sample(pipeline, pairs, how))
+        numbers |= {f"unseen_pair_{key}": value for key, value in shares(pair_rows).items() if key != "background"}
+        right = [placement_right(p, x) for p, x in zip(placed, sample(pipeline, placed, how), strict=True)]
+        return numbers | {"placement": round(sum(right) / len(right), 4)}
 
 
-def placement_right(prompt: Prompt, picture: Tensor) -> bool:
-    """Whether size and middle of what differs from the background are as asked, within 14 pixels."""
-    background = border_colour(picture[None])[0].view(3, 1, 1)
-    mask = (picture - background).abs().amax(0) > 0.15
-    ys, xs = mask.nonzero(as_tuple=True)
-    if len(xs) < 50:
-        return False
-    ends = torch.tensor([0.01, 0.99])
-    low, high = torch.stack([torch.quantile(axis.float(), ends) for axis in (xs, ys)], 1)
-    wanted = PLACEMENTS[prompt.placement]
-    off = ((low + high) / 2 - torch.tensor([wanted.centre_x, wanted.centre_y])).abs().max()
-    side = float((high - low).max())
-    nearest = min((56, 100, 124), key=lambda size: abs(side - 0.93 * size))
-    return float(off) < 14 and nearest == wanted.size
+def shares(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Share of rows where each answer is right."""
+    keys = ("background", "concept", "concept_classified", "style")
+    return {key: round(sum(row[key] for row in rows) / len(rows), 4) for key in keys}
 
 
-def share(rows: list[dict], key: str) -> float:
-    """Share of rows where `key` is true."""
-    return round(sum(row[key] for row in rows) / len(rows), 4)
+def spreads(pipeline: StableDiffusionPipeline) -> list[float]:
+    """Of twelve complete prompts, how far the pictures of eight seeds lie apart, in 1/255."""
+    pictures = sample(pipeline, repeated_prompts())
+    return [round(spread(group), 2) for group in pictures.split(SEEDS)]
+
+
+def by_sampler(pipeline: StableDiffusionPipeline, examiner: Examiner, work: Path) -> dict[str, dict[str, float]]:
+    """The figures of each of the product's samplers at 20 steps."""
+    own, numbers = pipeline.scheduler, {}
+    for name, row in SAMPLERS.items():
+        pipeline.scheduler = make_scheduler(name, row.schedules[0], own.config)
+        numbers[name] = examiner.figures(pipeline, Drawing(), SAMPLER_STRIDE)
+        report(work, f"evaluate: {name} {numbers[name]}")
+    pipeline.scheduler = own
+    return numbers
+
+
+def in_few_steps(pipeline: StableDiffusionPipeline, examiner: Examiner, file: Path) -> dict[str, dict[str, float]]:
+    """The figures with the LoRA for few steps, LCM sampler and no guidance, at 8 and at 4 steps."""
+    own = pipeline.scheduler
+    pipeline.scheduler = LCMScheduler.from_config(own.config)
+    pipeline.load_lora_weights(str(file))
+    numbers = {str(steps): examiner.figures(pipeline, Drawing(steps, 1.0), 1) for steps in (8, 4)}
+    pipeline.unload_lora_weights()
+    pipeline.scheduler = own
+    return numbers
 
 
 def milliseconds(pipeline: StableDiffusionPipeline) -> tuple[float, float]:
@@ -155,35 +152,34 @@ def grid(pictures: Tensor, columns: int, file: Path) -> None:
     sheet.save(file)
 
 
-def evaluate(model: Path, work: Path, out: Path) -> dict:
-    """Sample all fixed prompts; write `evaluation.json` and the grids into `out` and return the numbers."""
+def evaluate(model: Path, work: Path, out: Path, thorough: bool = True) -> dict[str, Any]:
+    """Sample all fixed prompts; write `evaluation.json` and grids into `out` and return the numbers.
+
+    Without `thorough`, the samplers and the LoRA for few steps are left out.
+    """
     out.mkdir(parents=True, exist_ok=True)
     pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    references = References(data.prepare(work))
-    full, placed, short = full_prompts(), placed_prompts(), short_prompts()
-    sets = {"full": full, "placed": placed, "short": short}
+    examiner = Examiner(work)
+    numbers: dict[str, Any] = {"judges": judges.accuracy(examiner.judges, work)}
+    sets = {"full": full_prompts(), "unseen-pairs": unseen_pair_prompts(), "placed": placed_prompts()}
     pictures = {name: sample(pipeline, part) for name, part in sets.items()}
-    rows = judge(full, pictures["full"], references)
-    short_rows = judge(short, pictures["short"], references)
-    placed_rows = [placement_right(p, x) for p, x in zip(placed, pictures["placed"], strict=True)]
-    median, best = milliseconds(pipeline)
-    numbers = {
-        "prompts": len(full),
-        "styles": [style.name for style in STYLES],
-        "background": share(rows, "colour_right"),
-        "concept": share(rows, "concept_right"),
-        "concept_by_edges": share(rows, "edges_right"),
-        "style": share(rows, "style_right"),
-        "concept_short_prompt": share(short_rows, "concept_right"),
-        "placement": round(sum(placed_rows) / len(placed_rows), 4),
-        "background_unevenness": round(border_unevenness(pictures["full"]), 2),
-        "milliseconds": median,
-        "milliseconds_best": best,
-        "threads": torch.get_num_threads(),
-    }
+    rows = {name: examiner.rows(sets[name], pictures[name]) for name in ("full", "unseen-pairs")}
+    right = [placement_right(p, x) for p, x in zip(sets["placed"], pictures["placed"], strict=True)]
+    lengths = {name: len(part) for name, part in sets.items()}
+    numbers |= {"prompts": lengths, "full": shares(rows["full"]), "unseen_pairs": shares(rows["unseen-pairs"])}
+    numbers["placement"] = round(sum(right) / len(right), 4)
+    numbers["background_unevenness"] = round(border_unevenness(pictures["full"]), 2)
+    numbers["spread"] = {"least": min(found := spreads(pipeline)), "median": statistics.median(found)}
+    numbers["spread"]["floor"] = SPREAD_FLOOR
+    numbers["milliseconds"], numbers["milliseconds_best"] = milliseconds(pipeline)
+    numbers["threads"] = torch.get_num_threads()
     for name, part in pictures.items():
-        grid(part, 12 if name == "full" else 8, out / f"grid-{name}.png")
-    content = {"numbers": numbers, "full": rows, "short": short_rows, "placed": placed_rows}
+        grid(part, 20 if name == "full" else 12, out / f"grid-{name}.png")
+    if thorough:
+        numbers["samplers"] = by_sampler(pipeline, examiner, work)
+        if (file := model / "loras" / f"{FEW_STEPS}.safetensors").exists():
+            numbers["few_steps"] = in_few_steps(pipeline, examiner, file)
+    content = {"numbers": numbers, "rows": rows, "placed": right}
     (out / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return numbers

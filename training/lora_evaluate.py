@@ -9,9 +9,10 @@ from torch import Tensor
 
 from . import data
 from .concepts import COLOURS, MEDIUM
-from .evaluate import grid, pixels_at, sample
+from .evaluate import grid, sample
 from .looks import LOOKS, Look, scene
 from .lora import FOLDER, frozen_denoiser, open_model, read
+from .measures import pixels_at
 from .prompts import Prompt, full_prompts
 
 COUNT = 24

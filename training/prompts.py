@@ -1,8 +1,12 @@
-"""The fixed prompts of the evaluation."""
+"""The fixed prompts of the evaluation: combinations that the training never shows."""
 
 from typing import NamedTuple
 
-from .concepts import COLOURS, CONCEPTS, PLACEMENTS, STYLES
+from .concepts import COLOURS, CONCEPTS, HELD_OUT_FROM, PLACEMENTS, STYLES, held_out, pair_held_out
+
+FULL_PROMPTS = 300
+SEEDS = 8
+"""Pictures of one prompt, to see how much they differ."""
 
 
 class Prompt(NamedTuple):
@@ -15,24 +19,41 @@ class Prompt(NamedTuple):
     placement: int = 0
 
 
+def complete_prompt(concept: int, style: int, colour: int) -> Prompt:
+    """The prompt that names thing, style and background."""
+    name = list(COLOURS)[colour]
+    article = "an" if name.startswith("orange") else "a"
+    text = f"{CONCEPTS[concept].phrase}, {STYLES[style].name} style, on {article} {name} background"
+    return Prompt(text, concept, style, colour)
+
+
 def full_prompts() -> list[Prompt]:
-    """Every concept twice, in two styles and on two colours: 144 prompts."""
-    colours = list(COLOURS)
+    """Every thing, and then new ones in a second style, on a colour it was never trained on: 300 prompts."""
+    things = [*range(len(CONCEPTS)), *range(HELD_OUT_FROM, len(CONCEPTS))][:FULL_PROMPTS]
     rows = []
-    for turn in range(2):
-        for index, concept in enumerate(CONCEPTS):
-            style = (index + turn) % len(STYLES)
-            colour = (5 * index + 3 * (index // len(colours)) + 6 * turn) % len(colours)
-            article = "an" if colours[colour].startswith("orange") else "a"
-            text = f"{concept.phrase}, {STYLES[style].name} style, on {article} {colours[colour]} background"
-            rows.append(Prompt(text, index, style, colour))
+    for place, concept in enumerate(things):
+        turn = place // len(CONCEPTS)
+        styles = [style for style in range(len(STYLES)) if not pair_held_out(concept, style)]
+        style = styles[(concept + turn) % len(styles)]
+        colours = [colour for colour in range(len(COLOURS)) if held_out(concept, style, colour)]
+        rows.append(complete_prompt(concept, style, colours[(concept // len(COLOURS) + turn) % len(colours)]))
+    return rows
+
+
+def unseen_pair_prompts() -> list[Prompt]:
+    """Every held-out pair of thing and style on three colours: 72 prompts."""
+    rows = []
+    for concept in range(len(CONCEPTS)):
+        for style in range(len(STYLES)):
+            if pair_held_out(concept, style):
+                rows += [complete_prompt(concept, style, (concept + 5 * turn) % len(COLOURS)) for turn in range(3)]
     return rows
 
 
 def placed_prompts() -> list[Prompt]:
-    """Every size and place four times: 24 prompts."""
-    names = ("blue", "yellow", "green", "beige")
-    things = ("red apple", "panda", "star", "rocket")
+    """Every size and place eight times: 48 prompts."""
+    names = ("blue", "yellow", "green", "beige", "white", "pink", "teal", "black")
+    things = ("red apple", "panda", "star", "rocket", "pear", "teddy bear", "tulip", "taxi")
     words = [concept.words for concept in CONCEPTS]
     rows = []
     for placement in range(1, len(PLACEMENTS)):
@@ -44,6 +65,7 @@ def placed_prompts() -> list[Prompt]:
     return rows
 
 
-def short_prompts() -> list[Prompt]:
-    """The thing alone, every third concept: 24 prompts."""
-    return [Prompt(CONCEPTS[index].words, index) for index in range(0, len(CONCEPTS), 3)]
+def repeated_prompts() -> list[Prompt]:
+    """Twelve complete prompts, each eight times in a row: 96 prompts."""
+    rows = full_prompts()
+    return [row for row in rows[:: len(rows) // 12][:12] for _ in range(SEEDS)]
