@@ -12,7 +12,6 @@ import pytest
 from .server import Server
 from .tab import Tab
 
-
 CLOSE = "document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 
 
