@@ -146,7 +146,7 @@ def _check(found: Mapping[str, Any], catalog: Catalog, reasons: list[str]) -> di
         except RequestError as error:
             reasons.append(str(error))
     reasons += _missing_loras(values.get("prompt", ""), catalog)
-    return values
+    return {name: values[name] for name in (*Request.model_fields, *Init.model_fields) if name in values}
 
 
 def _check_one(name: str, value: Any) -> Any:
