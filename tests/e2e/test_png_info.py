@@ -73,3 +73,4 @@ def test_over_http(server, tmp_path):
     buffer = io.BytesIO(b"no picture")
     refused = server.client.post("/api/info", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
     assert refused.status_code == 422 and "not a picture" in refused.json()["detail"]
+    assert server.client.post("/api/info", content=b"x" * 21_000_000).status_code == 413
