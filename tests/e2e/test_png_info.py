@@ -59,7 +59,7 @@ def test_one_of_ours_is_verified_and_what_is_none_says_so(server, open_tab, tmp_
     page.locator("#png-info-verify").click()
     page.locator('#png-info-verdict [data-outcome="identical"]').wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.locator("#png-info-image").get_by_role("button", name="Clear").click()
+    page.locator("#png-info-image").get_by_role("button", name="Remove Image").click()
     page.locator("#png-info-settings").get_by_text("Drop a picture here").wait_for()
     page.locator("#png-info-image input[type=file]").set_input_files(none)
     page.locator("#png-info-settings").get_by_text("No settings were found").wait_for()
