@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EVERYTHING = {"core", "engine", "executors", "ui", "api", "app", "cli", "doctor", "verification", "webui"}
+EVERYTHING = {"core", "engine", "executors", "ui", "api", "app", "cli", "doctor", "verification", "inspection", "webui"}
 
 # layer -> the layers it may import at any time, and those it may import only inside a function. "webui" is the package
 # itself, for its version.
@@ -23,9 +23,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "executors": ({"webui", "core", "engine", "executors"}, set()),
     "ui": ({"webui", "core", "ui"}, set()),
     "api": ({"webui", "core", "api"}, set()),
-    "cli": ({"webui", "core"}, {"app", "doctor", "verification"}),
+    "cli": ({"webui", "core"}, {"app", "doctor", "verification", "inspection"}),
     "doctor": ({"webui", "core"}, {"engine"}),
     "verification": ({"webui", "core", "app"}, set()),
+    "inspection": ({"webui", "core", "app"}, set()),
     "app": (EVERYTHING, set()),
 }
 # Import names -> who may have them. The doctor is the one exception: it says which device torch finds, and imports it

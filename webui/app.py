@@ -14,6 +14,7 @@ from webui.core.history import History
 from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
+from webui.core.start_pictures import StartPictures
 from webui.core.thumbnails import Thumbnails
 from webui.executors.local import LocalExecutor
 
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> int:
 
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.history import history_router
+    from webui.api.info import info_router
     from webui.api.jobs import jobs_router
     from webui.api.login import login_check, refuse_other_names
     from webui.api.loras import loras_router
@@ -55,7 +57,9 @@ def serve(settings: Settings) -> int:
 
     executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
-    blocks = layout.build_page(executor, shelf, history)
+    # a stranger may not have pictures made from start pictures of somebody else
+    find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
+    blocks = layout.build_page(executor, shelf, find_start, history)
     blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(
         server_name=settings.host,
@@ -75,7 +79,7 @@ def serve(settings: Settings) -> int:
         max_file_size="20mb",
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
-    routers = [make(executor) for make in (loras_router, metrics_router, models_router, tokens_router)]
+    routers = [make(executor) for make in (info_router, loras_router, metrics_router, models_router, tokens_router)]
     for router in (jobs_router(executor, shelf), presets_router(shelf), *routers):
         app.include_router(router, dependencies=[Depends(login_check(app))])
     if history:

@@ -1,4 +1,4 @@
-"""``webui serve | generate | presets | verify | bench | doctor | test``: flags in, exit status out.
+"""``webui serve | generate | presets | verify | info | bench | doctor | test``: flags in, exit status out.
 
 Nothing heavy is imported before a command needs it. Status 0 done, 1 the work failed, 2 bad usage or bad input.
 """
@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     presets.add_argument("--data-dir", type=Path, metavar="DIR", help="where yours are (default: data)")
     presets.set_defaults(run=run_presets)
     _add_verify(commands.add_parser("verify", help="make pictures again and compare", allow_abbrev=False))
+    _add_info(commands.add_parser("info", help="say how pictures were made", allow_abbrev=False))
     doctor = commands.add_parser("doctor", help="say what is here and what is wrong", allow_abbrev=False)
     _add_settings(doctor)
     doctor.set_defaults(run=run_doctor)
@@ -123,6 +124,13 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", action="append", default=[], dest="presets", metavar="NAME", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.set_defaults(run=run_verify)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture of this or another program")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.set_defaults(run=run_info)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -381,6 +389,14 @@ def run_verify(options: argparse.Namespace) -> int:
     from webui.verification import verify
 
     return verify(options.images, options.presets, _settings(options), options.json)
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Prints the settings inside each picture, and what of them could not be mapped."""
+    logging.getLogger("webui").setLevel(logging.ERROR)
+    from webui.inspection import inspect
+
+    return inspect(options.images, _settings(options), options.json)
 
 
 def run_doctor(options: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ import pytest
 from .server import Server
 from .tab import Tab
 
+CLOSE = "document.querySelectorAll('.toast-close').forEach((button) => button.click())"
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -83,7 +85,10 @@ def tab_opener(browser, default: Server) -> Iterator[Callable[..., Tab]]:
     context.on("dialog", lambda dialog: (troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
 
     def open_one(query: str = "", server: Server = default) -> Tab:
-        tabs.append(Tab(context.new_page(), server))
+        page = context.new_page()
+        # Messages lie over the page for some seconds: they are closed where they are in the way, as a person does.
+        page.add_locator_handler(page.locator(".toast-close").first, lambda _: page.evaluate(CLOSE), no_wait_after=True)
+        tabs.append(Tab(page, server))
         return tabs[-1].open(query)
 
     yield open_one

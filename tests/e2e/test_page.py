@@ -78,7 +78,7 @@ def test_stop_ends_within_a_step_and_the_next_picture_comes(open_tab, server):
 
 def test_a_reload_finds_the_running_job_its_result_and_all_fields(open_tab, server):
     tab = open_tab()
-    long = server.lasting(8)
+    long = server.lasting(5)
     tab.set(prompt=PROMPT, negative="blurry", seed=1234, guidance=3.5, **long)
     tab.choose("sampler", "Euler a")
     names = ("prompt", "negative", "seed", "guidance", "steps", "repeat", "sampler", "width", "height")
@@ -114,7 +114,7 @@ def test_a_job_ends_while_no_tab_is_open_and_the_next_tab_shows_it(open_tab, ser
 
 def test_two_tabs_have_a_job_each(open_tab, server):
     first, second = open_tab(), open_tab()
-    first.set(prompt="the first", seed=1, width=64, height=64, **server.lasting(10))
+    first.set(prompt="the first", seed=1, width=64, height=64, **server.lasting(5))
     second.set(prompt="the second", seed=2, **SMALL)
     job_1 = first.generate()
     first.wait_for_step()

@@ -10,7 +10,10 @@ from .conftest import tab_opener
 from .server import SMALL
 
 
-@pytest.mark.parametrize(("disk", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file")])
+@pytest.mark.parametrize(
+    ("disk", "reason"),
+    [("full", "No space left on device"), pytest.param("read-only", "Read-only file", marks=pytest.mark.slow)],
+)
 def test_the_page_shows_what_it_cannot_save(browser, start_server, disk, reason):
     server = start_server(disk=disk)
     opener = tab_opener(browser, server)

@@ -23,26 +23,43 @@ def verify(data_dir: Path, *arguments: str | Path):
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-@pytest.fixture
-def drawn(tmp_path):
-    """``drawn(flag, ...)``: the files that ``generate`` makes with these flags."""
-
-    def draw(*flags: str | Path) -> list[Path]:
-        done = run_webui("generate", *FLAGS, *flags, "--dtype=float32", "--data-dir", tmp_path)
-        assert done.returncode == 0, done.stderr
-        return [Path(line) for line in done.stdout.splitlines()]
-
-    return draw
+def draw(data_dir: Path, *flags: str | Path) -> list[Path]:
+    """The files that ``generate`` makes with these flags."""
+    done = run_webui("generate", *FLAGS, *flags, "--dtype=float32", "--data-dir", data_dir)
+    assert done.returncode == 0, done.stderr
+    return [Path(line) for line in done.stdout.splitlines()]
 
 
-def test_a_batch_a_lora_and_a_start_picture_are_identical_in_a_new_process(drawn, tmp_path):
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A picture that ``generate`` made."""
+    (path,) = draw(tmp_path_factory.mktemp("drawn"))
+    return path
+
+
+def test_what_is_untouched_is_identical_in_a_new_process_and_the_others_are_told_each_in_one_line(drawn, tmp_path):
     PilImages.linear_gradient("L").resize((64, 64)).save(tmp_path / "start.png")
-    files = drawn("--count=2") + drawn("--lora=blueprint:0.8", "--format=jpeg")
-    files += drawn(f"--init={tmp_path / 'start.png'}", "--strength=0.6", "--format=webp")
-    before = sorted((tmp_path / "outputs").rglob("*"))
-    status, found, _ = verify(tmp_path, *files)
-    assert [entry["outcome"] for entry in found] == ["identical"] * 4 and status == 0
-    assert sorted((tmp_path / "outputs").rglob("*")) == before  # nothing is left behind
+    good = draw(tmp_path, "--count=2") + draw(tmp_path, "--lora=blueprint:0.8", "--format=jpeg")
+    good += draw(tmp_path, f"--init={tmp_path / 'start.png'}", "--strength=0.6", "--format=webp")
+    foreign, text, edited = tmp_path / "foreign.png", tmp_path / "text.png", tmp_path / "edited.png"
+    PilImages.new("RGB", (64, 64)).save(foreign)
+    text.write_text("no picture")
+    with PilImages.open(drawn) as picture:
+        texts = PngInfo()
+        for name in ("parameters", "darkroom"):
+            texts.add_itxt(name, picture.info[name])
+        picture.paste((255, 255, 255), (0, 0, 9, 9))
+        picture.save(edited, pnginfo=texts)
+    before = set((tmp_path / "outputs").rglob("*.*"))
+    status, found, errors = verify(tmp_path, foreign, text, tmp_path / "gone.png", *good, edited)
+    assert status == 2
+    assert [entry["outcome"] for entry in found] == ["failed"] * 3 + ["identical"] * 4 + ["different"]
+    reasons = ("no recipe of Darkroom", "not a picture", "does not exist")
+    for line, reason in zip(errors.splitlines(), reasons, strict=False):
+        assert reason in line
+    assert "edited" in found[-1]["reasons"][0]
+    assert PilImages.open(found[-1]["comparison"]).width > 3 * 64
+    assert set((tmp_path / "outputs").rglob("*.*")) - before == {Path(found[-1]["comparison"])}  # and nothing else
 
 
 def test_page_command_line_and_http_give_the_same_pixels_and_verify_says_so(server, open_tab, drawn, tmp_path):
@@ -55,44 +72,17 @@ def test_page_command_line_and_http_give_the_same_pixels_and_verify_says_so(serv
     tab.draw(**{name: value for name, value in REQUEST.items() if name != "sampler"})
     by_page = tmp_path / "page.png"
     by_page.write_bytes(tab.picture_bytes())
-    (by_flags,) = drawn()
-    assert len({PilImages.open(path).tobytes() for path in (by_http, by_page, by_flags)}) == 1
-    assert verify(tmp_path, by_http, by_page, by_flags)[0] == 0
+    assert len({PilImages.open(path).tobytes() for path in (by_http, by_page, drawn)}) == 1
+    assert verify(tmp_path, by_http, by_page)[0] == 0
     tab.find("verify").click()
     tab.page.locator('#txt2img-verdict [data-outcome="identical"]').wait_for()
 
 
-def test_what_cannot_be_verified_is_said_in_one_line_each_and_the_others_go_on(drawn, tmp_path):
-    (good,) = drawn()
-    foreign, text = tmp_path / "foreign.png", tmp_path / "text.png"
-    PilImages.new("RGB", (64, 64)).save(foreign)
-    text.write_text("no picture")
-    status, found, errors = verify(tmp_path, foreign, text, tmp_path / "gone.png", good)
-    assert status == 2
-    assert [entry["outcome"] for entry in found] == ["failed"] * 3 + ["identical"]
-    reasons = ("no recipe of Darkroom", "not a picture", "does not exist")
-    for line, reason in zip(errors.splitlines(), reasons, strict=True):
-        assert reason in line
-
-
-def test_an_edited_picture_is_different_and_shown_side_by_side(drawn, tmp_path):
-    (path,) = drawn()
-    with PilImages.open(path) as picture:
-        texts = PngInfo()
-        for name in ("parameters", "darkroom"):
-            texts.add_itxt(name, picture.info[name])
-        picture.paste((255, 255, 255), (0, 0, 9, 9))
-        picture.save(path, pnginfo=texts)
-    status, (entry,), _ = verify(tmp_path, path)
-    assert (status, entry["outcome"]) == (1, "different") and "edited" in entry["reasons"][0]
-    assert PilImages.open(entry["comparison"]).width > 3 * 64
-
-
-def test_another_file_under_a_lora_s_name_explains_a_difference_and_a_missing_one_stops_it(drawn, tmp_path):
+def test_another_file_under_a_lora_s_name_explains_a_difference_and_a_missing_one_stops_it(tmp_path):
     loras = tmp_path / "models" / "Lora"
     loras.mkdir(parents=True)
     shutil.copy(DEMO_MODEL / "loras" / "blueprint.safetensors", loras / "mine.safetensors")
-    (path,) = drawn("--lora=mine:1")
+    (path,) = draw(tmp_path, "--lora=mine:1")
     other = next(file for file in (DEMO_MODEL / "loras").glob("*.safetensors") if file.stem != "blueprint")
     shutil.copy(other, loras / "mine.safetensors")
     status, (entry,), _ = verify(tmp_path, path)
@@ -103,8 +93,7 @@ def test_another_file_under_a_lora_s_name_explains_a_difference_and_a_missing_on
 
 
 def test_another_number_format_is_equal_and_named(drawn, tmp_path):
-    (path,) = drawn()
-    status, (entry,), _ = verify(tmp_path, path, "--dtype=bfloat16")
+    status, (entry,), _ = verify(tmp_path, drawn, "--dtype=bfloat16")
     assert (status, entry["outcome"]) == (0, "equal")
     assert any("dtype float32, now bfloat16" in reason for reason in entry["reasons"])
 

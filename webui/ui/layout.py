@@ -8,7 +8,7 @@ import gradio as gr
 from webui.core.executor import Executor
 from webui.core.history import History
 from webui.core.presets import PresetShelf
-from webui.ui import history, models, presets
+from webui.ui import history, models, png_info, presets
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js, picture_file
 
@@ -42,8 +42,12 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(executor: Executor, shelf: PresetShelf, pictures: History | None = None) -> gr.Blocks:
+def build_page(
+    executor: Executor, shelf: PresetShelf, find_start: png_info.FindStart, pictures: History | None = None
+) -> gr.Blocks:
     """The whole page over one executor and one shelf of presets, with a History tab where ``pictures`` are given.
+
+    ``find_start`` knows the start pictures that were kept, for verifying uploaded pictures.
 
     The caller launches it.
     """
@@ -57,6 +61,8 @@ def build_page(executor: Executor, shelf: PresetShelf, pictures: History | None 
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
                     bars[task.name] = presets.build_bar(task.name, shelf.writable)
                     benches[task.name] = build(task, executor, targets)
+            with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
+                png_info.build_tab(executor, benches.values(), tabs, find_start)
             if pictures:
                 with gr.Tab("History", id="history", elem_id="tab-history"):
                     history.build_tab(pictures, benches.values(), tabs)

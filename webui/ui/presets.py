@@ -199,7 +199,7 @@ def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequ
         preset = files[name].preset if name else None
         card = card_html(files[name], runs.executor.catalog()) if name else INTRODUCTION
         if said:
-            gr.Info(html.escape(said))
+            gr.Info(html.escape(said), duration=4)
         return [*lists, card, *variable_boxes(preset.variables if preset else {}), name or "", gr.update(visible=False)]
 
     def save(

@@ -1,0 +1,33 @@
+"""``/api/info``: what a picture tells of how it was made. The picture is the body, and is kept nowhere."""
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from starlette.concurrency import run_in_threadpool
+
+from webui.core.executor import Executor
+from webui.core.images import ImageError
+from webui.core.picture_info import read_info
+from webui.core.request import RequestError
+
+MAX_BODY_BYTES = 20 * 2**20  # as much as the page takes
+
+
+def info_router(executor: Executor) -> APIRouter:
+    """The route over one executor, whose models and samplers the settings are mapped to."""
+    router = APIRouter()
+
+    @router.post("/api/info")
+    async def info(request: Request) -> dict[str, Any]:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the picture is too large; the limit is {MAX_BODY_BYTES // 2**20} MB")
+        try:
+            found = await run_in_threadpool(read_info, bytes(body), executor.catalog())
+        except ImageError as error:
+            raise RequestError(f"the picture {error}") from None
+        return found.to_json()
+
+    return router

@@ -1,0 +1,136 @@
+"""The PNG info tab: what an uploaded picture says of how it was made; its settings go to the other pages."""
+
+import html
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL.Image import Image as PilImage
+
+from webui.core.executor import Catalog, Executor
+from webui.core.images import ImageError, open_image
+from webui.core.picture_info import NO_SETTINGS, PictureInfo, read_info
+from webui.core.recipe import RecipeError, read_picture
+from webui.ui import form, loras
+from webui.ui.verify import verify
+from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench, settle_model
+
+INVITATION = (
+    '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, Fooocus or SwarmUI:'
+    " its settings are shown and can be sent to a page. Nothing of it is kept.</p>"
+)
+FindStart = Callable[[str], PilImage | None]
+
+
+def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, find_start: FindStart) -> None:
+    """Lays it out in the open tab. ``find_start`` knows the start pictures that Verify may use, by their hashes."""
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(min_width=320):
+            picture = gr.Image(
+                type="filepath",
+                image_mode=None,  # the file as it came, with its texts
+                sources=["upload", "clipboard"],
+                label="Picture",
+                elem_id="png-info-image",
+            )
+        with gr.Column(min_width=320):
+            shown = gr.HTML(INVITATION, elem_id="png-info-settings")
+            with gr.Row():
+                senders = [
+                    (
+                        bench,
+                        gr.Button(f"Send to {bench.name}", elem_id=f"png-info-send-{bench.name}", interactive=False),
+                    )
+                    for bench in benches
+                ]
+                check = gr.Button("Verify", elem_id="png-info-verify", interactive=False)
+            verdict = gr.HTML(elem_id="png-info-verdict")
+            with gr.Accordion("The text as it stands in the file", open=False):
+                raw = gr.Textbox(show_label=False, lines=6, max_lines=20, interactive=False, elem_id="png-info-raw")
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def show(path: str | None) -> list[Any]:
+        if path is None:
+            return [INVITATION, "", "", *[gr.update(interactive=False)] * (len(senders) + 1)]
+        try:
+            info = read_info(Path(path), executor.catalog())
+        except ImageError as error:
+            info = PictureInfo(unmapped=(f"This file {error}.",))
+        ours = info.program == "Darkroom"
+        buttons = [gr.update(interactive=bool(info.values))] * len(senders)
+        return [info_html(info), info.raw, "", *buttons, gr.update(interactive=ours)]
+
+    async def check_picture(path: str | None) -> AsyncIterator[str]:
+        try:
+            recipe = read_picture(Path(path)) if path else None
+            if path is None or recipe is None:
+                raise RecipeError("has no recipe of Darkroom inside")
+            opened = open_image(Path(path))
+        except (RecipeError, ImageError) as error:
+            raise gr.Error(f"This picture {html.escape(str(error))}", print_exception=False) from None
+        async for status in verify(executor, opened, recipe, find_start):
+            yield status
+
+    picture.change(
+        show, picture, [shown, raw, verdict, *(button for _, button in senders), check], queue=False, **private
+    )
+    check.click(check_picture, picture, verdict, concurrency_limit=None, **private)
+    for bench, button in senders:
+        _wire_sending(bench, button, executor, tabs, picture)
+
+
+def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, picture: gr.Image) -> None:
+    """The page gets the settings that the picture has, and the picture where it begins with one, and comes forward."""
+    fields = {name: control for name, control in bench.controls.items() if name in (*FIELDS, *INIT_FIELDS)}
+    start = bench.controls.get("image")
+
+    def send(path: str | None) -> list[Any]:
+        try:
+            values = read_info(Path(path), executor.catalog()).values if path else {}
+        except ImageError as error:
+            raise gr.Error(f"This picture {html.escape(str(error))}", print_exception=False) from None
+        settings = _settle(values, fields, executor.catalog())
+        return [gr.Tabs(selected=bench.name), *settings, *([path] if start else [])]
+
+    button.click(
+        send,
+        picture,
+        [tabs, *fields.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
+        queue=False,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
+def _settle(values: Mapping[str, Any], fields: Iterable[str], catalog: Catalog) -> list[Any]:
+    """The values of the fields, the chosen model and the sizes; what is not said leaves its field alone."""
+    values = dict(values)
+    if "loras" in values:
+        values["loras"] = loras.to_text(values["loras"])
+    for field in form.FILES:
+        if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
+            del values[field]
+    return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+
+
+def info_html(info: PictureInfo) -> str:
+    """What was found, for people, every text escaped."""
+    parts = []
+    if info.program:
+        parts.append(f"<p>Made with <b>{html.escape(info.program)}</b>.</p>")
+    rows = [(name, text) for name, value in info.values.items() if (text := _to_text(value))]
+    if rows:
+        cells = (f"<dt>{html.escape(name.replace('_', ' '))}</dt><dd>{html.escape(text)}</dd>" for name, text in rows)
+        parts.append(f'<dl class="facts">{"".join(cells)}</dl>')
+    if info.unmapped:
+        title = "Not taken over:" if rows else ""
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in info.unmapped)
+        parts.append(f'<div class="unmapped">{title}<ul>{lines}</ul></div>')
+    return f'<div class="panel">{"".join(parts) or html.escape(NO_SETTINGS)}</div>'
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
