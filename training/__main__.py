@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, card, data, latents, lora, lora_evaluate, unet
+from . import autoencoder, card, data, few_steps, latents, lora, lora_evaluate, unet
 from .evaluate import evaluate
 from .export import export
 
-STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate")
+STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate", "card")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,7 +25,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--autoencoder-minutes", type=float, default=20)
     parser.add_argument("--decoder-minutes", type=float, default=12)
     parser.add_argument("--unet-minutes", type=float, default=55)
-    parser.add_argument("--lora-minutes", type=float, default=6, help="for each of the three LoRAs")
+    parser.add_argument("--lora-minutes", type=float, default=6, help="for each of the three looks")
+    parser.add_argument("--few-steps-minutes", type=float, default=15, help="for the LoRA that draws in few steps")
+    parser.add_argument("--quick", action="store_true", help="evaluate without the samplers and without few steps")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     return parser.parse_args()
 
@@ -48,16 +50,14 @@ def main() -> None:
     if "export" in chosen:
         print(f"{export(options.work, options.out):,} bytes in {options.out}")
     model, pictures = options.model or options.out, options.work / "evaluation"
-    lora_numbers = None
     if "loras" in chosen:
         lora.make(model, options.work, options.lora_minutes)
-        lora_numbers = lora_evaluate.evaluate(model, options.work, pictures)
-        print(card.loras_table(lora_numbers))
+        few_steps.make(model, options.work, options.few_steps_minutes)
+        lora_evaluate.evaluate(model, options.work, pictures)
     if "evaluate" in chosen:
-        numbers = evaluate(model, options.work, pictures)
-        print(json.dumps(numbers, indent=1))
-        if options.stage == "all":
-            card.write(model, numbers, lora_numbers)
+        print(json.dumps(evaluate(model, options.work, pictures, not options.quick), indent=1))
+    if "card" in chosen:
+        card.write(model, pictures)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,60 @@
-"""The model card: a text written by hand with the lists and figures filled in."""
+"""The model card: a text written by hand with the lists and the last evaluation's figures filled in."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from .concepts import COLOURS, CONCEPTS
 
 TEMPLATE = Path(__file__).with_name("MODEL_CARD.md")
 
-FIGURES = (
-    ("background", "background colour right ({prompts} prompts)"),
-    ("concept", "thing right: nearest of 216 training pictures, 32x32 pixels ({prompts} prompts)"),
-    ("concept_by_edges", "the same by brightness edges alone, without colour"),
-    ("style", "style right: nearest of the thing's three pictures"),
-    ("concept_short_prompt", "thing right where the prompt is the thing alone (24 prompts)"),
-    ("placement", "size and place right (24 prompts)"),
-)
+ANSWERS = {
+    "background": "background colour",
+    "concept": "thing: nearest training picture",
+    "concept_classified": "thing: classifier",
+    "style": "style: classifier",
+}
+JUDGES = {
+    "concept": "thing",
+    "style": "style",
+    "unseen_pair_concept": "thing, unseen pairs",
+    "unseen_pair_style": "style, unseen pairs",
+}
 
 
-def figures_table(numbers: dict | None) -> str:
-    """The evaluation's numbers as a Markdown table."""
-    if numbers is None:
-        return "Not measured yet."
-    lines = ["| test | result |", "|---|---|"]
-    lines += [f"| {text.format(**numbers)} | {numbers[key]:.1%} |" for key, text in FIGURES]
-    lines.append(f"| spread of the background's outermost pixels, of 255 | {numbers['background_unevenness']} |")
-    time = f"{numbers['milliseconds_best']:.0f} ms at best, median {numbers['milliseconds']:.0f} ms"
-    threads = numbers["threads"]
-    lines.append(f"| one picture, prompt to pixels, 20 steps with guidance, fp32, {threads} threads | {time} |")
+def figures_table(numbers: dict[str, Any]) -> str:
+    """What is right, over the held-out combinations and over the pairs of thing and style never trained."""
+    count = numbers["prompts"]
+    lines = [f"| right | held-out combinations ({count['full']}) | pairs never trained ({count['unseen-pairs']}) |"]
+    lines.append("|---|---|---|")
+    for key, text in ANSWERS.items():
+        lines.append(f"| {text} | {numbers['full'][key]:.1%} | {numbers['unseen_pairs'][key]:.1%} |")
+    lines.append(f"| size and place ({count['placed']} prompts) | {numbers['placement']:.1%} | |")
     return "\n".join(lines)
 
 
-def loras_table(numbers: dict | None) -> str:
-    """What `lora_evaluate` measured as a Markdown table."""
-    if numbers is None:
+def judges_text(numbers: dict[str, Any]) -> str:
+    """How far the classifiers can be trusted."""
+    return ", ".join(f"{text} {numbers['judges'][key]:.1%}" for key, text in JUDGES.items())
+
+
+def ways_table(numbers: dict[str, Any]) -> str:
+    """The figures of each sampler at 20 steps, and of few steps with their LoRA."""
+    rows = {f"{name}, 20 steps": figures for name, figures in numbers.get("samplers", {}).items()}
+    rows |= {
+        f"LoRA `few-steps`, LCM, {steps} steps": figures for steps, figures in numbers.get("few_steps", {}).items()
+    }
+    if not rows:
         return "Not measured yet."
+    keys = [*ANSWERS, "unseen_pair_style", "placement"]
+    titles = [*ANSWERS.values(), "style, unseen pairs", "size and place"]
+    lines = [f"| drawn with | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(f'{figures[key]:.0%}' for key in keys)} |" for name, figures in rows.items()]
+    return "\n".join(lines)
+
+
+def loras_table(numbers: dict[str, Any]) -> str:
+    """What `lora_evaluate` measured as a Markdown table."""
     lines = ["| LoRA | size | measure, of 255 | off | 0.5 | 1 | 1, no trigger word | thing right: off | 0.5 | 1 |"]
     lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for name, row in numbers.items():
@@ -43,12 +65,34 @@ def loras_table(numbers: dict | None) -> str:
     return "\n".join(lines)
 
 
-def write(folder: Path, numbers: dict | None = None, lora_numbers: dict | None = None) -> None:
-    """Write `README.md` into the model's folder."""
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.name != "README.md" and file.is_file())
+def measured(file: Path) -> dict[str, Any] | None:
+    """An evaluation's file, or None where there is none yet."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def write(folder: Path, evaluation: Path | None = None) -> None:
+    """Write `README.md` into the model's folder, with the figures in the folder `evaluation`."""
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    size = sum(file.stat().st_size for part in parts for file in (folder / part).iterdir())
+    fields = {
+        "THINGS": ", ".join(concept.words for concept in CONCEPTS),
+        "COLOURS": ", ".join(COLOURS),
+        "MEGABYTES": f"{size / 1e6:.1f} MB",
+        "COUNT": str(len(CONCEPTS)),
+    }
+    content = measured(evaluation / "evaluation.json") if evaluation else None
+    loras = measured(evaluation / "loras.json") if evaluation else None
+    missing = "Not measured yet."
+    numbers = content["numbers"] if content else None
+    fields["FIGURES"] = figures_table(numbers) if numbers else missing
+    fields["JUDGES"] = judges_text(numbers) if numbers else missing
+    fields["WAYS"] = ways_table(numbers) if numbers else missing
+    fields["LORAS"] = loras_table(loras) if loras else missing
+    for key in ("milliseconds", "milliseconds_best", "threads", "background_unevenness"):
+        fields[key.upper()] = f"{numbers[key]:.0f}" if numbers else "?"
+    for key in ("least", "median", "floor"):
+        fields[f"SPREAD_{key.upper()}"] = f"{numbers['spread'][key]:.1f}" if numbers else "?"
     text = TEMPLATE.read_text(encoding="utf-8")
-    text = text.replace("@THINGS@", ", ".join(concept.words for concept in CONCEPTS))
-    text = text.replace("@COLOURS@", ", ".join(COLOURS))
-    text = text.replace("@MEGABYTES@", f"{size / 1e6:.1f} MB")
-    text = text.replace("@FIGURES@", figures_table(numbers)).replace("@LORAS@", loras_table(lora_numbers))
+    for key, value in fields.items():
+        text = text.replace(f"@{key}@", value)
     (folder / "README.md").write_text(text, encoding="utf-8")
