@@ -255,6 +255,21 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
     tab._wait("#img2img-strength input[type=number]", "(field, value) => field?.value === value", "0.35")
 
 
+def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
+    tab = open_tab()
+    other = tab.page.locator("#img2img-preset-chooser").get_by_role("combobox")
+    visit(tab, NAME)
+    wait_for_choice(tab, NAME)
+    assert "preset=" not in tab.page.url
+    assert not other.input_value()
+    prompt = tab.find("prompt").get_by_role("textbox")
+    prompt.fill("my own words")
+    prompt.blur()
+    tab.reload()
+    tab._wait("#txt2img-prompt textarea", "(field, value) => field?.value === value", "my own words")
+    assert "preset=" not in tab.page.url
+
+
 def test_what_cannot_be_used_says_why(preset_server, open_tab):
     entries = listed(preset_server)
     assert entries["broken"]["problem"] == "broken.toml steps must be a whole number, not 'many'"
