@@ -257,12 +257,14 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
 
 def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
     tab = open_tab()
-    other = tab.page.locator("#img2img-preset-chooser").get_by_role("combobox")
     visit(tab, NAME)
     wait_for_choice(tab, NAME)
     assert "preset=" not in tab.page.url
-    assert not other.input_value()
-    prompt = tab.find("prompt").get_by_role("textbox")
+    prompt = tab.find("prompt").locator("textarea")
+    applied = prompt.input_value()
+    tab.page.get_by_role("tab", name="img2img").click()
+    assert tab.page.locator("#img2img-prompt textarea").input_value() != applied
+    tab.page.get_by_role("tab", name="txt2img").click()
     prompt.fill("my own words")
     prompt.blur()
     tab.reload()
