@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image as PilImages
 
+from webui.api.history import history_router
 from webui.core.events import Image
+from webui.core.history import History
 from webui.core.outputs import save_picture
 from webui.core.recipe import Recipe
 from webui.core.request import Request
+from webui.core.thumbnails import Thumbnails
 
 from .conftest import tab_opener
 from .server import SMALL, Server, wait_for
@@ -249,3 +254,21 @@ def test_strangers_have_no_history(start_server, flags: list[str], there: bool) 
         components = server.client.get("/config").json()["components"]
         ids = {component["props"].get("elem_id") for component in components}
         assert "tab-txt2img" in ids and not ids & {"tab-history", "history-reuse-txt2img"}
+
+
+def test_thumbnails_of_pictures_that_are_gone_go_too(tmp_path: Path) -> None:
+    outputs, cache = tmp_path / "outputs", tmp_path / "cache"
+    old, kept = put(outputs, "an old apple"), put(outputs, "a red apple")
+
+    def look() -> int:
+        history, thumbnails = History(outputs, cache), Thumbnails(cache / "thumbnails")
+        app = FastAPI()
+        app.include_router(history_router(history, thumbnails))
+        client = TestClient(app)
+        for entry in client.get("/api/history").json()["pictures"]:
+            assert client.get(f"/api/history/{entry['id']}/thumbnail").status_code == 200
+        return len(list((cache / "thumbnails").iterdir()))
+
+    assert look() == 2
+    old.unlink()
+    assert look() == 1 and kept.exists()

@@ -255,6 +255,23 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
     tab._wait("#img2img-strength input[type=number]", "(field, value) => field?.value === value", "0.35")
 
 
+def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
+    tab = open_tab()
+    visit(tab, NAME)
+    wait_for_choice(tab, NAME)
+    assert "preset=" not in tab.page.url
+    prompt = tab.find("prompt").locator("textarea")
+    applied = prompt.input_value()
+    tab.page.get_by_role("tab", name="img2img").click()
+    assert tab.page.locator("#img2img-prompt textarea").input_value() != applied
+    tab.page.get_by_role("tab", name="txt2img").click()
+    prompt.fill("my own words")
+    prompt.blur()
+    tab.reload()
+    tab._wait("#txt2img-prompt textarea", "(field, value) => field?.value === value", "my own words")
+    assert "preset=" not in tab.page.url
+
+
 def test_what_cannot_be_used_says_why(preset_server, open_tab):
     entries = listed(preset_server)
     assert entries["broken"]["problem"] == "broken.toml steps must be a whole number, not 'many'"

@@ -1,6 +1,7 @@
 """What a request leaves open, decided: the LoRAs of field and prompt, by the names of their files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_folders_are_looked_through_only_where_loras_are_wanted(settings, monkey
     monkeypatch.setattr("webui.core.library.find_loras", lambda _: pytest.fail("nobody wants LoRAs"))
     plain = resolve(Request(prompt="a cat", seed=1), Library(settings))
     assert plain.loras == () and plain.prompt == "a cat"
+
+
+@pytest.mark.parametrize(("guides_itself", "guided_until"), [(True, 1.0), (False, 0.5)])
+def test_a_model_that_guides_itself_is_not_called_approximate_for_guidance(settings, guides_itself, guided_until):
+    library = Library(settings)
+    demo = library.models["demo"]
+    checkpoint = replace(demo.checkpoint, guides_itself=guides_itself)
+    library.models = {"demo": replace(demo, checkpoint=checkpoint)}
+    request = resolve(Request(guidance=5.0, guidance_until=0.5), library)
+    assert request.guidance_until == guided_until
+    assert bool(request.approximations) == (not guides_itself)

@@ -1,17 +1,21 @@
 """``/api/history``: the pictures that were made. It is the owner's: the server of strangers has no such routes."""
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 
 from webui.core.history import History, HistoryError, Picture, Wanted
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.thumbnails import MEDIA_TYPE, Thumbnails
+
+log = logging.getLogger(__name__)
 
 # A file of any origin is sent as a picture, whatever else its bytes would make of it.
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
@@ -24,6 +28,15 @@ Text = Annotated[str, Query(max_length=1000)]
 def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
     """The routes over one folder of pictures."""
     router = APIRouter(prefix="/api/history")
+    first_look = threading.Lock()  # held from then on
+
+    def prune() -> None:
+        """Removes thumbnails of pictures that are gone, after the index has caught up with the folder."""
+        try:
+            history.refresh()
+            thumbnails.prune(history.identities())
+        except HistoryError as error:
+            log.warning("old thumbnails could not be removed: %s", error)
 
     def find(picture_id: str) -> Picture:
         if (picture := history.find(picture_id)) is None:
@@ -65,7 +78,10 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
 
     @router.get("/{picture_id}/thumbnail")
     @_answered()
-    def thumbnail(picture_id: str) -> Response:
+    def thumbnail(picture_id: str, afterwards: BackgroundTasks) -> Response:
+        """The first of a server's life is followed by a clean-up, which nobody waits for."""
+        if first_look.acquire(blocking=False):
+            afterwards.add_task(prune)
         picture = find(picture_id)
         try:
             data = thumbnails.get(picture.path, picture.mtime_ns, picture.size_bytes)

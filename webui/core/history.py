@@ -140,6 +140,11 @@ class History:
         picture = self._picture(row) if row else None
         return picture if picture and picture.path.is_file() else None
 
+    @_worded_errors()
+    def identities(self) -> list[tuple[Path, int, int]]:
+        """Path, time in ns and bytes of every picture in the index; raises HistoryError."""
+        return self._index.read(lambda db: [(self._folder / path, *rest) for path, *rest in db.execute(KNOWN)])
+
     # the index
 
     @_worded_errors()

@@ -1,13 +1,13 @@
 """Start pictures and masks, kept once each under the hash of their pixels, so that a recipe can be drawn again."""
 
-import os
+import io
 import re
-import tempfile
 from pathlib import Path
 
 from PIL.Image import Image as PilImage
 
 from webui.core import images
+from webui.core.files import replace_file
 from webui.core.request import Init
 
 
@@ -28,14 +28,9 @@ class StartPictures:
             path = self._folder / f"{images.pixels_sha256(picture)}.png"
             if path.exists():
                 continue
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=self._folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    picture.save(file, "PNG", compress_level=1)
-                os.replace(temporary, path)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+            data = io.BytesIO()
+            picture.save(data, "PNG", compress_level=1)
+            replace_file(path, data.getvalue())
 
     def find(self, sha256: str) -> PilImage | None:
         """The picture of this hash; None where it is not here or is another one by now."""

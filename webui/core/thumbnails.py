@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from webui.core import images
@@ -38,6 +39,16 @@ class Thumbnails:
             self._path(picture, mtime_ns, size_bytes).unlink(missing_ok=True)
         except OSError as error:
             log.warning("a thumbnail could not be removed: %s", error)
+
+    def prune(self, kept: Iterable[tuple[Path, int, int]]) -> None:
+        """Removes those of all other pictures; ``kept`` are path, time in ns and bytes, as ``get`` is given them."""
+        names = {self._path(*identity).name for identity in kept}
+        try:
+            for path in self._folder.glob("*.webp"):
+                if path.name not in names:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("old thumbnails could not be removed: %s", error)
 
     def _path(self, *identity: object) -> Path:
         return self._folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:40]}.webp"

@@ -14,8 +14,8 @@ from webui.engine import samplers
 def resolve(request: Request, library: Library) -> Request:
     """The same request with nothing left open; raises RequestError for what cannot be drawn.
 
-    What was not asked for is what suits the model. LoRA tags move from the prompt to ``loras``. Strict pictures are
-    batches of one.
+    What was not asked for is what suits the model, and what it cannot do is off. LoRA tags move from the prompt to
+    ``loras``. Strict pictures are batches of one.
     """
     file = _choose_model("model", request.model, library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
@@ -33,6 +33,7 @@ def resolve(request: Request, library: Library) -> Request:
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed}
+        | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, lambda: library.loras)
     )
@@ -74,6 +75,12 @@ def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]
             f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}", field="refiner"
         )
     return refiner.name
+
+
+def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelFile]) -> bool:
+    """Whether ``guidance_until`` changes anything: models that guide themselves have no second half to leave out."""
+    used = (file, models[refiner]) if refiner else (file,)
+    return any(model.checkpoint is not None and not model.checkpoint.guides_itself for model in used)
 
 
 def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraFile]]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from webui.core import sampler_names
 from webui.core.events import Image
 from webui.core.executor import Catalog, Job
 from webui.core.library import choose
@@ -37,6 +38,8 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     """
     request = preset.request(dict(zip(preset.variables, texts, strict=False)))
     values = {field: getattr(request, field) for field in preset.fields} | preset.init
+    if "sampler" in values:
+        values |= _translate_sampler(values, catalog)
     known = {"model": catalog.models, "refiner": catalog.models, "vae": catalog.vaes}
     known |= {"sampler": catalog.samplers, "schedule": dict.fromkeys(catalog.schedules)}
     for field, names in known.items():
@@ -50,6 +53,14 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
         values["keep_size"] = False
     values |= dict(zip(SIDES, values.get("outpaint", ()), strict=False))
     return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+
+
+def _translate_sampler(values: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """Sampler and schedule from names as other programs write them too, such as "DPM++ 2M Karras" in one."""
+    found, _ = sampler_names.translate(values["sampler"], values.get("schedule"), catalog.samplers)
+    if "schedule" not in values and found.get("schedule") == "Default":  # it was not named
+        del found["schedule"]
+    return found
 
 
 def of_page(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.preset import MAX_VARIABLES, make_preset
+from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
 from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
 from webui.ui import form
@@ -30,6 +30,14 @@ from webui.ui.workbench import Workbench, job_id_js
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
+# The preset that the address asks for, out of which it goes: a reload keeps what the person has set since.
+TAKE_ASKED = """() => {
+  const address = new URL(location.href);
+  window.askedPreset ??= address.searchParams.get("preset") ?? "";
+  address.searchParams.delete("preset");
+  history.replaceState(history.state, "", address);
+  return [window.askedPreset];
+}"""
 
 Update = Any
 
@@ -153,12 +161,15 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
             return settings_updates(shelf.get(name), texts, held, executor.catalog())
 
     def apply_address(name: str) -> list[Update]:
-        """What ``?preset=NAME`` asks for, with the variables as they stand in the preset."""
+        """What ``?preset=NAME`` asks for, with the variables as they stand in the preset, where it is for this page."""
+        unchanged = [gr.skip()] * (1 + len(shown) + len(settled))
         if not name:
-            return [gr.skip()] * (1 + len(shown) + len(settled))
+            return unchanged
         try:
             file = shelf.choose(name)
             assert file.preset
+            if not _is_for(file.preset, held):
+                return unchanged
             settings = settings_updates(file.preset, tuple(file.preset.variables.values()), held, executor.catalog())
         except RequestError as error:
             gr.Warning(html.escape(str(error)))
@@ -180,9 +191,14 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
         apply_address,
         [gr.Textbox(visible=False)],
         [bar.chooser, *shown, *settled],
-        js="() => [new URLSearchParams(location.search).get('preset') ?? '']",
+        js=TAKE_ASKED,
         **PRIVATE,
     )
+
+
+def _is_for(preset: Preset, held: Sequence[str]) -> bool:
+    """Whether it is for a page with these controls: one with a start picture where it holds settings of one."""
+    return bool(preset.init.keys() & set(held)) if preset.init else INIT_FIELDS.isdisjoint(held)
 
 
 def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequence[gr.Dropdown]) -> None:
