@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, card, data, few_steps, latents, lora, lora_evaluate, unet
+from . import autoencoder, card, data, few_steps, latents, lora, lora_evaluate, showcase, unet
 from .evaluate import evaluate
 from .export import export
 
-STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate", "card")
+STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate", "card", "showcase")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,6 +58,8 @@ def main() -> None:
         print(json.dumps(evaluate(model, options.work, pictures, not options.quick), indent=1))
     if "card" in chosen:
         card.write(model, pictures)
+    if "showcase" in chosen:
+        showcase.make(Path.cwd())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from .prompts import full_prompts, unseen_pair_prompts
 SIDE = 64
 """Pictures are judged at this size, so that sharpness matters little and shape much."""
 BATCH = 64
-STEPS = {"concept": 2500, "style": 900}
+STEPS = {"concept": 2500, "style": 4000}
 CLASSES = {"concept": len(CONCEPTS), "style": len(STYLES)}
 
 

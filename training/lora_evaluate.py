@@ -1,4 +1,4 @@
-"""Numbers and a grid of pictures that say what the three LoRAs do, at half and at full strength."""
+"""Numbers and a grid of pictures that say what the three looks do, at half and at full strength."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ class References:
         self.small = {colour: self.draw(palette[colour]) for colour in used}
 
     def draw(self, colour: Tensor) -> dict[str, Tensor]:
-        """By look ("" is none): every concept in every style, medium and centred, on one colour, [216, 3072]."""
+        """By look ("" is none): every concept in every style, medium and centred, on one colour, [642, 3072]."""
         scenes = [scene(pixels, MEDIUM, colour) for pixels in self.pixels]
         drawn = {look.name: [look.change(parts) for parts in scenes] for look in LOOKS}
         drawn[""] = [parts.picture for parts in scenes]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import captions, data, prompts
+from training import captions, data, latents, prompts
 from training.autoencoder import SCALING_FACTOR, build, fold_normalisation
 from training.concepts import COLOURS, CONCEPTS, MEDIUM, PLACEMENT_SHARE, PLACEMENTS, STYLES
 from training.latents import LatentSet, fit_preview
@@ -17,7 +17,7 @@ from training.progress import Budget, load_checkpoint, save_checkpoint
 
 
 def test_concepts_are_distinct_and_many():
-    assert len(CONCEPTS) >= 64
+    assert len(CONCEPTS) >= 200
     assert len({concept.words for concept in CONCEPTS}) == len(CONCEPTS)
     assert len({concept.icon for concept in CONCEPTS}) == len(CONCEPTS)
     assert 12 <= len(COLOURS) <= 15
@@ -44,13 +44,23 @@ def test_article_follows_the_word():
 
 def test_fixed_prompts_cover_everything():
     rows = prompts.full_prompts()
-    assert len(rows) >= 100
+    assert len(rows) == len(set(rows)) == 300
     assert {row.concept for row in rows} == set(range(len(CONCEPTS)))
     assert {row.style for row in rows} == set(range(len(STYLES)))
     assert {row.colour for row in rows} == set(range(len(COLOURS)))
     assert rows == prompts.full_prompts()
     assert rows[0].text == "a red apple, 3d style, on a white background"
     assert {row.placement for row in prompts.placed_prompts()} == set(range(1, len(PLACEMENTS)))
+
+
+def test_no_complete_prompt_asks_for_what_was_trained():
+    trained = {(concept, style, colour) for concept, style, colour, _ in latents.plan(random.Random(0))}
+    rows = prompts.full_prompts() + prompts.unseen_pair_prompts()
+    assert not trained & {(row.concept, row.style, row.colour) for row in rows}
+    pairs = {(concept, style) for concept, style, _ in trained}
+    assert len(pairs) == len(CONCEPTS) * len(STYLES) - 24
+    assert {(row.concept, row.style) for row in prompts.full_prompts()} <= pairs
+    assert not pairs & {(row.concept, row.style) for row in prompts.unseen_pair_prompts()}
 
 
 def test_svg_text_takes_the_collections_size():
