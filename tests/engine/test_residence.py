@@ -16,6 +16,7 @@ from webui.core.library import find_models
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
 from webui.engine import residence
+from webui.engine.devices import trim_heap
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
 from webui.engine.latents import NotFinite
@@ -88,6 +89,16 @@ class TestLoading:
         assert manager.model_name == "sd1"
         monkeypatch.undo()
         assert (draw(manager, model="sd1") == before).all()
+
+    @pytest.mark.parametrize(("least", "trimmed"), [(10**12, 0), (1, 2)])
+    def test_only_a_large_decoder_finds_the_heap_trimmed(self, make, monkeypatch, least, trimmed):
+        calls = []
+        monkeypatch.setattr(residence, "trim_heap", lambda: calls.append(1) or trim_heap())
+        monkeypatch.setattr(residence, "TRIM_FROM_BYTES", least)
+        manager = make()
+        for _ in range(2):
+            draw(manager, model="sd1")
+        assert len(calls) == trimmed
 
     @pytest.mark.parametrize("both_fit", [True, False])
     def test_the_former_model_stays_only_where_memory_holds_both(self, make, monkeypatch, both_fit):

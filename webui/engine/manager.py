@@ -331,6 +331,7 @@ class PipelineManager:
                 scheduler = self._make_scheduler(request)
                 rest = latent_ops.begin_at(rest, scheduler, latents)
             latents = yield from self._denoise(job, batch, scheduler, rest, generators)
+        self._residence.make_room_to_decode(*job.size)
         for k in range(request.count):
             job.check()
             with job.part("decode"):

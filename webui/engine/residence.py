@@ -12,7 +12,7 @@ import torch
 from webui.core.events import Loading
 from webui.core.library import ModelFile, VaeFile
 from webui.core.settings import Settings
-from webui.engine.devices import free_bytes, release_memory
+from webui.engine.devices import free_bytes, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.families.loading import Plan, read_vae
@@ -33,6 +33,8 @@ PLAN_WORDS = {
 }
 DECODE_TENSORS = 10
 """The decoder's peak in tensors of the picture's size and its widest channels at that size (measured: 8 to 10)."""
+TRIM_FROM_BYTES = 128 * 2**20
+"""A decoder that needs more than this on a CPU finds the heap trimmed, which takes some tens of milliseconds."""
 
 
 @dataclass
@@ -291,7 +293,16 @@ class Residence:
         """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""
         assert self._resident
         vae = self._resident.model.vae
-        needed = width * height * vae.block_out_channels[0] * vae.dtype.itemsize * DECODE_TENSORS
-        tiles = self._tiles or needed > free_bytes(self.device)
+        tiles = self._tiles or self._decoder_bytes(width, height) > free_bytes(self.device)
         vae.use_tiling = tiles
         return tiles
+
+    def make_room_to_decode(self, width: int, height: int) -> None:
+        """Keeps what the steps have left behind from adding to a large decoder's peak."""
+        if self.device.type == "cpu" and self._decoder_bytes(width, height) > TRIM_FROM_BYTES:
+            trim_heap()
+
+    def _decoder_bytes(self, width: int, height: int) -> int:
+        assert self._resident
+        vae = self._resident.model.vae
+        return width * height * vae.block_out_channels[0] * vae.dtype.itemsize * DECODE_TENSORS

@@ -210,7 +210,8 @@ class _Resnet(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
-        inner = self.conv2(functional.silu(self.norm2(inner), inplace=True))
+        inner = self.norm2(inner)  # what it was made of is free from here on
+        inner = self.conv2(functional.silu(inner, inplace=True))
         return inner.add_(hidden if self.conv_shortcut is None else _pointwise(self.conv_shortcut, hidden))
 
 

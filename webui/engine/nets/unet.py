@@ -355,8 +355,8 @@ class _Resnet(nn.Module):
 
     def forward(self, hidden: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
-        inner = inner.add_(self.time_emb_proj(time)[:, :, None, None])
-        inner = self.conv2(functional.silu(self.norm2(inner), inplace=True))
+        inner = self.norm2(inner.add_(self.time_emb_proj(time)[:, :, None, None]))
+        inner = self.conv2(functional.silu(inner, inplace=True))
         if self.conv_shortcut is not None:
             hidden = self.conv_shortcut(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return inner.add_(hidden)
