@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -12,8 +13,12 @@ from training.concepts import COLOURS
 from training.evaluate import sample
 from training.export import SIZE_LIMIT
 from training.lora import FOLDER
-from training.measures import PALETTE, border_colour
+from training.measures import PALETTE, border_colour, nearest_colour
 from training.prompts import full_prompts
+from webui.core.events import Image
+from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.engine.manager import PipelineManager
 
 MODEL = Path(__file__).resolve().parents[2] / "webui" / "demo"
 pytestmark = pytest.mark.skipif(not (MODEL / "model_index.json").exists(), reason="no exported model here")
@@ -75,3 +80,27 @@ def test_backgrounds_follow_the_prompt(pipeline):
     found = torch.cdist(border_colour(sample(pipeline, prompts)), PALETTE).argmin(1).tolist()
     wrong = [prompt.text for prompt, colour in zip(prompts, found, strict=True) if colour != prompt.colour]
     assert len(wrong) <= 1, wrong
+
+
+def test_a_negative_prompt_keeps_a_background_away(draw_border):
+    seeds = range(4)
+    before = [draw_border("a cat, 3d style", seed=seed) for seed in seeds]
+    after = [
+        draw_border("a cat, 3d style", f"{name} background", seed) for seed, name in zip(seeds, before, strict=True)
+    ]
+    assert sum(one != other for one, other in zip(before, after, strict=True)) >= 3, (before, after)
+
+
+@pytest.fixture(scope="module")
+def draw_border(tmp_path_factory):
+    """``draw_border(prompt, negative, seed)``: the name of the colour behind the thing, drawn by the product."""
+    settings = Settings(device="cpu", dtype="float32", data_dir=tmp_path_factory.mktemp("data"))
+    manager = PipelineManager(settings)
+
+    def draw(prompt: str, negative: str = "", seed: int = 0) -> str:
+        request = Request(prompt=prompt, negative=negative, seed=seed, guidance=5.0)
+        (picture,) = (event.image for event in manager.generate(request) if isinstance(event, Image))
+        pixels = torch.from_numpy(np.asarray(picture) / 255).float().permute(2, 0, 1)
+        return list(COLOURS)[int(nearest_colour(border_colour(pixels[None])))]
+
+    return draw
