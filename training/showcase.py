@@ -1,4 +1,4 @@
-"""What shows the model off, drawn with the product itself: the presets that ship, and the README's gallery."""
+"""What shows the model off, drawn with the product itself: preview, shipped presets, and the README's gallery."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +19,13 @@ from .concepts import IMAGE_SIZE
 ROWS = (
     ("red apple", "penguin", "rocket", "castle", "lollipop", "tiger", "cherry blossom", "volcano"),
     ("fox", "watermelon", "flamingo", "house", "guitar", "dolphin", "cupcake", "sunflower"),
-    ("panda", "sailboat", "laughing face", "cactus", "racing car", "owl", "trophy", "snowman"),
+    ("panda", "sailboat", "laughing face", "cactus", "hamburger", "owl", "trophy", "snowman"),
 )
 """The gallery's things: a row for each style."""
 STYLES = ("3d", "flat", "cartoon")
 COLOURS = ("sky blue", "yellow", "pink", "teal", "beige", "purple", "green", "orange")
 GAP_PX = 4
+PREVIEW = "a red apple, 3d style, on a sky blue background"
 
 
 def draw(manager: PipelineManager, request: Request) -> Image:
@@ -63,10 +64,12 @@ def gallery(manager: PipelineManager) -> PilImage:
 
 
 def make(repository: Path) -> None:
-    """Renew `presets/` and `docs/gallery.png`."""
+    """Renew the model's preview, `presets/` and `docs/gallery.png`."""
     with TemporaryDirectory() as folder:
         settings = Settings(device="cpu", dtype="float32", data_dir=Path(folder))
         manager, library = PipelineManager(settings), Library(settings)
         for file in sorted((repository / "presets").glob("*.toml")):
             renew_preset(file, manager, library)
+        preview = draw(manager, Request(prompt=PREVIEW, seed=0)).image
+        preview.save(repository / "webui" / "demo" / "preview.png", optimize=True)
         gallery(manager).save(repository / "docs" / "gallery.png", optimize=True)
