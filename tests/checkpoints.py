@@ -28,6 +28,8 @@ Shapes = Iterator[tuple[str, Shape]]
 Tensors = Iterator[tuple[str, torch.Tensor]]
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "webui" / "demo" / "tokenizer"
+WORDS = len(json.loads((TOKENIZER / "vocab.json").read_text(encoding="utf-8")))
+"""The embedded model's vocabulary; the beginning and the end of a text are its last two tokens."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = ("cond_stage_model.", "conditioner.")
 PARTS = ("unet", "vae", "text")
@@ -542,10 +544,10 @@ SMALL: dict[str, tuple[str, dict[str, Any], tuple[tuple[str, str], ...]]] = {
 
 def _text_config(width: int, activation: str) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=940,
-        bos_token_id=938,
-        eos_token_id=939,
-        pad_token_id=939,
+        vocab_size=WORDS,
+        bos_token_id=WORDS - 2,
+        eos_token_id=WORDS - 1,
+        pad_token_id=WORDS - 1,
         hidden_size=width,
         intermediate_size=4 * width,
         projection_dim=width,

@@ -6,7 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from checkpoints import small, to_ldm
+from checkpoints import WORDS, small, to_ldm
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
@@ -45,7 +45,7 @@ def manager(pipes):
 @pytest.fixture
 def small_vocabulary(monkeypatch, pipes):
     """The small text encoders know the embedded model's words, not CLIP's 49,408."""
-    monkeypatch.setattr("webui.engine.families.loading.CLIP_WORDS", 940)
+    monkeypatch.setattr("webui.engine.families.loading.CLIP_WORDS", WORDS)
     folder = pipes[0] / "sd1/tokenizer"
     monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(folder))
 
