@@ -93,7 +93,7 @@ def test_a_card_chooses_the_model_and_what_suits_it(open_tab):
     found = panel(tab)
     found.get_by_label("Search models").fill("TINY")
     wait_for(lambda: len(found.locator(".models-found li").all()) == 2, "the two that are called like that")
-    assert "SDXL · 58 MB · F32" in card(tab, "tiny xl").inner_text()
+    assert "SDXL · 59 MB · F32" in card(tab, "tiny xl").inner_text()
     card(tab, "tiny one").focus()
     tab.page.keyboard.press("Enter")
     wait_until_pressed(tab, "tiny one")
