@@ -218,7 +218,7 @@ class TestRefiner:
         assert rows == [2] * STEPS
         fast = draw(guidance_until=0.7, reuse=5)
         assert rows == [2, 2, 1]  # at the start, with the refiner, without guidance
-        assert 10 < psnr_db(fast, exact) < np.inf
+        assert 8 < psnr_db(fast, exact) < np.inf
 
 
 def test_a_tiny_autoencoder_is_said_to_be_approximate(tmp_path, request_for):
@@ -279,4 +279,4 @@ class TestFewSteps:
     def test_it_goes_with_shortcuts(self, draw, lcm_lora, sampler):
         quick = {"sampler": sampler, "steps": 4, "guidance": 2.0, "loras": ("lcm",)}
         exact, fast = draw(**quick), draw(**quick, guidance_until=0.5, reuse=2)
-        assert 10 < psnr_db(fast[0], exact[0]) < np.inf
+        assert 8 < psnr_db(fast[0], exact[0]) < np.inf

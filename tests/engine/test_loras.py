@@ -402,9 +402,9 @@ MEASURES = {"blueprint": blue_minus_red, "sepia": near_brown, "night": darkness}
 
 class TestShipped:
     def test_every_one_has_its_measure(self):
-        assert {*SHIPPED} == MEASURES.keys()
+        assert {*SHIPPED} == MEASURES.keys() | {"few-steps"}
 
-    @pytest.mark.parametrize("name", SHIPPED)
+    @pytest.mark.parametrize("name", MEASURES)
     def test_each_moves_pictures_its_own_way_by_its_weight_and_leaves_nothing(self, run, name):
         def draw(*loras) -> list[np.ndarray]:
             events = run(prompt=f"a red apple, {name}", steps=8, count=2, width=128, height=128, loras=loras)
@@ -419,3 +419,13 @@ class TestShipped:
         assert measure(plain) < measure(half) < measure(full)
         assert measure(full) > measure(plain) + 0.05
         assert all(np.array_equal(one, other) for one, other in zip(draw(), plain, strict=True))
+
+    def test_few_steps_come_nearer_to_many_guided_ones_with_their_lora(self, run):
+        def draw(steps: int, guidance: float, sampler: str, *loras) -> np.ndarray:
+            fields = {"width": 128, "height": 128, "count": 4, "prompt": "a panda, 3d style, on a yellow background"}
+            events = run(**fields, steps=steps, guidance=guidance, sampler=sampler, loras=loras)
+            return np.stack([np.asarray(event.image) / 255 for event in events if isinstance(event, Image)])
+
+        many = draw(20, 5.0, "DDIM")
+        without, with_it = (draw(4, 1.0, "LCM", *loras) for loras in ((), ("few-steps",)))
+        assert ((with_it - many) ** 2).mean() < 0.7 * ((without - many) ** 2).mean()
