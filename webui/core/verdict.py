@@ -18,7 +18,7 @@ TOLERANCES = {"float32": 4, "bfloat16": 24, "float16": 24}
 """Levels of 255 by which a picture may differ where only the environment changed, by the coarser number format.
 
 Measured on the demo model with every sampler: another number of threads or pictures at once, 1; compiled code, 7;
-another format, up to 19 for all samplers but LMS.
+another format, up to 15 for all samplers but PNDM and LMS.
 """
 
 LOSSY_LEVELS = 96
