@@ -8,10 +8,8 @@ can afford.
 
 import random
 import re
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
@@ -21,9 +19,9 @@ from torch import Tensor
 from . import latents as latents_module
 from .adapters import Adapter, save
 from .evaluate import FEW_STEPS, GUIDANCE, Drawing, sample
-from .lora import ATTENTION, FINE, FOLDER, Kind, check_sizes, describe, frozen_denoiser, open_model
-from .optim import half, set_learning_rate, update
-from .progress import Budget, Threads, report
+from .lora import ATTENTION, FINE, FOLDER, Kind, check_sizes, describe, fit, frozen_denoiser, open_model
+from .optim import half
+from .progress import Budget, report
 from .prompts import Prompt
 from .unet import Denoiser, batch_captions, signal_levels, tokenize
 
@@ -33,7 +31,7 @@ PREVIEW = "a panda, 3d style, on a yellow background"
 TEACHER_STEPS = 20
 PATHS = 48
 """Paths that are walked at once."""
-BATCH, LR = 48, 3e-3
+LR = 3e-3
 PURE_SHARE = 0.5
 """Share of the paths that begin in pure noise, where the first of few steps does most of the work."""
 HUBER = 0.02
@@ -112,24 +110,8 @@ def train(pipeline: StableDiffusionPipeline, work: Path, minutes: float) -> Adap
     model = frozen_denoiser(pipeline)
     points = collect(pipeline, model, work, 0.4 * minutes)
     adapter = Adapter(model, re.compile(KIND.layers), KIND.rank, KIND.alpha)
-    optimiser = torch.optim.AdamW(adapter.parameters(), LR, betas=(0.9, 0.98), weight_decay=0.0)
-    optimiser.param_groups[0]["base_lr"] = LR
-    threads, budget, losses = Threads(), Budget(10**6, 0.6 * minutes), deque(maxlen=50)
-    step, order, levels = 0, torch.randperm(len(points.steps)), signal_levels()
-    while (done := budget.progress(step)) < 1:
-        set_learning_rate([optimiser], done, 0.2, step, warmup=20)
-        if len(order) < BATCH:
-            order = torch.randperm(len(points.steps))
-        rows, order = order[:BATCH], order[BATCH:]
-        loss = loss_of(model, points, rows, levels)
-        loss.backward()
-        update([optimiser], adapter.parameters())
-        losses.append(float(loss.detach()))
-        step += 1
-        threads.step()
-        if step % 25 == 0:
-            report(work, f"few steps: step {step}, {done:.1%}, loss {fmean(losses):.4f}, {threads.now} threads")
-    report(work, f"few steps: done, {len(points.steps)} points, step {step}, loss {fmean(losses):.4f}")
+    levels, count = signal_levels(), len(points.steps)
+    fit(adapter, lambda rows: loss_of(model, points, rows, levels), count, work, FEW_STEPS, 0.6 * minutes, LR)
     return adapter
 
 

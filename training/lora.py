@@ -3,6 +3,7 @@
 import random
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -110,40 +111,49 @@ def frozen_denoiser(pipeline: StableDiffusionPipeline) -> Denoiser:
     return model.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def train_step(
-    model: Denoiser, adapter: Adapter, optimiser: torch.optim.Optimizer, clean: Tensor, tokens: Tensor, weights: Tensor
-) -> float:
-    """One update of the adapter alone; return the loss."""
-    adapter.weight = weights
-    loss = loss_of(model, clean, tokens, signal_levels())
-    loss.backward()
-    update([optimiser], adapter.parameters())
-    return float(loss.detach())
+def fit(
+    adapter: Adapter,
+    loss_of_rows: Callable[[Tensor], Tensor],
+    count: int,
+    work: Path,
+    name: str,
+    minutes: float,
+    lr: float,
+) -> None:
+    """Train an adapter alone for that long, by the loss of the rows [n] that it is given, out of `count` samples."""
+    optimiser = torch.optim.AdamW(adapter.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.0)
+    optimiser.param_groups[0]["base_lr"] = lr
+    threads, budget, losses = Threads(), Budget(10**6, minutes), deque(maxlen=50)
+    step, order = 0, torch.randperm(count)
+    while (done := budget.progress(step)) < 1:
+        set_learning_rate([optimiser], done, 0.2, step, warmup=20)
+        if len(order) < BATCH:
+            order = torch.randperm(count)
+        rows, order = order[:BATCH], order[BATCH:]
+        loss = loss_of_rows(rows)
+        loss.backward()
+        update([optimiser], adapter.parameters())
+        losses.append(float(loss.detach()))
+        step += 1
+        threads.step()
+        if step % 25 == 0:
+            report(work, f"lora {name}: step {step}, {done:.1%}, loss {fmean(losses):.4f}, {threads.now} threads")
+    report(work, f"lora {name}: done, step {step}, {budget.spent / 60:.1f} min, loss {fmean(losses):.4f}")
 
 
 def train(pipeline: StableDiffusionPipeline, pairs: Pairs, look: Look, work: Path, minutes: float) -> Adapter:
     """Train one LoRA for that long; return it, in effect on the pipeline at weight 1."""
     torch.manual_seed(3)
-    kind, rng = KINDS[look.name], random.Random(3)
+    kind, rng, levels = KINDS[look.name], random.Random(3), signal_levels()
     model = frozen_denoiser(pipeline)
     adapter = Adapter(model, re.compile(kind.layers), kind.rank, kind.alpha)
-    optimiser = torch.optim.AdamW(adapter.parameters(), LR, betas=(0.9, 0.98), weight_decay=0.0)
-    optimiser.param_groups[0]["base_lr"] = LR
-    threads, budget, losses = Threads(), Budget(10**6, minutes), deque(maxlen=50)
-    step, order = 0, torch.randperm(len(pairs.latents))
-    while (done := budget.progress(step)) < 1:
-        set_learning_rate([optimiser], done, 0.2, step, warmup=20)
-        if len(order) < BATCH:
-            order = torch.randperm(len(pairs.latents))
-        rows, order = order[:BATCH], order[BATCH:]
+
+    def loss_of_rows(rows: Tensor) -> Tensor:
+        adapter.weight = pairs.weights[rows]
         tokens = tokenize(pipeline.tokenizer, [draw_caption(pairs.labels[i], look.name, rng) for i in rows.tolist()])
-        clean = pairs.latents[rows].contiguous(memory_format=torch.channels_last)
-        losses.append(train_step(model, adapter, optimiser, clean, tokens, pairs.weights[rows]))
-        step += 1
-        threads.step()
-        if step % 25 == 0:
-            report(work, f"lora {look.name}: step {step}, {done:.1%}, loss {fmean(losses):.4f}, {threads.now} threads")
-    report(work, f"lora {look.name}: done, step {step}, {budget.spent / 60:.1f} min, loss {fmean(losses):.4f}")
+        return loss_of(model, pairs.latents[rows].contiguous(memory_format=torch.channels_last), tokens, levels)
+
+    fit(adapter, loss_of_rows, len(pairs.latents), work, look.name, minutes, LR)
     adapter.weight = 1.0
     return adapter
 

@@ -148,17 +148,21 @@ def test_weight_may_differ_from_row_to_row(pipeline):
     adapter.detach()
 
 
-def test_a_training_step_changes_only_the_adapter(pipeline):
-    torch.manual_seed(0)
-    model = lora.frozen_denoiser(pipeline)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    adapter = new_adapter(model, "night")
-    optimiser = torch.optim.AdamW(adapter.parameters(), 1e-3)
-    tokens = tokenize(pipeline.tokenizer, ["night, a cat", "a dog"])
-    lora.train_step(model, adapter, optimiser, torch.randn(2, 4, 16, 16), tokens, torch.tensor([1.0, 0.5]))
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(layer.up.weight.abs().max() > 0 for layer in adapter.layers)
+def test_training_changes_only_the_adapter(pipeline, tmp_path):
+    before = {
+        f"{part}.{name}": value.clone()
+        for part, module in pipeline.components.items()
+        if isinstance(module, torch.nn.Module)
+        for name, value in module.state_dict().items()
+    }
+    pairs = lora.Pairs(torch.randn(40, 4, 16, 16), [(3, 1, 8)] * 40, torch.tensor([1.0, 0.5] * 20))
+    adapter = lora.train(pipeline, pairs, BY_NAME["night"], tmp_path, 0.02)
     adapter.detach()
+    parts = {name.partition(".")[0] for name in before}
+    assert {"unet", "vae", "text_encoder"} <= parts
+    after = {f"{part}.{name}": value for part in parts for name, value in getattr(pipeline, part).state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert adapter.weight == 1 and all(layer.up.weight.abs().max() > 0 for layer in adapter.layers)
 
 
 @pytest.mark.parametrize("name", NAMES)
