@@ -24,6 +24,7 @@ SETTINGS_FLAGS = (
     "memory",
     "lora_cache",
     "compile",
+    "cuda_graphs",
     "format",
     "filename",
 )
@@ -140,8 +141,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.add_argument("--share", action="store_true", help="make a public link; asks for --auth or --no-auth")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
-    parser.add_argument(
+    faster = parser.add_mutually_exclusive_group()
+    faster.add_argument(
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
+    )
+    faster.add_argument(
+        "--cuda-graphs", action="store_true", help="record the UNet once a size and replay it (needs an NVIDIA GPU)"
     )
     parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
     _add_saving(parser)

@@ -48,7 +48,7 @@ class Diffusers:
     def draw(self, request: Request) -> Image.Image:
         self._use([(path, weight) for path, weight in request["loras"]])
         given = pipeline_arguments(request) | {"generator": torch.Generator("cpu").manual_seed(request["seed"])}
-        if request["latents"] is not None and request["task"] != "img2img":  # which takes none
+        if request["latents"] is not None and request["task"] == "txt2img":  # the others draw more than noise
             given["latents"] = torch.from_numpy(request["latents"]).to(self._pipe.unet.dtype)
         return self._pipes.get(request["task"], self._pipe)(**given).images[0]
 

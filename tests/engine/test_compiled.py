@@ -71,7 +71,7 @@ def test_without_a_compiler_the_plain_unet_draws_and_the_log_says_why_once(unet,
     until(lambda: run._failed)
     larger = given(side=16)[0]
     assert torch.equal(run(larger, timestep, told), unet(larger, timestep, told))
-    assert len(orders) == 1 and not run.is_ready
+    assert len(orders) == 1 and not run.is_compiled
     assert said == ["The UNet is not compiled and runs as it is: there is no compiler"]
 
 
@@ -105,8 +105,8 @@ def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch)
     told = unet.tell(context)
     run = CompiledUNet(unet, tmp_path)
     run(latents, timestep, told)
-    until(lambda: run.is_ready or run._failed)
-    assert run.is_ready
+    until(lambda: run.is_compiled or run._failed)
+    assert run.is_compiled
 
     def assert_same() -> torch.Tensor:
         plain, fast = unet(latents, timestep, told), run(latents, timestep, told)
@@ -124,5 +124,5 @@ def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch)
     monkeypatch.setattr(compiled.subprocess, "Popen", None)  # a second start compiles nothing
     again = CompiledUNet(unet, tmp_path)
     again(latents, timestep, told)
-    until(lambda: again.is_ready or again._failed)
+    until(lambda: again.is_compiled or again._failed)
     assert torch.equal(again(latents, timestep, told), base)

@@ -49,6 +49,7 @@ class Settings(BaseModel):
     memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
     compile: bool = False
+    cuda_graphs: bool = False
     out: Path | None = None
     format: FileFormat = "png"
     filename: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_filename)] = FILENAME

@@ -65,8 +65,8 @@ class CompiledUNet:
         """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take."""
         if shortcuts is not None:
             return self._unet(latents, timestep, told, shortcuts)
-        inputs = _inputs(latents, timestep, told)
-        key = _key(inputs)
+        inputs = flatten(latents, timestep, told)
+        key = shape_key(inputs)
         if (code := self._code.get(key)) is None:
             self._want(key, inputs)
             return self._unet(latents, timestep, told)
@@ -76,7 +76,7 @@ class CompiledUNet:
         return code(self._weights, *inputs)
 
     @property
-    def is_ready(self) -> bool:
+    def is_compiled(self) -> bool:
         """Whether there is code for all that was asked for."""
         return bool(self._code) and len(self._code) == len(self._wanted)
 
@@ -170,12 +170,13 @@ def make(order: Mapping[str, Any]) -> None:
     part.replace(file)
 
 
-def _inputs(latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> Inputs:
+def flatten(latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> Inputs:
+    """All that a forward is given, as tensors."""
     return latents, timestep, [tensor for pair in told.attended for tensor in pair], told.embedding, told.guidance
 
 
-def _key(inputs: Inputs) -> Any:
-    """Prompts of the same length have keys and values of the same shapes: the first ones say all."""
+def shape_key(inputs: Inputs) -> Any:
+    """What is one size. Prompts of the same length have keys and values of the same shapes: the first ones say all."""
     latents, timestep, attended, embedding, guidance = inputs
     return (
         (latents.shape, latents.stride(), timestep.dtype, timestep.shape, attended[0].shape),

@@ -125,6 +125,8 @@ class PipelineManager:
 
     def __init__(self, settings: Settings) -> None:
         self.device = choose_device(settings.device)
+        if settings.cuda_graphs and self.device.type != "cuda":
+            raise RequestError(f"CUDA graphs need an NVIDIA GPU, and this is {self.device.type}", field="cuda_graphs")
         self.dtype = choose_dtype(settings.dtype, self.device, settings.cache_dir)
         self._settings = settings
         self._residence = Residence(settings, self.device, self.dtype)
@@ -247,8 +249,9 @@ class PipelineManager:
         request = job.request
         if words := approximations(request, job.library.vaes if request.vae else {}):
             job.warnings[f"Approximate: {', '.join(words)}."] = None
-        if self._settings.compile and _shortcuts(request):
-            job.warnings["Reuse and token merging run without compiled code."] = None
+        if (self._settings.compile or self._settings.cuda_graphs) and _shortcuts(request):
+            faster = "compiled code" if self._settings.compile else "CUDA graphs"
+            job.warnings[f"Reuse and token merging run without {faster}."] = None
         for batch in range(job.finished // request.count, request.repeat):
             yield from self._use_model(job, job.file)
             with job.part("encode"):

@@ -20,6 +20,7 @@ from webui.engine.lora.switcher import LoraSwitcher
 
 if TYPE_CHECKING:
     from webui.engine.compiled import CompiledUNet
+    from webui.engine.graphed import GraphedUNet
 
 TELL_EVERY_S = 0.1
 HEADROOM = 1.15
@@ -49,7 +50,7 @@ class Resident:
     own_vae: Any
     lenders: tuple[ModelFile, ...] = ()
     vae: VaeFile | None = None
-    compiled: "CompiledUNet | None" = None
+    faster: "CompiledUNet | GraphedUNet | None" = None
 
 
 class Residence:
@@ -79,7 +80,7 @@ class Residence:
     @property
     def is_compiled(self) -> bool:
         """Whether there is compiled code for all that the UNet was asked for."""
-        return bool(self._resident and self._resident.compiled and self._resident.compiled.is_ready)
+        return bool(self._resident and self._resident.faster and self._resident.faster.is_compiled)
 
     @property
     def plan(self) -> str:
@@ -112,25 +113,35 @@ class Residence:
         else:
             yield from self._read(file, plan, placing, check)
 
-    def _compile(self) -> None:
-        """Has the UNet compiled, where that is wanted and all of it rests on the device."""
+    def _speed_up(self) -> None:
+        """Has the UNet compiled or recorded, where that is wanted and all of it rests on the device."""
         resident = self._resident
-        if resident is None or not self._settings.compile or resident.plan != PLANS[0]:
+        if resident is None or resident.plan != PLANS[0]:
             return
-        from webui.engine.compiled import CompiledUNet
+        if self._settings.compile:
+            from webui.engine.compiled import CompiledUNet
 
-        resident.compiled = CompiledUNet(resident.model.unet, self._settings.cache_dir)
-        resident.model.run_unet = resident.compiled
+            resident.faster = CompiledUNet(resident.model.unet, self._settings.cache_dir)
+        elif self._settings.cuda_graphs:
+            from webui.engine.graphed import GraphedUNet
 
-    def _uncompile(self) -> None:
-        if self._resident and self._resident.compiled:
-            self._resident.compiled.close()
-            self._resident.compiled = None
+            resident.faster = GraphedUNet(resident.model.unet)
+        resident.model.run_unet = resident.faster or resident.model.unet
+
+    def _slow_down(self) -> None:
+        """The plain UNet again."""
+        if self._resident and self._resident.faster:
+            self._resident.faster.close()
+            self._resident.faster = None
             self._resident.model.run_unet = self._resident.model.unet
+
+    def _make_switcher(self, model: Model, placing: str) -> LoraSwitcher:
+        in_place = self._settings.cuda_graphs and placing == PLANS[0]
+        return LoraSwitcher(model, self.device, self._settings.lora_cache, in_place)
 
     def _drop(self) -> None:
         self._unhook()
-        self._uncompile()
+        self._slow_down()
         self._resident = None
         release_memory(self.device)
 
@@ -159,11 +170,11 @@ class Residence:
         model: Any = family.assemble(file, components, self.device)
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loras = LoraSwitcher(model, self.device, self._settings.lora_cache)
+        loras = self._make_switcher(model, placing)
         self._drop()
         self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
         self._hook()
-        self._compile()
+        self._speed_up()
 
     def _place(self, part: str, placing: str) -> torch.device:
         """Where a part rests."""
@@ -226,15 +237,15 @@ class Residence:
     def _move_to(self, placing: str) -> None:
         assert self._resident
         self._unhook()
-        self._uncompile()
+        self._slow_down()
         self._resident.loras.switch((), {})  # the model's own tensors are what moves
         for part, module in self._modules().items():
             module.to(self._place(part, placing))
         self._resident.plan = placing
-        self._resident.loras = LoraSwitcher(self._resident.model, self.device, self._settings.lora_cache)
+        self._resident.loras = self._make_switcher(self._resident.model, placing)
         release_memory(self.device)
         self._hook()
-        self._compile()
+        self._speed_up()
 
     def rest(self) -> None:
         """Takes what is not in use off the device; to be called after encoding and decoding."""

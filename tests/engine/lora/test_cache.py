@@ -76,8 +76,16 @@ def read() -> Reader:
 
 
 @pytest.fixture
-def make_cache(parts) -> Callable[..., WeightCache]:
-    return lambda budget_bytes=PLENTY, host_bytes=0: WeightCache(parts, budget_bytes, host_bytes)
+def in_place() -> bool:
+    return False
+
+
+@pytest.fixture
+def make_cache(parts, in_place) -> Callable[..., WeightCache]:
+    return lambda budget_bytes=PLENTY, host_bytes=0: WeightCache(parts, budget_bytes, host_bytes, None, in_place)
+
+
+both_ways = pytest.mark.parametrize("in_place", [False, True], ids=["swapped", "in place"])
 
 
 @pytest.fixture
@@ -153,6 +161,7 @@ class TestKey:
         assert set_key([("a", 0, 0.5)]) == (("a", 0, 0.5),)
 
 
+@both_ways
 class TestExactness:
     @pytest.mark.parametrize(("sets_bytes", "host_bytes"), [(PLENTY, 0), (17, 0), (17, 12), (3, 8), (0, 0)])
     def test_after_any_walk_a_set_has_the_bits_it_has_alone(
@@ -171,6 +180,13 @@ class TestExactness:
         for key in (A, D, ABC, ()):
             cache.switch(key, read)
         assert pointers() == before
+
+    def test_in_place_no_parameter_ever_moves(self, make_cache, read, pointers, in_place):
+        before, cache, moved = pointers(), make_cache(), False
+        for key in (A, D, ABC):
+            cache.switch(key, read)
+            moved = moved or pointers() != before
+        assert moved != in_place
 
     def test_no_set_before_the_first(self, make_cache):
         assert make_cache().key == () and make_cache().text_key == () and make_cache().nbytes == 0
@@ -358,6 +374,7 @@ def _fail_installing(cache, _read, monkeypatch):
     monkeypatch.setattr(cache, "_put", broken)
 
 
+@both_ways
 class TestFailures:
     @pytest.mark.parametrize("before", [(), A, D], ids=["from nothing", "from a part of it", "from another set"])
     @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ class WeightCache:
     ``components`` are the parts by diffusers' names. ``budget_bytes`` bounds the merged tensors on the model's device,
     those in use included, except that a set larger than all of it is still used, and then not kept. What must leave
     moves to host memory under ``host_bytes``, if that is not 0. ``device`` computes, wherever a component rests
-    meanwhile; None is where it is. Not thread-safe: the device thread owns it.
+    meanwhile; None is where it is. With ``in_place`` the modules keep their tensors and sets are copied into them, as
+    recorded CUDA graphs need it; what a set overwrites is copied first, beside the budget. Not thread-safe: the device
+    thread owns it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class WeightCache:
         budget_bytes: int,
         host_bytes: int = 0,
         device: torch.device | None = None,
+        in_place: bool = False,
     ) -> None:
         self._owners: dict[Parameter, nn.Module] = {}
         self._base: dict[Parameter, torch.Tensor] = {}
@@ -83,7 +86,7 @@ class WeightCache:
                 for kind, parameter in module.named_parameters(recurse=False):
                     self._owners[component, path, kind] = module
                     self._base[component, path, kind] = parameter.data
-        self._device = device
+        self._device, self._in_place = device, in_place
         self._budget_bytes, self._host_bytes = budget_bytes, host_bytes
         self._sets: OrderedDict[SetKey, MergedSet] = OrderedDict()
         self._on_host: OrderedDict[SetKey, MergedSet] = OrderedDict()
@@ -219,7 +222,7 @@ class WeightCache:
         self._on_host[key] = MergedSet(tensors, merged.contributions, merged.text_key)
 
     def _install(self, key: SetKey, target: MergedSet) -> None:
-        """The pointer swap: touches the parameters in which the two sets differ, and no others."""
+        """Touches the parameters in which the two sets differ, and no others."""
         before, self._key, self._installed = self._installed, key, target
         for place in before.tensors.keys() - target.tensors.keys():
             self._put(place, self._base[place])
@@ -234,8 +237,18 @@ class WeightCache:
             self._put(place, tensor)
 
     def _put(self, place: Parameter, tensor: torch.Tensor) -> None:
-        """The one way a weight changes. Captured CUDA graphs would need a copy to a stable address instead."""
-        self._owners[place].get_parameter(place[2]).data = tensor
+        """The one way a weight changes."""
+        parameter = self._owners[place].get_parameter(place[2])
+        if not self._in_place:
+            parameter.data = tensor
+            return
+        base = self._base[place]
+        if base.data_ptr() == parameter.data_ptr():  # never overwritten so far
+            if tensor is base:
+                return
+            self._base[place] = base.clone()
+        with torch.no_grad():
+            parameter.copy_(tensor)
 
 
 def _nbytes(sets: Iterable[MergedSet]) -> int:

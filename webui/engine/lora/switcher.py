@@ -21,17 +21,21 @@ READ_BYTES = 512 * 2**20
 
 
 class LoraSwitcher:
-    """The LoRAs of one loaded model. ``budget_bytes`` bounds the merged weights; None is a quarter of what is free."""
+    """The LoRAs of one loaded model. ``budget_bytes`` bounds the merged weights; None is a quarter of what is free.
 
-    def __init__(self, model: Model, device: torch.device, budget_bytes: int | None = None) -> None:
+    ``in_place`` is ``WeightCache``'s.
+    """
+
+    def __init__(
+        self, model: Model, device: torch.device, budget_bytes: int | None = None, in_place: bool = False
+    ) -> None:
         self._device = device
         self._index = ModuleIndex(model.components)
         self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
         self._unmatched: dict[str, tuple[str, ...]] = {}
         host_bytes = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
-        self.cache = WeightCache(
-            model.components, free_bytes(device) // 4 if budget_bytes is None else budget_bytes, host_bytes, device
-        )
+        budget_bytes = free_bytes(device) // 4 if budget_bytes is None else budget_bytes
+        self.cache = WeightCache(model.components, budget_bytes, host_bytes, device, in_place)
 
     @property
     def text_key(self) -> Contributions:

@@ -1,0 +1,161 @@
+"""``--cuda-graphs`` without a GPU: a stand-in for torch's recorder, which as a graph does keeps to fixed addresses."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from webui.core.events import Done, Image
+from webui.core.request import LoraRef, Request, RequestError
+from webui.core.settings import Settings
+from webui.engine import graphed
+from webui.engine.graphed import MAX_GRAPHS, GraphedUNet
+from webui.engine.manager import PipelineManager
+from webui.engine.nets import layers
+from webui.engine.nets.shortcuts import Shortcuts
+from webui.engine.nets.unet import UNet
+from webui.engine.residence import Residence
+
+CONFIG = {
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+}
+LORAS = ("", "blueprint:0.8", "night:1 sepia:0.5", "blueprint:-0.5", "blueprint:0.8", "")
+
+
+class Recorder:
+    """Runs what was recorded again, into the same output and with the tensors that were the weights then."""
+
+    def __init__(self, find_unet: Callable[[], UNet]) -> None:
+        self.find_unet, self.recorded, self.replayed = find_unet, 0, 0
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        parameters = dict(self.find_unet().named_parameters())
+        weights = {name: parameter.data for name, parameter in parameters.items()}
+        output = run()
+        self.recorded += 1
+
+        def replay() -> torch.Tensor:
+            now = {name: parameter.data for name, parameter in parameters.items()}
+            for name, parameter in parameters.items():
+                parameter.data = weights[name]
+            output.copy_(run())
+            for name, parameter in parameters.items():
+                parameter.data = now[name]
+            self.replayed += 1
+            return output
+
+        return replay
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    """No copy of a convolution's weight, which is made on the CPU alone."""
+    monkeypatch.setattr(layers.Conv2d, "packs", False)
+
+
+@pytest.fixture
+def unet() -> UNet:
+    torch.manual_seed(0)
+    return UNet(CONFIG).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def recorder(unet, monkeypatch) -> Recorder:
+    made = Recorder(lambda: unet)
+    monkeypatch.setattr(graphed, "record", made)
+    return made
+
+
+def given(side: int = 8, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(1, 4, side, side, generator=generator)
+    return latents, torch.tensor(300 + seed), torch.randn(2, 5, 24, generator=generator)
+
+
+@torch.inference_mode()
+def test_it_is_the_plain_unet_for_any_latents_time_and_prompt(unet, recorder) -> None:
+    run = GraphedUNet(unet)
+    kept = []
+    for seed in (1, 2, 1):
+        latents, timestep, context = given(seed=seed)
+        told = unet.tell(context)
+        for factor in (1.0, 0.5):
+            kept.append((run(latents * factor, timestep, told), unet(latents * factor, timestep, told)))
+    assert all(torch.equal(found, expected) for found, expected in kept)  # none was overwritten by a later one
+    assert recorded(recorder) == (1, 6)
+
+
+@torch.inference_mode()
+def test_each_size_is_recorded_once_and_only_some_are_kept(unet, recorder) -> None:
+    run = GraphedUNet(unet)
+    sides = [8 * k for k in range(1, MAX_GRAPHS + 2)]
+    for side in (*sides, sides[-1], sides[0]):
+        latents, timestep, context = given(side)
+        told = unet.tell(context)
+        assert torch.equal(run(latents, timestep, told), unet(latents, timestep, told))
+    assert recorder.recorded == len(sides) + 1  # the first was dropped for the last
+
+
+@torch.inference_mode()
+def test_shortcuts_are_taken_by_the_plain_unet(unet, recorder) -> None:
+    latents, timestep, context = given()
+    told = unet.tell(context)
+    found = GraphedUNet(unet)(latents, timestep, told, Shortcuts(merging=0.5))
+    assert torch.equal(found, unet(latents, timestep, told, Shortcuts(merging=0.5)))
+    assert recorded(recorder) == (0, 0)
+
+
+@torch.inference_mode()
+def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(unet, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(graphed.logger, "warning", lambda text, *values: said.append(text % values))
+
+    def refuse(run):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
+
+    monkeypatch.setattr(graphed, "record", refuse)
+    run = GraphedUNet(unet)
+    for side in (8, 8, 16):
+        latents, timestep, context = given(side)
+        told = unet.tell(context)
+        assert torch.equal(run(latents, timestep, told), unet(latents, timestep, told))
+    assert said == ["The UNet is not recorded and runs as it is: CUDA out of memory."]
+
+
+def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch) -> None:
+    settings = {"device": "cpu", "dtype": "float32", "data_dir": tmp_path}
+    plain, replaying = (PipelineManager(Settings(**settings)) for _ in range(2))
+    replaying._residence = Residence(Settings(**settings, cuda_graphs=True), plain.device, plain.dtype)
+    recorder = Recorder(lambda: replaying._model.unet)
+    monkeypatch.setattr(graphed, "record", recorder)
+    pictures = [(draw(plain, loras), draw(replaying, loras)) for loras in LORAS]
+    assert all(np.array_equal(one, other) for one, other in pictures)
+    assert len({one.tobytes() for one, _ in pictures}) == len(set(LORAS))
+    assert recorded(recorder) == (1, 2 * len(LORAS))
+
+
+def test_without_an_nvidia_gpu_it_is_refused(tmp_path) -> None:
+    with pytest.raises(RequestError, match="CUDA graphs need an NVIDIA GPU, and this is cpu"):
+        PipelineManager(Settings(device="cpu", data_dir=tmp_path, cuda_graphs=True))
+
+
+def recorded(recorder: Recorder) -> tuple[int, int]:
+    return recorder.recorded, recorder.replayed
+
+
+def draw(manager: PipelineManager, loras: str) -> np.ndarray:
+    refs = tuple(LoraRef.model_validate(text) for text in loras.split())
+    request = Request(
+        prompt="a house, 3d style", width=64, height=64, steps=2, seed=3, guidance=3.0, sampler="Euler", loras=refs
+    )
+    events = list(manager.generate(request))
+    assert isinstance(events[-1], Done)
+    (picture,) = (event.image for event in events if isinstance(event, Image))
+    return np.asarray(picture)

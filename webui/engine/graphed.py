@@ -1,0 +1,118 @@
+"""``--cuda-graphs``: what the UNet launches on an NVIDIA GPU, recorded once a size and replayed in every step.
+
+A graph replays with one call what takes the processor hundreds of launches, on fixed addresses. Inputs are copied into
+it; LoRAs are copied into the weights (``WeightCache``, ``in_place``) instead of taking their place.
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from cachetools import LRUCache
+
+from webui.engine.compiled import flatten, shape_key
+from webui.engine.devices import release_memory
+from webui.engine.nets.shortcuts import Shortcuts
+from webui.engine.nets.unet import Told, UNet
+
+logger = logging.getLogger(__name__)
+
+MAX_GRAPHS = 4
+"""So many sizes, batches and prompt lengths are kept; each holds memory for one forward."""
+
+WARM_UPS = 3
+"""Runs before a recording, in which libraries choose their kernels and take their own memory."""
+
+Run = Callable[[], torch.Tensor]
+
+
+def record(run: Run) -> Run:
+    """Records what ``run`` launches, on the addresses that it uses now.
+
+    The result replays it, and gives the output that the next replay overwrites.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        output = run()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return output
+
+    return replay
+
+
+@dataclass
+class _Graph:
+    """A recording with the tensors that it reads, and what was told it last."""
+
+    replay: Run
+    latents: torch.Tensor
+    timestep: torch.Tensor
+    told: Told
+    known: Told
+
+
+class GraphedUNet:
+    """Replays the UNet, after recording it at the first call for a size.
+
+    With shortcuts the plain UNet runs. So it does after a recording that failed, which the log says once.
+    """
+
+    is_compiled = False
+    """It replays the very kernels of the plain UNet."""
+
+    def __init__(self, unet: UNet) -> None:
+        self._unet = unet
+        self._graphs: LRUCache[Any, _Graph] = LRUCache(MAX_GRAPHS)
+        self._failed = False
+
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+    ) -> torch.Tensor:
+        """As ``UNet.forward``."""
+        if shortcuts is not None or self._failed:
+            return self._unet(latents, timestep, told, shortcuts)
+        key = shape_key(flatten(latents, timestep, told))
+        if (graph := self._graphs.get(key)) is None:
+            try:
+                graph = self._graphs[key] = self._make(latents, timestep, told)
+            except RuntimeError as error:
+                logger.warning("The UNet is not recorded and runs as it is: %s", str(error).splitlines()[0])
+                self._failed = True
+                self.close()
+                return self._unet(latents, timestep, told)
+        graph.latents.copy_(latents)
+        graph.timestep.copy_(timestep)
+        if graph.known is not told:  # the same in all steps of a picture
+            for own, given in zip(_told_tensors(graph.told), _told_tensors(told), strict=True):
+                own.copy_(given)
+            graph.known = told
+        return graph.replay().clone()
+
+    def close(self) -> None:
+        """Lets go of all recordings and their memory."""
+        self._graphs.clear()
+        release_memory(self._unet.conv_in.weight.device)
+
+    def _make(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> _Graph:
+        own_latents, own_timestep = latents.clone(), timestep.to(latents.device, copy=True)
+        attended = [(keys.clone(), values.clone()) for keys, values in told.attended]
+        embedding, guidance = (None if part is None else part.clone() for part in (told.embedding, told.guidance))
+        own = Told(attended, embedding, guidance)
+        replay = record(lambda: self._unet(own_latents, own_timestep, own))
+        return _Graph(replay, own_latents, own_timestep, own, told)
+
+
+def _told_tensors(told: Told) -> list[torch.Tensor]:
+    pairs = [tensor for pair in told.attended for tensor in pair]
+    return pairs + [part for part in (told.embedding, told.guidance) if part is not None]
