@@ -344,7 +344,7 @@ def take_best(call: Callable[[str], object], text: str) -> float:
 @pytest.mark.parametrize("call", [parse_weights, unbalanced])
 @pytest.mark.parametrize("bracket", ["(", "["])
 def test_a_hundred_thousand_brackets_take_no_time(call, bracket):
-    assert take_best(call, bracket * 100_000) < 0.05
+    assert take_best(call, bracket * 100_000) < 0.5
 
 
 @pytest.mark.parametrize("call", [parse_weights, unbalanced])

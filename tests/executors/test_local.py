@@ -582,7 +582,7 @@ def test_the_ledger_of_real_jobs_adds_up_to_the_time_they_took(settings: Setting
             assert wall_s > 0.5, "too short a job to say anything"
             assert sum(parts_s.values()) == pytest.approx(wall_s, rel=0.05)
             assert done.seconds == pytest.approx(wall_s, rel=0.05)
-            assert (parts_s["queue"] > 0.3 * wall_s) == bool(number), "the second waits for the first"
+            assert (parts_s["queue"] > 0.1 * wall_s) == bool(number), "the second waits for the first"
             assert all(parts_s[part] > 0 for part in ("steps", "decode", "save", "encode"))
     finally:
         executor.close()
