@@ -1,7 +1,8 @@
 """``WeightCache``: which LoRA set a model's weights have right now, and the merged weights of earlier sets.
 
-The model's own tensors are never written. A set's merged tensors are computed from them alone and take their place in
-the modules by a pointer swap, so "no LoRA" is the model itself, bit for bit, and nothing depends on what ran before.
+The model's own numbers are never lost. A set's merged tensors are computed from them alone and take their place in the
+modules by a pointer swap (or by a copy, where addresses must stay), so "no LoRA" is the model itself, bit for bit, and
+nothing depends on what ran before.
 """
 
 import time

@@ -230,7 +230,7 @@ def _read(tensors: Any, key: str, device: torch.device) -> torch.Tensor:
     tensor: torch.Tensor = tensors.get_tensor(key)
     if tensor.dtype not in FLOATS and tensor.dim() > 0 and tensor.numel() > 1:
         raise ValueError(f"has {tensor.dtype} numbers in {key[:120]!r}; float16, bfloat16 and float32 are known")
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, torch.aminmax(tensor))):
         raise ValueError(f"has not-a-number or infinite values in {key[:120]!r}")
     return tensor.to(device, copy=True)
 
