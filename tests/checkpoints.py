@@ -30,6 +30,16 @@ Tensors = Iterator[tuple[str, torch.Tensor]]
 TOKENIZER = Path(__file__).resolve().parents[1] / "webui" / "demo" / "tokenizer"
 WORDS = len(json.loads((TOKENIZER / "vocab.json").read_text(encoding="utf-8")))
 """The embedded model's vocabulary; the beginning and the end of a text are its last two tokens."""
+SMALL_UNET = {
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+}
+"""diffusers' configuration of a UNet that fits a test."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = ("cond_stage_model.", "conditioner.")
 PARTS = ("unet", "vae", "text")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from checkpoints import SMALL_UNET
 
 from webui.core.settings import Settings
 from webui.engine import compiled
@@ -14,22 +15,13 @@ from webui.engine.manager import PipelineManager
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import UNet
 
-CONFIG = {
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 16,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-}
 LIMIT_S = 280.0
 
 
 @pytest.fixture
 def unet() -> UNet:
     torch.manual_seed(0)
-    return UNet(CONFIG).eval().requires_grad_(False)
+    return UNet(SMALL_UNET).eval().requires_grad_(False)
 
 
 def given(side: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

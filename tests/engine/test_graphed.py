@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from checkpoints import SMALL_UNET
 
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request, RequestError
@@ -17,15 +18,6 @@ from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import UNet
 from webui.engine.residence import Residence
 
-CONFIG = {
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 16,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-}
 LORAS = ("", "blueprint:0.8", "night:1 sepia:0.5", "blueprint:-0.5", "blueprint:0.8", "")
 
 
@@ -63,7 +55,7 @@ def _as_on_a_gpu(monkeypatch):
 @pytest.fixture
 def unet() -> UNet:
     torch.manual_seed(0)
-    return UNet(CONFIG).eval().requires_grad_(False)
+    return UNet(SMALL_UNET).eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -2,27 +2,19 @@
 
 import pytest
 import torch
+from checkpoints import SMALL_UNET
 from torch.nn import functional
 
 from webui.engine.nets.shortcuts import Merging, Shortcuts
 from webui.engine.nets.unet import Told, UNet
 
-SMALL = {
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 16,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-}
-SD1 = SMALL | {
+SD1 = SMALL_UNET | {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     "layers_per_block": 2,
 }
 DEEP = SD1 | {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
-KINDS = pytest.mark.parametrize("config", [SMALL, SD1, DEEP], ids=["small", "sd1", "deep"])
+KINDS = pytest.mark.parametrize("config", [SMALL_UNET, SD1, DEEP], ids=["small", "sd1", "deep"])
 
 
 @pytest.fixture

@@ -2,21 +2,13 @@
 
 import pytest
 import torch
+from checkpoints import SMALL_UNET
 from diffusers import UNet2DConditionModel
 
 from webui.engine.nets.layers import Conv2d
 from webui.engine.nets.unet import UNet
 
-SMALL = {
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 16,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-}
-SDXL = SMALL | {
+SDXL = SMALL_UNET | {
     "attention_head_dim": (2, 4),
     "transformer_layers_per_block": (1, 2),
     "layers_per_block": 2,
@@ -25,7 +17,7 @@ SDXL = SMALL | {
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 16 + 6 * 8,
 }
-LCM = SMALL | {"time_cond_proj_dim": 16, "in_channels": 9}
+LCM = SMALL_UNET | {"time_cond_proj_dim": 16, "in_channels": 9}
 
 
 def both(config: dict) -> tuple[UNet2DConditionModel, UNet]:
@@ -38,7 +30,7 @@ def both(config: dict) -> tuple[UNet2DConditionModel, UNet]:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)], ids=str)
-@pytest.mark.parametrize("config", [SMALL, SDXL, LCM], ids=["small", "sdxl", "lcm"])
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL, LCM], ids=["small", "sdxl", "lcm"])
 @torch.inference_mode()
 def test_prediction_is_diffusers(config: dict, size: tuple[int, int]) -> None:
     theirs, ours = both(config)
@@ -56,7 +48,7 @@ def test_prediction_is_diffusers(config: dict, size: tuple[int, int]) -> None:
     assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("config", [SMALL, SDXL], ids=["small", "sdxl"])
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
 @torch.inference_mode()
 def test_further_prompts_share_the_latents(config: dict) -> None:
     _, ours = both(config)
@@ -69,7 +61,7 @@ def test_further_prompts_share_the_latents(config: dict) -> None:
 
 @torch.inference_mode()
 def test_another_weight_counts_at_once() -> None:
-    _, ours = both(SMALL)
+    _, ours = both(SMALL_UNET)
     convolution = ours.mid_block.resnets[0].conv1
     assert isinstance(convolution, Conv2d)
     picture = torch.randn(1, 64, 4, 4)
@@ -106,4 +98,4 @@ def test_a_convolution_does_not_remember_earlier_sizes(dtype: torch.dtype) -> No
 )
 def test_what_it_cannot_do_is_refused(setting: str, value: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        UNet(SMALL | {setting: value})
+        UNet(SMALL_UNET | {setting: value})
