@@ -39,7 +39,7 @@ SMALL_UNET = {
     "cross_attention_dim": 24,
     "attention_head_dim": 4,
 }
-"""diffusers' configuration of a UNet that fits a test."""
+"""diffusers' configuration of a UNet alone that fits a test."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = ("cond_stage_model.", "conditioner.")
 PARTS = ("unet", "vae", "text")

@@ -87,7 +87,7 @@ class GraphedUNet:
             try:
                 graph = self._graphs[key] = self._make(latents, timestep, told)
             except RuntimeError as error:
-                logger.warning("The UNet is not recorded and runs as it is: %s", str(error).splitlines()[0])
+                logger.warning("The UNet is not recorded and runs as it is: %s", str(error).partition("\n")[0])
                 self._failed = True
                 self.close()
                 return self._unet(latents, timestep, told)
