@@ -25,6 +25,10 @@ WORKLOADS = (
 )
 
 
+ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
+"""Workloads that ``--device cuda`` measures; the others are about a CPU."""
+
+
 def main() -> int:
     """Runs the named workloads (all of them without a name), prints a table each, writes JSON where asked."""
     options = _parse()
@@ -54,10 +58,19 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--comfyui", type=Path, metavar="DIR", help="a checkout of ComfyUI to measure too")
     parser.add_argument("--comfyui-python", type=Path, metavar="FILE", help="the interpreter of its environment")
     parser.add_argument("--sdapi", default="", metavar="URL", help="a running A1111 or SD.Next (--api) to measure too")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help=f"what draws in {', '.join(ON_CUDA)} (default: cpu)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     if unknown := [name for name in options.workload if name not in WORKLOADS]:
         parser.error(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    if options.device == "cuda":
+        options.workload = options.workload or list(ON_CUDA)
+        if others := [name for name in options.workload if name not in ON_CUDA]:
+            parser.error(f"{others[0]} is measured on the CPU alone; --device cuda takes {', '.join(ON_CUDA)}")
+        if options.peers or options.comfyui or options.sdapi:
+            parser.error("other programs are measured on the CPU alone: leave out --device cuda")
     for name in ("rounds", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")

@@ -33,9 +33,9 @@ class Floor:
     product: float
 
     @staticmethod
-    def measured(dtype: str) -> "Floor":
+    def measured(dtype: str, device: str = "cpu") -> "Floor":
         """On this machine, now; an unknown format counts as float32."""
-        return _measure(dtype if dtype in ("float32", "bfloat16", "float16") else "float32")
+        return _measure(dtype if dtype in ("float32", "bfloat16", "float16") else "float32", device)
 
     def seconds(self, flops: Flops) -> float:
         """The least time for so many operations."""
@@ -43,9 +43,9 @@ class Floor:
 
 
 @cache
-def _measure(dtype: str) -> Floor:
+def _measure(dtype: str, device: str) -> Floor:
     kind = getattr(torch, dtype)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.device(device):
         left, right = (torch.randn(SIDE, SIDE, dtype=kind) for _ in range(2))
         convolution = torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, dtype=kind).to(
             memory_format=torch.channels_last
@@ -61,6 +61,8 @@ def _seconds(work: Callable[[], object]) -> float:
     for _ in range(REPEATS):
         started = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         samples.append(time.perf_counter() - started)
     return median(samples[1:])
 

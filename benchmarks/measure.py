@@ -24,6 +24,7 @@ class Options:
     comfyui: Path | None = None
     comfyui_python: Path | None = None
     sdapi: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def machine() -> str:
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        processor += f" with {torch.cuda.get_device_name()}"
     names = ("torch", "diffusers", "transformers", "gradio")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"

@@ -29,6 +29,9 @@ OURS = {
     "darkroom --compile": "compiled",
 }
 STOCK = {BASELINE: "fp32", "diffusers bf16": "bf16"}
+GRAPHED, STOCK_HALF = "darkroom --cuda-graphs", "diffusers fp16"
+ON_CUDA = {GRAPHED: "graphed", STOCK_HALF: "fp16"}
+"""What ``--device cuda`` measures instead of ``--compile`` and bfloat16."""
 NEEDS_AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
 """What fits a small machine's memory side by side."""
 
@@ -91,7 +94,7 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
                     found.seconds.append(answer.seconds)
             for name in drawn:
                 _judge(drawn[name], work / f"{name}.png", work / f"{BASELINE}.png", drawing.mask)
-        rates = {name: Floor.measured(formats[name]) for name in drawn}
+        rates = {name: Floor.measured(formats[name], options.device) for name in drawn}
     stock = Row(f"{label}: {BASELINE}", "ms", [s * 1e3 for s in drawn[BASELINE].seconds])
     rows = []
     for name, found in drawn.items():
@@ -121,9 +124,15 @@ def _start(
         stack.callback(session.close)
         sessions[name] = session
 
-    for name, variant in {**OURS, **STOCK}.items():
-        if name in task.programs and (options.size == "demo" or name in NEEDS_AT_SD15):
-            add(name, own_process(name, variant, models, work, options))
+    programs = {name: variant for name, variant in {**OURS, **STOCK}.items() if name in task.programs}
+    if options.device == "cuda":
+        programs = {
+            name: variant for name, variant in programs.items() if variant not in ("compiled", "bf16")
+        } | ON_CUDA
+    elif options.size == "sd15":
+        programs = {name: variant for name, variant in programs.items() if name in NEEDS_AT_SD15}
+    for name, variant in programs.items():
+        add(name, own_process(name, variant, models, work, options))
     if options.peers:
         for peer, variant in (("diffusers", "best"), ("openvino", "default"), ("sdcpp", "f16")):
             try:
@@ -156,6 +165,7 @@ def own_process(name: str, variant: str, models: Models, work: Path, options: Op
     """A program that runs in this environment, ours or stock diffusers."""
     script = Path(__file__).with_name("peers") / f"{name.partition(' ')[0]}_worker.py"
     command = [sys.executable, str(script), "--model", str(models.folder), "--variant", variant]
+    command += ["--device", options.device]
     return Worker([*command, "--threads", str(options.threads)], work / f"{name}.log", options.threads)
 
 

@@ -1,4 +1,4 @@
-"""Command line of the recipe: one stage, or all of them from the npm packages to the exported folder."""
+"""Command line of the recipe: some stages, or all of them from the npm packages to the exported folder."""
 
 import argparse
 import json
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, card, data, few_steps, latents, lora, lora_evaluate, showcase, unet
+from . import autoencoder, card, data, few_steps, lora, lora_evaluate, showcase, unet
 from .evaluate import evaluate
 from .export import export
 
-STAGES = ("data", "autoencoder", "unet", "export", "loras", "evaluate", "card", "showcase")
+STAGES = ("data", "autoencoder", "unet", "export", "loras", "few-steps", "evaluate", "card", "showcase")
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("stage", nargs="?", choices=("all", *STAGES), default="all")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)} (default: all)")
     work = Path("build/training")
     parser.add_argument("--work", type=Path, default=work, help="scratch data and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("webui/demo"), help="where the model is exported to")
@@ -28,34 +28,40 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lora-minutes", type=float, default=6, help="for each of the three looks")
     parser.add_argument("--few-steps-minutes", type=float, default=15, help="for the LoRA that draws in few steps")
     parser.add_argument("--quick", action="store_true", help="evaluate without the samplers and without few steps")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := [name for name in options.stages if name not in STAGES]:
+        parser.error(f"unknown stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    return options
 
 
 def main() -> None:
-    """Run the chosen stage, or all."""
+    """Run the chosen stages, or all."""
     options = parse_arguments()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    chosen = STAGES if options.stage == "all" else (options.stage,)
+    device = options.device
+    torch.backends.cudnn.benchmark = True
+    chosen = options.stages or STAGES
     if "data" in chosen:
         data.prepare(options.work)
     if "autoencoder" in chosen:
-        autoencoder.train(options.work, options.autoencoder_minutes, options.decoder_minutes, options.start)
+        autoencoder.train(options.work, options.autoencoder_minutes, options.decoder_minutes, options.start, device)
     if "unet" in chosen:
-        latents.prepare(options.work)
-        unet.train(options.work, options.unet_minutes, options.start)
+        unet.train(options.work, options.unet_minutes, options.start, device=device)
     if "export" in chosen:
         print(f"{export(options.work, options.out):,} bytes in {options.out}")
     model, pictures = options.model or options.out, options.work / "evaluation"
     if "loras" in chosen:
-        lora.make(model, options.work, options.lora_minutes)
-        few_steps.make(model, options.work, options.few_steps_minutes)
-        lora_evaluate.evaluate(model, options.work, pictures)
+        lora.make(model, options.work, options.lora_minutes, device)
+        lora_evaluate.evaluate(model, options.work, pictures, device)
+    if "few-steps" in chosen:
+        few_steps.make(model, options.work, options.few_steps_minutes, device)
     if "evaluate" in chosen:
-        print(json.dumps(evaluate(model, options.work, pictures, not options.quick), indent=1))
+        print(json.dumps(evaluate(model, options.work, pictures, not options.quick, device), indent=1))
     if "card" in chosen:
         card.write(model, pictures)
     if "showcase" in chosen:

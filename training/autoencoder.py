@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from . import data
 from .concepts import IMAGE_SIZE
 from .optim import half, load_states, make_optimisers, set_learning_rate, update
-from .pictures import MIXED, MOSTLY_CONCEPTS, crop_batch, fixed_pictures, full_batch
-from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint
+from .pictures import MIXED, Batches, fixed_pictures, full_batch
+from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint, workers
 
 SCALING_FACTOR = 0.18215
 KL_WEIGHT = 1e-3
@@ -80,7 +81,7 @@ def psnr(model: AutoencoderKL, pictures: Tensor) -> float:
 
 def main_loss(model: AutoencoderKL, pictures: Tensor, step: int) -> Tensor:
     """Reconstruction of crops plus the KL term, which starts at step 300."""
-    with half():
+    with half(pictures.device):
         posterior = model.encode(pictures).latent_dist
         output = model.decode(posterior.sample()).sample
     weight = KL_WEIGHT * min(max((step - 300) / 600, 0.0), 1.0)
@@ -90,11 +91,11 @@ def main_loss(model: AutoencoderKL, pictures: Tensor, step: int) -> Tensor:
 
 def decoder_loss(model: AutoencoderKL, pictures: Tensor, latent_std: float) -> Tensor:
     """Reconstruction of whole pictures from latents a little disturbed, as a UNet's are; encoder fixed."""
-    with torch.no_grad(), half():
+    with torch.no_grad(), half(pictures.device):
         latents = model.encode(pictures).latent_dist.mode()
-        amount = torch.rand(len(latents), 1, 1, 1).square() * LATENT_NOISE * latent_std
+        amount = torch.rand(len(latents), 1, 1, 1, device=latents.device).square() * LATENT_NOISE * latent_std
         latents = latents + torch.randn_like(latents) * amount
-    with half():
+    with half(pictures.device):
         output = model.decode(latents).sample
     return difference(output.float(), pictures)
 
@@ -106,7 +107,7 @@ class Phase:
     """
 
     def __init__(self, name: str, work: Path, model: AutoencoderKL, icons: data.Icons, minutes: float):
-        self.name, self.work, self.model, self.icons = name, work, model, icons
+        self.name, self.work, self.model = name, work, model
         self.file = work / f"autoencoder-{name}.pt"
         if name == "decoder":
             model.encoder.requires_grad_(False)
@@ -117,17 +118,18 @@ class Phase:
             model.load_state_dict(state["model"])
             load_states(self.optimisers, state["optimisers"])
             self.step, spent = state["step"], state["spent"]
-        self.rng = random.Random(self.step)
-        self.budget = Budget(10**6, minutes, spent)
-        self.seen, self.unseen = fixed_pictures(icons, False), fixed_pictures(icons, True)
+        batches = Batches(icons, name, model.device.type, self.step)
+        self.batches = iter(DataLoader(batches, batch_size=None, num_workers=workers()))
+        self.budget = Budget(10**6, minutes, spent, model.device)
+        self.seen, self.unseen = (fixed_pictures(icons, held_out).to(model.device) for held_out in (False, True))
         with torch.no_grad():
             self.latent_std = float(model.encode(self.seen).latent_dist.mode().std())
 
     def loss(self) -> Tensor:
         """The phase's loss of a new batch."""
+        pictures = next(self.batches).to(self.model.device, memory_format=torch.channels_last)
         if self.name == "main":
-            return main_loss(self.model, crop_batch(self.icons, self.rng), self.step)
-        pictures = full_batch(self.icons, MOSTLY_CONCEPTS, self.rng)
+            return main_loss(self.model, pictures, self.step)
         return decoder_loss(self.model, pictures, self.latent_std)
 
     def run(self) -> None:
@@ -141,7 +143,8 @@ class Phase:
             update(self.optimisers, self.model.parameters())
             self.step += 1
             threads.step()
-            losses.append(float(loss.detach()))
+            if self.step % 10 == 0:
+                losses.append(float(loss.detach()))
             if self.step % 50 == 0:
                 text = f"step {self.step}, {done:.1%}, loss {fmean(losses):.4f}"
                 report(self.work, f"autoencoder {self.name}: {text}")
@@ -173,16 +176,18 @@ def fold_normalisation(model: AutoencoderKL, pictures: Tensor) -> None:
     post.weight /= scale.view(1, 4, 1, 1)
 
 
-def train(work: Path, minutes: float, decoder_minutes: float, start: Path | None = None) -> None:
+def train(
+    work: Path, minutes: float, decoder_minutes: float, start: Path | None = None, device: torch.device | None = None
+) -> None:
     """Both phases, from random weights or from those of the model in `start`; the folded result is `work/vae`."""
     torch.manual_seed(0)
     icons = data.prepare(work)
     model = load_unfolded(start / "vae") if start else build()
+    model.to(device or torch.device("cpu"))
     report(work, f"autoencoder: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     Phase("main", work, model, icons, minutes).run()
     Phase("decoder", work, model, icons, decoder_minutes).run()
     rng = random.Random(3)
-    pictures = torch.cat([full_batch(icons, MIXED, rng) for _ in range(80)])
-    fold_normalisation(model, pictures)
+    fold_normalisation(model.cpu(), full_batch(icons, MIXED, rng, 480))
     model.save_pretrained(work / "vae")
     report(work, "autoencoder: saved")

@@ -19,6 +19,11 @@ class Concept(NamedTuple):
         return f"{self.article} {self.words}".strip()
 
 
+def indefinite_article(words: str) -> str:
+    """ "a" or "an", by the first letter."""
+    return "an" if words[0] in "aeiou" else "a"
+
+
 class Style(NamedTuple):
     """One named style and the npm package whose icons are drawn in it."""
 

@@ -22,7 +22,7 @@ from .progress import report
 from .prompts import SEEDS, Prompt, full_prompts, placed_prompts, repeated_prompts, unseen_pair_prompts
 
 STEPS, GUIDANCE = 20, 5.0
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 100}
 SPREAD_FLOOR = 4.0
 """Of 255: pictures of one complete prompt that differ less are one picture learned by heart."""
 SAMPLER_STRIDE = 3
@@ -42,10 +42,12 @@ class Drawing:
 def sample(pipeline: StableDiffusionPipeline, prompts: list[Prompt], how: Drawing = Drawing()) -> Tensor:
     """Pictures [n, 3, 128, 128] in [0, 1]; the seed of each is its place in the list."""
     parts = []
-    for start in range(0, len(prompts), BATCH):
-        texts = [prompt.text for prompt in prompts[start : start + BATCH]]
+    device = pipeline.device
+    batch = BATCH[device.type]
+    for start in range(0, len(prompts), batch):
+        texts = [prompt.text for prompt in prompts[start : start + batch]]
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(texts))]
-        with half():
+        with half(device):
             result = pipeline(
                 texts,
                 num_inference_steps=how.steps,
@@ -55,17 +57,16 @@ def sample(pipeline: StableDiffusionPipeline, prompts: list[Prompt], how: Drawin
                 generator=generators,
                 output_type="pt",
             )
-        parts.append(result.images.float())
+        parts.append(result.images.float().cpu())
     return torch.cat(parts)
 
 
 class Examiner:
     """Judges pictures by the training's own icons and by the classifiers trained on them."""
 
-    def __init__(self, work: Path):
-        icons = data.prepare(work)
-        self.references = References(icons)
-        self.judges = judges.prepare(work, icons)
+    def __init__(self, work: Path, device: torch.device | None = None):
+        self.references = References(data.prepare(work))
+        self.judges = judges.prepare(work, device)
 
     def rows(self, prompts: list[Prompt], pictures: Tensor) -> list[dict[str, Any]]:
         """What each medium, centred picture shows, and whether that was asked for."""
@@ -113,8 +114,9 @@ def spreads(pipeline: StableDiffusionPipeline) -> list[float]:
 def by_sampler(pipeline: StableDiffusionPipeline, examiner: Examiner, work: Path) -> dict[str, dict[str, float]]:
     """The figures of each of the product's samplers at 20 steps."""
     own, numbers = pipeline.scheduler, {}
+    config = {**own.config, "clip_sample": False}  # as the product has it, for latents
     for name, row in SAMPLERS.items():
-        pipeline.scheduler = make_scheduler(name, row.schedules[0], own.config)
+        pipeline.scheduler = make_scheduler(name, row.schedules[0], config)
         numbers[name] = examiner.figures(pipeline, Drawing(), SAMPLER_STRIDE)
         report(work, f"evaluate: {name} {numbers[name]}")
     pipeline.scheduler = own
@@ -152,15 +154,17 @@ def grid(pictures: Tensor, columns: int, file: Path) -> None:
     sheet.save(file)
 
 
-def evaluate(model: Path, work: Path, out: Path, thorough: bool = True) -> dict[str, Any]:
+def evaluate(
+    model: Path, work: Path, out: Path, thorough: bool = True, device: torch.device | None = None
+) -> dict[str, Any]:
     """Sample all fixed prompts; write `evaluation.json` and grids into `out` and return the numbers.
 
     Without `thorough`, the samplers and the LoRA for few steps are left out.
     """
     out.mkdir(parents=True, exist_ok=True)
-    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32).to(device or "cpu")
     pipeline.set_progress_bar_config(disable=True)
-    examiner = Examiner(work)
+    examiner = Examiner(work, device)
     numbers: dict[str, Any] = {"judges": judges.accuracy(examiner.judges, work)}
     sets = {"full": full_prompts(), "unseen-pairs": unseen_pair_prompts(), "placed": placed_prompts()}
     pictures = {name: sample(pipeline, part) for name, part in sets.items()}
@@ -176,10 +180,12 @@ def evaluate(model: Path, work: Path, out: Path, thorough: bool = True) -> dict[
     numbers["threads"] = torch.get_num_threads()
     for name, part in pictures.items():
         grid(part, 20 if name == "full" else 12, out / f"grid-{name}.png")
+    content = {"numbers": numbers, "rows": rows, "placed": right}
+    file = out / "evaluation.json"
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if thorough:
         numbers["samplers"] = by_sampler(pipeline, examiner, work)
-        if (file := model / "loras" / f"{FEW_STEPS}.safetensors").exists():
-            numbers["few_steps"] = in_few_steps(pipeline, examiner, file)
-    content = {"numbers": numbers, "rows": rows, "placed": right}
-    (out / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if (lora := model / "loras" / f"{FEW_STEPS}.safetensors").exists():
+            numbers["few_steps"] = in_few_steps(pipeline, examiner, lora)
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return numbers

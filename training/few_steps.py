@@ -16,20 +16,22 @@ from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from . import data
 from . import latents as latents_module
 from .adapters import Adapter, save
 from .evaluate import FEW_STEPS, GUIDANCE, Drawing, sample
+from .latents import Row, row_caption
 from .lora import ATTENTION, FINE, FOLDER, Kind, check_sizes, describe, fit, frozen_denoiser, open_model
 from .optim import half
 from .progress import Budget, report
 from .prompts import Prompt
-from .unet import Denoiser, batch_captions, signal_levels, tokenize
+from .unet import Denoiser, signal_levels, tokenize
 
 KIND = Kind(rf"unet\..*({ATTENTION}|{FINE})", 4, 4.0, "kohya")
 TITLE, DESCRIPTION = "Few steps", "Draws in 4 to 8 steps: sampler LCM, guidance 1."
 PREVIEW = "a panda, 3d style, on a yellow background"
 TEACHER_STEPS = 20
-PATHS = 48
+PATHS = {"cpu": 48, "cuda": 512}
 """Paths that are walked at once."""
 LR = 3e-3
 PURE_SHARE = 0.5
@@ -55,8 +57,9 @@ class Points:
 @torch.no_grad()
 def walk(model: Denoiser, clean: Tensor, tokens: Tensor, empty: Tensor, scheduler: DDIMScheduler) -> Points:
     """Follow the guided paths of captions [n, 77] down from noise laid on clean latents [n, 4, 16, 16]."""
-    pure = torch.rand(len(clean)) < PURE_SHARE
-    begins = torch.where(pure, 0, torch.randint(1, len(scheduler.timesteps) - 1, (len(clean),)))
+    device = clean.device
+    pure = torch.rand(len(clean), device=device) < PURE_SHARE
+    begins = torch.where(pure, 0, torch.randint(1, len(scheduler.timesteps) - 1, (len(clean),), device=device))
     noise = torch.randn_like(clean)
     first = scheduler.timesteps[begins]
     current = torch.where(pure.view(-1, 1, 1, 1), noise, scheduler.add_noise(clean, noise, first))
@@ -69,7 +72,7 @@ def walk(model: Denoiser, clean: Tensor, tokens: Tensor, empty: Tensor, schedule
         seen.append(current[rows])
         paths.append(rows)
         steps.append(step.expand(len(rows)))
-        with half():
+        with half(device):
             both = torch.cat([states[0][rows], states[1][rows]])
             plain, asked = model.unet(current[rows].repeat(2, 1, 1, 1), step, both).sample.float().chunk(2)
         current[rows] = scheduler.step(plain + GUIDANCE * (asked - plain), step, current[rows]).prev_sample
@@ -79,16 +82,19 @@ def walk(model: Denoiser, clean: Tensor, tokens: Tensor, empty: Tensor, schedule
 
 def collect(pipeline: StableDiffusionPipeline, model: Denoiser, work: Path, minutes: float) -> Points:
     """Walk paths for that long."""
-    rng, samples = random.Random(23), latents_module.prepare(work)
+    rng, samples, icons = random.Random(23), latents_module.prepare(work), data.prepare(work)
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=True)
-    scheduler.set_timesteps(TEACHER_STEPS)
-    empty, parts, budget = tokenize(pipeline.tokenizer, [""]), [], Budget(10**6, minutes)
+    device = pipeline.device
+    scheduler.set_timesteps(TEACHER_STEPS, device=device)
+    count, budget = PATHS[device.type], Budget(10**6, minutes, device=device)
+    empty, parts = tokenize(pipeline.tokenizer, [""]).to(device), []
+    known = [i for i, row in enumerate(samples.rows.tolist()) if Row(*row).amount == 100]  # weights take another way
     while budget.progress(0) < 1:
-        rows = torch.randint(len(samples.latents), (PATHS,))
-        captions = [text or "a picture" for text in batch_captions(samples.labels[rows], rng)]
-        tokens = tokenize(pipeline.tokenizer, captions)
-        parts.append(walk(model, samples.latents[rows], tokens, empty, scheduler))
-        report(work, f"few steps: {len(parts) * PATHS} paths, {budget.progress(0):.0%}")
+        rows = rng.choices(known, k=count)
+        captions = [row_caption(icons, samples.row(row), rng) or "a picture" for row in rows]
+        tokens = tokenize(pipeline.tokenizer, captions).to(device)
+        parts.append(walk(model, samples.latents[rows].to(device), tokens, empty, scheduler))
+        report(work, f"few steps: {len(parts) * count} paths, {budget.progress(0):.0%}")
     columns = ("latents", "steps", "tokens", "ends")
     return Points(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
 
@@ -97,7 +103,7 @@ def loss_of(model: Denoiser, points: Points, rows: Tensor, levels: Tensor) -> Te
     """Pseudo-Huber distance between the end that the model sees from each point and the path's own."""
     level = levels[points.steps[rows]].view(-1, 1, 1, 1)
     noisy = points.latents[rows].contiguous(memory_format=torch.channels_last)
-    with half():
+    with half(noisy.device):
         velocity = model(noisy, points.steps[rows], points.tokens[rows]).float()
     seen = level.sqrt() * noisy - (1 - level).sqrt() * velocity
     error = (seen - points.ends[rows]).square().mean((1, 2, 3))
@@ -109,18 +115,18 @@ def train(pipeline: StableDiffusionPipeline, work: Path, minutes: float) -> Adap
     torch.manual_seed(23)
     model = frozen_denoiser(pipeline)
     points = collect(pipeline, model, work, 0.4 * minutes)
-    adapter = Adapter(model, re.compile(KIND.layers), KIND.rank, KIND.alpha)
-    levels, count = signal_levels(), len(points.steps)
+    adapter = Adapter(model, re.compile(KIND.layers), KIND.rank, KIND.alpha).to(pipeline.device)
+    levels, count = signal_levels().to(pipeline.device), len(points.steps)
     fit(adapter, lambda rows: loss_of(model, points, rows, levels), count, work, FEW_STEPS, 0.6 * minutes, LR)
     return adapter
 
 
-def make(model: Path, work: Path, minutes: float) -> None:
+def make(model: Path, work: Path, minutes: float, device: torch.device | None = None) -> None:
     """Train the LoRA into `model/loras` if it is not there yet, with a preview beside it."""
     file = model / FOLDER / f"{FEW_STEPS}.safetensors"
     if file.exists():
         return
-    pipeline = open_model(model)
+    pipeline = open_model(model, device)
     adapter = train(pipeline, work, minutes)
     pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
     picture = sample(pipeline, [Prompt(PREVIEW, 0)], Drawing(4, 1.0))[0]

@@ -1,26 +1,28 @@
-"""Small classifiers that say what a picture shows, trained on augmented training pictures."""
+"""Small classifiers that say what a picture shows, trained on training pictures that went through the autoencoder."""
 
 import random
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from . import data
-from .concepts import COLOURS, CONCEPTS, IMAGE_SIZE, PLACEMENTS, STYLES, pair_held_out
-from .latents import picture
-from .measures import PALETTE
-from .optim import set_learning_rate
+from . import latents as latents_module
+from .autoencoder import SCALING_FACTOR
+from .concepts import CONCEPTS, IMAGE_SIZE, STYLES
+from .latents import Row, picture
+from .optim import half, set_learning_rate
 from .progress import load_checkpoint, report, save_checkpoint
 from .prompts import full_prompts, unseen_pair_prompts
 
 SIDE = 64
 """Pictures are judged at this size, so that sharpness matters little and shape much."""
-BATCH = 64
-STEPS = {"concept": 2500, "style": 4000}
+PICTURES = 24_000
+"""So many of the training pictures are decoded."""
+BATCH = 128
+STEPS = {"concept": 3000, "style": 5000}
 CLASSES = {"concept": len(CONCEPTS), "style": len(STYLES)}
 
 
@@ -29,70 +31,84 @@ class Judge(nn.Sequential):
 
     def __init__(self, classes: int):
         layers: list[nn.Module] = []
-        widths = (3, 24, 48, 96, 160)
+        widths = (3, 32, 64, 128, 192)
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         size = (SIDE >> (len(widths) - 1)) ** 2
         super().__init__(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(widths[-1] * size, classes))
 
 
-def augmented(rasters: Tensor, generator: torch.Generator) -> Tensor:
-    """Icons [n, 4, 64, 64], premultiplied, as pictures [n, 3, 64, 64]: placed, coloured, softened, with noise."""
-    count = len(rasters)
-    uniform = torch.rand(8, count, generator=generator)
-    placements = torch.tensor([place[:3] for place in PLACEMENTS], dtype=torch.float32)
-    chosen = torch.where(uniform[0] < 0.6, 0, (uniform[1] * len(PLACEMENTS)).long())
-    size, x, y = placements[chosen].T
-    size = size * (0.93 + 0.14 * uniform[2]) / IMAGE_SIZE
-    x, y = x + 10 * uniform[3] - 5, y + 10 * uniform[4] - 5
-    zero = torch.zeros(count)
-    shift_x, shift_y = ((1 - 2 * middle / IMAGE_SIZE) / size for middle in (x, y))
-    affine = torch.stack([1 / size, zero, shift_x, zero, 1 / size, shift_y], 1).view(-1, 2, 3)
-    grid = F.affine_grid(affine, [count, 4, SIDE, SIDE], align_corners=False)
-    placed = F.grid_sample(rasters, grid, align_corners=False)
-    palette = torch.tensor(list(COLOURS.values())) / 255
-    colours = palette[(uniform[5] * len(palette)).long()] + 0.05 * torch.randn(count, 3, generator=generator)
-    pictures = placed[:, :3] + colours.view(-1, 3, 1, 1).clamp(0, 1) * (1 - placed[:, 3:])
-    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    pictures = torch.lerp(pictures, soft, uniform[6].view(-1, 1, 1, 1))
-    noise = torch.randn(pictures.shape, generator=generator) * 0.06 * uniform[7].view(-1, 1, 1, 1)
-    return (pictures + noise).clamp(0, 1)
+def augmented(pictures: Tensor) -> Tensor:
+    """Pictures [n, 3, 64, 64] in [0, 1], moved by up to three pixels, softened, and with noise."""
+    count, device = len(pictures), pictures.device
+    shifts = torch.randint(-3, 4, (count, 2), device=device)
+    places = torch.arange(SIDE, device=device)
+    rows, columns = ((places + shifts[:, axis, None]).clamp(0, SIDE - 1) for axis in (0, 1))
+    moved = pictures[torch.arange(count, device=device)[:, None, None], :, rows[:, :, None], columns[:, None]]
+    moved = moved.permute(0, 3, 1, 2)
+    soft = F.avg_pool2d(F.pad(moved, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    moved = torch.lerp(moved, soft, torch.rand(count, 1, 1, 1, device=device))
+    noise = torch.randn_like(moved) * 0.06 * torch.rand(count, 1, 1, 1, device=device)
+    return (moved + noise).clamp(0, 1)
 
 
-def train_judge(rasters: Tensor, labels: Tensor, kind: str) -> Judge:
-    """A new classifier for icons [n, 4, 64, 64] with labels [n]."""
+def train_judge(pictures: Tensor, labels: Tensor, kind: str) -> Judge:
+    """A new classifier for pictures [n, 3, 64, 64] in [0, 1] or uint8 with labels [n]."""
     torch.manual_seed(11)
-    generator = torch.Generator().manual_seed(11)
-    judge = Judge(CLASSES[kind]).to(memory_format=torch.channels_last)
+    device = pictures.device
+    judge = Judge(CLASSES[kind]).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.02)
     optimiser.param_groups[0]["base_lr"] = 2e-3
     for step in range(STEPS[kind]):
         set_learning_rate([optimiser], step / STEPS[kind], 0.2, step)
-        rows = torch.randint(len(rasters), (BATCH,), generator=generator)
-        scores = judge(augmented(rasters[rows], generator).contiguous(memory_format=torch.channels_last))
+        rows = torch.randint(len(pictures), (BATCH,), device=device)
+        batch = pictures[rows].float() / (255 if pictures.dtype == torch.uint8 else 1)
+        scores = judge(augmented(batch).contiguous(memory_format=torch.channels_last))
         F.cross_entropy(scores, labels[rows], label_smoothing=0.05).backward()
         optimiser.step()
         optimiser.zero_grad()
-    return judge.eval()
+    return judge.eval().cpu()
 
 
-def prepare(work: Path, icons: data.Icons) -> dict[str, Judge]:
-    """The two classifiers by kind, trained on all but the held-out pairs; they are kept in `work/judges.pt`."""
+@torch.no_grad()
+def decoded(work: Path, device: torch.device) -> tuple[Tensor, list[Row]]:
+    """Training pictures of one thing each, back from their latents: uint8 [n, 3, 64, 64], and what they show."""
+    samples = latents_module.prepare(work)
+    rows = [Row(*row) for row in samples.rows.tolist()]
+    chosen = [place for place, row in enumerate(rows) if row.other < 0 and row.amount == 100]
+    chosen = sorted(random.Random(11).sample(chosen, min(PICTURES, len(chosen))))
+    vae = AutoencoderKL.from_pretrained(work / "vae").to(device, memory_format=torch.channels_last)
+    parts = []
+    for places in torch.tensor(chosen).split(16 if device.type == "cpu" else 256):
+        with half(device):
+            pictures = vae.decode(samples.latents[places].to(device) / SCALING_FACTOR).sample
+        small = F.avg_pool2d((pictures.float() / 2 + 0.5).clamp(0, 1), IMAGE_SIZE // SIDE)
+        parts.append((small * 255).round().byte())
+    return torch.cat(parts), [rows[place] for place in chosen]
+
+
+def prepare(work: Path, device: torch.device | None = None) -> dict[str, Judge]:
+    """The two classifiers by kind; they are kept in `work/judges.pt`.
+
+    No picture they are trained on shows a held-out combination. The one for styles learns from the further icons too.
+    """
     file = work / "judges.pt"
     if state := load_checkpoint(file):
         judges = {kind: Judge(CLASSES[kind]) for kind in STEPS}
         for kind, judge in judges.items():
             judge.load_state_dict(state[kind])
         return {kind: judge.eval() for kind, judge in judges.items()}
-    pairs = zip(icons.concept.tolist(), icons.style.tolist(), strict=True)
-    used = np.array([concept >= 0 and not pair_held_out(concept, style) for concept, style in pairs])
-    rasters = torch.from_numpy(icons.pixels[used]).permute(0, 3, 1, 2).float() / 255
-    rasters = F.interpolate(rasters, (SIDE, SIDE), mode="bilinear", antialias=True)
-    labels = {"concept": torch.from_numpy(icons.concept[used]), "style": torch.from_numpy(icons.style[used])}
+    device, icons = device or torch.device("cpu"), data.prepare(work)
+    pictures, rows = decoded(work, device)
+    labels = {
+        "concept": torch.tensor([int(icons.concept[row.icon]) for row in rows], device=device),
+        "style": torch.tensor([int(icons.style[row.icon]) for row in rows], device=device),
+    }
     judges = {}
     for kind in STEPS:
-        judges[kind] = train_judge(rasters, labels[kind], kind)
-        report(work, f"judges: {kind} trained on {len(rasters)} icons")
+        used = labels[kind] >= 0
+        judges[kind] = train_judge(pictures[used], labels[kind][used], kind)
+        report(work, f"judges: {kind} trained on {int(used.sum())} pictures")
     save_checkpoint(file, {kind: judge.state_dict() for kind, judge in judges.items()})
     return judges
 
@@ -114,8 +130,9 @@ def accuracy(judges: dict[str, Judge], work: Path) -> dict[str, float]:
     icons, rng = data.prepare(work), random.Random(17)
     numbers = {}
     for prefix, rows in (("", full_prompts()), ("unseen_pair_", unseen_pair_prompts())):
-        labels = [(row.concept, row.style or 0, row.colour or 0, row.placement) for row in rows]
-        pictures = torch.stack([picture(icons, label, PALETTE, rng) for label in labels])
+        labels = [(row.concept, row.style or 0) for row in rows]
+        shown = [Row(icons.find(*label), row.colour or 0) for label, row in zip(labels, rows, strict=True)]
+        pictures = torch.stack([picture(icons, row, rng) for row in shown])
         back = torch.cat([vae(part * 2 - 1).sample for part in pictures.split(16)])
         pictures = (back / 2 + 0.5).clamp(0, 1)
         for column, kind in enumerate(STEPS):

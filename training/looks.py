@@ -32,7 +32,7 @@ class Scene:
 
 
 def scene(pixels: np.ndarray, placement: Placement, colour: Tensor) -> Scene:
-    """Composite one icon [160, 160, 4] on a plain colour [3], and keep its parts."""
+    """Composite one icon [200, 200, 4] on a plain colour [3], and keep its parts."""
     thing = data.composite(pixels, placement, torch.zeros(3))
     alpha = 1 - (data.composite(pixels, placement, torch.ones(3)) - thing).mean(0, keepdim=True)
     return Scene(data.composite(pixels, placement, colour), thing, alpha)
@@ -136,6 +136,4 @@ LOOKS = (
 
 def jittered_scene(icons: data.Icons, row: tuple[int, int], colour: Tensor, rng: random.Random) -> Scene:
     """The medium, centred scene of (concept, style), moved and scaled a little."""
-    concept, style = row
-    index = int(np.flatnonzero((icons.concept == concept) & (icons.style == style))[0])
-    return scene(icons.pixels[index], jitter(MEDIUM, rng), colour)
+    return scene(icons.pixels[icons.find(*row)], jitter(MEDIUM, rng), colour)

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from . import data
 from .adapters import Adapter, load_into, save
@@ -20,8 +21,8 @@ from .captions import caption
 from .concepts import COLOURS, CONCEPTS, MEDIUM, STYLES
 from .evaluate import sample
 from .looks import LOOKS, Look, jittered_scene
-from .optim import set_learning_rate, update
-from .progress import Budget, Threads, report
+from .optim import adamw, set_learning_rate, update
+from .progress import Budget, Threads, report, workers
 from .prompts import Prompt
 from .unet import Denoiser, loss_of, signal_levels, tokenize
 
@@ -29,7 +30,8 @@ FOLDER = "loras"
 SIZE_LIMIT = 300_000
 """Bytes one file may have."""
 
-BATCH, LR = 32, 4e-3
+BATCH = {"cpu": 32, "cuda": 256}
+LR = 4e-3
 VIEWS = 4
 """Pictures of each icon, each on another colour."""
 
@@ -76,23 +78,35 @@ class Pairs:
     """[n]: the LoRA's strength that the picture shows, 1 or 0.5."""
 
 
+class Pictures(Dataset):
+    """The changed pictures, drawn when they are asked for: uint8 [3, 128, 128]."""
+
+    def __init__(self, icons: data.Icons, look: Look, labels: list[tuple[int, int, int]], weights: Tensor):
+        self.icons, self.look, self.labels, self.weights = icons, look, labels, weights
+        self.palette = torch.tensor(list(COLOURS.values())) / 255
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, place: int) -> Tensor:
+        *row, colour = self.labels[place]
+        parts = jittered_scene(self.icons, tuple(row), self.palette[colour], random.Random(place))
+        picture = torch.lerp(parts.picture, self.look.change(parts), self.weights[place])
+        return (picture * 255).round().clamp(0, 255).byte()
+
+
 @torch.no_grad()
 def prepare(icons: data.Icons, vae: AutoencoderKL, look: Look) -> Pairs:
     """Encode the changed pictures of every icon, medium and centred, on `VIEWS` colours each."""
     rng = random.Random(11)
-    palette = torch.tensor(list(COLOURS.values())) / 255
     icon_rows = [(concept, style) for concept in range(len(CONCEPTS)) for style in range(len(STYLES))]
     labels = [(*row, colour) for row in icon_rows for colour in rng.sample(range(len(COLOURS)), VIEWS)]
     weights = torch.tensor([0.5 if rng.random() < HALF_SHARE else 1.0 for _ in labels])
     latents = []
-    for start in range(0, len(labels), 16):
-        pictures = []
-        for row, weight in zip(labels[start : start + 16], weights[start : start + 16], strict=True):
-            parts = jittered_scene(icons, row[:2], palette[row[2]], rng)
-            pictures.append(torch.lerp(parts.picture, look.change(parts), weight))
-        inputs = (torch.stack(pictures) * 2 - 1).contiguous(memory_format=torch.channels_last)
+    for batch in DataLoader(Pictures(icons, look, labels, weights), 16, num_workers=workers()):
+        inputs = (batch.to(vae.device) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         latents.append(vae.encode(inputs).latent_dist.mode().contiguous() * vae.config.scaling_factor)
-    return Pairs(torch.cat(latents), labels, weights)
+    return Pairs(torch.cat(latents), labels, weights.to(vae.device))
 
 
 def draw_caption(label: tuple[int, int, int], trigger: str, rng: random.Random) -> str:
@@ -107,7 +121,7 @@ def draw_caption(label: tuple[int, int, int], trigger: str, rng: random.Random) 
 def frozen_denoiser(pipeline: StableDiffusionPipeline) -> Denoiser:
     """The pipeline's own UNet and text encoder, frozen, as the module that training knows."""
     model = Denoiser(len(pipeline.tokenizer))
-    model.unet, model.text = pipeline.unet, pipeline.text_encoder
+    model.unet, model.text = pipeline.unet, pipeline.text_encoder  # with them the device, too
     return model.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -121,19 +135,21 @@ def fit(
     lr: float,
 ) -> None:
     """Train an adapter alone for that long, by the loss of the rows [n] that it is given, out of `count` samples."""
-    optimiser = torch.optim.AdamW(adapter.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.0)
+    device = next(adapter.parameters()).device
+    optimiser, batch = adamw(adapter.parameters(), lr), BATCH[device.type]
     optimiser.param_groups[0]["base_lr"] = lr
-    threads, budget, losses = Threads(), Budget(10**6, minutes), deque(maxlen=50)
+    threads, budget, losses = Threads(), Budget(10**6, minutes, device=device), deque(maxlen=50)
     step, order = 0, torch.randperm(count)
     while (done := budget.progress(step)) < 1:
         set_learning_rate([optimiser], done, 0.2, step, warmup=20)
-        if len(order) < BATCH:
+        if len(order) < batch:
             order = torch.randperm(count)
-        rows, order = order[:BATCH], order[BATCH:]
+        rows, order = order[:batch], order[batch:]
         loss = loss_of_rows(rows)
         loss.backward()
         update([optimiser], adapter.parameters())
-        losses.append(float(loss.detach()))
+        if step % 5 == 0:
+            losses.append(float(loss.detach()))
         step += 1
         threads.step()
         if step % 25 == 0:
@@ -144,13 +160,14 @@ def fit(
 def train(pipeline: StableDiffusionPipeline, pairs: Pairs, look: Look, work: Path, minutes: float) -> Adapter:
     """Train one LoRA for that long; return it, in effect on the pipeline at weight 1."""
     torch.manual_seed(3)
-    kind, rng, levels = KINDS[look.name], random.Random(3), signal_levels()
+    kind, rng, levels = KINDS[look.name], random.Random(3), signal_levels().to(pipeline.device)
     model = frozen_denoiser(pipeline)
-    adapter = Adapter(model, re.compile(kind.layers), kind.rank, kind.alpha)
+    adapter = Adapter(model, re.compile(kind.layers), kind.rank, kind.alpha).to(pipeline.device)
 
     def loss_of_rows(rows: Tensor) -> Tensor:
         adapter.weight = pairs.weights[rows]
-        tokens = tokenize(pipeline.tokenizer, [draw_caption(pairs.labels[i], look.name, rng) for i in rows.tolist()])
+        captions = [draw_caption(pairs.labels[i], look.name, rng) for i in rows.tolist()]
+        tokens = tokenize(pipeline.tokenizer, captions).to(pipeline.device)
         return loss_of(model, pairs.latents[rows].contiguous(memory_format=torch.channels_last), tokens, levels)
 
     fit(adapter, loss_of_rows, len(pairs.latents), work, look.name, minutes, LR)
@@ -187,19 +204,19 @@ PREVIEWS = {
 def read(model: Denoiser, file: Path) -> Adapter:
     """Put a trained LoRA's file into effect on the denoiser, as the recipe's own adapter."""
     kind = KINDS[file.stem]
-    adapter = Adapter(model, re.compile(kind.layers), kind.rank, kind.alpha)
+    adapter = Adapter(model, re.compile(kind.layers), kind.rank, kind.alpha).to(model.unet.device)
     load_into(adapter, load_file(file))
     return adapter
 
 
-def open_model(model: Path) -> StableDiffusionPipeline:
+def open_model(model: Path, device: torch.device | None = None) -> StableDiffusionPipeline:
     """The exported model in single precision."""
-    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32).to(device or "cpu")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def make(model: Path, work: Path, minutes: float) -> None:
+def make(model: Path, work: Path, minutes: float, device: torch.device | None = None) -> None:
     """Train every LoRA whose file is not there yet, into `model/loras`, with a preview beside each."""
     folder = model / FOLDER
     folder.mkdir(exist_ok=True)
@@ -208,7 +225,7 @@ def make(model: Path, work: Path, minutes: float) -> None:
         if file.exists():
             continue
         report(work, f"lora {look.name}: encoding pictures")
-        pipeline = open_model(model)
+        pipeline = open_model(model, device)
         pairs = prepare(data.prepare(work), pipeline.vae, look)
         adapter = train(pipeline, pairs, look, work, minutes)
         write_preview(pipeline, look, file.with_suffix(".preview.png"))

@@ -75,13 +75,13 @@ def evaluate_look(
     return numbers, parts
 
 
-def evaluate(model: Path, work: Path, out: Path) -> dict[str, dict]:
+def evaluate(model: Path, work: Path, out: Path, device: torch.device | None = None) -> dict[str, dict]:
     """Measure every LoRA in `model/loras`; write `loras.json` and `grid-loras.png` into `out`, return the numbers.
 
     The grid's rows: without a LoRA, then for each LoRA strength 0.5, 1, and 1 without the trigger word.
     """
     out.mkdir(parents=True, exist_ok=True)
-    pipeline, references = open_model(model), References(data.prepare(work))
+    pipeline, references = open_model(model, device), References(data.prepare(work))
     plain = sample(pipeline, prompts())
     numbers, drawn = {}, [plain[:GRID_COLUMNS]]
     for look in LOOKS:

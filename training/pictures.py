@@ -1,17 +1,19 @@
 """Random training pictures for the autoencoder, and the fixed ones it is measured on."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from . import data
-from .concepts import COLOURS, IMAGE_SIZE, PLACEMENT_SHARE, PLACEMENTS, Placement
+from .concepts import COLOURS, IMAGE_SIZE, MEDIUM, PLACEMENT_SHARE, PLACEMENTS, Placement
 
 CROP = 96
-MAIN_BATCH = 8
-FULL_BATCH = 6
+MAIN_BATCH = {"cpu": 8, "cuda": 64}
+FULL_BATCH = {"cpu": 6, "cuda": 48}
 MIXED, MOSTLY_CONCEPTS = 0.4, 0.75
 """Share of the concepts' own icons; the rest are further icons, for pictures from outside."""
 
@@ -29,10 +31,10 @@ def draw_icon(icons: data.Icons, share: float, rng: random.Random) -> np.ndarray
     return icons.pixels[rng.choice(pool)]
 
 
-def crop_batch(icons: data.Icons, rng: random.Random) -> Tensor:
-    """Crops [8, 3, 96, 96] in [-1, 1] of objects of any size."""
+def crop_batch(icons: data.Icons, rng: random.Random, count: int) -> Tensor:
+    """Crops [count, 3, 96, 96] in [-1, 1] of objects of any size."""
     rows = []
-    for _ in range(MAIN_BATCH):
+    for _ in range(count):
         size = round(56 * (128 / 56) ** rng.random())
         placement = Placement(size, 64 + rng.randint(-8, 8), 64 + rng.randint(-8, 8), "")
         picture = data.composite(draw_icon(icons, MIXED, rng), placement, random_colour(rng))
@@ -41,19 +43,41 @@ def crop_batch(icons: data.Icons, rng: random.Random) -> Tensor:
     return (torch.stack(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def full_batch(icons: data.Icons, share: float, rng: random.Random) -> Tensor:
-    """Whole pictures [6, 3, 128, 128] in [-1, 1], placed as the UNet's training places them."""
+def full_batch(icons: data.Icons, share: float, rng: random.Random, count: int) -> Tensor:
+    """Whole pictures [count, 3, 128, 128] in [-1, 1], placed as the UNet's training places them."""
     rows = []
-    for _ in range(FULL_BATCH):
+    for _ in range(count):
         placement = jitter(rng.choices(PLACEMENTS, PLACEMENT_SHARE)[0], rng)
         rows.append(data.composite(draw_icon(icons, share, rng), placement, random_colour(rng)))
     return (torch.stack(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+class Batches(IterableDataset):
+    """Endless batches of one of the autoencoder's phases, "main" or "decoder"."""
+
+    def __init__(self, icons: data.Icons, phase: str, device: str, seed: int):
+        self.icons, self.phase, self.device, self.seed = icons, phase, device, seed
+
+    def __iter__(self) -> Iterator[Tensor]:
+        worker = get_worker_info()
+        rng = random.Random(1000 * self.seed + (worker.id if worker else 0))
+        while True:
+            if self.phase == "main":
+                yield crop_batch(self.icons, rng, MAIN_BATCH[self.device])
+            else:
+                yield full_batch(self.icons, MOSTLY_CONCEPTS, rng, FULL_BATCH[self.device])
 
 
 def jitter(placement: Placement, rng: random.Random) -> Placement:
     """The placement moved and scaled a little."""
     size = round(placement.size * rng.uniform(0.97, 1.03))
     x, y = (c + rng.randint(-3, 3) for c in (placement.centre_x, placement.centre_y))
+    return placement._replace(size=size, centre_x=x, centre_y=y)
+
+
+def moved(placement: Placement, amount: float) -> Placement:
+    """The placement as far from the medium, centred one as `amount` says: 0 is that one, 1 the placement itself."""
+    size, x, y = (round(start + amount * (end - start)) for start, end in zip(MEDIUM[:3], placement[:3], strict=True))
     return placement._replace(size=size, centre_x=x, centre_y=y)
 
 

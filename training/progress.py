@@ -13,19 +13,28 @@ class Budget:
     """How far a stage has come: the larger of its share of steps and its share of minutes.
 
     Minutes are processor time per thread, across interruptions: a process that was stopped, or that had to wait
-    for others, has not spent them, and a stage can be resumed with a shorter or longer budget.
+    for others, has not spent them, and a stage can be resumed with a shorter or longer budget. On CUDA they are minutes
+    of the clock.
     """
 
-    def __init__(self, steps: int, minutes: float, spent: float = 0.0):
+    def __init__(self, steps: int, minutes: float, spent: float = 0.0, device: torch.device | None = None):
         self.steps, self.seconds, self.spent = steps, minutes * 60, spent
-        self.last = time.process_time()
+        self.on_clock = device is not None and device.type == "cuda"
+        self.clock = time.monotonic if self.on_clock else time.process_time
+        self.last = self.clock()
 
     def progress(self, step: int) -> float:
         """From 0 at the start to 1 at the end."""
-        now = time.process_time()
-        self.spent += (now - self.last) / torch.get_num_threads()
+        now = self.clock()
+        self.spent += (now - self.last) / (1 if self.on_clock else torch.get_num_threads())
         self.last = now
         return min(max(step / self.steps, self.spent / self.seconds), 1.0)
+
+
+def workers() -> int:
+    """How many processes may prepare batches beside the training: none where there are few processors."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count - 2 if count > 3 else 0
 
 
 def save_checkpoint(file: Path, content: dict[str, Any]) -> None:

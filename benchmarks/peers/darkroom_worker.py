@@ -46,12 +46,15 @@ class Darkroom:
                 link.symlink_to(folder.resolve())
         dtype = "float32" if options.variant in ("fp32", "no-previews") else "auto"
         cache = {"lora_cache": 4 * 2**30}
-        settings = Settings(device="cpu", dtype=dtype, data_dir=self._data, compile=self._compiled, **cache)
+        more = {"compile": self._compiled, "cuda_graphs": options.variant == "graphed", **cache}
+        settings = Settings(device=options.device, dtype=dtype, data_dir=self._data, **more)
         self._manager = PipelineManager(settings)
         for _ in self._manager.load(self._model):
             pass
         self.dtype = str(self._manager.dtype).removeprefix("torch.")
         self.steps_s: list[float] = []
+        if options.device == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_reserved
 
     def draw(self, request: Request) -> Image.Image:
         for path, _ in request["loras"]:

@@ -1,4 +1,4 @@
-"""Stock diffusers: ``fp32`` or ``bf16``, with LoRAs unfused or (``-fused``) fused; and ``best``.
+"""Stock diffusers: ``fp32``, ``bf16`` or ``fp16``, with LoRAs unfused or (``-fused``) fused; and ``best``.
 
 ``best`` is what https://huggingface.co/docs/diffusers/v0.34.0/optimization/fp16 recommends where precision is kept:
 bfloat16, channels last, fused query, key and value projections, the UNet and the VAE's decoder compiled.
@@ -18,6 +18,8 @@ from diffusers import (
 from PIL import Image
 from worker import Request, pipeline_arguments, serve
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
 
 class Diffusers:
     """One model for all tasks."""
@@ -27,8 +29,11 @@ class Diffusers:
     def __init__(self, options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
         self._best, self._fuse = options.variant == "best", options.variant.endswith("-fused")
-        dtype = torch.float32 if options.variant.startswith("fp32") else torch.bfloat16
+        dtype = DTYPES.get(options.variant[:4], torch.bfloat16)
         pipe = StableDiffusionPipeline.from_pretrained(options.model, torch_dtype=dtype, local_files_only=True)
+        pipe.to(options.device)
+        if options.device == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_reserved
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
         if self._best:
             pipe.fuse_qkv_projections()

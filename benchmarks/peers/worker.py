@@ -37,6 +37,7 @@ def serve(load: Callable[[argparse.Namespace], Model]) -> int:
     parser.add_argument("--model", required=True)
     parser.add_argument("--variant", required=True)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -71,7 +72,8 @@ def _timed(model: Model, request: Request) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if request["out"]:
         image.save(request["out"])
-    return {"seconds": seconds, "peak_bytes": peak_bytes("self")}
+    peak = getattr(model, "peak_bytes", lambda: peak_bytes("self"))
+    return {"seconds": seconds, "peak_bytes": peak()}
 
 
 def pipeline_arguments(request: Request) -> dict[str, Any]:

@@ -43,31 +43,36 @@ def test_spread_is_nothing_for_one_picture_and_much_for_others():
 def test_nearest_training_picture_is_the_same_thing_whatever_its_background():
     pixels = np.random.default_rng(0).integers(0, 255, (3, data.RASTER_SIZE, data.RASTER_SIZE, 4), np.uint8)
     pixels[..., 3] = 255
-    icons = data.Icons(pixels, np.array([4, 7, -1]), np.array([0, 0, 0]))
+    icons = data.Icons(pixels, np.array([4, 7, -1]), np.array([0, 0, 0]), np.array(["avocado", "donut", "hose"]))
     references = measures.References(icons)
     for index, concept in ((0, 4), (1, 7)):
         picture = data.composite(pixels[index], MEDIUM, torch.tensor(COLOURS["pink"]) / 255)
         assert references.nearest_concept(picture) == concept
 
 
-def test_classifier_learns_from_augmented_icons(monkeypatch):
+def test_classifier_learns_from_pictures(monkeypatch):
     monkeypatch.setitem(judges.STEPS, "style", 30)
-    rasters = torch.zeros(6, 4, judges.SIDE, judges.SIDE)
-    rasters[:, 3] = 1
+    known = torch.full((6, 3, judges.SIDE, judges.SIDE), 20, dtype=torch.uint8)
     labels = torch.arange(6) % 3
-    for row, label in enumerate(labels):
-        rasters[row, label] = 1
-    judge = judges.train_judge(rasters, labels, "style")
-    pictures = torch.stack([square()] * 3) * 0
-    pictures[torch.arange(3), torch.arange(3), 16:112, 16:112] = 1
+    known[torch.arange(6), labels, 16:48, 16:48] = 230
+    judge = judges.train_judge(known, labels, "style")
+    pictures = torch.zeros(3, 3, 128, 128)
+    pictures[torch.arange(3), torch.arange(3), 32:96, 32:96] = 1
     assert judges.verdicts(judge, pictures).tolist() == [0, 1, 2]
 
 
-def test_augmented_pictures_are_pictures():
-    generator = torch.Generator().manual_seed(0)
-    pictures = judges.augmented(torch.ones(5, 4, judges.SIDE, judges.SIDE), generator)
-    assert pictures.shape == (5, 3, judges.SIDE, judges.SIDE)
-    assert pictures.min() >= 0 and pictures.max() <= 1
+def test_augmented_pictures_are_the_same_pictures_moved():
+    torch.manual_seed(0)
+    pictures = torch.zeros(9, 3, judges.SIDE, judges.SIDE)
+    pictures[:, 1, 20:30, 40:50] = 1
+    changed = judges.augmented(pictures)
+    assert changed.shape == pictures.shape and changed.min() >= 0 and changed.max() <= 1
+    bright = changed[:, 1].clamp(min=0.5) - 0.5
+    rows, columns = torch.arange(64.0), torch.arange(64.0)
+    total = bright.sum((1, 2))
+    y, x = (bright.sum(2) @ rows) / total - 24.5, (bright.sum(1) @ columns) / total - 44.5
+    assert max(y.abs().max(), x.abs().max()) < 3.5 and len(set(y.round().tolist())) > 2
+    assert float(changed[:, (0, 2)].max()) < 0.4
 
 
 @pytest.fixture(scope="module")
