@@ -91,6 +91,19 @@ def test_a_negative_prompt_keeps_a_background_away(draw_border):
     assert sum(one != other for one, other in zip(before, after, strict=True)) >= 3, (before, after)
 
 
+@pytest.mark.parametrize(("one", "other"), [("blue", "yellow"), ("white", "green")])
+def test_of_two_backgrounds_the_one_with_more_weight_wins(draw_border, one, other):
+    for weights, winner in (((1.4, 0.6), one), ((0.6, 1.4), other)):
+        words = ", ".join(f"({name} background:{w})" for name, w in zip((one, other), weights, strict=True))
+        assert draw_border(f"a cat, flat style, {words}") == winner
+
+
+def test_the_texts_mean_is_far_from_zero(pipeline):
+    """Emphasis divides by it."""
+    tokens = pipeline.tokenizer(["a cat", ""], padding="max_length", return_tensors="pt").input_ids
+    assert pipeline.text_encoder(tokens).last_hidden_state.mean((1, 2)).min() > 0.2
+
+
 @pytest.fixture(scope="module")
 def draw_border(tmp_path_factory):
     """``draw_border(prompt, negative, seed)``: the name of the colour behind the thing, drawn by the product."""
