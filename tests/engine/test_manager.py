@@ -131,6 +131,17 @@ class TestWork:
         assert manager._model is model and manager._model.unet is unet
         assert manager.model_name == "demo"
 
+    @pytest.mark.parametrize(("capability", "side"), [("AVX512", 64), ("AVX2", None)])
+    def test_it_warms_up_small_only_where_weights_packed_small_suit_every_size(
+        self, settings, monkeypatch, capability, side
+    ):
+        manager, drawn = PipelineManager(settings), []
+        list(manager.load("demo"))
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(manager, "generate", lambda request: drawn.append(request) or iter(()))
+        manager.warm_up()
+        assert [(request.width, request.height) for request in drawn] == [(side, side)]
+
     def test_after_a_warm_up_the_first_picture_finds_the_weights_packed(self, settings, request_for, run):
         manager = PipelineManager(settings)
         list(manager.load("demo"))
