@@ -131,28 +131,22 @@ class TestWork:
         assert manager._model is model and manager._model.unet is unet
         assert manager.model_name == "demo"
 
-    @pytest.mark.parametrize(("capability", "side"), [("AVX512", 64), ("AVX2", None)])
-    def test_it_warms_up_small_only_where_weights_packed_small_suit_every_size(
-        self, settings, monkeypatch, capability, side
-    ):
-        manager, drawn = PipelineManager(settings), []
-        list(manager.load("demo"))
-        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-        monkeypatch.setattr(manager, "generate", lambda request: drawn.append(request) or iter(()))
-        manager.warm_up()
-        assert [(request.width, request.height) for request in drawn] == [(side, side)]
-
-    def test_after_a_warm_up_the_first_picture_finds_the_weights_packed(self, settings, request_for, run):
+    def test_weights_are_put_in_order_once_a_size_and_a_warm_up_changes_no_picture(self, settings, request_for, run):
         manager = PipelineManager(settings)
         list(manager.load("demo"))
         convolutions = [part for part in manager._model.unet.modules() if isinstance(part, Conv2d) and part.packs]
-        assert not any(part._packed is not None for part in convolutions)
+
+        def draw(**fields):
+            before = [part._packed for part in convolutions]
+            events = list(manager.generate(request_for(**fields)))
+            return hashes(events), [part._packed is one for part, one in zip(convolutions, before, strict=True)]
+
         manager.warm_up()
-        packed = [part._packed for part in convolutions]
-        assert None not in packed
-        events = list(manager.generate(request_for(width=128, height=72)))
-        assert all(part._packed is before for part, before in zip(convolutions, packed, strict=True))
-        assert hashes(events) == hashes(run(width=128, height=72))
+        first, kept = draw(width=128, height=72)
+        assert first == hashes(run(width=128, height=72)) and not any(kept)
+        assert draw(width=128, height=72) == (first, [True] * len(convolutions))
+        draw(width=64, height=64)
+        assert draw(width=128, height=72) == (first, [False] * len(convolutions))
 
     def test_another_model_replaces_it_and_only_when_it_is_asked_for(
         self, settings, clone_demo, manager, run, monkeypatch

@@ -72,7 +72,7 @@ class CompiledUNet:
             return self._unet(latents, timestep, told)
         for convolution in self._convolutions:
             if convolution.packs:
-                convolution.pack()
+                convolution.hold()
         return code(self._weights, *inputs)
 
     @property

@@ -185,13 +185,11 @@ class PipelineManager:
         yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
 
     def warm_up(self) -> None:
-        """What a first picture would wait for besides the model: one step packs its weights.
+        """What a first picture would wait for besides the model, in one step, as small as can be.
 
-        It is one of the plain UNet, so that no code is compiled for its size. With AVX-512 it is as small as can be;
-        with AVX2 oneDNN packs for one size, and weights packed for 64 px made a step at 128 px eight times longer.
+        It is one of the plain UNet, so that no code is compiled for its size.
         """
-        name = self._model.file.name
-        side = MIN_SIDE_PX if torch.backends.cpu.get_cpu_capability() == "AVX512" else None  # None: the model's own
+        name, side = self._model.file.name, MIN_SIDE_PX
         for event in self.generate(Request(model=name, steps=1, width=side, height=side, seed=0, reuse=2)):
             if isinstance(event, Step):
                 return

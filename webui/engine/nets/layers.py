@@ -17,13 +17,15 @@ class Conv2d(nn.Conv2d):
     """A convolution whose weight is kept, on the CPU, in the order that oneDNN computes with.
 
     torch gives oneDNN the weight as it is, and oneDNN puts it in order in each call: a third of a UNet's time. The
-    ordered copy belongs to one tensor. Where another takes its place (a LoRA's), it is made anew. The size of picture
-    it was made for changes no result.
+    ordered copy belongs to one tensor and one shape of input: where another tensor takes its place (a LoRA's), or an
+    input has another shape, it is made anew. The order changes no result, but with AVX2 a step can take ten times as
+    long in another shape's.
     """
 
     padding: tuple[int, ...]
     _of: torch.Tensor | None = None
     _packed: Any = None
+    _packed_for: torch.Size | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(n, in, h, w) to (n, out, h', w'), both channels-last."""
@@ -31,23 +33,31 @@ class Conv2d(nn.Conv2d):
             return super().forward(input)
         if torch.compiler.is_compiling():
             return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, self.padding)
-        self.pack(input)
-        return _convolve(input, self._packed, self.bias, self.stride, self.padding)
+        self.hold()
+        return _convolve(input, self.pack(input.shape), self.bias, self.stride, self.padding)
 
     @property
     def packs(self) -> bool:
         """Whether the weight is where, and in a format in which, an ordered copy helps."""
         return self.weight.device.type == "cpu" and _packs(self.weight.dtype)
 
-    def pack(self, input: torch.Tensor | None = None) -> None:
-        """Has the ordered copy be that of the present weight; made for ``input``'s size where that is known."""
+    def hold(self) -> None:
+        """Has the present weight be the one to order, found by its address from then on."""
         weight = self.weight
-        if self._of is None or self._of.data_ptr() != weight.data_ptr() or self._of.dtype != weight.dtype:
-            if self._of is not None and _BY_ADDRESS.get(self._of.data_ptr()) is self:
-                del _BY_ADDRESS[self._of.data_ptr()]
-            self._of = weight.data  # held, so that no other tensor gets its address
-            self._packed = _pack(self._of, self.stride, self.padding, None if input is None else input.shape)
-            _BY_ADDRESS[self._of.data_ptr()] = self
+        if self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._of.dtype == weight.dtype:
+            return
+        if self._of is not None and _BY_ADDRESS.get(self._of.data_ptr()) is self:
+            del _BY_ADDRESS[self._of.data_ptr()]
+        self._of, self._packed = weight.data, None  # held, so that no other tensor gets its address
+        _BY_ADDRESS[self._of.data_ptr()] = self
+
+    def pack(self, shape: torch.Size) -> Any:
+        """The ordered copy of the weight that is held, for inputs of that shape."""
+        if self._packed is None or self._packed_for != shape:
+            self._packed = None  # its memory first
+            self._packed = _pack(self._of, self.stride, self.padding, shape)
+            self._packed_for = shape
+        return self._packed
 
 
 @cache
@@ -103,7 +113,7 @@ def define_packed_conv() -> None:
         input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int]
     ) -> torch.Tensor:
         owner = _BY_ADDRESS.get(weight.data_ptr())
-        packed = owner._packed if owner else _pack(weight, stride, padding, input.shape)
+        packed = owner.pack(input.shape) if owner else _pack(weight, stride, padding, input.shape)
         return _convolve(input, packed, bias, stride, padding)
 
     @torch.library.register_fake("darkroom::packed_conv")
@@ -115,10 +125,8 @@ def define_packed_conv() -> None:
         return input.new_empty(len(input), height, width, len(weight)).permute(0, 3, 1, 2)
 
 
-def _pack(weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int], shape: Sequence[int] | None) -> Any:
-    return torch.ops.mkldnn._reorder_convolution_weight(
-        weight, list(padding), list(stride), [1, 1], 1, None if shape is None else list(shape)
-    )
+def _pack(weight: Any, stride: Sequence[int], padding: Sequence[int], shape: Sequence[int]) -> Any:
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, list(padding), list(stride), [1, 1], 1, list(shape))
 
 
 def _convolve(
