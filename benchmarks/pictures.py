@@ -22,16 +22,19 @@ from benchmarks.peers.convert import Models, demo, sd15
 
 PROMPT = "a red apple, flat style, on a blue background"
 BASELINE = "diffusers fp32"
-OURS = {
+PROGRAMS = {
     "darkroom fp32": "fp32",
     "darkroom fp32, previews off": "no-previews",
     "darkroom as it starts": "shipped",
     "darkroom --compile": "compiled",
+    "darkroom --cuda-graphs": "graphed",
+    BASELINE: "fp32",
+    "diffusers bf16": "bf16",
+    "diffusers fp16": "fp16",
 }
-STOCK = {BASELINE: "fp32", "diffusers bf16": "bf16"}
-GRAPHED, STOCK_HALF = "darkroom --cuda-graphs", "diffusers fp16"
-ON_CUDA = {GRAPHED: "graphed", STOCK_HALF: "fp16"}
-"""What ``--device cuda`` measures instead of ``--compile`` and bfloat16."""
+"""Those that run in this environment, and what their workers call them."""
+LEFT_OUT = {"cpu": ("graphed", "fp16"), "cuda": ("compiled", "bf16")}
+"""What is not for a device, or not the best there."""
 NEEDS_AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
 """What fits a small machine's memory side by side."""
 
@@ -45,7 +48,7 @@ class Task:
     strength: float = 1.0
     start: bool = False
     masked: bool = False
-    programs: tuple[str, ...] = ("darkroom fp32", "darkroom as it starts", "darkroom --compile", *STOCK)
+    programs: tuple[str, ...] = tuple(name for name in PROGRAMS if "previews" not in name)
 
 
 @dataclass
@@ -124,15 +127,10 @@ def _start(
         stack.callback(session.close)
         sessions[name] = session
 
-    programs = {name: variant for name, variant in {**OURS, **STOCK}.items() if name in task.programs}
-    if options.device == "cuda":
-        programs = {
-            name: variant for name, variant in programs.items() if variant not in ("compiled", "bf16")
-        } | ON_CUDA
-    elif options.size == "sd15":
-        programs = {name: variant for name, variant in programs.items() if name in NEEDS_AT_SD15}
-    for name, variant in programs.items():
-        add(name, own_process(name, variant, models, work, options))
+    for name in task.programs:
+        is_small_enough = options.device == "cuda" or options.size == "demo" or name in NEEDS_AT_SD15
+        if is_small_enough and PROGRAMS[name] not in LEFT_OUT[options.device]:
+            add(name, own_process(name, PROGRAMS[name], models, work, options))
     if options.peers:
         for peer, variant in (("diffusers", "best"), ("openvino", "default"), ("sdcpp", "f16")):
             try:
