@@ -520,7 +520,7 @@ class TestEncodeCache:
             ({"only_masked": True, "padding": 0}, {"width": 64, "height": 64}),
             ({}, {"width": 72, "height": 72}),
         ],
-        ids=str,
+        ids=["image", "mask", "mask_fill", "invert_mask", "only_masked", "size"],
     )
     def test_what_it_does_depend_on_does(self, restart, encoded_pictures, options, fields):
         first = restart(inpaint(), steps=2)
