@@ -263,7 +263,7 @@ def hand_over(arguments):
 def main(arguments):
     offline = "--offline" in arguments
     arguments = [argument for argument in arguments if argument != "--offline"]
-    extras = {"test"} if arguments[:1] == ["test"] else set()
+    extras = {"test"} if arguments[:1] in (["test"], ["bench"]) else set()  # bench draws with peers
     try:
         check_python(sys.version_info)
         present = installed_extras()

@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it. Status 0 done, 1 the work f
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import subprocess
@@ -75,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="open the page (the default)", allow_abbrev=False))
     _add_generate(commands.add_parser("generate", help="make pictures from the command line", allow_abbrev=False))
     presets = commands.add_parser("presets", help="list the presets for generate", allow_abbrev=False)
-    presets.add_argument("--data-dir", type=Path, metavar="DIR", help="where yours are (default: data)")
+    presets.add_argument("--data-dir", type=Path, metavar="DIR", help="yours are in its folder presets (default: data)")
     presets.set_defaults(run=run_presets)
     _add_verify(commands.add_parser("verify", help="make pictures again and compare", allow_abbrev=False))
     _add_info(commands.add_parser("info", help="say how pictures were made", allow_abbrev=False))
@@ -154,6 +155,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
+    from webui.core.checkpoint import Defaults
     from webui.core.request import Init, Request
 
     _add_settings(parser)
@@ -171,9 +173,13 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     for name in _switches(Init) + _switches(Request):
         flag, text = f"--{name.replace('_', '-')}", fields[name].description
         parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+    suited = {field.name for field in dataclasses.fields(Defaults)}
     for name in _text_flags(Request) + _text_flags(Init):
         field = fields[name]
-        shown = "the model's own" if field.default is None else repr(field.default)
+        if name in suited:
+            shown = "what suits the model"
+        else:
+            shown = "the model's own" if field.default is None else repr(field.default)
         text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
         flag, metavar = f"--{name.replace('_', '-')}", "TEXT" if isinstance(field.default, str) else "N"
         parser.add_argument(flag, dest=name, metavar=metavar, help=text)

@@ -66,7 +66,7 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     elif shutil.which("nvidia-smi") and torch.version.cuda is None:
         yield (
             "this machine has an NVIDIA driver, but this torch is built for CPUs only",
-            f"{sys.executable} -m pip install --force-reinstall torch   (choose the CUDA build, see README)",
+            f"{sys.executable} -m pip install --force-reinstall torch   (pytorch.org says which build to take)",
         )
     print(f"Memory: {psutil.virtual_memory().available / GIB:.1f} GiB available")
 

@@ -19,8 +19,7 @@ STABLE_DIFFUSION_1_5 = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
-# What diffusers' own page lists for these names: huggingface.co/docs/diffusers/api/schedulers/overview. Issue 2 asks
-# for at least these.
+# What diffusers' own page lists for these names: huggingface.co/docs/diffusers/api/schedulers/overview.
 PROMISED = {
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {}),

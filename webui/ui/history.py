@@ -12,6 +12,7 @@ from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.request import Request
 from webui.ui import form, loras
+from webui.ui.errors import page_error
 from webui.ui.workbench import FIELDS, Workbench, settle_model
 
 FRAME = """
@@ -80,15 +81,19 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, picture_id: g
         try:
             picture = history.find(picture_id)
             if picture is None:
-                raise gr.Error("This picture is not here any more.", print_exception=False)
+                raise page_error("This picture is not here any more.")
             recipe = read_picture(picture.path)
             started = [_serve(picture, Path(start.GRADIO_CACHE))] if start else []
         except RecipeError as error:
-            raise gr.Error(f"This picture cannot be reused: {error}", print_exception=False) from None
-        except (HistoryError, ImageError, OSError) as error:
-            raise gr.Error(f"This picture cannot be used: {error}", print_exception=False) from None
+            raise page_error(f"This picture cannot be reused: {error}") from None
+        except ImageError as error:
+            raise page_error(f"This picture {error}") from None
+        except HistoryError as error:
+            raise page_error(f"This picture cannot be used: {error}") from None
+        except OSError as error:
+            raise page_error(f"This picture cannot be read: {error.strerror}") from None
         if recipe is None and not start:
-            raise gr.Error("This picture has no settings of ours.", print_exception=False)
+            raise page_error("This picture has no settings of ours.")
         settings = _settle(bench, reused, recipe.request) if recipe else [gr.skip()] * (len(reused) + 2)
         return [gr.Tabs(selected=bench.name), *settings, *started]
 
@@ -109,7 +114,8 @@ def _settle(bench: Workbench, fields: Iterable[str], request: Request) -> list[A
     values = {field: getattr(request, field) for field in fields} | {"loras": loras.to_text(request.loras)}
     for field in form.FILES:
         if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-            gr.Warning(f"The {field} of this picture is not here any more.")
+            label = Request.model_fields[field].title
+            gr.Warning(f"The {label} of this picture is not here any more.")
             values[field] = gr.skip()
     model = request.model if request.model in catalog.models else None
     return [*values.values(), *settle_model(catalog, model)]

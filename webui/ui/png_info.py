@@ -13,12 +13,13 @@ from webui.core.images import ImageError, open_image
 from webui.core.picture_info import NO_SETTINGS, PictureInfo, read_info
 from webui.core.recipe import RecipeError, read_picture
 from webui.ui import form, loras
+from webui.ui.errors import page_error
 from webui.ui.verify import verify
 from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench, settle_model
 
 INVITATION = (
     '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, Fooocus or SwarmUI:'
-    " its settings are shown and can be sent to a page. Nothing of it is kept.</p>"
+    " its settings are shown and can be sent to a page. The upload is deleted after a day.</p>"
 )
 FindStart = Callable[[str], PilImage | None]
 
@@ -65,10 +66,12 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
         try:
             recipe = read_picture(Path(path)) if path else None
             if path is None or recipe is None:
-                raise RecipeError("has no recipe of Darkroom inside")
+                raise RecipeError("it has no recipe of Darkroom inside")
             opened = open_image(Path(path))
-        except (RecipeError, ImageError) as error:
-            raise gr.Error(f"This picture {html.escape(str(error))}", print_exception=False) from None
+        except RecipeError as error:
+            raise page_error(f"This picture cannot be verified: {error}") from None
+        except ImageError as error:
+            raise page_error(f"This picture {error}") from None
         async for status in verify(executor, opened, recipe, find_start):
             yield status
 
@@ -89,7 +92,7 @@ def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs:
         try:
             values = read_info(Path(path), executor.catalog()).values if path else {}
         except ImageError as error:
-            raise gr.Error(f"This picture {html.escape(str(error))}", print_exception=False) from None
+            raise page_error(f"This picture {error}") from None
         settings = _settle(values, fields, executor.catalog())
         return [gr.Tabs(selected=bench.name), *settings, *([path] if start else [])]
 

@@ -17,6 +17,7 @@ from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
 from webui.core.presets import MAX_STYLES_BYTES, PresetFile, read_thumbnail
 from webui.core.request import RequestError
 from webui.ui import loras
+from webui.ui.errors import page_error
 from webui.ui.workbench import FIELDS, Controls, settle_model
 
 SIDES = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")
@@ -142,4 +143,4 @@ def telling() -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from None
+        raise page_error(str(error)) from None

@@ -29,7 +29,8 @@ async def verify(
     try:
         job = executor.submit(prepare(recipe, executor.catalog(), find_start), keep=False)
     except (RecipeError, RequestError, QueueFull) as error:
-        yield status_html(Failed(f"This picture {error}" if isinstance(error, RecipeError) else str(error)), None)
+        reason = f"This picture cannot be verified: {error}" if isinstance(error, RecipeError) else str(error)
+        yield status_html(Failed(reason), None)
         return
     async for _, event in job.follow_async():
         if isinstance(event, Image):

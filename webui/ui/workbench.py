@@ -13,6 +13,7 @@ from webui.core.events import Image
 from webui.core.executor import Catalog, Executor, Job, QueueFull
 from webui.core.request import Init, Request, RequestError
 from webui.ui import form, loras, models, prompts, shortcuts, stream
+from webui.ui.errors import page_error
 from webui.ui.verify import verify
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
@@ -241,11 +242,11 @@ def _wire_jobs(
             jobs = runs.start(task.requests(dict(zip(fields, values, strict=True))))
         except (RequestError, QueueFull) as error:
             yield gr.skip(), stream.status_html(stream.Failed(str(error)), None), gr.skip(), gr.skip()
-            raise gr.Error(str(error), print_exception=False) from None
+            raise page_error(str(error)) from None
         async for view in stream.watch_all(jobs, cache_dir):
             yield _updates(view)
             if view.error:
-                raise gr.Error(view.error, print_exception=False)
+                raise page_error(view.error)
 
     async def attach(job_id: str) -> AsyncIterator[tuple[Update, ...]]:
         jobs = runs.jobs(job_id)

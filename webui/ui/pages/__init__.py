@@ -1,4 +1,6 @@
-"""The tabs, in order. To add one: a module with a ``TASK`` here, and its name in ``PAGES``."""
+"""The tabs, in order. To add one: a module with a ``TASK`` here, its name in ``PAGES``, and in ``PAGES`` of
+``static/page.js`` and ``BOXES`` of ``static/prompt.js``, for its keys.
+"""
 
 from webui.ui.pages import img2img, inpaint, txt2img
 from webui.ui.workbench import Task
