@@ -164,6 +164,7 @@ def test_what_cannot_be_applied_is_told_on_the_page(open_tab, lora_server, promp
     tab.find("generate").click()
     tab.wait_for_state("failed")
     assert message in tab.message
+    assert message in tab.page.locator(".toast-body").last.inner_text()
     assert lora_server.is_idle()
 
 
