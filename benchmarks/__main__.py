@@ -12,10 +12,12 @@ from benchmarks.measure import Options, Row, machine, print_table
 
 WORKLOADS = (
     "coldstart",
+    "page",
     "txt2img",
     "img2img",
     "inpaint",
     "previews",
+    "operators",
     "approximate",
     "lora",
     "images",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,22 +72,28 @@ def _seconds(work: Callable[[], object]) -> float:
 def picture_flops(folder: Path, side: int, steps: int, strength: float = 1.0) -> Flops:
     """Of one picture with guidance: a UNet forward with two prompts a step, a decode, an encode below strength 1."""
     taken = steps_to_take(steps, strength)
+    step = step_flops(folder, side)
     with torch.device("meta"):
-        unet, vae = (
-            kind(json.loads((folder / part / "config.json").read_text("utf-8")))
-            for kind, part in ((UNet, "unet"), (Autoencoder, "vae"))
-        )
-        latents = torch.empty(1, 4, side // 8, side // 8)
-        context = torch.empty(
-            2, PROMPT_LENGTH, unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.in_features
-        )
-        told = unet.tell(context)
-        step = _count(lambda: unet(latents.repeat(2, 1, 1, 1), torch.empty(()), told))
-        once = _count(lambda: vae.decode(latents))
+        vae = Autoencoder(_config(folder, "vae"))
+        once = _count(lambda: vae.decode(torch.empty(1, 4, side // 8, side // 8)))
         if strength < 1:
             more = _count(lambda: vae.encode(torch.empty(1, 3, side, side)))
             once = once[0] + more[0], once[1] + more[1]
     return taken * step[0] + once[0], taken * step[1] + once[1]
+
+
+@cache
+def step_flops(folder: Path, side: int) -> Flops:
+    """Of one UNet forward with two prompts."""
+    with torch.device("meta"):
+        unet = UNet(_config(folder, "unet"))
+        width = unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.in_features
+        told = unet.tell(torch.empty(2, PROMPT_LENGTH, width))
+        return _count(lambda: unet(torch.empty(2, 4, side // 8, side // 8), torch.empty(()), told))
+
+
+def _config(folder: Path, part: str) -> Any:
+    return json.loads((folder / part / "config.json").read_text("utf-8"))
 
 
 def _count(work: Callable[[], object]) -> Flops:

@@ -19,6 +19,7 @@ from benchmarks.floor import Floor, picture_flops
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers import PEERS, Drawing, Session, Unavailable, Worker, adapters, environments, start
 from benchmarks.peers.convert import Models, demo, sd15
+from webui.engine.devices import choose_dtype
 
 PROMPT = "a red apple, flat style, on a blue background"
 BASELINE = "diffusers fp32"
@@ -34,7 +35,7 @@ PROGRAMS = {
 }
 """Those that run in this environment, and what their workers call them."""
 LEFT_OUT = {"cpu": ("graphed", "fp16"), "cuda": ("compiled", "bf16")}
-"""What is not for a device, or not the best there."""
+"""What is not for a device, or not the best there; bf16 neither on a processor on which ours stays in float32."""
 NEEDS_AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
 """What fits a small machine's memory side by side."""
 
@@ -127,9 +128,12 @@ def _start(
         stack.callback(session.close)
         sessions[name] = session
 
+    left_out = LEFT_OUT[options.device]
+    if options.device == "cpu" and choose_dtype("auto", torch.device("cpu")) == torch.float32:
+        left_out += ("bf16",)
     for name in task.programs:
         is_small_enough = options.device == "cuda" or options.size == "demo" or name in NEEDS_AT_SD15
-        if is_small_enough and PROGRAMS[name] not in LEFT_OUT[options.device]:
+        if is_small_enough and PROGRAMS[name] not in left_out:
             add(name, own_process(name, PROGRAMS[name], models, work, options))
     if options.peers:
         for peer, variant in (("diffusers", "best"), ("openvino", "default"), ("sdcpp", "f16")):

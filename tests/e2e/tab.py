@@ -50,6 +50,7 @@ class Tab:
     def _wait_until_ready(self) -> "Tab":
         self.page.locator("#txt2img-generate").wait_for()
         self.page.locator("#darkroom-engine[data-status=ok]").wait_for()
+        self.page.wait_for_function("darkroom.restored.length === 3")
         return self
 
     def find(self, name: str) -> Any:

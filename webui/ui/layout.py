@@ -52,6 +52,7 @@ def build_page(
     The caller launches it.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
+        quiet = gr.Textbox(visible=False)  # first, where Gradio's search for it ends at once
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
         bars: dict[str, presets.Bar] = {}
@@ -71,6 +72,10 @@ def build_page(
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, shelf, blocks)
+    # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.
+    for event in blocks.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [quiet]
     return blocks
 
 

@@ -36,7 +36,7 @@ TAKE_ASKED = """() => {
   window.askedPreset ??= address.searchParams.get("preset") ?? "";
   address.searchParams.delete("preset");
   history.replaceState(history.state, "", address);
-  return [window.askedPreset];
+  return [darkroom.need(window.askedPreset)];
 }"""
 
 Update = Any

@@ -17,10 +17,21 @@
     }
   };
 
+  // What an event is to begin with. Where there is nothing, the event ends here and the server is not asked.
+  const need = (value) => {
+    if (!value) throw new Error("nothing to begin with");
+    return value;
+  };
+
   window.darkroom = {
+    need,
+    restored: [], // pages whose fields are as they were remembered
     jobId: (page) => statusOf(page)?.dataset.job || read(`darkroom.${page}.job`),
     recall: (page) => read(`darkroom.${page}.fields`),
-    recallJob: (page) => read(`darkroom.${page}.job`),
+    recallJob: (page) => {
+      window.darkroom.restored.push(page);
+      return need(read(`darkroom.${page}.job`));
+    },
     remember: (page, fields, values) => {
       const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
       write(`darkroom.${page}.fields`, JSON.stringify(kept));
@@ -125,8 +136,13 @@
       const on = document.body.classList.toggle("dark");
       localStorage.setItem("darkroom.dark", on ? "1" : "0");
     });
-    new MutationObserver(() => PAGES.forEach(follow)).observe(document.body, { childList: true, subtree: true });
-    showEngine();
+    let begun = false;
+    new MutationObserver(() => {
+      PAGES.forEach(follow);
+      if (begun || !document.getElementById("darkroom-engine")) return;
+      begun = true;
+      showEngine();
+    }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-state", "data-job"] });
   };
   document.body ? start() : document.addEventListener("DOMContentLoaded", start);
 })();
