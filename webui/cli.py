@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ CHECKS = (
     ("ruff", "format", "--check"),
     ("mypy",),
 )
+MAX_TEST_WORKERS = 4  # each has servers and browsers of its own
 
 
 class BadInput(Exception):
@@ -423,9 +425,15 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_tests(options: argparse.Namespace) -> int:
-    """Lint, format, types, then the suite; with arguments, only pytest with these."""
+    """Lint, format, types, then the suite, spread over the cores; with arguments, only pytest with these."""
     for check in () if options.rest else CHECKS:
         print(f"$ {' '.join(check)}", flush=True)
         if status := subprocess.call([sys.executable, "-m", *check], cwd=REPOSITORY):
             return status
-    return subprocess.call([sys.executable, "-m", "pytest", *options.rest], cwd=REPOSITORY)
+    command, more = [sys.executable, "-m", "pytest", *options.rest], {}
+    if not options.rest:
+        cores = os.cpu_count() or 1
+        workers = min(cores, MAX_TEST_WORKERS)
+        command += ["-n", str(workers), "--dist", "loadfile"]  # a file's tests share what it sets up
+        more = {"OMP_NUM_THREADS": str(cores // workers)}
+    return subprocess.call(command, cwd=REPOSITORY, env=os.environ | more)

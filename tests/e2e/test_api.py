@@ -182,6 +182,7 @@ def test_health_answers_at_once_while_a_picture_is_made(server):
 
 
 def test_metrics_count_what_was_done_and_hold_nothing_of_it(server):
+    server.settle()
     before = _metrics(server)
     server.finish(server.submit(prompt="a zebra <lora:night:0.5>", negative="stripes", count=2, **SMALL))
     server.settle()

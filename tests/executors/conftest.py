@@ -18,7 +18,7 @@ class FakeManager:
     """As ``PipelineManager``. Steps pass at once, or one by one with ``let`` after ``hold`` was called.
 
     ``begun`` and ``ended`` receive each request as its work begins and ends, ``prepared`` those that are to be made
-    ready; ``most_at_once`` is how many ran at the same time, ``threads`` where.
+    ready, ``warmed`` the sizes of warm-ups; ``most_at_once`` is how many ran at the same time, ``threads`` where.
     """
 
     device_description = "a fake device"
@@ -30,6 +30,8 @@ class FakeManager:
         self.begun: queue.Queue[Request] = queue.Queue()
         self.ended: queue.Queue[Request] = queue.Queue()
         self.prepared: queue.Queue[Request] = queue.Queue()
+        self.warmed: queue.Queue[tuple[int, int] | None] = queue.Queue()
+        self.step_s = 0.01
         self.parts_s: dict[str, float] = {}
         self.failure: Exception | None = None
         self.failure_to_prepare: Exception | None = None
@@ -61,6 +63,9 @@ class FakeManager:
         yield Loading(name, 0.0)
         self.model_name = name
 
+    def warm_up(self, size: tuple[int, int] | None) -> None:
+        self.warmed.put(size)
+
     def prepare(self, request: Request) -> None:
         self.threads.add(threading.current_thread().name)
         self.prepared.put(request)
@@ -88,14 +93,14 @@ class FakeManager:
             if not self._passed(cancelled):
                 yield Cancelled(index - 1, request.steps)
                 return
-            yield Step(index, request.steps, index * 0.01, f"preview {index}".encode() if index % 2 else None)
+            yield Step(index, request.steps, index * self.step_s, f"preview {index}".encode() if index % 2 else None)
         if self.failure:
             raise self.failure
         for k in range(request.count):
             own = request.model_copy(update={"seed": request.seed + k, "count": 1})
             yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own))
         if not self.silent:
-            yield Done(request.steps * 0.01, self.parts_s)
+            yield Done(request.steps * self.step_s, self.parts_s)
 
     def _passed(self, cancelled: Callable[[], bool]) -> bool:
         """Waits for the next step; False where the job was cancelled meanwhile."""

@@ -184,13 +184,13 @@ class PipelineManager:
         file = library.models[choose("model", name, library.models)]
         yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
 
-    def warm_up(self) -> None:
-        """What a first picture would wait for besides the model, in one step, as small as can be.
+    def warm_up(self, size: Size | None = None) -> None:
+        """What a first picture would wait for besides the model, in one step, as small as can be without a ``size``.
 
         It is one of the plain UNet, so that no code is compiled for its size.
         """
-        name, side = self._model.file.name, MIN_SIDE_PX
-        for event in self.generate(Request(model=name, steps=1, width=side, height=side, seed=0, reuse=2)):
+        name, (width, height) = self._model.file.name, size or (MIN_SIDE_PX, MIN_SIDE_PX)
+        for event in self.generate(Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2)):
             if isinstance(event, Step):
                 return
 

@@ -25,6 +25,7 @@ from webui.core.tensor_file import BadFile, read_header
 from webui.engine.resolve import resolve
 from webui.engine.samplers import SAMPLERS
 from webui.executors.job import LocalJob
+from webui.executors.last_size import LastSize
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
@@ -54,6 +55,7 @@ class LocalExecutor:
         self._counting = threading.Lock()
         self._warm_at = time.perf_counter()
         self._start_pictures = StartPictures(settings.start_dir)
+        self._last_size = LastSize(settings.cache_dir / "last-size.json")
         self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -182,18 +184,20 @@ class LocalExecutor:
     def _run(self, job: LocalJob) -> Event:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
         started = time.perf_counter()
-        reached = 0
+        reached, step_s = 0, 0.0
         try:
             for event in self._begin(job):
                 if isinstance(event, TERMINAL):
                     return event
                 self._count(event, reached)
+                if isinstance(event, Image):
+                    self._saver.submit(self._note_size, event, step_s)
                 if isinstance(event, Image) and job.keep:
                     self._saver.submit(self._save, job, event)
                 else:
                     job.publish(event)
                 if isinstance(event, Step):
-                    reached = event.index
+                    reached, step_s = event.index, event.seconds / event.index
                     if reached == 2:
                         self._prepare_next()
             raise RuntimeError("the engine ended without saying how")
@@ -202,6 +206,11 @@ class LocalExecutor:
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
             return Failed(_for_people(error))
+
+    def _note_size(self, picture: Image, step_s: float) -> None:
+        request = picture.recipe.request
+        if step_s and request.width and request.height:
+            self._last_size.keep(request.model, (request.width, request.height), step_s)
 
     def _begin(self, job: LocalJob) -> Iterator[Event]:
         """The engine at work on the job, with what it waited for until then in its ledger."""
@@ -236,7 +245,7 @@ class LocalExecutor:
             manager = self._engine()
             for _ in manager.load(self._settings.model, lambda: self._closing):
                 pass
-            manager.warm_up()
+            manager.warm_up(self._last_size.of(manager.model_name or ""))
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:

@@ -15,6 +15,7 @@
   let first = null; // the one that another is to be compared with
   let deleted = [];
   let asked = 0;
+  let waiting = 0; // questions on their way
   let looking;
   let chosenId = ""; // whose settings are to be reused
 
@@ -87,11 +88,21 @@
     pictures.forEach(mark);
     part(".history-more").hidden = !next;
   };
-  // From the newest on, as many as are shown; a later question makes this one void.
-  const load = attempt(async (count = PAGE) => {
+  // Pictures that fit; nothing where a later question has made this one void.
+  const ask = async (...more) => {
     const number = ++asked;
-    const found = await request(`./api/history?${new URLSearchParams([...criteria(), ["limit", Math.min(count, 500)]])}`);
-    if (number !== asked) return;
+    waiting += 1;
+    try {
+      const found = await request(`./api/history?${new URLSearchParams([...criteria(), ...more])}`);
+      return number === asked ? found : null;
+    } finally {
+      waiting -= 1;
+    }
+  };
+  // From the newest on, as many as are shown.
+  const load = attempt(async (count = PAGE) => {
+    const found = await ask(["limit", Math.min(count, 500)]);
+    if (!found) return;
     const same = found.pictures.length === shown.length && found.pictures.every((picture, k) => picture.id === shown[k].id);
     ({ next, total } = found);
     fillChoices("model", "Every model", found.models);
@@ -101,9 +112,8 @@
     tell(found.unread);
   });
   const loadMore = attempt(async () => {
-    const number = ++asked;
-    const found = await request(`./api/history?${new URLSearchParams([...criteria(), ["limit", PAGE], ["before", next]])}`);
-    if (number !== asked) return;
+    const found = await ask(["limit", PAGE], ["before", next]);
+    if (!found) return;
     const at = shown.length;
     next = found.next;
     render([...shown, ...found.pictures]);
@@ -260,7 +270,7 @@
     const look = () => !document.hidden && root.checkVisibility() && !view().open && load(Math.max(PAGE, shown.length));
     new IntersectionObserver((entries) => entries.at(-1).isIntersecting && look()).observe(root);
     clearInterval(looking);
-    looking = setInterval(() => root.isConnected && shown.length <= 500 && look(), LOOK_MS);
+    looking = setInterval(() => root.isConnected && shown.length <= 500 && !waiting && look(), LOOK_MS);
   };
   whenever(".history", begin);
 
