@@ -5,6 +5,7 @@ Needs matplotlib (``pip install matplotlib``), which nothing else here does.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,29 +31,31 @@ Figures = Mapping[str, Any]
 
 
 def main() -> int:
-    """Reads the files and writes RESULTS.md and one chart for each workload that compares programs."""
+    """Reads the files; their sections come first in RESULTS.md, in the place of those with the same heading."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     runs = [json.loads(path.read_text("utf-8")) for path in parser.parse_args().files]
-    charts = HERE / "results"
+    charts, page = HERE / "results", HERE / "RESULTS.md"
     charts.mkdir(exist_ok=True)
-    (HERE / "RESULTS.md").write_text("\n".join(_page(runs, charts)) + "\n", "utf-8")
+    new = {_heading(run): "\n".join(_section(run, charts)) for run in runs}
+    sections = re.split(r"^(?=## )", page.read_text("utf-8"), flags=re.MULTILINE)[1:] if page.exists() else []
+    kept = [section.rstrip("\n") for section in sections if section.partition("\n")[0] not in new]
+    page.write_text("\n\n".join(["# Results", INTRODUCTION.rstrip(), *new.values(), *kept]) + "\n", "utf-8")
     return 0
 
 
-def _page(runs: Iterable[Figures], charts: Path) -> Iterator[str]:
-    yield "# Results\n"
-    yield INTRODUCTION
-    for run in runs:
-        yield f"## {run['date']}, {'demo model' if run['size'] == 'demo' else 'SD 1.5 size, random weights'}\n"
-        yield f"{run['machine']}\n"
-        for name, rows in run["workloads"].items():
-            yield f"### {name}\n"
-            if chart := _chart(f"{name}-{run['size']}", rows, charts):
-                yield f"![{name}: bars of the medians below]({chart.relative_to(HERE).as_posix()})\n"
-            yield "| | median | p10 to p90 | n | ratio | |\n|---|---|---|---|---|---|"
-            yield from map(_line, rows)
-            yield ""
+def _heading(run: Figures) -> str:
+    return f"## {run['date']}, {'demo model' if run['size'] == 'demo' else 'SD 1.5 size, random weights'}"
+
+
+def _section(run: Figures, charts: Path) -> Iterator[str]:
+    yield f"{_heading(run)}\n\n{run['machine']}"
+    for name, rows in run["workloads"].items():
+        yield f"\n### {name}\n"
+        if chart := _chart(f"{run['date']}-{name}-{run['size']}", rows, charts):
+            yield f"![{name}: bars of the medians below]({chart.relative_to(HERE).as_posix()})\n"
+        yield "| | median | p10 to p90 | n | ratio | |\n|---|---|---|---|---|---|"
+        yield from map(_line, rows)
 
 
 def _line(row: Figures) -> str:

@@ -23,6 +23,7 @@ from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.manager import PipelineManager
+from webui.engine.nets import layers
 
 PROMPT = "a red apple, flat style, on a blue background"
 WHOLE, ATTENTION, WORDS = (LoraRef(name=name) for name in ("whole", "attention", "words"))
@@ -134,6 +135,32 @@ class TestExactness:
                 assert pictures(quick(*loras)) == alone[loras]
         assert {*hows} == {"unchanged", "cached", "merged"}
         assert pictures(quick()) == plain and sha256(model) == start
+
+    @pytest.mark.skipif(not layers._packs(torch.float32), reason="oneDNN does not convolve here")
+    def test_weights_that_are_kept_once_are_the_same_weights(self, manager, quick, request_for, monkeypatch):
+        def convolutions_of(model):
+            return [part for part in model.unet.modules() if isinstance(part, layers.Conv2d)]
+
+        for part in convolutions_of(manager._model):
+            part.keep()
+        monkeypatch.setattr(layers, "LARGE_BYTES", 0)
+        start, lean = sha256(manager._model), PipelineManager(manager._settings)
+
+        def draw(*loras, **fields):
+            asked = request_for(**({"loras": loras, "steps": 2, "sampler": "Euler"} | fields))
+            return pictures(list(lean.generate(asked)))
+
+        assert draw() == pictures(quick())
+        convolutions = convolutions_of(lean._model)
+        kept = [part.weight.untyped_storage().nbytes() > 0 for part in convolutions]
+        assert convolutions and not any(kept)
+        for loras, fields in ((SETS[3], {}), (SETS[0], {}), ((), {"width": 128}), (SETS[2], {}), ((), {})):
+            assert draw(*loras, **fields) == pictures(quick(*loras, **fields))
+        kept = [part.weight.untyped_storage().nbytes() > 0 for part in convolutions]
+        assert kept[0] and not all(kept)  # a LoRA was merged into conv_in
+        for part in convolutions:
+            part.keep()
+        assert sha256(lean._model) == start
 
     def test_a_manager_that_drew_nothing_before_draws_the_same(self, manager, quick, request_for):
         for loras in (SETS[3], SETS[0], (), SETS[4]):

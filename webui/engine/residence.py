@@ -17,6 +17,7 @@ from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.families.loading import Plan, read_vae
 from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.nets.layers import make_lean
 
 if TYPE_CHECKING:
     from webui.engine.compiled import CompiledUNet
@@ -170,6 +171,9 @@ class Residence:
         model: Any = family.assemble(file, components, self.device)
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif self.device.type == "cpu" and placing == PLANS[0] and not self._settings.compile:
+            for part in (model.unet, model.vae):
+                make_lean(part)
         loras = self._make_switcher(model, placing)
         self._drop()
         self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))

@@ -16,6 +16,7 @@ from torch import nn
 
 from webui.engine.lora.deltas import Delta, merge
 from webui.engine.lora.formats import LoraWeights, Parameter
+from webui.engine.nets.layers import Conv2d
 
 SetKey = tuple[tuple[str, float, float], ...]
 """(content hash, strength on the UNet, on the text encoders) of each LoRA, in the order of the hashes."""
@@ -194,10 +195,17 @@ class WeightCache:
             for place, parts in plan.parts.items():
                 check()
                 if (tensor := plan.known.tensors.get(place)) is None:
-                    base = self._base[place]
+                    base = self._whole(place)
                     tensor = merge(base.to(self._device or base.device), parts).to(base.device)
                 tensors[place] = tensor
         return MergedSet(tensors, plan.contributions, plan.text_key)
+
+    def _whole(self, place: Parameter) -> torch.Tensor:
+        """A weight of the base, to be read."""
+        owner = self._owners[place]
+        if isinstance(owner, Conv2d):
+            owner.keep()
+        return self._base[place]
 
     def _nbytes_with(self, more: MergedSet) -> int:
         return _nbytes([more, self._installed, *self._sets.values()])
