@@ -1,7 +1,8 @@
 """What every layer's tests share: settings and folders of their own, and pictures made of nothing."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,13 @@ def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing a test runs writes into the checkout's ``data/`` or asks the network for a model."""
     os.environ["WEBUI_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The command line, called within a test, leaves less in the log."""
+    yield
+    logging.getLogger("webui").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

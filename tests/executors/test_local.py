@@ -471,6 +471,16 @@ class TestWarmUp:
         first.close()
         assert self._size(make_executor(settings), engine) is None
 
+    def test_a_sampler_that_asks_twice_a_step_is_at_none_at_first(self, make_executor, engine, settings, monkeypatch):
+        job = request(width=128, height=64)
+        picture = Image(0, PilImages.new("RGB", (64, 64)), Recipe(job))
+        told = [Step(0, 2, 0.01), Step(2, 2, 0.02), picture, Done(0.02)]
+        monkeypatch.setattr(engine, "_events", lambda *_: iter(told))
+        first = make_executor(settings)
+        assert isinstance(events_of(first.submit(job))[-1], Done)
+        first.close()
+        assert self._size(make_executor(settings), engine) == (128, 64)
+
     def test_another_model_s_size_is_not_taken(self, make_executor, engine, settings):
         LastSize(settings.cache_dir / "last-size.json").keep("another", (768, 768), 0.1)
         assert self._size(make_executor(settings), engine) is None

@@ -197,7 +197,7 @@ class LocalExecutor:
                 else:
                     job.publish(event)
                 if isinstance(event, Step):
-                    reached, step_s = event.index, event.seconds / event.index
+                    reached, step_s = event.index, event.seconds / event.total
                     if reached == 2:
                         self._prepare_next()
             raise RuntimeError("the engine ended without saying how")
