@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 from webui.core.history import History
 from webui.core.presets import PresetShelf
@@ -59,8 +60,10 @@ def serve(settings: Settings) -> int:
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
     find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
-    blocks = layout.build_page(executor, shelf, find_start, history)
-    blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
+    # Gradio 6.31 makes its web application four times, 0.13 s each; launch makes the one that serves.
+    with patch("gradio.blocks.App.create_app"):
+        blocks = layout.build_page(executor, shelf, find_start, history)
+        blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     app, url, _ = blocks.launch(
         server_name=settings.host,
         server_port=port,
