@@ -82,6 +82,7 @@ def machine() -> str:
         processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
+    processor += f" ({torch.backends.cpu.get_cpu_capability()})"
     if torch.cuda.is_available():
         processor += f" with {torch.cuda.get_device_name()}"
     names = ("torch", "diffusers", "transformers", "gradio")

@@ -37,15 +37,17 @@ def run(options: Options) -> list[Row]:
     theirs = UNet2DConditionModel.from_pretrained(models.folder / "unet", torch_dtype=dtype, local_files_only=True)
     ours = UNet(theirs.config).to(dtype)
     ours.load_state_dict(theirs.state_dict())
+    for unet in (theirs, ours):
+        unet.eval()
     context = torch.randn(2, PROMPT_LENGTH, theirs.config["cross_attention_dim"], dtype=dtype)
     rows: list[Row] = []
     with torch.inference_mode():
-        told, moment = ours.eval().tell(context), torch.tensor(500)
+        told, moment = ours.tell(context), torch.tensor(500)
         floor = Floor.measured(str(dtype).removeprefix("torch."))
         for side in (128,) if options.size == "demo" else (256, 512):
             latents = torch.randn(1, 4, side // 8, side // 8, dtype=dtype)
             steps = {
-                "diffusers": lambda latents=latents: theirs.eval()(latents.repeat(2, 1, 1, 1), moment, context),
+                "diffusers": lambda latents=latents: theirs(latents.repeat(2, 1, 1, 1), moment, context),
                 "darkroom": lambda latents=latents: ours(latents, moment, told),
             }
             label = f"{side} px, {str(dtype).removeprefix('torch.')}"

@@ -63,7 +63,7 @@ def _wait(page: Page) -> None:
 
 @contextmanager
 def _bare_page() -> Iterator[str]:
-    """Gradio's own first example, served by this process."""
+    """A page with two controls and a button, served by this process."""
     with gradio.Blocks(analytics_enabled=False) as blocks:
         prompt, answer = gradio.Textbox(label="Prompt"), gradio.Textbox(label="Answer")
         gradio.Button("Generate", elem_id="bare-generate").click(lambda text: text, prompt, answer)

@@ -485,7 +485,18 @@ class TestWarmUp:
         LastSize(settings.cache_dir / "last-size.json").keep("another", (768, 768), 0.1)
         assert self._size(make_executor(settings), engine) is None
 
-    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "demo", "width": "64", "height": 64}', "\xff"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "[]",
+            "{}",
+            '{"model": "demo", "width": "64", "height": 64}',
+            '{"model": "demo", "width": 64, "height": 65}',
+            '{"model": "demo", "width": 64, "height": 800000}',
+            "\xff",
+        ],
+    )
     def test_a_file_that_says_nothing_is_passed_over(self, make_executor, engine, settings, text):
         settings.cache_dir.mkdir(parents=True)
         (settings.cache_dir / "last-size.json").write_bytes(text.encode("latin-1"))

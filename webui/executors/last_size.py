@@ -6,6 +6,7 @@ from pathlib import Path
 
 from webui.core.files import replace_file
 from webui.core.images import Size
+from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 
 QUICK_STEP_S = 1.0
 
@@ -23,7 +24,7 @@ class LastSize:
         try:
             kept = json.loads(self._file.read_text("utf-8"))
             size = kept["width"], kept["height"]
-            return size if kept["model"] == model and all(type(side) is int for side in size) else None
+            return size if kept["model"] == model and all(map(_is_side, size)) else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -37,3 +38,7 @@ class LastSize:
                 replace_file(self._file, data)
         except OSError as error:
             log.info("the size for the next warm-up is not kept: %s", error)
+
+
+def _is_side(number: object) -> bool:
+    return type(number) is int and MIN_SIDE_PX <= number <= MAX_SIDE_PX and number % SIDE_STEP_PX == 0

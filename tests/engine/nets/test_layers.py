@@ -57,7 +57,6 @@ def test_another_weight_in_its_place_and_the_first_one_again() -> None:
     given, base, other = picture(2, 64, 16, 16), lean.weight.data, torch.randn(32, 64, 3, 3)
     plain = usual(given)
     assert torch.equal(lean(given), plain) and is_empty(lean)
-    lean.keep()
     for weight in (other, base, other.double().float(), base):
         usual.weight.data = lean.weight.data = weight
         assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, weight)

@@ -52,8 +52,9 @@ class Conv2d(nn.Conv2d):
         weight = self.weight
         if self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._of.dtype == weight.dtype:
             return
-        self._refill()
-        self._forget_address()
+        if self._of is not None:
+            self.keep()  # the tensor in its place is somebody else's, who keeps it
+            self._forget_address()
         self._of, self._packed = weight.data, None  # held, so that no other tensor gets its address
         _BY_ADDRESS[self._of.data_ptr()] = self
 
