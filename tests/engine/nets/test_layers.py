@@ -15,6 +15,7 @@ SHAPES = ((2, 64, 64), (1, 16, 24), (3, 9, 9))
 @pytest.fixture(autouse=True)
 def every_weight_is_large(monkeypatch) -> None:
     monkeypatch.setattr(layers, "LARGE_BYTES", 0)
+    monkeypatch.setattr(layers, "ROOM_BYTES", 2**60)  # and there is no room for both
 
 
 def make(into: int, out: int, stride: int = 1, dtype: torch.dtype = torch.float32) -> Conv2d:
@@ -45,6 +46,18 @@ def test_a_lean_one_computes_the_same_and_has_its_bits_back(into: int, out: int,
     lean.keep()
     assert torch.equal(lean.weight, weight)
     assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, weight)
+
+
+def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) -> None:
+    monkeypatch.setattr(layers, "ROOM_BYTES", 0)
+    lean = make(64, 32)
+    make_lean(lean)
+    weight, told = lean.weight.clone(), []
+    for rows, height, width in (*SHAPES, SHAPES[0]):
+        lean(picture(rows, 64, height, width))
+        told.append(is_empty(lean))
+    assert told == [True, True, False, False]
+    assert torch.equal(lean.weight, weight)
 
 
 def test_float32_is_given_back() -> None:

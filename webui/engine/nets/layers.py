@@ -6,12 +6,16 @@ from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
+import psutil
 import torch
 from torch import nn
 from torch.nn import functional
 
 LARGE_BYTES = 4 * 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
+LEAN_ORDERS = 2  # the warm-up's, and that of the size that is drawn
+ROOM_BYTES = 2 * 2**30
+"""With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
@@ -24,10 +28,12 @@ class Conv2d(nn.Conv2d):
     input has another shape, it is made anew. The order changes no result, but with AVX2 a step can take ten times as
     long in another shape's.
 
-    A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until ``keep``.
+    A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until ``keep``, or
+    until it has been put in several orders and there is room for both.
     """
 
     lean = False
+    _orders = 0
     padding: tuple[int, ...]
     _of: torch.Tensor | None = None
     _packed: Any = None
@@ -62,6 +68,9 @@ class Conv2d(nn.Conv2d):
         """The ordered copy of the weight that is held, for inputs of that shape."""
         if self._packed is None or self._packed_for != shape:
             self._refill()
+            self._orders += 1
+            if self._orders > LEAN_ORDERS and psutil.virtual_memory().available > ROOM_BYTES:
+                self.lean = False
             self._packed = None  # its memory first
             self._packed = _pack(self._of, self.stride, self.padding, shape)
             self._packed_for = shape
