@@ -154,6 +154,11 @@ def to_tokens(picture: torch.Tensor) -> torch.Tensor:
     return picture.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def spread(values: torch.Tensor, rows: int) -> torch.Tensor:
+    """(n, ...) as (rows, ...), all n again and again: for as many prompts as there are."""
+    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.dim() - 1))
+
+
 def to_picture(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(n, h * w, c) as (n, c, h, w), channels-last: a view."""
     return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)

@@ -1,5 +1,6 @@
 """The transformer of a UNet's level, under the names that diffusers gives its parts."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, to_picture, to_tokens
+from webui.engine.nets.layers import Conv1x1, spread, to_picture, to_tokens
 from webui.engine.nets.shortcuts import Merging
+
+PART_BYTES = 24 * 2**20
+"""Of a feed-forward's inner values. A block of 32 MiB or more is mapped, zeroed and unmapped by glibc each time."""
 
 
 class Transformer(nn.Module):
@@ -28,13 +32,16 @@ class Transformer(nn.Module):
     def forward(
         self, picture: torch.Tensor, prompts: Iterator[tuple[torch.Tensor, torch.Tensor]], merging: float = 0.0
     ) -> torch.Tensor:
-        """``merging`` is the share of tokens to merge, if this is the level for it."""
+        """(n, c, h, w) to as many rows as the prompts have, n or a multiple of it.
+
+        ``merging`` is the share of tokens to merge, if this is the level for it.
+        """
         height, width = picture.shape[-2:]
         merge = partial(Merging.find, height=height, width=width, share=merging) if merging and self._merges else None
         tokens = self.proj_in(to_tokens(self.norm(picture)))
         for layer in self.transformer_blocks:
             tokens = layer(tokens, *next(prompts), merge)
-        return to_picture(self.proj_out(tokens), height, width).add_(picture)
+        return to_picture(self.proj_out(tokens), height, width).add_(spread(picture, len(tokens)))
 
 
 class _Layer(nn.Module):
@@ -61,6 +68,7 @@ class _Layer(nn.Module):
             merging = merge(own)
             few = merging.merge(own)
             tokens = merging.spread(self.attn1(few, *self.attn1.attend_to(few))).add_(tokens)
+        tokens = spread(tokens, len(keys))  # until here the prompts have made no difference
         tokens = self.attn2(self.norm2(tokens), keys, values).add_(tokens)
         return self.ff(self.norm3(tokens)).add_(tokens)
 
@@ -98,5 +106,13 @@ class _FeedForward(nn.Module):
         self.net: Any = nn.ModuleList([gated, nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows, length, width) to the same; on the CPU a part of the tokens at a time, where they are many."""
+        inner_bytes = 8 * tokens.numel() * tokens.element_size()
+        parts = math.ceil(inner_bytes / PART_BYTES) if tokens.device.type == "cpu" else 1
+        if parts == 1:
+            return self._gate(tokens)
+        return torch.cat([self._gate(part) for part in tokens.flatten(0, 1).chunk(parts)]).view(tokens.shape)
+
+    def _gate(self, tokens: torch.Tensor) -> torch.Tensor:
         inner, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
-        return self.net[2](inner * functional.gelu(gate))
+        return self.net[2](functional.gelu(gate).mul_(inner))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d
+from webui.engine.nets.layers import Conv1x1, Conv2d, spread
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.transformer import Attention, Transformer
 
@@ -260,18 +260,18 @@ class _Walk:
         for layer, transformer in layers:
             hidden = layer(self.skips[-1], self.time)
             if transformer is not None:
-                hidden = transformer(_spread(hidden, self.rows), self.prompts, self.merging)
+                hidden = transformer(hidden, self.prompts, self.merging)
             self.skips.append(hidden)
 
     def through(self, block: Any) -> torch.Tensor:
         first, second = block.resnets
         hidden = first(self.skips[-1], self.time)
-        hidden = block.attentions[0](_spread(hidden, self.rows), self.prompts, self.merging)
+        hidden = block.attentions[0](hidden, self.prompts, self.merging)
         return second(hidden, self.time)
 
     def up(self, hidden: torch.Tensor, layers: Iterable[tuple[nn.Module, Any, Any]]) -> torch.Tensor:
         for resnet, transformer, upsampler in layers:
-            hidden = resnet(torch.cat([hidden, _spread(self.skips.pop(), self.rows)], dim=1), self.time)
+            hidden = resnet(torch.cat([hidden, spread(self.skips.pop(), self.rows)], dim=1), self.time)
             if transformer is not None:
                 hidden = transformer(hidden, self.prompts, self.merging)
             if upsampler is not None:
@@ -292,11 +292,6 @@ def _known(kinds: Sequence[str], *known: str) -> Sequence[str]:
         if kind not in known:
             raise ValueError(f"the UNet has a {kind}, which is not supported")
     return kinds
-
-
-def _spread(picture: torch.Tensor, rows: int) -> torch.Tensor:
-    """As many rows as there are prompts."""
-    return picture if len(picture) == rows else picture.repeat(rows // len(picture), 1, 1, 1)
 
 
 class _Embedding(nn.Module):
