@@ -1,0 +1,22 @@
+"""Gradio's import, which makes files for code editors unless it is kept from it."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+__import__(sys.argv[1])
+import gradio
+assert gradio.Textbox and gradio.Image
+print(sum(path.endswith(".pyi") for path in opened))
+"""
+
+
+@pytest.mark.parametrize(("module", "interface_files"), [("webui.ui", False), ("gradio", True)])
+def test_interface_files_are_left_alone(module: str, interface_files: bool) -> None:
+    run = subprocess.run([sys.executable, "-c", SCRIPT, module], capture_output=True, text=True, check=True)
+    assert (int(run.stdout) > 0) == interface_files
