@@ -206,8 +206,9 @@ def test_seed_can_be_random_and_reused(open_tab):
 
 def test_sizes_can_be_chosen_and_swapped(open_tab):
     tab = open_tab()
+    square = tab.values("width")
     tab.choose("size", "Landscape 3:2")
-    wait_for(lambda: tab.values("width") != tab.values("height"), "the size to change")
+    wait_for(lambda: tab.values("width") != square, "the width to change")
     chosen = tab.values("width", "height")
     assert abs(int(chosen["width"]) / int(chosen["height"]) - 3 / 2) < 0.1
     tab.find("swap").click()
