@@ -101,7 +101,7 @@ def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
     pixels = to_tensor(canvas.image, device)
     if canvas.mask is None:
         return Encoded(model.encode(pixels), None, _hidden(model, canvas.latent_size, device))
-    mask = torch.from_numpy(np.array(canvas.mask)).to(device)[None, None].float().div_(255)
+    mask = torch.from_numpy(np.asarray(canvas.mask)).to(device)[None, None].float().div_(255)
     masked = model.encode(pixels * (mask < 0.5)) if model.inpaints else None
     return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked)
 
@@ -114,9 +114,9 @@ def _hidden(model: Model, size: Size, device: torch.device) -> Posterior | None:
 def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
     """An RGB picture as (1, 3, height, width), float32, -1..1.
 
-    It crosses to the device as bytes and becomes floats there.
+    The array is the one copy of the pixels; it crosses to the device as bytes and becomes floats there.
     """
-    pixels = torch.from_numpy(np.array(image)).to(device)  # of Pillow's own memory torch warns: it is read-only
+    pixels = torch.from_numpy(np.asarray(image)).to(device)
     return (
         pixels.permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
     )

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.nets.layers import Conv1x1, Conv2d, to_picture, to_tokens
+from webui.engine.nets.strips import convolve_enlarged, convolve_normed, is_large
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 3,
@@ -165,6 +166,8 @@ class _Half(nn.Module):
         hidden = self.conv_in(given.contiguous(memory_format=torch.channels_last))
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
             hidden = block(hidden)
+        if is_large(hidden):
+            return convolve_normed(self.conv_norm_out, self.conv_out, hidden)
         return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
 
 
@@ -193,8 +196,11 @@ class _Resampler(nn.Module):
         self.conv = Conv2d(width, width, 3, padding=1) if up else Conv2d(width, width, 3, stride=2)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        around = functional.interpolate(hidden, scale_factor=2.0) if self._up else functional.pad(hidden, (0, 1, 0, 1))
-        return self.conv(around)
+        if not self._up:
+            return self.conv(functional.pad(hidden, (0, 1, 0, 1)))
+        if is_large(hidden, grows=2):
+            return convolve_enlarged(self.conv, hidden)
+        return self.conv(functional.interpolate(hidden, scale_factor=2.0))
 
 
 class _Resnet(nn.Module):
@@ -209,6 +215,10 @@ class _Resnet(nn.Module):
         self.conv_shortcut = Conv1x1(into, out) if into != out else None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if is_large(hidden):
+            inner = convolve_normed(self.norm1, self.conv1, hidden)
+            hidden = hidden if self.conv_shortcut is None else _pointwise(self.conv_shortcut, hidden)
+            return convolve_normed(self.norm2, self.conv2, inner, onto=hidden)
         inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
         inner = self.norm2(inner)  # what it was made of is free from here on
         inner = self.conv2(functional.silu(inner, inplace=True))

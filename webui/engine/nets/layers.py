@@ -37,16 +37,17 @@ class Conv2d(nn.Conv2d):
     padding: tuple[int, ...]
     _of: torch.Tensor | None = None
     _packed: Any = None
-    _packed_for: torch.Size | None = None
+    _packed_for: tuple[torch.Size, tuple[int, ...]] | None = None
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(n, in, h, w) to (n, out, h', w'), both channels-last."""
+    def forward(self, input: torch.Tensor, padding: tuple[int, ...] | None = None) -> torch.Tensor:
+        """(n, in, h, w) to (n, out, h', w'), both channels-last; ``padding``, if given, instead of its own."""
+        padding = self.padding if padding is None else padding
         if not self.packs:
-            return super().forward(input)
+            return functional.conv2d(input, self.weight, self.bias, self.stride, padding)
         if torch.compiler.is_compiling():
-            return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, self.padding)
+            return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
         self.hold()
-        return _convolve(input, self.pack(input.shape), self.bias, self.stride, self.padding)
+        return _convolve(input, self.pack(input.shape, padding), self.bias, self.stride, padding)
 
     @property
     def packs(self) -> bool:
@@ -64,16 +65,16 @@ class Conv2d(nn.Conv2d):
         self._of, self._packed = weight.data, None  # held, so that no other tensor gets its address
         _BY_ADDRESS[self._of.data_ptr()] = self
 
-    def pack(self, shape: torch.Size) -> Any:
-        """The ordered copy of the weight that is held, for inputs of that shape."""
-        if self._packed is None or self._packed_for != shape:
+    def pack(self, shape: torch.Size, padding: Sequence[int]) -> Any:
+        """The ordered copy of the weight that is held, for inputs of that shape with that padding."""
+        if self._packed is None or self._packed_for != (shape, tuple(padding)):
             self._refill()
             self._orders += 1
             if self._orders > LEAN_ORDERS and psutil.virtual_memory().available > ROOM_BYTES:
                 self.lean = False
             self._packed = None  # its memory first
-            self._packed = _pack(self._of, self.stride, self.padding, shape)
-            self._packed_for = shape
+            self._packed = _pack(self._of, self.stride, padding, shape)
+            self._packed_for = (shape, tuple(padding))
             self._empty()
         return self._packed
 
@@ -184,7 +185,7 @@ def define_packed_conv() -> None:
         input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int]
     ) -> torch.Tensor:
         owner = _BY_ADDRESS.get(weight.data_ptr())
-        packed = owner.pack(input.shape) if owner else _pack(weight, stride, padding, input.shape)
+        packed = owner.pack(input.shape, padding) if owner else _pack(weight, stride, padding, input.shape)
         return _convolve(input, packed, bias, stride, padding)
 
     @torch.library.register_fake("darkroom::packed_conv")
