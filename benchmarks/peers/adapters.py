@@ -29,7 +29,8 @@ class SdApi:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=DRAW_S, trust_env=False)
         model = _call(self._client, "GET", "/sdapi/v1/options").get("sd_model_checkpoint", "?")
-        self.ready = Ready({}, "its own", f"draws with {model}, the one that its server has loaded")
+        note = f"draws with {model}, which its server has loaded; other noise; it may keep a prompt's encoding"
+        self.ready = Ready(self._versions(), "its own", note)
 
     def draw(self, drawing: Drawing) -> Answer:
         if drawing.image:
@@ -48,6 +49,14 @@ class SdApi:
 
     def close(self) -> None:
         self._client.close()
+
+    def _versions(self) -> dict[str, str]:
+        """SD.Next's commit; A1111 has no such route."""
+        try:
+            found = _call(self._client, "GET", "/sdapi/v1/version")
+        except Unavailable:
+            return {}
+        return {found.get("app", "?"): found.get("commit", "?")}
 
 
 class ComfyUi:

@@ -129,12 +129,12 @@ def _png(size: tuple[int, int]) -> bytes:
 
 
 @contextmanager
-def _sdapi(asked: list[Any]) -> Iterator[str]:
+def _sdapi(asked: list[Any], **more: Any) -> Iterator[str]:
     """What A1111 answers, as its /docs say."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say({"sd_model_checkpoint": "sd15.safetensors"} if self.path == "/sdapi/v1/options" else None)
+            self._say(({"options": {"sd_model_checkpoint": "sd15.safetensors"}} | more).get(Path(self.path).name))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -174,6 +174,13 @@ def test_sdapi_draws_and_says_what_it_is_refused(tmp_path: Path) -> None:
     assert answer.seconds > 0 and answer.peak_bytes is None
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (24, 16)
+
+
+def test_sdapi_s_version_is_told_where_the_server_knows_it() -> None:
+    with _sdapi([]) as url:
+        assert SdApi(url).ready.versions == {}
+    with _sdapi([], version={"app": "sd.next", "commit": "058a7f0cf"}) as url:
+        assert SdApi(url).ready.versions == {"sd.next": "058a7f0cf"}
 
 
 def test_an_sdapi_that_is_not_there_is_said() -> None:
