@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("darkroom")
 def pytest_configure(config: pytest.Config) -> None:
     # diffusers 0.42 with numpy 2: tens of thousands of times a run
     config.addinivalue_line("filterwarnings", "ignore:__array:DeprecationWarning")
+    # what the product itself ignores; pytest takes its filters away
+    config.addinivalue_line("filterwarnings", "ignore:The given NumPy array is not writable")
 
 
 @pytest.fixture(scope="session", autouse=True)

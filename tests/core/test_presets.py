@@ -196,6 +196,14 @@ def test_what_ships_stays_as_it_is_but_can_be_copied(shelf):
     assert shelf.get("my copy").fields == preset.fields
 
 
+def test_the_file_s_name_is_as_good_as_the_preset_s(shelf):
+    shelf.save(make_preset(name="Midnight cat 🐈", **CAT))
+    (path,) = shelf.folder.glob("*.toml")
+    assert path.stem != "Midnight cat 🐈"
+    assert shelf.get(path.stem).name == "Midnight cat 🐈"
+    assert shelf.get("flat-sticker").name == "Flat sticker"
+
+
 def test_an_unknown_name_is_told_with_near_ones(shelf):
     shelf.save(make_preset(name="Midnight cat", **CAT))
     with pytest.raises(RequestError, match=r"preset 'midnite cat' is not known; did you mean Midnight cat"):

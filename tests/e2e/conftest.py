@@ -57,16 +57,23 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def open_tab(browser, server: Server) -> Iterator[Callable[..., Tab]]:
-    """Opens tabs of one visitor: they share the browser's memory. No test may leave an error on a console, send a
-    request elsewhere, or open a dialog; jobs that still run are stopped."""
-    yield from tab_opener(browser, server)
-
-
-def tab_opener(browser, default: Server) -> Iterator[Callable[..., Tab]]:
+@pytest.fixture(scope="module")
+def context(browser):
+    """One visitor's browser for a module's tests, one after another: it keeps what it has fetched, and nothing else."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(90_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_tab(context, server: Server) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs of one visitor: they share the browser's memory. No test may leave an error on a console, send a
+    request elsewhere, or open a dialog; jobs that still run are stopped."""
+    yield from tab_opener(context, server)
+
+
+def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
     troubles: list[str] = []
     tabs: list[Tab] = []
 
@@ -79,10 +86,14 @@ def tab_opener(browser, default: Server) -> Iterator[Callable[..., Tab]]:
         if line.type == "error" and not (leaving and re.search("AbortError|Connection errored out", line.text)):
             troubles.append(f"console: {line.text}")
 
-    context.on("request", heed)
-    context.on("weberror", lambda error: troubles.append(f"a page error: {error.error}"))
-    context.on("console", read)
-    context.on("dialog", lambda dialog: (troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+    watches = {
+        "request": heed,
+        "weberror": lambda error: troubles.append(f"a page error: {error.error}"),
+        "console": read,
+        "dialog": lambda dialog: (troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()),
+    }
+    for event, watch in watches.items():
+        context.on(event, watch)
 
     def open_one(query: str = "", server: Server = default) -> Tab:
         page = context.new_page()
@@ -92,9 +103,23 @@ def tab_opener(browser, default: Server) -> Iterator[Callable[..., Tab]]:
         return tabs[-1].open(query)
 
     yield open_one
+    servers = {tab.server for tab in tabs}
     for tab in tabs:
         tab.stop_if_busy()
-    context.close()
-    for server in {tab.server for tab in tabs}:
+        tab.page.close()
+    for event, watch in watches.items():
+        context.remove_listener(event, watch)
+    _forget(context, [server.url for server in servers])
+    for server in servers:
         server.settle()
     assert not troubles, troubles
+
+
+def _forget(context, origins: list[str]) -> None:
+    context.clear_cookies()
+    context.clear_permissions()
+    blank = context.new_page()
+    session = context.new_cdp_session(blank)
+    for origin in origins:
+        session.send("Storage.clearDataForOrigin", {"origin": origin.rstrip("/"), "storageTypes": "local_storage"})
+    blank.close()

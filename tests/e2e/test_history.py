@@ -36,8 +36,8 @@ def history_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 @pytest.fixture
-def open_tab(browser, history_server: Server):
-    yield from tab_opener(browser, history_server)
+def open_tab(context, history_server: Server):
+    yield from tab_opener(context, history_server)
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ def lora_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def open_tab(browser, lora_server: Server):
-    yield from tab_opener(browser, lora_server)
+def open_tab(context, lora_server: Server):
+    yield from tab_opener(context, lora_server)
 
 
 def open_panel(tab: Tab) -> None:

@@ -53,8 +53,8 @@ def preset_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def open_tab(browser, preset_server: Server):
-    yield from tab_opener(browser, preset_server)
+def open_tab(context, preset_server: Server):
+    yield from tab_opener(context, preset_server)
 
 
 def pixels_sha256(png: bytes) -> str:

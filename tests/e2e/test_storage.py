@@ -14,9 +14,9 @@ from .server import SMALL
     ("disk", "reason"),
     [("full", "No space left on device"), pytest.param("read-only", "Read-only file", marks=pytest.mark.slow)],
 )
-def test_the_page_shows_what_it_cannot_save(browser, start_server, disk, reason):
+def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason):
     server = start_server(disk=disk)
-    opener = tab_opener(browser, server)
+    opener = tab_opener(context, server)
     tab = next(opener)()
     tab.draw(prompt="kept in memory", seed=3, **SMALL)
     assert "could not be saved" in tab.message

@@ -39,9 +39,6 @@ SETS = (
 )
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # nor is it written to
-
-
 @pytest.fixture(scope="module", autouse=True)
 def folder(manager, random_lora, by_diffusers):
     """Three random LoRAs: for both parts in kohya's names, for the UNet in diffusers', for the text encoder."""

@@ -26,8 +26,6 @@ PROMPT = "a red apple, flat style, on a blue background"
 BOX = (16, 24, 48, 56)  # whole latents: multiples of 8
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # nor is it written to
-
 
 def noise(width=SIDE_PX, height=SIDE_PX, seed=0):
     """A picture that compresses badly, with structure at the size of a latent."""

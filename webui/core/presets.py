@@ -64,10 +64,15 @@ class PresetShelf:
         return found
 
     def choose(self, name: str) -> PresetFile:
-        """The file of this name; RequestError with near names, or with what is wrong with the file."""
+        """The preset of this name, or in the file of this name (``flat-sticker``).
+
+        Raises RequestError with near names, or with what is wrong with the file.
+        """
         if not isinstance(name, str):
             raise RequestError("preset must be text", field="preset")
         files = self.files()
+        if name not in files:
+            name = {file.path.stem: other for other, file in files.items()}.get(name, name)
         file = files[choose("preset", name, files)]
         if file.preset is None:
             raise RequestError(f"preset {file.name!r}: {file.path.name} {file.problem}", field="preset")

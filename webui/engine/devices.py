@@ -1,5 +1,6 @@
 """Which device and number format to compute with, and how much memory is left there."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -12,6 +13,7 @@ import psutil
 import torch
 from torch.nn import functional
 
+from webui.core.files import replace_file
 from webui.core.request import RequestError
 
 PROBE_GAIN = 1.15
@@ -58,19 +60,9 @@ def _bfloat16_pays(cache_dir: Path | None) -> bool:
     if not isinstance(known, dict) or not isinstance(known.get(place), float):
         known = {place: measure_bfloat16()}
         if file:
-            _write(file, json.dumps(known))
+            with contextlib.suppress(OSError):  # it costs the next start another measurement
+                replace_file(file, json.dumps(known).encode())
     return known[place] >= PROBE_GAIN
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all; a folder that cannot be written to costs the next start another measurement."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, file)
-    except OSError:
-        pass
 
 
 @torch.inference_mode()

@@ -40,7 +40,7 @@ def test_many_tokens_in_parts_are_the_same(small: Transformer, monkeypatch, rows
     lengths: list[int] = []
     inner = small.transformer_blocks[0].ff.net[0].proj
     inner.register_forward_hook(lambda _module, given, _found: lengths.append(given[0].numel() // 32))
-    monkeypatch.setattr(transformer, "PART_BYTES", 20 * 8 * 32 * 4)
+    monkeypatch.setattr(transformer, "HEAP_BYTES", 20 * 8 * 32 * 4)
     parts = small(picture, told(small, context))
     assert sum(lengths) == 63 * rows and max(lengths) <= 20
     assert torch.allclose(parts, whole, atol=1e-5)

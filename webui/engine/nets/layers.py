@@ -11,11 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from webui.engine.nets import winograd
+
 LARGE_BYTES = 4 * 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
 LEAN_ORDERS = 2  # the warm-up's, and that of the size that is drawn
 ROOM_BYTES = 2 * 2**30
 """With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
+
+HEAP_BYTES = 24 * 2**20
+"""Of a block that comes and goes. One of 32 MiB or more is mapped, zeroed and unmapped by glibc each time."""
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
@@ -27,6 +32,8 @@ class Conv2d(nn.Conv2d):
     ordered copy belongs to one tensor and one shape of input: where another tensor takes its place (a LoRA's), or an
     input has another shape, it is made anew. The order changes no result, but with AVX2 a step can take ten times as
     long in another shape's.
+
+    Large ones in float32 take ``winograd``'s way, for which the weight stays as it is.
 
     A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until ``keep``, or
     until it has been put in several orders and there is room for both.
@@ -46,6 +53,9 @@ class Conv2d(nn.Conv2d):
             return functional.conv2d(input, self.weight, self.bias, self.stride, padding)
         if torch.compiler.is_compiling():
             return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
+        if winograd.suits(input, self.weight, self.stride):
+            self._unpack()
+            return winograd.convolve(input, self.weight, self.bias, padding)
         self.hold()
         return _convolve(input, self.pack(input.shape, padding), self.bias, self.stride, padding)
 
@@ -82,6 +92,11 @@ class Conv2d(nn.Conv2d):
         """The weight has its numbers again, and keeps them beside its ordered copy from now on."""
         self.lean = False
         self._refill()
+
+    def _unpack(self) -> None:
+        """The weight has its numbers again, in the place of its ordered copy."""
+        self._refill()
+        self._packed = None
 
     def _empty(self) -> None:
         if not self.lean or self._of is None or self._of.nbytes < LARGE_BYTES or not _gives_back(self._of.dtype):
@@ -184,6 +199,8 @@ def define_packed_conv() -> None:
     def convolve(
         input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: list[int], padding: list[int]
     ) -> torch.Tensor:
+        if winograd.suits(input, weight, stride):
+            return winograd.convolve(input, weight, bias, padding)
         owner = _BY_ADDRESS.get(weight.data_ptr())
         packed = owner.pack(input.shape, padding) if owner else _pack(weight, stride, padding, input.shape)
         return _convolve(input, packed, bias, stride, padding)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.nets.layers import Conv2d
+from webui.engine.nets.winograd import TILE
 
 LARGE_BYTES = 32 * 2**20
 """Of a picture. glibc maps a block of that size anew each time, and Linux zeroes it page by page."""
@@ -55,10 +56,14 @@ def convolve_enlarged(conv: Conv2d, picture: torch.Tensor) -> torch.Tensor:
 
 
 def _strip_height(picture: torch.Tensor, conv: Conv2d, height: int, width: int) -> int:
-    """Rows that go at once. All strips are equally high: a convolution's weight is in order for one shape."""
+    """Rows that go at once, whole tiles of ``winograd`` if possible.
+
+    All strips are equally high: a convolution's weight is in order for one shape.
+    """
     row_bytes = width * max(conv.in_channels, conv.out_channels) * picture.element_size()
     most = min(max(1, STRIP_BYTES // row_bytes), height)
-    return max(rows for rows in range(1, most + 1) if height % rows == 0)
+    fitting = [rows for rows in range(1, most + 1) if height % rows == 0]
+    return max(fitting, key=lambda rows: (rows % TILE == 0, rows))
 
 
 def _new_picture(like: torch.Tensor, conv: Conv2d, height: int, width: int) -> torch.Tensor:

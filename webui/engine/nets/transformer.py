@@ -9,11 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, spread, to_picture, to_tokens
+from webui.engine.nets.layers import HEAP_BYTES, Conv1x1, spread, to_picture, to_tokens
 from webui.engine.nets.shortcuts import Merging
-
-PART_BYTES = 24 * 2**20
-"""Of a feed-forward's inner values. A block of 32 MiB or more is mapped, zeroed and unmapped by glibc each time."""
 
 
 class Transformer(nn.Module):
@@ -108,7 +105,7 @@ class _FeedForward(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(rows, length, width) to the same; on the CPU a part of the tokens at a time, where they are many."""
         inner_bytes = 8 * tokens.numel() * tokens.element_size()
-        parts = math.ceil(inner_bytes / PART_BYTES) if tokens.device.type == "cpu" else 1
+        parts = math.ceil(inner_bytes / HEAP_BYTES) if tokens.device.type == "cpu" else 1
         if parts == 1:
             return self._gate(tokens)
         return torch.cat([self._gate(part) for part in tokens.flatten(0, 1).chunk(parts)]).view(tokens.shape)
