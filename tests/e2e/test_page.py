@@ -232,6 +232,7 @@ def test_a_picture_gives_its_settings_back(open_tab):
 def test_three_pictures_each_with_its_own_settings(open_tab):
     tab = open_tab()
     tab.draw(prompt=PROMPT, seed=100, count=3, **SMALL)
+    tab.picture.wait_for()  # the thumbnails are first in a grid, then below the large picture
     seen = []
     for number, seed in ((1, 100), (2, 101), (3, 102)):
         tab.find("gallery").get_by_role("button", name=f"Thumbnail {number} of 3").click()
