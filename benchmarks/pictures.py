@@ -151,7 +151,8 @@ def _start(
             add("ComfyUI", adapters.ComfyUi(options.comfyui, models, work / "comfyui", threads=options.threads, **more))
     if options.sdapi:
         with _refusal(refused, "sdapi"):
-            add("sdapi", adapters.SdApi(options.sdapi))
+            session = adapters.SdApi(options.sdapi)
+            add(next(iter(session.ready.versions), "sdapi"), session)  # by its own name, where it says that
     return sessions
 
 
@@ -210,7 +211,9 @@ def _judge(found: _Drawn, picture: Path, reference: Path, mask: str | None) -> N
 
 
 def _note(found: _Drawn, dtype: str, note: str, share: float, baseline: bool) -> str:
-    parts = [dtype, f"{share:.0%} of the machine's floor", f"peak {found.peak_bytes / 2**20:.0f} MiB"]
+    parts = [dtype, f"{share:.0%} of the machine's floor"]
+    if found.peak_bytes:
+        parts.append(f"peak {found.peak_bytes / 2**20:.0f} MiB")
     if not baseline:
         equal = found.psnr_db == float("inf")
         parts.append("same pixels" if equal else f"off by up to {found.worst}/255, PSNR {found.psnr_db:.0f} dB")
