@@ -29,8 +29,10 @@ class SdApi:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=DRAW_S, trust_env=False)
         model = _call(self._client, "GET", "/sdapi/v1/options").get("sd_model_checkpoint", "?")
-        note = f"draws with {model}, which its server has loaded; other noise; it may keep a prompt's encoding"
-        self.ready = Ready(self._versions(), "its own", note)
+        versions = self._versions()
+        named = "".join(f"{name} {version}; " for name, version in versions.items())
+        note = f"{named}draws with {model}, which its server has loaded; other noise; it may keep a prompt's encoding"
+        self.ready = Ready(versions, "its own", note)
 
     def draw(self, drawing: Drawing) -> Answer:
         if drawing.image:

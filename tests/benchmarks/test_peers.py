@@ -180,7 +180,8 @@ def test_sdapi_s_version_is_told_where_the_server_knows_it() -> None:
     with _sdapi([]) as url:
         assert SdApi(url).ready.versions == {}
     with _sdapi([], version={"app": "sd.next", "commit": "058a7f0cf"}) as url:
-        assert SdApi(url).ready.versions == {"sd.next": "058a7f0cf"}
+        ready = SdApi(url).ready
+        assert ready.versions == {"sd.next": "058a7f0cf"} and ready.note.startswith("sd.next 058a7f0cf; ")
 
 
 def test_an_sdapi_that_is_not_there_is_said() -> None:
