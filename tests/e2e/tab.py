@@ -63,8 +63,11 @@ class Tab:
         if not self.find("steps").is_visible():
             self.find("settings").get_by_role("button", name="Settings").click()
             self.find("clip_skip").locator("input[type=number]").wait_for()  # the last one
-            # Gradio forgets what is typed in the few milliseconds after a field appears, faster than a person types.
-            self.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+            self.let_fields_settle()
+
+    def let_fields_settle(self) -> None:
+        """Gradio forgets what is typed in the few milliseconds after a field appears, faster than a person types."""
+        self.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
 
     def set(self, **values: Any) -> None:
         """Types into fields, as a person does: fill, then leave the field."""

@@ -14,14 +14,19 @@ FOLD = "Faster, approximate"
 GIVEN_UP = "guidance until 50% of the steps, the whole network every 2 steps, token merging 0.25"
 
 
+def unfold(tab):
+    tab.find("shortcuts").get_by_role("button", name=FOLD).click()
+    tab.find("token_merging").locator("input[type=number]").wait_for()
+    tab.let_fields_settle()
+
+
 @pytest.fixture
 def open_fold(open_tab):
     """A tab with the fold open."""
 
     def open_it(**options):
         tab = open_tab(**options)
-        tab.find("shortcuts").get_by_role("button", name=FOLD).click()
-        tab.find("token_merging").locator("input[type=number]").wait_for()
+        unfold(tab)
         return tab
 
     return open_it
@@ -45,7 +50,7 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
     fast = tab.picture_bytes()
     tab.reload()
     note(tab).wait_for()  # the browser remembers the fields, so the note is there too
-    tab.find("shortcuts").get_by_role("button", name=FOLD).click()
+    unfold(tab)
     tab.set(guidance_until=1, reuse=1, token_merging=0)
     note(tab).wait_for(state="detached")
     tab.draw()

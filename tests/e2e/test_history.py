@@ -60,6 +60,7 @@ def open_history(tab: Tab) -> Any:
     tab.page.get_by_role("tab", name="History").click()
     history = tab.page.locator(".history")
     history.wait_for()
+    tab.let_fields_settle()
     return history
 
 

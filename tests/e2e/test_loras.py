@@ -50,6 +50,7 @@ def open_panel(tab: Tab) -> None:
     if not panel.get_by_label("Search LoRAs").is_visible():
         panel.get_by_role("button", name="LoRAs").click()
     panel.locator(".loras-found button").first.wait_for()
+    tab.let_fields_settle()
 
 
 def use(tab: Tab, name: str) -> None:

@@ -58,6 +58,7 @@ def panel(tab: Tab) -> Any:
     if not found.get_by_label("Search models").is_visible():
         found.get_by_role("button", name="Models").click()
     found.locator(".models-found button").first.wait_for()
+    tab.let_fields_settle()
     return found
 
 

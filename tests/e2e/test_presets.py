@@ -66,7 +66,7 @@ def open_bar(tab: Tab) -> None:
     if not tab.find("preset-chooser").is_visible():
         tab.find("preset-bar").get_by_role("button", name="Presets").click()
         tab.find("preset-chooser").wait_for()
-        tab.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+        tab.let_fields_settle()
 
 
 def unfold(tab: Tab, part: str, title: str) -> None:
@@ -74,7 +74,7 @@ def unfold(tab: Tab, part: str, title: str) -> None:
     if not tab.find(f"preset-{part}").get_by_role("textbox").first.is_visible():
         tab.find(f"preset-{part}").get_by_role("button", name=title).click()
         tab.find(f"preset-{part}").get_by_role("textbox").first.wait_for()
-        tab.page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+        tab.let_fields_settle()
 
 
 def choose(tab: Tab, name: str) -> None:
@@ -238,11 +238,15 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
     page = tab.page
     page.get_by_role("tab", name="inpaint").click()
     strength = page.locator("#inpaint-strength input[type=number]")
+    strength.wait_for()
+    tab.let_fields_settle()
     strength.fill("0.35")
     strength.blur()
     page.locator("#inpaint-preset-bar").get_by_role("button", name="Presets").click()
     page.locator("#inpaint-preset-saving").get_by_role("button", name="Save a preset").click()
     name = page.locator("#inpaint-preset-name").get_by_role("textbox")
+    name.wait_for()
+    tab.let_fields_settle()
     name.fill("Light touch")
     name.blur()
     page.locator("#inpaint-preset-save").click()

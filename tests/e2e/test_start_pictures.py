@@ -80,6 +80,7 @@ class Page:
     def show(self) -> "Page":
         self.page.get_by_role("tab", name=self.name, exact=True).click()
         self.find("generate").wait_for()
+        self.tab.let_fields_settle()
         return self
 
     def find(self, name: str):
@@ -92,6 +93,7 @@ class Page:
                 "button", name=re.compile(rf"^{re.escape(title)}\W*$")
             ).click()
             self.find(inside).wait_for()
+            self.tab.let_fields_settle()
 
     def give(self, file: Path, field: str = "image") -> "Page":
         self.find(field).locator("input[type=file]").first.set_input_files(file)
@@ -134,7 +136,8 @@ class Page:
             return self.status.inner_text()
         self.page.wait_for_function(
             "([id, before]) => { const at = document.querySelector(`#${id} [data-state]`)?.dataset;"
-            " return at?.job && at.job !== before && ['done', 'failed', 'cancelled'].includes(at.state); }",
+            " return at?.job ? at.job !== before && ['done', 'failed', 'cancelled'].includes(at.state)"
+            " : at?.state === 'failed'; }",
             arg=[f"{self.name}-status", before],
         )
         assert self.status.get_attribute("data-state") == state, self.status.inner_text()
@@ -339,7 +342,9 @@ class TestInpaint:
     def test_a_side_is_added_by_outpainting(self, page, file):
         inpaint = page("inpaint").give(file).quick()
         inpaint.unfold("Outpaint: add to the sides", "outpaint_right")
-        inpaint.find("outpaint_right").locator("input").fill("32")
+        side = inpaint.find("outpaint_right").locator("input")
+        side.fill("32")
+        side.blur()
         inpaint.generate()
         result = inpaint.result()
         assert result.size == (96, 64)
