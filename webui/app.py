@@ -44,6 +44,7 @@ def serve(settings: Settings) -> int:
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
     from fastapi import Depends
 
+    from webui.api.a1111 import a1111_router
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.history import history_router
     from webui.api.info import info_router
@@ -83,7 +84,8 @@ def serve(settings: Settings) -> int:
         app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
     )
     routers = [make(executor) for make in (info_router, loras_router, metrics_router, models_router, tokens_router)]
-    for router in (jobs_router(executor, shelf), presets_router(shelf), *routers):
+    routers += [jobs_router(executor, shelf), presets_router(shelf)]
+    for router in (*routers, a1111_router(executor, settings.model, settings.is_open)):
         app.include_router(router, dependencies=[Depends(login_check(app))])
     if history:
         router = history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))

@@ -1,6 +1,7 @@
 """Errors as JSON: ``{"error": ..., "detail": ...}``, 4xx for the caller's fault, never a traceback.
 
-Gradio's own routes keep Gradio's answers, which its front end and its clients read.
+Below ``/sdapi`` they have A1111's further keys ``body`` and ``errors`` too. Gradio's own routes keep
+Gradio's answers, which its front end and its clients read.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,16 +20,17 @@ OUR_PATHS = ("/api/", "/sdapi/")
 SHORT = {401: "not logged in", 404: "not found", 405: "method not allowed"}
 
 
-def _answer(status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": error, "detail": detail}, status_code=status, headers=headers)
+def _answer(request: Request, status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
+    further = {"body": "", "errors": detail} if request.url.path.startswith("/sdapi/") else {}
+    return JSONResponse({"error": error, "detail": detail} | further, status_code=status, headers=headers)
 
 
 def _is_ours(request: Request) -> bool:
     return request.url.path.startswith(OUR_PATHS)
 
 
-async def _bad_input(_request: Request, error: Exception) -> Response:
-    return _answer(422, "bad input", str(error))
+async def _bad_input(request: Request, error: Exception) -> Response:
+    return _answer(request, 422, "bad input", str(error))
 
 
 async def _bad_body(request: Request, error: Exception) -> Response:
@@ -37,25 +39,26 @@ async def _bad_body(request: Request, error: Exception) -> Response:
         return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _answer(422, "bad input", f"{where}: {first['msg']}")
+    return _answer(request, 422, "bad input", f"{where}: {first['msg']}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if not _is_ours(request):
         return await http_exception_handler(request, error)
-    return _answer(error.status_code, SHORT.get(error.status_code, "refused"), str(error.detail), error.headers)
+    short = SHORT.get(error.status_code, "refused")
+    return _answer(request, error.status_code, short, str(error.detail), error.headers)
 
 
-async def _queue_full(_request: Request, error: Exception) -> Response:
-    return _answer(503, "busy", str(error))
+async def _queue_full(request: Request, error: Exception) -> Response:
+    return _answer(request, 503, "busy", str(error))
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:
     """Starlette writes the traceback to the server's log after this answer."""
     if not _is_ours(request):
         return PlainTextResponse("Internal Server Error", status_code=500)
-    return _answer(500, "internal error", "this is a fault of the server; its log says more")
+    return _answer(request, 500, "internal error", "this is a fault of the server; its log says more")
 
 
 # For the application's constructor: handlers added to one that has answered a request already are never asked.

@@ -1,0 +1,222 @@
+"""``/sdapi/v1``: A1111's HTTP API, as far as the programs that speak it depend on it.
+
+Unlike ``/api/jobs`` an answer waits for its pictures. ``options``, ``progress`` and ``interrupt`` name no job: they are
+the owner's, over the calls that came through here. On a server that strangers may use without a login nobody can be
+told from anybody else, so there nothing is kept between calls, progress shows none of them, and interrupt stops none;
+who goes away has their call stopped.
+"""
+
+import base64
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+import psutil
+from fastapi import APIRouter, Body, HTTPException
+from fastapi import Request as HttpRequest
+from starlette.concurrency import run_in_threadpool
+
+from webui.core import a1111
+from webui.core.a1111 import Options
+from webui.core.events import Event, Failed, Step
+from webui.core.executor import Executor, Job
+from webui.core.images import ImageError
+from webui.core.library import LoraFile
+from webui.core.outputs import encode_png
+from webui.core.picture_info import read_info
+from webui.core.request import RequestError
+from webui.core.tensor_file import BadFile, read_header
+
+Values = Annotated[dict[str, Any], Body()]
+
+# What clients ask for, and what there is none of here.
+NOTHING: Mapping[str, Any] = {
+    "scripts": {"txt2img": [], "img2img": []},
+    "cmd-flags": {},
+    "prompt-styles": [],
+    "latent-upscale-modes": [],
+    "hypernetworks": [],
+    "face-restorers": [],
+    "realesrgan-models": [],
+    "script-info": [],
+    "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}],
+}
+
+
+class Call:
+    """A job that an answer waits for, with its newest event."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.event: Event | None = None
+        self.started, self.stopped = a1111.timestamp(), False
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.job.cancel()
+
+
+class Owner:
+    """What lasts between the owner's calls: options, and the calls that are not answered yet, oldest first."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.calls: list[Call] = []
+
+
+def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
+    """The routes over one executor; ``model`` is used where none is named, ``is_open`` says that strangers may call."""
+    router = APIRouter(prefix="/sdapi/v1")
+    owner = Owner(Options(model))
+
+    async def draw(body: Values, http: HttpRequest, with_picture: bool) -> dict[str, Any]:
+        def submit() -> Job:
+            catalog = executor.catalog()
+            overridden = body.get("override_settings") or {}
+            options = a1111.read_options(overridden, catalog, owner.options)
+            request = a1111.read_request(body, catalog, options, with_picture)
+            if body.get("override_settings_restore_afterwards") is False and not is_open:
+                owner.options = options
+            try:
+                return executor.submit(request, keep=bool(body.get("save_images")))
+            except RequestError as error:
+                raise a1111.in_their_words(error) from None
+
+        try:
+            call = Call(await run_in_threadpool(submit))
+        except a1111.NotFound as error:
+            raise HTTPException(404, str(error)) from None
+        if not is_open:
+            owner.calls.append(call)
+        try:
+            async for _, event in call.job.follow_async():
+                call.event = event
+                if await http.is_disconnected():
+                    call.stop()
+        finally:
+            if call in owner.calls:
+                owner.calls.remove(call)
+        if isinstance(call.event, Failed):
+            if call.event.bad_input:
+                raise RequestError(call.event.message)
+            raise HTTPException(500, call.event.message)
+        return await run_in_threadpool(answer, call.job, body)
+
+    @router.post("/txt2img")
+    async def txt2img(body: Values, http: HttpRequest) -> dict[str, Any]:
+        return await draw(body, http, with_picture=False)
+
+    @router.post("/img2img")
+    async def img2img(body: Values, http: HttpRequest) -> dict[str, Any]:
+        return await draw(body, http, with_picture=True)
+
+    @router.get("/progress")
+    async def progress(skip_current_image: bool = False) -> dict[str, Any]:
+        calls = owner.calls.copy()
+        if not calls:
+            return a1111.progress(None, None, "0", 0, False)
+        first, waiting = calls[0], sum(call.job.request.repeat for call in calls[1:])
+        found = a1111.progress(first.job.request, first.event, first.started, waiting, first.stopped)
+        if isinstance(first.event, Step) and first.event.preview and not skip_current_image:
+            found["current_image"] = base64.b64encode(first.event.preview).decode("ascii")
+        return found
+
+    @router.post("/interrupt")
+    @router.post("/skip")
+    async def interrupt() -> None:
+        """Both stop the whole call that runs: pictures of one batch cannot be left out."""
+        for call in owner.calls[:1]:
+            call.stop()
+
+    @router.get("/options")
+    def options() -> dict[str, Any]:
+        return owner.options.to_json(executor.catalog())
+
+    @router.post("/options")
+    def set_options(values: Values) -> None:
+        changed = a1111.read_options(values, executor.catalog(), owner.options)
+        if is_open and changed != owner.options:
+            raise HTTPException(403, "options hold for all who use this server; send override_settings with a request")
+        owner.options = changed
+
+    @router.get("/sd-models")
+    def sd_models() -> list[dict[str, Any]]:
+        """Hashes are null, as A1111's are before it has read a file."""
+        usable = [file for file in executor.catalog().models.values() if file.checkpoint]
+        return [
+            {"title": a1111.title(file), "model_name": file.name, "filename": file.path.name}
+            | {"hash": None, "sha256": None, "config": None}
+            for file in usable
+        ]
+
+    @router.get("/samplers")
+    def samplers() -> list[dict[str, Any]]:
+        return a1111.samplers(executor.catalog())
+
+    @router.get("/schedulers")
+    def schedulers() -> list[dict[str, Any]]:
+        return a1111.schedulers(executor.catalog())
+
+    @router.get("/loras")
+    def loras() -> list[dict[str, Any]]:
+        return [
+            {"name": file.name, "alias": metadata.get("ss_output_name", file.name), "path": file.path.name}
+            | {"metadata": metadata}
+            for file in executor.catalog().loras.values()
+            for metadata in [_metadata(file)]
+        ]
+
+    @router.get("/embeddings")
+    def embeddings() -> dict[str, Any]:
+        unknown = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "shape": None, "vectors": None}
+        return {"loaded": dict.fromkeys(executor.catalog().embeddings, unknown), "skipped": {}}
+
+    @router.get("/sd-vae")
+    def sd_vae() -> list[dict[str, Any]]:
+        return [{"model_name": name, "filename": file.path.name} for name, file in executor.catalog().vaes.items()]
+
+    @router.get("/memory")
+    def memory() -> dict[str, Any]:
+        ram = psutil.virtual_memory()
+        status = executor.status()
+        return {
+            "ram": {"free": ram.available, "used": ram.total - ram.available, "total": ram.total},
+            "cuda": status.get("memory_bytes") or {},
+        }
+
+    @router.post("/png-info")
+    async def png_info(values: Values) -> dict[str, Any]:
+        def read() -> dict[str, Any]:
+            return a1111.png_info(read_info(a1111.read_file("image", values.get("image")), executor.catalog()))
+
+        try:
+            return await run_in_threadpool(read)
+        except ImageError as error:
+            raise RequestError(f"image {error}", field="image") from None
+
+    @router.post("/refresh-checkpoints")
+    @router.post("/refresh-loras")
+    @router.post("/refresh-vae")
+    async def refresh() -> None:
+        """Folders are looked through at each call, so there is nothing to do."""
+
+    for name, value in NOTHING.items():
+        router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)
+    return router
+
+
+def answer(job: Job, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call that ended is answered with: its pictures, those before a stop too."""
+    pictures = job.images
+    wanted = pictures if body.get("send_images", True) is not False else ()
+    return {
+        "images": [base64.b64encode(encode_png(picture)).decode("ascii") for picture in wanted],
+        "parameters": a1111.echo(body),
+        "info": a1111.info(job.request, pictures),
+    }
+
+
+def _metadata(file: LoraFile) -> Mapping[str, str]:
+    with suppress(BadFile, OSError):
+        return read_header(file.path).metadata
+    return {}
