@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from webui.engine.nets.tiny import TinyAutoencoder
 
-from .server import SMALL, run_webui
+from .server import SMALL, run_here
+from .test_loras import use
 
 FOLD = "Faster, approximate"
 GIVEN_UP = "guidance until 50% of the steps, the whole network every 2 steps, token merging 0.25"
@@ -58,6 +59,17 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
     assert tab.picture_bytes() != fast
 
 
+def test_few_steps_with_a_lora_are_approximate_too(open_tab):
+    tab = open_tab()
+    tab.choose("sampler", "LCM")
+    use(tab, "few-steps")
+    note(tab).get_by_text("few steps with LCM").wait_for()
+    tab.draw(**(SMALL | {"steps": 4}), guidance=1)
+    assert tab.message.endswith("Approximate: few steps with LCM.")
+    tab.find("lora-panel").get_by_role("button", name="Remove few-steps").click()
+    note(tab).wait_for(state="detached")
+
+
 def test_what_cannot_be_is_refused_by_name(open_fold):
     tab = open_fold()
     tab.set(reuse=99)
@@ -95,8 +107,8 @@ def test_the_command_line_has_them_too_and_says_what_they_gave_up(tmp_path):
         "--dtype",
         "float32",
     )
-    told = run_webui("generate", *flags, "--reuse", "2", "--guidance-until", "0.5", "--json", "--data-dir", tmp_path)
+    told = run_here("generate", *flags, "--reuse", "2", "--guidance-until", "0.5", "--json", "--data-dir", tmp_path)
     done = json.loads(told.stdout.splitlines()[-1])
     assert done["warnings"] == ["Approximate: guidance until 50% of the steps, the whole network every 2 steps."]
-    refused = run_webui("generate", *flags, "--token-merging", "0.9", "--data-dir", tmp_path)
+    refused = run_here("generate", *flags, "--token-merging", "0.9", "--data-dir", tmp_path)
     assert (refused.returncode, refused.stderr) == (2, "webui: token_merging must be at most 0.75, not '0.9'\n")

@@ -15,7 +15,7 @@ from PIL import Image as PilImages
 from webui.core.library import DEMO_MODEL
 
 from .conftest import tab_opener
-from .server import SMALL, Server, run_webui, wait_for
+from .server import SMALL, Server, run_here, wait_for
 from .tab import Tab
 
 SEEDED = {"prompt": "a red apple, flat style, on a yellow background", "seed": 7, **SMALL}
@@ -201,7 +201,7 @@ def test_the_command_line_applies_them_and_refuses_what_is_none(tmp_path):
     where = ("--out", tmp_path / "out", "--device", "cpu", "--data-dir", tmp_path)
 
     def hashes(*more: str) -> list[str]:
-        done = run_webui("generate", *flags, *more, *where)
+        done = run_here("generate", *flags, *more, *where)
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
         return [event["pixels_sha256"] for event in events if event["event"] == "image"]
@@ -210,11 +210,11 @@ def test_the_command_line_applies_them_and_refuses_what_is_none(tmp_path):
     assert both == hashes("--lora", "night:1", "--lora", "sepia:0.5", "--lora-cache", "1MB")
     assert both != hashes()
     for lora, message in (("sepa:1", "did you mean sepia"), ("sepia:x", "weight must be a number")):
-        refused = run_webui("generate", *flags, "--lora", lora, *where)
+        refused = run_here("generate", *flags, "--lora", lora, *where)
         assert refused.returncode == 2
         assert message in refused.stderr and refused.stderr.count("\n") == 1
     cut = Path(tmp_path, "models", "Lora", "cut.safetensors")
     cut.parent.mkdir(parents=True)
     cut.write_bytes((DEMO_MODEL / "loras" / "sepia.safetensors").read_bytes()[:-1])
-    refused = run_webui("generate", *flags, "--lora", "cut", *where)
+    refused = run_here("generate", *flags, "--lora", "cut", *where)
     assert refused.returncode == 2 and "cut.safetensors is cut short" in refused.stderr

@@ -15,7 +15,7 @@ from PIL import Image as PilImages
 from webui.core.presets import SHIPPED
 
 from .conftest import tab_opener
-from .server import SMALL, Server, run_webui, wait_for
+from .server import SMALL, Server, run_here, run_webui, wait_for
 from .tab import Tab
 
 NAME = "Flat sticker"
@@ -158,7 +158,7 @@ def test_variables_are_filled_in_everywhere(preset_server, open_tab, tmp_path):
     (data / "presets").mkdir(parents=True)
     (data / "presets" / "mine.toml").write_text(MINE, "utf-8")
     cpu = ("--device", "cpu", "--dtype", "float32", "--data-dir", data, "--json")
-    ended = run_webui("generate", "--preset", fields["preset"], "--var", "thing=panda", *cpu)
+    ended = run_here("generate", "--preset", fields["preset"], "--var", "thing=panda", *cpu)
     [drawn] = [event for event in map(json.loads, ended.stdout.splitlines()) if event["event"] == "image"]
     assert drawn["pixels_sha256"] == over_http
     assert ended.stderr.splitlines() == [
@@ -313,14 +313,14 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     ],
 )
 def test_bad_use_on_the_command_line_is_one_line_and_status_2(arguments, reason, tmp_path):
-    ended = run_webui("generate", *arguments, "--data-dir", tmp_path / "data", timeout_s=60)
+    ended = run_here("generate", *arguments, "--data-dir", tmp_path / "data")
     assert (ended.returncode, ended.stdout) == (2, "")
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"webui: {reason}")
 
 
 def test_the_command_line_lists_them(tmp_path):
-    ended = run_webui("presets", "--data-dir", tmp_path / "data", timeout_s=60)
+    ended = run_here("presets", "--data-dir", tmp_path / "data")
     assert ended.returncode == 0
     assert len(ended.stdout.splitlines()) == len(list(Path(SHIPPED).glob("*.toml")))
     assert f"{NAME}\tPlain shapes" in ended.stdout

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from webui.core.library import DEMO_MODEL
 
-from .server import run_webui
+from .server import run_here, run_webui
 
 REQUEST = {"prompt": "a red apple, flat style", "seed": 41, "steps": 4, "width": 64, "height": 64, "sampler": "Euler a"}
 FLAGS = [f"--{name}={value}" for name, value in REQUEST.items()]
@@ -25,7 +25,7 @@ def verify(data_dir: Path, *arguments: str | Path):
 
 def draw(data_dir: Path, *flags: str | Path) -> list[Path]:
     """The files that ``generate`` makes with these flags."""
-    done = run_webui("generate", *FLAGS, *flags, "--dtype=float32", "--data-dir", data_dir)
+    done = run_here("generate", *FLAGS, *flags, "--dtype=float32", "--data-dir", data_dir)
     assert done.returncode == 0, done.stderr
     return [Path(line) for line in done.stdout.splitlines()]
 
@@ -93,7 +93,7 @@ def test_another_file_under_a_lora_s_name_explains_a_difference_and_a_missing_on
 
 
 def test_another_number_format_is_equal_and_named(tmp_path):
-    (native,) = draw(tmp_path, "--width=128", "--height=128", "--steps=12")
+    (native,) = draw(tmp_path, "--width=128", "--height=128")
     status, (entry,), _ = verify(tmp_path, native, "--dtype=bfloat16")
     assert (status, entry["outcome"]) == (0, "equal")
     assert any("dtype float32, now bfloat16" in reason for reason in entry["reasons"])
@@ -102,7 +102,7 @@ def test_another_number_format_is_equal_and_named(tmp_path):
 def test_every_shipped_preset_gives_the_picture_it_promises(tmp_path):
     names = [path.stem for path in PRESETS.glob("*.png")]
     assert len(names) >= 8
-    listed = run_webui("presets", "--data-dir", tmp_path).stdout.splitlines()
+    listed = run_here("presets", "--data-dir", tmp_path).stdout.splitlines()
     flags = [f"--preset={line.partition(chr(9))[0]}" for line in listed]
     status, found, errors = verify(tmp_path, *flags)
     outcomes = [entry["outcome"] for entry in found]
@@ -111,7 +111,7 @@ def test_every_shipped_preset_gives_the_picture_it_promises(tmp_path):
 
 
 def test_bad_usage_is_one_line(tmp_path):
-    done = run_webui("verify", "--data-dir", tmp_path)
+    done = run_here("verify", "--data-dir", tmp_path)
     assert (done.returncode, done.stderr) == (2, "webui: verify needs an IMAGE, or --preset NAME\n")
     status, _, errors = verify(tmp_path, "--preset=../../x")
     assert status == 2 and "is not known" in errors

@@ -262,6 +262,7 @@ class TestCancel:
     ):
         events = run_until(lambda event: isinstance(event, Step) and event.index == 2, sampler=sampler, steps=8)
         assert events[-1] == Cancelled(2, 8)
+        assert 0.95 * events[-1].seconds <= sum(events[-1].parts_s.values()) <= 1.001 * events[-1].seconds
         assert len(unet_rows) == len(steps(events)) and steps(events)[-1].index == 2
         assert decoded_pictures == [] and not images(events)
 

@@ -91,7 +91,7 @@ class FakeManager:
                 return
         for index in range(1, request.steps + 1):
             if not self._passed(cancelled):
-                yield Cancelled(index - 1, request.steps)
+                yield Cancelled(index - 1, request.steps, parts_s=self.parts_s)
                 return
             yield Step(index, request.steps, index * self.step_s, f"preview {index}".encode() if index % 2 else None)
         if self.failure:

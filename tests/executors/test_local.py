@@ -458,6 +458,25 @@ class TestLedger:
         done = events_of(executor.submit(request()))[-1]
         assert done.parts_s["steps"] == 3.0 and 2.0 <= done.parts_s["load"] < 3.0 and done.parts_s["other"] == 0.0
 
+    def test_a_job_that_failed_or_was_stopped_has_them_too(self, executor, engine):
+        engine.parts_s = {"load": 2.0, "steps": 3.0}
+        engine.failure = RuntimeError("the device is gone")
+        failed = events_of(executor.submit(request()))[-1]
+        engine.failure = None
+        engine.hold()
+        running, waiting = executor.submit(request()), executor.submit(request())
+        engine.begun.get(timeout=WAIT_S)
+        engine.begun.get(timeout=WAIT_S)
+        waiting.cancel()
+        running.cancel()
+        stopped, dropped = events_of(running)[-1], events_of(waiting)[-1]
+        assert isinstance(failed, Failed) and isinstance(stopped, Cancelled) and isinstance(dropped, Cancelled)
+        for end in (failed, stopped, dropped):
+            assert tuple(end.parts_s) == PARTS and end.seconds > 0
+        assert failed.parts_s["steps"] == stopped.parts_s["steps"] == 3.0
+        assert dropped.parts_s["queue"] == pytest.approx(dropped.seconds)
+        assert executor.totals().seconds == 0.0  # which is of jobs that were done
+
     def test_waiting_for_another_job_is_waiting(self, executor, engine):
         engine.hold()
         executor.submit(request())

@@ -26,10 +26,20 @@ def test_loading_says_how_far_it_is_where_that_is_known(event, text, value):
     assert (f'<progress max="1" value="{value}"' in shown) if value else ("<progress" not in shown)
 
 
-def test_a_done_job_has_its_ledger_beside_the_status():
-    shown = status_html(Done(2.0, {"steps": 1.5, "load": 0.5}), None)
-    status, ledger = shown.split("</div>")
-    assert "Done in 2.0 s." in status and "ledger" not in status
+PARTS_S = {"steps": 1.5, "load": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (Done(2.0, PARTS_S), "Done in 2.0 s."),
+        (Failed("no", False, 2.0, PARTS_S), "no"),
+        (Cancelled(3, 9, 2.0, PARTS_S), "Stopped at step 3 of 9."),
+    ],
+)
+def test_a_job_that_ended_has_its_ledger_beside_the_status(event, text):
+    status, ledger = status_html(event, None).split("</div>")
+    assert text in status and "ledger" not in status
     assert 'aria-label="Steps 75%, Loading 25%"' in ledger
     assert '<li data-part="steps">Steps <b>1.50 s</b> <small>75%</small></li><li data-part="load">Loading' in ledger
     assert 'data-part="steps" style="flex-grow:0.7500"' in ledger

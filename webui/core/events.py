@@ -89,18 +89,25 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The work could not be done; ``message`` is for people. ``bad_input`` marks the caller's fault."""
+    """The work could not be done; ``message`` is for people. ``bad_input`` marks the caller's fault.
+
+    ``seconds`` and ``parts_s`` as in Done, until then.
+    """
 
     message: str
     bad_input: bool = False
+    seconds: float = field(default=0.0, compare=False)
+    parts_s: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Stopped on request, after ``index`` of ``total`` steps."""
+    """Stopped on request, after ``index`` of ``total`` steps; ``seconds`` and ``parts_s`` as in Done, until then."""
 
     index: int = 0
     total: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    parts_s: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 Event = Queued | Loading | Step | Image | Done | Failed | Cancelled

@@ -28,6 +28,7 @@ MAX_PROMPT_CHARACTERS = 8_000
 MAX_LORAS = 32
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
+FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
 
@@ -373,6 +374,7 @@ class Request(BaseModel):
             f"guidance until {self.guidance_until:.0%} of the steps": self.guidance_until < 1 < self.guidance,
             f"the whole network every {self.reuse} steps": self.reuse > 1,
             f"token merging {self.token_merging:g}": self.token_merging > 0,
+            f"few steps with {self.sampler}": self.sampler in FEW_STEP_SAMPLERS and bool(self.loras),
         }
         return tuple(word for word, taken in words.items() if taken)
 

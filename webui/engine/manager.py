@@ -121,7 +121,12 @@ class _Job:
 
 
 class PipelineManager:
-    """Keeps one model on one device and draws with it. Not thread-safe: one thread owns it."""
+    """Keeps one model on one device and draws with it. Not thread-safe: one thread owns it.
+
+    ``parts_s`` is the ledger of the newest job so far, which is all that is left of one that failed.
+    """
+
+    parts_s: Mapping[str, float] = {}
 
     def __init__(self, settings: Settings) -> None:
         self.device = choose_device(settings.device)
@@ -175,8 +180,11 @@ class PipelineManager:
         ``cancelled`` is asked between steps. Raises RequestError at once for what cannot be drawn, and while
         running CannotLoad, NotFinite, OutOfMemory, or whatever torch raises.
         """
+        self.parts_s = {}
         library = Library(self._settings)
-        return self._run(_Job(resolve(request, library), library, cancelled, FileHashes(self._hasher)))
+        job = _Job(resolve(request, library), library, cancelled, FileHashes(self._hasher))
+        self.parts_s = job.parts_s
+        return self._run(job)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
@@ -219,7 +227,7 @@ class PipelineManager:
                 yield Loading(f"Out of memory; once more with {smaller}", 0.0)
                 yield from self._draw(job)
         except Stopped:
-            yield Cancelled(job.index, job.total)
+            yield Cancelled(job.index, job.total, time.perf_counter() - started, dict(job.parts_s))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -156,7 +156,8 @@ class LocalExecutor:
                 return
             self._waiting.remove(job)
             self._publish_positions()
-        self._end(job, Cancelled())
+        waited_s = time.perf_counter() - job.submitted_at
+        self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
 
     def _publish_positions(self) -> None:
         for position, job in enumerate(self._waiting, start=1):
@@ -181,7 +182,7 @@ class LocalExecutor:
             with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
                 self._saver.submit(self._finish, job, last, time.perf_counter())
 
-    def _run(self, job: LocalJob) -> Event:
+    def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
         started = time.perf_counter()
         reached, step_s = 0, 0.0
@@ -202,10 +203,14 @@ class LocalExecutor:
                         self._prepare_next()
             raise RuntimeError("the engine ended without saying how")
         except RequestError as error:
-            return Failed(str(error), bad_input=True)
+            return Failed(str(error), bad_input=True, parts_s=self._spent_s())
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
-            return Failed(_for_people(error))
+            return Failed(_for_people(error), parts_s=self._spent_s())
+
+    def _spent_s(self) -> Mapping[str, float]:
+        """What the engine had spent on the job that failed."""
+        return dict(self._manager.parts_s) if self._manager else {}
 
     def _note_size(self, picture: Image, step_s: float) -> None:
         request = picture.recipe.request
@@ -266,15 +271,15 @@ class LocalExecutor:
         else:
             job.publish(replace(picture, path=path))
 
-    def _finish(self, job: LocalJob, last: Event, drawn_at: float) -> None:
+    def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""
         if isinstance(last, Done):
             unsaved = tuple({image.warning: None for image in job.images if image.warning})
-            now = time.perf_counter()
-            seconds = now - job.submitted_at
-            parts_s = balance(seconds, job.parts_s, last.parts_s, {"save": now - drawn_at})
-            last = replace(last, seconds=seconds, parts_s=parts_s, warnings=last.warnings + unsaved)
-        self._end(job, last)
+            last = replace(last, warnings=last.warnings + unsaved)
+        now = time.perf_counter()
+        seconds = now - job.submitted_at
+        parts_s = balance(seconds, job.parts_s, last.parts_s, {"save": now - drawn_at})
+        self._end(job, replace(last, seconds=seconds, parts_s=parts_s))
 
     def _end(self, job: LocalJob, last: Event) -> None:
         self._count(last)  # before anybody learns of it

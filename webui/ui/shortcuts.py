@@ -11,7 +11,7 @@ from webui.core.request import Request, RequestError
 from webui.ui import form
 
 FIELDS = ("guidance_until", "reuse", "token_merging")
-TOLD_BY = (*FIELDS, "guidance", "vae")
+TOLD_BY = (*FIELDS, "guidance", "vae", "sampler", "loras")
 EXPLANATION = "Each of these saves time and changes the picture a little. A tiny VAE, under Settings, does so too."
 
 

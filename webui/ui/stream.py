@@ -119,8 +119,10 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
             switched = [_switch_text(loras)] if loras else []
             state, text = "done", " ".join([f"Done in {seconds:.1f} s.", *switched, *warnings])
         case Failed(message):
+            ledger = ledger_html(event.parts_s)
             state, text = "failed", message
         case Cancelled(index, total):
+            ledger = ledger_html(event.parts_s)
             state, text = "cancelled", f"Stopped at step {index} of {total}." if index else "Stopped."
     bar = f'<progress max="1" value="{fraction:.4f}" aria-label="Progress"></progress>' if fraction is not None else ""
     job_id = job.id if job else ""
