@@ -4,46 +4,56 @@ import argparse
 import datetime
 import importlib
 import json
+import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measure import Options, Row, machine, print_table
+import torch
 
-WORKLOADS = (
-    "coldstart",
-    "page",
-    "txt2img",
-    "img2img",
-    "inpaint",
-    "previews",
-    "operators",
-    "approximate",
-    "lora",
-    "images",
-    "queue",
-    "memory",
-    "load",
-)
+from benchmarks.measure import SIZES, Conditions, Options, describe, machine, print_table
 
+EVERY_SIZE = tuple(SIZES)
+WORKLOADS = {
+    "coldstart": EVERY_SIZE,
+    "page": ("demo",),
+    "txt2img": EVERY_SIZE,
+    "img2img": EVERY_SIZE,
+    "inpaint": EVERY_SIZE,
+    "previews": EVERY_SIZE,
+    "operators": EVERY_SIZE,
+    "approximate": EVERY_SIZE,
+    "lora": EVERY_SIZE,
+    "images": EVERY_SIZE,
+    "queue": EVERY_SIZE,
+    "memory": EVERY_SIZE,
+    "load": ("sd15",),
+}
+"""The sizes at which each can be measured, its own first."""
 
 ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
 
 
 def main() -> int:
-    """Runs the named workloads (all of them without a name), prints a table each, writes JSON where asked."""
+    """Runs the named workloads (without a name all), prints a table each, writes JSON where asked."""
     options = _parse()
     chosen = Options(**{field.name: getattr(options, field.name) for field in fields(Options)})
-    results: dict[str, list[Row]] = {}
+    torch.set_num_threads(chosen.threads)
+    os.environ["OMP_NUM_THREADS"] = str(chosen.threads)  # for the processes that are started
+    conditions, sizes, results = Conditions(), dict[str, str](), dict[str, Any]()
     print(machine())
-    for name in options.workload or WORKLOADS:
-        results[name] = importlib.import_module(f"benchmarks.{name}").run(chosen)
-        print_table(name, results[name])
+    for name in options.workload:
+        sizes[name] = options.size or WORKLOADS[name][0]
+        rows = importlib.import_module(f"benchmarks.{name}").run(replace(chosen, size=sizes[name]))
+        print_table(f"{name}, {SIZES[sizes[name]]}", rows)
+        results[name] = [row.as_dict() for row in rows]
         if options.json:  # after each, since a run takes long
-            tables = {name: [row.as_dict() for row in table] for name, table in results.items()}
-            about = {"machine": machine(), "date": datetime.date.today().isoformat(), "size": chosen.size}
-            options.json.write_text(json.dumps({**about, "workloads": tables}, indent=1), "utf-8")
+            about = {"machine": machine(), "date": datetime.date.today().isoformat(), "sizes": sizes}
+            found = {**about, "conditions": conditions.as_dict(), "workloads": results}
+            options.json.write_text(json.dumps(found, indent=1, allow_nan=False), "utf-8")
+    print(f"\n{describe(conditions.as_dict())}".rstrip())
     return 0
 
 
@@ -52,9 +62,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("workload", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds after one warm-up (default: 7)")
     parser.add_argument(
-        "--size", choices=("demo", "sd15"), default="demo", help="the demo model, or SD 1.5's size with random weights"
+        "--size",
+        choices=EVERY_SIZE,
+        help=f"the demo model (default), or SD 1.5's size with random weights; {_only('demo')} demo alone,"
+        f" {_only('sd15')} sd15 alone",
     )
     parser.add_argument("--steps", type=int, default=0, help="instead of the workload's own (4 with --size sd15)")
+    parser.add_argument(
+        "--side", type=int, default=0, metavar="PX", help="of pictures, instead of 128, or 256 and 512 with --size sd15"
+    )
     parser.add_argument("--threads", type=int, default=Options().threads, help="for every program")
     parser.add_argument("--peers", action="store_true", help="other programs too, in environments made for them")
     parser.add_argument("--comfyui", type=Path, metavar="DIR", help="a checkout of ComfyUI to measure too")
@@ -67,8 +83,14 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := [name for name in options.workload if name not in WORKLOADS]:
         parser.error(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    if others := [name for name in options.workload if options.size not in (None, *WORKLOADS[name])]:
+        parser.error(f"{others[0]} is measured at --size {WORKLOADS[others[0]][0]} alone")
+    if not options.workload:
+        everything = ON_CUDA if options.device == "cuda" else WORKLOADS
+        options.workload = [name for name in everything if options.size in (None, *WORKLOADS[name])]
+        if left_out := [name for name in everything if name not in options.workload]:
+            print(f"not measured at --size {options.size}: {', '.join(left_out)}")
     if options.device == "cuda":
-        options.workload = options.workload or list(ON_CUDA)
         if others := [name for name in options.workload if name not in ON_CUDA]:
             parser.error(f"{others[0]} is measured on the CPU alone; --device cuda takes {', '.join(ON_CUDA)}")
         if options.peers or options.comfyui or options.sdapi:
@@ -77,6 +99,10 @@ def _parse() -> argparse.Namespace:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     return options
+
+
+def _only(size: str) -> str:
+    return ", ".join(name for name, sizes in WORKLOADS.items() if sizes == (size,))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Each shortcut beside the exact picture: its time, and how far its picture is from the exact one of the same seed.
 
-The tiny autoencoder and LCM's few steps are timed alone: their weights do not come with the product, so the
-autoencoder's are random here and LCM runs without its LoRA. So is everything at SD 1.5's size.
+The tiny autoencoder is timed alone, since its weights do not come with the product and are random here. So is
+everything at SD 1.5's size, where LCM has no LoRA. The demo model has ``few-steps``, whose picture is another one of
+the same prompt: far from the exact one, which says little of how good it is.
 """
 
 import tempfile
@@ -16,11 +17,11 @@ from PIL.Image import Image as PilImage
 from safetensors.torch import save_file
 
 from benchmarks.measure import Options, Row, compared
-from benchmarks.peers.convert import sd15
+from benchmarks.peers.convert import offer
 from benchmarks.pictures import PROMPT
 from benchmarks.quality import psnr_db, ssim
 from webui.core.events import Done, Image
-from webui.core.request import Request
+from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.tiny import TinyAutoencoder
@@ -37,12 +38,12 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "guidance until 0.8, reuse 2": {"guidance_until": 0.8, "reuse": 2},
     "guidance until 0.5, reuse 3": {"guidance_until": 0.5, "reuse": 3},
     "tiny VAE": {"vae": TINY},
-    "LCM, 4 steps, guidance 1": {"sampler": "LCM", "steps": 4, "guidance": 1.0},
 }
-TIME_ALONE = ("tiny VAE", "LCM, 4 steps, guidance 1")
+LCM = {"sampler": "LCM", "steps": 4, "guidance": 1.0}
+ON_DEMO = WAYS | {"few-steps, LCM, 4 steps, guidance 1": LCM | {"loras": (LoraRef(name="few-steps"),)}}
 BOTH = "guidance until 0.5, reuse 3"
-AT_SD15 = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", BOTH, *TIME_ALONE)
-"""What is worth minutes a picture."""
+WORTH_MINUTES = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", BOTH, "tiny VAE")
+AT_SD15 = {name: WAYS[name] for name in WORTH_MINUTES} | {"LCM, 4 steps, guidance 1": LCM}
 
 
 @dataclass
@@ -68,21 +69,16 @@ def run(options: Options) -> list[Row]:
 
 
 def _fill(folder: Path, options: Options) -> str:
-    """Puts the model and a tiny autoencoder into a data folder; the model's name."""
+    """Puts a tiny autoencoder and the model into a data folder; the model's name."""
     torch.manual_seed(0)
     (folder / "models/VAE").mkdir(parents=True)
     save_file(TinyAutoencoder().state_dict(), folder / "models/VAE" / f"{TINY}.safetensors")
-    if options.size == "demo":
-        return "demo"
-    files = folder / "models/Stable-diffusion"
-    files.mkdir()
-    (files / "sd15").symlink_to(sd15().folder.resolve())
-    return "sd15"
+    return offer(options.size, folder)
 
 
 def _compare(manager: PipelineManager, model: str, side: int, options: Options) -> list[Row]:
     steps = options.steps or (20 if options.size == "demo" else 4)
-    ways = WAYS if model == "demo" else {name: WAYS[name] for name in AT_SD15}
+    ways = ON_DEMO if model == "demo" else AT_SD15
     label = f"{side} px, {steps} steps"
     found = {name: _Drawn() for name in ways}
     for k in range(options.rounds + 1):
@@ -102,10 +98,12 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
     for name, drawn in found.items():
         parts = f"steps {median(drawn.steps_ms):.0f} ms, decoding {median(drawn.decode_ms):.0f} ms"
         notes = [str(manager.dtype).removeprefix("torch."), parts]
-        if name != "exact" and name not in TIME_ALONE and model == "demo":
-            notes.append(f"PSNR {median(drawn.psnr_db):.1f} dB, SSIM {median(drawn.ssim):.3f}")
+        likeness = {}
+        if name not in ("exact", "tiny VAE") and model == "demo":
+            likeness = {"psnr_db": median(drawn.psnr_db), "ssim": median(drawn.ssim)}
+            notes.append(f"PSNR {likeness['psnr_db']:.1f} dB, SSIM {likeness['ssim']:.3f}")
         note = f"({'; '.join(notes)})"
-        own = compared(f"{label}: {name}", "ms", drawn.total_ms, exact, note)
+        own = compared(f"{label}: {name}", "ms", drawn.total_ms, exact, note, **likeness)
         rows.append(replace(exact, note=note) if name == "exact" else own)
     return rows
 

@@ -1,4 +1,8 @@
-"""From ``python launch.py`` to the page, to the first preview, to the first picture; ``generate`` beside diffusers."""
+"""From ``python launch.py`` to the page, to the first preview, to the first picture; ``generate`` beside diffusers.
+
+The demo model draws 20 steps at its own size; at SD 1.5's size, where loading and drawing take the time, it is 4 steps
+at 256 px.
+"""
 
 import json
 import socket
@@ -14,11 +18,11 @@ from typing import Any
 import httpx
 
 from benchmarks.measure import Options, Row, compared
-from webui.core.library import DEMO_MODEL
+from benchmarks.peers.convert import of_size
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300.0
-REQUEST = {"prompt": "a red apple, flat style, on a blue background", "steps": 20, "seed": 7}
+REQUEST = {"prompt": "a red apple, flat style, on a blue background", "guidance": 5, "seed": 7}
 
 SCRIPT = """
 import sys
@@ -29,7 +33,9 @@ pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 pipe.set_progress_bar_config(disable=True)
 generator = torch.Generator().manual_seed(7)
 prompt = "a red apple, flat style, on a blue background"
-pipe(prompt, num_inference_steps=20, guidance_scale=5.0, generator=generator).images[0].save(sys.argv[2])
+steps, side = int(sys.argv[3]), int(sys.argv[4])
+options = {"num_inference_steps": steps, "width": side, "height": side, "guidance_scale": 5.0, "generator": generator}
+pipe(prompt, **options).images[0].save(sys.argv[2])
 """
 QUIET = subprocess.DEVNULL
 DATA = str(Path(tempfile.gettempdir()) / "darkroom-coldstart")  # kept, so that the number format is probed once
@@ -37,13 +43,17 @@ DATA = str(Path(tempfile.gettempdir()) / "darkroom-coldstart")  # kept, so that 
 
 def run(options: Options) -> list[Row]:
     """Seconds since the process was started; a bare ``import gradio`` alternates as the yardstick for the page."""
+    folder, side, steps = of_size(options.size).folder, *((128, 20) if options.size == "demo" else (256, 4))
+    steps = options.steps or steps
+    request = REQUEST | {"model": options.size, "steps": steps, "width": side, "height": side}
+    has_model = ["--model", options.size] + ([] if options.size == "demo" else ["--models-dir", str(folder)])
     marks: dict[str, list[float]] = {"page": [], "preview": [], "picture": []}
     bare: list[float] = []
     generate: list[float] = []
     script: list[float] = []
     for k in range(options.rounds + 1):
-        bare_s, measured = _import_gradio(), _first_picture()
-        script_s, generate_s = _draw_with_diffusers(), _generate()
+        bare_s, measured = _import_gradio(), _first_picture(request, has_model)
+        script_s, generate_s = _draw_with_diffusers(folder, steps, side), _generate(request, has_model)
         if k:  # the first round fills the disk cache
             bare.append(bare_s)
             script.append(script_s)
@@ -67,32 +77,31 @@ def _import_gradio() -> float:
     return time.perf_counter() - started
 
 
-def _draw_with_diffusers() -> float:
+def _draw_with_diffusers(model: Path, steps: int, side: int) -> float:
     """From the start of Python to the picture's file."""
     with tempfile.TemporaryDirectory() as folder:
+        arguments = [str(model), f"{folder}/picture.png", str(steps), str(side)]
         started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(DEMO_MODEL), f"{folder}/picture.png"], check=True, stderr=QUIET
-        )
+        subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, stderr=QUIET)
         return time.perf_counter() - started
 
 
-def _generate() -> float:
+def _generate(request: dict[str, Any], has_model: list[str]) -> float:
     """The same picture with ``python launch.py generate``."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = [f"--{name}={value}" for name, value in (REQUEST | {"guidance": 5}).items()]
+        flags = [f"--{name}={value}" for name, value in request.items() if name != "model"] + has_model
         command = [sys.executable, "launch.py", "generate", *flags, "--data-dir", DATA, "--out", folder]
         started = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, stdout=QUIET, stderr=QUIET)
         return time.perf_counter() - started
 
 
-def _first_picture() -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as data_dir, server(data_dir) as (url, started):
+def _first_picture(request: dict[str, Any], has_model: list[str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as data_dir, server(data_dir, *has_model) as (url, started):
         wait_for_page(url)
         page_s = time.perf_counter() - started
         with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
-            job = client.post("/api/jobs", json=REQUEST).raise_for_status().json()["id"]
+            job = client.post("/api/jobs", json=request).raise_for_status().json()["id"]
             preview_s = picture_s = 0.0
             for event in events(client, job):
                 if event["event"] == "step" and "preview" in event and not preview_s:
@@ -105,12 +114,22 @@ def _first_picture() -> dict[str, float]:
 
 
 @contextmanager
-def server(data_dir: str) -> Iterator[tuple[str, float]]:
+def server(data_dir: str, *flags: str) -> Iterator[tuple[str, float]]:
     """A server of its own: its address, and when it was started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "launch.py", "serve", "--no-browser", "--port", str(port), "--data-dir", data_dir]
+    command = [
+        sys.executable,
+        "launch.py",
+        "serve",
+        "--no-browser",
+        "--port",
+        str(port),
+        "--data-dir",
+        data_dir,
+        *flags,
+    ]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:

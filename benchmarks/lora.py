@@ -1,62 +1,58 @@
-"""Three LoRAs at once, ours beside diffusers unfused (PEFT layers) and fused, on the demo model and at SD 1.5's size.
+"""Three LoRAs at once, ours beside diffusers unfused (PEFT layers) and fused; on the demo model whole pictures too.
 
 The SD 1.5 UNet has its real shapes and random weights, which changes no time; both models run in float32. The LoRAs are
-random too: kohya files of rank 16 over attention, feed-forward and projections. Files are in the page cache, and
-before each timed merge the machine's memory is written to once: a virtual machine may take seconds a GiB to get it.
+random too: kohya files of rank 16 over attention, feed-forward, projections and some 3 x 3 convolutions. Files are in
+the page cache, and before each timed merge the machine's memory is written to once: a virtual machine may take seconds
+a GiB to get it.
 """
 
-import gc
 import hashlib
 import mmap
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.measure import Options, Row, compared
-from webui.core.events import Image
+from benchmarks.pictures import BASELINE, FUSED, Task, compare
 from webui.core.library import DEMO_MODEL, LoraFile
-from webui.core.request import LoraRef, Request
-from webui.core.settings import Settings
+from webui.core.request import LoraRef
 from webui.engine.lora.formats import read_lora
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
 from webui.engine.weights import build_empty
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 16, 8.0
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at SD 1.5's size take 2.2 GB
+CONVOLUTIONS = ("down_blocks", "conv1")
+"""First and last part of their names; with all of them, two sets at SD 1.5's size would take more than the cache."""
+CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at SD 1.5's size take 2.6 GB
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 SD15_ROUNDS = 3
-STEPS = 20
-PROMPTS = ("a red apple", "a blue cup", "a green tree", "a yellow star")
+PROGRAMS = ("darkroom fp32", "darkroom as it starts", "darkroom --compile", BASELINE, FUSED)
 
 LoraSet = Sequence[tuple[LoraFile, float]]
 Tensors = Mapping[str, torch.Tensor]
 
 
 def run(options: Options) -> list[Row]:
-    """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in a whole workload."""
-    rows: list[Row] = []
+    """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in whole pictures."""
+    if options.size == "sd15":
+        comparison = _Comparison("SD1.5", *_sd15(), side=32, forwards=1)
+        return comparison.rows(min(options.rounds, SD15_ROUNDS))
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-    rows += _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8).rows(options.rounds)
-    config, weights = _sd15()
-    rows += _Comparison("SD1.5", config, weights, side=32, forwards=1).rows(min(options.rounds, SD15_ROUNDS))
-    del weights
-    gc.collect()
-    return rows + _pictures(options.rounds)
+    comparison = _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8)
+    return comparison.rows(options.rounds) + _pictures(options)
 
 
 class _Way(Protocol):
@@ -195,9 +191,11 @@ class _Comparison:
         return self._three("first use", samples)
 
     def _switches(self, one: LoraSet, other: LoraSet, rounds: int) -> list[Row]:
-        """From one set to another, both in use before; and the set that is in use already."""
+        """From one set to another, both in use before, and the step after it; and the set that is in use already."""
         samples: dict[str, list[float]] = {name: [] for name in self._ways}
+        steps: dict[str, list[float]] = {name: [] for name in self._ways}
         repeats: list[float] = []
+        latents, texts = self._inputs()
         self._ours.use(other)
         self._ours.use(one)
         for k in range(rounds + 1):
@@ -206,10 +204,13 @@ class _Comparison:
                 with _timed(samples[name], k > 0):
                     self._ways[name].use(loras)
                 self._expect(name, "cached")
+                with torch.inference_mode(), _timed(steps[name], k > 0):
+                    self._ways[name].predict(latents, texts)
             with _timed(repeats, k > 0):
                 self._ours.use(loras)
             self._expect("darkroom", "unchanged")
-        return [*self._three("switch", samples), self._row("same set again", "darkroom", "ms", repeats)]
+        rows = [*self._three("switch", samples), *self._three("first step after a switch", steps)]
+        return [*rows, self._row("same set again", "darkroom", "ms", repeats)]
 
     def _strength(self, loras: LoraSet, rounds: int) -> list[Row]:
         """One of the three at a strength that it never had before: 0.7 and, so that it is new, a little less."""
@@ -229,10 +230,7 @@ class _Comparison:
     def _steps(self, loras: LoraSet, rounds: int) -> list[Row]:
         """One forward of a picture with guidance, a batch of two, with ``loras`` in use from before."""
         ways: dict[str, _Way] = {"no LoRA": self._plain, **self._ways}
-        generator = torch.Generator().manual_seed(0)
-        latents = torch.randn(1, 4, self._side, self._side, generator=generator)
-        width = self._fused.unet.config.cross_attention_dim
-        texts = torch.randn(2, 77, width, generator=generator)
+        latents, texts = self._inputs()
         samples: dict[str, list[float]] = {name: [] for name in ways}
         made: dict[str, torch.Tensor] = {}
         with torch.inference_mode():
@@ -250,6 +248,13 @@ class _Comparison:
             note = f"(off unfused by {far:.0e} of what the LoRAs do)" if far else ""
             rows.append(compared(f"{self._label}: step, {name}", "ms", own, plain, note))
         return rows
+
+    def _inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents, and the texts of two prompts."""
+        generator = torch.Generator().manual_seed(0)
+        width = self._fused.unet.config.cross_attention_dim
+        latents = torch.randn(1, 4, self._side, self._side, generator=generator)
+        return latents, torch.randn(2, 77, width, generator=generator)
 
     def _memory(self, files: Sequence[LoraFile]) -> list[Row]:
         """What is kept for two sets, six files."""
@@ -279,84 +284,19 @@ class _Comparison:
             raise RuntimeError(f"the set was {self._ours.how}, not {how}")
 
 
-def _pictures(rounds: int) -> list[Row]:
-    """Four new prompts a round on the demo model, taking turns between two known sets of three LoRAs.
-
-    All in float32; ours once more as it starts, in the number format that it chooses for this machine, and compiled.
-    """
+def _pictures(options: Options) -> list[Row]:
+    """Whole pictures on the demo model, each with the other one of two known sets of three LoRAs."""
+    unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
-        unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-        loras_dir = Path(folder) / "models" / "Lora"
-        loras_dir.mkdir(parents=True)
-        files = [_write_lora(loras_dir / f"known{k}.safetensors", unet, seed=k) for k in range(6)]
+        files = [str(_write_lora(Path(folder) / f"known{k}.safetensors", unet, seed=k).path) for k in range(6)]
         sets = [[(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]]
-        manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(folder)))
-        shipped = PipelineManager(Settings(device="cpu", data_dir=Path(folder)))
-        compiled = PipelineManager(Settings(device="cpu", data_dir=Path(folder), compile=True))
-        stock = {f"diffusers {what}": _Diffusers(_make_pipe(), what == "fused") for what in ("fused", "unfused")}
-        for way in stock.values():
-            way.load(files)
-        ways: dict[str, Callable[[str, int, LoraSet], Any]] = {
-            **{name: _drawer(way) for name, way in stock.items()},
-            "darkroom": lambda prompt, seed, loras: _draw(manager, prompt, seed, loras),
-            "darkroom as it starts": lambda prompt, seed, loras: _draw(shipped, prompt, seed, loras),
-            "darkroom --compile": lambda prompt, seed, loras: _draw(compiled, prompt, seed, loras),
-        }
-        _draw(compiled, "", 0, sets[0])
-        _wait_for(lambda: compiled.is_compiled)
-        samples: dict[str, list[float]] = {name: [] for name in ways}
-        worst = 0
-        for k in range(rounds + 1):
-            drawn: dict[str, list[Any]] = {}
-            for name in _order(ways, k):
-                with _timed(samples[name], k > 0):
-                    drawn[name] = [ways[name](f"{what} {k}", k, sets[n % 2]) for n, what in enumerate(PROMPTS)]
-            worst = max(worst, *map(_difference, drawn["darkroom"], drawn["diffusers unfused"]))
-    what = "4 pictures, two sets"
-    fused, unfused = (Row(f"{what}, {name}", "ms", samples[name]) for name in stock)
-    note = f"(largest difference {worst}/255)"
-    return [
-        fused,
-        unfused,
-        compared(f"{what}, darkroom", "ms", samples["darkroom"], fused),
-        compared(f"{what}, darkroom to unfused", "ms", samples["darkroom"], unfused, note),
-        *(
-            compared(f"{what}, {name} ({str(shipped.dtype).removeprefix('torch.')})", "ms", samples[name], fused)
-            for name in ("darkroom as it starts", "darkroom --compile")
-        ),
-    ]
+        return compare(Task("lora", programs=PROGRAMS, baseline=FUSED, lora_sets=sets), options)
 
 
-def _wait_for(ready: Callable[[], bool], limit_s: float = 600.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError("nothing was compiled")
-        time.sleep(0.2)
-
-
-def _drawer(way: _Diffusers) -> Callable[[str, int, LoraSet], Any]:
-    def draw(prompt: str, seed: int, loras: LoraSet) -> Any:
-        way.use(loras)
-        generator = [torch.Generator("cpu").manual_seed(seed)]
-        return way.pipe(prompt, num_inference_steps=STEPS, guidance_scale=5.0, generator=generator).images[0]
-
-    return draw
-
-
-def _draw(manager: PipelineManager, prompt: str, seed: int, loras: LoraSet) -> Any:
-    refs = tuple(LoraRef(name=file.name, weight=weight) for file, weight in loras)
-    request = Request(prompt=prompt, steps=STEPS, guidance=5.0, seed=seed, sampler="DPM++ 2M", loras=refs)
-    return next(event.image for event in list(manager.generate(request)) if isinstance(event, Image))
-
-
-def _make_pipe(unet: UNet2DConditionModel | None = None) -> StableDiffusionPipeline:
-    """The demo model's pipeline, with another UNet where one is given."""
-    own = {} if unet is None else {"unet": unet}
-    pipe = StableDiffusionPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32, local_files_only=True, **own)
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def _make_pipe(unet: UNet2DConditionModel) -> StableDiffusionPipeline:
+    """The demo model's pipeline with another UNet."""
+    kept = {"torch_dtype": torch.float32, "local_files_only": True}
+    return StableDiffusionPipeline.from_pretrained(DEMO_MODEL, unet=unet, **kept)
 
 
 def _sd15() -> tuple[Any, Tensors]:
@@ -387,16 +327,22 @@ def _our_unet(config: Any, weights: Tensors) -> UNet:
 
 
 def _targets(unet: nn.Module) -> Iterator[tuple[str, Any]]:
-    return ((name, module) for name, module in unet.named_modules() if "attentions" in name and name.endswith(TARGETS))
+    """What the LoRAs change, by name."""
+    first, last = CONVOLUTIONS
+    for name, module in unet.named_modules():
+        if ("attentions" in name and name.endswith(TARGETS)) or (name.startswith(first) and name.endswith(last)):
+            yield name, module
 
 
 def _write_lora(path: Path, unet: nn.Module, seed: int) -> LoraFile:
     generator, tensors = torch.Generator().manual_seed(seed), {}
     for name, module in _targets(unet):
         out, into, *kernel = module.weight.shape
+        down = torch.randn(RANK, into, *kernel, generator=generator)
+        up = torch.randn(out, RANK, *(1 for _ in kernel), generator=generator)
         key = f"lora_unet_{name.replace('.', '_')}"
-        tensors[f"{key}.lora_down.weight"] = torch.randn(RANK, into, *kernel, generator=generator).mul_(0.02).half()
-        tensors[f"{key}.lora_up.weight"] = torch.randn(out, RANK, *kernel, generator=generator).mul_(0.02).half()
+        tensors[f"{key}.lora_down.weight"] = down.mul_(0.02).half()
+        tensors[f"{key}.lora_up.weight"] = up.mul_(0.02).half()
         tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
     save_file(tensors, path)
     return LoraFile(path.stem, path)
@@ -432,7 +378,3 @@ def _timed(samples: list[float], keep: bool) -> Iterator[None]:
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max())
-
-
-def _difference(one: Any, other: Any) -> int:
-    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())

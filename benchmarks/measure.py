@@ -1,9 +1,10 @@
-"""Samples -> median, p10, p90, and the ratio to the row that a row is compared with."""
+"""Samples -> median, p10, p90, and the ratio to the row that a row is compared with; and what machine took them."""
 
 import importlib.metadata
+import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -11,14 +12,19 @@ from typing import Any
 
 import torch
 
+STEAL = 7
+"""The place of stolen time among the kinds in /proc/stat; what comes after it is counted in others already."""
+SIZES = {"demo": "demo model", "sd15": "SD 1.5 size, random weights"}
+
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of all workloads. ``size`` is demo or sd15, ``steps`` 0 for the workload's own."""
+    """What the command line says of all workloads; ``steps`` and ``side`` (px) are 0 for the workload's own."""
 
     rounds: int = 7
     size: str = "demo"
     steps: int = 0
+    side: int = 0
     threads: int = field(default_factory=torch.get_num_threads)
     peers: bool = False
     comfyui: Path | None = None
@@ -29,7 +35,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured thing: its samples in ``unit``, and the name of the row that its ratio refers to."""
+    """One measured thing: its samples in ``unit``, and the name of the row that its ratio refers to.
+
+    ``floor_share`` is the machine's floor in the median (1.0 is at the floor); ``max_difference`` (levels of 255),
+    ``psnr_db`` (infinite for equal pictures) and ``ssim`` are to the picture that it stands for.
+    """
 
     name: str
     unit: str
@@ -37,6 +47,12 @@ class Row:
     against: str = ""
     note: str = ""
     baseline: Sequence[float] = field(default=(), repr=False)
+    floor_share: float | None = None
+    peak_mib: float | None = None
+    max_difference: float | None = None
+    psnr_db: float | None = None
+    ssim: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -46,19 +62,22 @@ class Row:
         return median(own / other for own, other in zip(self.samples, self.baseline, strict=True))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, which has no infinite numbers; what was not measured is left out."""
         if not self.samples:
             return {"name": self.name, "unit": self.unit, "n": 0, "note": self.note}
         low, high = _p10_p90(self.samples)
         figures = {"median": median(self.samples), "p10": low, "p90": high, "n": len(self.samples)}
-        return {"name": self.name, "unit": self.unit, **figures, "ratio": self.ratio, "against": self.against} | (
-            {"note": self.note} if self.note else {}
-        )
+        row = {"name": self.name, "unit": self.unit, **figures, "ratio": self.ratio, "against": self.against}
+        for name in ("floor_share", "peak_mib", "max_difference", "psnr_db", "ssim"):
+            figure = getattr(self, name)
+            if figure is not None and math.isfinite(figure):
+                row[name] = float(figure)
+        return row | {name: getattr(self, name) for name in ("versions", "note") if getattr(self, name)}
 
 
-def compared(name: str, unit: str, samples: Sequence[float], other: Row, note: str = "") -> Row:
-    """A row with its ratio to ``other``, whose rounds alternated with these."""
-    return Row(name, unit, samples, other.name, note, other.samples)
+def compared(name: str, unit: str, samples: Sequence[float], other: Row, note: str = "", **figures: Any) -> Row:
+    """A row with its ratio to ``other``, whose rounds alternated with these; ``figures`` are further fields of it."""
+    return Row(name, unit, samples, other.name, note, other.samples, **figures)
 
 
 def print_table(title: str, rows: Sequence[Row]) -> None:
@@ -88,6 +107,40 @@ def machine() -> str:
     names = ("torch", "diffusers", "transformers", "gradio")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+class Conditions:
+    """What else the machine does from now on: the load average at the start, and processor time that its host took."""
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._ticks = self._read()
+        self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON: ``load`` (processes, over one minute) and ``stolen`` (share of all time of all processors)."""
+        ticks = self._read()
+        spent = [now - then for now, then in zip(ticks, self._ticks, strict=True)]
+        figures = {"load": self.load, "stolen": spent[STEAL] / max(sum(spent), 1) if spent else None}
+        return {name: round(figure, 4) for name, figure in figures.items() if figure is not None}
+
+    def _read(self) -> list[int]:
+        """Ticks of all processors since the start of the system, by kind; nothing where there is no such file."""
+        try:
+            kinds = self._stat.read_text("ascii").splitlines()[0].split()[1 : STEAL + 2]
+        except (OSError, IndexError):
+            return []
+        return list(map(int, kinds)) if len(kinds) > STEAL else []
+
+
+def describe(conditions: Mapping[str, float]) -> str:
+    """One line of what ``Conditions`` found; nothing where it found nothing."""
+    parts = []
+    if "load" in conditions:
+        parts.append(f"load {conditions['load']:.2f} at the start")
+    if "stolen" in conditions:
+        parts.append(f"{conditions['stolen']:.1%} of the processors' time stolen")
+    return ", ".join(parts)
 
 
 def _p10_p90(samples: Sequence[float]) -> tuple[float, float]:

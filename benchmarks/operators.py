@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floor import PROMPT_LENGTH, Floor, step_flops
 from benchmarks.measure import Options, Row, compared
-from benchmarks.peers.convert import demo, sd15
+from benchmarks.peers.convert import of_size
 from webui.engine.devices import choose_dtype
 from webui.engine.nets.unet import UNet
 
@@ -31,9 +31,8 @@ REST = "element by element and dispatch"
 
 def run(options: Options) -> list[Row]:
     """Milliseconds a step with two prompts, whole and by kind."""
-    models = demo() if options.size == "demo" else sd15()
+    models = of_size(options.size)
     dtype = choose_dtype("auto", torch.device("cpu"))
-    torch.set_num_threads(options.threads)
     theirs = UNet2DConditionModel.from_pretrained(models.folder / "unet", torch_dtype=dtype, local_files_only=True)
     ours = UNet(theirs.config).to(dtype)
     ours.load_state_dict(theirs.state_dict())

@@ -1,15 +1,18 @@
 """One picture of one task, drawn by each program in turn, each a process of its own with the same weights.
 
 A round asks every program once, in an order that is turned round each time; all are asked with the same prompt, seed,
-steps, sampler, size and, where they take it, the same initial noise. The first round warms up.
+steps, sampler, size and, where they take it, the same initial noise. The first round warms up, or the first one with
+each set of LoRAs.
 """
 
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +20,13 @@ from PIL import Image, ImageDraw
 
 from benchmarks.floor import Floor, picture_flops
 from benchmarks.measure import Options, Row, compared
-from benchmarks.peers import PEERS, Drawing, Session, Unavailable, Worker, adapters, environments, start
-from benchmarks.peers.convert import Models, demo, sd15
+from benchmarks.peers import PEERS, Drawing, Ready, Session, Unavailable, Worker, adapters, environments, start
+from benchmarks.peers.convert import Models, of_size
 from webui.engine.devices import choose_dtype
 
 PROMPT = "a red apple, flat style, on a blue background"
 BASELINE = "diffusers fp32"
+FUSED = "diffusers fp32, LoRAs fused"
 PROGRAMS = {
     "darkroom fp32": "fp32",
     "darkroom fp32, previews off": "no-previews",
@@ -32,24 +36,32 @@ PROGRAMS = {
     BASELINE: "fp32",
     "diffusers bf16": "bf16",
     "diffusers fp16": "fp16",
+    FUSED: "fp32-fused",
 }
 """Those that run in this environment, and what their workers call them."""
 LEFT_OUT = {"cpu": ("graphed", "fp16"), "cuda": ("compiled", "bf16")}
 """What is not for a device, or not the best there; bf16 neither on a processor on which ours stays in float32."""
-NEEDS_AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
-"""What fits a small machine's memory side by side."""
+USUAL = tuple(name for name in PROGRAMS if "previews" not in name and name != FUSED)
+AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
+"""Those of the usual that fit a small machine's memory side by side."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is drawn, but for the size."""
+    """What is drawn, but for the size. ``programs`` of its own draw at every size, in the place of the usual ones.
+
+    ``baseline`` is the one of them that all are compared with; ``lora_sets`` (files and weights) take turns from
+    picture to picture.
+    """
 
     name: str
     steps: int = 20
     strength: float = 1.0
     start: bool = False
     masked: bool = False
-    programs: tuple[str, ...] = tuple(name for name in PROGRAMS if "previews" not in name)
+    programs: tuple[str, ...] = ()
+    baseline: str = BASELINE
+    lora_sets: Sequence[Sequence[tuple[str, float]]] = ()
 
 
 @dataclass
@@ -62,8 +74,8 @@ class _Drawn:
 
 def compare(task: Task, options: Options) -> list[Row]:
     """A row for each program and size: milliseconds a picture, prompt to pixels."""
-    sides = (128,) if options.size == "demo" else (256, 512)
-    models = demo() if options.size == "demo" else sd15()
+    sides = (options.side,) if options.side else (128,) if options.size == "demo" else (256, 512)
+    models = of_size(options.size)
     rows: list[Row] = []
     for side in sides:
         rows += _compare(task, options, models, side)
@@ -78,9 +90,9 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = Path(folder)
         sessions = _start(task, options, models, work, stack, refused)
-        notes = {name: session.ready.note for name, session in sessions.items()}
-        formats = {name: session.ready.dtype for name, session in sessions.items()}
-        for k in range(options.rounds + 1):
+        told = {name: session.ready for name, session in sessions.items()}
+        warm_up = max(1, len(task.lora_sets))
+        for k in range(options.rounds + warm_up):
             drawing = drawing_of(work, side, steps, k, task)
             order = list(sessions) if k % 2 else list(reversed(sessions))
             for name in order:
@@ -94,23 +106,29 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
                     continue
                 found = drawn.setdefault(name, _Drawn())
                 found.peak_bytes = max(found.peak_bytes, answer.peak_bytes or 0)
-                if k:
+                if k >= warm_up:
                     found.seconds.append(answer.seconds)
             for name in drawn:
-                _judge(drawn[name], work / f"{name}.png", work / f"{BASELINE}.png", drawing.mask)
-        rates = {name: Floor.measured(formats[name], options.device) for name in drawn}
-    stock = Row(f"{label}: {BASELINE}", "ms", [s * 1e3 for s in drawn[BASELINE].seconds])
+                _judge(drawn[name], work / f"{name}.png", work / f"{task.baseline}.png", drawing.mask)
+        rates = {name: Floor.measured(told[name].dtype, options.device) for name in drawn}
+    stock = Row(f"{label}: {task.baseline}", "ms", [s * 1e3 for s in drawn[task.baseline].seconds])
     rows = []
     for name, found in drawn.items():
         floor_ms = rates[name].seconds(picture_flops(models.folder, side, steps, task.strength)) * 1e3
         samples = [seconds * 1e3 for seconds in found.seconds]
-        note = _note(found, formats[name], notes[name], floor_ms / np.median(samples), name == BASELINE)
-        row = compared(f"{label}: {name}", "ms", samples, stock, note)
-        rows.append(replace(stock, note=note) if name == BASELINE else row)
+        figures: dict[str, Any] = {"floor_share": floor_ms / median(samples), "versions": told[name].versions}
+        if found.peak_bytes:
+            figures["peak_mib"] = found.peak_bytes / 2**20
+        if name == task.baseline:
+            row = replace(stock, **figures)
+        else:
+            figures |= {"max_difference": found.worst, "psnr_db": found.psnr_db}
+            row = compared(f"{label}: {name}", "ms", samples, stock, **figures)
+        rows.append(replace(row, note=_note(row, told[name], name not in PROGRAMS)))
     ours = next((row for row in rows if row.name.endswith("as it starts")), None)
     for row in list(rows):
         other = row.name.rpartition(": ")[2]
-        if ours is not None and not other.startswith("darkroom") and other != BASELINE:
+        if ours is not None and not other.startswith("darkroom") and other != task.baseline:
             rows.append(compared(f"{label}: darkroom as it starts, to {other}", "ms", ours.samples, row))
     own = {row.name.rpartition(": ")[2]: row for row in rows}
     if (previews := own.get("darkroom fp32")) and (without := own.get("darkroom fp32, previews off")):
@@ -128,18 +146,14 @@ def _start(
         stack.callback(session.close)
         sessions[name] = session
 
-    left_out = LEFT_OUT[options.device]
-    if options.device == "cpu" and choose_dtype("auto", torch.device("cpu")) == torch.float32:
-        left_out += ("bf16",)
-    for name in task.programs:
-        is_small_enough = options.device == "cuda" or options.size == "demo" or name in NEEDS_AT_SD15
-        if is_small_enough and PROGRAMS[name] not in left_out:
-            add(name, own_process(name, PROGRAMS[name], models, work, options))
+    dtype = choose_dtype("auto", torch.device(options.device))
+    for name in programs(task, options, dtype):
+        add(name, own_process(name, PROGRAMS[name], models, work, options))
     if options.peers:
-        for peer, variant in (("diffusers", "best"), ("openvino", "default"), ("sdcpp", "f16")):
+        for peer, variant in peer_variants(dtype):
             try:
                 if task.name not in PEERS[peer].tasks:
-                    raise Unavailable(f"it has no {task.name}")
+                    raise Unavailable(f"{task.name} is not asked of it")
                 python = environments.ensure(peer)
                 add(f"{peer} {variant}", start(peer, variant, models, python, work / f"{peer}.log", options.threads))
             except Unavailable as reason:
@@ -154,6 +168,21 @@ def _start(
             session = adapters.SdApi(options.sdapi)
             add(next(iter(session.ready.versions), "sdapi"), session)  # by its own name, where it says that
     return sessions
+
+
+def programs(task: Task, options: Options, dtype: torch.dtype) -> list[str]:
+    """Those of ``PROGRAMS`` to draw with, where ours draws in ``dtype``."""
+    names: Sequence[str] = task.programs
+    if not names:
+        names = AT_SD15 if options.device == "cpu" and options.size == "sd15" else USUAL
+    left_out = LEFT_OUT[options.device] + (("bf16",) if dtype == torch.float32 else ())
+    return [name for name in names if PROGRAMS[name] not in left_out]
+
+
+def peer_variants(dtype: torch.dtype) -> tuple[tuple[str, str], ...]:
+    """Peers and how each is at its best, diffusers in the format in which ours draws on this processor."""
+    best = "fp32-best" if dtype == torch.float32 else "bf16-best"
+    return ("diffusers", best), ("openvino", "default"), ("sdcpp", "f16")
 
 
 @contextlib.contextmanager
@@ -184,6 +213,7 @@ def drawing_of(work: Path, side: int, steps: int, seed: int, task: Task | None =
         width=side,
         height=side,
         strength=task.strength if task else 1.0,
+        loras=task.lora_sets[seed % len(task.lora_sets)] if task and task.lora_sets else (),
         latents=str(work / "noise.npy"),
     )
     if task is None or not task.start:
@@ -210,11 +240,13 @@ def _judge(found: _Drawn, picture: Path, reference: Path, mask: str | None) -> N
         found.psnr_db = min(found.psnr_db, 10 * np.log10(255**2 / error))
 
 
-def _note(found: _Drawn, dtype: str, note: str, share: float, baseline: bool) -> str:
-    parts = [dtype, f"{share:.0%} of the machine's floor"]
-    if found.peak_bytes:
-        parts.append(f"peak {found.peak_bytes / 2**20:.0f} MiB")
-    if not baseline:
-        equal = found.psnr_db == float("inf")
-        parts.append("same pixels" if equal else f"off by up to {found.worst}/255, PSNR {found.psnr_db:.0f} dB")
-    return "(" + "; ".join([*parts, *([note] if note else [])]) + ")"
+def _note(row: Row, ready: Ready, names_version: bool) -> str:
+    parts = [ready.dtype, f"{row.floor_share:.0%} of the machine's floor"]
+    if row.peak_mib is not None:
+        parts.append(f"peak {row.peak_mib:.0f} MiB")
+    if row.psnr_db is not None:
+        equal = row.psnr_db == float("inf")
+        parts.append("same pixels" if equal else f"off by up to {row.max_difference}/255, PSNR {row.psnr_db:.0f} dB")
+    if names_version and ready.versions:
+        parts.append(" ".join(next(iter(ready.versions.items()))))
+    return "(" + "; ".join([*parts, *([ready.note] if ready.note else [])]) + ")"

@@ -2,14 +2,17 @@
 
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx
 
-from benchmarks.coldstart import events, server, wait_for_page
+from benchmarks.coldstart import LIMIT_S, events, server, wait_for_page
 from benchmarks.measure import Options, Row, compared
+from benchmarks.peers.convert import offer
 
 JOBS = 10
-REQUEST = {"prompt": "a red apple, flat style, on a blue background", "steps": 20}
+PROMPT = "a red apple, flat style, on a blue background"
 NOT_THE_DEVICE = ("queue", "save")
 
 
@@ -18,12 +21,15 @@ def run(options: Options) -> list[Row]:
     busy: list[float] = []
     wall_ms: list[float] = []
     alone_ms: list[float] = []
-    with tempfile.TemporaryDirectory() as data_dir, server(data_dir) as (url, _):
-        wait_for_page(url)
-        with httpx.Client(base_url=url, timeout=300.0, trust_env=False) as client:
+    side, steps = (128, 20) if options.size == "demo" else (256, 4)
+    with tempfile.TemporaryDirectory() as data_dir:
+        request = {"prompt": PROMPT, "model": offer(options.size, Path(data_dir)), "steps": options.steps or steps}
+        request |= {"width": side, "height": side}
+        with server(data_dir) as (url, _), httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
+            wait_for_page(url)
             for k in range(options.rounds + 1):
-                alone_s = _draw(client, 1, seed=k)[0]
-                wall_s, device_s = _draw(client, JOBS, seed=100 * k)
+                alone_s = _draw(client, request, 1, seed=k)[0]
+                wall_s, device_s = _draw(client, request, JOBS, seed=100 * k)
                 if k:
                     alone_ms.append(alone_s * 1e3)
                     wall_ms.append(wall_s * 1e3 / JOBS)
@@ -36,10 +42,11 @@ def run(options: Options) -> list[Row]:
     ]
 
 
-def _draw(client: httpx.Client, jobs: int, seed: int) -> tuple[float, float]:
+def _draw(client: httpx.Client, request: dict[str, Any], jobs: int, seed: int) -> tuple[float, float]:
     """Seconds until all are done, and seconds of them that the device thread worked."""
     started = time.perf_counter()
-    sent = [client.post("/api/jobs", json={**REQUEST, "seed": seed + k}).raise_for_status().json() for k in range(jobs)]
+    requests = [request | {"seed": seed + k} for k in range(jobs)]
+    sent = [client.post("/api/jobs", json=each).raise_for_status().json() for each in requests]
     device_s = 0.0
     for job in sent:
         last = list(events(client, job["id"]))[-1]

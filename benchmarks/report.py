@@ -1,5 +1,6 @@
 """``python -m benchmarks.report FILE...``: figures that ``bench --json`` wrote, as RESULTS.md and bar charts.
 
+A section is of one day, size and machine. What is measured anew takes the place of its workload there; all else stays.
 Needs matplotlib (``pip install matplotlib``), which nothing else here does.
 """
 
@@ -7,14 +8,12 @@ import argparse
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-from matplotlib import pyplot
+from benchmarks.measure import SIZES, describe
 
 HERE = Path(__file__).resolve().parent
 OURS, THEIRS, INK = "#c2410c", "#94a3b8", "#1e293b"
@@ -28,34 +27,60 @@ operations take at the speed of one large matrix product and one convolution, me
 """  # noqa: E501
 
 Figures = Mapping[str, Any]
+Sections = dict[str, dict[str, str]]
+"""By heading and machine, a section's workloads by name, each with all that stands below its own heading."""
 
 
 def main() -> int:
-    """Reads the files; their sections come first in RESULTS.md, in the place of those with the same heading."""
+    """Reads the files; the sections that they change come first in RESULTS.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     runs = [json.loads(path.read_text("utf-8")) for path in parser.parse_args().files]
-    charts, page = HERE / "results", HERE / "RESULTS.md"
-    charts.mkdir(exist_ok=True)
-    new = {_heading(run): "\n".join(_section(run, charts)) for run in runs}
-    sections = re.split(r"^(?=## )", page.read_text("utf-8"), flags=re.MULTILINE)[1:] if page.exists() else []
-    kept = [section.rstrip("\n") for section in sections if section.partition("\n")[0] not in new]
-    page.write_text("\n\n".join(["# Results", INTRODUCTION.rstrip(), *new.values(), *kept]) + "\n", "utf-8")
+    page = HERE / "RESULTS.md"
+    known = read_sections(page.read_text("utf-8")) if page.exists() else {}
+    page.write_text(write_sections(merge(known, runs, HERE)), "utf-8")
     return 0
 
 
-def _heading(run: Figures) -> str:
-    return f"## {run['date']}, {'demo model' if run['size'] == 'demo' else 'SD 1.5 size, random weights'}"
+def read_sections(page: str) -> Sections:
+    """What ``write_sections`` wrote; the introduction is left out."""
+    sections: Sections = {}
+    for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        head, *workloads = re.split(r"^### ", section, flags=re.MULTILINE)
+        parts = (workload.partition("\n") for workload in workloads)
+        sections[head.strip()] = {name: text.strip("\n") for name, _, text in parts}
+    return sections
 
 
-def _section(run: Figures, charts: Path) -> Iterator[str]:
-    yield f"{_heading(run)}\n\n{run['machine']}"
-    for name, rows in run["workloads"].items():
-        yield f"\n### {name}\n"
-        if chart := _chart(f"{run['date']}-{name}-{run['size']}", rows, charts):
-            yield f"![{name}: bars of the medians below]({chart.relative_to(HERE).as_posix()})\n"
-        yield "| | median | p10 to p90 | n | ratio | |\n|---|---|---|---|---|---|"
-        yield from map(_line, rows)
+def write_sections(sections: Sections) -> str:
+    """The whole page."""
+    parts = ["# Results", INTRODUCTION.rstrip()]
+    for head, workloads in sections.items():
+        parts.append(f"## {head}")
+        parts += [f"### {name}\n\n{text}" for name, text in workloads.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def merge(known: Sections, runs: Iterable[Figures], folder: Path) -> Sections:
+    """With the runs' workloads, in the order of the runs, then what is left; charts go to ``folder / "results"``."""
+    changed: Sections = {}
+    for run in runs:
+        for name in run["workloads"]:
+            head = f"{run['date']}, {SIZES[run['sizes'][name]]}\n\n{run['machine']}"
+            section = changed.setdefault(head, dict(known.get(head, {})))
+            section[name] = "\n".join(_workload(run, name, folder))
+    return changed | {head: section for head, section in known.items() if head not in changed}
+
+
+def _workload(run: Figures, name: str, folder: Path) -> Iterator[str]:
+    rows, size = run["workloads"][name], run["sizes"][name]
+    machine = zlib.crc32(run["machine"].encode())
+    if chart := _chart(f"{run['date']}-{name}-{size}-{machine:08x}", rows, folder / "results"):
+        yield f"![{name}: bars of the medians below]({chart.relative_to(folder).as_posix()})\n"
+    yield "| | median | p10 to p90 | n | ratio | |\n|---|---|---|---|---|---|"
+    yield from map(_line, rows)
+    if conditions := describe(run["conditions"]):
+        yield f"\n{conditions[0].upper()}{conditions[1:]}."
 
 
 def _line(row: Figures) -> str:
@@ -77,6 +102,11 @@ def _chart(name: str, rows: Iterable[Figures], folder: Path) -> Path | None:
     bars = [row for row in bars if "on to off" not in row["name"]][:MAX_BARS]
     if len(bars) < 2:
         return None
+    import matplotlib  # only here, so that all else goes without it
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(9, 0.6 + 0.36 * len(bars)), layout="constrained")
     names = [row["name"] for row in bars]
     medians = [row["median"] for row in bars]
@@ -88,6 +118,7 @@ def _chart(name: str, rows: Iterable[Figures], folder: Path) -> Path | None:
     axes.set_xlabel(f"{bars[0]['unit']}, median with p10 to p90; shorter is better")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(0, 1.15 * max(row["median"] for row in bars))
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=90)
     pyplot.close(figure)

@@ -24,7 +24,7 @@ class Unavailable(Exception):
 class Drawing:
     """What to draw. ``latents``: a .npy file of the initial noise, (1, 4, height / 8, width / 8)."""
 
-    task: str = "txt2img"  # img2img, inpaint, lora
+    task: str = "txt2img"  # img2img, inpaint
     prompt: str = ""
     negative: str = ""
     steps: int = 20
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ready:
-    """What answers: the versions of what matters, the number format, and what else a reader should know."""
+    """What answers: the versions of what matters, the main one first; the number format; what else one should know."""
 
     versions: dict[str, str]
     dtype: str
@@ -79,7 +79,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer that runs in an environment of its own: its variants and tasks, and the form of the model that it reads.
+    """A peer that runs in an environment of its own: its variants, the tasks that are asked of it, its form of a model.
 
     ``latents``: whether it takes the initial noise; another gets it from the seed alone.
     """
@@ -92,12 +92,13 @@ class Peer:
 
 PEERS = {
     "diffusers": Peer(
-        ("fp32", "bf16", "best", "fp32-fused", "bf16-fused"), ("txt2img", "img2img", "inpaint", "lora"), "folder", True
+        ("fp32", "bf16", "fp32-best", "bf16-best", "fp32-fused", "bf16-fused"),
+        ("txt2img", "img2img", "inpaint"),
+        "folder",
+        True,
     ),
     "openvino": Peer(("default", "fp32"), ("txt2img", "img2img", "inpaint"), "folder", True),
-    "sdcpp": Peer(
-        ("f16", "q8_0", "f32", "f16-flash", "f16-direct"), ("txt2img", "img2img", "inpaint", "lora"), "file", False
-    ),
+    "sdcpp": Peer(("f16", "q8_0", "f32", "f16-flash", "f16-direct"), ("txt2img", "img2img", "inpaint"), "file", False),
 }
 
 

@@ -29,16 +29,13 @@ class SdApi:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=DRAW_S, trust_env=False)
         model = _call(self._client, "GET", "/sdapi/v1/options").get("sd_model_checkpoint", "?")
-        versions = self._versions()
-        named = "".join(f"{name} {version}; " for name, version in versions.items())
-        note = f"{named}draws with {model}, which its server has loaded; other noise; it may keep a prompt's encoding"
-        self.ready = Ready(versions, "its own", note)
+        note = f"draws with {model}, which its server has loaded; other noise; it may keep a prompt's encoding"
+        self.ready = Ready(self._versions(), "its own", note)
 
     def draw(self, drawing: Drawing) -> Answer:
-        if drawing.image:
-            raise Unavailable("only txt2img is asked of it")
-        loras = "".join(f"<lora:{Path(path).stem}:{weight}>" for path, weight in drawing.loras)  # by the server's names
-        body = {"prompt": drawing.prompt + loras, "negative_prompt": drawing.negative, "seed": drawing.seed}
+        if drawing.image or drawing.loras:  # LoRAs are files of its server's
+            raise Unavailable("only txt2img without LoRAs is asked of it")
+        body = {"prompt": drawing.prompt, "negative_prompt": drawing.negative, "seed": drawing.seed}
         body |= {"width": drawing.width, "height": drawing.height, "steps": drawing.steps}
         body |= {"cfg_scale": drawing.guidance, "sampler_name": "DPM++ 2M", "scheduler": "Automatic"}
         started = time.perf_counter()

@@ -74,6 +74,20 @@ def sd15(root: Path = CACHE) -> Models:
     return models
 
 
+def of_size(size: str) -> Models:
+    """The model for ``--size``: ``demo`` or ``sd15``."""
+    return demo() if size == "demo" else sd15()
+
+
+def offer(size: str, data_dir: Path) -> str:
+    """Has a data folder offer the model of that size; its name there."""
+    if size != "demo":  # which is offered everywhere
+        folder = data_dir / "models/checkpoints"
+        folder.mkdir(parents=True)
+        (folder / size).symlink_to(of_size(size).folder.resolve())
+    return size
+
+
 def write_configs(folder: Path) -> None:
     """What diffusers wants to find beside a single file: a folder like the published one, without weights."""
     with torch.device("meta"):

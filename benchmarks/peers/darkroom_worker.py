@@ -9,7 +9,6 @@ from PIL import Image
 from worker import Request, serve
 
 from webui.core.events import Image as Finished
-from webui.core.events import Step
 from webui.core.library import DEMO_MODEL
 from webui.core.request import Init, LoraRef
 from webui.core.request import Request as Wanted
@@ -52,14 +51,14 @@ class Darkroom:
         for _ in self._manager.load(self._model):
             pass
         self.dtype = str(self._manager.dtype).removeprefix("torch.")
-        self.steps_s: list[float] = []
         if options.device == "cuda":
             self.peak_bytes = torch.cuda.max_memory_reserved
 
     def draw(self, request: Request) -> Image.Image:
         for path, _ in request["loras"]:
             link = self._loras / Path(path).name
-            if not link.exists():
+            if not link.exists() or not link.samefile(path):
+                link.unlink(missing_ok=True)  # of an earlier run
                 link.symlink_to(path)
         wanted = self._wanted(request)
         image = self._draw(wanted)
@@ -73,14 +72,7 @@ class Darkroom:
         return image
 
     def _draw(self, wanted: Wanted) -> Image.Image:
-        image = None
-        for event in self._manager.generate(wanted):
-            if isinstance(event, Step):
-                steps_s = event.seconds
-            elif isinstance(event, Finished):
-                image = event.image
-        self.steps_s.append(steps_s)
-        assert image
+        (image,) = [event.image for event in self._manager.generate(wanted) if isinstance(event, Finished)]
         return image
 
     def _wanted(self, request: Request) -> Wanted:

@@ -1,7 +1,7 @@
-"""Stock diffusers: ``fp32``, ``bf16`` or ``fp16``, with LoRAs unfused or (``-fused``) fused; and ``best``.
+"""Stock diffusers: ``fp32``, ``bf16`` or ``fp16``, with LoRAs unfused or (``-fused``) fused; and at its ``-best``.
 
-``best`` is what https://huggingface.co/docs/diffusers/v0.34.0/optimization/fp16 recommends where precision is kept:
-bfloat16, channels last, fused query, key and value projections, the UNet and the VAE's decoder compiled.
+That is what https://huggingface.co/docs/diffusers/v0.34.0/optimization/fp16 recommends beside a number format: channels
+last, fused query, key and value projections, the UNet and the VAE's decoder compiled.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from diffusers import (
 from PIL import Image
 from worker import Request, pipeline_arguments, serve
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Diffusers:
@@ -28,8 +28,8 @@ class Diffusers:
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
-        self._best, self._fuse = options.variant == "best", options.variant.endswith("-fused")
-        dtype = DTYPES.get(options.variant[:4], torch.bfloat16)
+        kind, _, how = options.variant.partition("-")
+        self._best, self._fuse, dtype = how == "best", how == "fused", DTYPES[kind]
         pipe = StableDiffusionPipeline.from_pretrained(options.model, torch_dtype=dtype, local_files_only=True)
         pipe.to(options.device)
         if options.device == "cuda":
@@ -62,7 +62,7 @@ class Diffusers:
         if loras == self._active:
             return
         if self._best:
-            raise ValueError("a compiled UNet with fused projections takes no LoRA: measure bf16-fused")
+            raise ValueError("a compiled UNet with fused projections takes no LoRA")
         if self._fuse and self._active:
             self._pipe.unfuse_lora()
         for path, _ in loras:

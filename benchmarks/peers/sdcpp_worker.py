@@ -33,12 +33,11 @@ class StableDiffusionCpp:
             raise ValueError(next((line for line in said.getvalue().splitlines() if "failed" in line), "not loaded"))
 
     def draw(self, request: Request) -> Image.Image:
-        loras = "".join(f"<lora:{path}:{weight}>" for path, weight in request["loras"])
         given = {"init_image": request["image"]} if request["image"] else {}
         if request["mask"]:
             given["mask_image"] = request["mask"]
         return self._model.generate_image(
-            prompt=request["prompt"] + loras,
+            prompt=request["prompt"],
             negative_prompt=request["negative"],
             width=request["width"],
             height=request["height"],

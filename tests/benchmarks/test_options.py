@@ -1,10 +1,14 @@
-"""What the command line of ``bench`` refuses."""
+"""What the command line of ``bench`` refuses, and what it hands to workloads and writes."""
 
+import json
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import WORKLOADS, main
+from benchmarks.measure import Options, Row
 
 
 @pytest.mark.parametrize(
@@ -13,6 +17,8 @@ from benchmarks.__main__ import main
         (["nothing"], "unknown workload 'nothing'"),
         (["--rounds", "0"], "--rounds must be at least 1, not 0"),
         (["queue", "--device", "cuda"], "queue is measured on the CPU alone"),
+        (["page", "--size", "sd15"], "page is measured at --size demo alone"),
+        (["load", "--size", "demo"], "load is measured at --size sd15 alone"),
         (["txt2img", "--device", "cuda", "--peers"], "other programs are measured on the CPU alone"),
     ],
 )
@@ -21,3 +27,56 @@ def test_what_cannot_be_measured_is_named(arguments, says, monkeypatch, capsys) 
     with pytest.raises(SystemExit):
         main()
     assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """Runs it with workloads that do nothing; gives what each was asked for, and the JSON."""
+    asked: dict[str, Options] = {}
+
+    def stand_in(name: str) -> SimpleNamespace:
+        def run(options: Options) -> list[Row]:
+            asked[name] = options
+            return [Row("threads", "threads", [torch.get_num_threads()])]
+
+        return SimpleNamespace(run=run)
+
+    def bench(*arguments: str) -> tuple[dict[str, Options], dict]:
+        file = tmp_path / "figures.json"
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments, "--json", str(file)])
+        assert main() == 0
+        return asked, json.loads(file.read_text())
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    for name in WORKLOADS:
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", stand_in(name))
+    yield bench
+    torch.set_num_threads(threads)
+
+
+def test_what_is_measured_in_this_process_has_the_threads_that_were_asked_for(bench):
+    _, found = bench("operators", "--threads", "3")
+    assert found["workloads"]["operators"][0]["median"] == 3
+
+
+def test_each_workload_has_the_size_that_it_is_measured_at(bench, capsys):
+    asked, found = bench()
+    assert asked.keys() == WORKLOADS.keys()
+    assert {name for name, options in asked.items() if options.size == "sd15"} == {"load"}
+    assert found["sizes"]["load"] == "sd15" and found["sizes"]["queue"] == "demo"
+    assert "load, SD 1.5 size, random weights" in capsys.readouterr().out
+
+
+def test_what_a_size_leaves_out_is_said(bench, capsys):
+    asked, _ = bench("--size", "sd15")
+    assert asked.keys() == WORKLOADS.keys() - {"page"}
+    assert "not measured at --size sd15: page\n" in capsys.readouterr().out
+
+
+def test_json_has_the_machines_load_and_its_stolen_time(bench, capsys):
+    found = bench("memory")[1]
+    assert "torch" in found["machine"]
+    if sys.platform == "linux":
+        assert found["conditions"]["load"] >= 0 and 0 <= found["conditions"]["stolen"] <= 1
+        assert "of the processors' time stolen" in capsys.readouterr().out

@@ -1,0 +1,43 @@
+"""What workloads measure, looked at on the demo model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from benchmarks import approximate
+from benchmarks.lora import _write_lora
+from benchmarks.measure import Options
+from benchmarks.peers import Models, convert
+from webui.core.library import DEMO_MODEL, find_models
+from webui.core.settings import Settings
+from webui.engine.lora.formats import read_lora
+from webui.engine.lora.names import ModuleIndex
+
+
+def test_the_loras_change_convolutions_too(tmp_path: Path):
+    unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
+    file = _write_lora(tmp_path / "known.safetensors", unet, seed=0)
+    weights = read_lora(file, ModuleIndex({"unet": unet}), torch.device("cpu"))
+    parameters = [unet.get_submodule(path).weight for _, path, _ in weights.deltas]
+    assert not weights.unmatched
+    assert any(weight.shape[2:] == (3, 3) for weight in parameters) and any(weight.dim() == 2 for weight in parameters)
+
+
+def test_few_steps_are_drawn_with_their_lora_and_judged(monkeypatch: pytest.MonkeyPatch):
+    (name,) = [name for name in approximate.ON_DEMO if "few-steps" in name]
+    ways = {"exact": {}, name: approximate.ON_DEMO[name], "without": approximate.LCM}
+    monkeypatch.setattr(approximate, "ON_DEMO", ways)
+    rows = {row.name: row for row in approximate.run(Options(rounds=1, steps=4))}
+    exact, few, without = (rows[f"128 px, 4 steps: {way}"] for way in ways)
+    assert exact.psnr_db is None
+    assert 5 < few.psnr_db < 50 and 0.2 < few.ssim < 1  # another picture of the same thing
+    assert few.psnr_db != without.psnr_db
+    assert f"PSNR {few.psnr_db:.1f} dB, SSIM {few.ssim:.3f}" in few.note
+
+
+def test_a_data_folder_offers_the_model_of_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(convert, "sd15", lambda: Models(DEMO_MODEL, Path("none")))
+    assert convert.offer("demo", tmp_path) == "demo" and not list(tmp_path.iterdir())
+    assert convert.offer("sd15", tmp_path) in find_models(Settings(data_dir=tmp_path))
