@@ -51,6 +51,7 @@ def main() -> int:
         results[name] = [row.as_dict() for row in rows]
         if options.json:  # after each, since a run takes long
             about = {"machine": machine(), "date": datetime.date.today().isoformat(), "sizes": sizes}
+            about |= {"side": chosen.side} if chosen.side else {}
             found = {**about, "conditions": conditions.as_dict(), "workloads": results}
             options.json.write_text(json.dumps(found, indent=1, allow_nan=False), "utf-8")
     print(f"\n{describe(conditions.as_dict())}".rstrip())

@@ -68,15 +68,16 @@ def merge(known: Sections, runs: Iterable[Figures], folder: Path) -> Sections:
         for name in run["workloads"]:
             head = f"{run['date']}, {SIZES[run['sizes'][name]]}\n\n{run['machine']}"
             section = changed.setdefault(head, dict(known.get(head, {})))
-            section[name] = "\n".join(_workload(run, name, folder))
+            title = f"{name}, {run['side']} px alone" if "side" in run else name
+            section[title] = "\n".join(_workload(run, name, title, folder))
     return changed | {head: section for head, section in known.items() if head not in changed}
 
 
-def _workload(run: Figures, name: str, folder: Path) -> Iterator[str]:
+def _workload(run: Figures, name: str, title: str, folder: Path) -> Iterator[str]:
     rows, size = run["workloads"][name], run["sizes"][name]
-    machine = zlib.crc32(run["machine"].encode())
-    if chart := _chart(f"{run['date']}-{name}-{size}-{machine:08x}", rows, folder / "results"):
-        yield f"![{name}: bars of the medians below]({chart.relative_to(folder).as_posix()})\n"
+    machine, file = zlib.crc32(run["machine"].encode()), re.sub(r"\W+", "-", title)
+    if chart := _chart(f"{run['date']}-{file}-{size}-{machine:08x}", rows, folder / "results"):
+        yield f"![{title}: bars of the medians below]({chart.relative_to(folder).as_posix()})\n"
     yield "| | median | p10 to p90 | n | ratio | |\n|---|---|---|---|---|---|"
     yield from map(_line, rows)
     if conditions := describe(run["conditions"]):

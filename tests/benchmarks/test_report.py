@@ -63,6 +63,13 @@ def test_other_sizes_and_machines_are_sections_of_their_own(write):
     assert all(f"| thing | {median} ms |" in page for median in (111, 222, 333))
 
 
+def test_one_side_alone_stands_beside_all_of_them(write):
+    write(run("txt2img", median=111))
+    page = write(run("txt2img", median=222) | {"side": 256})
+    assert headings(page)[1:] == ["### txt2img", "### txt2img, 256 px alone"]
+    assert "| thing | 111 ms |" in page and "| thing | 222 ms |" in page
+
+
 def test_what_was_written_earlier_stays_as_it_is():
     page = (HERE / "RESULTS.md").read_text("utf-8")
     sections = read_sections(page)
