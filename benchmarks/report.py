@@ -16,6 +16,8 @@ from typing import Any
 from benchmarks.measure import SIZES, describe
 
 HERE = Path(__file__).resolve().parent
+FOLDERS = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+")
+"""Of a file on the machine that measured, which are nobody else's business; not of an address or a fraction."""
 OURS, THEIRS, INK = "#c2410c", "#94a3b8", "#1e293b"
 MAX_BARS = 14
 
@@ -86,7 +88,7 @@ def _workload(run: Figures, name: str, title: str, folder: Path) -> Iterator[str
 
 def _line(row: Figures) -> str:
     if not row["n"]:
-        return f"| {row['name']} | | | | | {row['note']} |"
+        return f"| {row['name']} | | | | | {FOLDERS.sub('', row['note'])} |"
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} of {row['against'].rpartition(': ')[2]}"
     spread = f"{_short(row['p10'])} to {_short(row['p90'])}"
     note = row.get("note", "").strip("()")

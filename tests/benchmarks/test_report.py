@@ -70,6 +70,18 @@ def test_one_side_alone_stands_beside_all_of_them(write):
     assert "| thing | 111 ms |" in page and "| thing | 222 ms |" in page
 
 
+def test_where_files_lay_on_the_machine_is_not_told(write):
+    refused = {
+        "name": "peer",
+        "unit": "ms",
+        "n": 0,
+        "note": "not run: '/home/ann/.bench/demo.safetensors' at http://a/b",
+    }
+    measured = run("txt2img")
+    measured["workloads"]["txt2img"].append(refused)
+    assert "| peer | | | | | not run: 'demo.safetensors' at http://a/b |" in write(measured)
+
+
 def test_what_was_written_earlier_stays_as_it_is():
     page = (HERE / "RESULTS.md").read_text("utf-8")
     sections = read_sections(page)

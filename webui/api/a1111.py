@@ -75,12 +75,13 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
             overridden = body.get("override_settings") or {}
             options = a1111.read_options(overridden, catalog, owner.options)
             request = a1111.read_request(body, catalog, options, with_picture)
-            if body.get("override_settings_restore_afterwards") is False and not is_open:
-                owner.options = options
             try:
-                return executor.submit(request, keep=bool(body.get("save_images")))
+                job = executor.submit(request, keep=bool(body.get("save_images")))
             except RequestError as error:
                 raise a1111.in_their_words(error) from None
+            if body.get("override_settings_restore_afterwards") is False and not is_open:
+                owner.options = options
+            return job
 
         try:
             call = Call(await run_in_threadpool(submit))

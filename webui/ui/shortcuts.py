@@ -12,7 +12,10 @@ from webui.ui import form
 
 FIELDS = ("guidance_until", "reuse", "token_merging")
 TOLD_BY = (*FIELDS, "guidance", "vae", "sampler", "loras")
-EXPLANATION = "Each of these saves time and changes the picture a little. A tiny VAE, under Settings, does so too."
+EXPLANATION = (
+    "Each of these saves time and changes the picture a little. A tiny VAE, under Settings, does so too, and so "
+    "does the sampler LCM or TCD with a LoRA for few steps."
+)
 
 
 def build_fold(page: str, catalog: Catalog) -> dict[str, Any]:
