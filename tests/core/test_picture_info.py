@@ -221,6 +221,14 @@ def test_a_graph_that_runs_in_circles_ends(read) -> None:
     assert read(prompt=json.dumps(circle)).values["steps"] == 12
 
 
+def test_a_chain_with_a_fan_into_it_is_refused_before_it_costs_anything(read) -> None:
+    chain = {f"c{k}": {"class_type": "X", "inputs": {"text": [f"c{k + 1}", 0]}} for k in range(300)}
+    fan = {f"f{k}": {"class_type": "CLIPTextEncode", "inputs": {"text": "a", "clip": ["c0", 0]}} for k in range(690)}
+    chain["c300"] = {"class_type": "X", "inputs": {name: [name, 0] for name in fan}}
+    graph = {**COMFY, **chain, **fan, "6": {"class_type": "X", "inputs": {"text": ["c0", 0]}}}
+    assert any("too large to be read" in line for line in read(prompt=json.dumps(graph)).unmapped)
+
+
 def test_a_text_of_50_mb_and_a_file_that_is_none(tmp_path: Path, catalog: Catalog) -> None:
     chunks = PngInfo()
     chunks.add_text("parameters", "a" * 50_000_000, zip=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_NODES = 1000
+MAX_NODES_TIMES_LINKS = 60_000  # sd-parsers keeps for each text what every way to it has passed
 MAX_CHARACTERS = 50_000
 MAX_GRAPH_CHARACTERS = 2_000_000
 LIMITS = {
@@ -189,8 +190,10 @@ def _read_comfy(parsers: Any, texts: Mapping[str, str]) -> Found:
     chosen = next((name for name in samplers if _latent_size(nodes, name)), samplers[0])
     others = [name for name in samplers if name != chosen]
     kept = {name: node for name, node in nodes.items() if name not in others}
-    found = Found("ComfyUI")
-    _take(found, parsers.ComfyUIParser().parse({"prompt": kept, "workflow": {"links": _links(kept)}}))
+    found, links = Found("ComfyUI"), _links(kept)
+    if len(kept) * len(links) > MAX_NODES_TIMES_LINKS:
+        raise Unreadable(f"ComfyUI's graph of {len(kept):,} nodes and {len(links):,} links is too large to be read")
+    _take(found, parsers.ComfyUIParser().parse({"prompt": kept, "workflow": {"links": links}}))
     found.values |= _latent_size(nodes, chosen) or {}
     for name in others:
         inputs = nodes[name]["inputs"]
