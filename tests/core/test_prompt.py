@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.prompt import WEIGHT_LIMIT, Words, join_loras, parse_weights, split_loras, unbalanced
+from webui.core.prompt import WEIGHT_LIMIT, Words, join_loras, parse_weights, split_loras, unbalanced, unsupported
 from webui.core.request import LoraRef, RequestError
 
 
@@ -20,6 +20,7 @@ from webui.core.request import LoraRef, RequestError
         ("<lora:chalk:0.5:0.9>", "chalk", 0.9, 0.5),  # as in A1111, the text encoder's comes first
         ("<lora:chalk>", "chalk", 1.0, 1.0),
         ("<LoRA:chalk:1>", "chalk", 1.0, 1.0),
+        ("<lyco:chalk:0.5:0.9>", "chalk", 0.9, 0.5),
         ("<lora:chalk:-1>", "chalk", -1.0, -1.0),
         ("<lora:chalk:0>", "chalk", 0.0, 0.0),
         ("<lora:chalk:.5>", "chalk", 0.5, 0.5),
@@ -293,6 +294,51 @@ brackets = st.lists(
 ).map("".join)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red apple [green:blue:0.5]", ["[green:blue:0.5] (prompt editing) is"]),
+        ("[green:0.5]", ["[green:0.5] (prompt editing) is"]),
+        ("a [red::12] apple", ["[red::12] (prompt editing) is"]),
+        ("[a cat:a (dog:1.2): .5 ]", ["[a cat:a (dog:1.2): .5 ] (prompt editing) is"]),
+        ("([a:b:0.5], [c::3])", ["[a:b:0.5] and 1 more (prompt editing) are"]),
+        ("[x:[b:c:0.5]:0.3]", ["[b:c:0.5] and 1 more (prompt editing) are"]),
+        (f"[{'x' * 90}:0.3]", [f"[{'x' * 59}... (prompt editing) is"]),
+        ("[green|blue]", ["[green|blue] (alternating words) is"]),
+        ("[a|b||(c:1.1)]", ["[a|b||(c:1.1)] (alternating words) is"]),
+        ("an apple AND a sky :0.5 AND x", ["AND and 1 more (several prompts in one) are"]),
+        ("<hypernet:foo:1> <wildcard:x>", ["<hypernet:foo:1> and 1 more (an extra network) are"]),
+        ("a __colour/bright__ apple", ["__colour/bright__ (a wildcard) is"]),
+        ("a {red|green} apple", ["{red|green} (a choice of words) is"]),
+        ("{2$$red|green|blue}", ["{2$$red|green|blue} (a choice of words) is"]),
+        ("[a|b] __x__", ["[a|b] (alternating words) is", "__x__ (a wildcard) is"]),
+    ],
+)
+def test_forms_that_are_not_done_are_said(prompt, expected):
+    lines = unsupported(prompt)
+    assert [line.partition(" not done here and ")[0] for line in lines] == expected
+    assert all(line.endswith("read as plain words.") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a (red:1.2) [apple], [[less]] ((more)) BREAK a sky",
+        "at 10:30, 16:9, a:b:0.5, a|b, (a|b), (a:b:0.5)",
+        r"\[a:b:0.5\], \[a|b\], [a\|b",
+        "[a:b], [a, b: c], [at (10:30)], [a:b:c:0.5], [a:b:when]",
+        "[a (b] c|d) e:0.5",
+        "SAND and And BRAND_AND",
+        "<lora:a|b:1> <LYCO:__x__:0.5> a < b > c",
+        "^__^ a__b__c snake__case __ init__",
+        "{word} {a} | {b}",
+    ],
+)
+def test_plain_words_are_no_unsupported_form(prompt):
+    assert unsupported(prompt) == ()
+
+
 @given(brackets | st.text(max_size=80))
 def test_any_text_is_parsed(text):
     found = parse_weights(text)
@@ -302,6 +348,7 @@ def test_any_text_is_parsed(text):
     for before, words in zip(found, found[1:], strict=False):
         assert words.starts_chunk or before.weight != words.weight
     assert len(unbalanced(text)) < 200
+    assert len(unsupported(text)) <= 6
 
 
 @given(st.text(st.characters(exclude_characters="()[]\\"), max_size=80).filter(lambda text: "BREAK" not in text))
@@ -355,3 +402,10 @@ def test_a_hundred_thousand_pieces_of_brackets_take_linear_time(call, piece):
     start = time.perf_counter()
     call(":" + piece * 100_000)
     assert time.perf_counter() - start < 5  # the slowest, of BREAKs, about half a second
+
+
+@pytest.mark.parametrize("piece", [*"[(|{_<", "[a|", "[a:0.5", "([)]", "{|", "/__a", "<a:", "AND "])
+def test_a_hundred_thousand_pieces_of_unsupported_forms_take_linear_time(piece):
+    start = time.perf_counter()
+    unsupported(f":{piece * 100_000}]]")
+    assert time.perf_counter() - start < 5  # the slowest, of open brackets, about an eighth of a second

@@ -105,6 +105,15 @@ def test_brackets_that_do_not_match_are_told_in_words(open_tab):
     wait_for(lambda: not help_of(tab, "prompt", "trouble"), "nothing to be wrong")
 
 
+def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(open_tab):
+    tab = open_tab()
+    said = "[red:green:0.5] (prompt editing) is not done here and is read as plain words."
+    tab.set(prompt="an apple [red:green:0.5]")
+    wait_for(lambda: help_of(tab, "prompt", "trouble") == said, "the words")
+    tab.draw(steps=1, width=64, height=64)
+    tab.wait_for_message(said)
+
+
 def test_ctrl_up_and_down_weigh_what_the_cursor_is_in(open_tab):
     tab = open_tab()
     box = tab.find("prompt").locator("textarea")
@@ -145,7 +154,7 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     assert time.monotonic() - started < 2 and not server.is_idle()
     server.cancel(job)
     used, room = count_tokens(f"{LONG} (", tokenizer)
-    assert answer.json() == {"tokens": used, "room": room, "unbalanced": "1 ( that nothing closes"}
+    assert answer.json() == {"tokens": used, "room": room, "unbalanced": "1 ( that nothing closes", "unsupported": []}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""``/api/tokens``: how long a prompt is for a model, and whether its brackets match; asked while people type."""
+"""``/api/tokens``: how long a prompt is for a model, and what is wrong with it; asked while people type."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
 from webui.core.executor import Executor
-from webui.core.prompt import split_loras, unbalanced
+from webui.core.prompt import split_loras, unbalanced, unsupported
 from webui.core.request import Request, RequestError
 
 FIELDS = ("model", "prompt")
@@ -19,7 +19,12 @@ def tokens_router(executor: Executor) -> APIRouter:
     def count(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         request = Request.parse({field: values[field] for field in FIELDS if field in values})
         tokens, room = executor.count_tokens(request.model, request.prompt)
-        return {"tokens": tokens, "room": room, "unbalanced": unbalanced(_without_loras(request.prompt))}
+        return {
+            "tokens": tokens,
+            "room": room,
+            "unbalanced": unbalanced(_without_loras(request.prompt)),
+            "unsupported": unsupported(request.prompt),
+        }
 
     return router
 

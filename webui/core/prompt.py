@@ -1,6 +1,7 @@
 """Prompt text as A1111 means it: LoRA tags, the weights of words, BREAK."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from math import copysign
@@ -18,11 +19,25 @@ _OPENINGS = {")": "(", "]": "["}
 _PIECES = re.compile(r"\\[()\[\]\\]?|[(\[]|(?::\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*)?\)|\]|[^\\()\[\]:]+|:")
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")  # not \s* before it, which is quadratic in spaces
 _NOT_IN_TAGS = re.compile(r"[<>:]")
-_LORA_TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+_LORA_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
+_MARKS = re.compile(r"\\.|[()\[\]:|]", re.DOTALL)
+_WHEN = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*")
+_FORMS = {
+    "several prompts in one": re.compile(r"\bAND\b"),
+    "an extra network": re.compile(r"<\w+:[^<>]*>"),
+    "a wildcard": re.compile(r"(?<!\w)__[\w/*.~@-]{1,100}?__(?!\w)"),
+    "a choice of words": re.compile(r"\{[^{}|]*\|[^{}]*\}"),
+}
+_SHOWN_CHARACTERS = 60
+
+EDITING, ALTERNATION = "prompt editing", "alternating words"
 
 
 def split_loras(text: str) -> tuple[str, tuple[LoraRef, ...]]:
-    """The text without its ``<lora:name:weight>`` tags, and what they ask for, in order; raises RequestError."""
+    """The text without its ``<lora:name:weight>`` tags, and what they ask for, in order; raises RequestError.
+
+    ``<lyco:...>`` is the same, as in A1111.
+    """
     found = tuple(_read_tag(match[0], match[1]) for match in _LORA_TAG.finditer(text))
     return (_LORA_TAG.sub("", text).strip(), found) if found else (text, found)
 
@@ -88,6 +103,45 @@ def unbalanced(text: str) -> str:
         wrong += [f"{unclosed} {opening} that nothing closes"] if unclosed else []
         wrong += [f"{unopened} {closing} that nothing opened"] if unopened else []
     return " and ".join(wrong)
+
+
+def unsupported(text: str) -> tuple[str, ...]:
+    """A line for people for each form of A1111's or its extensions' that is read as plain words here."""
+    text = _LORA_TAG.sub("", text)
+    found: dict[str, list[str]] = {form: [] for form in (EDITING, ALTERNATION, *_FORMS)}
+    for form, whole in _find_square_brackets(text):
+        found[form].append(whole)
+    for form, pattern in _FORMS.items():
+        found[form] += pattern.findall(text)
+    return tuple(_say_unsupported(form, parts) for form, parts in found.items() if parts)
+
+
+def _say_unsupported(form: str, parts: list[str]) -> str:
+    first = parts[0] if len(parts[0]) <= _SHOWN_CHARACTERS else f"{parts[0][:_SHOWN_CHARACTERS]}..."
+    if len(parts) == 1:
+        return f"{first} ({form}) is not done here and is read as plain words."
+    return f"{first} and {len(parts) - 1} more ({form}) are not done here and are read as plain words."
+
+
+def _find_square_brackets(text: str) -> Iterator[tuple[str, str]]:
+    """The form of each ``[from:to:when]``, ``[to:when]``, ``[from::when]`` and ``[a|b]``, and its text, long or not.
+
+    As in A1111's grammar colons and bars count for the innermost bracket around them, and brackets do not cross.
+    """
+    open_places: list[tuple[int, list[int]]] = []  # of each open bracket, and of the colons and bars in it
+    for mark in _MARKS.finditer(text):
+        sign, place = mark[0], mark.start()
+        if sign in _FACTORS:
+            open_places.append((place, []))
+        elif sign in (":", "|") and open_places:
+            open_places[-1][1].append(place)
+        elif sign in _OPENINGS and open_places and text[open_places[-1][0]] == _OPENINGS[sign]:
+            start, inner = open_places.pop()
+            whole = text[start : min(place, start + _SHOWN_CHARACTERS) + 1]
+            if sign == "]" and any(text[at] == "|" for at in inner):
+                yield ALTERNATION, whole
+            elif sign == "]" and len(inner) in (1, 2) and _WHEN.fullmatch(text, inner[-1] + 1, place):
+                yield EDITING, whole
 
 
 def _closes(piece: str) -> bool:

@@ -18,6 +18,7 @@ from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
 from webui.core.library import Library, LoraFile, ModelFile, VaeFile, approximations, choose, content_hash, hash_whole
+from webui.core.prompt import unsupported
 from webui.core.recipe import Batch, Recipe
 from webui.core.request import MIN_SIDE_PX, Init, Request, RequestError
 from webui.core.settings import Settings
@@ -257,6 +258,7 @@ class PipelineManager:
         request = job.request
         if words := approximations(request, job.library.vaes if request.vae else {}):
             job.warnings[f"Approximate: {', '.join(words)}."] = None
+        job.warnings |= dict.fromkeys(unsupported(request.prompt) + unsupported(request.negative))
         if (self._settings.compile or self._settings.cuda_graphs) and _shortcuts(request):
             faster = "compiled code" if self._settings.compile else "CUDA graphs"
             job.warnings[f"Reuse and token merging run without {faster}."] = None

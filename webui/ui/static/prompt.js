@@ -1,4 +1,4 @@
-// Help with the prompts: how many tokens they take, brackets that do not match, and weights by Ctrl+Up and Ctrl+Down.
+// Help with the prompts: how many tokens they take, what is wrong with them, and weights by Ctrl+Up and Ctrl+Down.
 (() => {
   "use strict";
   const PAUSE_MS = 250;
@@ -18,8 +18,9 @@
     const help = helpOf(page, name);
     const answer = asked[page + name]?.answer;
     if (!help || !answer) return;
-    const { tokens, room, unbalanced, detail } = answer;
-    help.querySelector(".prompt-trouble").textContent = detail ?? (unbalanced && `Brackets: ${unbalanced}`);
+    const { tokens, room, unbalanced, unsupported = [], detail } = answer;
+    const brackets = unbalanced ? [`Brackets: ${unbalanced}`] : [];
+    help.querySelector(".prompt-trouble").textContent = detail ?? [...brackets, ...unsupported].join(" ");
     help.querySelector(".prompt-count").textContent = detail ? "" : `${tokens}/${room}`;
   };
 
