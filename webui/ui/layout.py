@@ -10,7 +10,7 @@ from webui.core.history import History
 from webui.core.presets import PresetShelf
 from webui.ui import history, models, png_info, presets
 from webui.ui.pages import PAGES
-from webui.ui.workbench import Workbench, build, job_id_js, picture_file
+from webui.ui.workbench import Workbench, build, job_id_js
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = ("page.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js", "history.js")
@@ -86,7 +86,7 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
         start = benches[target].controls["image"]
 
         def send(job_id: str, index: int, target: str = target, cache: str = start.GRADIO_CACHE) -> tuple[Any, Any]:
-            path = picture_file(bench.runs, job_id, index, Path(cache))
+            path = bench.runs.picture_file(job_id, index, Path(cache))
             return (path, gr.Tabs(selected=target)) if path else (gr.skip(), gr.skip())
 
         button.click(

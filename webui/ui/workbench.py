@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from cachetools import LRUCache
 
-from webui.core.events import Image
-from webui.core.executor import Catalog, Executor, Job, QueueFull
+from webui.core.executor import Catalog, Executor, QueueFull
 from webui.core.request import Init, Request, RequestError
 from webui.ui import form, loras, models, prompts, shortcuts, stream
 from webui.ui.errors import page_error
+from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
-KEPT_RUNS = 256
-ENDED = ("done", "failed", "cancelled")
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 
 Update = Any
@@ -43,37 +40,6 @@ class Task:
     transient: tuple[str, ...] = ()
     collect_js: str | None = None
     examples: tuple[str, ...] = ()
-
-
-class Runs:
-    """The jobs that one click of a page started, found by the id of any of them; a click is mostly one job."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-        self._siblings: LRUCache[str, list[Job]] = LRUCache(KEPT_RUNS)
-
-    def start(self, requests: Sequence[Request]) -> list[Job]:
-        """Submits all of them or, where one is refused, none; raises RequestError, QueueFull."""
-        jobs: list[Job] = []
-        try:
-            for request in requests:
-                jobs.append(self.executor.submit(request))
-        except (RequestError, QueueFull):
-            for job in jobs:
-                job.cancel()
-            raise
-        self._siblings.update((job.id, jobs) for job in jobs)
-        return jobs
-
-    def jobs(self, job_id: str) -> list[Job]:
-        """All jobs of the run, in order; empty where the id is not known (any more)."""
-        job = self.executor.job(job_id)
-        return self._siblings.get(job_id, [job]) if job else []
-
-    def picture(self, job_id: str, index: int) -> tuple[Job, Image] | None:
-        """Picture ``index`` of the run's gallery, with the job that made it."""
-        pictures = [(job, image) for job in self.jobs(job_id) if job.state in ENDED for image in job.images]
-        return pictures[index] if 0 <= index < len(pictures) else None
 
 
 @dataclass(frozen=True)
@@ -161,13 +127,6 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
 def job_id_js(page: str) -> str:
     """JavaScript that gives a handler the id of the page's job, from the page itself."""
     return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
-
-
-def picture_file(runs: Runs, job_id: str, index: int, cache_dir: Path) -> str | None:
-    """The served PNG of one picture of a gallery, or None where there is none."""
-    found = runs.picture(job_id, index)
-    item = stream.gallery_item(*found, cache_dir) if found else None
-    return item[0] if item else None
 
 
 def _empty(task: Task) -> str:
