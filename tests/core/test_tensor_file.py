@@ -49,6 +49,24 @@ def test_a_header_is_read_again_once_the_file_has_changed(write):
     assert set(read_header(path).shapes) == {"b"}
 
 
+STARTS = {
+    b"<!DOCTYPE html>\n<html><body>401</body></html>": "it is a web page; the download may need a login",
+    b"\n  <HTML lang=en><body>401</body></html>": "it is a web page; the download may need a login",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123456\n": (
+        "it is a Git LFS pointer, a note of where the file is; get the file itself, with 'git lfs pull'"
+    ),
+    b'{"error": {"message": "not found"}}': (
+        'it is JSON, maybe an error message of the download: {"error": {"message": "not found"}}'
+    ),
+    b'{"a":{}}': 'it is JSON, maybe an error message of the download: {"a":{}}',
+    b'[\n{"type": "missing\x00"}]': 'it is JSON, maybe an error message of the download: [ {"type": "missing "}]',
+    b"PK\x03\x04" + bytes(60): "it is a zip archive or a pickle",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "it is a pickle",
+    b"GGUF\x03\x00\x00\x00\x01": "it is a GGUF file",
+    b"\x89PNG\r\n\x1a\n": "it is a PNG picture",
+}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -56,9 +74,8 @@ def test_a_header_is_read_again_once_the_file_has_changed(write):
         (b"{", "is no safetensors file, whatever its name says"),
         (bytes(8), "is no safetensors file, whatever its name says"),
         (struct.pack("<Q", 1) + b"{", "is no safetensors file, whatever its name says"),
-        (b"<!DOCTYPE html>\n<html><body>401</body></html>", "is no safetensors file, whatever its name says"),
-        (b"PK\x03\x04" + bytes(60), "is no safetensors file, whatever its name says"),
-        (b'{"error": {"message": "not found"}}', "is no safetensors file, whatever its name says"),
+        (bytes(8) + b"{}", "is no safetensors file, whatever its name says"),
+        *((start, f"is no safetensors file, whatever its name says: {seems}") for start, seems in STARTS.items()),
         (encode([]), "is no safetensors file, whatever its name says"),
         (encode("{}"), "is no safetensors file, whatever its name says"),
         (struct.pack("<Q", 2**63) + b"{}", "has a header of 8,796,093,022,208 MiB; 16 MiB are allowed"),
@@ -75,7 +92,7 @@ def test_a_header_is_read_again_once_the_file_has_changed(write):
         (encode(b'{"a": {"shape": [1], "data_offsets": [0, 1e999]}}'), "is damaged: its header cannot be read"),
         (encode(b'{"a": {"shape": [NaN], "data_offsets": [0, 1]}}'), "is damaged: its header cannot be read"),
         (encode({"__metadata__": "x"}), "is damaged: its header cannot be read"),
-        (encode({"__metadata__": None}), "is damaged: its header cannot be read"),
+        *((encode({"__metadata__": value}), "is damaged: its header cannot be read") for value in ([], 0, False, "")),
     ],
     ids=itertools.count(),
 )
@@ -83,6 +100,10 @@ def test_what_is_no_safetensors_file_is_refused_with_the_reason(write, content, 
     with pytest.raises(BadFile) as caught:
         read_header(write(content))
     assert str(caught.value) == reason
+
+
+def test_metadata_of_null_is_none(write):
+    assert read_header(write(encode({"__metadata__": None, "a": entry([])}))) == Header({}, {"a": ()})
 
 
 def test_nested_metadata_is_text(write):

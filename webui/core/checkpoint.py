@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from webui.core.file_kinds import recognize
 from webui.core.tensor_file import BadFile, Header, read_header
 
 FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
@@ -46,12 +47,6 @@ TEXT_PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "SDXL refiner": (("text_encoder_2", "conditioner.embedders.0.model."),),
 }
-OTHER_FAMILIES = (  # what people also have, by a tensor that only they have
-    ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
-    ("joint_blocks.0.context_block.attn.qkv.weight", "Stable Diffusion 3"),
-    ("clip_txt_mapper.weight", "Stable Cascade"),
-    ("input_hint_block.0.weight", "ControlNet"),
-)
 
 
 @dataclass(frozen=True)
@@ -180,14 +175,10 @@ def _read_file(path: Path) -> Checkpoint:
 
 def _what_else(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Why a file without a UNet of ours cannot be used."""
-    for marker, name in OTHER_FAMILIES:
-        if any(key.endswith(marker) for key in shapes):
-            return f"is a {name} model; Stable Diffusion 1.x, 2.x and SDXL can be loaded"
-    if any("lora_" in key or key.endswith((".hada_w1_a", ".lokr_w1")) for key in shapes):
-        return "holds a LoRA and no UNet; it belongs into the folder for LoRAs"
-    if "decoder.conv_in.weight" in shapes or "decoder.layers.0.weight" in shapes:
-        return "holds an autoencoder and no UNet; it belongs into the folder for VAEs"
-    return "holds no UNet of Stable Diffusion 1.x, 2.x or SDXL"
+    kind = recognize(shapes)
+    if kind is None or (kind.role == "checkpoint" and not kind.family):
+        return "holds no UNet of Stable Diffusion 1.x, 2.x or SDXL"
+    return kind.reason
 
 
 def _describe(

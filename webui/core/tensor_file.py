@@ -11,8 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from webui.core.file_kinds import recognize_bytes
+
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
+START_BYTES = 200
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -56,17 +59,21 @@ def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
     if size_bytes == 0:
         raise BadFile("is empty")
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if file.read(1) != b"{" or length < 2:
-            raise BadFile("is no safetensors file, whatever its name says")
+        start = file.read(START_BYTES)
+        length = int.from_bytes(start[:8], "little")
+        seems = recognize_bytes(start) if length > MAX_HEADER_BYTES else ""
+        if seems or start[8:9] != b"{" or length < 2:
+            raise BadFile("is no safetensors file, whatever its name says" + (f": {seems}" if seems else ""))
         if length > MAX_HEADER_BYTES:
             raise BadFile(f"has a header of {length / 2**20:,.0f} MiB; {MAX_HEADER_BYTES // 2**20} MiB are allowed")
         if length + 8 > size_bytes:
             raise BadFile("is cut short: it ends within its header")
-        text = b"{" + file.read(length - 1)
+        file.seek(8)
+        text = file.read(length)
     try:
         header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata  # null, as safetensors' own library reads it
         shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in header.items()}
         places = {key: _read_place(entry, length + 8) for key, entry in header.items()}
         whole = max((place.offset + place.nbytes for place in places.values()), default=length + 8)

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from webui.core.file_kinds import recognize
 from webui.core.tensor_file import BadFile, hash_file, read_header
 
 MAX_ROWS = 75
@@ -38,7 +39,10 @@ def read_embedding(name: str, path: Path) -> Embedding:
     One tensor, (rows, width) or (width,), under any key is for ``text_encoder``; of two under keys that say nothing,
     the wider one is for ``text_encoder_2``.
     """
-    components = _name_components(read_header(path).shapes)
+    shapes = read_header(path).shapes
+    if (kind := recognize(shapes)) and kind.role not in ("embedding", "nothing"):
+        raise BadFile(kind.reason)
+    components = _name_components(shapes)
     try:
         tensors = load_file(path)
         vectors = {component: _check(tensors[key]) for key, component in components.items()}

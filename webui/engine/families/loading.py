@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from webui.core.checkpoint import TEXT_PARTS, TEXT_PREFIXES, VAE_PREFIX, Checkpoint, FamilyName, weight_files
+from webui.core.file_kinds import recognize
 from webui.core.library import ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
 from webui.engine.families import configs
@@ -195,7 +196,8 @@ def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, Filling]:
         return module, Filling(module, files, lambda name: iter([Key(name)]))
     beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
     if "1.weight" not in files.shapes:
-        raise BadFile("holds no autoencoder")
+        kind = recognize(files.shapes)
+        raise BadFile(kind.reason if kind and kind.role != "VAE" else "holds no autoencoder")
     if beside == file.path or not beside.is_file():
         raise BadFile("is half of an autoencoder; its encoder (taesd_encoder.safetensors) must lie beside it")
     both = Files([file.path, beside], ["decoder.", "encoder."])

@@ -1,0 +1,144 @@
+"""What a file is, whatever folder it lies in: told from its first bytes, and from its tensors' names and shapes.
+
+Only names are looked at that no other kind of file has; what is not known stays without a name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "nothing", "other"]
+Shapes = Mapping[str, tuple[int, ...]]
+
+FOLDERS: Mapping[Role, str] = {
+    "checkpoint": "the folder for models (models/Stable-diffusion)",
+    "LoRA": "the folder for LoRAs (models/Lora)",
+    "VAE": "the folder for VAEs (models/VAE)",
+    "embedding": "the folder for embeddings (embeddings)",
+}
+LOADABLE = "Stable Diffusion 1.x, 2.x and SDXL"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """``name`` is what people call it, with its article; ``family`` the model it is or was made for, if it is none of
+    those that can be loaded here.
+    """
+
+    role: Role
+    name: str
+    family: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be used where something else is wanted, to be put behind the file's name."""
+        if self.role == "nothing":
+            return f"holds {self.name}"
+        if self.family:
+            return f"is {self.name}; {LOADABLE} can be used here"
+        place = FOLDERS.get(self.role)
+        return f"is {self.name}; it belongs in {place}" if place else f"is {self.name}, which cannot be used here"
+
+
+# What stands behind a module's name in a file that changes a model, in every dialect.
+_CHANGES = re.compile(
+    r"[._](lora_(down|up|mid|[AB])|lora\.(down|up)|lora_linear_layer|lora_magnitude_vector)\b|_lora\.(down|up)\b"
+    r"|\.(hada_[wt]\d|lokr_[wt]\d|oft_(blocks|diag|[rR])|boft_[Rs]|[ab][12]\.weight|lambda_layer|dora_scale|on_input"
+    r"|diff(_b)?|[wb]_norm|set_weight|ia3_l|vera_lambda_\w|hra_u|fourierft_spectrum)(\.|$)"
+)
+# Names of modules, behind a dot or, as kohya joins them, an underscore. The first that is found is the family.
+_FAMILIES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"distilled_guidance_layer", "Chroma"),
+        (r"double_stream_blocks|single_stream_blocks", "HiDream"),
+        (r"joint_blocks", "Stable Diffusion 3"),
+        (r"(^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]\d", "Flux"),
+        (r"(^|[._])(img_mlp|txt_mlp|img_mod|txt_mod)[._]", "Qwen-Image"),
+        (r"(^|[._])((noise|context)_refiner[._]|layers[._]\d+[._](attention|feed_forward)[._])", "Z-Image"),
+        (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._][qkvo]\b", "Wan"),
+        (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
+        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", "Flux or Stable Diffusion 3"),
+        (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
+        (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn[12]\.", "PixArt or LTX-Video"),
+    )
+)  # fmt: skip
+_Row = tuple[re.Pattern[str], Role, str]
+# What a LoRA may be part of: looked for among all names.
+_WITH_LORAS: tuple[_Row, ...] = (
+    (re.compile(r"^lora_controlnet$"), "other", "a Control-LoRA"),
+    (re.compile(r"^control_model\.|input_hint_block|controlnet_(cond_embedding|down_blocks)"), "other", "a ControlNet"),
+    (re.compile(r"^image_proj\.|^ip_adapter\.|\.to_k_ip\."), "other", "an IP-Adapter"),
+    (re.compile(r"motion_modules[._]"), "other", "a motion module of AnimateDiff"),
+)
+_WHOLE: tuple[_Row, ...] = (
+    (re.compile(r"^(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\."), "other", "a T2I-Adapter"),
+    (re.compile(r"^model\.diffusion_model\."), "checkpoint", "a checkpoint, a whole model"),
+    (re.compile(r"^(diffusion_model\.)?input_blocks\.0\.0\.|^(unet\.)?down_blocks\.0\."), "checkpoint", "a UNet"),
+    (re.compile(r"^((first_stage_model|vae)\.)?(decoder\.(conv_in|layers\.0)|encoder\.conv_in)\."), "VAE", "a VAE"),
+    (re.compile(r"^3\.conv\.0\."), "VAE", "a VAE"),  # half of TAESD, in its author's names
+    (re.compile(r"(^|\.)RDB1\.|\.rdb1\.|^conv_first\.|^body\.\d+\.weight$"), "other", "an upscaler"),
+    (re.compile(r"(^|\.)text_model\.|^encoder\.(layers\.\d+\.self_attn|block\.\d+)\."), "other", "a text encoder"),
+    (re.compile(r"^(\w+\.)?vision_model\.|^visual\."), "other", "an image encoder (CLIP vision)"),
+)  # fmt: skip
+_EMBEDDING_KEYS = frozenset({"emb_params", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1"})
+_EMBEDDING_WIDTHS = (768, 1024, 1280)
+
+
+def recognize(shapes: Shapes) -> FileKind | None:
+    """The kind of a safetensors file by its tensors' shapes; None where they say nothing."""
+    if not any(0 not in shape and not key.endswith(".alpha") for key, shape in shapes.items()):
+        return FileKind("nothing", "no weights")
+    if found := _find(_WITH_LORAS, shapes):
+        return FileKind(*found)
+    family = next((name for pattern, name in _FAMILIES if any(map(pattern.search, shapes))), "")
+    if any(map(_CHANGES.search, shapes)):
+        return FileKind("LoRA", f"a LoRA for {family}" if family else "a LoRA", family)
+    if family:
+        return FileKind("checkpoint", f"a {family} model", family)
+    if found := _find(_WHOLE, shapes):
+        return FileKind(*found)
+    return FileKind("embedding", "an embedding") if _is_embedding(shapes) else None
+
+
+def _find(rows: Iterable[_Row], keys: Iterable[str]) -> tuple[Role, str] | None:
+    return next(((role, name) for pattern, role, name in rows if any(map(pattern.search, keys))), None)
+
+
+def _is_embedding(shapes: Shapes) -> bool:
+    """Vectors as wide as a text encoder's, under a key that says so or under any."""
+    if len(shapes) > len(_EMBEDDING_KEYS) or any(len(shape) not in (1, 2) for shape in shapes.values()):
+        return False
+    if all(key in _EMBEDDING_KEYS or key.startswith("string_to_param.") for key in shapes):
+        return True
+    return len(shapes) == 1 and all("." not in key and shape[-1] in _EMBEDDING_WIDTHS for key, shape in shapes.items())
+
+
+def recognize_bytes(start: bytes) -> str:
+    """What a file that is no safetensors file seems to be, by its first bytes; empty where they say nothing."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, a note of where the file is; get the file itself, with 'git lfs pull'"
+    if re.match(rb"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
+        return "it is a web page; the download may need a login"
+    if re.match(rb'[{\[]\s*["{\[\]}]', text):
+        said = "".join(char if char.isprintable() else " " for char in text[:120].decode("utf-8", "ignore"))
+        return f"it is JSON, maybe an error message of the download: {said}"
+    for sign, name in _SIGNS.items():
+        if start.startswith(sign):
+            return f"it is {name}"
+    return ""
+
+
+_SIGNS: Mapping[bytes, str] = {
+    b"PK": "a zip archive or a pickle",
+    b"\x80\x02": "a pickle",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"GGUF": "a GGUF file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF",
+}
