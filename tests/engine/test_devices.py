@@ -75,7 +75,16 @@ def test_out_of_memory_is_told_from_other_errors():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 4.00 GB)"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_a_tensor_without_numbers_is_not_taken_for_missing_memory():
+    tensor = torch.zeros(4)
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError) as caught:
+        tensor.to(torch.bfloat16)
+    assert "allocate memory" in str(caught.value) and not is_out_of_memory(caught.value)
 
 
 def test_people_are_told_device_and_number_format():

@@ -1,12 +1,16 @@
 """The one resident model: how it comes and goes, where its parts rest, and what happens when memory runs out."""
 
+import gc
 import json
 import math
+import pydoc
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PilImages
 from checkpoints import small, to_ldm
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
@@ -17,6 +21,7 @@ from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
 from webui.engine import residence
 from webui.engine.devices import trim_heap
+from webui.engine.families import loading
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
 from webui.engine.latents import NotFinite
@@ -63,6 +68,28 @@ def digest(manager) -> dict[str, bytes]:
         for part, module in parts.items()
         for name, tensor in module.state_dict().items()
     }
+
+
+class Alive:
+    """Counts which of the objects that were added are still in memory."""
+
+    def __init__(self, *objects: object) -> None:
+        self._references = [weakref.ref(one) for one in objects]
+
+    def add(self, one: object) -> None:
+        self._references.append(weakref.ref(one))
+
+    def count(self) -> int:
+        return sum(reference() is not None for reference in self._references)
+
+
+@pytest.fixture
+def alive():
+    """``alive(*objects)``, with no garbage collector that would hide who holds them."""
+    gc.collect()
+    gc.disable()
+    yield Alive
+    gc.enable()
 
 
 class TestLoading:
@@ -114,6 +141,29 @@ class TestLoading:
         }
         assert held == {"sd1" if both_fit else None}
         assert manager.model_name == "sdxl"
+
+    def test_where_memory_holds_one_no_two_are_ever_in_it(self, make, monkeypatch, alive):
+        """Neither the former model while the new one is read, nor what was read of it while the former comes back."""
+        manager = make()
+        draw(manager, model="sd1")
+        needed = 10 * manager._residence._resident.nbytes
+        monkeypatch.setattr(residence, "free_bytes", lambda _: needed if manager._residence._resident is None else 1)
+        monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
+        monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
+        former, half_read, counts = alive(manager._model.unet), alive(), []
+        read = loading.Filling.read
+
+        def watched(filling, *args):
+            half_read.add(filling.module)
+            counts.append((former.count(), half_read.count() - 1))
+            yield from read(filling, *args)
+
+        monkeypatch.setattr(loading.Filling, "read", watched)
+        asked = iter(range(1000))
+        events = list(manager.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 500))
+        assert isinstance(events[-1], Cancelled) and manager.model_name == "sd1"
+        assert counts[:3] == [(0, 0), (0, 1), (0, 2)], "text encoders and UNet of the new model"
+        assert counts[-3:] == [(0, 0), (0, 1), (0, 2)], "and those of the former one"
 
     def test_after_a_failed_load_the_former_model_is_there(self, make, tree, monkeypatch, tmp_path):
         manager = make(models_dir=(tmp_path,))
@@ -222,6 +272,50 @@ class TestOutOfMemory:
         (picture,) = [event.image for event in events if isinstance(event, Image)]
         assert abs(np.asarray(picture).astype(int) - expected).max() <= 1
         assert run(manager, model="sd1")[-1].warnings == (), "the next job is unharmed"
+
+    FAILING = {
+        "UNet": ("webui.engine.nets.unet.UNet", "forward"),
+        "decoder": ("webui.engine.nets.autoencoder.Autoencoder", "decode"),
+        "encoder": ("webui.engine.nets.autoencoder.Autoencoder", "encode"),
+        "text encoder": ("webui.engine.nets.clip.ClipText", "forward"),
+        "LoRA": ("webui.engine.lora.cache", "merge"),
+    }
+
+    @pytest.mark.parametrize(("part", "always"), [*((part, False) for part in FAILING), ("UNet", True)])
+    def test_the_second_try_starts_with_the_first_one_s_memory_free(
+        self, tree, random_lora, tmp_path, monkeypatch, alive, part, always
+    ):
+        settings = Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,))
+        manager, other = PipelineManager(settings), PipelineManager(settings)
+        list(manager.load("sd1"))
+        (tmp_path / "Lora").mkdir()
+        save_file(random_lora(manager._model.components, only="attn1.to_q"), tmp_path / "Lora/one.safetensors")
+        init = {"image": PilImages.new("RGB", (64, 64), "red"), "strength": 0.7}
+        fields = {"model": "sd1", "loras": ("one:0.5",), "init": init}
+        expected = draw(other, **fields)
+        place, name = self.FAILING[part]
+        owner = pydoc.locate(place)
+        works, tensors, counts = getattr(owner, name), alive(), []
+
+        def failing(*args, **options):
+            counts.append(tensors.count())
+            if len(counts) == 1 or always:
+                held = torch.zeros(1000)
+                tensors.add(held)
+                tensors.add(works(*args, **options) if part == "UNet" else held)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return works(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing)
+            if always:
+                with pytest.raises(OutOfMemory):
+                    run(manager, **fields)
+            else:
+                assert (draw(manager, **fields) == expected).all()
+        assert counts[:2] == [0, 0]
+        assert tensors.count() == 0
+        assert (draw(manager, model="sd1") == draw(other, model="sd1")).all()
 
     def test_pictures_that_are_finished_are_not_drawn_again(self, make, monkeypatch):
         manager = make()

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import psutil
@@ -106,6 +107,13 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def release_frames(error: BaseException | None) -> None:
+    """Lets go of what the functions held through which an error came, tensors above all; its traceback stays."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def trim_heap() -> None:
     """Hands what the C library keeps of freed memory back to the system, where it is glibc.
 
@@ -115,11 +123,22 @@ def trim_heap() -> None:
         trim(0)
 
 
+OUT_OF_MEMORY = (
+    "can't allocate memory: you tried",  # torch's allocator on Linux and macOS
+    "not enough memory: you tried",  # and on Windows
+    "backend out of memory",  # MPS
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How errors without a type of their own begin to say that memory ended; others speak of allocating memory, too."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host had no more memory, however torch says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:

@@ -1,5 +1,6 @@
 """``PipelineManager``: one resident model, and requests turned into streams of events."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -41,6 +42,8 @@ from webui.engine.provenance import FileHashes, describe_environment, describe_s
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
 from webui.engine.samplers import make_scheduler
+
+log = logging.getLogger(__name__)
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -220,28 +223,35 @@ class PipelineManager:
     def _run(self, job: _Job) -> Iterator[Event]:
         started = time.perf_counter()
         try:
-            try:
-                yield from self._draw(job)
-            except Exception as error:
-                if not is_out_of_memory(error) or not (smaller := self._make_room(job)):
-                    raise
-                yield Loading(f"Out of memory; once more with {smaller}", 0.0)
-                yield from self._draw(job)
+            yield from self._draw_within_memory(job)
         except Stopped:
             yield Cancelled(job.index, job.total, time.perf_counter() - started, dict(job.parts_s))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            release_memory(self.device)
-            width, height = job.size
-            raise OutOfMemory(
-                f"{self.device.type} ran out of memory at {width} x {height} px, {job.request.count} at once; draw"
-                " fewer or smaller pictures, or a smaller model"
-            ) from error
         else:
             yield Done(time.perf_counter() - started, dict(job.parts_s), tuple(job.warnings), job.loras)
         finally:
             self._residence.end_job()
+
+    def _draw_within_memory(self, job: _Job) -> Iterator[Event]:
+        """Draws; where memory runs out, once more with a smaller memory plan. Raises OutOfMemory."""
+        for may_retry in (True, False):
+            try:
+                yield from self._draw(job)
+                return
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("out of memory: %s", str(error))  # not the error, whose traceback a log may keep
+            # Not before ``except`` is left: until then its traceback holds the tensors of what failed.
+            smaller = self._make_room(job) if may_retry else None
+            if smaller is None:
+                break
+            yield Loading(f"Out of memory; once more with {smaller}", 0.0)
+        release_memory(self.device)
+        width, height = job.size
+        raise OutOfMemory(
+            f"{self.device.type} ran out of memory at {width} x {height} px, {job.request.count} at once; draw"
+            " fewer or smaller pictures, or a smaller model"
+        )
 
     def _make_room(self, job: _Job) -> str | None:
         """Frees what can be freed; the words for the smaller memory plan, or None where there is none."""

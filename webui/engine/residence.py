@@ -12,7 +12,7 @@ import torch
 from webui.core.events import Loading
 from webui.core.library import ModelFile, VaeFile
 from webui.core.settings import Settings
-from webui.engine.devices import free_bytes, release_memory, trim_heap
+from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.families.loading import Plan, read_vae
@@ -99,20 +99,31 @@ class Residence:
             return
         yield Loading(f"Loading {file.name}", 0.0)
         plan = Plan(file, lenders, self._dtype)
-        free, former = free_bytes(self.device), self._resident
-        held = former.nbytes if former and former.plan == PLANS[0] else 0
+        free = free_bytes(self.device)
+        held = self._resident.nbytes if self._resident and self._resident.plan == PLANS[0] else 0
         placing = self._choose_plan(plan, free + held)
-        needed = self._device_bytes(plan, placing)
-        if former and needed > free:
-            self._drop()
-            try:
-                yield from self._read(file, plan, placing, check)
-            except BaseException:
-                for _ in self._read(former.model.file, Plan(former.model.file, lenders, self._dtype), former.plan):
-                    pass
-                raise
+        if self._resident and self._device_bytes(plan, placing) > free:
+            yield from self._exchange(plan, placing, lenders, check)
         else:
-            yield from self._read(file, plan, placing, check)
+            yield from self._read(plan, placing, check)
+
+    def _exchange(
+        self, plan: Plan, placing: str, lenders: Iterable[ModelFile], check: Callable[[], None]
+    ) -> Iterator[Loading]:
+        """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
+        assert self._resident
+        former, former_placing = self._resident.model.file, self._resident.plan
+        self._drop()
+        failed: BaseException
+        try:
+            yield from self._read(plan, placing, check)
+            return
+        except BaseException as error:
+            failed = error
+        release_frames(failed)
+        for _ in self._read(Plan(former, lenders, self._dtype), former_placing):
+            pass
+        raise failed
 
     def _speed_up(self) -> None:
         """Has the UNet compiled or recorded, where that is wanted and all of it rests on the device."""
@@ -146,10 +157,8 @@ class Residence:
         self._resident = None
         release_memory(self.device)
 
-    def _read(
-        self, file: ModelFile, plan: Plan, placing: str, check: Callable[[], None] = lambda: None
-    ) -> Iterator[Loading]:
-        reading = plan.read(lambda part: self._place(part, placing))
+    def _read(self, plan: Plan, placing: str, check: Callable[[], None] = lambda: None) -> Iterator[Loading]:
+        file, reading = plan.file, plan.read(lambda part: self._place(part, placing))
         told = -math.inf
         while True:
             check()
@@ -171,10 +180,10 @@ class Residence:
         model: Any = family.assemble(file, components, self.device)
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif self.device.type == "cpu" and placing == PLANS[0] and not self._settings.compile:
+        loras = self._make_switcher(model, placing)
+        if self.device.type == "cpu" and placing == PLANS[0] and not self._settings.compile:
             for part in (model.unet, model.vae):
                 make_lean(part)
-        loras = self._make_switcher(model, placing)
         self._drop()
         self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
         self._hook()

@@ -1,10 +1,13 @@
 """Convolutions whose weights oneDNN has in its own order: the plain one's numbers, and the weights' bits back."""
 
+import copy
+import io
+
 import pytest
 import torch
 
 from webui.engine.nets import layers
-from webui.engine.nets.layers import Conv2d, make_lean
+from webui.engine.nets.layers import Conv2d, make_lean, parameter_of
 
 pytestmark = pytest.mark.skipif(not layers._packs(torch.float32), reason="oneDNN does not convolve here")
 FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if layers._packs(kind)]
@@ -28,7 +31,7 @@ def picture(rows: int, channels: int, height: int, width: int, dtype: torch.dtyp
 
 
 def is_empty(convolution: Conv2d) -> bool:
-    return convolution.weight.untyped_storage().nbytes() == 0
+    return parameter_of(convolution, "weight").untyped_storage().nbytes() == 0
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
@@ -36,13 +39,12 @@ def is_empty(convolution: Conv2d) -> bool:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_lean_one_computes_the_same_and_has_its_bits_back(into: int, out: int, stride: int, dtype) -> None:
     usual, lean = (make(into, out, stride, dtype) for _ in range(2))
-    make_lean(lean)
     weight = lean.weight.clone()
+    make_lean(lean)
     for rows, height, width in SHAPES:  # each in an order of its own
         given = picture(rows, into, height, width, dtype)
         assert torch.equal(lean(given), usual(given))
         assert is_empty(lean) == layers._gives_back(dtype) and not is_empty(usual)
-        assert (lean.weight.shape, lean.weight.dtype) == (weight.shape, weight.dtype)
     lean.keep()
     assert torch.equal(lean.weight, weight)
     assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, weight)
@@ -51,8 +53,8 @@ def test_a_lean_one_computes_the_same_and_has_its_bits_back(into: int, out: int,
 def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) -> None:
     monkeypatch.setattr(layers, "ROOM_BYTES", 0)
     lean = make(64, 32)
-    make_lean(lean)
     weight, told = lean.weight.clone(), []
+    make_lean(lean)
     for rows, height, width in (*SHAPES, SHAPES[0]):
         lean(picture(rows, 64, height, width))
         told.append(is_empty(lean))
@@ -66,13 +68,13 @@ def test_float32_is_given_back() -> None:
 
 def test_another_weight_in_its_place_and_the_first_one_again() -> None:
     usual, lean = make(64, 32), make(64, 32)
-    make_lean(lean)
     given, base, other = picture(2, 64, 16, 16), lean.weight.data, torch.randn(32, 64, 3, 3)
+    make_lean(lean)
     plain = usual(given)
     assert torch.equal(lean(given), plain) and is_empty(lean)
     for weight in (other, base, other.double().float(), base):
-        usual.weight.data = lean.weight.data = weight
-        assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, weight)
+        usual.weight.data = parameter_of(lean, "weight").data = weight
+        assert torch.equal(lean(given), usual(given)) and torch.equal(parameter_of(lean, "weight"), weight)
     assert torch.equal(lean(given), plain)
 
 
@@ -92,8 +94,8 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
 
 def test_where_memory_ends_the_weight_can_still_be_had(monkeypatch) -> None:
     lean = make(64, 32)
-    make_lean(lean)
     weight, given = lean.weight.clone(), picture(1, 64, 8, 8)
+    make_lean(lean)
     expected = lean(given)
 
     class Full:
@@ -107,3 +109,52 @@ def test_where_memory_ends_the_weight_can_still_be_had(monkeypatch) -> None:
     assert torch.equal(lean(given), expected)
     lean.keep()
     assert torch.equal(lean.weight, weight)
+
+
+def saved(module: torch.nn.Module) -> torch.Tensor:
+    file = io.BytesIO()
+    torch.save(module, file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=False)[0].weight
+
+
+WAYS_TO_A_WEIGHT = {
+    "attribute": lambda module: module[0].weight,
+    "parameters": lambda module: next(module.parameters()),
+    "state_dict": lambda module: module.state_dict()["0.weight"],
+    "get_parameter": lambda module: module.get_parameter("0.weight"),
+    "save": saved,
+    "deepcopy": lambda module: copy.deepcopy(module)[0].weight,
+    "to": lambda module: module.to(torch.float64).to(torch.float32)[0].weight,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_A_WEIGHT)
+def test_whoever_asks_for_an_empty_weight_gets_its_numbers_and_they_stay(way: str) -> None:
+    module, given = torch.nn.Sequential(make(64, 32)), picture(1, 64, 8, 8)
+    weight = module[0].weight.clone()
+    make_lean(module)
+    expected = module(given)
+    assert is_empty(module[0])
+    found = WAYS_TO_A_WEIGHT[way](module)
+    assert torch.equal(found, weight)
+    for side in (8, 12, 16):
+        module(picture(1, 64, side, side))
+    assert torch.equal(found, weight), "and not only until the next picture"
+    assert torch.equal(module(given), expected)
+
+
+def test_a_weight_that_was_asked_for_before_stays_too() -> None:
+    lean = make(64, 32)
+    make_lean(lean)
+    weight = lean.weight
+    expected = weight.clone()
+    lean(picture(1, 64, 8, 8))
+    assert torch.equal(weight, expected)
+
+
+def test_a_moved_one_holds_nothing_of_what_it_was() -> None:
+    lean = make(64, 32)
+    make_lean(lean)
+    lean(picture(1, 64, 8, 8))
+    lean.to("meta")
+    assert lean._of is None and lean._packed is None

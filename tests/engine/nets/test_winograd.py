@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from webui.engine.nets import winograd
-from webui.engine.nets.layers import Conv2d, define_packed_conv, make_lean
+from webui.engine.nets.layers import Conv2d, define_packed_conv, make_lean, parameter_of
 
 
 @pytest.fixture
@@ -79,8 +79,9 @@ def test_sizes_and_weights_come_and_go(used_for_all, monkeypatch):
     """Small ones in oneDNN's order, which alone has a large weight's numbers; a LoRA's weight in its place and back."""
     torch.manual_seed(3)
     conv = Conv2d(128, 1024, 3, padding=1)
+    own, small, large = conv.weight.data, picture_of(1, 128, 4, 4), picture_of(1, 128, 8, 8)
+    base = own.clone()
     make_lean(conv)
-    base, small, large = conv.weight.data.clone(), picture_of(1, 128, 4, 4), picture_of(1, 128, 8, 8)
     monkeypatch.setattr(winograd, "LEAST_PIXELS", 64)
 
     def check(weight: torch.Tensor) -> None:
@@ -89,10 +90,10 @@ def test_sizes_and_weights_come_and_go(used_for_all, monkeypatch):
             torch.testing.assert_close(conv(picture), expected, rtol=1e-3, atol=1e-4)
 
     check(base)
-    own, merged = conv.weight.data, base + 0.1 * torch.randn_like(base)
-    conv.weight.data = merged
+    merged = base + 0.1 * torch.randn_like(base)
+    parameter_of(conv, "weight").data = merged
     check(merged)
-    conv.weight.data = own
+    parameter_of(conv, "weight").data = own
     check(base)
     conv.keep()
     assert torch.equal(conv.weight, base), "to the bit"

@@ -110,14 +110,17 @@ class Plan:
         return {part: filling.module for part, filling in self._fillings.items()}
 
     def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, Components]:
-        """Reads each part's weights to the device that ``place`` says; raises CannotLoad."""
+        """Reads each part's weights to the device that ``place`` says; raises CannotLoad. A failed plan holds nothing."""
         done, total = 0, self.file_bytes
         try:
             for part, filling in self._fillings.items():
                 for nbytes in filling.read(self._dtypes[part], place(part)):
                     done += nbytes
                     yield Progress(PART_NAMES[part], done, total)
-        except (BadFile, OSError) as error:
+        except BaseException as error:
+            self._fillings.clear()
+            if not isinstance(error, BadFile | OSError):
+                raise
             raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
         return Components(
             self.modules,

@@ -16,7 +16,7 @@ from torch import nn
 
 from webui.engine.lora.deltas import Delta, merge
 from webui.engine.lora.formats import LoraWeights, Parameter
-from webui.engine.nets.layers import Conv2d
+from webui.engine.nets.layers import Conv2d, parameter_of
 
 SetKey = tuple[tuple[str, float, float], ...]
 """(content hash, strength on the UNet, on the text encoders) of each LoRA, in the order of the hashes."""
@@ -247,7 +247,7 @@ class WeightCache:
 
     def _put(self, place: Parameter, tensor: torch.Tensor) -> None:
         """The one way a weight changes."""
-        parameter = self._owners[place].get_parameter(place[2])
+        parameter = parameter_of(self._owners[place], place[2])
         if not self._in_place:
             parameter.data = tensor
             return

@@ -35,8 +35,10 @@ class Conv2d(nn.Conv2d):
 
     Large ones in float32 take ``winograd``'s way, for which the weight stays as it is.
 
-    A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until ``keep``, or
-    until it has been put in several orders and there is room for both.
+    A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until it has been put
+    in several orders and there is room for both, or until somebody asks for the weight. All of torch's ways to it
+    (the attribute, parameters, state dicts, moving, copying, saving) go by ``weight`` or ``_parameters``, or are
+    below; they find its numbers, and the weight keeps them from then on.
     """
 
     lean = False
@@ -53,20 +55,22 @@ class Conv2d(nn.Conv2d):
             return functional.conv2d(input, self.weight, self.bias, self.stride, padding)
         if torch.compiler.is_compiling():
             return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
-        if winograd.suits(input, self.weight, self.stride):
+        weight = parameter_of(self, "weight")
+        if winograd.suits(input, weight, self.stride):
             self._unpack()
-            return winograd.convolve(input, self.weight, self.bias, padding)
+            return winograd.convolve(input, weight, self.bias, padding)
         self.hold()
         return _convolve(input, self.pack(input.shape, padding), self.bias, self.stride, padding)
 
     @property
     def packs(self) -> bool:
         """Whether the weight is where, and in a format in which, an ordered copy helps."""
-        return self.weight.device.type == "cpu" and _packs(self.weight.dtype)
+        weight = parameter_of(self, "weight")
+        return weight.device.type == "cpu" and _packs(weight.dtype)
 
     def hold(self) -> None:
         """Has the present weight be the one to order, found by its address from then on."""
-        weight = self.weight
+        weight = parameter_of(self, "weight")
         if self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._of.dtype == weight.dtype:
             return
         if self._of is not None:
@@ -90,8 +94,37 @@ class Conv2d(nn.Conv2d):
 
     def keep(self) -> None:
         """The weight has its numbers again, and keeps them beside its ordered copy from now on."""
-        self.lean = False
+        if self.lean:
+            self.lean = False
         self._refill()
+
+    def __getattr__(self, name: str) -> Any:
+        """What torch keeps apart from other attributes; of it, the weight may be read."""
+        if name == "weight":
+            self.keep()
+        return super().__getattr__(name)
+
+    @property
+    def _parameters(self) -> dict[str, nn.Parameter | None]:  # type: ignore[override]
+        """torch's own attribute; what is in it may be read."""
+        self.keep()
+        return self.__dict__["_parameters"]
+
+    @_parameters.setter
+    def _parameters(self, parameters: dict[str, nn.Parameter | None]) -> None:
+        self.__dict__["_parameters"] = parameters
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """For moving and changing formats: the ordered copy is of the weight as it was."""
+        self.keep()
+        self._forget_address()
+        self._of = self._packed = self._packed_for = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and files: the weight, without its ordered copy."""
+        self.keep()
+        return {name: value for name, value in self.__dict__.items() if name not in ("_of", "_packed", "_packed_for")}
 
     def _unpack(self) -> None:
         """The weight has its numbers again, in the place of its ordered copy."""
@@ -120,8 +153,16 @@ class Conv2d(nn.Conv2d):
             del _BY_ADDRESS[self._of.data_ptr()]
 
 
+def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
+    """The parameter as it is: that of a lean convolution may have no numbers, and must not be read then."""
+    return module.__dict__["_parameters"][name]
+
+
 def make_lean(module: nn.Module) -> None:
-    """Lets the convolutions in ``module`` keep their large weights once, in oneDNN's order."""
+    """Lets the convolutions in ``module`` keep their large weights once, in oneDNN's order.
+
+    Whoever took a weight out of it before asks the convolution to ``keep`` it before reading.
+    """
     for part in module.modules():
         if isinstance(part, Conv2d):
             part.lean = True
