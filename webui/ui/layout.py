@@ -8,7 +8,7 @@ import gradio as gr
 from webui.core.executor import Executor
 from webui.core.history import History
 from webui.core.presets import PresetShelf
-from webui.ui import history, models, png_info, presets
+from webui.ui import history, models, png_info, presets, uploads
 from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js
 
@@ -72,6 +72,7 @@ def build_page(
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, shelf, blocks)
+    uploads.take_only_uploads(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.
     for event in blocks.fns.values():
         if event.show_progress == "hidden":

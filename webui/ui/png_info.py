@@ -28,13 +28,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
     """Lays it out in the open tab. ``find_start`` knows the start pictures that Verify may use, by their hashes."""
     with gr.Row(elem_classes="workbench"):
         with gr.Column(min_width=320):
-            picture = gr.Image(
-                type="filepath",
-                image_mode=None,  # the file as it came, with its texts
-                sources=["upload", "clipboard"],
-                label="Picture",
-                elem_id="png-info-image",
-            )
+            picture = form.picture_control("png-info", "image", "Picture")
         with gr.Column(min_width=320):
             shown = gr.HTML(INVITATION, elem_id="png-info-settings")
             with gr.Row():

@@ -1,0 +1,55 @@
+"""What the page's functions get of this machine's files: what was uploaded or is shown, and nothing else."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.ui.errors import page_error
+
+
+def take_only_uploads(blocks: gr.Blocks) -> None:
+    """Every function of the page refuses files that are not in the folder of uploads, before anything opens them.
+
+    Gradio 6.31 looks at the paths of some components only, and fetches addresses. The refusal is the same whether
+    there is such a file or not.
+    """
+    preprocess, folder = blocks.preprocess_data, Path(blocks.GRADIO_CACHE)
+
+    async def check(block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> list[Any]:
+        for control, value in zip(block_fn.inputs, inputs, strict=False):
+            if not all(is_below(path, folder) for path in _paths(value)):
+                raise page_error(
+                    f"{control.label or 'The file'}: only an uploaded file is taken; upload it here first."
+                )
+        return await preprocess(block_fn, inputs, *rest, **options)
+
+    blocks.preprocess_data = check  # type: ignore[method-assign]
+
+
+def is_below(path: object, folder: Path) -> bool:
+    """Whether it is the path of something in the folder, there or not. No other place is looked at to tell."""
+    if not isinstance(path, str):
+        return False
+    try:
+        named = Path(os.path.abspath(path))
+        if not any(named.is_relative_to(root) for root in (folder.absolute(), folder.resolve())):
+            return False
+        return folder.resolve() in named.resolve().parents
+    except (ValueError, OSError, RuntimeError):  # what no path can be; links in a circle
+        return False
+
+
+def _paths(value: Any) -> Iterator[object]:
+    """The paths of all files that were sent for one control, however they are nested; None for one without a path."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            if found.get("path") is not None or found.get("url") is not None:
+                yield found.get("path")
+            waiting += found.values()
+        elif isinstance(found, list | tuple):
+            waiting += found
