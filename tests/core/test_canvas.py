@@ -169,7 +169,10 @@ class TestInit:
         ("mask", "options", "nothing"),
         [
             (None, {}, False),
-            (rectangle((0, 0, 1, 1), level=1), {}, False),
+            (rectangle((0, 0, 1, 1), level=17), {}, False),
+            (rectangle((0, 0, 64, 64), level=16), {}, True),
+            (rectangle((0, 0, 64, 64), level=239), {"invert_mask": True}, True),
+            (rectangle((0, 0, 64, 64), level=238), {"invert_mask": True}, False),
             (rectangle((0, 0, 64, 64), level=0), {}, True),
             (rectangle((0, 0, 64, 64), level=0), {"invert_mask": True}, False),
             (rectangle((0, 0, 64, 64)), {"invert_mask": True}, True),
@@ -289,7 +292,8 @@ class TestCanvas:
         before = pixels(images.extend(image, outpaint)) if any(outpaint) else pixels(image)
         after = pixels(result)
         assert np.array_equal(after[opacity == 0], before[opacity == 0])
-        assert (after[opacity == 255] == GREEN).all()
+        light = pixels(images.blur(seen.point(lambda level: 255 if level > 127 else 0), mask_blur))
+        assert (after[light == 255] == GREEN).all()
 
     def test_outside_means_beyond_the_blur_s_reach(self):
         canvas = make_canvas(Init(image=noise(128, 128), mask=rectangle((56, 56, 72, 72), (128, 128))), (128, 128))
@@ -326,6 +330,44 @@ class TestCanvas:
             init = Init(image=image, mask=rectangle((0, 0, 8, 8), size, level=0), only_masked=only_masked)
             canvas = make_canvas(init, (64, 64))
             assert canvas.nothing_masked and canvas.unchanged is image
+
+    @pytest.mark.parametrize("level", [1, 8, 16])
+    @pytest.mark.parametrize(
+        "options",
+        [{"mask_blur": 0}, {"mask_blur": 8}, {"only_masked": True}, {"invert_mask": True}, {"mask_fill": "fill"}],
+        ids=str,
+    )
+    def test_what_is_nearly_black_in_a_mask_is_black(self, level, options):
+        """As scans, JPEG and video have it; one such pixel must not widen the region either."""
+        clean = rectangle((16, 16, 32, 32))
+        clouded = clean.copy()
+        clouded.paste(level, (0, 0, 64, 8))
+        clouded.paste(level, (60, 60, 61, 61))
+        if options.get("invert_mask"):
+            clean, clouded = (mask.point(lambda level: 255 - level) for mask in (clean, clouded))
+        drawn = PilImages.new("RGB", (64, 64), GREEN)
+        one, other = (make_canvas(Init(image=noise(), mask=mask, **options), (64, 64)) for mask in (clean, clouded))
+        assert one.mask == other.mask and one.image == other.image and not other.greys
+        assert one.finish(drawn) == other.finish(drawn)
+
+    @pytest.mark.parametrize("only_masked", [True, False])
+    def test_a_grey_is_pasted_by_twice_its_level(self, only_masked):
+        black, white = (PilImages.new("RGB", (64, 64), level) for level in ("black", "white"))
+        for level, shown in ((16, 0), (17, 34), (64, 128), (127, 254), (128, 255), (255, 255)):
+            init = Init(image=black, mask=PilImages.new("L", (64, 64), level), mask_blur=0, only_masked=only_masked)
+            assert make_canvas(init, (64, 64)).finish(white).getextrema() == ((shown, shown),) * 3
+
+    def test_a_white_part_is_shown_as_far_as_its_scaled_edge_reaches(self):
+        init = Init(image=noise(101, 77), mask=rectangle((30, 30, 60, 60), (101, 77)), mask_blur=0)
+        canvas = make_canvas(init, (104, 80))
+        changed = pixels(canvas.finish(PilImages.new("RGB", (104, 80), GREEN))) != pixels(canvas.unchanged)
+        assert np.array_equal(changed.any(axis=2), pixels(canvas.mask) > 0) and not canvas.greys
+
+    def test_greys_are_those_of_the_mask_not_of_its_soft_edge(self):
+        for level, greys in ((255, False), (16, False), (17, True), (254, True)):
+            for only_masked in (False, True):
+                init = Init(image=noise(), mask=rectangle((8, 8, 40, 40), level=level), only_masked=only_masked)
+                assert make_canvas(init, (96, 96)).greys is (greys and level != 16), level
 
     def test_outpainting_shows_the_old_picture_in_its_place(self):
         image = noise()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from webui.engine.latents import NotFinite, decode, make_generators, prepare
+from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare
 from webui.engine.samplers import SAMPLERS, make_scheduler
 
 CPU = torch.device("cpu")
@@ -68,6 +68,34 @@ def test_one_number_that_is_none_is_an_error_instead_of_a_black_picture(model, n
     latents[0, 1, 2, 3] = number
     with pytest.raises(NotFinite, match="not-a-number"):
         decode(model, latents)
+
+
+def steps_let_go(level: int, steps: int, greys: bool) -> int:
+    """For how many of the last steps a place of this level is what was drawn, not what was kept."""
+
+    class Scheduler:
+        def add_noise(self, kept, _noise, _timestep):
+            return kept
+
+    kept, drawn = torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1)
+    hold = Hold(torch.full((1, 1, 1, 1), level / 255), kept, kept, greys)
+    free = [bool(hold.apply(drawn, Scheduler(), index, torch.arange(steps)).all()) for index in range(1, steps + 1)]
+    assert free == sorted(free), "once let go, it stays so"
+    return sum(free)
+
+
+@pytest.mark.parametrize(
+    ("level", "steps", "let_go"),
+    [(0, 20, 0), (1, 20, 0), (1, 4, 0), (17, 4, 0), (64, 4, 1), (128, 4, 2), (192, 4, 3), (64, 20, 5), (128, 20, 10)]
+    + [(128, 1, 1), (127, 1, 0), (250, 20, 20), (255, 1, 1), (255, 20, 20)],
+)
+def test_a_grey_is_let_go_for_its_share_of_the_steps_to_the_nearest(level, steps, let_go):
+    assert steps_let_go(level, steps, greys=True) == let_go
+
+
+@pytest.mark.parametrize(("level", "let_go"), [(0, 0), (1, 1), (128, 11), (254, 20), (255, 20)])
+def test_the_soft_edge_of_a_white_mask_is_let_go_a_part_of_a_step_earlier(level, let_go):
+    assert steps_let_go(level, 20, greys=False) == let_go
 
 
 class Painter:

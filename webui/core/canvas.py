@@ -16,7 +16,7 @@ class Canvas:
 
     ``unchanged`` is the result when nothing is drawn. ``finish`` turns what was drawn (RGB, ``size``) into the
     result: outside the blurred mask it has the very pixels of the input. ``latent_size`` differs from ``size``
-    only for "latent resize".
+    only for "latent resize". ``greys`` says that the mask has more than the greys of its soft edge.
     """
 
     image: PilImage
@@ -24,6 +24,7 @@ class Canvas:
     mask: PilImage | None
     latent_size: images.Size
     finish: Callable[[PilImage], PilImage]
+    greys: bool = False
 
     @property
     def nothing_masked(self) -> bool:
@@ -65,9 +66,8 @@ def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_p
 
 def make_canvas(init: Init, size: images.Size) -> Canvas:
     """Brings picture and mask to ``size``. A picture that has it already is used as it is, without a copy."""
-    image, mask = images.to_rgb(init.image, init.background), init.mask and images.to_mask(init.mask)
-    if mask is not None and init.invert_mask:
-        mask = mask.point(lambda level: 255 - level)
+    image = images.to_rgb(init.image, init.background)
+    mask = init.mask and images.mask_levels(init.mask, init.invert_mask)
     if any(init.outpaint):
         mask = images.extension_mask(mask, image.size, init.outpaint, overlap_px=init.mask_blur)
         image = images.extend(image, init.outpaint)
@@ -88,10 +88,11 @@ def _whole(image: PilImage, size: images.Size, mode: images.ResizeMode) -> Canva
 
 def _masked(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> Canvas:
     mode: images.ResizeMode = "just resize" if init.resize == "latent resize" else init.resize
+    greys = images.has_greys(mask)
     kept, mask = images.resize(image, size, mode), images.resize(mask, size, mode)
-    soft, opacity = images.blur(mask, init.mask_blur), images.blur(images.support(mask), init.mask_blur)
+    soft, opacity = images.blur(mask, init.mask_blur), _opacity(mask, greys, init)
     shown = images.fill_masked(kept, mask) if init.mask_fill == "fill" else kept
-    return Canvas(shown, kept, soft, size, lambda drawn: PilImages.composite(drawn, kept, opacity))
+    return Canvas(shown, kept, soft, size, lambda drawn: PilImages.composite(drawn, kept, opacity), greys)
 
 
 def _region(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> Canvas:
@@ -100,11 +101,16 @@ def _region(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> C
     if box is None:
         return replace(_masked(image, mask, images.snapped_size(image.size), init), unchanged=image)
     inner = _masked(image.crop(box), mask.crop(box), size, init.model_copy(update={"resize": "just resize"}))
-    opacity = images.blur(images.support(mask), init.mask_blur)
+    opacity = _opacity(mask, inner.greys, init)
 
     def finish(drawn: PilImage) -> PilImage:
         whole = image.copy()
         whole.paste(images.resize(drawn, (box[2] - box[0], box[3] - box[1]), "just resize"), box[:2])
         return PilImages.composite(whole, image, opacity)
 
-    return Canvas(inner.image, image, inner.mask, size, finish)
+    return Canvas(inner.image, image, inner.mask, size, finish, inner.greys)
+
+
+def _opacity(mask: PilImage, greys: bool, init: Init) -> PilImage:
+    """How much is shown of what was drawn: what was white before it was resized all over, greys by their level."""
+    return images.blur(images.opacity(mask) if greys else images.support(mask), init.mask_blur)

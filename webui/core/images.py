@@ -25,6 +25,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MIN_SIDE_PX = 8
 LATENT_STEP_PX = 8
 FILL_SOFTNESS_PX = 6.0
+BLACK_LEVEL = 16  # of 255, and where video has its black: what of a mask is no lighter is black
 FILTER = Resampling.LANCZOS
 ORIENTATION = 0x0112  # the EXIF tag
 PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
@@ -154,6 +155,24 @@ def to_mask(image: PilImage) -> PilImage:
     return to_rgb(image, background="#000000").convert("L")
 
 
+def mask_levels(image: PilImage, invert: bool = False) -> PilImage:
+    """Grey levels of a mask picture, or of its negative, with all that is nearly black as black.
+
+    An "L" image that is so already is returned as it is.
+    """
+    mask = to_mask(image)
+    if invert:
+        mask = mask.point(lambda level: 255 - level)
+    if not any(mask.histogram()[1 : BLACK_LEVEL + 1]):
+        return mask
+    return mask.point(lambda level: level if level > BLACK_LEVEL else 0)
+
+
+def has_greys(mask: PilImage) -> bool:
+    """Whether a mask is more than black and white."""
+    return any(mask.histogram()[1:255])
+
+
 def ensure_multiple_of_8(image: PilImage) -> PilImage:
     """The picture with both sides multiples of 8: the same object when they are, else resized once to the nearest."""
     size = snapped_size(image.size)
@@ -219,6 +238,11 @@ def blur(mask: PilImage, radius_px: float) -> PilImage:
 def support(mask: PilImage) -> PilImage:
     """White wherever the mask is not black: how far it reaches at all."""
     return mask.point(lambda level: 255 if level else 0)
+
+
+def opacity(mask: PilImage) -> PilImage:
+    """How much is shown of what was drawn: all of it from mid-grey on, twice the grey below."""
+    return mask.point(lambda level: min(2 * level, 255))
 
 
 def masked_region(mask: PilImage, padding_px: int, size: Size) -> Box | None:

@@ -190,8 +190,7 @@ class Init(BaseModel):
         """Whether there is a mask that leaves nothing to draw."""
         if self.mask is None or any(self.outpaint):
             return False
-        darkest, lightest = images.to_mask(self.mask).getextrema()
-        return darkest == 255 if self.invert_mask else lightest == 0
+        return images.mask_levels(self.mask, self.invert_mask).getbbox() is None
 
     @cached_property
     def fingerprint(self) -> str:

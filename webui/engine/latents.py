@@ -33,13 +33,14 @@ class NotFinite(RuntimeError):
 class Encoded:
     """A canvas as the model sees it; depends on neither seed nor strength, so it is kept between jobs.
 
-    ``mask`` is (1, 1, h, w) in 0..1 at latent size, ``masked`` the picture with the masked part grey (for UNets
-    that inpaint).
+    ``mask`` is (1, 1, h, w) in 0..1 at latent size, with ``greys`` or of black and white alone; ``masked`` is the
+    picture with the masked part grey (for UNets that inpaint).
     """
 
     picture: Posterior
     mask: torch.Tensor | None
     masked: Posterior | None
+    greys: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -52,20 +53,22 @@ class Hold:
     """Keeps what lies outside the mask on the input's own path while the rest is drawn.
 
     ``mask`` (1, 1, h, w) is how far each place may change: 1 is free from the start, 0 never, and grey m is let go
-    for the last share m of the way (Levin and Fried 2023, "Differential Diffusion"). ``original`` and ``noise`` are
-    (n, channels, h, w).
+    for the last share m of the way (Levin and Fried 2023, "Differential Diffusion"): rounded to steps, and upwards
+    where all grey is the soft edge of white (not ``greys``). ``original`` and ``noise`` are (n, channels, h, w).
     """
 
     mask: torch.Tensor
     original: torch.Tensor
     noise: torch.Tensor
+    greys: bool = False
 
     def apply(self, latents: torch.Tensor, scheduler: Any, index: int, timesteps: torch.Tensor) -> torch.Tensor:
         """The latents after evaluation ``index`` (1..n) with the held places put back to their noise level."""
         kept = self.original
         if index < len(timesteps):
             kept = scheduler.add_noise(kept, self.noise, timesteps[index : index + 1])
-        free = (self.mask > 1 - index / len(timesteps)).to(latents.dtype)
+        reached = index - 0.5 if self.greys else index
+        free = (self.mask > 1 - reached / len(timesteps)).to(latents.dtype)
         return (1 - free) * kept + free * latents
 
 
@@ -103,7 +106,7 @@ def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
         return Encoded(model.encode(pixels), None, _hidden(model, canvas.latent_size, device))
     mask = torch.from_numpy(np.asarray(canvas.mask)).to(device)[None, None].float().div_(255)
     masked = model.encode(pixels * (mask < 0.5)) if model.inpaints else None
-    return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked)
+    return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked, canvas.greys)
 
 
 def _hidden(model: Model, size: Size, device: torch.device) -> Posterior | None:
@@ -163,7 +166,7 @@ def prepare_from(
     latents = noise * scheduler.init_noise_sigma if noise_alone else scheduler.add_noise(begin, noise, timesteps[:1])
     if encoded.masked is not None:
         return Start(latents, timesteps, shown=_shown(encoded.masked, mask, generators))
-    return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise))
+    return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise, encoded.greys))
 
 
 def refiner_cutoff(scheduler: Any, share: float) -> int:
