@@ -10,9 +10,9 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from PIL import Image as PilImages
 from checkpoints import small, to_ldm
 from diffusers import AutoencoderKL, AutoencoderTiny
+from PIL import Image as PilImages
 from safetensors.torch import load_file, save_file
 
 from webui.core.events import Cancelled, Done, Image, Loading

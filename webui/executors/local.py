@@ -1,7 +1,11 @@
-"""One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it."""
+"""One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it.
+
+A watching thread says when the device has stopped answering.
+"""
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict, deque
@@ -26,6 +30,7 @@ from webui.engine.resolve import resolve
 from webui.engine.samplers import SAMPLERS
 from webui.executors.job import LocalJob
 from webui.executors.last_size import LastSize
+from webui.executors.watchdog import Watchdog, is_lost
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 100
 KEPT_JOBS = 200
 KEPT_PIXEL_BYTES = 256 * 2**20
+LOOK_EVERY_S = 15.0
+RESTART_NEEDED = "Restart needed: the GPU reported an error from which this program cannot recover."
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +58,9 @@ class LocalExecutor:
         self._warm_up = False
         self._manager: PipelineManager | None = None
         self._trouble = ""
+        self._lost = ""
+        self._watchdog = Watchdog()
+        self._closed = threading.Event()
         self._totals = Totals()
         self._counting = threading.Lock()
         self._warm_at = time.perf_counter()
@@ -59,6 +69,7 @@ class LocalExecutor:
         self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
 
     def catalog(self) -> Catalog:
         """Models on disk now, and every sampler with its schedules."""
@@ -80,7 +91,7 @@ class LocalExecutor:
     def submit(self, request: Request, keep: bool = True) -> LocalJob:
         """Checks the names, draws nothing yet; pictures are saved unless ``keep`` is false.
 
-        Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting.
+        Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
         resolved = resolve(request, Library(self._settings))
@@ -90,6 +101,8 @@ class LocalExecutor:
         with self._changed:
             if self._closing:
                 raise QueueFull("the server is shutting down")
+            if self._lost:
+                raise QueueFull(self._lost)
             if len(self._waiting) >= MAX_WAITING:
                 raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
             self._waiting.append(job)
@@ -107,16 +120,17 @@ class LocalExecutor:
         """What ``/api/health`` says."""
         manager = self._manager
         ready = manager is not None and manager.model_name is not None
-        memory_bytes = manager.memory_bytes if manager else {}
+        memory_bytes = manager.memory_bytes if manager and not self._lost else {}
+        trouble = self._lost or self._watchdog.trouble or self._trouble
         return {
-            "status": "degraded" if self._trouble else "ok" if ready else "loading",
+            "status": "degraded" if trouble else "ok" if ready else "loading",
             "device": manager.device_description if manager else None,
             "model": manager.model_name if manager else None,
             "memory": manager.memory_plan if manager else None,
             "waiting": len(self._waiting),
             "running": self._running is not None,
             **({"memory_bytes": memory_bytes} if memory_bytes else {}),
-            **({"trouble": self._trouble} if self._trouble else {}),
+            **({"trouble": trouble} if trouble else {}),
         }
 
     def totals(self) -> Totals:
@@ -140,6 +154,7 @@ class LocalExecutor:
         """Stops taking jobs, cancels all, and waits for the device and the last file."""
         with self._changed:
             self._closing = True
+            self._closed.set()
             jobs = [*self._waiting, *([self._running] if self._running else [])]
             self._changed.notify_all()
         for job in jobs:
@@ -150,12 +165,13 @@ class LocalExecutor:
             job.publish(Cancelled())
 
     def _drop_waiting(self, job: LocalJob) -> None:
-        """A waiting job ends at once; a running one sees its flag between steps."""
+        """A waiting job ends at once; a running one sees its flag between steps, if the device still answers."""
         with self._changed:
-            if job not in self._waiting:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._publish_positions()
+            elif job is not self._running or self._watchdog.silent_s is None:
                 return
-            self._waiting.remove(job)
-            self._publish_positions()
         waited_s = time.perf_counter() - job.submitted_at
         self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
 
@@ -173,11 +189,14 @@ class LocalExecutor:
                 job = self._running = self._waiting.popleft() if self._waiting else None
                 self._warm_up = False
                 self._publish_positions()
+            self._watchdog.begin()
             if job is None:
                 self._load_default()
+                self._watchdog.end()
                 self._warm_at = time.perf_counter()
                 continue
             last = self._run(job)
+            self._watchdog.end()
             self._running = None
             with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
                 self._saver.submit(self._finish, job, last, time.perf_counter())
@@ -186,11 +205,14 @@ class LocalExecutor:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
         started = time.perf_counter()
         reached, step_s = 0, 0.0
+        if self._lost:
+            return Failed(self._lost)
         try:
             for event in self._begin(job):
                 if isinstance(event, TERMINAL):
                     return event
                 self._count(event, reached)
+                self._watchdog.sign(isinstance(event, Step))
                 if isinstance(event, Image):
                     self._saver.submit(self._note_size, event, step_s)
                 if isinstance(event, Image) and job.keep:
@@ -206,7 +228,22 @@ class LocalExecutor:
             return Failed(str(error), bad_input=True, parts_s=self._spent_s())
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
-            return Failed(_for_people(error), parts_s=self._spent_s())
+            return Failed(self._explain(error), parts_s=self._spent_s())
+
+    def _explain(self, error: BaseException) -> str:
+        """The error for people; from one that the device does not recover from on, nothing is drawn any more."""
+        if is_lost(error):
+            self._lost = RESTART_NEEDED
+        return self._lost or _for_people(error)
+
+    def _look_on(self) -> None:
+        while not self._closed.wait(LOOK_EVERY_S):
+            self.look()
+
+    def look(self) -> None:
+        """Has the running job say it where the device has stopped answering."""
+        if (job := self._running) and (trouble := self._watchdog.trouble):
+            job.publish(Loading(trouble, 0.0))
 
     def _spent_s(self) -> Mapping[str, float]:
         """What the engine had spent on the job that failed."""
@@ -249,13 +286,13 @@ class LocalExecutor:
         try:
             manager = self._engine()
             for _ in manager.load(self._settings.model, lambda: self._closing):
-                pass
+                self._watchdog.sign()
             manager.warm_up(self._last_size.of(manager.model_name or ""))
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:
                 log.exception("warm-up failed")
-                self._trouble = _for_people(error)
+                self._trouble = self._explain(error)
 
     def _save(self, job: LocalJob, picture: Image) -> None:
         folder = self._settings.output_dir(job.request.task)
@@ -282,6 +319,8 @@ class LocalExecutor:
         self._end(job, replace(last, seconds=seconds, parts_s=parts_s))
 
     def _end(self, job: LocalJob, last: Event) -> None:
+        if job.ended:  # it was given up while the device did not answer
+            return
         self._count(last)  # before anybody learns of it
         job.publish(last)
         self._forget_old()
@@ -324,7 +363,11 @@ def _embedding_rows(file: EmbeddingFile) -> int:
 
 
 def _for_people(error: BaseException) -> str:
-    """The first line of the error, with its kind where that says more than the text."""
+    """The first line of the error, with its kind where that says more than the text; files without their folders."""
     text = str(error).strip().splitlines()
     named = type(error).__module__.startswith("webui.")
-    return text[0] if named and text else f"{type(error).__name__}: {text[0] if text else 'no details'}"
+    line = text[0] if text else "no details"
+    return line if named and text else f"{type(error).__name__}: {_FOLDERS.sub('', line)}"
+
+
+_FOLDERS = re.compile(r"(?<![\w./\\])(?:[A-Za-z]:)?[/\\](?:[^'\"/\\<>|:]*[/\\])*(?=[^\s'\"/\\])")

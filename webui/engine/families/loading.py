@@ -110,7 +110,7 @@ class Plan:
         return {part: filling.module for part, filling in self._fillings.items()}
 
     def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, Components]:
-        """Reads each part's weights to the device that ``place`` says; raises CannotLoad. A failed plan holds nothing."""
+        """Reads each part to the device that ``place`` says; raises CannotLoad. After a failure it holds no weights."""
         done, total = 0, self.file_bytes
         try:
             for part, filling in self._fillings.items():
