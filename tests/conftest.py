@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ hypothesis.settings.load_profile("darkroom")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A parent that ignores Ctrl-C, as nohup and a shell's background jobs do, hands that on to all that starts here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # diffusers 0.42 with numpy 2: tens of thousands of times a run
     config.addinivalue_line("filterwarnings", "ignore:__array:DeprecationWarning")
     # what the product itself ignores; pytest takes its filters away

@@ -63,7 +63,7 @@ def test_a_worker_draws_and_goes_on_after_an_error(tmp_path: Path) -> None:
         answer = worker.draw(Drawing(seed=7, width=24, height=32, **files))
     finally:
         worker.close()
-    assert 0 <= answer.seconds < 1
+    assert answer.seconds >= 0
     assert answer.peak_bytes is None or answer.peak_bytes > 2**20
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (24, 32) and image.getpixel((0, 0)) == (7, 3, 0)

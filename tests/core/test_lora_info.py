@@ -207,6 +207,6 @@ def test_any_metadata_and_notes_are_described(make_lora, metadata, beside):
 def test_three_hundred_thousand_tags_are_counted_in_seconds(make_lora):
     tags = json.dumps({"x": {f"tag {number}": number for number in range(300_000)}})
     file = make_lora({"ss_tag_frequency": tags})
-    start = time.perf_counter()
+    start = time.thread_time()
     assert describe(file).trigger_words[0] == "tag 299999"
-    assert time.perf_counter() - start < 10  # about half a second
+    assert time.thread_time() - start < 10  # about half a second

@@ -106,9 +106,9 @@ def test_any_text_is_split_or_refused(text):
 
 @pytest.mark.parametrize("piece", ["<lora:", "<lora:a:", "<lora:a:1>", "<", "<lora:a:1", "<lora", ":"])
 def test_a_hundred_thousand_pieces_of_tags_take_linear_time(piece):
-    start = time.perf_counter()
+    start = time.thread_time()
     split_loras(piece * 100_000)
-    assert time.perf_counter() - start < 5  # the slowest, of whole tags, about half a second
+    assert time.thread_time() - start < 5  # the slowest, of whole tags, about half a second
 
 
 B = "BREAK"  # between the words of two chunks, below
@@ -382,9 +382,9 @@ def take_best(call: Callable[[str], object], text: str) -> float:
     """The shortest of twenty times, in seconds."""
     best_s = math.inf
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.thread_time()
         call(text)
-        best_s = min(best_s, time.perf_counter() - start)
+        best_s = min(best_s, time.thread_time() - start)
     return best_s
 
 
@@ -399,13 +399,13 @@ def test_a_hundred_thousand_brackets_take_no_time(call, bracket):
     "piece", [*")1: ", "()", "([)]", "(a", "(a:1.1)", "a:", ": ", ":1", "\\", "\\(", "BREAK ", "(BREAK", "a BREAK "]
 )
 def test_a_hundred_thousand_pieces_of_brackets_take_linear_time(call, piece):
-    start = time.perf_counter()
+    start = time.thread_time()
     call(":" + piece * 100_000)
-    assert time.perf_counter() - start < 5  # the slowest, of BREAKs, about half a second
+    assert time.thread_time() - start < 5  # the slowest, of BREAKs, about half a second
 
 
 @pytest.mark.parametrize("piece", [*"[(|{_<", "[a|", "[a:0.5", "([)]", "{|", "/__a", "<a:", "AND "])
 def test_a_hundred_thousand_pieces_of_unsupported_forms_take_linear_time(piece):
-    start = time.perf_counter()
+    start = time.thread_time()
     unsupported(f":{piece * 100_000}]]")
-    assert time.perf_counter() - start < 5  # the slowest, of open brackets, about an eighth of a second
+    assert time.thread_time() - start < 5  # the slowest, of open brackets, about an eighth of a second

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -134,14 +133,12 @@ def test_ctrl_c_ends_in_one_line_and_status_130(moment, tmp_path):
     guard.start()
     try:
         assert any(json.loads(line)["event"] == moment for line in process.stdout)
-        started = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     finally:
         guard.cancel()
         process.kill()
     assert (process.returncode, err) == (130, "webui: interrupted\n")
-    assert time.monotonic() - started < 10
     assert not list(tmp_path.rglob("*.png"))
 
 
