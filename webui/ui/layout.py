@@ -13,7 +13,7 @@ from webui.ui.pages import PAGES
 from webui.ui.workbench import Workbench, build, job_id_js
 
 STATIC = Path(__file__).resolve().parent / "static"
-SCRIPTS = ("page.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js", "history.js")
+SCRIPTS = ("page.js", "keys.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js", "history.js")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """

@@ -1,10 +1,12 @@
-// Keys, memory of fields and jobs, the engine's status. Components call in through window.darkroom.
+// Memory of fields and jobs, the engine's status. Components call in through window.darkroom.
 (() => {
   "use strict";
   const PAGES = ["txt2img", "img2img", "inpaint"];
   const BUSY = ["queued", "loading", "running"];
 
   const statusOf = (page) => document.querySelector(`#${page}-status [data-state]`);
+  const pageInSight = () => PAGES.find((page) => document.getElementById(`${page}-generate`)?.checkVisibility());
+  const isBusy = (page) => BUSY.includes(statusOf(page)?.dataset.state);
   // This tab's own memory first; a tab that is new takes over what the last one left.
   const read = (key) => sessionStorage.getItem(key) ?? localStorage.getItem(key) ?? "";
   const write = (key, value) => {
@@ -25,6 +27,8 @@
 
   window.darkroom = {
     need,
+    pageInSight,
+    isBusy,
     restored: [], // pages whose fields are as they were remembered
     jobId: (page) => statusOf(page)?.dataset.job || read(`darkroom.${page}.job`),
     recall: (page) => read(`darkroom.${page}.fields`),
@@ -38,28 +42,11 @@
     },
   };
 
-  const visible = (element) => element && element.offsetParent !== null;
-  const click = (id) => {
-    const button = document.getElementById(id);
-    if (visible(button) && !button.disabled) button.click();
-  };
-  document.addEventListener("keydown", (event) => {
-    const page = PAGES.find((name) => visible(document.getElementById(`${name}-generate`)));
-    if (!page) return;
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
-      click(`${page}-generate`);
-    } else if (event.key === "Escape" && BUSY.includes(statusOf(page)?.dataset.state)) {
-      click(`${page}-stop`);
-    }
-  }, true);
-
   // Ctrl+V anywhere on a page that takes a picture; Gradio itself only has a button for it.
   document.addEventListener("paste", (event) => {
     const { files, types } = event.clipboardData;
     const picture = [...files].find((file) => file.type.startsWith("image/"));
-    const page = PAGES.find((name) => visible(document.getElementById(`${name}-generate`)));
+    const page = pageInSight();
     const input = document.querySelector(`#${page}-image input[type=file]`);
     const typing = types.includes("text/plain") && event.target.closest?.("textarea, input");
     if (!picture || !input || typing) return;
@@ -91,12 +78,13 @@
     }
     const { state, job } = status.dataset;
     if (job) write(`darkroom.${page}.job`, job);
-    document.getElementById(`${page}-stop`)?.classList.toggle("idle", !BUSY.includes(state));
+    document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
     if (announced[page] !== state) {
       const picture = status.closest(".workbench")?.querySelector(".picture");
       if (state === "running" && innerWidth <= 640) picture?.scrollIntoView({ block: "nearest", behavior: "smooth" });
       if (announced[page] && state !== "queued") showEngine(); // another model may be loaded now
       announced[page] = state;
+      document.dispatchEvent(new CustomEvent("darkroom:state", { detail: { page, state } }));
       const announcer = document.getElementById("darkroom-announcer");
       if (announcer) announcer.textContent = status.textContent.trim();
     }

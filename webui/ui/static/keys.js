@@ -1,0 +1,53 @@
+// The keyboard: Ctrl+Enter generates, Esc stops when nothing else is open, and what is typed stays where it is typed.
+(() => {
+  "use strict";
+  const { pageInSight, isBusy } = window.darkroom;
+  // What Esc closes: lists, menus, completions, dialogs, a picture that fills the window.
+  const CLOSED_BY_ESC = [
+    "[aria-expanded=true]:is([role=combobox], [aria-haspopup])", "[role=listbox]", "[role=menu]",
+    "dialog[open]", "[role=dialog]", "[role=alertdialog]", "[popover]", ".block.fullscreen", "select:open",
+  ].filter((selector) => CSS.supports(`selector(${selector})`)).join(", ");
+
+  const press = (id) => {
+    const button = document.getElementById(id);
+    if (button?.checkVisibility() && !button.disabled) button.click();
+  };
+  const somethingIsOpen = (target) =>
+    document.fullscreenElement || (target.matches?.("input[type=search]") && target.value)
+    || [...document.querySelectorAll(CLOSED_BY_ESC)].some((element) => element.checkVisibility());
+
+  let stops = false;
+  // On the way down: what the key closes is still open.
+  window.addEventListener("keydown", (event) => {
+    const page = pageInSight();
+    stops = event.key === "Escape" && page && isBusy(page) && !event.repeat && !event.isComposing && event.keyCode !== 229
+      && !(event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) && !somethingIsOpen(event.target);
+    if (!page || event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
+    press(`${page}-generate`);
+  }, true);
+  // On the way up: nobody else has taken it.
+  window.addEventListener("keydown", (event) => {
+    if (stops && !event.defaultPrevented) press(`${pageInSight()}-stop`);
+    stops = false;
+  });
+
+  // Gradio's gallery moves the focus to its thumbnail whenever it shows other pictures. It may, if the person is there.
+  const GALLERY = "[id$=-gallery]";
+  let whereabouts = null;
+  const note = (event) => (whereabouts = event.target.closest?.(GALLERY));
+  document.addEventListener("focusin", note, true);
+  document.addEventListener("pointerdown", note, true);
+  const { focus } = HTMLElement.prototype;
+  HTMLElement.prototype.focus = function (...options) {
+    const gallery = this.closest(GALLERY);
+    if (!gallery || gallery === whereabouts) focus.apply(this, options);
+  };
+  // The preview takes the gallery's place for a while, and with it the focus, which comes back to where it was.
+  document.addEventListener("darkroom:state", ({ detail: { page } }) => {
+    const gallery = document.getElementById(`${page}-gallery`);
+    if (!gallery || isBusy(page) || gallery !== whereabouts || document.activeElement !== document.body) return;
+    requestAnimationFrame(() => gallery.querySelector(".thumbnail-item.selected")?.focus());
+  });
+})();
