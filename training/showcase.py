@@ -7,7 +7,7 @@ from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 
 from webui.core.events import Image
-from webui.core.library import Library, content_hash
+from webui.core.library import Library, Snapshot, content_hash
 from webui.core.preset import read_preset
 from webui.core.request import Request
 from webui.core.settings import Settings
@@ -34,7 +34,7 @@ def draw(manager: PipelineManager, request: Request) -> Image:
     return picture
 
 
-def renew_preset(file: Path, manager: PipelineManager, library: Library) -> None:
+def renew_preset(file: Path, manager: PipelineManager, library: Snapshot) -> None:
     """Draw a preset of the demo model again, and keep picture, expected hash and the hashes of its files."""
     preset = read_preset(file.read_bytes(), file.stem)
     if preset.fields.get("model") != "demo":
@@ -67,7 +67,7 @@ def make(repository: Path) -> None:
     """Renew the model's preview, `presets/` and `docs/gallery.png`."""
     with TemporaryDirectory() as folder:
         settings = Settings(device="cpu", dtype="float32", data_dir=Path(folder))
-        manager, library = PipelineManager(settings), Library(settings)
+        manager, library = PipelineManager(settings), Library(settings).snapshot()
         for file in sorted((repository / "presets").glob("*.toml")):
             renew_preset(file, manager, library)
         preview = draw(manager, Request(prompt=PREVIEW, seed=0)).image

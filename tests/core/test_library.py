@@ -6,20 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from webui.core.library import (
     DEMO_MODEL,
     LoraFile,
     approximations,
-    choose,
     content_hash,
+    find_embeddings,
     find_loras,
     find_models,
     find_vaes,
 )
 from webui.core.lora_info import describe
+from webui.core.names import choose_file, choose_lora, find_file
 from webui.core.request import LoraRef, Request, RequestError
 from webui.core.settings import Settings
 
@@ -128,51 +127,10 @@ def test_models_on_disk_now_are_found_without_a_restart(settings):
     assert set(find_models(settings)) == {"demo", "new"}
 
 
-NAMES = ("DPM++ 2M", "DPM++ SDE", "Euler", "Euler a", "Heun")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_found_whatever_its_case(name):
-    assert choose("sampler", name, NAMES) == choose("sampler", name.lower(), NAMES) == name
-    assert choose("sampler", name.upper(), NAMES) == name
-
-
-def test_of_two_names_that_differ_in_case_only_the_exact_one_is_meant():
-    names = ("Photo", "photo", "PHOTO")
-    assert [choose("model", name, names) for name in names] == list(names)
-
-
-def test_an_unknown_name_is_refused_with_near_ones():
-    with pytest.raises(RequestError) as caught:
-        choose("sampler", "Eulr", NAMES)
-    assert str(caught.value) == "sampler 'Eulr' is not known; did you mean Euler, Euler a, Heun?"
-    assert caught.value.field == "sampler"
-
-
-def test_a_name_like_none_is_refused_with_what_there_is():
-    with pytest.raises(RequestError, match=r"did you mean DPM\+\+ 2M, .*Heun\?"):
-        choose("sampler", "zzzzzz", NAMES)
-
-
-def test_where_there_is_nothing_to_choose_from_nothing_is_offered():
-    with pytest.raises(RequestError) as caught:
-        choose("model", "x", ())
-    assert str(caught.value) == "model 'x' is not known"
-
-
-@given(st.text(max_size=300))
-def test_any_other_name_is_refused_in_a_short_line(name):
-    if name.casefold() in {known.casefold() for known in NAMES}:
-        return
-    with pytest.raises(RequestError) as caught:
-        choose("sampler", name, NAMES)
-    assert len(str(caught.value)) < 700 and "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "demo/../demo", "demo\0", "C:\\x"])
 def test_a_model_name_is_never_a_path(settings, name):
-    with pytest.raises(RequestError, match="is not known"):
-        choose("model", name, find_models(settings))
+    with pytest.raises(RequestError, match="There is no "):
+        choose_file("model", name, find_models(settings))
 
 
 def test_the_content_hash_changes_with_any_weight_file(tmp_path):
@@ -255,8 +213,68 @@ def test_further_loras_of_one_name_are_called_by_their_folder_too(tmp_path, own_
     first = make_lora(tmp_path / "a1111/models/Lora/same.safetensors")
     second = make_lora(tmp_path / "a1111/models/Lora/sub/same.safetensors")
     third = make_lora(tmp_path / "comfy/models/loras/same.safetensors")
-    make_lora(tmp_path / "comfy/models/loras/sub/same.safetensors")
-    assert own_loras() == {"same": first, "sub/same": second, "loras/same": third}
+    fourth = make_lora(tmp_path / "comfy/models/loras/sub/same.safetensors")
+    assert own_loras() == {"same": first, "sub/same": second, "loras/same": third, "loras/sub/same": fourth}
+
+
+@pytest.mark.parametrize(
+    ("find", "folder", "first"),
+    [
+        (find_loras, "Lora", "inkx"),
+        (find_vaes, "VAE", "inkx"),
+        (find_embeddings, "embeddings", "inkx"),
+        (find_models, "Stable-diffusion", "inkx"),
+    ],
+)
+def test_every_file_has_a_name_and_is_found_by_where_it_lies(tmp_path, find, folder, first):
+    top = tmp_path / ("" if folder == "embeddings" else "models") / folder
+    paths = [make_lora(top / f"{name}/styles/inkx.safetensors") for name in ("Pony", "SD15", "SDXL")]
+    files = find(Settings(data_dir=tmp_path))
+    names = ["inkx", "styles/inkx", "SDXL/styles/inkx"]
+    assert [files[name].path for name in names] == paths
+    forms = ("{}/styles/inkx", "{}\\styles\\INKX", "{}/styles/inkx.safetensors", folder + "/{}/styles/inkx")
+    for name, place in zip(names, ("Pony", "SD15", "SDXL"), strict=True):
+        assert {find_file(form.format(place), files) for form in forms} == {name}
+
+
+def test_a_name_that_several_files_could_have_is_told_with_the_file_that_has_it(tmp_path):
+    for name in ("Pony", "SD15", "SDXL"):
+        make_lora(tmp_path / f"models/Lora/{name}/styles/inkx.safetensors")
+    make_lora(tmp_path / "models/Lora/only.safetensors")
+    files = find_loras(Settings(data_dir=tmp_path))
+    assert files["inkx"].ambiguity == (
+        "3 files are called “inkx”: Lora/Pony/styles/inkx was used, not styles/inkx and SDXL/styles/inkx."
+    )
+    assert "SD15/styles/inkx was used" in files["styles/inkx"].ambiguity
+    assert files["SDXL/styles/inkx"].ambiguity == files["only"].ambiguity == ""
+
+
+def test_a_pickle_leaves_its_name_to_a_file_that_can_be_used(tmp_path):
+    folder = tmp_path / "embeddings"
+    paths = [make_lora(folder / name) for name in ("both.bin", "both.safetensors", "sub/both.pt", "old.pt")]
+    files = find_embeddings(Settings(data_dir=tmp_path))
+    assert {name: file.path for name, file in files.items()} == {
+        "both": paths[1],
+        "both.bin": paths[0],
+        "sub/both": paths[2],
+        "old": paths[3],
+    }
+    assert files["both"].ambiguity == ""
+
+
+def test_a_model_that_cannot_be_used_leaves_its_name_to_one_that_can(tmp_path):
+    make_lora(tmp_path / "models/Stable-diffusion/a/same.safetensors")
+    good = make_model(tmp_path / "models/Stable-diffusion/b/same")
+    models = find_models(Settings(data_dir=tmp_path))
+    assert models["same"].path == good and models["a/same"].problem
+
+
+def test_a_folder_under_two_names_is_walked_once(tmp_path, own_loras):
+    """As on disks that do not tell ``vae`` from ``VAE``, or where one tree links to another's folder."""
+    lora = make_lora(tmp_path / "a1111/models/Lora/x.safetensors")
+    (tmp_path / "comfy/models").mkdir(parents=True)
+    (tmp_path / "comfy/models/loras").symlink_to(lora.parent)
+    assert own_loras() == {"x": lora}
 
 
 def test_links_are_followed_and_loops_end(tmp_path, own_loras):
@@ -282,7 +300,8 @@ def test_a_lora_of_any_name_is_found_chosen_and_described(tmp_path, own_loras, n
     path = make_lora(tmp_path / "a1111/models/Lora/x" / f"_{name}.safetensors")
     found = own_loras()
     assert found == {f"_{name}": path}
-    assert choose("LoRA", LoraRef.model_validate({"name": f"_{name}"}).name, found) == f"_{name}"
+    files = {f"_{name}": LoraFile(f"_{name}", path, place=f"x/_{name}")}
+    assert choose_lora(LoraRef.model_validate({"name": f"_{name}"}).name, files) == f"_{name}"
     assert "is no safetensors file, whatever its name says" in describe(LoraFile(name, path)).problem
 
 
@@ -294,8 +313,8 @@ def test_a_lora_s_name_is_never_a_path(tmp_path, own_loras, name):
     make_lora(tmp_path / "a1111/models/Lora/good.safetensors")
     make_lora(tmp_path / "a1111/models/secret.safetensors")
     make_lora(tmp_path / "secret.safetensors")
-    with pytest.raises(RequestError, match="is not known"):
-        choose("LoRA", LoraRef.model_validate({"name": name}).name, own_loras())
+    with pytest.raises(RequestError, match="There is no "):
+        choose_lora(LoraRef.model_validate({"name": name}).name, {n: LoraFile(n, p) for n, p in own_loras().items()})
 
 
 def test_a_tiny_vae_is_known_by_its_tensors_and_counts_as_an_approximation(tmp_path):

@@ -103,7 +103,7 @@ FOX = {"prompt": "a fox", "negative": "ugly", "seed": 77, "steps": 12, "width": 
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    found = Library(Settings(data_dir=tmp_path_factory.mktemp("data")))
+    found = Library(Settings(data_dir=tmp_path_factory.mktemp("data"))).snapshot()
     return Catalog(found.models, found.loras, found.vaes, found.embeddings, SAMPLERS)
 
 

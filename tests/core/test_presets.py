@@ -206,7 +206,7 @@ def test_the_file_s_name_is_as_good_as_the_preset_s(shelf):
 
 def test_an_unknown_name_is_told_with_near_ones(shelf):
     shelf.save(make_preset(name="Midnight cat", **CAT))
-    with pytest.raises(RequestError, match=r"preset 'midnite cat' is not known; did you mean Midnight cat"):
+    with pytest.raises(RequestError, match=r"no preset “midnite cat”; did you mean Midnight cat"):
         shelf.get("midnite cat")
 
 

@@ -186,7 +186,7 @@ def test_interrupt_stops_no_other_job_and_who_goes_away_stops_their_own(client, 
 REFUSED = [
     ("txt2img", {"sampler_name": "Oiler"}, 404, "Sampler not found: 'Oiler'"),
     ("txt2img", {"cfg_scale": 99}, 422, "cfg_scale must be at most 30"),
-    ("txt2img", {"prompt": "<lora:nothing:1>"}, 422, "LoRA 'nothing' is not known"),
+    ("txt2img", {"prompt": "<lora:nothing:1>"}, 422, "no LoRA “nothing”"),
     ("txt2img", {"alwayson_scripts": {"ControlNet": {}}}, 422, "no script 'ControlNet'"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),

@@ -154,7 +154,7 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a cat <lora:blueprnt:1>", "LoRA 'blueprnt' is not known; did you mean blueprint"),
+        ("a cat <lora:blueprnt:1>", "no LoRA “blueprnt”; did you mean blueprint"),
         ("a cat <lora:blueprint:99>", "weight must be at most 10, not '99'"),
         ("a cat <lora:old:1>", "old.pt is a pickle"),
     ],

@@ -283,8 +283,8 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     for preset, reason in (
         ("Flat stiker", "did you mean Flat sticker"),
         ("broken", "steps must be a whole number"),
-        ("gone", "model 'photoreal' is not known"),
-        ("../../etc/passwd", "is not known"),
+        ("gone", "no model “photoreal”"),
+        ("../../etc/passwd", "There is no "),
         (3, "preset must be text"),
     ):
         answer = preset_server.client.post("/api/jobs", json={"preset": preset})
@@ -292,11 +292,11 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     tab = open_tab()
     choose(tab, "gone")
     tab.find("preset-apply").click()
-    tab.page.get_by_text("model 'photoreal' is not known").first.wait_for()
+    tab.page.get_by_text("no model “photoreal”").first.wait_for()
     visit(tab, "<img src=x onerror=alert(3)>")
-    tab.page.get_by_text("preset '<img src=x onerror=alert(3)>' is not known").first.wait_for()
+    tab.page.get_by_text("no preset “<img src=x onerror=alert(3)>”").first.wait_for()
     open_bar(tab)
-    tab.find("preset-card").locator(".preset-warning", has_text="is not known").wait_for()
+    tab.find("preset-card").locator(".preset-warning", has_text="There is no ").wait_for()
     visit(tab, "Mine & <b>yours</b>")
     tab.page.get_by_text("model 'demo' is not the file that the preset was made with").first.wait_for()
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--preset", "Flat stiker"), "preset 'Flat stiker' is not known; did you mean Flat sticker"),
+        (("--preset", "Flat stiker"), "no preset “Flat stiker”; did you mean Flat sticker"),
         (("--preset", NAME, "--var", "size=3"), f"preset '{NAME}' has no variable 'size'; it has thing, colour"),
         (("--preset", NAME, "--var", "thing"), "--var must be NAME=TEXT, not 'thing'"),
         (("--prompt", "a", "--var", "thing=x"), "--var needs --preset"),

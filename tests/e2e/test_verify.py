@@ -114,7 +114,7 @@ def test_bad_usage_is_one_line(tmp_path):
     done = run_here("verify", "--data-dir", tmp_path)
     assert (done.returncode, done.stderr) == (2, "webui: verify needs an IMAGE, or --preset NAME\n")
     status, _, errors = verify(tmp_path, "--preset=../../x")
-    assert status == 2 and "is not known" in errors
+    assert status == 2 and "There is no preset" in errors
 
 
 def test_the_picture_over_http_holds_its_recipe(server):

@@ -218,9 +218,9 @@ class TestAsking:
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
-            ({"loras": ("whol",)}, ["'whol'", "did you mean whole"]),
-            ({"prompt": "x <lora:atention:1>"}, ["'atention'", "did you mean attention"]),
-            ({"prompt": "x <lora:../models/Lora/whole:1>"}, ["is not known"]),
+            ({"loras": ("whol",)}, ["“whol”", "did you mean whole"]),
+            ({"prompt": "x <lora:atention:1>"}, ["“atention”", "did you mean attention"]),
+            ({"prompt": "x <lora:../models/Lora/whole:1>"}, ["There is no "]),
             ({"negative": "blurry <lora:whole:1>"}, ["negative", "put its tag into the prompt"]),
             ({"prompt": "x <lora:whole:much>"}, ["<lora:whole:much>"]),
             ({"prompt": "<lora:whole:0.1>" * 33}, ["33", "32"]),

@@ -1,6 +1,7 @@
 """PipelineManager: one resident model, and requests turned into streams of events."""
 
 import math
+import os
 import threading
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from webui.core.events import Cancelled, Done, Image, Loading, Step
-from webui.core.library import content_hash
+from webui.core.library import DEMO_MODEL, content_hash
 from webui.core.request import RequestError
 from webui.core.settings import Settings
 from webui.engine.latents import NotFinite
@@ -67,6 +68,28 @@ class TestBatches:
         counted = steps(run(count=2, repeat=3, steps=4))
         assert [step.index for step in counted] == list(range(1, 13))
         assert {step.total for step in counted} == {12}
+
+
+class TestLibrary:
+    def test_folders_are_not_walked_for_each_job(self, manager, request_for, monkeypatch):
+        list(manager.generate(request_for(steps=1, prompt="a cat <lora:sepia:1>")))
+        walked = []
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: walked.append(str(path)) or scandir(path))
+        for seed in range(3):
+            list(manager.generate(request_for(steps=1, seed=seed, prompt="a cat <lora:sepia:1>")))
+        assert not [path for path in walked if path.endswith("loras")]
+
+    def test_a_name_that_several_files_could_have_is_told(self, settings, request_for):
+        lora = (DEMO_MODEL / "loras/sepia.safetensors").read_bytes()
+        for place in ("a", "b"):
+            (settings.data_dir / "models/Lora" / place).mkdir(parents=True)
+            (settings.data_dir / "models/Lora" / place / "same.safetensors").write_bytes(lora)
+        manager = PipelineManager(settings)
+        told = "2 files are called “same”: Lora/a/same was used, not b/same."
+        for name, warnings in (("same", (told,)), ("b\\same.safetensors", ())):
+            *_, done = manager.generate(request_for(prompt=f"a cat <lora:{name}:1>", steps=1))
+            assert done.warnings == warnings
 
 
 class TestRepeatability:

@@ -445,7 +445,7 @@ class TestVae:
             run(manager, model="sd1", vae="nothing")
         with pytest.raises(CannotLoad, match="VAE 'old' cannot be used: old.pt is a pickle"):
             run(manager, model="sd1", vae="old")
-        with pytest.raises(RequestError, match="vae 'flix' is not known; did you mean flux"):
+        with pytest.raises(RequestError, match="no VAE “flix”; did you mean flux"):
             run(manager, model="sd1", vae="flix")
         assert (draw(manager, model="sd1") == before).all()
 
@@ -468,8 +468,38 @@ class TestEmbeddings:
         assert told == ("Embedding zix is for another kind of model and was read as plain words.",)
         assert run(manager, model="sdxl", prompt="a zix")[-1].warnings == ()
         assert abs(draw(manager, model="sdxl", prompt="a zix") - draw(manager, model="sdxl", prompt="a zax")).max() > 1
-        with pytest.raises(RequestError, match="embedding 'zbad': zbad.safetensors is no safetensors file"):
-            run(manager, model="sd1", prompt="a zbad")
+
+    def test_one_that_cannot_be_used_is_told_and_read_as_words(self, make, tree):
+        folder = tree / "embeddings"
+        folder.mkdir(exist_ok=True)
+        manager = make()
+        words = draw(manager, model="sd1", prompt="a zbad")
+        (folder / "zbad.safetensors").write_text("<html>")
+        (folder / "zold.pt").write_bytes(b"pickle")
+        assert (draw(manager, model="sd1", prompt="a zbad") == words).all()
+        for name, reason in (("zbad", "zbad.safetensors is"), ("zold", "zold.pt is a pickle")):
+            (told,) = run(manager, model="sd1", prompt=f"a {name}, a cat")[-1].warnings
+            assert told.startswith(f"Embedding {name} was read as plain words: {reason}"), told
+        assert run(manager, model="sd1", prompt="a zbadger")[-1].warnings == (), "no word of the prompt is its name"
+
+    def test_the_usable_one_of_a_name_is_used_and_where_a_file_lies_is_a_name_too(self, make, tree):
+        folder = tree / "embeddings"
+        (folder / "deep").mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(1)
+        for place in ("ztwo", "deep/ztwo"):
+            save_file({"emb_params": torch.randn(3, 64, generator=generator)}, folder / f"{place}.safetensors")
+        (folder / "ztwo.bin").write_bytes(b"pickle")
+        manager = make()
+        events = run(manager, model="sd1", prompt="a ztwo")
+        told = "2 files are called “ztwo”: embeddings/ztwo was used, not deep/ztwo."
+        assert events[-1].warnings == (told,)
+        (picture,) = [event for event in events if isinstance(event, Image)]
+        assert list(picture.recipe.hashes["embedding"]) == ["ztwo"]
+        first, second = (draw(manager, model="sd1", prompt=f"a {name}") for name in ("ztwo", "deep/ztwo"))
+        assert abs(first - second).max() > 1
+        assert (draw(manager, model="sd1", prompt="a embeddings/ztwo") == first).all()
+        (folder / "ztwo.safetensors").unlink()
+        assert (draw(manager, model="sd1", prompt="a deep/ztwo") == second).all(), "the name that it had is kept"
 
 
 class TestPrediction:

@@ -29,7 +29,7 @@ def folder(settings):
 @pytest.fixture
 def resolved(settings, folder):
     """``resolved(prompt=..., loras=...)``: the request with nothing left open."""
-    return lambda **fields: resolve(Request(**fields), Library(settings))
+    return lambda **fields: resolve(Request(**fields), Library(settings).snapshot())
 
 
 def refs(*texts: str) -> tuple[LoraRef, ...]:
@@ -63,10 +63,10 @@ def resolve_again(resolved, request: Request) -> Request:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"loras": refs("chal")}, ["LoRA 'chal' is not known", "did you mean Chalk"]),
-        ({"prompt": "x <lora:inc:1>"}, ["LoRA 'inc' is not known", "ink"]),
-        ({"prompt": "x <lora:../ink:1>"}, ["is not known"]),
-        ({"prompt": "x <lora:ink:0>", "loras": refs("nowhere:0")}, ["'nowhere' is not known"]),
+        ({"loras": refs("chal")}, ["no LoRA “chal”", "did you mean Chalk"]),
+        ({"prompt": "x <lora:inc:1>"}, ["no LoRA “inc”", "ink"]),
+        ({"prompt": "x <lora:../ink:1>"}, ["There is no "]),
+        ({"prompt": "x <lora:ink:0>", "loras": refs("nowhere:0")}, ["“nowhere”"]),
         ({"loras": refs("page")}, ["LoRA 'page': page.safetensors is no safetensors file"]),
         ({"loras": refs("short")}, ["LoRA 'short'", "cut short"]),
         ({"loras": refs("empty")}, ["LoRA 'empty'", "is empty"]),
@@ -84,14 +84,14 @@ def test_what_cannot_be_applied_is_refused_by_name(resolved, fields, words):
 
 
 def test_folders_are_looked_through_only_where_loras_are_wanted(settings, monkeypatch):
-    monkeypatch.setattr("webui.core.library.find_loras", lambda _: pytest.fail("nobody wants LoRAs"))
-    plain = resolve(Request(prompt="a cat", seed=1), Library(settings))
+    monkeypatch.setattr("webui.core.library.find_loras", lambda *_: pytest.fail("nobody wants LoRAs"))
+    plain = resolve(Request(prompt="a cat", seed=1), Library(settings).snapshot())
     assert plain.loras == () and plain.prompt == "a cat"
 
 
 @pytest.mark.parametrize(("guides_itself", "guided_until"), [(True, 1.0), (False, 0.5)])
 def test_a_model_that_guides_itself_is_not_called_approximate_for_guidance(settings, guides_itself, guided_until):
-    library = Library(settings)
+    library = Library(settings).snapshot()
     demo = library.models["demo"]
     checkpoint = replace(demo.checkpoint, guides_itself=guides_itself)
     library.models = {"demo": replace(demo, checkpoint=checkpoint)}

@@ -2,15 +2,21 @@
 
 import asyncio
 import errno
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image as PilImages
 
+from webui.api.loras import loras_router
 from webui.core.events import TERMINAL, Cancelled, Done, Failed, Image, Loading, Queued, Step
 from webui.core.executor import QueueFull
 from webui.core.ledger import PARTS, Totals
+from webui.core.library import DEMO_MODEL
 from webui.core.recipe import Recipe
 from webui.core.request import Init, Request, RequestError
 from webui.core.settings import Settings
@@ -129,7 +135,7 @@ class TestQueue:
         folder.mkdir(parents=True)
         (folder / "broken.safetensors").write_text("<html>404 not found</html>")
         engine.hold()
-        for prompt, words in (("x <lora:nope:1>", "'nope' is not known"), ("x <lora:broken:1>", "'broken'")):
+        for prompt, words in (("x <lora:nope:1>", "“nope”"), ("x <lora:broken:1>", "'broken'")):
             with pytest.raises(RequestError, match=words):
                 executor.submit(request(prompt=prompt))
         assert executor.status()["waiting"] == 0 and engine.begun.empty()
@@ -154,6 +160,35 @@ class TestQueue:
         assert "demo" in catalog.models
         assert catalog.loras["chalk"].path == folder / "chalk.safetensors"
         assert catalog.samplers == {name: row.schedules for name, row in SAMPLERS.items()}
+
+
+def test_folders_are_walked_once_for_many_previews_and_jobs(executor, engine, settings, monkeypatch):
+    folder = settings.data_dir / "models/Lora"
+    content = (DEMO_MODEL / "loras/sepia.safetensors").read_bytes()
+    for number in range(20):
+        (folder / f"set {number % 4}").mkdir(parents=True, exist_ok=True)
+        (folder / f"set {number % 4}/style {number}.safetensors").write_bytes(content)
+        (folder / f"set {number % 4}/style {number}.png").write_bytes(b"a picture")
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1.7e9, 1.7e9))
+    walked = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: walked.append(Path(path)) or scandir(path))
+    client = TestClient(FastAPI())
+    client.app.include_router(loras_router(executor))
+    assert len(client.get("/api/loras").json()) == len(executor.catalog().loras)
+    assert sorted(path.name for path in walked if folder in path.parents) == ["set 0", "set 1", "set 2", "set 3"]
+    walked.clear()
+    for number in range(20):
+        answer = client.get("/api/loras/preview", params={"name": f"style {number}"})
+        assert (answer.status_code, answer.content) == (200, b"a picture")
+        events_of(executor.submit(request(loras=({"name": f"style {number}"},))))
+    assert not [path for path in walked if folder.parent in path.parents]
+    os.utime(folder / "set 1/style 1.safetensors", (1.8e9, 1.8e9))
+    (folder / "set 1/new.safetensors").write_bytes(content)
+    assert executor.submit(request(loras=({"name": "new"},))).request.loras[0].name == "new"
+    (folder / "set 2/newer.safetensors").write_bytes(content)
+    assert "newer" in [entry["name"] for entry in client.get("/api/loras").json()]
 
 
 class TestNextJob:

@@ -198,8 +198,8 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     @router.post("/refresh-checkpoints")
     @router.post("/refresh-loras")
     @router.post("/refresh-vae")
-    async def refresh() -> None:
-        """Folders are looked through at each call, so there is nothing to do."""
+    def refresh() -> None:
+        executor.catalog(reload=True)
 
     for name, value in NOTHING.items():
         router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)

@@ -25,7 +25,7 @@ def info_router(executor: Executor) -> APIRouter:
             if len(body) > MAX_BODY_BYTES:
                 raise HTTPException(413, f"the picture is too large; the limit is {MAX_BODY_BYTES // 2**20} MB")
         try:
-            found = await run_in_threadpool(read_info, bytes(body), executor.catalog())
+            found = await run_in_threadpool(lambda: read_info(bytes(body), executor.catalog()))
         except ImageError as error:
             raise RequestError(f"the picture {error}") from None
         return found.to_json()

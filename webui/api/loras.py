@@ -16,7 +16,7 @@ def loras_router(executor: Executor) -> APIRouter:
 
     @router.get("")
     def loras() -> list[dict[str, Any]]:
-        found = [asdict(describe(file)) for file in executor.catalog().loras.values()]
+        found = [asdict(describe(file)) for file in executor.catalog(reload=True).loras.values()]
         for entry in found:
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None
         return found

@@ -17,7 +17,7 @@ def models_router(executor: Executor) -> APIRouter:
 
     @router.get("")
     def models() -> list[dict[str, Any]]:
-        found = [asdict(describe(file)) for file in executor.catalog().models.values()]
+        found = [asdict(describe(file)) for file in executor.catalog(reload=True).models.values()]
         resident = executor.status().get("model")
         for entry in found:
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None

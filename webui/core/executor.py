@@ -60,7 +60,8 @@ class Job(Protocol):
 class Executor(Protocol):
     """Takes requests, makes pictures."""
 
-    def catalog(self) -> Catalog: ...
+    def catalog(self, reload: bool = False) -> Catalog:
+        """What there is, as it was a moment ago at the latest; with ``reload`` all folders are walked first."""
 
     def submit(self, request: Request, keep: bool = True) -> Job:
         """Queues a job, whose pictures are saved unless ``keep`` is false.

@@ -1,15 +1,18 @@
-"""Names people see -> files on disk. A name is a key of what was found; it is never joined into a path."""
+"""What is on this machine to draw with: models, LoRAs, autoencoders and embeddings, by the names that people see."""
 
-import difflib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from webui.core.checkpoint import Checkpoint, Defaults, read_checkpoint, weight_files
-from webui.core.request import Request, RequestError
+from webui.core.folders import LOOK_S, Folders, Kept
+from webui.core.names import File, Found, give_names, namesakes
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile, read_header
 
@@ -29,18 +32,17 @@ CHECKPOINT_FOLDERS = (
 LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
 VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
 EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
+F = TypeVar("F", bound=File)
 TINY_KEYS = frozenset({"decoder.layers.0.weight", "1.weight"})  # in diffusers' names, in its author's
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class ModelFile(File):
     """A model: a diffusers folder or a single file. ``checkpoint`` is what it is, or None with the ``problem``.
 
     ``stamp`` changes with its files.
     """
 
-    name: str
-    path: Path
     checkpoint: Checkpoint | None = None
     problem: str = ""
     stamp: int = 0
@@ -57,19 +59,13 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class LoraFile:
+class LoraFile(File):
     """A file with changes to a model's weights."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True)
-class VaeFile:
+class VaeFile(File):
     """An autoencoder to use instead of a model's own."""
-
-    name: str
-    path: Path
 
     @property
     def is_tiny(self) -> bool:
@@ -81,79 +77,129 @@ class VaeFile:
 
 
 @dataclass(frozen=True)
-class EmbeddingFile:
+class EmbeddingFile(File):
     """Vectors that its name stands for in a prompt (textual inversion)."""
 
-    name: str
-    path: Path
 
-
-def find_models(settings: Settings) -> dict[str, ModelFile]:
-    """Every model by name, the embedded one first; of several with one name, the further ones as ``folder/name``.
+def find_models(settings: Settings, folders: Folders | None = None) -> dict[str, ModelFile]:
+    """Every model by name, the embedded one first; ``folders`` notes what was read.
 
     What cannot be used is listed with its problem, so that whoever asks for it is told why.
     """
-    demo = _read_model("demo", DEMO_MODEL)
+    folders = folders or Folders()
+    demo = _read_model(DEMO_MODEL)
     if demo.checkpoint:
         demo = replace(demo, checkpoint=replace(demo.checkpoint, defaults=Defaults()))
-    found = {"demo": demo} if demo.checkpoint else {}
+    read = {DEMO_MODEL: demo} if demo.checkpoint else {}
+    found = [Found(DEMO_MODEL, "demo", name="demo") for _ in read]
+    for path, place in _model_paths(settings, folders):
+        if path not in read:
+            read[path] = _read_model(path)
+            found.append(Found(path, place, usable=read[path].checkpoint is not None))
+    for path, name in _cached_repositories(folders):
+        read[path] = _read_model(path)
+        found.append(Found(path, name, read[path].checkpoint is not None, name))
+    return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
+
+
+def _model_paths(settings: Settings, folders: Folders) -> Iterator[tuple[Path, str]]:
+    """Single files and diffusers folders, with where they lie below the folder of models."""
     for root in (settings.data_dir, *settings.models_dir):
-        for folder in CHECKPOINT_FOLDERS:
-            for path in _model_paths(root / folder):
-                _add_model(found, path)
+        for top in CHECKPOINT_FOLDERS:
+            for path, place in _find_paths(root / top, folders, with_folders=True):
+                _note_model(path, folders)
+                yield path, place
     for root in settings.models_dir:  # a folder of models, or one model
-        for path in [root] if (root / "model_index.json").is_file() else _children(root):
-            is_model = (path / "model_index.json").is_file() or path.suffix.lower() == ".safetensors"
-            if is_model and _read_model(path.stem, path).checkpoint:
-                _add_model(found, path)
-    for path in _cached_repositories():
-        name = path.parents[1].name.removeprefix("models--").replace("--", "/")
-        found.setdefault(name, _read_model(name, path))
-    return found
+        for path in [root] if (root / "model_index.json").is_file() else folders.children(root):
+            is_folder = (path / "model_index.json").is_file()
+            if is_folder or path.suffix.lower() == ".safetensors":
+                _note_model(path, folders)
+                if _read_model(path).checkpoint:
+                    yield path, path.name if is_folder else path.stem
 
 
-def _add_model(found: dict[str, ModelFile], path: Path) -> None:
-    name = path.name if path.is_dir() else path.stem
-    if name in found and found[name].path != path:
-        name = f"{path.parent.name}/{name}"
-    found.setdefault(name, _read_model(name, path))
+def _note_model(path: Path, folders: Folders) -> None:
+    """What ``read_checkpoint`` looks at."""
+    if path.is_dir():
+        for child in folders.children(path):
+            if child.is_dir():
+                folders.children(child)
+    for file in (path, path.with_suffix(".yaml")):
+        folders.note(file)
 
 
-def _read_model(name: str, path: Path) -> ModelFile:
+def _read_model(path: Path) -> ModelFile:
     try:
         checkpoint = read_checkpoint(path)
         files = [file for part in weight_files(path).values() for file in part]
-        return ModelFile(name, path, checkpoint, stamp=max(file.stat().st_mtime_ns for file in files))
+        return ModelFile("", path, checkpoint, stamp=max(file.stat().st_mtime_ns for file in files))
     except BadFile as error:
-        return ModelFile(name, path, problem=str(error))
+        return ModelFile("", path, problem=str(error))
     except OSError as error:
-        return ModelFile(name, path, problem=f"cannot be read: {error.strerror}")
+        return ModelFile("", path, problem=f"cannot be read: {error.strerror}")
 
 
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and _is_text(entry.name))
-    except OSError:
-        return []
-
-
-def _cached_repositories() -> Iterator[Path]:
-    """Diffusers folders in Hugging Face's cache: of each repository the revision that its main branch was at."""
+def _cached_repositories(folders: Folders) -> Iterator[tuple[Path, str]]:
+    """Diffusers folders in Hugging Face's cache with their names: of each the revision that its main branch was at."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    for repository in sorted(cache.glob("models--*")):
-        revisions = sorted((repository / "snapshots").glob("*/model_index.json"))
+    for repository in folders.children(Path(os.environ.get("HF_HUB_CACHE") or home / "hub")):
+        if not repository.name.startswith("models--"):
+            continue
+        snapshots = folders.children(repository / "snapshots")
+        revisions = [revision for revision in snapshots if (revision / "model_index.json").is_file()]
+        folders.note(repository / "refs" / "main")
         try:
             main = (repository / "refs" / "main").read_text("utf-8").strip()
         except (OSError, ValueError):
             main = ""
-        chosen = [index.parent for index in revisions if index.parent.name == main]
-        yield from chosen or [index.parent for index in revisions[-1:]]
+        chosen = [revision for revision in revisions if revision.name == main] or revisions[-1:]
+        for revision in chosen:
+            _note_model(revision, folders)
+            yield revision, repository.name.removeprefix("models--").replace("--", "/")
 
 
-def find_vaes(settings: Settings) -> dict[str, VaeFile]:
-    """Every autoencoder by name."""
-    return {name: VaeFile(name, path) for name, path in _find_files(settings, VAE_FOLDERS).items()}
+def find_loras(settings: Settings, folders: Folders | None = None) -> dict[str, LoraFile]:
+    """Every LoRA by name, the embedded ones last; ``folders`` notes what was read."""
+    return _named(_find_files(settings, LORA_FOLDERS, folders, DEMO_MODEL / "loras"), LoraFile)
+
+
+def find_vaes(settings: Settings, folders: Folders | None = None) -> dict[str, VaeFile]:
+    """Every autoencoder by name; ``folders`` notes what was read."""
+    return _named(_find_files(settings, VAE_FOLDERS, folders), VaeFile)
+
+
+def find_embeddings(settings: Settings, folders: Folders | None = None) -> dict[str, EmbeddingFile]:
+    """Every textual inversion by the name that stands for it in prompts; ``folders`` notes what was read."""
+    return _named(_find_files(settings, EMBEDDING_FOLDERS, folders), EmbeddingFile)
+
+
+def _named(found: Iterable[Found], make: Callable[..., F]) -> dict[str, F]:
+    names = give_names(found)
+    others = namesakes(names)
+    return {
+        name: make(name, entry.path, place=entry.place, namesakes=others.get(name, ())) for name, entry in names.items()
+    }
+
+
+def _find_files(settings: Settings, tops: Iterable[str], folders: Folders | None, *further: Path) -> Iterator[Found]:
+    """Files of weights. Pickles are among them, so that whoever asks for one is told why it is refused."""
+    folders = folders or Folders()
+    for root in (*(root / top for root in (settings.data_dir, *settings.models_dir) for top in tops), *further):
+        for path, place in _find_paths(root, folders):
+            yield Found(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
+
+
+def _find_paths(root: Path, folders: Folders, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
+    """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
+    for folder, below, names in folders.walk(root):
+        above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        if with_folders and "model_index.json" in names:
+            below.clear()
+            yield folder, above.rstrip("/") or folder.name
+            continue
+        for stem, ending in map(os.path.splitext, names):
+            if ending.lower() in WEIGHT_ENDINGS:
+                yield folder / f"{stem}{ending}", f"{above}{stem}"
 
 
 def approximations(request: Request, vaes: Mapping[str, VaeFile]) -> tuple[str, ...]:
@@ -162,71 +208,70 @@ def approximations(request: Request, vaes: Mapping[str, VaeFile]) -> tuple[str, 
     return (*request.approximations, *(["a tiny VAE"] if vae and vae.is_tiny else []))
 
 
-def find_embeddings(settings: Settings) -> dict[str, EmbeddingFile]:
-    """Every textual inversion by the name that stands for it in prompts."""
-    return {name: EmbeddingFile(name, path) for name, path in _find_files(settings, EMBEDDING_FOLDERS).items()}
+class Snapshot:
+    """Files by name, each kind as it is when it is first asked for here; from then on it stays."""
 
-
-def _find_files(settings: Settings, folders: Iterable[str], *further: Path) -> dict[str, Path]:
-    """Files of weights by name; of several with one name, the further ones as ``folder/name``.
-
-    Pickles are listed too, so that whoever asks for one is told why it is refused.
-    """
-    found: dict[str, Path] = {}
-    roots = [root / folder for root in (settings.data_dir, *settings.models_dir) for folder in folders]
-    for root in (*roots, *further):
-        for path in _tensor_files(root):
-            found.setdefault(f"{path.parent.name}/{path.stem}" if path.stem in found else path.stem, path)
-    return found
-
-
-def find_loras(settings: Settings) -> dict[str, LoraFile]:
-    """Every LoRA by name, the embedded ones last."""
-    files = _find_files(settings, LORA_FOLDERS, DEMO_MODEL / "loras")
-    return {name: LoraFile(name, path) for name, path in files.items()}
-
-
-class Library:
-    """What is on disk when it is first asked for: models, LoRAs, autoencoders and embeddings, by name."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, library: "Library", max_age_s: float) -> None:
+        self._library, self._max_age_s = library, max_age_s
 
     @cached_property
     def models(self) -> Mapping[str, ModelFile]:
         """As ``find_models`` finds them."""
-        return find_models(self._settings)
+        return self._library.models.get(self._max_age_s)
 
     @cached_property
     def loras(self) -> Mapping[str, LoraFile]:
         """As ``find_loras`` finds them."""
-        return find_loras(self._settings)
+        return self._library.loras.get(self._max_age_s)
 
     @cached_property
     def vaes(self) -> Mapping[str, VaeFile]:
         """As ``find_vaes`` finds them."""
-        return find_vaes(self._settings)
+        return self._library.vaes.get(self._max_age_s)
 
     @cached_property
     def embeddings(self) -> Mapping[str, EmbeddingFile]:
         """As ``find_embeddings`` finds them."""
-        return find_embeddings(self._settings)
+        return self._library.embeddings.get(self._max_age_s)
+
+    def embeddings_in(self, text: str) -> dict[str, list[str]]:
+        """By the names of embeddings, what may stand for each in the text: its name, or where it lies."""
+        forms = {name: name for name in self.embeddings}
+        for file in self.embeddings.values():
+            for place in (file.place, file.full_place):
+                forms.setdefault(place, file.name)
+        found: dict[str, list[str]] = {}
+        for form, name in forms.items():
+            if form and form.casefold() in text.casefold():
+                found.setdefault(name, []).append(form)
+        return found
+
+    def ambiguities(self, request: Request) -> Iterator[str]:
+        """For people: which of several files the names of a request that was resolved stand for."""
+        files: list[File] = [self.models[name] for name in (request.model, request.refiner) if name]
+        files += [self.vaes[request.vae]] if request.vae else []
+        files += [self.loras[ref.name] for ref in request.loras]
+        yield from (file.ambiguity for file in files if file.ambiguity)
 
 
-def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
-    """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise.
+class Library:
+    """What is on this machine to draw with. A process has one, so that folders are walked only after changes."""
 
-    ``field`` is the request's field that the error is about, where it is not called like the kind.
-    """
-    names = tuple(names)
-    if name in names:
-        return name
-    by_lowercase = {known.casefold(): known for known in names}
-    if match := by_lowercase.get(name.casefold()):
-        return match
-    near = difflib.get_close_matches(name.casefold(), by_lowercase, n=3, cutoff=0.5) or list(by_lowercase)[:8]
-    offer = f"; did you mean {', '.join(by_lowercase[n] for n in near)}?" if near else ""
-    raise RequestError(f"{kind} {name[:60]!r} is not known{offer}", field=field or kind)
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.models = Kept(lambda folders: find_models(settings, folders), clock)
+        self.loras = Kept(lambda folders: find_loras(settings, folders), clock)
+        self.vaes = Kept(lambda folders: find_vaes(settings, folders), clock)
+        self.embeddings = Kept(lambda folders: find_embeddings(settings, folders), clock)
+
+    def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
+        """The files as they were ``max_age_s`` ago or later."""
+        return Snapshot(self, max_age_s)
+
+    def reload(self) -> Snapshot:
+        """The files as they are now, by walking all folders, whatever their times say."""
+        for kept in (self.models, self.loras, self.vaes, self.embeddings):
+            kept.forget()
+        return self.snapshot(0.0)
 
 
 def content_hash(model: ModelFile) -> str:
@@ -251,48 +296,3 @@ def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) ->
             while chunk := file.read(2**20):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _tensor_files(root: Path) -> Iterator[Path]:
-    """Files of weights below a folder; hidden and half-downloaded ones are not."""
-    for folder, _, names in _walk(root):
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and _is_text(str(path)) and path.suffix.lower() in WEIGHT_ENDINGS:
-                yield path
-
-
-def _model_paths(root: Path) -> Iterator[Path]:
-    """Single files and diffusers folders below a folder."""
-    for folder, folders, names in _walk(root):
-        if "model_index.json" in names:
-            folders.clear()
-            if _is_text(folder):
-                yield Path(folder)
-            continue
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and _is_text(str(path)) and path.suffix.lower() in WEIGHT_ENDINGS:
-                yield path
-
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """``os.walk`` following links, each folder once, without hidden ones."""
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, folders, names
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be shown and sent; disks hold any bytes."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from webui.core import foreign_texts, images, model_lookup
 from webui.core.executor import Catalog
+from webui.core.names import File, find_file
 from webui.core.prompt import split_loras
 from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Init, Request, RequestError, explain
@@ -114,14 +115,15 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     values |= {name: value for name, value in start.items() if name not in ("image", "mask", "outpaint")}
     if any(start.get("outpaint") or ()):
         reasons.append(f"outpaint: {', '.join(map(str, start['outpaint']))} px")
-    if request.model not in catalog.models:
+    if find_file(request.model, catalog.models) is None:
         reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
-    for kind, names, known in (
+    wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
         ("LoRA", [ref.name for ref in request.loras], catalog.loras),
         ("VAE", [request.vae], catalog.vaes),
         ("refiner", [request.refiner], catalog.models),
-    ):
-        reasons += [f"{kind}: {name!r} is not here" for name in names if name and name not in known]
+    )
+    for kind, names, known in wanted:
+        reasons += [f"{kind}: {name!r} is not here" for name in names if name and find_file(name, known) is None]
     return PictureInfo("Darkroom", values, _show_raw(texts) or clean(recipe.infotext()), _bounded(reasons))
 
 
@@ -164,8 +166,7 @@ def _missing_loras(prompt: str, catalog: Catalog) -> list[str]:
         _, loras = split_loras(prompt)
     except RequestError as error:
         return [str(error)]
-    known = {name.casefold() for name in catalog.loras}
-    return [f"LoRA: {ref.name!r} is not here" for ref in loras if ref.name.casefold() not in known]
+    return [f"LoRA: {ref.name!r} is not here" for ref in loras if find_file(ref.name, catalog.loras) is None]
 
 
 def _show_raw(texts: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from PIL import Image as PilImages
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from webui.core.library import LoraFile, ModelFile, content_hash
+from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, Init, Request, RequestError, explain
 from webui.core.tensor_file import hash_file
 
@@ -197,7 +198,7 @@ def compare_pins(
         if pins.model and model and model.checkpoint and not content_hash(model).startswith(pins.model):
             found.append(f"model {model.name!r} is not the file that the preset was made with")
         for name, pin in pins.loras.items():
-            if (file := loras.get(name)) and not hash_file(file.path).tensors.startswith(pin):
+            if (file := loras.get(find_file(name, loras) or "")) and not hash_file(file.path).tensors.startswith(pin):
                 found.append(f"LoRA {name!r} is not the file that the preset was made with")
     except OSError as error:
         found.append(f"a pinned file cannot be read: {error.strerror}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL.Image import Image as PilImage
 
-from webui.core.library import choose
+from webui.core.names import choose, unknown
 from webui.core.outputs import slug
 from webui.core.preset import MAX_NAME_CHARACTERS, MAX_PRESET_BYTES, Preset, make_preset, read_preset
 from webui.core.request import RequestError
@@ -159,7 +159,7 @@ class PresetShelf:
         self._check_writable()
         file = self.files().get(name) if broken else self.choose(name)
         if file is None:
-            raise RequestError(f"preset {name[:60]!r} is not known", field="preset")
+            raise unknown("preset", name, self.files())
         if file.shipped:
             raise RequestError(f"preset {file.name!r} ships with the product; save a copy instead", field="preset")
         return file

@@ -1,6 +1,6 @@
 """Is a picture still what its recipe makes? Compares the one on disk with the one drawn again, and says why not."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core.events import Image
 from webui.core.executor import Catalog
+from webui.core.names import File, find_file
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 
@@ -56,7 +57,7 @@ class Verdict:
 
 def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilImage | None]) -> Request:
     """What to ask for to draw it again; raises RecipeError naming, with its hash, what is not here."""
-    here: Mapping[str, Container[str]] = {
+    here: Mapping[str, Mapping[str, File]] = {
         "model": catalog.models,
         "refiner": catalog.models,
         "lender": catalog.models,
@@ -68,7 +69,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
         for kind, names in recipe.hashes.items()
         for name, digest in names.items()
-        if name not in here.get(kind, ())
+        if find_file(name, here.get(kind, {})) is None
     ]
     if missing:
         raise RecipeError(f"cannot be drawn again: {', '.join(missing[:5])} not here")

@@ -18,7 +18,17 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.images import Size
-from webui.core.library import Library, LoraFile, ModelFile, VaeFile, approximations, choose, content_hash, hash_whole
+from webui.core.library import (
+    Library,
+    LoraFile,
+    ModelFile,
+    Snapshot,
+    VaeFile,
+    approximations,
+    content_hash,
+    hash_whole,
+)
+from webui.core.names import choose_file, is_word
 from webui.core.prompt import unsupported
 from webui.core.recipe import Batch, Recipe
 from webui.core.request import MIN_SIDE_PX, Init, Request, RequestError
@@ -49,9 +59,9 @@ CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
 
 Cancel = Callable[[], bool]
-PromptKey = tuple[ModelFile, Contributions, str, int, bool, tuple[str, ...]]
+PromptKey = tuple[ModelFile, Contributions, str, int, bool, tuple[tuple[str, str], ...]]
 """The model, what of the LoRAs changes its text encoder, the text, clip skip, whether it is the negative one, and the
-hashes of the embeddings in it."""
+names and hashes of the embeddings in it."""
 
 
 def _never() -> bool:
@@ -71,7 +81,7 @@ class _Job:
     """What one request is drawn with, how far it is, and where its seconds went."""
 
     request: Request
-    library: Library
+    library: Snapshot
     cancelled: Cancel
     hashes: FileHashes
     positive: Conditioning = field(default_factory=dict)
@@ -132,12 +142,12 @@ class PipelineManager:
 
     parts_s: Mapping[str, float] = {}
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, library: Library | None = None) -> None:
         self.device = choose_device(settings.device)
         if settings.cuda_graphs and self.device.type != "cuda":
             raise RequestError(f"CUDA graphs need an NVIDIA GPU, and this is {self.device.type}", field="cuda_graphs")
         self.dtype = choose_dtype(settings.dtype, self.device, settings.cache_dir)
-        self._settings = settings
+        self._settings, self._library = settings, library or Library(settings)
         self._residence = Residence(settings, self.device, self.dtype)
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
         self._prompts: LRUCache[PromptKey, Conditioning] = LRUCache(CACHED_PROMPTS)
@@ -185,16 +195,16 @@ class PipelineManager:
         running CannotLoad, NotFinite, OutOfMemory, or whatever torch raises.
         """
         self.parts_s = {}
-        library = Library(self._settings)
+        library = self._library.snapshot()
         job = _Job(resolve(request, library), library, cancelled, FileHashes(self._hasher))
         self.parts_s = job.parts_s
         return self._run(job)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
-        library = Library(self._settings)
-        file = library.models[choose("model", name, library.models)]
-        yield from self._residence.load(file, library.models.values(), _check_with(cancelled))
+        models = self._library.snapshot().models
+        file = models[choose_file("model", name, models)]
+        yield from self._residence.load(file, models.values(), _check_with(cancelled))
 
     def warm_up(self, size: Size | None = None) -> None:
         """What a first picture would wait for besides the model, in one step, as small as can be without a ``size``.
@@ -217,7 +227,7 @@ class PipelineManager:
         stream = torch.cuda.Stream(self.device, priority=0)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            loras.prepare(request.loras, Library(self._settings).loras)
+            loras.prepare(request.loras, self._library.snapshot().loras)
         stream.synchronize()  # the next job reads on another stream
 
     def _run(self, job: _Job) -> Iterator[Event]:
@@ -266,6 +276,7 @@ class PipelineManager:
     def _draw(self, job: _Job) -> Iterator[Event]:
         """Everything from loading to the last picture; goes on after the pictures that are finished already."""
         request = job.request
+        job.warnings |= dict.fromkeys(job.library.ambiguities(request))
         if words := approximations(request, job.library.vaes if request.vae else {}):
             job.warnings[f"Approximate: {', '.join(words)}."] = None
         job.warnings |= dict.fromkeys(unsupported(request.prompt) + unsupported(request.negative))
@@ -441,7 +452,7 @@ class PipelineManager:
     def _encode_prompt(self, text: str, negative: bool, job: _Job) -> Conditioning:
         assert self._residence.loras
         embeddings = self._find_embeddings(text, job)
-        hashes = tuple(embedding.content_hash for embedding in embeddings.values())
+        hashes = tuple((name, embedding.content_hash) for name, embedding in embeddings.items())
         clip_skip = job.request.clip_skip
         key = (self._model.file, self._residence.loras.text_key, text, clip_skip, negative, hashes)
         if key not in self._prompts:
@@ -451,18 +462,20 @@ class PipelineManager:
     def _find_embeddings(self, text: str, job: _Job) -> dict[str, Embedding]:
         """The textual inversions that the text may name; those for another kind of model are told and left out."""
         found: dict[str, Embedding] = {}
-        for name, file in job.library.embeddings.items():
-            if name.casefold() not in text.casefold():
-                continue
+        for name, forms in job.library.embeddings_in(text).items():
+            file = job.library.embeddings[name]
+            problem = file.ambiguity if forms == [name] else ""
             try:
                 embedding = read_embedding(name, file.path)
+                if fits(embedding, self._model.text_widths):
+                    found |= dict.fromkeys(forms, embedding)
+                    job.hashes.want("embedding", name, partial(hash_whole, file.path))
+                else:
+                    problem = f"Embedding {name} is for another kind of model and was read as plain words."
             except BadFile as error:
-                raise RequestError(f"embedding {name!r}: {file.path.name} {error}", field="prompt") from None
-            if fits(embedding, self._model.text_widths):
-                found[name] = embedding
-                job.hashes.want("embedding", name, partial(hash_whole, file.path))
-            else:
-                job.warnings[f"Embedding {name} is for another kind of model and was read as plain words."] = None
+                problem = f"Embedding {name} was read as plain words: {file.path.name} {error}."
+            if problem and any(is_word(form, text) for form in forms):
+                job.warnings[problem] = None
         return found
 
     def _encode_picture(self, init: Init, job: _Job) -> tuple[Canvas, latent_ops.Encoded]:

@@ -4,14 +4,15 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from webui.core.canvas import drawn_size
-from webui.core.library import Library, LoraFile, ModelFile, choose
+from webui.core.library import LoraFile, ModelFile, Snapshot
+from webui.core.names import choose_file, choose_lora
 from webui.core.prompt import split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request, RequestError
 from webui.core.tensor_file import BadFile, read_header
 from webui.engine import samplers
 
 
-def resolve(request: Request, library: Library) -> Request:
+def resolve(request: Request, library: Snapshot) -> Request:
     """The same request with nothing left open; raises RequestError for what cannot be drawn.
 
     What was not asked for is what suits the model, and what it cannot do is off. LoRA tags move from the prompt to
@@ -27,7 +28,7 @@ def resolve(request: Request, library: Library) -> Request:
     seed = request.seed if request.seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
-    names["vae"] = choose("vae", request.vae, library.vaes) if request.vae else ""
+    names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
     names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
     return request.model_copy(
         update=suited
@@ -40,7 +41,7 @@ def resolve(request: Request, library: Library) -> Request:
 
 
 def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:
-    file = models[choose("model", name, models, field)]
+    file = models[choose_file("model", name, models, field)]
     if file.checkpoint is None:
         raise RequestError(f"{field} {name[:80]!r}: {file.path.name} {file.problem}", field=field)
     return file
@@ -99,7 +100,7 @@ def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraF
 
 
 def _resolve_lora(ref: LoraRef, files: Mapping[str, LoraFile]) -> LoraRef:
-    name = choose("LoRA", ref.name.removesuffix(".safetensors"), files, field="loras")
+    name = choose_lora(ref.name, files)
     try:
         read_header(files[name].path)
     except BadFile as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from webui.core.library import choose
+from webui.core.names import choose
 
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "Default": {},  # the spacing that the model was published with

@@ -49,7 +49,7 @@ class LocalExecutor:
     """Runs jobs one after the other, first come first served. The engine is imported on the device thread."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._library = settings, Library(settings)
         self._waiting: deque[LocalJob] = deque()
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
         self._running: LocalJob | None = None
@@ -71,9 +71,9 @@ class LocalExecutor:
         self._thread.start()
         threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
 
-    def catalog(self) -> Catalog:
-        """Models on disk now, and every sampler with its schedules."""
-        library = Library(self._settings)
+    def catalog(self, reload: bool = False) -> Catalog:
+        """The files that were on disk a moment ago, those that are there now after ``reload``, and every sampler."""
+        library = self._library.reload() if reload else self._library.snapshot()
         return Catalog(
             models=library.models,
             loras=library.loras,
@@ -94,7 +94,7 @@ class LocalExecutor:
         Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        resolved = resolve(request, Library(self._settings))
+        resolved = resolve(request, self._library.snapshot(max_age_s=0))
         job = LocalJob(resolved, self._drop_waiting, submitted_at, keep)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
@@ -141,12 +141,16 @@ class LocalExecutor:
         """As the model's tokenizer counts, without LoRA tags, embeddings by the rows that their files name."""
         from webui.engine import tokens
 
-        library = Library(self._settings)
+        library = self._library.snapshot()
         with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
             prompt, _ = split_loras(prompt)
-        file, text = library.models.get(model), prompt.casefold()
+        file = library.models.get(model)
         tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
-        named = {name: _embedding_rows(file) for name, file in library.embeddings.items() if name.casefold() in text}
+        named = {
+            form: _embedding_rows(library.embeddings[name])
+            for name, forms in library.embeddings_in(prompt).items()
+            for form in forms
+        }
         room = tokenizer.length - 2
         return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
 
@@ -279,7 +283,7 @@ class LocalExecutor:
         if self._manager is None:
             from webui.engine.manager import PipelineManager
 
-            self._manager = PipelineManager(self._settings)
+            self._manager = PipelineManager(self._settings, self._library)
         return self._manager
 
     def _load_default(self) -> None:

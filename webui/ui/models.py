@@ -69,7 +69,7 @@ def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterabl
     places = [(field, page[field]) for page in controls for field in form.FILES]
 
     def reload() -> list[Any]:
-        catalog = executor.catalog()
+        catalog = executor.catalog(reload=True)
         return [gr.update(choices=form.choices(field, catalog)) for field, _ in places]
 
     gr.on(

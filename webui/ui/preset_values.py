@@ -12,7 +12,7 @@ import gradio as gr
 from webui.core import sampler_names
 from webui.core.events import Image
 from webui.core.executor import Catalog, Job
-from webui.core.library import choose
+from webui.core.names import File, choose, choose_file, choose_lora
 from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
 from webui.core.presets import MAX_STYLES_BYTES, PresetFile, read_thumbnail
 from webui.core.request import RequestError
@@ -41,15 +41,17 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     values = {field: getattr(request, field) for field in preset.fields} | preset.init
     if "sampler" in values:
         values |= _translate_sampler(values, catalog)
-    known = {"model": catalog.models, "refiner": catalog.models, "vae": catalog.vaes}
-    known |= {"sampler": catalog.samplers, "schedule": dict.fromkeys(catalog.schedules)}
-    for field, names in known.items():
+    for field, names in {"sampler": catalog.samplers, "schedule": catalog.schedules}.items():
         if values.get(field):
             values[field] = choose(field, values[field], names)
+    files: Mapping[str, Mapping[str, File]] = {"model": catalog.models, "refiner": catalog.models, "vae": catalog.vaes}
+    for field, known in files.items():
+        if values.get(field):
+            values[field] = choose_file("VAE" if field == "vae" else "model", values[field], known, field)
     if "loras" in values:
-        for ref in request.loras:
-            choose("LoRA", ref.name.removesuffix(".safetensors"), catalog.loras, field="loras")
-        values["loras"] = loras.to_text(request.loras)
+        names = [choose_lora(ref.name, catalog.loras) for ref in request.loras]
+        refs = zip(request.loras, names, strict=True)
+        values["loras"] = loras.to_text([ref.model_copy(update={"name": name}) for ref, name in refs])
     if "width" in values or "height" in values:
         values["keep_size"] = False
     values |= dict(zip(SIDES, values.get("outpaint", ()), strict=False))

@@ -1,5 +1,6 @@
 """The jobs of one click, which are mostly one, and the pictures they made."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Runs:
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self._siblings: LRUCache[str, tuple[str, ...]] = LRUCache(KEPT_RUNS)
+        self._lock = threading.Lock()
 
     def start(self, requests: Sequence[Request]) -> list[Job]:
         """Submits all of them or, where one is refused, none; raises RequestError, QueueFull."""
@@ -35,12 +37,14 @@ class Runs:
                 job.cancel()
             raise
         ids = tuple(job.id for job in jobs)
-        self._siblings.update(dict.fromkeys(ids, ids))
+        with self._lock:
+            self._siblings.update(dict.fromkeys(ids, ids))
         return jobs
 
     def jobs(self, job_id: str) -> list[Job]:
         """Those jobs of the run that the executor still knows, in order."""
-        ids = self._siblings.get(job_id, (job_id,))
+        with self._lock:
+            ids = self._siblings.get(job_id, (job_id,))
         return [job for job in map(self.executor.job, ids) if job]
 
     def picture(self, job_id: str, index: int) -> tuple[Job, Image] | None:

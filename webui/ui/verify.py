@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from PIL.Image import Image as PilImage
 
 from webui.core.events import Cancelled, Done, Failed, Image
-from webui.core.executor import Executor, QueueFull
+from webui.core.executor import Executor, Job, QueueFull
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import RequestError
 from webui.core.verdict import Verdict, judge, prepare
@@ -27,7 +27,7 @@ async def verify(
 ) -> AsyncIterator[str]:
     """Status lines as HTML while it is drawn, then the verdict; where they differ, with both pictures side by side."""
     try:
-        job = executor.submit(prepare(recipe, executor.catalog(), find_start), keep=False)
+        job = await asyncio.to_thread(_submit, executor, recipe, find_start)
     except (RecipeError, RequestError, QueueFull) as error:
         reason = f"This picture cannot be verified: {error}" if isinstance(error, RecipeError) else str(error)
         yield status_html(Failed(reason), None)
@@ -43,6 +43,10 @@ async def verify(
         await asyncio.sleep(MIN_INTERVAL_S)
     verdict = await asyncio.to_thread(judge, picture, recipe, job.images[recipe.batch_index])
     yield verdict_html(verdict)
+
+
+def _submit(executor: Executor, recipe: Recipe, find_start: Callable[[str], PilImage | None]) -> Job:
+    return executor.submit(prepare(recipe, executor.catalog(), find_start), keep=False)
 
 
 def verdict_html(verdict: Verdict) -> str:

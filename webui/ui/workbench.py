@@ -1,5 +1,6 @@
 """What every task's page shares: prompt, Generate and Stop, status, settings, preview, gallery, and their wiring."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -198,7 +199,8 @@ def _wire_jobs(
 
     async def run(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
         try:
-            jobs = runs.start(task.requests(dict(zip(fields, values, strict=True))))
+            requests = task.requests(dict(zip(fields, values, strict=True)))
+            jobs = await asyncio.to_thread(runs.start, requests)
         except (RequestError, QueueFull) as error:
             yield gr.skip(), stream.status_html(stream.Failed(str(error)), None), gr.skip(), gr.skip()
             raise page_error(str(error)) from None

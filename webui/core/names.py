@@ -1,0 +1,230 @@
+"""What files are called, and which one a name means. A name is a key of what was found; it never becomes a path."""
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, count
+from pathlib import Path
+
+from webui.core.request import RequestError
+
+MAX_CHARACTERS = 255  # of a name in a request
+OFFERED = 8
+SHOWN_CHARACTERS = 60
+NEAR = 0.6
+"""Of all characters of two names, the share that must be the same for the one to be meant by the other."""
+_NOT_IN_TAGS = str.maketrans("<>:", "   ")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or a diffusers folder by name. ``place`` is where it lies in the folder of its kind, without its ending.
+
+    ``namesakes`` are the names of further files that ``name`` could mean as well.
+    """
+
+    name: str
+    path: Path
+    place: str = field(default="", kw_only=True, compare=False)
+    namesakes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
+
+    @property
+    def ambiguity(self) -> str:
+        """For people: which file was used, where its name could mean others too; empty where it could not."""
+        if not self.namesakes:
+            return ""
+        number, others = len(self.namesakes) + 1, show_some(self.namesakes)
+        return f"{number} files are called “{show(self.name)}”: {show(self.full_place)} was used, not {others}."
+
+    @property
+    def full_place(self) -> str:
+        """``place`` behind the name of its kind's folder."""
+        depth = self.place.count("/") + 1
+        return "/".join((*self.path.parts[-1 - depth : -depth], self.place))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that is to be named by its ``path``, unless it brings a name; ``place`` as in ``File``."""
+
+    path: Path
+    place: str
+    usable: bool = True
+    name: str = ""
+
+    @cached_property
+    def whole(self) -> str:
+        """The whole path with slashes, without the ending; folders have none."""
+        folder = os.path.dirname(self.path).replace(os.sep, "/")
+        return f"{folder}/{self.place.rpartition('/')[2]}"
+
+    def names(self, with_ending: bool) -> Iterator[str]:
+        """What it could be called, best first: more and more of its path, then numbers."""
+        *folders, last = self.whole.split("/")
+        if self.name:
+            yield self.name
+        else:
+            last = self.path.name if with_ending else last
+            for first in range(len(folders), 0, -1):
+                yield "/".join((*folders[first:], last))
+        for number in count(2):
+            yield f"{(self.name or last)[: MAX_CHARACTERS - 10]} ({number})"
+
+
+def give_names(found: Iterable[Found]) -> dict[str, Found]:
+    """Every file by a name of its own, usable ones first and otherwise in the given order.
+
+    The first has its plain name, without its ending; a further one of that name has as much of its path before it as
+    tells it apart. Of files in one folder that differ in their endings alone, the further ones keep these.
+    """
+    names: dict[str, Found] = {}
+    known: set[str] = set()
+    for entry in sorted(found, key=lambda entry: not entry.usable):
+        offers = entry.names(with_ending=entry.whole in known)
+        name = next(name for name in offers if name not in names and len(name) <= MAX_CHARACTERS)
+        names[name] = entry
+        known.add(entry.whole)
+    return names
+
+
+def namesakes(names: Mapping[str, Found]) -> dict[str, tuple[str, ...]]:
+    """For each name that the paths of several usable files end in, the names of the others."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, entry in names.items():
+        if entry.usable and not entry.name:
+            whole = f"/{fold(entry.whole)}"
+            groups.setdefault(whole.rpartition("/")[2], []).append((name, whole))
+    found: dict[str, tuple[str, ...]] = {}
+    for group in groups.values():
+        for name, _ in group if len(group) > 1 else ():
+            end = f"/{fold(name)}"
+            if others := tuple(other for other, whole in group if other != name and whole.endswith(end)):
+                found[name] = others
+    return found
+
+
+def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
+    """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise.
+
+    ``field`` is the request's field that the error is about, where it is not called like the kind.
+    """
+    names = tuple(names)
+    if name in names:
+        return name
+    wanted = fold(name)
+    for known in names:
+        if fold(known) == wanted:
+            return known
+    raise unknown(kind, name, names, field)
+
+
+def choose_file(kind: str, name: str, files: Mapping[str, File], field: str = "") -> str:
+    """The name in ``files`` of the one that ``name`` means, as ``find_file`` finds it; raises as ``choose`` does."""
+    if (found := find_file(name, files)) is None:
+        raise unknown(kind, name, files, field)
+    return found
+
+
+def choose_lora(name: str, files: Mapping[str, File]) -> str:
+    """The same for a LoRA; near names are told as tags can hold them."""
+    if (found := find_file(name, files)) is None:
+        raise unknown("LoRA", name, filter(None, map(tag_name, files)), field="loras")
+    return found
+
+
+def find_file(name: str, files: Mapping[str, File]) -> str | None:
+    """The name in ``files`` of the one that ``name`` means; None where there is none.
+
+    Besides names, where a file lies below the folder of its kind is understood, and the end of that, with its ending
+    or without and with either slash; and what a tag can hold of a name.
+    """
+    if name in files:
+        return name
+    wanted = fold(name)
+    for forms in (_by_name, _by_place, _by_end, _by_tag):
+        for known, file in files.items():
+            if wanted in forms(file, wanted):
+                return known
+    return None
+
+
+def _by_name(file: File, _wanted: str) -> tuple[str, ...]:
+    return _with_ending(file.name, file)
+
+
+def _by_place(file: File, _wanted: str) -> tuple[str, ...]:
+    return _with_ending(file.place, file)
+
+
+def _by_end(file: File, wanted: str) -> tuple[str, ...]:
+    """The name of its kind's folder may stand before its place."""
+    if "/" not in wanted:
+        return ()
+    return tuple(wanted for end in _with_ending(file.full_place, file) if f"/{end}".endswith(f"/{wanted}"))
+
+
+def _by_tag(file: File, _wanted: str) -> tuple[str, ...]:
+    return (fold(tag_name(file.name)),)
+
+
+def _with_ending(text: str, file: File) -> tuple[str, ...]:
+    return fold(text), fold(text + file.path.suffix)
+
+
+def tag_name(name: str) -> str:
+    """The name as a tag can hold it: with blanks for ``<``, ``>`` and ``:``, and none around it."""
+    return name.translate(_NOT_IN_TAGS).strip()
+
+
+def fold(name: str) -> str:
+    """What two names have in common that mean the same file."""
+    return unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
+
+
+def is_word(name: str, text: str) -> bool:
+    """Whether the name stands in the text, whatever its case, and not only within a longer word."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def unknown(kind: str, name: str, names: Iterable[str], field: str = "") -> RequestError:
+    """The error that says that ``name`` is none of ``names``, with near ones, or else with what there is."""
+    names = tuple(names)
+    error = f"There is no {kind} “{show(name)}”"
+    if near := _near(name, names):
+        error += f"; did you mean {show_some(near, last=' or ')}?"
+    elif len(names) == 1:
+        error += f". There is only {show_some(names)}."
+    elif names:
+        error += f". There are {len(names)}: {show_some(names)}."
+    else:
+        error += "."
+    return RequestError(error, field=field or kind)
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Names that are nearly the same, then those that begin like it or have it within them."""
+    known: dict[str, str] = {}
+    for other in names:
+        known.setdefault(fold(other), other)
+    wanted = fold(name)[:MAX_CHARACTERS]
+    close = difflib.get_close_matches(wanted, known, n=3, cutoff=NEAR)
+    around = (other for other in known if len(wanted) >= 3 and wanted in other)
+    return [known[other] for other in dict.fromkeys(chain(close, around))][:3]
+
+
+def show_some(names: Iterable[str], last: str = " and ") -> str:
+    """The first of these names for people, and how many more there are."""
+    shown = [show(name) for name in names]
+    if (more := len(shown) - OFFERED) > 0:
+        return f"{', '.join(shown[:OFFERED])} and {more} more"
+    return last.join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def show(name: str) -> str:
+    """A name for a line of text: its beginning, without what cannot be printed."""
+    text = name if len(name) <= SHOWN_CHARACTERS else f"{name[: SHOWN_CHARACTERS - 1]}…"
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
