@@ -25,8 +25,8 @@ from benchmarks.measure import Options, Row, compared
 from benchmarks.pictures import BASELINE, FUSED, Task, compare
 from webui.core.library import DEMO_MODEL, LoraFile
 from webui.core.request import LoraRef
-from webui.engine.lora.formats import read_lora
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.reading import read_lora
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.nets.unet import UNet
 from webui.engine.weights import build_empty

@@ -12,8 +12,8 @@ from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
 from webui.core.library import DEMO_MODEL, find_models
 from webui.core.settings import Settings
-from webui.engine.lora.formats import read_lora
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.reading import read_lora
 
 
 def test_the_loras_change_convolutions_too(tmp_path: Path):

@@ -172,7 +172,7 @@ def diffusers_name(component: str, path: str) -> str:
 def random_lora() -> Callable[..., dict[str, torch.Tensor]]:
     """``random_lora(components, seed, only="attn", ...)``: a file's tensors for layers whose name ``only`` matches.
 
-    ``name`` spells a layer, ``form`` is lora, dora or loha; ``size`` is how large the change is beside the weight.
+    ``name`` spells a layer, ``form`` is lora, dora, loha or oft; ``size`` is how large the change is beside the weight.
     """
 
     def make(
@@ -193,6 +193,9 @@ def random_lora() -> Callable[..., dict[str, torch.Tensor]]:
                 scale = size * float(layer.weight.std())
                 up = torch.randn(out, rank, generator=generator) * (scale / rank**0.5)
                 down = torch.randn(rank, width, *kernel, generator=generator)
+                if form == "oft":
+                    tensors[f"{key}.oft_blocks"] = torch.randn(out // 4, 4, 4, generator=generator) * (size / 4)
+                    continue
                 if form == "loha":
                     halves = {"hada_w1_a": up, "hada_w1_b": down.flatten(1)}
                     halves |= {"hada_w2_a": torch.ones(out, 1).expand(out, rank) / rank, "hada_w2_b": down.flatten(1)}

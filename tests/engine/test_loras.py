@@ -287,7 +287,11 @@ class TestEvents:
             done = quick("odd")[-1]
             assert done.loras.how == how
             (warning,) = done.warnings
-            assert "LoRA odd" in warning and "2 keys match nothing" in warning and "for example lora_" in warning
+            assert (
+                "LoRA odd" in warning
+                and "2 keys have no place in this model" in warning
+                and "for example lora_" in warning
+            )
         assert quick("whole")[-1].warnings == ()
         assert pictures(quick("odd")) == pictures(quick("whole"))
 

@@ -106,6 +106,15 @@ def find_preview(path: Path) -> Path | None:
     return None
 
 
+def find_adapter_config(path: Path) -> Path | None:
+    """PEFT's ``adapter_config.json`` for this file: beside the only file in a folder, or beside PEFT's own name."""
+    found = path.with_name("adapter_config.json")
+    if not found.is_file():
+        return None
+    alone = path.stem == "adapter_model" or all(other == path for other in path.parent.glob("*.safetensors"))
+    return found if alone else None
+
+
 def _sidecars(path: Path) -> Iterator[Mapping[str, Any]]:
     """A1111's ``name.json`` and the civitai helper's ``name.civitai.info``."""
     for ending in (".json", ".civitai.info"):

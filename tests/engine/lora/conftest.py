@@ -17,8 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from webui.core.library import DEMO_MODEL, LoraFile
 from webui.engine.lora.deltas import merge
-from webui.engine.lora.formats import Parameter, read_lora
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.reading import Parameter, read_lora
 from webui.engine.nets.clip import ClipText
 from webui.engine.nets.unet import UNet
 

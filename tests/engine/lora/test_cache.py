@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora.cache import WeightCache, set_key
 from webui.engine.lora.deltas import Difference, LowRank, merge
-from webui.engine.lora.formats import LoraWeights
+from webui.engine.lora.reading import LoraWeights
 
 SIDE, LAYERS = 16, 6
 TENSOR_BYTES = 4 * SIDE * SIDE

@@ -1,6 +1,7 @@
 """The maths of each format against the libraries that made it: lycoris' and PEFT's own merged weights, in float32."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -14,6 +15,7 @@ from lycoris.modules import get_module, make_module
 from lycoris.modules.ia3 import IA3Module
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.loha import LohaModule
+from lycoris.modules.tlora import TLoraModule
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -54,6 +56,13 @@ def loha(layer: nn.Module, tucker: bool = False) -> Tensors:
     else:
         shapes = {"w{}_a": (out, RANK), "w{}_b": (RANK, inside * torch.Size(kernel).numel())}
     return {f"hada_{name.format(n)}": noise(*shape, scale=0.5) for n in (1, 2) for name, shape in shapes.items()}
+
+
+def glora(layer: nn.Module) -> Tensors:
+    out, inside, *kernel = layer.weight.shape
+    ones = [1] * len(kernel)
+    shapes = {"a1": (inside, RANK, *ones), "a2": (RANK, inside, *ones), "b1": (out, RANK, *ones)}
+    return {f"{name}.weight": noise(*shape) for name, shape in {**shapes, "b2": (RANK, inside, *kernel)}.items()}
 
 
 def lokr(layer: nn.Module, pairs: str = "", tucker: bool = False, left: tuple[int, int] = (8, 4)) -> Tensors:
@@ -151,6 +160,37 @@ def test_lokr_is_as_merged_by_lycoris(ours, layer, path, pairs, strength):
     tensors = lokr(layer(path), pairs, left=(8, 8)) | {"alpha": torch.tensor(float(RANK))}
     expected, _ = lycoris_weight(layer(path), tensors, strength)
     check(ours(path, tensors, strength), expected, layer(path).weight)
+
+
+@pytest.mark.parametrize(("strength", "alpha"), [(1.0, RANK), (0.7, 1.5), (-1.0, 10)])
+@pytest.mark.parametrize("path", LAYERS)
+def test_glora_is_as_in_lycoris(ours, layer, path, strength, alpha):
+    tensors = glora(layer(path)) | {"alpha": torch.tensor(float(alpha))}
+    expected, _ = lycoris_weight(layer(path), tensors, strength)
+    check(ours(path, tensors, strength), expected, layer(path).weight)
+
+
+@pytest.mark.parametrize("path", [LINEAR, SQUARE, POINT])
+def test_glora_of_old_lycoris_has_its_pairs_the_other_way_round(ours, layer, path):
+    new = glora(layer(path))
+    old = {f"{a}{b}.weight": new[f"{a}{c}.weight"] for a in "ab" for b, c in ("12", "21")}
+    assert torch.equal(ours(path, old), ours(path, new))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("part", [None, "principal", "middle", "last"])
+@pytest.mark.parametrize("path", [LINEAR, SQUARE, POINT])
+def test_tlora_is_as_in_lycoris_without_a_mask(layer, demo_parts, write_lora, merge_file, path, part, strength):
+    module = TLoraModule("x", layer(path), lora_dim=RANK, alpha=1.5, sig_type=part or "principal")
+    for parameter in (module.q_layer.weight, module.p_layer.weight, module.lambda_layer):
+        parameter.data += noise(*parameter.shape)
+    expected, _ = module.get_merged_weight(strength)
+    name = f"lora_unet_{path.replace('.', '_')}"
+    noted = {"ss_network_args": json.dumps({"algo": "tlora", "sig_type": part})} if part else None
+    file = write_lora({f"{name}.{ending}": tensor for ending, tensor in module.custom_state_dict().items()}, noted)
+    merged = merge_file(file, demo_parts, strength)["unet", path, "weight"]
+    assert (merged - expected).norm() < 1e-5 * expected.norm()  # of a decomposition, twice
+    assert (expected - layer(path).weight).norm() > 0.005 * expected.norm()
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)

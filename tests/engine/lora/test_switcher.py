@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import random
 import re
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import nn
 from webui.core.request import LoraRef
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
-from webui.engine.lora.formats import CannotApply
+from webui.engine.lora.reading import CannotApply
 from webui.engine.lora.switcher import LoraSwitcher
 
 CPU = torch.device("cpu")
@@ -31,7 +32,8 @@ SETS = tuple(
         "words:0.9:0 rows:0.7",
         "rows products:0.5 attention:-1",
         "products",
-        "whole:1 attention:1 words:1 rows:1 products:1",
+        "turned:0.8 whole:0.5 products:-0.5",
+        "whole:1 attention:1 words:1 rows:1 products:1 turned:1",
     )
 )
 
@@ -52,7 +54,7 @@ def stock_parts(parts, request) -> dict[str, nn.Module]:
 
 @pytest.fixture
 def files(parts, random_lora, write_lora, request, by_diffusers):
-    """A LoRA for much in kohya's names (Stability's own for SDXL's UNet), and four for a part in a format each."""
+    """A LoRA for much in kohya's names (Stability's own for SDXL's UNet), and five for a part in a format each."""
     name = {}
     if "text_encoder_2" in parts:
         stock = request.getfixturevalue("stock_sdxl_parts")
@@ -69,6 +71,7 @@ def files(parts, random_lora, write_lora, request, by_diffusers):
         "words": random_lora(parts, 3, r"^text_encoder.*proj", by_diffusers),
         "rows": random_lora(parts, 4, r"up_blocks.*(to_q|conv_shortcut)", form="dora"),
         "products": random_lora(parts, 5, r"down_blocks.*(to_v|conv_shortcut)", form="loha"),
+        "turned": random_lora(parts, 6, r"(mid_block|down_blocks).*(to_v|conv1|conv_shortcut)", form="oft"),
     }
     return {name: write_lora(own, name=name) for name, own in tensors.items()}
 
@@ -282,7 +285,23 @@ class TestFiles:
         assert switcher.switch(refs("words"), files)[0].how == "cached" and same(state(), before)
         switcher.switch((), files)
 
-    def test_keys_that_match_nothing_are_told_each_time_with_an_example(
+    def test_another_configuration_of_peft_s_beside_it_makes_it_another_lora(self, make_switcher, write_lora, state):
+        ends = {"A": torch.ones(2, 4, 3, 3), "B": torch.ones(64, 2, 1, 1)}
+        files = {"x": write_lora({f"unet.conv_in.lora_{end}.weight": tensor for end, tensor in ends.items()}, name="x")}
+        switcher, found = make_switcher(), []
+        for alpha in (2, 4, None):
+            config = files["x"].path.with_name("adapter_config.json")
+            config.unlink(missing_ok=True)
+            if alpha:
+                config.write_text(json.dumps({"peft_type": "LORA", "lora_alpha": alpha}))
+            switcher.switch(refs("x"), files)
+            found.append(state()["unet.conv_in.weight"])
+        switcher.switch((), files)
+        base = state()["unet.conv_in.weight"]
+        torch.testing.assert_close(found[1] - base, 2 * (found[0] - base))
+        assert torch.equal(found[2], found[0])
+
+    def test_keys_without_a_place_are_told_each_time_with_an_example(
         self, make_switcher, write_lora, random_lora, parts
     ):
         tensors = random_lora(parts, 3, r"to_q")
@@ -291,7 +310,7 @@ class TestFiles:
         switcher = make_switcher()
         for _ in range(2):
             _, (warning,) = switcher.switch(refs("odd"), files)
-            assert "LoRA odd: 1 key matches nothing" in warning and "lora_unet_nowhere" in warning
+            assert "LoRA odd: 1 key has no place in this model" in warning and "lora_unet_nowhere" in warning
         assert switcher.switch((), files)[1] == []
 
     @pytest.mark.parametrize("damage", ["gone", "cut short", "changed while it is read", "of other shapes"])

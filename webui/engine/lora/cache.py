@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from webui.engine.lora.deltas import Delta, merge
-from webui.engine.lora.formats import LoraWeights, Parameter
+from webui.engine.lora.reading import LoraWeights, Parameter
 from webui.engine.nets.layers import Conv2d, parameter_of
 
 SetKey = tuple[tuple[str, float, float], ...]

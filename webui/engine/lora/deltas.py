@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -131,8 +131,72 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A whole tensor to add: full weights, norms, biases."""
+class Generalized:
+    """GLoRA (Chavan et al. 2023): scale * (W a1 a2 + b1 b2), all four of rank r.
+
+    ``a1`` (in, r), ``a2`` (r, in), ``b1`` (out, r), ``b2`` (r, in * kernel); LyCORIS before 2.0 had the first of each
+    pair second, which the shapes tell.
+    """
+
+    a1: torch.Tensor
+    a2: torch.Tensor
+    b1: torch.Tensor
+    b2: torch.Tensor
+    alpha: float | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return _nbytes(self.a1, self.a2, self.b1, self.b2)
+
+    def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
+        """The base's own product of low rank and the other, in the shape of ``base``."""
+        a1, a2, b1, b2 = (part.float().flatten(1) for part in (self.a1, self.a2, self.b1, self.b2))
+        if len(a1) != base.shape[1]:
+            a1, a2, b1, b2 = a2, a1, b2, b1
+        rank = len(a2)
+        if rank == 0:
+            raise RuntimeError("its rank is 0")
+        turned = torch.einsum("oi...,ir,rj->oj...", base, a1, a2)
+        scale = 1.0 if self.alpha is None else self.alpha / rank
+        return (turned + _reshape(b1 @ b2, base)) * (scale * strength)
+
+
+ResidualOf = Literal["principal", "middle", "last"]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """T-LoRA (Soboleva et al. 2025): scale * (p diag(l) q - p0 diag(l0) q0), with every rank at every step.
+
+    ``p`` (out, r), ``factors`` l (r), ``q`` (r, in). Training began from r singular vectors of the weight itself, those
+    that ``of`` says, and what they made then is taken off.
+    """
+
+    p: torch.Tensor
+    factors: torch.Tensor
+    q: torch.Tensor
+    scale: float
+    of: ResidualOf = "principal"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return _nbytes(self.p, self.factors, self.q)
+
+    def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
+        """The difference of the two products, in the shape of ``base``."""
+        u, s, v = torch.linalg.svd(base.flatten(1), full_matrices=False)
+        rank = min(len(self.q), len(s))
+        start = {"principal": 0, "middle": (len(s) - rank) // 2, "last": len(s) - rank}[self.of]
+        first = slice(start, start + rank)
+        now = (self.p.float() * self.factors.float().flatten()) @ self.q.float()
+        return _reshape(now - (u[:, first] * s[first]) @ v[first], base) * (self.scale * strength)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """The weight itself, to stand in the place of the base's; other strengths than 1 go part of the way."""
 
     tensor: torch.Tensor
 
@@ -142,8 +206,25 @@ class Difference:
         return self.tensor.nbytes
 
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
+        """What leads from the base to the tensor."""
+        return (_reshape(self.tensor.float(), base) - base) * strength
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A whole tensor to add, times a scale: full weights, norms, biases."""
+
+    tensor: torch.Tensor
+    scale: float = 1.0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return self.tensor.nbytes
+
+    def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
         """The tensor at this strength."""
-        return _reshape(self.tensor.float() * strength, base)
+        return _reshape(self.tensor.float() * (self.scale * strength), base)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,18 @@ from webui.engine.families.ldm import unet_name
 PREFIXES = (
     ("base_model.model.text_encoder_2.", "text_encoder_2"),
     ("base_model.model.text_encoder.", "text_encoder"),
+    ("base_model.model.text_model.", "text_encoder"),
     ("base_model.model.unet.", "unet"),
     ("base_model.model.", "unet"),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder.", "text_encoder"),
+    ("text_model.", "text_encoder"),
+    *(  # as ComfyUI, OneTrainer and OMI name CLIP's encoders
+        (f"{start}{encoder}.{inner}", component)
+        for start in ("text_encoders.", "")
+        for encoder, component in (("clip_l", "text_encoder"), ("clip_h", "text_encoder"), ("clip_g", "text_encoder_2"))
+        for inner in ("transformer.", "")
+    ),
     ("unet.", "unet"),
     ("model.diffusion_model.", "unet"),
     ("diffusion_model.", "unet"),

@@ -1,5 +1,6 @@
 """LoRA names and weights -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import psutil
@@ -8,13 +9,14 @@ from cachetools import LRUCache
 
 from webui.core.events import LoraSwitch
 from webui.core.library import LoraFile
+from webui.core.lora_info import find_adapter_config
 from webui.core.request import LoraRef
 from webui.core.tensor_file import hash_file
 from webui.engine.devices import free_bytes
 from webui.engine.families.base import Model
 from webui.engine.lora.cache import Contributions, SetKey, WeightCache, set_key
-from webui.engine.lora.formats import CannotApply, LoraWeights, read_lora
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
 
 READ_BYTES = 512 * 2**20
 """Memory for LoRA files that were read, whether their merged weights are kept or not."""
@@ -32,7 +34,7 @@ class LoraSwitcher:
         self._device = device
         self._index = ModuleIndex(model.components)
         self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
-        self._unmatched: dict[str, tuple[str, ...]] = {}
+        self._warnings: dict[str, tuple[str, ...]] = {}
         host_bytes = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         budget_bytes = free_bytes(device) // 4 if budget_bytes is None else budget_bytes
         self.cache = WeightCache(model.components, budget_bytes, host_bytes, device, in_place)
@@ -59,14 +61,11 @@ class LoraSwitcher:
         """
         key, by_hash = self._key(refs, files)
         how, seconds = self.cache.switch(key, lambda content_hash: self._weights(by_hash[content_hash]), check)
-        warnings = []
-        for content_hash, file in by_hash.items():
-            if unmatched := self._unmatched.get(content_hash, ()):
-                keys = "key matches" if len(unmatched) == 1 else "keys match"
-                warnings.append(
-                    f"LoRA {file.name}: {len(unmatched)} {keys} nothing in this model and did nothing,"
-                    f" for example {unmatched[0][:120]}."
-                )
+        warnings = [
+            f"LoRA {file.name}: {text[:1].lower()}{text[1:]}"
+            for content_hash, file in by_hash.items()
+            for text in self._warnings.get(content_hash, ())
+        ]
         return LoraSwitch(tuple(str(ref) for ref in refs), how, seconds), warnings
 
     def prepare(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
@@ -90,14 +89,17 @@ class LoraSwitcher:
         weights = read_lora(file, self._index, self._device)
         if _content_hash(file) != content_hash:
             raise CannotApply(file.name, "was changed while it was read; try again")
-        self._unmatched[content_hash] = weights.unmatched
+        self._warnings[content_hash] = weights.warnings
         if weights.nbytes <= READ_BYTES:
             self._read[content_hash] = weights
         return weights
 
 
 def _content_hash(file: LoraFile) -> str:
+    """Of the file and of what PEFT says beside it."""
     try:
-        return hash_file(file.path).content
+        config = find_adapter_config(file.path)
+        own = hash_file(file.path).content
+        return own if config is None else f"{own}-{hashlib.sha256(config.read_bytes()).hexdigest()}"
     except OSError as error:
         raise CannotApply(file.name, f"cannot be read: {error.strerror}") from None

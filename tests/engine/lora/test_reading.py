@@ -20,8 +20,9 @@ from torch import nn
 
 from webui.core.library import LoraFile
 from webui.engine.lora.deltas import LowRank, merge
-from webui.engine.lora.formats import FORMATS, CannotApply, LoraWeights, read_lora
+from webui.engine.lora.formats import ENDINGS
 from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
 
 CPU = torch.device("cpu")
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
@@ -90,6 +91,12 @@ def peft_name(prefix: str) -> Callable[[str, str], str]:
     return lambda component, path: f"{prefix}{component}.{transformers_4(component, path)}"
 
 
+def clip_name(start: str, unet: str, inner: str = "") -> Callable[[str, str], str]:
+    """CLIP's encoders by their own names instead of diffusers'."""
+    prefixes = {"unet": unet, "text_encoder": f"{start}clip_l.{inner}", "text_encoder_2": f"{start}clip_g.{inner}"}
+    return lambda component, path: f"{prefixes[component]}{transformers_4(component, path)}"
+
+
 DOWN_UP = ("down.weight", "up.weight")
 DIALECTS = {
     "kohya": (kohya_name(""), ".lora_", DOWN_UP),
@@ -100,6 +107,10 @@ DIALECTS = {
     "attention processors": (processor_name, ".", DOWN_UP),
     "PEFT": (peft_name("base_model.model."), ".lora_", ("A.weight", "B.weight")),
     "PEFT's adapter": (peft_name("base_model.model."), ".lora_", ("A.default.weight", "B.default.weight")),
+    "an adapter of any name": (peft_name(""), ".lora_", ("A.my style.weight", "B.my style.weight")),
+    "OMI": (clip_name("", "unet."), ".lora_", DOWN_UP),
+    "ComfyUI": (clip_name("text_encoders.", "diffusion_model.", "transformer."), ".lora_", DOWN_UP),
+    "OneTrainer for ComfyUI": (clip_name("text_encoders.", "diffusion_model."), ".lora_", ("A.weight", "B.weight")),
     "transformers 5": (lambda component, path: f"{component}.{path}", ".lora_", ("A.weight", "B.weight")),
 }
 
@@ -220,20 +231,26 @@ def test_a_broken_note_of_the_alpha_is_no_note(read, write_lora, metadata):
     assert next(iter(read(file).deltas.values())).scale == 1.0
 
 
-def test_keys_that_match_nothing_are_reported_each_and_exactly(read, write_lora):
-    others = [
+def test_keys_without_a_use_are_reported_each_and_exactly(read, write_lora):
+    unmatched = [
         "lora_unet_down_blocks_9_attentions_0_proj_in.lora_down.weight",
         "lora_unet_down_blocks_9_attentions_0_proj_in.alpha",
         "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
-        f"{TO_K}.lora_sideways.weight",
         f"{CONV_IN}.alpha",  # scales nothing
         "emb_params",
         "<script>",
         "💥",
     ]
-    weights = read(write_lora(kohya(TO_K, 160, 192) | {key: torch.ones(2, 2) for key in others}))
-    assert sorted(weights.unmatched) == sorted(others)
+    unknown = [f"{TO_K}.lora_sideways.weight", f"{TO_K}.weight", f"unet.{ATTENTION}.attn1.to_q.vera_lambda_d"]
+    others = {key: torch.ones(2, 2) for key in (*unmatched, *unknown)}
+    weights = read(write_lora(kohya(TO_K, 160, 192) | others))
+    assert sorted(weights.unmatched) == sorted(unmatched) and sorted(weights.unknown) == sorted(unknown)
     assert list(weights.deltas) == [("unet", f"{ATTENTION}.attn2.to_k", "weight")]
+    no_place, no_ending = weights.warnings
+    assert no_place.startswith("7 keys have no place in this model and did nothing, for example ")
+    assert no_ending.startswith("3 keys do nothing, though this model has the modules: the ending ")
+    for name in (".lora_sideways.weight", f".{TO_K}.weight".rsplit(".", 2)[-1], ".vera_lambda_d (VeRA)"):
+        assert name in no_ending
 
 
 def test_of_one_weight_in_two_dialects_the_second_is_reported(read, write_lora):
@@ -245,7 +262,84 @@ def test_of_one_weight_in_two_dialects_the_second_is_reported(read, write_lora):
     assert len(weights.unmatched) == 2 and len(weights.deltas) == 1
 
 
+@pytest.mark.parametrize("alpha", [None, 2.0])
+def test_a_bias_of_peft_s_is_a_difference_times_the_scale(demo_parts, merge_file, write_lora, alpha):
+    name, (down, up), bias = f"unet.{ATTENTION}.attn2.to_out.0", lora(160, 160), torch.randn(160)
+    tensors = {f"{name}.lora_A.x.weight": down, f"{name}.lora_B.x.weight": up, f"{name}.lora_B.x.bias": bias}
+    tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha)}
+    merged = merge_file(write_lora(tensors), demo_parts)
+    assert [kind for _, _, kind in merged] == ["weight", "bias"]
+    base = demo_parts["unet"].get_submodule(f"{ATTENTION}.attn2.to_out.0").bias
+    expected = base + bias * (1.0 if alpha is None else alpha / 4)
+    torch.testing.assert_close(merged["unet", f"{ATTENTION}.attn2.to_out.0", "bias"], expected)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_set_weight_is_the_weight_itself(demo_parts, merge_file, write_lora, strength):
+    wanted = torch.randn(64)
+    merged = merge_file(write_lora({f"{NORM}.set_weight": wanted}), demo_parts, strength)
+    base = demo_parts["unet"].conv_norm_out.weight
+    torch.testing.assert_close(merged["unet", "conv_norm_out", "weight"], base + (wanted - base) * strength)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_read_by_value_alphas_too(demo_parts, merge_file, write_lora, dtype):
+    tensors = {key: tensor.to(dtype) for key, tensor in kohya(TO_K, 160, 192).items()}
+    tensors[f"{TO_K}.alpha"] = torch.tensor(3.0).to(dtype)
+    exact = {key: tensor.float() for key, tensor in tensors.items()}
+    merged, expected = (merge_file(write_lora(own), demo_parts) for own in (tensors, exact))
+    assert len(merged) == 1 and all(torch.equal(merged[place], expected[place]) for place in expected)
+
+
+def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
+    file = write_lora(kohya(TO_K, 160, 192))
+    length = struct.unpack("<Q", file.path.read_bytes()[:8])[0]
+    header = json.loads(file.path.read_bytes()[8 : 8 + length]) | {"__metadata__": None}
+    text = json.dumps(header).encode()
+    file.path.write_bytes(struct.pack("<Q", len(text)) + text + file.path.read_bytes()[8 + length :])
+    assert len(read(file).deltas) == 1
+
+
 # ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        (
+            kohya("lora_unet_double_blocks_0_img_attn_qkv", 9, 8),
+            "is made for Flux, but this model is a model with texts",
+        ),
+        (
+            kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 192)
+            | kohya("lora_unet_joint_blocks_0_x_block_attn_qkv", 9, 8),
+            "is made for Stable Diffusion 3, but this model is",
+        ),
+        (
+            {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(64, 4, 3, 3)},
+            "is a checkpoint, a whole model; it belongs in the folder for models",
+        ),
+        ({"input_blocks.0.0.weight": torch.ones(4), "lora_controlnet": torch.ones(0)}, "is a Control-LoRA, which"),
+        ({"emb_params": torch.ones(4, 192)}, "is an embedding; it belongs in the folder for embeddings (embeddings)"),
+        ({"decoder.conv_in.weight": torch.ones(8, 4, 3, 3)}, "is a VAE; it belongs in the folder for VAEs"),
+        ({}, "holds no weights"),
+        ({f"{TO_K}.alpha": torch.tensor(4.0)}, "holds no weights"),
+        (
+            {f"{TO_K}.{end}": torch.ones(4) for end in ("vera_lambda_b", "vera_lambda_d")},
+            "has only weights whose ending is not known here: .vera_lambda_b (VeRA), .vera_lambda_d (VeRA)",
+        ),
+        (
+            {f"{TO_K}.lora_{part}": torch.ones(4, 4) for part in "ABE"},
+            "has only weights whose ending is not known here: .lora_A, .lora_B, .lora_E (AdaLoRA)",
+        ),
+        (
+            {f"unet.conv_in.lora_{part}.{name}.weight": torch.ones(4, 4) for part in "AB" for name in ("one", "two")},
+            "holds 2 adapters, 'one' and 'two'; one file can hold one",
+        ),
+    ],
+)
+def test_what_is_no_lora_for_this_model_is_named(refusal, write_lora, tensors, reason):
+    assert reason in refusal(write_lora(tensors))
 
 
 def test_a_lora_for_sdxl_is_refused_by_name_of_both_models(refusal, write_lora):
@@ -266,7 +360,7 @@ def test_an_unknown_architecture_is_named_as_the_file_names_it(refusal, write_lo
 
 @pytest.mark.parametrize(
     "tensors",
-    [{"a": torch.ones(2)}, {f"{TO_K}.alpha": torch.tensor(4.0)}, kohya("transformer.blocks.0.attn.to_q", 8, 8), {}],
+    [{"a": torch.ones(2)}, kohya("transformer.blocks.0.attn.to_q", 8, 8)],
 )
 def test_a_file_with_nothing_for_the_model_is_refused(refusal, write_lora, tensors):
     file = write_lora(tensors, {"ss_base_model_version": "flux1"})
@@ -307,7 +401,19 @@ FIT = "does not fit together"
         (ones(w_norm=(160,)), SHAPE),
         (ones(diff_b=(160,)), "changes a bias that down_blocks.1.*attn2.to_k does not have"),
         (ones(weight=(161,), on_input=()), SHAPE),
-        (ones(weight=(160, 192)), "is incomplete: .* has only factors"),
+        (ones(weight=(160, 192)), "has only weights whose ending is not known here: .*weight"),
+        (ones(oft_blocks=(19, 8, 8)), SHAPE),
+        (ones(oft_blocks=(10, 8, 8)), SHAPE),
+        (ones(oft_blocks=(160, 8)), SHAPE),
+        (ones(oft_blocks=(2, 19, 8, 8)), SHAPE),
+        (ones(oft_blocks=(20, 8, 8), rescale=(161,)), SHAPE),
+        (ones(oft_R__weight=(24, 27)), SHAPE),
+        (ones(oft_R__weight=(23, 28)), SHAPE),
+        (ones(rescale=(160,)), "is incomplete: .* has only rescale"),
+        (ones(a1__weight=(191, 4), a2__weight=(4, 191), b1__weight=(160, 4), b2__weight=(4, 192)), SHAPE),
+        (ones(a1__weight=(192, 4), a2__weight=(4, 192), b1__weight=(160, 4)), "is incomplete: .* has only a1, a2, b1"),
+        (ones(p_layer__weight=(161, 4), q_layer__weight=(4, 192), lambda_layer=(1, 4)), SHAPE),
+        (ones(set_weight=(160, 191)), SHAPE),
         (ones(diff=(160, 192), dora_scale=(161, 1)), SHAPE),
         (ones(diff=(160, 192), dora_scale=()), SHAPE),
         ({f"{CONV_IN}.lora_down.weight": torch.ones(4, 4, 3), f"{CONV_IN}.lora_up.weight": torch.ones(64, 4)}, SHAPE),
@@ -326,7 +432,7 @@ def test_numbers_that_are_none_are_refused_by_key(refusal, write_lora, number, e
     assert f"has not-a-number or infinite values in '{TO_K}.{ending}'" in refusal(write_lora(tensors))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
 def test_tensors_of_other_types_are_refused_by_type(refusal, write_lora, dtype):
     tensors = {key: tensor.to(dtype) for key, tensor in kohya(TO_K, 160, 192).items()}
     assert f"has {dtype} numbers in '{TO_K}.lora_" in refusal(write_lora(tensors))
@@ -404,9 +510,7 @@ def test_a_pickle_is_refused_unopened(refusal, tmp_path, ending):
 
 numbers = itertools.count()
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple) | st.sampled_from([(160, 192), (160, 4), (4, 192), (160,)])
-endings = sorted(
-    {ending for row in FORMATS for ending in row.endings} | {".alpha", ".dora_scale", ".lora_magnitude_vector"}
-)
+endings = sorted(ENDINGS)
 
 
 @settings(max_examples=150)
@@ -458,6 +562,12 @@ def every_format() -> Tensors:
         **keys(f"{at}1.to_v", weight=(160,)),
         **keys("conv_norm_out", w_norm=(64,), b_norm=(64,)),
         **keys("time_embedding.linear_1", diff=(256, 64), diff_b=(256,)),
+        **keys("time_embedding.linear_2", oft_blocks=(32, 8, 8), rescale=(256, 1)),
+        **keys("down_blocks.1.resnets.0.conv1", oft_blocks=(5, 16, 10, 10)),
+        **keys(f"{at}2.to_q", oft_R__weight=(20, 28)),
+        **keys(f"{at}2.to_v", a1__weight=(192, 4), a2__weight=(4, 192), b1__weight=(160, 4), b2__weight=(4, 192)),
+        **keys(f"{at}2.to_out.0", p_layer__weight=(160, 4), q_layer__weight=(4, 160), lambda_layer=(1, 4)),
+        **keys("mid_block.resnets.0.norm1", set_weight=(224,)),
         **keys("nowhere", lora_down__weight=(64, 4096)),
     } | {f"lora_unet_{at.replace('.', '_')}1_to_v.on_input": torch.tensor(0)}
 
@@ -467,7 +577,7 @@ def test_no_more_memory_is_held_than_the_matching_tensors_are_large(read, write_
     weights = read(file)
     tensors = load_file(file.path)
     expected = sum(t.nbytes for key, t in tensors.items() if "nowhere" not in key and "on_input" not in key)
-    assert len(weights.unmatched) == 1 and len(weights.deltas) == 9
+    assert len(weights.unmatched) == 1 and len(weights.deltas) == 15
     kept = [tensor for delta in weights.deltas.values() for tensor in held(delta)]
     assert weights.nbytes == expected
     assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == expected

@@ -1,0 +1,252 @@
+"""LoRA files -> deltas by the tensor they change, for one model, and what people must be told of them.
+
+Each key's module is looked up whatever its dialect (``names.py``), its ending says what it is (``formats.py``).
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from webui.core.file_kinds import recognize
+from webui.core.library import LoraFile
+from webui.core.lora_info import made_for
+from webui.core.request import RequestError
+from webui.core.tensor_file import BadFile, Header, read_header
+from webui.engine.lora.deltas import Decomposed, Delta, LowRank
+from webui.engine.lora.formats import FORMATS, Tensors, name_format, split_adapter, split_key
+from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.notes import NoteBook
+
+Parameter = tuple[str, str, str]
+"""Component, path of the module, weight or bias."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SMALL_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+ARCHITECTURES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
+"""By the width of the text that the UNet attends to."""
+NAMED_ENDINGS = 3
+
+
+class CannotApply(RequestError):
+    """A LoRA that cannot be used on this model; the message names the file and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"LoRA {name[:80]!r} {reason}", field="loras")
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """A file made ready for one model: deltas on the model's device, and what of it is not used.
+
+    ``unmatched`` are keys with no place in the model, ``unknown`` those of its modules whose ending is not known.
+    """
+
+    deltas: Mapping[Parameter, Delta]
+    unmatched: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it holds."""
+        return sum(delta.nbytes for delta in self.deltas.values())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people must know, as sentences."""
+        told = list(self.remarks)
+        if self.unmatched:
+            keys = "1 key has" if len(self.unmatched) == 1 else f"{len(self.unmatched)} keys have"
+            told.append(f"{keys} no place in this model and did nothing, for example {self.unmatched[0][:120]}.")
+        if self.unknown:
+            keys = "1 key does" if len(self.unknown) == 1 else f"{len(self.unknown)} keys do"
+            told.append(
+                f"{keys} nothing, though this model has the modules: the ending {_name_endings(self.unknown)} is not"
+                f" known here, for example {self.unknown[0][:120]}."
+            )
+        return tuple(told)
+
+
+@dataclass
+class _Sorted:
+    """A file's keys: by (component, module) and role, and those that are not used."""
+
+    places: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    unmatched: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraWeights:
+    """Everything of the file that has a place in the model; raises CannotApply.
+
+    Only these tensors are read, each through the file's memory map straight into memory of its own on the device, so
+    that a file that is overwritten later changes nothing.
+    """
+    try:
+        header = read_header(file.path)
+        found = _sort_keys(header.shapes, index)
+        _check_use(header, found, index)
+        notes = NoteBook(file, header)
+        deltas: dict[Parameter, Delta] = {}
+        with safe_open(file.path, framework="pt") as tensors:
+            for (component, path), roles in found.places.items():
+                parts = {role: _read(tensors, key, device) for role, key in roles.items()}
+                for kind, delta in _build(component, path, parts, notes).items():
+                    _check_fit(component, path, kind, delta, index)
+                    deltas[component, path, kind] = delta
+    except CannotApply:
+        raise
+    except (BadFile, ValueError) as error:
+        raise CannotApply(file.name, str(error)) from None
+    except (OSError, SafetensorError) as error:
+        raise CannotApply(file.name, f"cannot be read: {error}") from None
+    except (RuntimeError, LookupError, TypeError) as error:  # what torch makes of tensors with too few axes
+        raise CannotApply(file.name, f"does not fit together: {str(error).splitlines()[0]}") from None
+    return LoraWeights(deltas, tuple(found.unmatched), tuple(found.unknown), notes.remarks)
+
+
+def describe_model(index: ModuleIndex) -> str:
+    """The model's architecture, as people call it."""
+    width = index.context_width
+    return ARCHITECTURES.get(width, f"a model with texts {width} wide") if isinstance(width, int) else "another model"
+
+
+def _sort_keys(shapes: Iterable[str], index: ModuleIndex) -> _Sorted:
+    """Raises ValueError for several adapters in one file."""
+    found = _Sorted()
+    adapters = set()
+    for key in shapes:
+        plain, adapter = split_adapter(key)
+        adapters.add(adapter)
+        split = split_key(plain)
+        module = index.find(split[0]) if split else None
+        if split and module and split[1] not in found.places[module]:
+            found.places[module][split[1]] = key
+        elif module is None and _names_module(plain, index):
+            found.unknown.append(key)
+        else:
+            found.unmatched.append(key)
+    if len(named := sorted(adapters - {""})) > 1:
+        raise ValueError(f"holds {len(named)} adapters, {named[0][:60]!r} and {named[1][:60]!r}; one file can hold one")
+    for roles in found.places.values():
+        if "on_input" not in roles and "factors" in roles:  # a plain weight, and no IA3
+            found.unknown.append(roles.pop("factors"))
+        if roles.keys() == {"alpha"}:  # nothing that it could scale
+            found.unmatched.append(roles.pop("alpha"))
+    found.places = {module: roles for module, roles in found.places.items() if roles}
+    return found
+
+
+def _names_module(key: str, index: ModuleIndex) -> bool:
+    """Whether a key without a known ending begins with the name of a module."""
+    at = key.find(".")
+    while at >= 0:
+        if index.find(key[:at]):
+            return True
+        at = key.find(".", at + 1)
+    return False
+
+
+def _name_endings(keys: Iterable[str]) -> str:
+    """The endings of keys of known modules, the most frequent first, with the formats that they are of."""
+    counts = Counter(_ending(key) for key in keys)
+    names = []
+    for ending, _ in counts.most_common(NAMED_ENDINGS):
+        known_as = name_format(ending)
+        names.append(f"{ending[:60]} ({known_as})" if known_as else ending[:60])
+    return ", ".join(names) + (" and others" if len(counts) > NAMED_ENDINGS else "")
+
+
+def _ending(key: str) -> str:
+    """The last name of a key, or the last two where the last says nothing."""
+    parts = key.split(".")
+    count = 2 if len(parts) > 2 and parts[-1] in ("weight", "bias") else 1
+    return "." + ".".join(parts[-count:])
+
+
+def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
+    """Raises ValueError where the file is none for this model: with what it is or was made for."""
+    shapes = header.shapes
+    from_text = (key for key in shapes if "attn2" in key and "to_k" in key and len(shapes[key]) >= 2)
+    widths = {shapes[key][1] for key in from_text if (split_key(key) or ("", ""))[1] in ("down", "hada_b1", "q")}
+    model = describe_model(index)
+    if widths and index.context_width not in widths:
+        width = max(widths)
+        made = ARCHITECTURES.get(width, made_for(header.metadata) or f"a model with texts {width} wide")
+        raise ValueError(f"is made for {made}, but this model is {model}")
+    kind = recognize(shapes)
+    if kind and kind.role != "LoRA" and not found.places:
+        raise ValueError(kind.reason)
+    if kind and kind.family:
+        raise ValueError(f"is made for {kind.family}, but this model is {model}")
+    if found.places:
+        return
+    if found.unknown:
+        raise ValueError(f"has only weights whose ending is not known here: {_name_endings(found.unknown)}")
+    made = f"; it says it is made for {made_for(header.metadata)}" if made_for(header.metadata) else ""
+    raise ValueError(f"has no weights that this model, {model}, has a place for{made}")
+
+
+def _read(tensors: Any, key: str, device: torch.device) -> torch.Tensor:
+    tensor: torch.Tensor = tensors.get_tensor(key)
+    if tensor.dtype in SMALL_FLOATS:
+        tensor = tensor.to(torch.float16)  # which holds every number of theirs
+    if tensor.dtype not in FLOATS and tensor.dim() > 0 and tensor.numel() > 1:
+        raise ValueError(
+            f"has {tensor.dtype} numbers in {key[:120]!r}; float8, float16, bfloat16 and float32 are known"
+        )
+    if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, torch.aminmax(tensor))):
+        raise ValueError(f"has not-a-number or infinite values in {key[:120]!r}")
+    return tensor.to(device, copy=True)
+
+
+def _build(component: str, path: str, parts: Tensors, notes: NoteBook) -> dict[str, Delta]:
+    """The deltas of one module; raises ValueError where roles are left over."""
+    told = notes.of(component, path, parts)
+    left = set(parts) - {"alpha"}
+    deltas: dict[str, Delta] = {}
+    for row in FORMATS:
+        if row.needed <= left:
+            deltas |= row.build(parts, told)
+            left -= {*row.endings.values()}
+    for role in left & {"magnitude", "row_magnitude"}:
+        if "weight" in deltas:  # PEFT has one length a row, in the shape (1, out, 1, 1) for a convolution
+            magnitude = parts[role] if role == "magnitude" else parts[role].flatten()
+            deltas["weight"] = Decomposed(deltas["weight"], magnitude)
+            left.remove(role)
+    if left:
+        raise ValueError(f"is incomplete: {path} has only {', '.join(sorted(left))}")
+    return deltas
+
+
+def _check_fit(component: str, path: str, kind: str, delta: Delta, index: ModuleIndex) -> None:
+    """Raises ValueError where the delta is of another shape than what it changes; computes nothing."""
+    parameter = index.parameter(component, path, kind)
+    if parameter is None:
+        raise ValueError(f"changes a {kind} that {path} does not have")
+    try:
+        if isinstance(delta, LowRank):  # nearly all are, and this is all there is to check
+            fits = delta.shape == (len(parameter), parameter.numel() // max(1, len(parameter)))
+        else:
+            _on_paper(delta).change(torch.empty_like(parameter, device="meta", dtype=torch.float32), 1.0)
+            fits = True
+    except (RuntimeError, LookupError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}")
+
+
+def _on_paper(delta: Any) -> Any:
+    """The same delta without its numbers."""
+    if isinstance(delta, torch.Tensor):
+        return delta.to("meta")
+    if isinstance(delta, tuple):
+        return tuple(_on_paper(part) for part in delta)
+    if hasattr(delta, "__dataclass_fields__"):
+        return type(delta)(**{name: _on_paper(value) for name, value in vars(delta).items()})
+    return delta
