@@ -50,6 +50,7 @@ def test_a_request_is_exact_unless_it_says_otherwise():
     assert Request().approximations == ()
     assert Request(guidance_until=1.0, reuse=1, token_merging=0.0).approximations == ()
     assert Request(guidance_until=0.5, guidance=1.0).approximations == ()  # there is none that could end
+    assert Request(guidance_until=0.5, guidance=0.5).approximations == ("guidance until 50% of the steps",)
     assert Request(sampler="LCM").approximations == ()  # a model that was made for it
     assert Request(loras=["few-steps"]).approximations == ()
     assert Request(sampler="TCD", loras=["fast:0.9"]).approximations == ("few steps with TCD",)

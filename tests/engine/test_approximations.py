@@ -163,7 +163,7 @@ class TestGuidanceUntil:
         assert unet_rows == [(1, 1)] * 2 * 3 + [(1, 1)] * 3
 
     def test_without_guidance_there_is_nothing_to_give_up(self, run):
-        assert run(guidance_until=0.5, guidance=1.0)[-1].warnings == ()
+        assert run(guidance_until=0.5, guidance=1.0)[-1].warnings == ("Guidance until has no effect at guidance 1.",)
 
 
 class TestReuse:
@@ -215,10 +215,13 @@ class TestRefiner:
 
         def draw(**fields) -> np.ndarray:
             rows.clear()
-            events = list(manager.generate(request_for(refiner="second", refiner_at=0.5, **fields)))
+            events = list(manager.generate(request_for(**({"refiner": "second", "refiner_at": 0.5} | fields))))
             assert isinstance(events[-1], Done)
+            unused = "The refiner drew nothing: no step was left for it."
+            assert (unused in events[-1].warnings) is (fields.get("refiner_at") == 1)
             return next(np.asarray(event.image).astype(int) for event in events if isinstance(event, Image))
 
+        draw(refiner_at=1)
         exact = draw()
         assert rows == [2] * STEPS
         fast = draw(guidance_until=0.7, reuse=5)

@@ -71,9 +71,20 @@ def test_it_is_also_stock_diffusers_picture_with_a_negative_prompt_in_a_batch(dr
     assert abs(ours[0] - draw(sampler=sampler, guidance=7.5)[0]).max() > 1, "the negative prompt changes nothing"
 
 
-@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 1.01, 30.0])
+@pytest.mark.parametrize("guidance", [1.0, 1.01, 30.0])
 def test_it_is_also_stock_diffusers_picture_at_any_guidance(draw, stock, guidance):
     assert_same(draw(sampler="Euler", guidance=guidance), stock("Euler", guidance_scale=guidance))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 0.99])
+def test_below_guidance_1_both_prompts_count_as_elsewhere(draw, stock, guidance, monkeypatch):
+    """Stock diffusers draws the prompt alone there, unless it is told to guide all the same."""
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "do_classifier_free_guidance", True)
+    ours = draw(sampler="Euler", guidance=guidance, negative=NEGATIVE)
+    assert_same(ours, stock("Euler", guidance_scale=guidance, negative_prompt=NEGATIVE))
+    assert abs(ours[0] - draw(sampler="Euler", guidance=1.0)[0]).max() > 1
+    if guidance == 0:
+        assert_same(ours, draw(sampler="Euler", guidance=1.0, prompt=NEGATIVE))
 
 
 def test_it_is_also_stock_diffusers_picture_in_other_sizes(draw, stock):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare
+from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare, scheduled_steps, steps_to_take
 from webui.engine.samplers import SAMPLERS, make_scheduler
 
 CPU = torch.device("cpu")
@@ -68,6 +68,16 @@ def test_one_number_that_is_none_is_an_error_instead_of_a_black_picture(model, n
     latents[0, 1, 2, 3] = number
     with pytest.raises(NotFinite, match="not-a-number"):
         decode(model, latents)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "scheduled", "taken"),
+    [(20, 0.0, 20, 0), (20, 0.05, 20, 1), (20, 0.5, 20, 10), (20, 1.0, 20, 20), (1, 1.0, 1, 1), (100, 0.29, 100, 28)]
+    + [(20, 0.049, 21, 1), (4, 0.2, 5, 1), (4, 0.249, 5, 1), (1, 0.5, 2, 1), (1, 0.01, 100, 1), (3, 1e-9, 150, 1)],
+)
+def test_a_strength_below_one_step_is_one_step_of_a_finer_schedule(steps, strength, scheduled, taken):
+    assert (scheduled_steps(steps, strength), steps_to_take(steps, strength)) == (scheduled, taken)
+    assert scheduled_steps(steps, strength, most=50) == min(scheduled, max(steps, 50))
 
 
 def steps_let_go(level: int, steps: int, greys: bool) -> int:

@@ -302,6 +302,26 @@ class TestExactness:
         assert np.array_equal(restart(start(strength=0, **options)), levels(noise()))
         assert unet_rows == []
 
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_a_strength_below_one_step_is_the_last_step_of_finer_ones(self, restart, sampler, unet_rows):
+        init = start(strength=0.05)
+        coarse, fine = restart(init, sampler=sampler, steps=3), restart(init, sampler=sampler, steps=20)
+        assert np.array_equal(coarse, fine)
+        assert len(unet_rows) == 2 * (2 if sampler == "PNDM" else 1)
+
+    def test_the_smaller_the_strength_the_nearer_is_the_picture(self, restart):
+        drawn = [restart(start(strength=strength), steps=4, sampler="Euler") for strength in (0.02, 0.1, 0.2, 0.25, 1)]
+        moved = [abs(picture - levels(noise())).mean() for picture in drawn]
+        assert moved == sorted(moved) and len(set(moved)) == len(moved), moved
+
+    def test_a_strength_that_is_too_small_for_the_sampler_is_said(self, run):
+        def warnings(strength, **fields):
+            return run(init=start(strength=strength), width=None, height=None, **fields)[-1].warnings
+
+        assert warnings(0.02, sampler="LCM", steps=4) == warnings(1 / 150, steps=4) == ()
+        assert warnings(0.01, sampler="LCM", steps=4) == ("Strength 0.01 is less than LCM can take; drawn at 0.02.",)
+        assert warnings(1e-6, steps=4) == ("Strength 1e-06 is less than DPM++ 2M can take; drawn at 0.0067.",)
+
     def test_every_picture_of_a_job_without_strength_is_there(self, run):
         events = run(init=start(strength=0), width=None, height=None, count=2, repeat=2)
         assert [type(event) for event in events] == [Image] * 4 + [Done]

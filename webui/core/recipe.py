@@ -239,7 +239,7 @@ def _refiner_settings(request: Request) -> dict[str, object]:
 def _approximations(request: Request) -> dict[str, object]:
     """A1111's word for merged tokens; it has none for the others."""
     return {
-        "Guidance until": f"{request.guidance_until:g}" if request.guidance_until < 1 < request.guidance else None,
+        "Guidance until": f"{request.guidance_until:g}" if request.stops_guiding else None,
         "Deep features every": request.reuse if request.reuse > 1 else None,
         "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
     }

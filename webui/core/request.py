@@ -26,6 +26,7 @@ from webui.core import images
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_LORAS = 32
+MAX_STEPS = 150
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
@@ -225,14 +226,14 @@ class Request(BaseModel):
         title="Negative prompt",
         description="What the picture should not show",
     )
-    steps: int = Field(default=20, ge=1, le=150, title="Steps", description="More is finer and slower")
+    steps: int = Field(default=20, ge=1, le=MAX_STEPS, title="Steps", description="More is finer and slower")
     guidance: float = Field(
         default=5.0,
         ge=0.0,
         le=30.0,
         allow_inf_nan=False,
         title="Guidance",
-        description="How strictly to follow the prompt",
+        description="How strictly to follow the prompt: 1 is the prompt alone, 0 the negative one alone",
     )
     width: int | None = Field(
         default=None,
@@ -370,12 +371,17 @@ class Request(BaseModel):
     def approximations(self) -> tuple[str, ...]:
         """What was given up for speed, in words for people; empty where the picture is the exact one."""
         words = {
-            f"guidance until {self.guidance_until:.0%} of the steps": self.guidance_until < 1 < self.guidance,
+            f"guidance until {self.guidance_until:.0%} of the steps": self.stops_guiding,
             f"the whole network every {self.reuse} steps": self.reuse > 1,
             f"token merging {self.token_merging:g}": self.token_merging > 0,
             f"few steps with {self.sampler}": self.sampler in FEW_STEP_SAMPLERS and bool(self.loras),
         }
         return tuple(word for word, taken in words.items() if taken)
+
+    @property
+    def stops_guiding(self) -> bool:
+        """Whether the prompt goes on alone before the last step, where it does not from the first."""
+        return self.guidance_until < 1 and self.guidance != 1
 
     @property
     def task(self) -> str:

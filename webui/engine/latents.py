@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from webui.core.canvas import Canvas
 from webui.core.images import Size
-from webui.core.request import Init
+from webui.core.request import MAX_STEPS, Init
 from webui.engine.families.base import Model, Posterior
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.
@@ -98,6 +99,16 @@ def steps_to_take(steps: int, strength: float) -> int:
     return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))
 
 
+def scheduled_steps(steps: int, strength: float, most: int = MAX_STEPS) -> int:
+    """How many steps the noise schedule has of which ``steps_to_take`` are drawn.
+
+    They are ``steps``, but where the strength is less than one of them: then so many, up to ``most``, that it is one.
+    """
+    if strength == 0 or int(steps * strength) > 0:
+        return steps
+    return max(steps, ceil(min(1 / strength, most)))
+
+
 @torch.inference_mode()
 def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
     """Picture and mask of a canvas as latents; the costly part of a start picture."""
@@ -148,6 +159,8 @@ def prepare_from(
     device: torch.device,
 ) -> Start:
     """img2img and inpaint: the picture's latents, noised to the level at which ``init.strength`` of the way is left.
+
+    ``steps`` are those of the scheduler.
 
     Inpainting at full strength starts from noise alone. Random numbers are drawn in the order of diffusers' pipelines:
     posterior (but where nothing of the picture is needed), noise, masked posterior.

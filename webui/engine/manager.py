@@ -31,9 +31,10 @@ from webui.core.library import (
 from webui.core.names import choose_file, is_word
 from webui.core.prompt import unsupported
 from webui.core.recipe import Batch, Recipe
-from webui.core.request import MIN_SIDE_PX, Init, Request, RequestError
+from webui.core.request import MAX_STEPS, MIN_SIDE_PX, Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
+from webui.core.without_effect import without_effect
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Stopped, denoise
 from webui.engine.devices import (
@@ -280,6 +281,8 @@ class PipelineManager:
         if words := approximations(request, job.library.vaes if request.vae else {}):
             job.warnings[f"Approximate: {', '.join(words)}."] = None
         job.warnings |= dict.fromkeys(unsupported(request.prompt) + unsupported(request.negative))
+        assert job.file.checkpoint
+        job.warnings |= dict.fromkeys(without_effect(request, job.file.checkpoint))
         if (self._settings.compile or self._settings.cuda_graphs) and _shortcuts(request):
             faster = "compiled code" if self._settings.compile else "CUDA graphs"
             job.warnings[f"Reuse and token merging run without {faster}."] = None
@@ -338,7 +341,7 @@ class PipelineManager:
         positive = self._encode_prompt(request.prompt, False, job)
         job.positive = self._model.condition(positive, job.size, request.guidance, negative=False)
         job.negative = None
-        if request.guidance > 1 and not self._model.guides_itself:
+        if request.guidance != 1 and not self._model.guides_itself:
             negative = self._encode_prompt(request.negative, True, job)
             job.negative = self._model.condition(negative, job.size, request.guidance, negative=True)
 
@@ -350,19 +353,21 @@ class PipelineManager:
             return
         generators = latent_ops.make_generators(request.seed + first, request.count)
         with job.part("prepare"):
-            scheduler = self._make_scheduler(request)
+            scheduler = self._make_scheduler(job)
             start = self._prepare(job, scheduler, generators)
             job.sampler, job.compiled = describe_sampler(scheduler), self.is_compiled
         cutoff = latent_ops.refiner_cutoff(scheduler, request.refiner_at) if request.refiner else None
         own, rest = latent_ops.split(start, cutoff)
         latents = yield from self._denoise(job, batch, scheduler, own, generators)
+        if rest is None and request.refiner:
+            job.warnings["The refiner drew nothing: no step was left for it."] = None
         if rest is not None:
             yield from self._use_model(job, job.library.models[request.refiner])
             with job.part("encode"):
                 self._encode_prompts(job)
                 self._residence.rest()
             with job.part("prepare"):
-                scheduler = self._make_scheduler(request)
+                scheduler = self._make_scheduler(job)
                 rest = latent_ops.begin_at(rest, scheduler, latents)
             latents = yield from self._denoise(job, batch, scheduler, rest, generators)
         self._residence.make_room_to_decode(*job.size)
@@ -412,7 +417,7 @@ class PipelineManager:
         if init is None or encoded is None:
             return latent_ops.prepare(self._model, scheduler, job.size, generators, self.device)
         return latent_ops.prepare_from(
-            self._model, scheduler, encoded, job.size, init, job.request.steps, generators, self.device
+            self._model, scheduler, encoded, job.size, init, scheduler.num_inference_steps, generators, self.device
         )
 
     def _finish(self, job: _Job, index: int, image: PilImage) -> Iterator[Image]:
@@ -435,13 +440,22 @@ class PipelineManager:
         )
         yield Image(index, image, recipe)
 
-    def _make_scheduler(self, request: Request) -> Any:
+    def _make_scheduler(self, job: _Job) -> Any:
+        request = job.request
         checkpoint = self._model.file.checkpoint
         own = checkpoint is None or request.prediction == checkpoint.prediction_name or self.model_name != request.model
         prediction = "auto" if own else request.prediction
         scheduler = make_scheduler(request.sampler, request.schedule, self._model.scheduler_config, prediction)
+        steps, init = request.steps, request.init
+        if init is not None and init.strength > 0:
+            most = scheduler.config.get("original_inference_steps", MAX_STEPS)
+            steps = latent_ops.scheduled_steps(steps, init.strength, most)
+            if 1 / init.strength > steps:
+                job.warnings[
+                    f"Strength {init.strength:g} is less than {request.sampler} can take; drawn at {1 / steps:.2g}."
+                ] = None
         try:
-            scheduler.set_timesteps(request.steps, device=self.device)
+            scheduler.set_timesteps(steps, device=self.device)
         except (ValueError, IndexError, ZeroDivisionError) as error:
             raise RequestError(
                 f"steps {request.steps} does not work with sampler {request.sampler!r}: {error}"

@@ -1,0 +1,74 @@
+"""What a request asks for in vain is said, and nothing is said of one that is drawn as it asks."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.checkpoint import Checkpoint
+from webui.core.request import Init, Request
+from webui.core.without_effect import without_effect
+
+PLAIN = Checkpoint("SD 1.x", "diffusers", ("unet", "vae", "text_encoder"), 4, 768, 512)
+PICTURE, MASK = PilImages.new("RGB", (16, 16)), PilImages.linear_gradient("L").resize((16, 16))
+SOLID = MASK.point(lambda level: 255 if level > 127 else 0)
+
+
+def lines(checkpoint=PLAIN, **fields) -> tuple[str, ...]:
+    return without_effect(Request(**({"prediction": "epsilon"} | fields)), checkpoint)
+
+
+def of_init(checkpoint=PLAIN, **options) -> tuple[str, ...]:
+    return lines(checkpoint, init=Init(image=PICTURE, **options))
+
+
+def test_nothing_is_said_of_what_is_drawn_as_asked():
+    assert lines() == lines(negative="blur", guidance=0.5) == lines(refiner="second", refiner_at=0.5) == ()
+    assert lines(guidance=1) == lines(guidance_until=0.5, reuse=2, token_merging=0.5) == ()
+    assert of_init() == of_init(strength=1.0, resize="latent resize", background="#000000") == ()
+    assert of_init(mask=MASK, mask_blur=9, mask_fill="noise", invert_mask=True, padding=8) == ()
+    assert of_init(outpaint=(8, 0, 0, 0), mask_blur=9, mask_fill="fill", resize="crop and resize") == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"negative": "blur", "guidance": 1}, "A negative prompt has no effect at guidance 1."),
+        ({"guidance": 0}, "At guidance 0 the prompt has no effect; 1 is the prompt alone."),
+        ({"guidance": 1, "guidance_until": 0.5}, "Guidance until has no effect at guidance 1."),
+        ({"refiner_at": 0.5}, "Refiner from has no effect without a refiner."),
+        ({"refiner": "second", "loras": ("night:1",)}, "LoRAs have no effect on the refiner."),
+        ({"prediction": "v"}, "Prediction v was taken, as asked; from its file it would be epsilon."),
+    ],
+)
+def test_what_changes_nothing_is_said(fields, line):
+    assert lines(**fields) == (line,)
+
+
+def test_a_model_that_guides_itself_takes_no_negative_prompt_and_no_guidance_below_1():
+    model = replace(PLAIN, guides_itself=True)
+    assert lines(model, negative="blur") == ("A negative prompt has no effect on a model that guides itself.",)
+    assert lines(model, guidance=0) == ("A model that guides itself takes guidance below 1 as 1.",)
+    assert lines(model, guidance=0.5, refiner="second") == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"mask_blur": 9, "only_masked": True}, "Without a mask these have no effect: Mask blur, Only masked."),
+        ({"mask": SOLID, "strength": 1, "mask_fill": "noise"}, "Masked content has no effect at strength 1"),
+        ({"mask": SOLID, "only_masked": True, "resize": "crop and resize"}, "Resize has no effect with only masked."),
+        ({"mask": SOLID, "resize": "latent resize"}, "With a mask latent resize is just resize."),
+    ],
+)
+def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
+    (said,) = of_init(**options)
+    assert said.startswith(line)
+
+
+def test_a_model_for_inpainting_knows_no_greys():
+    model = replace(PLAIN, in_channels=9)
+    assert of_init(model, mask=SOLID) == of_init(PLAIN, mask=MASK) == ()
+    assert of_init(model, mask=MASK) == (
+        "A model for inpainting draws light greys of a mask as white, and keeps dark ones.",
+    )

@@ -1,0 +1,46 @@
+"""What a request asks for that changes nothing, or that is done otherwise than asked: said, so that nobody wonders."""
+
+from webui.core import images
+from webui.core.checkpoint import Checkpoint
+from webui.core.request import Init, Request
+
+OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
+
+
+def without_effect(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A line for people for each such setting of a resolved request; ``checkpoint`` is its model's."""
+    guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
+    lines = {
+        "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1,
+        "A negative prompt has no effect on a model that guides itself.": request.negative and guides_itself,
+        "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
+        "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
+        "Guidance until has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
+        "Refiner from has no effect without a refiner.": not request.refiner and _is_set(request, "refiner_at"),
+        "LoRAs have no effect on the refiner.": request.refiner and request.loras,
+        f"Prediction {request.prediction} was taken, as asked; from its file it would be {own}.": (
+            request.prediction != own
+        ),
+    }
+    said = [line for line, is_so in lines.items() if is_so]
+    return (*said, *_of_init(request.init, checkpoint)) if request.init else tuple(said)
+
+
+def _of_init(init: Init, checkpoint: Checkpoint) -> tuple[str, ...]:
+    if not init.masked:
+        names = [str(Init.model_fields[field].title) for field in OF_A_MASK if _is_set(init, field)]
+        return (f"Without a mask these have no effect: {', '.join(names)}.",) if names else ()
+    from_noise = init.strength == 1 and init.mask_fill != "original"
+    greys = checkpoint.inpaints and init.mask is not None and images.has_greys(images.mask_levels(init.mask))
+    lines = {
+        "Masked content has no effect at strength 1, which starts from noise alone.": from_noise,
+        "Resize has no effect with only masked.": init.only_masked and _is_set(init, "resize"),
+        "With a mask latent resize is just resize.": init.resize == "latent resize" and not init.only_masked,
+        "A model for inpainting draws light greys of a mask as white, and keeps dark ones.": greys,
+    }
+    return tuple(line for line, is_so in lines.items() if is_so)
+
+
+def _is_set(values: Request | Init, field: str) -> bool:
+    """Whether it is something else than where it is left out."""
+    return bool(getattr(values, field) != type(values).model_fields[field].default)
