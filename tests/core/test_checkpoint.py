@@ -6,7 +6,7 @@ import math
 import pytest
 
 from webui.core.checkpoint import read_checkpoint
-from webui.core.library import find_models, find_vaes
+from webui.core.library import DEMO_MODEL, find_models, find_vaes
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 
@@ -17,6 +17,7 @@ LABEL = "model.diffusion_model.label_emb.0.0.weight"
 SD1 = {FIRST: (320, 4, 3, 3), PROJECTION: (320, 320, 1, 1), CONTEXT: (320, 768)}
 SD2 = {FIRST: (320, 4, 3, 3), PROJECTION: (320, 320), CONTEXT: (320, 1024)}
 SDXL = {FIRST: (320, 4, 3, 3), PROJECTION: (640, 640), CONTEXT: (640, 2048), LABEL: (1280, 2816)}
+BARE = {key.removeprefix("model.diffusion_model."): shape for key, shape in SD1.items()}
 REFINER = {FIRST: (384, 4, 3, 3), PROJECTION: (768, 768), CONTEXT: (768, 1280), LABEL: (1536, 2560)}
 
 
@@ -93,11 +94,42 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
         (SD1 | {FIRST: (320, 8, 3, 3)}, "has a UNet of 8 input channels; 4, and 9 for inpainting, are known here"),
         ({FIRST: (320, 4, 3, 3)}, "holds a UNet that does not read prompts"),
         (SD1 | {FIRST: (320,)}, "holds a UNet that does not read prompts"),
+        (
+            SDXL | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)},
+            "was trained with EDM noise, like Playground v2.5",
+        ),
+        (SDXL | {"edm_vpred.sigma_max": ()}, "was trained with EDM noise, like CosXL, which no sampler here"),
+        (SDXL | {f"{CONTEXT}_scale_2": (1,)}, "is quantized as nvfp4, which is not known here"),
+        (BARE | {"input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet, which cannot be used here"),
+        (
+            {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)}
+            | {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)},
+            "is a ControlNet, which cannot be used here",
+        ),
     ],
 )
 def test_what_cannot_be_used_says_why(write, shapes, words):
     with pytest.raises(BadFile) as caught:
         read_checkpoint(write(shapes))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        ({"_class_name": "EDMEulerScheduler"}, "was trained with EDM noise (EDMEulerScheduler), which no sampler here"),
+        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "was trained with EDM noise"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "was trained with flow matching"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}, "predicts 'flow_prediction'"),
+    ],
+)
+def test_a_folder_for_other_noise_is_refused_by_its_schedule(tmp_path, scheduler, words):
+    for part in ("unet", "vae", "text_encoder"):
+        (tmp_path / part).symlink_to(DEMO_MODEL / part)
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+    with pytest.raises(BadFile) as caught:
+        read_checkpoint(tmp_path)
     assert words in str(caught.value)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from webui.core.file_kinds import recognize
+from webui.core.quantization import check_quantization
 from webui.core.tensor_file import BadFile, Header, read_header
 
 FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
@@ -38,15 +39,31 @@ V_BIAS_STD = 0.09
 
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 VAE_PREFIX = "first_stage_model."
-TEXT_PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "SD 1.x": (("text_encoder", "cond_stage_model.transformer."),),
-    "SD 2.x": (("text_encoder", "cond_stage_model.model."),),
-    "SDXL": (
-        ("text_encoder", "conditioner.embedders.0.transformer."),
-        ("text_encoder_2", "conditioner.embedders.1.model."),
-    ),
-    "SDXL refiner": (("text_encoder_2", "conditioner.embedders.0.model."),),
+HF, OPEN_CLIP = "transformer.", "model."
+"""Whose names a text encoder's tensors go by, as the end of its prefix says."""
+TEXT_PREFIXES: Mapping[FamilyName, Mapping[str, tuple[str, ...]]] = {
+    "SD 1.x": {"text_encoder": (f"cond_stage_model.{HF}", f"conditioner.embedders.0.{HF}")},
+    "SD 2.x": {  # Stability's own of SD-Turbo is the second
+        "text_encoder": (
+            f"cond_stage_model.{OPEN_CLIP}",
+            f"conditioner.embedders.0.{OPEN_CLIP}",
+            f"cond_stage_model.{HF}",
+            f"conditioner.embedders.0.{HF}",
+        )
+    },
+    "SDXL": {
+        "text_encoder": (f"conditioner.embedders.0.{HF}",),
+        "text_encoder_2": (f"conditioner.embedders.1.{OPEN_CLIP}",),
+    },
+    "SDXL refiner": {"text_encoder_2": (f"conditioner.embedders.0.{OPEN_CLIP}",)},
 }
+OTHER_NOISE = {  # tensors that say what a UNet was trained on, where it is not the noise of these families
+    "edm_mean": "EDM noise, like Playground v2.5",
+    "edm_std": "EDM noise, like Playground v2.5",
+    "edm_vpred.sigma_max": "EDM noise, like CosXL",
+}
+OTHER_SCHEDULERS = {"EDM": "EDM noise", "FlowMatch": "flow matching"}  # by how the class's name begins
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -63,8 +80,8 @@ class Defaults:
 class Checkpoint:
     """What a file or folder holds.
 
-    ``names`` is whose names its tensors go by; ``unet_prefix`` is what the UNet's begin with. ``parts`` are the
-    components in it, by diffusers' names.
+    ``names`` is whose names its tensors go by; ``unet_prefix`` is what the UNet's begin with, ``text_prefixes`` what
+    each text encoder's do. ``parts`` are the components in it, by diffusers' names.
     ``prediction`` is what the UNet was trained to predict, ``zero_snr`` whether its last timestep is pure noise.
     ``dtype`` is the format of the UNet's weights as the file names it, ``nbytes`` the size of all it holds.
     ``guides_itself`` marks UNets that are told the guidance (LCM).
@@ -83,6 +100,7 @@ class Checkpoint:
     dtype: str = "F32"
     nbytes: int = 0
     unet_prefix: str = ""
+    text_prefixes: tuple[tuple[str, str], ...] = ()
 
     @property
     def inpaints(self) -> bool:
@@ -159,18 +177,24 @@ def _component_files(folder: Path) -> tuple[Path, ...]:
 def _read_file(path: Path) -> Checkpoint:
     header = read_header(path)
     shapes = header.shapes
+    check_quantization(path, header)
     prefix = next((prefix for prefix in UNET_PREFIXES if f"{prefix}input_blocks.0.0.weight" in shapes), None)
-    if {
-        "conv_in.weight",
-        "down_blocks.0.resnets.0.conv1.weight",
-    } <= shapes.keys():  # a UNet alone, as diffusers names it
-        return _describe(shapes, header, path, "diffusers", "", ("unet",))
-    if prefix is None:
+    alone = {"conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"} <= shapes.keys()  # as diffusers names it
+    if not prefix and (not alone and prefix is None or (kind := recognize(shapes)) and kind.role == "other"):
         raise BadFile(_what_else(shapes))
+    if alone:
+        return _describe(shapes, header, path, "diffusers", "", ("unet",))
+    assert prefix is not None
     found = _describe(shapes, header, path, "ldm", prefix, ("unet",))
-    starts = dict(TEXT_PREFIXES[found.family]) | {"vae": VAE_PREFIX}
-    present = {part for part, start in starts.items() if any(key.startswith(start) for key in shapes)}
-    return replace(found, parts=tuple(part for part in PARTS if part == "unet" or part in present))
+    starts = {**TEXT_PREFIXES[found.family], "vae": (VAE_PREFIX,)}
+    present = {
+        part: start
+        for part, spellings in starts.items()
+        for start in reversed(spellings)
+        if any(key.startswith(start) for key in shapes)
+    }
+    parts = tuple(part for part in PARTS if part == "unet" or part in present)
+    return replace(found, parts=parts, text_prefixes=tuple(present.items()))
 
 
 def _what_else(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -229,6 +253,8 @@ def _family(shapes: Mapping[str, tuple[int, ...]], prefix: str, names: Names, co
 
 def _prediction(family: FamilyName, channels: int, prefix: str, header: Header, path: Path) -> tuple[Prediction, bool]:
     """From the file's own words and markers, a yaml beside it, or for SD 2.x a weight that tells."""
+    if noise := next((noise for marker, noise in OTHER_NOISE.items() if marker in header.shapes), None):
+        raise BadFile(f"was trained with {noise}, which no sampler here can draw with")
     zero_snr = "ztsnr" in header.shapes
     if "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v"):
         return "v", zero_snr
@@ -288,6 +314,16 @@ def _defaults(family: FamilyName, scheduler: Mapping[str, Any], prediction: Pred
     return Defaults(guidance=5.0 if family == "SDXL" else 7.0, schedule=schedule)
 
 
+def _check_noise(scheduler: Mapping[str, Any]) -> None:
+    """Raises BadFile for a schedule with which no sampler here draws."""
+    name, predicted = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
+    for start, noise in OTHER_SCHEDULERS.items():
+        if name.startswith(start):
+            raise BadFile(f"was trained with {noise} ({name[:60]}), which no sampler here can draw with")
+    if predicted not in PREDICTIONS:
+        raise BadFile(f"predicts {str(predicted)[:60]!r}; known here are {', '.join(PREDICTIONS)}")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -320,6 +356,7 @@ def _read_folder(path: Path) -> Checkpoint:
     shapes = {key: shape for header in unet_headers for key, shape in header.shapes.items()}
     if "conv_in.weight" not in shapes:
         raise BadFile(_without_weights(path, "unet"))
+    _check_noise(scheduler)
     places = {key: place for header in unet_headers for key, place in header.places.items()}
     found = _describe(shapes, Header({}, shapes, places), path, "diffusers", "", ("unet",))
     for part in (*TEXT_PARTS[found.family], "vae"):

@@ -215,9 +215,11 @@ def decode(
     An autoencoder that overflows in its own format is asked again in float32, with its plain module: ``unhooked``.
     """
     if not torch.isfinite(latents).all():
+        overflows = model.unet.dtype != torch.float32
         raise NotFinite(
-            "the UNet came to not-a-number values: it overflows in this number format, or a LoRA or a weight in the"
-            " prompt is far too strong; try --dtype float32 (or bfloat16), smaller weights, or another prediction"
+            f"the UNet came to not-a-number values: {'it overflows in this number format, or ' if overflows else ''}a"
+            " LoRA or a weight in the prompt is far too strong; try"
+            f" {'--dtype float32 (or bfloat16), ' if overflows else ''}smaller weights, or another prediction"
         )
     picture = model.decode(latents)[0]
     if not torch.isfinite(picture).all():

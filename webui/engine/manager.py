@@ -374,11 +374,20 @@ class PipelineManager:
         for k in range(request.count):
             job.check()
             with job.part("decode"):
-                image = latent_ops.decode(self._model, latents[k : k + 1], self._residence.unhooked)
+                image = self._decode(latents[k : k + 1])
                 image = job.canvas.finish(image) if job.canvas else image
             yield from self._finish(job, first + k, image)
         with job.part("decode"):
             self._residence.rest()
+
+    def _decode(self, latents: torch.Tensor) -> PilImage:
+        """One picture; where it is none, for the reason that the model's files show, if they do."""
+        try:
+            return latent_ops.decode(self._model, latents, self._residence.unhooked)
+        except latent_ops.NotFinite:
+            if damage := self._residence.find_damage():
+                raise latent_ops.NotFinite(damage) from None
+            raise
 
     def _denoise(
         self, job: _Job, batch: int, scheduler: Any, start: latent_ops.Start, generators: list[torch.Generator]

@@ -221,6 +221,13 @@ class Residence:
             )
         return fitting
 
+    def find_damage(self) -> str:
+        """Whether the resident model's files hold numbers that are none, in words; reads them all."""
+        assert self._resident
+        file = self._resident.model.file
+        damage = Plan(file, self._resident.lenders, self._dtype).find_not_finite()
+        return damage and f"model {file.name!r}: {damage}"
+
     # ---- where the parts are while they work ----
 
     def shrink(self) -> str | None:

@@ -4,6 +4,7 @@ Modules are built without memory and without random numbers, and every parameter
 are read, not mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Place, read_header
 from webui.engine.families.ldm import Key
 
@@ -31,12 +33,13 @@ BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor in a file, with how it lies there."""
+    """A tensor in a file, with how it lies there, and the tensor that it is to be multiplied with, if any."""
 
     path: Path
     place: Place
     shape: tuple[int, ...]
     key: Key
+    scale: "Source | None" = None
 
     @property
     def nbytes(self) -> int:
@@ -55,14 +58,16 @@ class Files:
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path, prefix in zip_longest(self.paths, prefixes, fillvalue=""):
             header = read_header(Path(path))
+            check_quantization(Path(path), header)
             self._places |= {f"{prefix}{key}": (Path(path), place) for key, place in header.places.items()}
             self.shapes |= {f"{prefix}{key}": shape for key, shape in header.shapes.items()}
 
     def find(self, key: Key) -> Source | None:
-        """The tensor under this key, if there is one."""
+        """The tensor under this key, if there is one, with its scale."""
         if (found := self._places.get(key.name)) is None:
             return None
-        return Source(*found, self.shapes[key.name], key)
+        scale = next((Key(name) for name in scale_names(key.name) if name in self._places), None)
+        return Source(*found, self.shapes[key.name], key, scale and self.find(scale))
 
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is not what it was when it was first looked at."""
@@ -103,6 +108,23 @@ class Filling:
         self.file_bytes = sum(source.nbytes for source in self._sources.values())
         self.numbers = sum(parameter.numel() for parameter in module.parameters())
 
+    def unread(self, prefix: str) -> list[str]:
+        """The keys that begin with ``prefix``, without it, of what is not read."""
+        found = self._sources.values()
+        read = {source.key.name for source in found} | {source.scale.key.name for source in found if source.scale}
+        return [
+            key.removeprefix(prefix)
+            for key in self.files.shapes
+            if key.startswith(prefix) and key not in read and not key.endswith(IGNORED)
+        ]
+
+    def find_not_finite(self) -> str | None:
+        """The key of a tensor in the files, of those that are read, with numbers that are none; None for no such."""
+        for name, tensor in _read(self._sources, torch.float64, torch.device("cpu")):
+            if not tensor.isfinite().all():
+                return self._sources[name].key.name
+        return None
+
     def read(self, dtype: torch.dtype, device: torch.device) -> Iterator[int]:
         """Gives every parameter its tensor; yields how many bytes were read, tensor by tensor."""
         state: dict[str, torch.Tensor] = {}
@@ -127,6 +149,16 @@ def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
         raise BadFile(f"has {key.name} in the shape {_text(source.shape)}, where {_text(wanted)} is needed")
     if source.place.dtype not in DTYPES:
         raise BadFile(f"has {key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
+    if source.scale:
+        _check_scale(source.scale, source.shape)
+
+
+def _check_scale(scale: Source, of: tuple[int, ...]) -> None:
+    """One number, or one a row."""
+    if math.prod(scale.shape) != 1 and (scale.shape[0], math.prod(scale.shape)) != (of[0], of[0]):
+        raise BadFile(f"has {scale.key.name} in the shape {_text(scale.shape)}, where 1 or {of[0]} numbers are known")
+    if scale.place.dtype not in DTYPES:
+        raise BadFile(f"has {scale.key.name} in the format {scale.place.dtype!r}; known are {', '.join(DTYPES)}")
 
 
 def _text(shape: tuple[int, ...]) -> str:
@@ -151,24 +183,34 @@ def _read(
                 if source.key.third is not None:  # rows lie behind one another
                     numbers //= 3
                 file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
-                tensor = torch.empty(numbers, dtype=dtype, device=device)
-                if stored == dtype and device.type == "cpu":
+                wide = torch.promote_types(dtype, torch.float32)
+                tensor = torch.empty(numbers, dtype=wide if source.scale else dtype, device=device)
+                if stored == tensor.dtype and device.type == "cpu":
                     _read_exactly(file, tensor.view(torch.uint8).numpy().data if numbers else memoryview(b""))
                 else:
                     step = len(buffer) // stored.itemsize
                     for block in tensor.split(step) if numbers else ():
                         _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
                         block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
+                if source.scale:
+                    tensor = _multiply(tensor, source).to(dtype)
                 if source.key.transposed:
                     tensor = tensor.reshape(source.shape).t().contiguous()
                 yield name, tensor
 
 
+def _multiply(tensor: torch.Tensor, source: Source) -> torch.Tensor:
+    """The flat tensor times its scale, which is one number or one a row."""
+    assert source.scale
+    ((_, scale),) = _read({"": source.scale}, tensor.dtype, tensor.device)
+    if source.key.third is not None and len(scale) > 1:
+        scale = scale.chunk(3)[source.key.third]
+    return tensor.view(len(scale), -1).mul_(scale[:, None]).flatten()
+
+
 def _numbers(source: Source) -> int:
     """How many numbers a tensor has; BadFile where its bytes are not as many as its shape says."""
-    numbers = 1
-    for side in source.shape:
-        numbers *= side
+    numbers = math.prod(source.shape)
     if numbers * DTYPES[source.place.dtype].itemsize != source.place.nbytes:
         raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
     return numbers

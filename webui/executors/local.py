@@ -231,7 +231,7 @@ class LocalExecutor:
         except RequestError as error:
             return Failed(str(error), bad_input=True, parts_s=self._spent_s())
         except Exception as error:  # whatever it is, the job must end and the next one must run
-            log.exception("job %s failed after %.1f s", job.id, time.perf_counter() - started)
+            _log(f"job {job.id} failed after {time.perf_counter() - started:.1f} s", error)
             return Failed(self._explain(error), parts_s=self._spent_s())
 
     def _explain(self, error: BaseException) -> str:
@@ -295,7 +295,7 @@ class LocalExecutor:
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:
-                log.exception("warm-up failed")
+                _log("warm-up failed", error)
                 self._trouble = self._explain(error)
 
     def _save(self, job: LocalJob, picture: Image) -> None:
@@ -366,12 +366,24 @@ def _embedding_rows(file: EmbeddingFile) -> int:
     return 0
 
 
+def _is_known(error: BaseException) -> bool:
+    """Whether the error was raised by our own code, in words for people."""
+    return type(error).__module__.startswith("webui.")
+
+
+def _log(what: str, error: BaseException) -> None:
+    """One line for a reason that is known, and the traceback for any other."""
+    if _is_known(error):
+        log.warning("%s: %s", what, str(error))
+    else:
+        log.error("%s", what, exc_info=error)
+
+
 def _for_people(error: BaseException) -> str:
     """The first line of the error, with its kind where that says more than the text; files without their folders."""
     text = str(error).strip().splitlines()
-    named = type(error).__module__.startswith("webui.")
     line = text[0] if text else "no details"
-    return line if named and text else f"{type(error).__name__}: {_FOLDERS.sub('', line)}"
+    return line if _is_known(error) and text else f"{type(error).__name__}: {_FOLDERS.sub('', line)}"
 
 
 _FOLDERS = re.compile(r"(?<![\w./\\])(?:[A-Za-z]:)?[/\\](?:[^'\"/\\<>|:]*[/\\])*(?=[^\s'\"/\\])")

@@ -9,6 +9,7 @@ import torch
 from webui.core.checkpoint import FamilyName
 from webui.core.images import Size
 from webui.core.library import ModelFile
+from webui.core.request import RequestError
 from webui.engine.embeddings import Embedding
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
@@ -17,8 +18,11 @@ Conditioning = Mapping[str, Any]
 """What the UNet is told, one row a picture: ``context``, and for some models ``summary``, ``ids`` and ``guidance``."""
 
 
-class CannotLoad(RuntimeError):
+class CannotLoad(RequestError):
     """A model that cannot be used; the message names it and the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, field="model")
 
 
 @dataclass(frozen=True)

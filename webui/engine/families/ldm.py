@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from webui.core.checkpoint import HF
+
 RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -62,7 +64,7 @@ def keys_of(component: str, parameter: str, root: nn.Module, names: str, prefix:
         yield from _vae_keys(path, kind, root, names, prefix)
     else:
         inner = parameter.removeprefix("text_model.")
-        if names == "ldm" and not prefix.endswith("transformer."):
+        if names == "ldm" and not prefix.endswith(HF):
             yield _open_clip_key(inner, prefix)
         elif inner.startswith("text_projection"):
             yield Key(f"{prefix}{inner}")

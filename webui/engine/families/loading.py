@@ -4,6 +4,7 @@ Everything that can be wrong with a file shows in ``Plan``, before a byte of wei
 """
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from webui.core.checkpoint import TEXT_PARTS, TEXT_PREFIXES, VAE_PREFIX, Checkpoint, FamilyName, weight_files
+from webui.core.checkpoint import TEXT_PARTS, VAE_PREFIX, Checkpoint, FamilyName, weight_files
 from webui.core.file_kinds import recognize
 from webui.core.library import ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
@@ -109,6 +110,14 @@ class Plan:
         """The parts by diffusers' names, without weights before they are read."""
         return {part: filling.module for part, filling in self._fillings.items()}
 
+    def find_not_finite(self) -> str:
+        """What of the files' weights is not finite, for people: the part and a tensor; empty where all is well."""
+        for part, filling in self._fillings.items():
+            if key := filling.find_not_finite():
+                names = " and ".join(path.name for path in filling.files.paths)
+                return f"{names} holds not-a-number values in its {PART_NAMES[part]} ({key[:120]}): it is damaged"
+        return ""
+
     def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, Components]:
         """Reads each part to the device that ``place`` says; raises CannotLoad. After a failure it holds no weights."""
         done, total = 0, self.file_bytes
@@ -163,8 +172,29 @@ class Plan:
         names = "diffusers" if folder else checkpoint.names
         self._fillings[part] = Filling(module, files, lambda name: keys_of(part, name, module, names, prefix))
         self._dtypes[part] = _vae_dtype(config, dtype) if part == "vae" else dtype
+        if unread := [key for key in self._fillings[part].unread(prefix) if _means_something(key, config)]:
+            keys = "key matches" if len(unread) == 1 else "keys match"
+            self.warnings.append(
+                f"{owner.name}: {len(unread)} {keys} nothing in its {PART_NAMES[part]} and did nothing,"
+                f" for example {prefix}{unread[0][:120]}."
+            )
         if part.startswith("text_encoder"):
             self._tokenizers[part] = _tokenizer(part, folder, checkpoint, config)
+
+
+def _means_something(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key, its prefix cut off, that is not read could change pictures."""
+    layer = _LAYER.search(key)
+    further = layer and "num_hidden_layers" in config and int(layer[1]) >= config["num_hidden_layers"]
+    return not (further or _HARMLESS.search(key))
+
+
+_LAYER = re.compile(r"\b(?:resblocks|encoder\.layers)\.(\d+)\.")  # text encoders are read up to the layer in use
+_HARMLESS = re.compile(
+    r"(^|\.)(position_ids|logit_scale|attn_mask|text_projection(\.weight)?|v_pred|ztsnr)$"
+    r"|^(loss|model_ema|vision_model|visual|visual_projection)\."
+)
+"""What training leaves behind, and the half of CLIP that looks at pictures."""
 
 
 def read_vae(file: VaeFile, family: FamilyName, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -220,7 +250,7 @@ def _vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
 def _prefix(part: str, checkpoint: Checkpoint) -> str:
     if part == "unet":
         return checkpoint.unet_prefix
-    return VAE_PREFIX if part == "vae" else dict(TEXT_PREFIXES[checkpoint.family])[part]
+    return VAE_PREFIX if part == "vae" else dict(checkpoint.text_prefixes)[part]
 
 
 def _derive_config(part: str, checkpoint: Checkpoint, files: Files, prefix: str) -> dict[str, Any]:
