@@ -168,6 +168,7 @@ def test_settings_are_reused(open_tab, outputs: Path) -> None:
     tab = open_tab()
     history = open_history(tab)
     card(history, "a green hat").click()
+    history.get_by_label("With seed").check()
     history.get_by_role("button", name="Reuse in txt2img").click()
     tab.find("generate").wait_for()
     tab.wait_for_value("prompt", "a green hat")

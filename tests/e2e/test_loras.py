@@ -119,7 +119,7 @@ def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab)
     assert (slider.input_value(), slider.get_attribute("min"), slider.get_attribute("max")) == ("-3", "-10", "10")
     tab.find("lora-panel").get_by_role("button", name="Remove sepia").click()
     assert chosen(tab) == []
-    tab.find("reuse").click()
+    tab.find("reuse-seed").click()
     wait_for(lambda: chosen(tab) == ["sepia"], "the LoRA of the picture")
     tab.wait_for_value("seed", "7")
 

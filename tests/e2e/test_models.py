@@ -231,3 +231,20 @@ def test_the_model_decides_how_tokens_are_counted(model_server):
     assert count("demo", "a charm, a cat") == count_tokens("a charm, a cat", demo, {"charm": 3})
     xl = Tokenizer.from_folder(Path(find_models(Settings(data_dir=model_server.data_dir))["tiny xl"].path, "tokenizer"))
     assert count("tiny xl", prompt) == count_tokens(prompt, xl)
+
+
+def test_another_model_takes_back_what_was_made_for_the_one_before(open_tab, model_server):
+    tab = open_tab()
+    tab.choose("model", "tiny one")
+    tab.wait_for_value("guidance", "7")
+    tab.draw(prompt="a cat", steps=1, clip_skip=2)
+    tab.choose("prediction", "epsilon")
+    tab.choose("model", "demo")
+    tab.wait_for_value("width", "128")
+    assert tab.values("clip_skip") == {"clip_skip": "2"}  # it was set by hand
+    assert tab.find("prediction").get_by_role("combobox").input_value() == "auto"
+    tab.find("reuse").click()
+    tab.wait_for_value("width", "64")
+    assert tab.values("clip_skip") == {"clip_skip": "2"}
+    tab.choose("model", "demo")
+    tab.wait_for_value("clip_skip", "1")  # now it came with a picture of the other model

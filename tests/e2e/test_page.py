@@ -226,7 +226,7 @@ def test_a_picture_gives_its_settings_back(open_tab):
     tab.draw(height=72, **made_with)
     tab.choose("sampler", "Euler a")
     tab.set(prompt="another", negative="", seed=1, steps=9, guidance=1, width=128, height=128)
-    tab.find("reuse").click()
+    tab.find("reuse-seed").click()
     tab.wait_for_value("prompt", PROMPT)
     expected = made_with | {"height": "72", "sampler": "UniPC"}
     assert tab.values(*expected) == expected

@@ -293,6 +293,7 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     choose(tab, "gone")
     tab.find("preset-apply").click()
     tab.page.get_by_text("no model “photoreal”").first.wait_for()
+    tab.draw(**SMALL)  # Generate waits for no settings that will never come
     visit(tab, "<img src=x onerror=alert(3)>")
     tab.page.get_by_text("no preset “<img src=x onerror=alert(3)>”").first.wait_for()
     open_bar(tab)

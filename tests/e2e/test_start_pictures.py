@@ -416,7 +416,7 @@ class TestSending:
         assert not changed(kept, PilImages.open(io.BytesIO(sent))).any()
         img2img.show().quick(seed=99, steps=7, prompt="something else")
         img2img.find("strength").locator("input[type=number]").fill("0.4")
-        img2img.find("reuse").click()
+        img2img.find("reuse-seed").click()
         tab._wait("#img2img-steps input[type=number]", "(field, value) => field.value === value", "2")
         assert img2img.find("seed").locator("input").input_value() == "8"
         assert img2img.find("strength").locator("input[type=number]").input_value() == "0"

@@ -10,10 +10,9 @@ import gradio as gr
 from webui.core.history import History, HistoryError, Picture
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
-from webui.core.request import Request
-from webui.ui import form, loras
+from webui.ui import fills
 from webui.ui.errors import page_error
-from webui.ui.workbench import FIELDS, Workbench, settle_model
+from webui.ui.workbench import FIELDS, Workbench, settings_of
 
 FRAME = """
 <div class="history panel">
@@ -36,6 +35,7 @@ FRAME = """
       <button type="button" data-act="favourite" aria-pressed="false" title="F">★ Favourite</button>
       <button type="button" data-act="compare">Compare</button>
       {targets}
+      <label class="history-seed"><input type="checkbox" data-act="with-seed"> With seed</label>
       <a data-act="download">Download</a>
       <button type="button" data-act="delete" title="Delete">Delete</button>
       <button type="button" data-act="close" aria-label="Close">✕</button>
@@ -62,22 +62,22 @@ def build_tab(history: History, benches: Iterable[Workbench], tabs: gr.Tabs) -> 
     benches = tuple(benches)
     words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
     gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
-    picture_id = gr.Textbox(visible=False)
+    asked = [gr.Textbox(visible=False), gr.Checkbox(visible=False)]
     for bench in benches:
-        _wire_reuse(history, bench, tabs, picture_id)
+        _wire_reuse(history, bench, tabs, asked)
 
 
 def _takes_picture(bench: Workbench) -> bool:
     return "image" in bench.controls
 
 
-def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, picture_id: gr.Textbox) -> None:
+def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
     button = gr.Button("Reuse", elem_id=f"history-reuse-{bench.name}", elem_classes="unseen")
     reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
     start = bench.controls.get("image")
 
-    def reuse(picture_id: str) -> list[Any]:
+    def reuse(picture_id: str, with_seed: bool) -> list[Any]:
         try:
             picture = history.find(picture_id)
             if picture is None:
@@ -94,31 +94,23 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, picture_id: g
             raise page_error(f"This picture cannot be read: {error.strerror}") from None
         if recipe is None and not start:
             raise page_error("This picture has no settings of ours.")
-        settings = _settle(bench, reused, recipe.request) if recipe else [gr.skip()] * (len(reused) + 2)
+        settings = [gr.skip()] * (len(reused) + 2)
+        if recipe:
+            catalog, sent = bench.runs.executor.catalog(), start is not None
+            values = settings_of(recipe.request)
+            settings = fills.from_picture(values, reused, catalog, with_seed=with_seed, keep_texts=sent)
         return [gr.Tabs(selected=bench.name), *settings, *started]
 
-    button.click(
+    fills.wire(
+        bench.name,
+        "history",
+        button.click,
         reuse,
-        [picture_id],
+        asked,
         [tabs, *reused.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
-        js="() => [darkroomHistory.chosen()]",
-        queue=False,
-        api_visibility="private",
-        show_progress="hidden",
+        js="() => darkroomHistory.chosen()",
+        all_fields=True,
     )
-
-
-def _settle(bench: Workbench, fields: Iterable[str], request: Request) -> list[Any]:
-    """The values of the fields, the chosen model and the sizes; what is not here any more leaves its field as it is."""
-    catalog = bench.runs.executor.catalog()
-    values = {field: getattr(request, field) for field in fields} | {"loras": loras.to_text(request.loras)}
-    for field in form.FILES:
-        if values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-            label = Request.model_fields[field].title
-            gr.Warning(f"The {label} of this picture is not here any more.")
-            values[field] = gr.skip()
-    model = request.model if request.model in catalog.models else None
-    return [*values.values(), *settle_model(catalog, model)]
 
 
 def _serve(picture: Picture, cache_dir: Path) -> str:

@@ -1,5 +1,6 @@
 """The page around the tabs: theme, header, script."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import gradio as gr
 from webui.core.executor import Executor
 from webui.core.history import History
 from webui.core.presets import PresetShelf
-from webui.ui import history, models, png_info, presets, uploads
+from webui.ui import fills, history, models, png_info, presets, uploads
 from webui.ui.pages import PAGES
-from webui.ui.workbench import Workbench, build, job_id_js
+from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 
 STATIC = Path(__file__).resolve().parent / "static"
-SCRIPTS = ("page.js", "keys.js", "painter.js", "panel.js", "loras.js", "models.js", "prompt.js", "history.js")
+SCRIPTS = (
+    *("page.js", "keys.js", "fills.js", "painter.js", "panel.js", "seed.js"),
+    *("loras.js", "models.js", "prompt.js", "history.js"),
+)
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -81,23 +85,36 @@ def build_page(
 
 
 def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
-    """The chosen picture of a gallery becomes another page's start picture, and that page comes to the front."""
+    """The chosen picture of a gallery becomes another page's start picture, with its settings, and that page comes to
+    the front."""
     job_id = gr.Textbox(visible=False)
-    for target, button in bench.senders.items():
-        start = benches[target].controls["image"]
+    fields = {field: control for field, control in bench.controls.items() if field in FIELDS}
 
-        def send(job_id: str, index: int, target: str = target, cache: str = start.GRADIO_CACHE) -> tuple[Any, Any]:
-            path = bench.runs.picture_file(job_id, index, Path(cache))
-            return (path, gr.Tabs(selected=target)) if path else (gr.skip(), gr.skip())
+    def send(job_id: str, index: int, target: Workbench) -> list[Any]:
+        path = bench.runs.picture_file(job_id, index, Path(target.controls["image"].GRADIO_CACHE))
+        found = bench.runs.picture(job_id, index)
+        if path is None or found is None:
+            return [gr.skip()] * (len(fields) + 4)
+        values = settings_of(found[1].recipe.request)
+        catalog = bench.runs.executor.catalog()
+        settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True)
+        return [path, gr.Tabs(selected=target.name), *settings]
 
-        button.click(
-            send,
+    for name, button in bench.senders.items():
+        target = benches[name]
+        fills.wire(
+            name,
+            f"sent from {bench.name}",
+            button.click,
+            partial(send, target=target),
             [job_id, bench.selected],
-            [start, tabs],
+            [
+                *(target.controls["image"], tabs),
+                *(target.controls[field] for field in fields),
+                *(target.picker.chosen, target.sizes),
+            ],
             js=job_id_js(bench.name),
-            queue=False,
-            api_visibility="private",
-            show_progress="hidden",
+            all_fields=True,
         )
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from webui.core.executor import Executor
-from webui.ui import form, panel
+from webui.core.request import Request
+from webui.ui import fills, form, panel, sizes
 
 STATUS = '<p class="models-status" role="status"></p>'
-SIZE_SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
 SUITED = ("steps", "guidance", "sampler", "schedule", "width", "height")
+OWN = {field: Request.model_fields[field].default for field in ("prediction", "clip_skip", "vae", "refiner")}
+BY_HAND = ("clip_skip", "vae", "refiner")  # what stays with another model where a person chose it
 
 
 @dataclass(frozen=True)
@@ -39,29 +42,38 @@ def build_panel(page: str, chosen: str) -> Picker:
     )
 
 
-def wire(picker: Picker, executor: Executor, controls: dict[str, Any], sizes: gr.Dropdown) -> None:
-    """A model that is picked, in its field or as a card, brings the settings that suit it."""
-    page, model = picker.page, controls["model"]
-    private: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+def wire(picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.Dropdown) -> None:
+    """A model that is picked, in its field or as a card, brings the settings that suit it.
 
-    def choose(name: str, chosen: str) -> list[Any]:
+    What was made for the model before it goes back to the default, except what was chosen by hand.
+    """
+    page, model = picker.page, controls["model"]
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    settings = (*SUITED, *OWN)
+
+    def choose(name: str, chosen: str, by_hand: str) -> list[Any]:
         file = executor.catalog().models.get(name)
         if file is None or file.checkpoint is None:
-            return [gr.skip()] * (3 + len(SUITED))
+            return [gr.skip()] * (3 + len(settings))
         if name == chosen:  # also what a look into the list ends in: the settings are kept
-            return [name, *[gr.skip()] * (2 + len(SUITED))]
-        suited = asdict(file.defaults) | {"width": file.native_px, "height": file.native_px}
-        return [name, name, size_choices(file.native_px), *(suited[field] for field in SUITED)]
+            return [name, *[gr.skip()] * (2 + len(settings))]
+        suited = OWN | asdict(file.defaults) | {"width": file.native_px, "height": file.native_px}
+        suited |= dict.fromkeys(set(by_hand.split()).intersection(BY_HAND), gr.skip())
+        return [name, name, sizes.offer(file.native_px), *(suited[field] for field in settings)]
 
-    gr.on(
-        [model.input, picker.pick.click],
+    fills.wire(
+        page,
+        "model",
+        partial(gr.on, [model.input, picker.pick.click]),
         choose,
-        [model, picker.chosen],
-        [model, picker.chosen, sizes, *(controls[field] for field in SUITED)],
-        js=f"(model, chosen) => [darkroomModels.take('{page}') ?? model, chosen]",
-        **private,
+        [model, picker.chosen, gr.Textbox(visible=False)],
+        [model, picker.chosen, size, *(controls[field] for field in settings)],
+        js=f"(model, chosen) => [darkroomModels.take('{page}') ?? model, chosen, darkroomFills.byHand('{page}')]",
+        queue=False,
     )
     picker.chosen.change(None, None, None, js=f"() => darkroomModels.show('{page}')", **private)
+    for field in BY_HAND:
+        controls[field].input(None, None, None, js=f"() => darkroomFills.chooseByHand('{page}', '{field}')", **private)
 
 
 def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterable[dict[str, Any]]) -> None:
@@ -81,18 +93,3 @@ def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterabl
         api_visibility="private",
         show_progress="hidden",
     )
-
-
-def size_choices(native_px: int) -> Any:
-    """The update that offers these sizes."""
-    return gr.update(choices=list(size_presets(native_px)), value=None)
-
-
-def size_presets(native_px: int) -> dict[str, tuple[int, int]]:
-    """Sizes around the model's own: its long side stays, or doubles where the shape would be too thin."""
-    presets: dict[str, tuple[int, int]] = {}
-    for name, (across, down) in SIZE_SHAPES.items():
-        unit_px = native_px / min(across, down) if max(across, down) == 3 else native_px
-        width, height = (round(unit_px * side / 8) * 8 for side in (across, down))
-        presets[f"{name} · {width} × {height}"] = (width, height)
-    return presets

@@ -1,21 +1,21 @@
 """The PNG info tab: what an uploaded picture says of how it was made; its settings go to the other pages."""
 
 import html
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL.Image import Image as PilImage
 
-from webui.core.executor import Catalog, Executor
+from webui.core.executor import Executor
 from webui.core.images import ImageError, open_image
 from webui.core.picture_info import NO_SETTINGS, PictureInfo, read_info
 from webui.core.recipe import RecipeError, read_picture
-from webui.ui import form, loras
+from webui.ui import fills, form
 from webui.ui.errors import page_error
 from webui.ui.verify import verify
-from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench, settle_model
+from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench
 
 INVITATION = (
     '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, Fooocus or SwarmUI:'
@@ -39,6 +39,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
                     )
                     for bench in benches
                 ]
+                with_seed = gr.Checkbox(False, label="With seed", elem_id="png-info-with-seed", min_width=120)
                 check = gr.Button("Verify", elem_id="png-info-verify", interactive=False)
             verdict = gr.HTML(elem_id="png-info-verdict")
             with gr.Accordion("The text as it stands in the file", open=False):
@@ -74,41 +75,31 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
     )
     check.click(check_picture, picture, verdict, concurrency_limit=None, **private)
     for bench, button in senders:
-        _wire_sending(bench, button, executor, tabs, picture)
+        _wire_sending(bench, button, executor, tabs, [picture, with_seed])
 
 
-def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, picture: gr.Image) -> None:
+def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page gets the settings that the picture has, and the picture where it begins with one, and comes forward."""
     fields = {name: control for name, control in bench.controls.items() if name in (*FIELDS, *INIT_FIELDS)}
     start = bench.controls.get("image")
 
-    def send(path: str | None) -> list[Any]:
+    def send(path: str | None, with_seed: bool) -> list[Any]:
         try:
             values = read_info(Path(path), executor.catalog()).values if path else {}
         except ImageError as error:
             raise page_error(f"This picture {error}") from None
-        settings = _settle(values, fields, executor.catalog())
+        settings = fills.from_picture(values, fields, executor.catalog(), with_seed=with_seed, keep_texts=True)
         return [gr.Tabs(selected=bench.name), *settings, *([path] if start else [])]
 
-    button.click(
+    fills.wire(
+        bench.name,
+        "png info",
+        button.click,
         send,
-        picture,
+        asked,
         [tabs, *fields.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
-        queue=False,
-        api_visibility="private",
-        show_progress="hidden",
+        all_fields=True,
     )
-
-
-def _settle(values: Mapping[str, Any], fields: Iterable[str], catalog: Catalog) -> list[Any]:
-    """The values of the fields, the chosen model and the sizes; what is not said leaves its field alone."""
-    values = dict(values)
-    if "loras" in values:
-        values["loras"] = loras.to_text(values["loras"])
-    for field in form.FILES:
-        if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-            del values[field]
-    return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
 
 
 def info_html(info: PictureInfo) -> str:

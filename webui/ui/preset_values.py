@@ -16,9 +16,9 @@ from webui.core.names import File, choose, choose_file, choose_lora
 from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
 from webui.core.presets import MAX_STYLES_BYTES, PresetFile, read_thumbnail
 from webui.core.request import RequestError
-from webui.ui import loras
+from webui.ui import fills, loras
 from webui.ui.errors import page_error
-from webui.ui.workbench import FIELDS, Controls, settle_model
+from webui.ui.workbench import FIELDS, Controls
 
 SIDES = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")
 INTRODUCTION = '<p class="preset-card">A preset is settings under a name. Choose one, or save your own below.</p>'
@@ -52,10 +52,12 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
         names = [choose_lora(ref.name, catalog.loras) for ref in request.loras]
         refs = zip(request.loras, names, strict=True)
         values["loras"] = loras.to_text([ref.model_copy(update={"name": name}) for ref, name in refs])
+    if "model" in values:
+        values |= fills.own_prediction(values, catalog)
     if "width" in values or "height" in values:
         values["keep_size"] = False
     values |= dict(zip(SIDES, values.get("outpaint", ()), strict=False))
-    return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+    return [*(values.get(field, gr.skip()) for field in fields), *fills.settle_model(catalog, values.get("model"))]
 
 
 def _translate_sampler(values: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import gradio as gr
 from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
 from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
-from webui.ui import form
+from webui.ui import fills, form
 from webui.ui.preset_values import (
     INTRODUCTION,
     card_html,
@@ -180,13 +181,8 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
         return [choice, *show(file.name, ""), *settings]
 
     bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
-    gr.on(
-        [bar.apply.click, *(box.submit for box in bar.variables)],
-        apply,
-        [bar.chooser, *bar.variables],
-        settled,
-        **PRIVATE,
-    )
+    applied = [bar.apply.click, *(box.submit for box in bar.variables)]
+    fills.wire(bench.name, "preset", partial(gr.on, applied), apply, [bar.chooser, *bar.variables], settled)
     bench.restored.then(
         apply_address,
         [gr.Textbox(visible=False)],

@@ -1,5 +1,7 @@
 """The prompt boxes and what helps below them; ``static/prompt.js`` counts tokens and changes weights."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -21,6 +23,14 @@ def build_prompt(page: str, field: str, catalog: Catalog, **overrides: Any) -> g
     box: gr.Textbox = form.make_control(page, field, catalog, **overrides)
     gr.HTML(HELP.format(page=page, field=field, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
     return box
+
+
+def build_examples(page: str, texts: Sequence[str], box: gr.Textbox) -> None:
+    """Prompts to begin with. A click writes one into the box within the browser, before Generate can be pressed."""
+    samples = [[text] for text in texts]
+    examples = gr.Dataset(components=[box], samples=samples, type="index", label="Try one", elem_id=f"{page}-examples")
+    js = f"(index) => {json.dumps(texts)}[index]"
+    examples.click(None, examples, box, js=js, api_visibility="private", show_progress="hidden")
 
 
 def wire(page: str, controls: dict[str, Any], chosen: gr.Textbox) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import html
 import os
 import re
@@ -105,7 +106,7 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
     """The one element with ``data-state`` and ``data-job``, and after a job its ledger; every text is escaped."""
     state: State | str = "idle"
     fraction: float | None = None
-    ledger = ""
+    ledger, marks = "", ""
     match event:
         case Queued(position):
             ahead = position - 1
@@ -116,6 +117,7 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
             state, fraction, text = "running", index / total, _step_text(index, total, seconds)
         case Done(seconds, parts_s, warnings, loras):
             ledger = ledger_html(parts_s)
+            marks = _result_marks(job.images) if job else ""
             switched = [_switch_text(loras)] if loras else []
             state, text = "done", " ".join([f"Done in {seconds:.1f} s.", *switched, *warnings])
         case Failed(message):
@@ -127,9 +129,19 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
     bar = f'<progress max="1" value="{fraction:.4f}" aria-label="Progress"></progress>' if fraction is not None else ""
     job_id = job.id if job else ""
     return (
-        f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}">'
+        f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}"{marks}>'
         f'<span class="status-text">{html.escape(text)}</span>{bar}</div>{ledger}'
     )
+
+
+def _result_marks(images: Sequence[Image]) -> str:
+    """By these the page knows that a result is the same as the last."""
+    pixels = " ".join(picture.pixels_sha256 for picture in images)
+    settings = "\n".join(picture.recipe.infotext() for picture in images)
+    digests = {
+        name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("pixels", pixels), ("settings", settings))
+    }
+    return "".join(f' data-{name}="{digest}"' for name, digest in digests.items())
 
 
 def ledger_html(parts_s: Mapping[str, float]) -> str:

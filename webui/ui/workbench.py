@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import gradio as gr
 
 from webui.core.executor import Catalog, Executor, QueueFull
 from webui.core.request import Init, Request, RequestError
-from webui.ui import form, loras, models, prompts, shortcuts, stream
+from webui.ui import fills, form, loras, memory, models, prompts, seed, shortcuts, sizes, stream
 from webui.ui.errors import page_error
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
@@ -72,10 +73,10 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
             status = gr.HTML(IDLE, label="Status", elem_id=f"{name}-status")
+            new_seed = seed.build_note(name)
             approximate = shortcuts.build_note(name)
             if task.examples:
-                rows = [[text] for text in task.examples]
-                gr.Examples(rows, controls["prompt"], label="Try one", elem_id=f"{name}-examples")
+                prompts.build_examples(name, task.examples, controls["prompt"])
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
@@ -105,10 +106,11 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 buttons=["copy"],
             )
             with gr.Row(elem_classes="sending"):
-                reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse")
-                check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify")
+                reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124)
+                reuse_seed = gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124)
+                check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=60)
                 senders = {
-                    target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}")
+                    target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
                     for target in targets
                 }
             verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
@@ -117,7 +119,9 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     helpers["chosen"] = picker.chosen
     outputs = [gallery, status, preview, infotext]
     restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
-    _wire_pictures(name, runs, controls, gallery, infotext, reuse, selected, helpers)
+    _wire_pictures(name, runs, controls, gallery, infotext, (reuse, reuse_seed), selected, helpers)
+    seed.wire(new_seed, helpers["random"], controls["seed"])
+    _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
     _wire_verify(name, runs, check, selected, verdict)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
@@ -130,13 +134,19 @@ def job_id_js(page: str) -> str:
     return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
 
 
+def settings_of(request: Request) -> Controls:
+    """What a picture's request says for the fields of a page, those of its start picture among them."""
+    values = {field: getattr(request, field) for field in FIELDS}
+    return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
+
+
 def _empty(task: Task) -> str:
     return f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
 
 
 def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls:
     """The fold, ordered by how often people reach for it. Returns the small helpers beside the fields."""
-    native_px = _native_px(catalog, Request.model_fields["model"].default)
+    native_px = sizes.native_px(catalog, Request.model_fields["model"].default)
     helpers: Controls = {}
 
     def add(field: str, **overrides: Any) -> None:
@@ -144,7 +154,7 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
 
     controls["negative"] = prompts.build_prompt(page, "negative", catalog)
     helpers["size"] = gr.Dropdown(
-        list(models.size_presets(native_px)),
+        list(sizes.sizes_px(native_px)),
         value=None,
         label="Size",
         info="Shapes that suit the model",
@@ -220,15 +230,15 @@ def _wire_jobs(
         for job in runs.jobs(job_id):
             job.cancel()
 
-    def restore(memory: str) -> list[Update]:
+    def restore(text: str) -> list[Update]:
         catalog = executor.catalog()
-        updates = _remembered(memory, kept, controls, catalog)
+        updates = memory.recall(text, kept, controls, catalog)
         model = updates[kept.index("model")].get("value")
-        return [*updates, *settle_model(catalog, model)]
+        return [*updates, *fills.settle_model(catalog, model)]
 
     run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    job_id, memory = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    job_id, text = gr.Textbox(visible=False), gr.Textbox(visible=False)
     drawn = generate.click(
         run,
         inputs,
@@ -245,7 +255,16 @@ def _wire_jobs(
     assert blocks is not None
     remembered = [controls[field] for field in kept]
     recalled = [*remembered, helpers["chosen"], helpers["size"]]
-    restored = blocks.load(restore, [memory], recalled, js=f"() => [darkroom.recall('{name}')]", queue=False, **private)
+    restored = fills.wire(
+        name,
+        "memory",
+        blocks.load,
+        restore,
+        [text],
+        recalled,
+        js=f"() => [darkroom.recall('{name}')]",
+        queue=False,
+    )
     attached = restored.then(
         attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{name}')]", concurrency_limit=None, **private
     )
@@ -267,7 +286,7 @@ def _wire_pictures(
     controls: Controls,
     gallery: gr.Gallery,
     infotext: gr.Textbox,
-    reuse: gr.Button,
+    reuse: tuple[gr.Button, gr.Button],
     selected: gr.Number,
     helpers: Controls,
 ) -> None:
@@ -280,32 +299,36 @@ def _wire_pictures(
         found = runs.picture(job_id, index)
         return index, found[1].recipe.infotext() if found else gr.skip()
 
-    def reuse_settings(job_id: str, index: int) -> list[Update]:
+    def reuse_settings(job_id: str, index: int, with_seed: bool = False) -> list[Update]:
         found = runs.picture(job_id, index)
         if found is None:
             return [gr.skip()] * (len(reused) + 2)
-        request = found[1].recipe.request
-        values = {field: getattr(request if field in FIELDS else request.init, field, gr.skip()) for field in reused}
-        values |= {"loras": loras.to_text(request.loras)}
-        return [*values.values(), *settle_model(runs.executor.catalog(), request.model)]
+        values = settings_of(found[1].recipe.request)
+        return fills.from_picture(values, reused, runs.executor.catalog(), with_seed=with_seed)
 
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
         return found[1].seed if found else gr.skip()
 
-    def apply_size(label: str | None, model: str) -> tuple[Update, Update]:
-        sizes = models.size_presets(_native_px(runs.executor.catalog(), model))
-        return sizes.get(label or "", (gr.skip(), gr.skip()))
-
-    width, height = controls["width"], controls["height"]
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
     gallery.select(select, [job_id], [selected, infotext], **picture)
     settled = [*reused.values(), helpers["chosen"], helpers["size"]]
-    reuse.click(reuse_settings, [job_id, selected], settled, **picture)
-    helpers["last"].click(reuse_seed, [job_id, selected], controls["seed"], **picture)
-    helpers["random"].click(None, None, controls["seed"], js="() => -1", **private)
-    helpers["swap"].click(None, [width, height], [width, height], js="(w, h) => [h, w]", **private)
-    helpers["size"].input(apply_size, [helpers["size"], controls["model"]], [width, height], **private)
+    here: dict[str, Any] = {"inputs": [job_id, selected], "js": job_id_js(page)}
+    for button, with_seed in zip(reuse, (False, True), strict=True):
+        reusing = partial(reuse_settings, with_seed=with_seed)
+        fills.wire(page, f"reuse {with_seed}", button.click, reusing, outputs=settled, all_fields=True, **here)
+    fills.wire(page, "last seed", helpers["last"].click, reuse_seed, outputs=[controls["seed"]], queue=False, **here)
+
+
+def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropdown, swap: gr.Button) -> None:
+    sides = [controls["width"], controls["height"]]
+
+    def apply(label: str | None, model: str) -> tuple[Update, Update]:
+        offered = sizes.sizes_px(sizes.native_px(executor.catalog(), model))
+        return offered.get(label or "", (gr.skip(), gr.skip()))
+
+    fills.wire(page, "size", size.input, apply, [size, controls["model"]], sides, queue=False)
+    swap.click(None, sides, sides, js="(w, h) => [h, w]", api_visibility="private", show_progress="hidden")
 
 
 def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, verdict: gr.HTML) -> None:
@@ -345,44 +368,3 @@ def _updates(view: stream.View) -> tuple[Update, ...]:
         gr.skip() if view.preview is None else view.preview,
         gr.skip() if view.infotext is None else view.infotext,
     )
-
-
-def settle_model(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
-    """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
-    return (model, models.size_choices(_native_px(catalog, model))) if model else (gr.skip(), gr.skip())
-
-
-def _native_px(catalog: Catalog, model: str) -> int:
-    file = catalog.models.get(model) or next(iter(catalog.models.values()), None)
-    return file.native_px if file else 512
-
-
-def _remembered(memory: str, fields: Sequence[str], controls: Controls, catalog: Catalog) -> list[Update]:
-    """Updates for the fields from what the browser kept; what the control could not hold is left as it is.
-
-    Lists of files are brought up to date on the way.
-    """
-    try:
-        kept = json.loads(memory or "{}")
-    except ValueError:
-        kept = {}
-    if not isinstance(kept, dict):
-        kept = {}
-    updates: list[Update] = []
-    for field in fields:
-        update: dict[str, Any] = {"choices": form.choices(field, catalog)} if field in form.FILES else {}
-        choices = update.get("choices") or getattr(controls[field], "choices", [])
-        if field in kept and _fits(kept[field], controls[field], choices):
-            update["value"] = kept[field]
-        updates.append(gr.update(**update))
-    return updates
-
-
-def _fits(value: Any, control: Any, choices: Sequence[tuple[str, Any]]) -> bool:
-    if isinstance(control, gr.Dropdown):
-        return value in [choice for _, choice in choices]
-    if isinstance(control, gr.Checkbox):
-        return isinstance(value, bool)
-    if isinstance(control, gr.Slider | gr.Number):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, str)

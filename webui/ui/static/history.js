@@ -274,5 +274,5 @@
   };
   whenever(".history", begin);
 
-  window.darkroomHistory = { chosen: () => chosenId };
+  window.darkroomHistory = { chosen: () => [chosenId, view().querySelector("[data-act=with-seed]").checked] };
 })();

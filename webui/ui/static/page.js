@@ -29,6 +29,8 @@
     need,
     pageInSight,
     isBusy,
+    read,
+    write,
     restored: [], // pages whose fields are as they were remembered
     jobId: (page) => statusOf(page)?.dataset.job || read(`darkroom.${page}.job`),
     recall: (page) => read(`darkroom.${page}.fields`),
@@ -39,6 +41,7 @@
     remember: (page, fields, values) => {
       const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
       write(`darkroom.${page}.fields`, JSON.stringify(kept));
+      window.darkroomSeed.show(page);
     },
   };
 

@@ -1,0 +1,179 @@
+"""What becomes of a page's settings when something else fills them: nothing is frozen, lost, or drawn too early."""
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image as PilImages
+
+from .server import SMALL, Server, wait_for
+from .tab import Tab
+
+PROMPT = "a red apple, flat style, on a blue background"
+SENT = re.compile(r"/gradio_api/(queue/join|run/)")
+
+
+@contextmanager
+def held(tab: Tab):
+    """The first thing that the page asks of the server stays on its way until the block ends."""
+    kept = []
+
+    def hold(route) -> None:
+        kept.append(route) if not kept else route.fallback()
+
+    tab.page.route(SENT, hold)
+    yield lambda: kept
+    kept[0].continue_()
+    tab.page.unroute(SENT, hold)
+
+
+def box(tab: Tab, page: str, field: str = "prompt"):
+    return tab.page.locator(f"#{page}-{field} textarea")
+
+
+def remembered(tab: Tab, page: str = "txt2img") -> dict:
+    return tab.page.evaluate("(page) => JSON.parse(darkroom.recall(page) || '{}')", page)
+
+
+def drawn_seed(tab: Tab) -> int:
+    return int(re.search(r"Seed: (\d+)", tab.infotext)[1])
+
+
+def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, **SMALL)
+    first = drawn_seed(tab)
+    tab.set(prompt="something else", steps=3)
+    tab.find("reuse").click()
+    tab.wait_for_value("prompt", PROMPT)
+    assert tab.values("seed", "steps") == {"seed": "-1", "steps": "2"}
+    assert not tab.page.get_by_text("is fixed").is_visible()
+    tab.draw()
+    assert drawn_seed(tab) != first
+
+
+def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, **SMALL)
+    seed = drawn_seed(tab)
+    tab.reload()  # all folds are shut
+    tab.find("reuse-seed").click()
+    note = tab.page.locator(".seed-note[data-page=txt2img]")
+    note.get_by_text(f"Seed {seed} is fixed.").wait_for()
+    same = "Same seed and settings, so the same picture."
+    tab.draw()
+    assert drawn_seed(tab) == seed
+    tab.wait_for_message(same)
+    tab.reload()
+    note.get_by_text(f"Seed {seed} is fixed.").wait_for()
+    assert same not in tab.message  # it is the very picture, not another that is the same
+    note.get_by_role("button", name="New seed").click()
+    note.wait_for(state="hidden")
+    tab.draw()
+    assert drawn_seed(tab) != seed
+    assert same not in tab.message
+
+
+def test_the_prediction_stays_the_models_own(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, **SMALL)
+    tab.set(steps=3)
+    tab.find("reuse").click()
+    tab.wait_for_value("steps", "2")
+    assert remembered(tab)["prediction"] == "auto"
+    tab.choose("prediction", "epsilon")  # what is not the model's own is a setting like any other
+    tab.draw()
+    tab.choose("prediction", "auto")
+    tab.set(steps=4)
+    tab.find("reuse").click()
+    tab.wait_for_value("steps", "2")
+    assert remembered(tab)["prediction"] == "epsilon"
+
+
+def test_sending_a_picture_takes_its_settings_along_but_not_its_seed(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, negative="dull", seed=5, guidance=3.5, **SMALL)
+    tab.find("send-inpaint").click()
+    tab.page.locator("#inpaint-generate").wait_for()
+    wait_for(lambda: box(tab, "inpaint").input_value() == PROMPT, "the prompt")
+    wait_for(lambda: remembered(tab, "inpaint").get("negative") == "dull", "the settings")
+    sent = remembered(tab, "inpaint")
+    expected = {"steps": 2, "width": 64, "guidance": 3.5, "seed": -1, "model": "demo", "prediction": "auto"}
+    assert {field: sent[field] for field in expected} == expected
+    tab.page.get_by_role("tab", name="txt2img").click()
+    tab.draw(prompt="", negative="", guidance=4)
+    tab.find("send-inpaint").click()
+    tab.page.locator("#inpaint-generate").wait_for()
+    wait_for(lambda: remembered(tab, "inpaint")["guidance"] == 4, "the settings")
+    assert box(tab, "inpaint").input_value() == PROMPT  # nothing takes no words away
+    assert remembered(tab, "inpaint")["negative"] == "dull"
+
+
+def press_generate(tab: Tab) -> None:
+    tab.find("generate").click()
+
+
+def press_keys(tab: Tab) -> None:
+    tab.page.keyboard.press("Control+Enter")
+
+
+@pytest.mark.parametrize("generate", [press_generate, press_keys])
+def test_generate_waits_for_settings_that_are_on_their_way(open_tab, generate: Callable[[Tab], None]):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, **SMALL)
+    tab.set(prompt="something else")
+    with held(tab) as on_its_way:
+        tab.find("reuse").click()
+        wait_for(lambda: tab.page.evaluate("1") and on_its_way(), "the settings to be asked for")
+        before = tab.job
+        generate(tab)
+        wait_for(lambda: tab.find("generate").get_attribute("aria-busy") == "true", "Generate to wait")
+        assert tab.job == before
+    tab.wait_for_infotext(PROMPT)
+    wait_for(lambda: tab.job != before and tab.state == "done", "the picture")
+    assert tab.infotext.startswith(PROMPT)
+    assert tab.find("generate").get_attribute("aria-busy") is None
+
+
+def test_an_example_is_in_the_box_at_once(open_tab):
+    tab = open_tab()
+    tab.set(prompt="something else", **SMALL)
+    tab.page.route(SENT, lambda route: route.abort())  # the server is not needed
+    tab.find("examples").get_by_text("a panda, 3d style").click()
+    tab.page.unroute(SENT)
+    tab.draw()
+    assert tab.infotext.startswith("a panda, 3d style, on a yellow background")
+
+
+def test_a_picture_read_by_png_info_or_found_in_history_gives_its_seed_only_when_asked(
+    open_tab, server: Server, tmp_path
+):
+    job = server.submit(prompt="a green hat", seed=61, **SMALL)
+    server.finish(job)
+    path = tmp_path / "hat.png"
+    path.write_bytes(server.client.get(f"/api/jobs/{job}/images/0").content)
+    assert PilImages.open(path).size == (64, 64)
+    tab = open_tab()
+    tab.page.get_by_role("tab", name="PNG info").click()
+    tab.page.locator("#png-info-image input[type=file]").set_input_files(path)
+    send = tab.page.locator("#png-info-send-txt2img")
+    with_seed = tab.page.locator("#png-info-with-seed input")
+    for ticked, seed in ((False, -1), (True, 61)):
+        tab.page.get_by_role("tab", name="PNG info").click()
+        with_seed.set_checked(ticked)
+        send.click()
+        tab.find("generate").wait_for()
+        wait_for(lambda: remembered(tab).get("prompt") == "a green hat", "the prompt")
+        wait_for(lambda seed=seed: remembered(tab)["seed"] == seed, "the seed")
+        assert remembered(tab)["prediction"] == "auto"
+    tab.page.get_by_role("tab", name="History").click()
+    tab.page.locator(".history").get_by_label("Search prompts").fill("a green hat")
+    for ticked, seed in ((False, -1), (True, 61)):
+        tab.page.get_by_role("tab", name="History").click()
+        tab.page.get_by_role("button", name="a green hat").first.click()
+        dialog = tab.page.get_by_role("dialog", name="Picture", exact=True)
+        dialog.get_by_label("With seed").set_checked(ticked)
+        dialog.get_by_role("button", name="Reuse in txt2img").click()
+        tab.find("generate").wait_for()
+        wait_for(lambda seed=seed: remembered(tab)["seed"] == seed, "the seed")

@@ -1,0 +1,86 @@
+"""Filling a page's fields from elsewhere: from a picture's settings, a preset, the choice of a model.
+
+``static/fills.js`` holds Generate back until a fill that is on its way has come.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from webui.core.executor import Catalog
+from webui.core.request import Request
+from webui.ui import form, loras, sizes
+
+Update = Any
+TEXTS = ("prompt", "negative")
+NUMBERS = ("count", "repeat")  # how many to draw, which the settings of one picture do not say
+
+
+def wire(
+    page: str,
+    name: str,
+    on: Callable[..., gr.events.Dependency],
+    fn: Any,
+    inputs: Any,
+    outputs: Sequence[Any],
+    *,
+    js: str = "(...values) => values",
+    all_fields: bool = False,
+    queue: bool = True,
+) -> gr.events.Dependency:
+    """Fills fields of ``page`` on an event, such as ``button.click``; ``name`` tells it from the page's other fills.
+
+    ``all_fields`` marks one after which no field stands as a person chose it. Warnings and messages of a handler are
+    shown only where it is queued.
+    """
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    flag = str(all_fields).lower()
+    begin = f"(...values) => darkroomFills.begin('{page}', '{name}', () => ({js})(...values), {flag})"
+    end = f"() => darkroomFills.end('{page}', '{name}')"
+    event = on(fn, inputs, outputs, js=begin, queue=queue, **quiet)
+    event.then(None, None, None, js=end, **quiet)
+    event.failure(None, None, None, js=end, **quiet)
+    return event
+
+
+def from_picture(
+    values: Mapping[str, Any],
+    fields: Iterable[str],
+    catalog: Catalog,
+    *,
+    with_seed: bool,
+    keep_texts: bool = False,
+) -> list[Update]:
+    """Updates for these fields, the chosen model and the sizes, from the settings of a picture, by field.
+
+    Without its seed new ones are drawn, as many as the page says. ``keep_texts``: an empty prompt leaves the page's
+    own. What is not said, and files that are not here, leave their fields as they are.
+    """
+    values = dict(values)
+    if "loras" in values:
+        values["loras"] = loras.to_text(values["loras"])
+    for field in form.FILES:
+        if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
+            gr.Warning(f"The {Request.model_fields[field].title} of this picture is not here.")
+            del values[field]
+    values |= own_prediction(values, catalog)
+    if not with_seed:
+        values = {field: value for field, value in values.items() if field not in NUMBERS} | {"seed": -1}
+    for field in TEXTS if keep_texts else ():
+        if not values.get(field):
+            values.pop(field, None)
+    return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+
+
+def own_prediction(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:
+    """``auto`` in place of the prediction that a model says of itself: the next model may say another."""
+    file = catalog.models.get(values.get("model", ""))
+    if file and file.checkpoint and values.get("prediction") not in (None, file.checkpoint.prediction_name):
+        return {}
+    return {"prediction": "auto"} if "prediction" in values or "model" in values else {}
+
+
+def settle_model(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
+    """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
+    return (model, sizes.offer(sizes.native_px(catalog, model))) if model else (gr.skip(), gr.skip())
