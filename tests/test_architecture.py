@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-EVERYTHING = {"core", "engine", "executors", "ui", "api", "app", "cli", "doctor", "verification", "inspection", "webui"}
+EVERYTHING = {
+    "core",
+    "interop",
+    "engine",
+    "executors",
+    "ui",
+    "api",
+    "app",
+    "cli",
+    "doctor",
+    "verification",
+    "inspection",
+    "webui",
+}
 
 # layer -> the layers it may import at any time, and those it may import only inside a function. "webui" is the package
 # itself, for its version.
@@ -19,14 +32,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "webui": (set(), set()),
     "__main__": ({"cli"}, set()),
     "core": ({"webui", "core"}, set()),
+    "interop": ({"webui", "core", "interop"}, set()),
     "engine": ({"webui", "core", "engine"}, set()),
     "executors": ({"webui", "core", "engine", "executors"}, set()),
-    "ui": ({"webui", "core", "ui"}, set()),
-    "api": ({"webui", "core", "api"}, set()),
-    "cli": ({"webui", "core"}, {"app", "doctor", "verification", "inspection"}),
+    "ui": ({"webui", "core", "interop", "ui"}, set()),
+    "api": ({"webui", "core", "interop", "api"}, set()),
+    "cli": ({"webui", "core", "interop"}, {"app", "doctor", "verification", "inspection"}),
     "doctor": ({"webui", "core"}, {"engine"}),
     "verification": ({"webui", "core", "app"}, set()),
-    "inspection": ({"webui", "core", "app"}, set()),
+    "inspection": ({"webui", "core", "interop", "app"}, set()),
     "app": (EVERYTHING, set()),
 }
 # Import names -> who may have them. The doctor is the one exception: it says which device torch finds, and imports it

@@ -8,8 +8,9 @@ from typing import Any
 
 from webui.app import make_executor
 from webui.core.images import ImageError
-from webui.core.picture_info import PictureInfo, read_info
+from webui.core.picture_info import PictureInfo
 from webui.core.settings import Settings
+from webui.interop.picture_info import read_info
 
 
 def inspect(pictures: Sequence[Path], settings: Settings, as_json: bool) -> int:

@@ -23,9 +23,9 @@ from webui.core.executor import Executor, Job
 from webui.core.images import ImageError
 from webui.core.library import LoraFile
 from webui.core.outputs import encode_png
-from webui.core.picture_info import read_info
 from webui.core.request import RequestError
 from webui.core.tensor_file import BadFile, read_header
+from webui.interop.picture_info import read_info
 
 Values = Annotated[dict[str, Any], Body()]
 

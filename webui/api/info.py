@@ -7,8 +7,8 @@ from starlette.concurrency import run_in_threadpool
 
 from webui.core.executor import Executor
 from webui.core.images import ImageError
-from webui.core.picture_info import read_info
 from webui.core.request import RequestError
+from webui.interop.picture_info import read_info
 
 MAX_BODY_BYTES = 20 * 2**20  # as much as the page takes
 

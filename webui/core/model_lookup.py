@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from webui.core.library import ModelFile, content_hash
+from webui.core.names import File, find_file
 
 HASHING_S = 5.0
 """After this no further file is hashed for one answer; what was hashed is remembered for the next."""
@@ -14,17 +15,21 @@ MIN_HASH_DIGITS = 8
 
 def find(name: Any, sha256: Any, models: Mapping[str, ModelFile]) -> str | None:
     """The name here of the model with this name, whatever its folder and ending, or with this beginning of a hash."""
-    if isinstance(name, str) and name:
-        wanted = _stem(name)
-        for known in models:
-            if _stem(known) == wanted:
-                return known
-    return _find_hash(sha256.lower(), models) if isinstance(sha256, str) else None
+    named = find_name(name, models)
+    return named or (_find_hash(sha256.lower(), models) if isinstance(sha256, str) else None)
+
+
+def find_name(name: Any, files: Mapping[str, File]) -> str | None:
+    """The name here of the file that is meant: as requests name it, or by its last part, whatever folder and ending."""
+    if not isinstance(name, str) or not name:
+        return None
+    wanted = _stem(name)
+    return find_file(name[:300], files) or next((known for known in files if _stem(known) == wanted), None)
 
 
 def _stem(name: str) -> str:
     last = PurePosixPath(name[:300].replace("\\", "/")).name
-    for ending in (".safetensors", ".ckpt", ".pt", ".sft"):
+    for ending in (".safetensors", ".ckpt", ".pt", ".sft", ".bin", ".gguf"):
         last = last.removesuffix(ending)
     return last.casefold()
 

@@ -10,8 +10,9 @@ from PIL.Image import Image as PilImage
 
 from webui.core.executor import Executor
 from webui.core.images import ImageError, open_image
-from webui.core.picture_info import NO_SETTINGS, PictureInfo, read_info
+from webui.core.picture_info import PictureInfo
 from webui.core.recipe import RecipeError, read_picture
+from webui.interop.picture_info import NO_SETTINGS, read_info
 from webui.ui import fills, form
 from webui.ui.errors import page_error
 from webui.ui.verify import verify

@@ -12,20 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 from webui.core.events import Image
 from webui.core.executor import Catalog
 from webui.core.images import ImageError
-from webui.core.library import Library
 from webui.core.outputs import save_picture
-from webui.core.picture_info import MAX_REASONS, read_info
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef, Request
-from webui.core.settings import Settings
+from webui.interop.picture_info import MAX_REASONS, read_info
 
-SAMPLERS = {
-    "Euler": ("Default", "Karras", "Trailing"),
-    "Euler a": ("Default", "Karras"),
-    "DPM++ 2M": ("Default", "Karras", "Exponential"),
-    "DPM++ 2M SDE": ("Default", "Karras"),
-    "DDIM": ("Default",),
-}
 A1111 = """a (red:1.2) apple, Steps: 9 in the prompt, <lora:blueprint:0.8>
 Negative prompt: blurry, worst quality
 Steps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 123, Size: 512x640, Model hash: 0123456789, \
@@ -101,26 +92,6 @@ SWARM = {
 FOX = {"prompt": "a fox", "negative": "ugly", "seed": 77, "steps": 12, "width": 384, "height": 512}
 
 
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    found = Library(Settings(data_dir=tmp_path_factory.mktemp("data"))).snapshot()
-    return Catalog(found.models, found.loras, found.vaes, found.embeddings, SAMPLERS)
-
-
-@pytest.fixture
-def read(tmp_path: Path, catalog: Catalog):
-    """``read(parameters=text)``: what is found in a PNG with these texts."""
-
-    def read(**texts: str):
-        chunks = PngInfo()
-        for name, text in texts.items():
-            chunks.add_itxt(name, text)
-        PilImages.new("RGB", (64, 64)).save(tmp_path / "x.png", pnginfo=chunks)
-        return read_info(tmp_path / "x.png", catalog)
-
-    return read
-
-
 @pytest.mark.parametrize(
     ("version", "program"), [("v1.10.1", "AUTOMATIC1111"), ("f2.0.1v1.10.1-previous-659", "Forge")]
 )
@@ -187,9 +158,10 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"parameters": "x" * 60_000}, "characters are too many"),
     ({"parameters": "no settings at all"}, "no line of settings"),
     ({"parameters": "{" * 5_000}, "cannot be read as JSON"),
-    ({"prompt": "[" * 100_000}, "cannot be read as JSON"),
+    ({"prompt": "[" * 100_000}, "characters are too many"),
+    ({"prompt": '{"1": ' + "[" * 100_000}, "cannot be read as JSON"),
     ({"prompt": json.dumps({"1": {"inputs": {"steps": []}}})}, "no sampler node"),
-    ({"prompt": json.dumps({str(k): {} for k in range(1_001)})}, "1,001 nodes"),
+    ({"prompt": json.dumps({str(k): {} for k in range(2_001)})}, "2,001 nodes"),
     ({"parameters": json.dumps({"sui_image_params": 3})}, "not a JSON object"),
     ({"parameters": json.dumps({"sui_image_params": {"steps": {"a": 1}, "seed": True}})}, "steps must be"),
     ({"invokeai_metadata": "[]"}, ""),
@@ -219,14 +191,6 @@ def test_steering_characters_are_gone_and_a_second_negative_prompt_stays_text(re
 def test_a_graph_that_runs_in_circles_ends(read) -> None:
     circle = {name: dict(node, inputs={**node["inputs"], "text": ["6", 0]}) for name, node in COMFY.items()}
     assert read(prompt=json.dumps(circle)).values["steps"] == 12
-
-
-def test_a_chain_with_a_fan_into_it_is_refused_before_it_costs_anything(read) -> None:
-    chain = {f"c{k}": {"class_type": "X", "inputs": {"text": [f"c{k + 1}", 0]}} for k in range(300)}
-    fan = {f"f{k}": {"class_type": "CLIPTextEncode", "inputs": {"text": "a", "clip": ["c0", 0]}} for k in range(690)}
-    chain["c300"] = {"class_type": "X", "inputs": {name: [name, 0] for name in fan}}
-    graph = {**COMFY, **chain, **fan, "6": {"class_type": "X", "inputs": {"text": ["c0", 0]}}}
-    assert any("too large to be read" in line for line in read(prompt=json.dumps(graph)).unmapped)
 
 
 def test_a_text_of_50_mb_and_a_file_that_is_none(tmp_path: Path, catalog: Catalog) -> None:

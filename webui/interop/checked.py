@@ -1,0 +1,133 @@
+"""What a reader found -> values for the fields of Request and Init, each checked alone; a line for whatever is not."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from PIL import Image as PilImages
+from pydantic import ValidationError
+
+from webui.core import model_lookup
+from webui.core.executor import Catalog
+from webui.core.names import File, find_file
+from webui.core.prompt import split_loras, unsupported
+from webui.core.request import MAX_LORAS, Init, LoraRef, Request, RequestError, explain
+from webui.core.sampler_names import translate
+from webui.interop.found import Found, Lora, clean, short
+
+STAND_IN = PilImages.new("L", (64, 64))  # settings of a start picture are checked where there is none
+NO_FILE = ("", "none", "automatic", "default", "default (model)", "baked", "baked vae", "same as model")
+_TAG = re.compile(r"(?:(?<!\s)\s+)?<(?:lora|lyco):([^<>:]*)[^<>]*>", re.I)
+
+
+def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
+    """The values that mean something here, and a line for each thing that does not."""
+    reasons = [*found.unmapped]
+    given = {name: clean(value).strip() if isinstance(value, str) else value for name, value in found.values.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("prompt") == "":
+        del given["prompt"]  # what says nothing must not wipe what somebody wrote
+    values, lines = translate(given.pop("sampler", None), given.pop("schedule", None), catalog.samplers)
+    reasons += lines
+    values |= _check_files(given, catalog, reasons)
+    values |= _check_size(given.pop("width", None), given.pop("height", None), reasons)
+    values |= _check_loras(found.loras, given, catalog, reasons)
+    for name, value in given.items():
+        try:
+            values[name] = _check_one(name, value)
+        except RequestError as error:
+            reasons.append(str(error))
+    for field in ("prompt", "negative"):
+        reasons += [f"{field}: {line}" for line in unsupported(str(values.get(field, "")))]
+    return {name: values[name] for name in (*Request.model_fields, *Init.model_fields) if name in values}, reasons
+
+
+def _check_one(name: str, value: Any) -> Any:
+    if name in Request.model_fields:
+        return getattr(Request.parse({name: value}), name)
+    try:
+        return getattr(Init.model_validate({"image": STAND_IN, name: value}), name)
+    except ValidationError as error:
+        raise RequestError(explain(error), field=name) from None
+
+
+def _check_files(given: dict[str, Any], catalog: Catalog, reasons: list[str]) -> dict[str, Any]:
+    """Takes model, VAE and refiner out of what is given; the names that they have here."""
+    values = {}
+    named, model_hash = given.pop("model", None), given.pop("model_hash", None)
+    if named or model_hash:
+        if model := model_lookup.find(named, model_hash, catalog.models):
+            values["model"] = model
+        else:
+            hashed = f" (hash {str(model_hash)[:12]})" if model_hash else ""
+            reasons.append(f"model: {short(named or '', 100)!r}{hashed} is not here")
+    for field, kind, known in (("vae", "VAE", catalog.vaes), ("refiner", "refiner", catalog.models)):
+        name = given.pop(field, "")
+        if str(name).casefold() in NO_FILE:
+            continue
+        if here := model_lookup.find_name(name, known):
+            values[field] = here
+        else:
+            reasons.append(f"{kind}: {short(name, 100)!r} is not here")
+    if "refiner" not in values:
+        given.pop("refiner_at", None)
+    return values
+
+
+def _check_size(width: Any, height: Any, reasons: list[str]) -> dict[str, Any]:
+    """Both sides, or neither."""
+    if width is None and height is None:
+        return {}
+    if width is None or height is None:
+        reasons.append(f"size: {short(width, 20)} x {short(height, 20)} has one side only")
+        return {}
+    try:
+        return {"width": _check_one("width", width), "height": _check_one("height", height)}
+    except RequestError as error:
+        reasons.append(f"size: {short(width, 20)} x {short(height, 20)} cannot be taken; {error}")
+        return {}
+
+
+def _check_loras(loras: Sequence[Lora], given: dict[str, Any], catalog: Catalog, reasons: list[str]) -> dict[str, Any]:
+    """The LoRAs that are here, of the program's own list; one that the prompt names too leaves the prompt."""
+    refs: dict[str, LoraRef] = {}
+    for lora in loras:
+        here = model_lookup.find_name(lora.name, catalog.loras)
+        if here is None:
+            reasons.append(f"LoRA: {_show_name(lora.name)!r} is not here")
+        elif here in refs or len(refs) == MAX_LORAS:
+            reasons.append(f"LoRA: {here!r} is named more than once" if here in refs else f"LoRA: {here!r} is too many")
+        else:
+            try:
+                refs[here] = LoraRef(name=here, weight=lora.weight, text_weight=_text_weight(lora))
+            except ValidationError as error:
+                reasons.append(f"LoRA: {here!r}: {explain(error)}")
+    if isinstance(prompt := given.get("prompt"), str):
+        listed = {_stem(name) for name in (*refs, *(str(lora.name) for lora in loras))}
+        prompt = _TAG.sub(lambda tag: "" if _stem(tag[1]) in listed else tag[0], prompt).strip()
+        given["prompt"] = prompt
+        reasons += _missing_in(prompt, catalog.loras)
+        if prompt == "":
+            del given["prompt"]
+    return {"loras": tuple(refs.values())} if refs else {}
+
+
+def _text_weight(lora: Lora) -> Any:
+    return None if lora.text_weight == lora.weight else lora.text_weight
+
+
+def _show_name(name: Any) -> str:
+    return short(name, 100).replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name.strip().replace("\\", "/")).name.removesuffix(".safetensors").casefold()
+
+
+def _missing_in(prompt: str, known: Mapping[str, File]) -> list[str]:
+    try:
+        _, loras = split_loras(prompt)
+    except RequestError as error:
+        return [str(error)]
+    return [f"LoRA: {ref.name!r} is not here" for ref in loras if find_file(ref.name, known) is None]

@@ -1,0 +1,190 @@
+"""One sampler of a graph with all that it is told: ComfyUI's own or a custom node's, known by its inputs."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from webui.interop.comfyui.conditioning import NEGATIVES, PIPES, POSITIVES, Prompts
+from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
+from webui.interop.comfyui.loras import loras_of
+from webui.interop.comfyui.values import number_of, text_of
+from webui.interop.found import Lora, read_size, short
+
+PROMPTED = (*POSITIVES, *NEGATIVES, "guider", "text_embeds", *PIPES)
+TIMED = ("steps", "sigmas")
+DRAWN = ("sampler_name", "sampler", "scheduler", "seed", "noise_seed", "noise", "cfg")
+LATENTS: tuple[str, ...] = (
+    "latent_image",
+    "latent",
+    "latents",
+    "samples",
+    "optional_latent",
+    "init_latent",
+    "image",
+    "images",
+    "pixels",
+)
+MODEL_NAMES = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "model_path", "gguf_name", "diffusion_model")
+SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
+
+
+def is_sampler(node: Node) -> bool:
+    """Whether a node draws: it is given a prompt, steps, and how to take them."""
+    has_prompt, has_steps, has_way = (any(name in node.inputs for name in names) for names in (PROMPTED, TIMED, DRAWN))
+    return has_steps and has_way and (has_prompt or node.says("ksampler", "samplercustom"))
+
+
+@dataclass
+class Drawing:
+    """What one sampler was told, by the names of the request's fields."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    loras: list[Lora] = field(default_factory=list)
+
+    def put(self, name: str, value: Any) -> None:
+        if value is not None:
+            self.values.setdefault(name, value)
+
+
+def read_sampler(graph: Graph, node: Node) -> Drawing:
+    """Everything behind the inputs of a sampler; what cannot be told is a note of the graph's, and no value."""
+    drawing = Drawing()
+    guider = _behind(graph, node, "guider", (*POSITIVES, *NEGATIVES, "cfg"))
+    told = {**(guider.inputs if guider else {}), **node.inputs}
+    _read_numbers(graph, node, guider, told, drawing)
+    prompts = Prompts(graph)
+    for name, side, names in (("prompt", "positive", POSITIVES), ("negative", "negative", NEGATIVES)):
+        given = next((told[key] for key in (*names, *PIPES) if key in told), None)
+        text = prompts.read(given, "negative" if side == "negative" else "positive")
+        drawing.put(name, text)
+        if text is None and (given is not None or name == "prompt"):
+            graph.note(f"{name}: node {node.name[:20]} ({node.kind[:60]}) leads to no text that can be read")
+    _read_model(graph, told, drawing)
+    _read_size(graph, node, drawing)
+    return drawing
+
+
+def _behind(graph: Graph, node: Node, name: str, keys: tuple[str, ...]) -> Node | None:
+    """The first node behind an input that has one of the inputs in ``keys``."""
+    return graph.source(node.inputs.get(name), lambda found: any(key in found.inputs for key in keys))
+
+
+def _read_numbers(graph: Graph, node: Node, guider: Node | None, told: dict[str, Any], drawing: Drawing) -> None:
+    sigmas = _behind(graph, node, "sigmas", ("steps",))
+    noise = _behind(graph, node, "noise", ("noise_seed", "seed"))
+    method = _behind(graph, node, "sampler", ("sampler_name",))
+    timed = {**(sigmas.inputs if sigmas else {}), **told}
+    drawn = {**(noise.inputs if noise else {}), **(method.inputs if method else {}), **timed}
+    for name, keys in (
+        ("seed", ("seed", "noise_seed")),
+        ("steps", ("steps",)),
+        ("guidance", ("cfg", "cfg_conds", "guidance_scale")),
+        ("strength", ("denoise", "denoise_strength")),
+    ):
+        given = next((drawn[key] for key in keys if key in drawn), None)
+        number = number_of(graph, given, *keys)
+        drawing.put(name, number)
+        if given is not None and number is None:
+            graph.note(f"{name}: comes from another node, and cannot be told")
+    if guider and guider.says("basicguider"):  # the prompt alone
+        drawing.put("guidance", 1.0)
+    drawing.put("sampler", _name_of(graph, drawn.get("sampler_name"), node.inputs.get("sampler"), "Sampler"))
+    drawing.put("schedule", _name_of(graph, timed.get("scheduler"), node.inputs.get("sigmas"), "Scheduler"))
+    for name in ("start_at_step", "end_at_step"):
+        number = number_of(graph, told.get(name))
+        if number and number < drawing.values.get("steps", 0):
+            graph.note(f"{name}: {number}")
+    if node.inputs.get("add_noise") in ("disable", False):
+        graph.note("add_noise: disable")
+
+
+def _name_of(graph: Graph, given: Any, link: Any, word: str) -> str | None:
+    """A sampler's or a schedule's name: said, or that of the kind of node that it comes from."""
+    if given is not None:
+        name = text_of(graph, given)
+        return f"from node {given[0]}" if name is None and isinstance(given, list) and given else name
+    linked = graph.linked(link)
+    return re.sub(rf"^{word}|{word}$|^KSampler$", "", linked[0].kind)[:80] if linked else None
+
+
+def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
+    """From the model's input through LoRAs and whatever changes it to the file."""
+    value = next((told[key] for key in ("model", *PIPES) if key in told), None)
+    changed: list[str] = []
+    for _ in range(MAX_DEPTH):
+        linked = graph.linked(value)
+        if linked is None:
+            break
+        node = linked[0]
+        loras = loras_of(graph, node)
+        drawing.loras[:0] = loras
+        named = next((node.inputs[name] for name in MODEL_NAMES if name in node.inputs), None)
+        onward = next(
+            (node.inputs[name] for name in ("model", "model1", *PIPES) if graph.linked(node.inputs.get(name))), None
+        )
+        if named is not None and onward is None:
+            named = named.get("content") if isinstance(named, dict) else named
+            drawing.put("model", text_of(graph, named))
+            drawing.put("vae", _written(node.inputs.get("vae_name")))
+            layer = node.inputs.get("clip_skip", node.inputs.get("stop_at_clip_layer"))
+            _put_clip_skip(graph, layer, drawing)
+            break
+        if not loras and onward is not None and not node.says("reroute", "pipe", "context", "lora", "power"):
+            changed.append(node.kind[:40])
+        value = onward if onward is not None else graph.passed_on(node)
+    if changed:
+        graph.note(f"model: changed on its way by {', '.join(changed)}")
+    _read_clip(graph, told, drawing)
+
+
+def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
+    """Clip skip, from the node between text encoder and loader that sets it."""
+    value = next((told[key] for key in POSITIVES if key in told), None)
+    for node in graph.upstream(
+        [value], lambda node: [name for name in node.inputs if str(name) not in ("model", "vae")]
+    ):
+        if "stop_at_clip_layer" in node.inputs:
+            _put_clip_skip(graph, node.inputs["stop_at_clip_layer"], drawing)
+            return
+
+
+def _put_clip_skip(graph: Graph, layer: Any, drawing: Drawing) -> None:
+    """ComfyUI counts from the end: -1 is the last layer."""
+    number = number_of(graph, layer, "stop_at_clip_layer", "clip_skip")
+    if isinstance(number, int) and number < 0:
+        drawing.put("clip_skip", -number)
+
+
+def _written(name: Any) -> str | None:
+    return name if isinstance(name, str) and name != "Baked VAE" else None
+
+
+def latents(node: Node) -> list[str]:
+    """The inputs by which a picture comes into a node, or all that could be one where none is called so."""
+    return [name for name in LATENTS if isinstance(node.inputs.get(name), list)] or [
+        name for name in node.inputs if not re.match(r"model|clip|vae|positive|negative|cond|control|mask", str(name))
+    ]
+
+
+def _read_size(graph: Graph, node: Node, drawing: Drawing) -> None:
+    """The size of the empty latents or of the picture that the sampler starts from, nearest first."""
+    links = [node.inputs[name] for name in (*LATENTS, *PIPES) if graph.linked(node.inputs.get(name))]
+    started = False
+    for found in graph.upstream(links, latents):
+        if found.says("loadimage", "load image") and not started:
+            started = True
+            graph.note(f"start picture: {short(found.inputs.get('image', ''), 80)!r} is not in this file")
+        if "width" in drawing.values:
+            continue
+        for across, down in SIZES:
+            width = number_of(graph, found.inputs.get(across), across)
+            height = number_of(graph, found.inputs.get(down), down)
+            if width and height and width >= 16 and height >= 16:
+                drawing.values |= {"width": int(width), "height": int(height)}
+                break
+        else:
+            said = found.inputs.get("dimensions", found.inputs.get("resolution"))
+            if isinstance(said, str) and (size := read_size(said)):
+                drawing.values |= {"width": size[0], "height": size[1]}
+    if drawing.values.get("strength") == 1 and not started:
+        del drawing.values["strength"]  # it starts from nothing

@@ -1,0 +1,194 @@
+"""ComfyUI's workflow, the graph as it is drawn on the page: nodes with values in order, links in a list, subgraphs.
+
+It stands beside the graph that ran; alone it says less, since the values have no names in older files.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from webui.interop.comfyui.graph import MAX_DEPTH, MAX_NODES, Node
+from webui.interop.found import Unreadable, read_object
+
+# The values of ComfyUI's own nodes in their order, for files that do not name them.
+WIDGETS = {
+    "KSampler": ("seed", "control", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+    "KSamplerAdvanced": (
+        *("add_noise", "noise_seed", "control", "steps", "cfg", "sampler_name", "scheduler", "start_at_step"),
+        *("end_at_step", "return_with_leftover_noise"),
+    ),
+    "SamplerCustom": ("add_noise", "noise_seed", "control", "cfg"),
+    "RandomNoise": ("noise_seed", "control"),
+    "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "KSamplerSelect": ("sampler_name",),
+    "CFGGuider": ("cfg",),
+    "FluxGuidance": ("guidance",),
+    "CLIPTextEncode": ("text",),
+    "CheckpointLoaderSimple": ("ckpt_name",),
+    "UNETLoader": ("unet_name", "weight_dtype"),
+    "VAELoader": ("vae_name",),
+    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
+    "CLIPSetLastLayer": ("stop_at_clip_layer",),
+    "EmptyLatentImage": ("width", "height", "batch_size"),
+    "EmptySD3LatentImage": ("width", "height", "batch_size"),
+    "LatentUpscale": ("upscale_method", "width", "height", "crop"),
+    "ImageScale": ("upscale_method", "width", "height", "crop"),
+    "ControlNetLoader": ("control_net_name",),
+    "LoadImage": ("image", "upload"),
+    "PrimitiveNode": ("value", "control"),
+    "PrimitiveString": ("value",),
+    "PrimitiveStringMultiline": ("value",),
+    "StringConcatenate": ("string_a", "string_b", "delimiter"),
+}
+CONTROLS = ("fixed", "increment", "decrement", "randomize")
+MAX_SUBGRAPHS = 200
+MUTED, BYPASSED = 2, 4
+INPUT_NODE, OUTPUT_NODE = "-10", "-20"
+
+
+def is_workflow(body: Any) -> bool:
+    """Whether a JSON object is a workflow."""
+    return isinstance(body, dict) and isinstance(body.get("nodes"), list) and "links" in body
+
+
+def output_names(workflow: Any) -> dict[str, tuple[str, ...]]:
+    """What the outputs of each node are called, by the node's name in the graph that ran; nothing for no workflow."""
+    try:
+        body = read_object(workflow, "workflow") if isinstance(workflow, str) else workflow
+        return {node.name: node.outputs for node in nodes_of_workflow(body)} if is_workflow(body) else {}
+    except Unreadable:
+        return {}  # the graph that ran is complete without it
+
+
+def nodes_of_workflow(body: Mapping[str, Any]) -> list[Node]:
+    """The nodes of a workflow and of its subgraphs, whose nodes are named ``12:3``; raises Unreadable for too many."""
+    definitions = body.get("definitions")
+    listed = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+    subgraphs = {str(one.get("id")): one for one in listed or () if isinstance(one, dict)} if listed else {}
+    scope = _Scope(body, "", subgraphs, None, None)
+    nodes = []
+    for node in scope.nodes(0):
+        nodes.append(node)
+        if len(nodes) > MAX_NODES:
+            raise Unreadable(f"ComfyUI's workflow has more than {MAX_NODES:,} nodes; they are not read")
+    return nodes
+
+
+class _Scope:
+    """The nodes and links of a workflow, or of a subgraph where it stands in another."""
+
+    def __init__(
+        self,
+        body: Mapping[str, Any],
+        prefix: str,
+        subgraphs: Mapping[str, Mapping[str, Any]],
+        parent: "_Scope | None",
+        instance: Mapping[str, Any] | None,
+    ) -> None:
+        self.body, self.prefix, self.subgraphs, self.parent, self.instance = body, prefix, subgraphs, parent, instance
+        self.opened: list[str] = parent.opened if parent else []  # every subgraph so far, for all together
+        self._inner: dict[str, _Scope] = {}
+        listed = body.get("nodes")
+        self.by_id = {str(node.get("id")): node for node in listed or () if isinstance(node, dict)}
+        self.links = dict(_links(body.get("links")))
+
+    def nodes(self, depth: int) -> Iterator[Node]:
+        if depth > 20:
+            raise Unreadable("ComfyUI's workflow has subgraphs that are nested too deeply")
+        for name, node in self.by_id.items():
+            if node.get("mode") in (MUTED, BYPASSED):
+                continue
+            kind = str(node.get("type", ""))[:200]
+            if kind in self.subgraphs:
+                yield from self.inner(name, node, kind).nodes(depth + 1)
+                continue
+            inputs = {**_widgets(node, kind), **self._linked_inputs(node)}
+            slots = [slot for slot in _dicts(node.get("outputs"))]
+            outputs = tuple(str(slot.get("name") or slot.get("type") or "")[:60] for slot in slots)
+            yield Node(self.prefix + name, kind, inputs, outputs)
+
+    def inner(self, name: str, node: Mapping[str, Any], kind: str) -> "_Scope":
+        if name not in self._inner:
+            self.opened.append(kind)
+            if len(self.opened) > MAX_SUBGRAPHS:
+                raise Unreadable(f"ComfyUI's workflow has more than {MAX_SUBGRAPHS} subgraphs; they are not read")
+            self._inner[name] = _Scope(self.subgraphs[kind], f"{self.prefix}{name}:", self.subgraphs, self, node)
+        return self._inner[name]
+
+    def _linked_inputs(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = {}
+        for slot in _dicts(node.get("inputs")):
+            if slot.get("link") is not None and (origin := self.origin(slot["link"], 0)) is not None:
+                inputs[str(slot.get("name", ""))] = origin
+        return inputs
+
+    def origin(self, link: Any, depth: int) -> Any:
+        """Where a link comes from: ``[node, output]``, through subgraphs and past nodes that are bypassed."""
+        source, slot = self.links.get(str(link), ("", 0))
+        if depth > MAX_DEPTH or not source:
+            return None
+        if source == INPUT_NODE and self.parent is not None and self.instance is not None:
+            outer = _dicts(self.instance.get("inputs"))
+            names = [entry.get("name") for entry in _dicts(self.body.get("inputs"))]
+            name = names[slot] if 0 <= slot < len(names) else None
+            given = next((entry.get("link") for entry in outer if entry.get("name") == name), None)
+            return self.parent.origin(given, depth + 1) if given is not None else None
+        node = self.by_id.get(source)
+        if node is None or node.get("mode") == MUTED:
+            return None
+        if node.get("mode") == BYPASSED:
+            return self._past(node, slot, depth)
+        kind = str(node.get("type", ""))
+        if kind in self.subgraphs:
+            inner = self.inner(source, node, kind)
+            ending = [key for key, (_, _, target, at) in inner.ends() if target == OUTPUT_NODE and at == slot]
+            return inner.origin(ending[0], depth + 1) if ending else None
+        return [self.prefix + source, slot]
+
+    def _past(self, node: Mapping[str, Any], slot: int, depth: int) -> Any:
+        """A bypassed node passes on its first input of the output's type."""
+        outputs = _dicts(node.get("outputs"))
+        kind = outputs[slot].get("type") if 0 <= slot < len(outputs) else None
+        for entry in _dicts(node.get("inputs")):
+            if entry.get("type") == kind and entry.get("link") is not None:
+                return self.origin(entry["link"], depth + 1)
+        return None
+
+    def ends(self) -> Iterator[tuple[str, tuple[str, int, str, int]]]:
+        for link in self.body.get("links") or ():
+            if isinstance(link, dict) and isinstance(link.get("target_slot"), int):
+                yield str(link.get("id")), ("", 0, str(link.get("target_id")), link["target_slot"])
+
+
+def _links(links: Any) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Each link's number, and the node and output it comes from; lists in workflows, objects in subgraphs."""
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, list) and len(link) > 2 and isinstance(link[2], int):
+            yield str(link[0]), (str(link[1]), link[2])
+        elif isinstance(link, dict) and isinstance(link.get("origin_slot"), int):
+            yield str(link.get("id")), (str(link.get("origin_id")), link["origin_slot"])
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _widgets(node: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The values of a node by name: as it names them itself, or as ComfyUI's own nodes have them."""
+    values = node.get("widgets_values")
+    if isinstance(values, dict):
+        return values
+    if not isinstance(values, list):
+        return {}
+    if kind in WIDGETS:
+        return dict(zip(WIDGETS[kind], values, strict=False))
+    named: dict[str, Any] = {}
+    place = 0
+    for entry in _dicts(node.get("inputs")):
+        widget = entry.get("widget")
+        if isinstance(widget, dict) and place < len(values):
+            named[str(widget.get("name"))] = values[place]
+            place += 1
+            if "seed" in str(widget.get("name")) and place < len(values) and values[place] in CONTROLS:
+                place += 1
+    return named

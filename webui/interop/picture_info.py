@@ -1,0 +1,94 @@
+"""What a picture's own texts say of how it was made: ours exactly, other programs' as far as they mean something here.
+
+All of it is a stranger's text: bounded before anything reads it, checked field by field against the request's bounds.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from webui.core import images
+from webui.core.executor import Catalog
+from webui.core.names import File, find_file
+from webui.core.picture_info import PictureInfo
+from webui.core.recipe import Recipe, RecipeError
+from webui.core.request import Request
+from webui.interop.checked import check
+from webui.interop.found import Found, clean
+from webui.interop.programs import parse
+from webui.interop.stealth import read_hidden_texts
+from webui.interop.texts import MAX_JSON_CHARACTERS, RECIPE, read_texts
+
+MAX_RAW_CHARACTERS = 100_000
+MAX_REASONS = 60
+MAX_REASON_CHARACTERS = 300
+NO_SETTINGS = "No settings were found in this picture."
+NO_SETTINGS_IN_TEXT = "No settings were found in this text."
+
+
+def read_info(source: Path | bytes, catalog: Catalog) -> PictureInfo:
+    """What is known of a picture, a file or its content; raises ImageError for no picture."""
+    with images.opened(source) as image:
+        texts, reasons = read_texts(image)
+        if text := texts.pop(RECIPE, None):
+            try:
+                return _describe_ours(Recipe.from_json(text), texts, catalog)
+            except RecipeError as error:  # the text for other programs may still be good
+                reasons.append(str(error))
+        found = parse(texts)
+        if not found.is_complete and (hidden := read_hidden_texts(image)):
+            texts |= hidden
+            found = parse(texts)
+    return _describe(found, texts, reasons, catalog, NO_SETTINGS)
+
+
+def read_text(text: str, catalog: Catalog) -> PictureInfo:
+    """The same for settings as text, such as civitai copies them, whichever program wrote them; never raises."""
+    if len(text) > MAX_JSON_CHARACTERS:
+        too_long = f"the text has {len(text):,} characters; up to {MAX_JSON_CHARACTERS:,} are read"
+        return PictureInfo(raw=clean(text[:MAX_RAW_CHARACTERS]), unmapped=(too_long,))
+    cleaned = clean(text).strip()
+    texts = {"text": cleaned} if cleaned else {}
+    return _describe(parse(texts), texts, [], catalog, NO_SETTINGS_IN_TEXT)
+
+
+def _describe(
+    found: Found, texts: Mapping[str, str], reasons: list[str], catalog: Catalog, nothing: str
+) -> PictureInfo:
+    values, lines = check(found, catalog)
+    reasons = [*reasons, *lines]
+    return PictureInfo(found.program, values, _show_raw(texts), _bounded(reasons or ([] if values else [nothing])))
+
+
+def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -> PictureInfo:
+    request = recipe.request
+    values = {name: getattr(request, name) for name in Request.model_fields if name != "init"}
+    start = {**(recipe.start or {})}
+    reasons = []
+    if start:
+        reasons.append(f"start picture: not in this file (pixels {str(start.get('image'))[:12]})")
+    values |= {name: value for name, value in start.items() if name not in ("image", "mask", "outpaint")}
+    if any(start.get("outpaint") or ()):
+        reasons.append(f"outpaint: {', '.join(map(str, start['outpaint']))} px")
+    if find_file(request.model, catalog.models) is None:
+        reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
+    wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
+        ("LoRA", [ref.name for ref in request.loras], catalog.loras),
+        ("VAE", [request.vae], catalog.vaes),
+        ("refiner", [request.refiner], catalog.models),
+    )
+    for kind, names, known in wanted:
+        reasons += [f"{kind}: {name!r} is not here" for name in names if name and find_file(name, known) is None]
+    return PictureInfo("Darkroom", values, _show_raw(texts) or clean(recipe.infotext()), _bounded(reasons))
+
+
+def _show_raw(texts: Mapping[str, str]) -> str:
+    alone = len(texts) == 1 and next(iter(texts)) in ("parameters", "text")
+    raw = "".join(texts.values()) if alone else "\n\n".join(f"{name}:\n{text}" for name, text in texts.items())
+    rest = len(raw) - MAX_RAW_CHARACTERS
+    return raw if rest <= 0 else f"{raw[:MAX_RAW_CHARACTERS]}\n... and {rest:,} more characters"
+
+
+def _bounded(reasons: list[str]) -> tuple[str, ...]:
+    lines = [" ".join(clean(reason).split())[:MAX_REASON_CHARACTERS] for reason in dict.fromkeys(reasons)]
+    rest = len(lines) - MAX_REASONS
+    return tuple(lines) if rest <= 0 else (*lines[:MAX_REASONS], f"... and {rest} more")
