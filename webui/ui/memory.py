@@ -1,13 +1,13 @@
-"""What the browser kept of a page's fields, brought back into them."""
+"""What the browser keeps of a page: its fields, and the pictures that it starts from (``static/pictures.js``)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from webui.core.executor import Catalog
-from webui.ui import form
+from webui.ui import fills, form
 
 
 def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: Catalog) -> list[Any]:
@@ -29,6 +29,15 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
             update["value"] = kept[field]
         updates.append(gr.update(**update))
     return updates
+
+
+def wire_pictures(page: str, pictures: Mapping[str, gr.Image], restored: gr.events.Dependency) -> None:
+    """The pictures of these fields are kept, and come back with the fields."""
+    for field, control in pictures.items():
+        keep = f"(file) => darkroomPictures.keep('{page}', '{field}', file)"
+        control.change(None, control, None, js=keep, api_visibility="private", show_progress="hidden")
+    recall = f"() => darkroomPictures.recall('{page}', {json.dumps([*pictures])})"
+    fills.wire(page, "pictures", restored.then, None, None, [*pictures.values()], js=recall)
 
 
 def _fits(value: Any, control: Any, choices: Sequence[tuple[str, Any]]) -> bool:

@@ -121,6 +121,8 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
     _wire_pictures(name, runs, controls, gallery, infotext, (reuse, reuse_seed), selected, helpers)
     seed.wire(new_seed, helpers["random"], controls["seed"])
+    pictures = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
+    memory.wire_pictures(name, pictures, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
     _wire_verify(name, runs, check, selected, verdict)
     models.wire(picker, executor, controls, helpers["size"])

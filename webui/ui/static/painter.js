@@ -6,6 +6,7 @@
   const COLOUR = "#ff2d95"; // how the mask is shown; the server reads its opacity alone
   const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
   const pending = {}; // pictures for pages whose painter is not built yet
+  const recalled = {}; // strokes that belong to the next picture of a page
   const painters = {};
 
   class Painter {
@@ -23,7 +24,10 @@
       this.canvas.addEventListener("pointerdown", (event) => this.onDown(event));
       this.canvas.addEventListener("pointermove", (event) => this.onMove(event));
       for (const end of ["pointerup", "pointercancel"]) {
-        this.canvas.addEventListener(end, () => (this.stroke = null));
+        this.canvas.addEventListener(end, () => {
+          this.stroke = null;
+          this.keep();
+        });
       }
       this.canvas.addEventListener("pointerleave", () => (this.ring.hidden = true));
       this.canvas.addEventListener("keydown", (event) => this.onKey(event));
@@ -33,6 +37,8 @@
     }
 
     show(url) {
+      if (url === this.url) return;
+      this.url = url;
       this.strokes = [];
       this.root.classList.toggle("empty", !url);
       this.say("");
@@ -48,6 +54,8 @@
       this.size.max = Math.round(Math.max(this.canvas.width, this.canvas.height) / 3);
       this.size.value = Math.round(Math.max(this.canvas.width, this.canvas.height) / 10);
       this.cursor = { x: this.canvas.width / 2, y: this.canvas.height / 2 };
+      this.strokes = recalled[this.root.dataset.page] ?? [];
+      delete recalled[this.root.dataset.page];
       this.setZoom(0);
       this.redraw();
     }
@@ -55,6 +63,10 @@
     // White where painted, as a PNG data URL; empty without a stroke.
     mask() {
       return this.strokes.some((stroke) => !stroke.erase) ? this.canvas.toDataURL("image/png") : "";
+    }
+
+    keep() {
+      window.darkroomPictures.keepStrokes(this.root.dataset.page, this.strokes);
     }
 
     say(text) {
@@ -79,6 +91,7 @@
       if (act === "brush" || act === "eraser") this.use(act);
       if (act === "undo") this.strokes.pop();
       if (act === "clear") this.strokes = [];
+      if (act === "undo" || act === "clear") this.keep();
       if (act === "zoom-in") this.setZoom(this.zoom + 1);
       if (act === "zoom-out") this.setZoom(this.zoom - 1);
       this.redraw();
@@ -115,6 +128,7 @@
     }
 
     onKey(event) {
+      const before = this.strokes.length;
       const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
       const step = Math.max(1, Number(this.size.value) / 4);
       if (event.key in moves && this.cursor) {
@@ -142,6 +156,7 @@
         return;
       }
       event.preventDefault();
+      if (this.strokes.length !== before) this.keep();
       this.showRing();
     }
 
@@ -194,6 +209,7 @@
       pending[page] = url ?? "";
       painters[page]?.show(pending[page]);
     },
+    recall: (page, strokes) => (recalled[page] = strokes),
     mask: (page) => painters[page]?.mask() ?? "",
   };
 })();

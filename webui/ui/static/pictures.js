@@ -1,0 +1,100 @@
+// Start pictures, masks and what is painted live in this browser alone (IndexedDB), so that a reload finds them, also after
+// the server has restarted, and no visitor sees another's. Each tab knows its own by their ids.
+(() => {
+  "use strict";
+  const MOST_KEPT = 12;
+  const PICTURES = "pictures";
+  const STROKES = "strokes"; // under the id of the picture that they are painted on
+  const { need, read, write } = window.darkroom;
+  const ids = {}; // by place: the id of the picture there, once it is kept
+  const paths = {}; // by place: the file that is there now
+  const placeOf = (page, field) => `darkroom.${page}.${field}`;
+  const prefix = () => `.${window.gradio_config?.api_prefix ?? "/gradio_api"}`;
+
+  let opened;
+  const open = () =>
+    new Promise((resolve, reject) => {
+      const request = indexedDB.open("darkroom", 1);
+      request.onupgradeneeded = () => [PICTURES, STROKES].forEach((store) => request.result.createObjectStore(store));
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  const transact = async (mode, work) => {
+    const database = await (opened ??= open());
+    return new Promise((resolve, reject) => {
+      const transaction = database.transaction([PICTURES, STROKES], mode);
+      const request = work(...[PICTURES, STROKES].map((store) => transaction.objectStore(store)));
+      transaction.oncomplete = () => resolve(request?.result);
+      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+    });
+  };
+  const attempt = async (work) => {
+    try {
+      return await work();
+    } catch (error) {
+      console.warn("the browser does not keep the picture", error);
+      return null;
+    }
+  };
+
+  const put = async (file) => {
+    const blob = await (await fetch(file.url)).blob();
+    const id = `${Date.now()}-${Math.random().toString(36).slice(2)}`; // in the order of time
+    await transact("readwrite", (pictures, strokes) => {
+      pictures.put({ blob, name: file.orig_name ?? "picture.png" }, id);
+      const known = pictures.getAllKeys();
+      known.onsuccess = () => known.result.slice(0, -MOST_KEPT).forEach((old) => [pictures, strokes].forEach((store) => store.delete(old)));
+    });
+    return id;
+  };
+  const forget = async (place) => {
+    const id = read(place);
+    write(place, "");
+    if (id) await transact("readwrite", (pictures, strokes) => [pictures, strokes].forEach((store) => store.delete(id)));
+  };
+  // The place has another file, or none.
+  const keep = (page, field, file) => {
+    const place = placeOf(page, field);
+    const { path } = file ?? {};
+    if (path === paths[place]) return; // none at the beginning, or the one that was recalled
+    paths[place] = path;
+    ids[place] = attempt(async () => {
+      if (!file) return forget(place);
+      const id = await put(file);
+      if (paths[place] === path) write(place, id);
+      return id;
+    });
+  };
+  const keepStrokes = (page, strokes) =>
+    attempt(async () => {
+      const id = await ids[placeOf(page, "image")];
+      if (id) await transact("readwrite", (_, store) => void store.put(strokes, id));
+    });
+
+  // The server gets the kept file again, and the place the value that Gradio's own upload would give it.
+  const recallOne = async (page, field) => {
+    const place = placeOf(page, field);
+    const id = read(place);
+    if (!id) return null;
+    const kept = await transact("readonly", (pictures) => pictures.get(id));
+    if (!kept) return null;
+    const strokes = await transact("readonly", (_, store) => store.get(id));
+    const body = new FormData();
+    body.append("files", kept.blob, kept.name);
+    const answer = await fetch(`${prefix()}/upload`, { method: "POST", body });
+    if (!answer.ok) throw new Error(`upload: ${answer.status}`);
+    const [path] = await answer.json();
+    if (paths[place]) return null; // meanwhile another one was chosen
+    [paths[place], ids[place]] = [path, id];
+    if (field === "image") window.darkroomPainter.recall(page, strokes ?? []);
+    const url = new URL(`${prefix()}/file=${path}`, document.baseURI).href;
+    return { path, url, orig_name: kept.name, meta: { _type: "gradio.FileData" } };
+  };
+  const recall = async (page, fields) => {
+    const files = await Promise.all(fields.map((field) => attempt(() => recallOne(page, field))));
+    need(files.some(Boolean));
+    return files.map((file) => file ?? { __type__: "update" }); // the empty update leaves the place as it is
+  };
+
+  window.darkroomPictures = { keep, keepStrokes, recall };
+})();
