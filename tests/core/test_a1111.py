@@ -109,7 +109,10 @@ class TestRequest:
             ({"n_iter": 0, "batch_size": "x"}, "batch_size must be a whole number, not 'x'; n_iter must be at least 1"),
             ({"width": 63}, "width must be a multiple of 8 from 64 to 2048; near sizes: 64"),
             ({"negative_prompt": 3}, "negative_prompt must be text"),
-            ({"scheduler": "Karras", "sampler_name": "Euler a"}, "scheduler: 'Karras' is not known here for Euler a"),
+            (
+                {"scheduler": "Karras", "sampler_name": "Euler a"},
+                "scheduler: 'Karras' does not go with Euler a; Default does",
+            ),
             ({"refiner_checkpoint": "gone"}, "refiner_checkpoint: the model 'gone' is not here"),
             ({"enable_hr": True}, "enable_hr True is not supported here"),
             ({"restore_faces": True}, "restore_faces True is not supported here"),

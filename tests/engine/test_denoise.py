@@ -11,7 +11,7 @@ from webui.core.library import DEMO_MODEL
 from webui.engine.denoise import Stopped, denoise, predicted_original
 from webui.engine.families.loading import read_scheduler_config
 from webui.engine.latents import Start
-from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler
+from webui.engine.samplers import SAMPLERS, SCHEDULES, SPACED, make_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 
@@ -28,9 +28,7 @@ def stock(model, stock_parts):
         sampler, schedule="Default", prompt=PROMPT, scheduler_config=None, seeds=(SEED,), own_latents=False, **options
     ):
         config = scheduler_config or json.loads((DEMO_MODEL / "scheduler/scheduler_config.json").read_text("utf-8"))
-        row = SAMPLERS[sampler]
-        scheduler = getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule])
-        parts = {**stock_parts, "scheduler": scheduler}
+        parts = {**stock_parts, "scheduler": stock_scheduler(sampler, schedule, config)}
         pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -42,6 +40,26 @@ def stock(model, stock_parts):
         return [np.asarray(picture).astype(np.int16) for picture in pictures]
 
     return draw
+
+
+def stock_scheduler(sampler, schedule, config):
+    """diffusers' own; where it has no such schedule, the same method over the sigmas of its Euler."""
+    row = SAMPLERS[sampler]
+    scheduler = getattr(diffusers, row.scheduler).from_config(config, **row.config, **SCHEDULES[schedule])
+    if not row.spaced or schedule not in SPACED:
+        return scheduler
+    euler = diffusers.EulerDiscreteScheduler.from_config(config, **SCHEDULES[schedule])
+    if sampler == "DDIM":
+        return euler
+    scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(config)
+
+    def set_timesteps(steps, device=None):
+        euler.set_timesteps(steps, device)
+        scheduler.num_inference_steps = steps
+        scheduler.sigmas, scheduler.timesteps = euler.sigmas, euler.timesteps
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler
 
 
 def assert_same(ours, theirs):

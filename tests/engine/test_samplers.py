@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from webui.core.request import RequestError
 from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler, resolve
@@ -97,6 +98,23 @@ def test_trailing_begins_on_the_last_training_timestep(name):
     assert float(prepared(name, "Trailing").timesteps[0]) == 999
 
 
+@pytest.mark.parametrize(("name", "same"), [("DDIM", "Euler"), ("DDPM", "Euler a")])
+def test_what_draws_karras_sigmas_for_a_sampler_is_the_same_method(name, same):
+    """DDIM is Euler's method over sigmas, DDPM ancestral Euler: shown where both have the same timesteps."""
+    assert type(prepared(name, "Karras")) is type(prepared(same, "Karras"))
+    one, other = prepared(name, "Trailing"), prepared(same, "Trailing")
+    generator, again = torch.manual_seed(1), torch.Generator().manual_seed(1)
+    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    start = one.timesteps[:1]
+    latents, scaled = one.add_noise(clean, noise, start.long()), other.add_noise(clean, noise, other.timesteps[:1])
+    for timestep, again_timestep in zip(one.timesteps[:-1], other.timesteps[:-1], strict=True):
+        seen = other.scale_model_input(scaled, again_timestep)
+        assert torch.allclose(seen, latents, atol=1e-3)
+        output = torch.tanh(seen + 0.1)  # of a network, whatever it is
+        latents = one.step(output, timestep, latents, generator=generator).prev_sample
+        scaled = other.step(output, again_timestep, scaled, **({"generator": again} if same == "Euler a" else {}))[0]
+
+
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
@@ -121,12 +139,13 @@ def test_every_offered_pair_resolves_to_itself(name, schedule):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (("Eulr", "Default"), ("sampler", "'Eulr'", "Euler")),
-        (("", "Default"), ("sampler", "''")),
-        (("Karras", "Default"), ("sampler", "'Karras'")),
-        (("Euler", "Karas"), ("schedule", "'Karas'", "Karras")),
-        (("DDIM", "Karras"), ("schedule", "'Karras'", "Trailing")),
-        (("LCM Karras", "Default"), ("schedule", "'Karras'", "Default")),
+        (("Eulr", "Default"), ("sampler", "“Eulr”", "Euler")),
+        (("", "Default"), ("sampler", "“”")),
+        (("Karras", "Default"), ("sampler", "“Karras”")),
+        (("Euler", "Karas"), ("schedule", "“Karas”", "Karras")),
+        (("PNDM", "karras"), ("schedule", "schedule “Karras” does not go with PNDM; Default and Trailing do")),
+        (("DPM++ SDE", "Trailing"), ("schedule", "does not go with DPM++ SDE; Default, Karras and Exponential do")),
+        (("LCM Karras", "Default"), ("schedule", "schedule “Karras” does not go with LCM; Default does")),
     ],
 )
 def test_an_unknown_or_impossible_name_is_refused_with_near_ones(asked, words):

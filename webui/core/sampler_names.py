@@ -53,7 +53,17 @@ def translate(sampler: Any, schedule: Any, known: Mapping[str, Sequence[str]]) -
     wanted = in_name or by_key.get(_key(str(schedule)), "")
     if wanted in known[name]:
         return values | {"schedule": wanted}, []
-    return values, [f"schedule: {str(in_name or schedule)[:60]!r} is not known here for {name}"]
+    asked = str(in_name or schedule)[:60]
+    if _key(asked) in {_key(own) for schedules in known.values() for own in schedules}:
+        return values, [f"schedule: {asked!r} {does_not_go(name, known[name])}"]
+    return values, [f"schedule: {asked!r} is not known here"]
+
+
+def does_not_go(sampler: str, schedules: Sequence[str]) -> str:
+    """What is wrong with a schedule that a sampler does not have, and which it has."""
+    *others, last = schedules
+    they_do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
+    return f"does not go with {sampler}; {they_do}"
 
 
 def _ours(known: Mapping[str, Sequence[str]]) -> dict[str, str]:

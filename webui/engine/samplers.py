@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from webui.core.names import choose
+from webui.core.request import RequestError
+from webui.core.sampler_names import does_not_go
 
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "Default": {},  # the spacing that the model was published with
@@ -21,18 +23,25 @@ SCHEDULES: Mapping[str, Mapping[str, Any]] = {
 }
 BY_SIGMA = ("Default", "Karras", "Exponential", "Trailing")
 BY_TIMESTEP = ("Default", "Trailing")
+SPACED = ("Karras", "Exponential")
 NO_SPACING = ("Default", "Karras", "Exponential")  # diffusers' singlestep solver has no timestep_spacing
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A diffusers scheduler under the name people know, with the schedules that make sense for it."""
+    """A diffusers scheduler under the name people know, with the schedules that make sense for it.
+
+    ``spaced`` is the same method by another class, for the sigmas of ``SPACED``, where the scheduler takes none.
+    """
 
     name: str
     scheduler: str
     schedules: tuple[str, ...] = BY_SIGMA
     config: Mapping[str, Any] = field(default_factory=dict)
+    spaced: str = ""
 
+
+ANCESTRAL = "webui.engine.schedulers.SpacedEulerAncestralScheduler"
 
 _ROWS = (
     Sampler("DPM++ 2M", "DPMSolverMultistepScheduler", config={"algorithm_type": "dpmsolver++"}),
@@ -44,14 +53,14 @@ _ROWS = (
         config={"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
     ),
     Sampler("Euler", "EulerDiscreteScheduler"),
-    Sampler("Euler a", "EulerAncestralDiscreteScheduler", BY_TIMESTEP),
+    Sampler("Euler a", "EulerAncestralDiscreteScheduler", spaced=ANCESTRAL),
     Sampler("Heun", "HeunDiscreteScheduler"),
     Sampler("LMS", "LMSDiscreteScheduler"),
     Sampler("DPM2", "KDPM2DiscreteScheduler"),
     Sampler("DPM2 a", "KDPM2AncestralDiscreteScheduler"),
     Sampler("UniPC", "UniPCMultistepScheduler"),
-    Sampler("DDIM", "DDIMScheduler", BY_TIMESTEP),
-    Sampler("DDPM", "DDPMScheduler", BY_TIMESTEP),
+    Sampler("DDIM", "DDIMScheduler", spaced="diffusers.schedulers.EulerDiscreteScheduler"),
+    Sampler("DDPM", "DDPMScheduler", spaced=ANCESTRAL),
     Sampler("PNDM", "PNDMScheduler", BY_TIMESTEP, {"skip_prk_steps": True}),
     Sampler("LCM", "LCMScheduler", ("Default",)),
     Sampler("TCD", "TCDScheduler", ("Default",)),
@@ -69,14 +78,20 @@ PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def resolve(sampler: str, schedule: str) -> tuple[str, str]:
-    """The names as the table spells them; "DPM++ 2M Karras" sets both. RequestError for unknown names."""
+    """The names as the table spells them; "DPM++ 2M Karras" sets both.
+
+    RequestError for unknown names, and for a schedule that the sampler does not have.
+    """
     for name in SCHEDULES:
         suffix = f" {name}".casefold()
         if sampler.casefold().endswith(suffix):
             sampler, schedule = sampler[: -len(suffix)], name
     row = SAMPLERS[choose("sampler", sampler, SAMPLERS)]
     schedule = "Default" if schedule.casefold() == "automatic" else schedule
-    return row.name, choose("schedule", schedule, row.schedules)
+    schedule = choose("schedule", schedule, SCHEDULES)
+    if schedule not in row.schedules:
+        raise RequestError(f"schedule “{schedule}” {does_not_go(row.name, row.schedules)}", field="schedule")
+    return row.name, schedule
 
 
 def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any], prediction: str = "auto") -> Any:
@@ -86,8 +101,12 @@ def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any],
     """
     row = SAMPLERS[sampler]
     config = {**model_config, **PREDICTIONS.get(prediction, {})}
+    path = row.spaced if row.spaced and schedule in SPACED else f"diffusers.schedulers.{row.scheduler}"
+    module, _, name = path.rpartition(".")
     with _lean_imports():
-        scheduler_class = getattr(importlib.import_module("diffusers.schedulers"), row.scheduler)
+        scheduler_class = getattr(importlib.import_module(module), name)
+        if path == ANCESTRAL:  # which takes from its configuration what diffusers' class has no parameter for
+            config |= SCHEDULES[schedule]
         return scheduler_class.from_config(config, **row.config, **SCHEDULES[schedule])
 
 
