@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from webui import __version__
 from webui.core.library import find_loras, find_models
 from webui.core.lora_info import describe
+from webui.core.names import find_file
 from webui.core.settings import Settings
 
 PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
@@ -101,7 +102,7 @@ def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"LoRA {name!r}: {problem}", f"replace or remove {file.path}"
     if "demo" not in models:
         yield "the embedded model is not in the installation", "get a complete copy of the product"
-    if settings.model not in models:
+    if find_file(settings.model, models) is None:
         yield (
             f"model {settings.model!r} is not found",
             f"put it into {settings.data_dir / 'models/Stable-diffusion'}",

@@ -20,6 +20,7 @@ from .tab import Tab
 
 SEEDED = {"prompt": "a red apple, flat style, on a yellow background", "seed": 7, **SMALL}
 HOSTILE = '<script>alert(1)<\\script> 🎨 & "quoted"'
+HOSTILE_TAG = 'script alert(1) \\script  🎨 & "quoted"'  # without what no tag can hold
 HOSTILE_TEXT = "<img src=x onerror=alert(2)>"
 
 
@@ -142,6 +143,11 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
     assert row.get_by_label("as a number").input_value() == "0.7"
     assert HOSTILE_TEXT in row.inner_text()
     tab.draw(**SEEDED)
+    assert f"LoRA {HOSTILE}:0.7" in tab.message
+    assert f"In a prompt: <lora:{HOSTILE_TAG}>" in tab.find("lora-panel").locator(".loras-found").text_content()
+    row.get_by_text("To prompt").click()
+    tab.wait_for_value("prompt", f"{SEEDED['prompt']} <lora:{HOSTILE_TAG}:0.7>")
+    tab.draw()
     assert f"LoRA {HOSTILE}:0.7" in tab.message
     tab.find("lora-panel").get_by_label("Search LoRAs").fill("saved page")
     broken = tab.find("lora-panel").locator(".loras-found button")

@@ -305,7 +305,7 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--preset", "Flat stiker"), "no preset “Flat stiker”; did you mean Flat sticker"),
+        (("--preset", "Flat stiker"), "There is no preset “Flat stiker”; did you mean Flat sticker"),
         (("--preset", NAME, "--var", "size=3"), f"preset '{NAME}' has no variable 'size'; it has thing, colour"),
         (("--preset", NAME, "--var", "thing"), "--var must be NAME=TEXT, not 'thing'"),
         (("--prompt", "a", "--var", "thing=x"), "--var needs --preset"),

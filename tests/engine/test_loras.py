@@ -15,7 +15,7 @@ from PIL import Image as PilImages
 from safetensors.torch import save_file
 
 from webui.core.events import Cancelled, Done, Image, Loading, Step, to_json
-from webui.core.library import DEMO_MODEL, find_loras
+from webui.core.library import DEMO_MODEL, Library, find_loras
 from webui.core.prompt import join_loras
 from webui.core.request import Init, LoraRef, RequestError
 from webui.core.settings import Settings
@@ -315,7 +315,7 @@ class TestOtherWork:
     def test_another_model_has_none_of_the_merged_weights(self, manager, quick, clone_demo, tmp_path, monkeypatch):
         clone_demo(tmp_path / "models/Stable-diffusion/twin")
         both = manager._settings.model_copy(update={"models_dir": (tmp_path,)})
-        monkeypatch.setattr(manager, "_settings", both)
+        monkeypatch.setattr(manager, "_library", Library(both))
         expected = pictures(quick(WHOLE))
         old = weakref.ref(manager._residence.loras)
         twin = quick(WHOLE, model="twin")

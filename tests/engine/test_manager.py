@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from webui.core.events import Cancelled, Done, Image, Loading, Step
-from webui.core.library import DEMO_MODEL, content_hash
+from webui.core.library import DEMO_MODEL, Library, content_hash
 from webui.core.request import RequestError
 from webui.core.settings import Settings
 from webui.engine.latents import NotFinite
@@ -175,7 +175,7 @@ class TestWork:
         self, settings, clone_demo, manager, run, monkeypatch
     ):
         clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
-        monkeypatch.setattr(manager, "_settings", settings)
+        monkeypatch.setattr(manager, "_library", Library(settings))
         loads = []
         for name in ("demo", "twin", "TWIN", "demo"):
             loads.append(any(isinstance(event, Loading) for event in run(model=name, steps=1)))
@@ -326,7 +326,7 @@ class TestCancel:
     def test_while_loading_another_model_the_one_before_stays(self, settings, clone_demo, manager, run, monkeypatch):
         clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
         run(steps=1)
-        monkeypatch.setattr(manager, "_settings", settings)
+        monkeypatch.setattr(manager, "_library", Library(settings))
         answers = iter([False, True])  # the second part of the model is not loaded any more
         loading = manager.load("twin", lambda: next(answers, True))
         with pytest.raises(Exception) as caught:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from webui.api.previews import answer_preview, preview_url
 from webui.core.executor import Executor
 from webui.core.lora_info import describe
+from webui.core.names import in_tags
 
 
 def loras_router(executor: Executor) -> APIRouter:
@@ -16,8 +17,11 @@ def loras_router(executor: Executor) -> APIRouter:
 
     @router.get("")
     def loras() -> list[dict[str, Any]]:
-        found = [asdict(describe(file)) for file in executor.catalog(reload=True).loras.values()]
+        """``tag`` is what ``<lora:...>`` says for the name, which is empty where no tag can mean the file."""
+        files = executor.catalog(reload=True).loras
+        found = [asdict(describe(file)) for file in files.values()]
         for entry in found:
+            entry["tag"] = in_tags(entry["name"], files)
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None
         return found
 

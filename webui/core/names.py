@@ -180,6 +180,12 @@ def tag_name(name: str) -> str:
     return name.translate(_NOT_IN_TAGS).strip()
 
 
+def in_tags(name: str, files: Mapping[str, File]) -> str:
+    """What a tag says to mean this one of ``files``; empty where no tag can, because that means another one."""
+    held = tag_name(name)
+    return held if held and find_file(held, files) == name else ""
+
+
 def fold(name: str) -> str:
     """What two names have in common that mean the same file."""
     return unicodedata.normalize("NFC", name).casefold().replace("\\", "/")

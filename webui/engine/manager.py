@@ -196,14 +196,14 @@ class PipelineManager:
         running CannotLoad, NotFinite, OutOfMemory, or whatever torch raises.
         """
         self.parts_s = {}
-        library = self._library.snapshot()
+        library = self._library.snapshot(max_age_s=0)
         job = _Job(resolve(request, library), library, cancelled, FileHashes(self._hasher))
         self.parts_s = job.parts_s
         return self._run(job)
 
     def load(self, name: str, cancelled: Cancel = _never) -> Iterator[Loading]:
         """Makes the named model the resident one; yields nothing when it is already."""
-        models = self._library.snapshot().models
+        models = self._library.snapshot(max_age_s=0).models
         file = models[choose_file("model", name, models)]
         yield from self._residence.load(file, models.values(), _check_with(cancelled))
 

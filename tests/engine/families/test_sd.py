@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from webui.core.events import Done, Image, Loading
-from webui.core.library import find_models
+from webui.core.library import Library, find_models
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
 from webui.engine.families.base import CannotLoad
@@ -78,7 +78,7 @@ def test_a_broken_folder_is_named_with_a_reason_and_the_model_before_stays(
     path, break_it = BROKEN[damage]
     folder = clone_demo(checkpoints / "broken", own=(path.split("/")[0],))
     break_it(folder / path)
-    monkeypatch.setattr(manager, "_settings", settings)
+    monkeypatch.setattr(manager, "_library", Library(settings))
     with pytest.raises((CannotLoad, RequestError)) as caught:
         list(manager.generate(Request(model="broken", **SMALL)))
     message = str(caught.value)
@@ -105,7 +105,7 @@ def test_a_pickle_is_never_loaded_not_even_where_the_safetensors_are_broken(
         folder = clone_demo(checkpoints / f"evil-{part}", own=(part,))
         torch.save(Evil(), folder / part / evil)
         truncate(folder / part / good)
-        monkeypatch.setattr(manager, "_settings", settings)
+        monkeypatch.setattr(manager, "_library", Library(settings))
         with pytest.raises((CannotLoad, RequestError), match=f"evil-{part}"):
             list(manager.generate(Request(model=f"evil-{part}", **SMALL)))
         (folder / part / good).unlink()
@@ -118,7 +118,7 @@ def test_a_folder_that_shares_its_parts_by_links_draws_the_same_and_is_told_apar
     settings, checkpoints, clone_demo, manager, monkeypatch
 ):
     clone_demo(checkpoints / "twin")
-    monkeypatch.setattr(manager, "_settings", settings)
+    monkeypatch.setattr(manager, "_library", Library(settings))
     twin = list(manager.generate(Request(model="twin", **SMALL)))
     demo = list(manager.generate(Request(model="demo", **SMALL)))
     assert any(isinstance(event, Loading) for event in twin)

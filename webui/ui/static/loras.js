@@ -59,21 +59,24 @@
     const words = (info?.trigger_words ?? []).map((word) => act(word, `Add "${word}" to the prompt`, () => insert(page, word)));
     const remove = act("×", `Remove ${entry.name}`, () => choose(page, without()));
     remove.className = "loras-remove";
-    const item = make(
-      "li", { "data-name": entry.name },
-      make("strong", {}, entry.name), slider, number,
-      act("To prompt", `Write ${entry.name} into the prompt`, () => {
-        insert(page, `<lora:${entry.name}:${entry.weight ?? 1}>`);
-        choose(page, without());
-      }),
-      remove,
-    );
+    const toPrompt = act("To prompt", `Write ${entry.name} into the prompt`, () => {
+      insert(page, `<lora:${info?.tag ?? entry.name}:${entry.weight ?? 1}>`);
+      choose(page, without());
+    });
+    toPrompt.disabled = info?.tag === "";
+    const item = make("li", { "data-name": entry.name }, make("strong", {}, entry.name), slider, number, toPrompt, remove);
     if (words.length) item.append(make("div", { class: "loras-words" }, "Trigger words: ", ...words));
     return item;
   };
 
+  // A tag cannot hold "<", ">", ":" or blanks around a name.
+  const tagNote = ({ name, tag }) => {
+    if (tag === name) return "";
+    return tag ? `In a prompt: <lora:${tag}>` : "No tag can hold this name";
+  };
+
   const makeCard = (page, info) => {
-    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for].filter(Boolean).join(" · ");
+    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for, tagNote(info)].filter(Boolean).join(" · ");
     const use = () => {
       const entries = chosen(page);
       if (!entries.some((entry) => entry.name === info.name)) choose(page, [...entries, { name: info.name, weight: info.weight }]);

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.core.library import LoraFile
-from webui.core.names import Found, choose, choose_lora, find_file, give_names, is_word, tag_name
+from webui.core.names import Found, choose, choose_lora, find_file, give_names, in_tags, is_word, tag_name
 from webui.core.prompt import join_loras, split_loras
 from webui.core.request import LoraRef, RequestError
 
@@ -114,9 +114,21 @@ def test_a_name_that_no_tag_holds_is_meant_by_what_a_tag_holds_of_it(name):
     known = files(name, "other")
     _, (ref,) = split_loras(join_loras("", (LoraRef.model_validate({"name": name, "weight": 0.5}),)))
     assert find_file(ref.name, known) == find_file(tag_name(name), known) == name
+    assert in_tags(name, known) == tag_name(name) and in_tags("other", known) == "other"
     with pytest.raises(RequestError) as caught:
         choose_lora(f"{tag_name(name)}x", known)
     assert str(caught.value).endswith(f"did you mean {tag_name(name)}?")
+
+
+def test_a_name_whose_tag_means_another_file_has_none():
+    known = files("a:b", "a b", " :", "x<y", "x>y")
+    assert {name: in_tags(name, known) for name in known} == {
+        "a:b": "",
+        "a b": "a b",
+        " :": "",
+        "x<y": "x y",
+        "x>y": "",
+    }
 
 
 @pytest.mark.parametrize(
