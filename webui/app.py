@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
+from webui.core.files import sweep
 from webui.core.history import History
 from webui.core.presets import PresetShelf
 from webui.core.request import RequestError
@@ -57,6 +58,7 @@ def serve(settings: Settings) -> int:
     from webui.api.tokens import tokens_router
     from webui.ui import layout
 
+    threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else

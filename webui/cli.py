@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it. Status 0 done, 1 the work f
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -52,6 +53,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that has not every letter of a path
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):

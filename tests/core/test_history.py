@@ -8,18 +8,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image as PilImages
 from PIL.PngImagePlugin import PngInfo
 
+from webui.core import history as history_module
+from webui.core import picture_files
 from webui.core.events import Image
-from webui.core.history import History, HistoryError, Wanted
+from webui.core.history import History, Page, Wanted
+from webui.core.index import RETRY_S, Index
 from webui.core.outputs import save_picture
-from webui.core.picture_files import describe
+from webui.core.picture_files import MAX_INTEGER, describe, local_time
 from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.thumbnails import SIDE_PX, Thumbnails
@@ -55,6 +59,12 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
+
+
+def search(history: History, **wanted: Any) -> Page:
+    """With every file read, however long that takes."""
+    history.refresh()
+    return history.search(Wanted(**wanted))
 
 
 def test_pictures_are_found_by_what_made_them(folder: Folder) -> None:
@@ -217,7 +227,7 @@ def test_a_broken_index_is_made_anew(folder: Folder, harm: str, caplog: pytest.L
     for number in range(60):
         folder.draw(f"number {number} {'long ' * 100}")
     history = folder.history()
-    history.set_favourite(history.search(Wanted()).pictures[0], True)
+    history.set_favourite(search(history).pictures[0], True)
     index = folder.cache / "history.sqlite"
     if harm == "other schema":
         with sqlite3.connect(index) as db:
@@ -227,15 +237,92 @@ def test_a_broken_index_is_made_anew(folder: Folder, harm: str, caplog: pytest.L
     else:
         data = index.read_bytes()
         index.write_bytes(b"this is no index " * 1000 if harm == "text" else data[: len(data) // 2])
-    assert history.search(Wanted()).total == 60 and history.search(Wanted(favourites=True)).total == 1
+    assert search(history).total == 60 and search(history, favourites=True).total == 1
     assert ("is made anew" in caplog.text) == (harm != "other schema")
 
 
-def test_an_index_that_cannot_be_written_is_said(folder: Folder) -> None:
-    folder.draw("a red apple")
+def test_without_a_folder_for_the_index_it_is_in_memory(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder.draw("a red apple")
     folder.cache.write_text("a file where the folder should be")
-    with pytest.raises(HistoryError, match="cannot be used"):
-        folder.history().search(Wanted())
+    history = folder.history()
+    (picture,) = search(history, query="apple").pictures
+    assert picture.path == path and history.find(picture.id) == picture
+    history.set_favourite(picture, True)
+    folder.draw("a panda")
+    assert search(history).total == 2 and search(history, favourites=True).total == 1
+    history.delete(picture)
+    assert search(history).total == 1
+    assert history.restore(picture.id) and search(history, favourites=True).total == 1
+    assert caplog.text.count("is kept in memory") == 1
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_full_or_read_only_disk_keeps_nobody_from_the_history(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """The index goes on in memory with the ids that pictures had, and back to the disk when that can be written."""
+    connect, file, now, troubled = sqlite3.connect, folder.cache / "history.sqlite", [0.0], [trouble]
+
+    def connect_to_trouble(path: Any, **options: Any) -> sqlite3.Connection:
+        if path != file or not troubled:
+            return connect(path, **options)
+        if trouble == "read-only":
+            return connect(f"{path.as_uri()}?mode=ro", uri=True, **options)
+        db = connect(path, **options)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    folder.draw("a red apple")
+    before = search(folder.history()).pictures
+    monkeypatch.setattr(sqlite3, "connect", connect_to_trouble)
+    history = folder.history()
+    history._index = Index(file, lambda: now[0])
+    drawn = [folder.draw(f"number {number} {'long ' * 500}") for number in range(10)]
+    found = search(history).pictures
+    assert [picture.path for picture in found] == [*drawn[::-1], before[0].path] and found[-1] == before[0]
+    history.set_favourite(found[3], True)
+    now[0] += RETRY_S
+    assert [picture.id for picture in search(history).pictures] == [picture.id for picture in found]
+    troubled.clear()
+    now[0] += RETRY_S
+    again = search(history).pictures
+    assert [picture.id for picture in again] == [picture.id for picture in found]
+    assert search(folder.history()).pictures == again, "the file is what the index in memory was"
+    assert [picture.path for picture in search(folder.history(), favourites=True).pictures] == [drawn[-4]]
+
+
+def test_times_that_the_index_cannot_hold_are_the_nearest_it_can(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few disks hold them, so these are made up from the files' own."""
+    old, new = folder.draw("a red apple"), folder.draw("a panda")
+    middle_ns = (old.stat().st_mtime_ns + new.stat().st_mtime_ns) // 2
+
+    def identify(state: os.stat_result) -> tuple[int, int]:
+        far_ns = (state.st_mtime_ns - middle_ns) * 10**10
+        return picture_files_identify(SimpleNamespace(st_mtime_ns=far_ns, st_size=state.st_size))
+
+    picture_files_identify = picture_files.identify
+    monkeypatch.setattr(picture_files, "identify", identify)
+    monkeypatch.setattr(history_module, "identify", identify)
+    history = folder.history()
+    found = search(history).pictures
+    assert [(picture.path, picture.mtime_ns) for picture in found] == [(new, MAX_INTEGER), (old, -MAX_INTEGER)]
+    assert [local_time(picture.mtime_ns).year for picture in found] == [2262, 1677]
+    assert folder.names(last_day=date(1700, 1, 1)) == [old.name]
+    history.delete(found[1])
+    restored = history.restore(found[1].id)
+    assert restored == found[1]
+
+
+def test_a_time_that_the_system_cannot_tell_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Datetime(datetime):
+        @classmethod
+        def fromtimestamp(cls, *_: object) -> "Datetime":
+            raise OSError("Invalid argument")  # Windows, before 1970
+
+    monkeypatch.setattr(picture_files, "datetime", Datetime)
+    assert local_time(-MAX_INTEGER).isoformat() == "1677-09-21T00:12:43"
 
 
 def test_two_processes_share_the_index(folder: Folder) -> None:

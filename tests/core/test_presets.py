@@ -1,12 +1,12 @@
 """Presets as files: what is read, refused, ignored; names of every kind; styles.csv."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image as PilImages
 
-from webui.core import presets
 from webui.core.library import content_hash, find_loras, find_models
 from webui.core.preset import Preset, compare_pins, make_preset, read_preset
 from webui.core.presets import SHIPPED, PresetShelf, read_thumbnail
@@ -223,7 +223,7 @@ def test_a_crash_while_saving_leaves_the_old_preset_whole(shelf, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(presets.os, "replace", fail)
+        patch.setattr(os, "replace", fail)
         with pytest.raises(RequestError, match="No space left"):
             shelf.save(make_preset(name="x", fields={"steps": 3}), replace=True)
     assert shelf.get("x").fields["steps"] == 8

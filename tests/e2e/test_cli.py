@@ -292,3 +292,11 @@ def test_version_and_help():
     for command in ("generate", "serve", "doctor"):
         shown = run_webui(command, "--help", timeout_s=60)
         assert shown.returncode == 0 and f"usage: webui {command}" in shown.stdout
+
+
+def test_a_terminal_without_the_letters_of_a_name_gets_it_all_the_same(tmp_path):
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    (presets / "x.toml").write_text('name = "кот"\n[fields]\nsteps = 4\n', "utf-8")
+    done = run_webui("presets", "--data-dir", tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "\\u043a\\u043e\\u0442\t" in done.stdout, done.stderr

@@ -16,6 +16,10 @@ from .server import SMALL
 )
 def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason):
     server = start_server(disk=disk)
+    assert server.client.get("/api/history").json()["total"] == 0
+    if disk == "full":
+        answer = server.client.post("/gradio_api/upload", files={"files": ("x.png", b"x" * 2**17)})
+        assert (answer.status_code, answer.text) == (507, "the server's disk is full, so nothing was kept")
     opener = tab_opener(context, server)
     tab = next(opener)()
     tab.draw(prompt="kept in memory", seed=3, **SMALL)

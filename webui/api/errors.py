@@ -4,6 +4,8 @@ Below ``/sdapi`` they have A1111's further keys ``body`` and ``errors`` too. Gra
 Gradio's answers, which its front end and its clients read.
 """
 
+import errno
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +18,10 @@ from starlette.exceptions import HTTPException
 from webui.core.executor import QueueFull
 from webui.core.request import RequestError
 
+log = logging.getLogger(__name__)
+
 OUR_PATHS = ("/api/", "/sdapi/")
+NO_ROOM = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
 SHORT = {401: "not logged in", 404: "not found", 405: "method not allowed"}
 
 
@@ -54,6 +59,18 @@ async def _queue_full(request: Request, error: Exception) -> Response:
     return _answer(request, 503, "busy", str(error))
 
 
+async def _disk_trouble(request: Request, error: Exception) -> Response:
+    """A file that somebody sent could not be kept."""
+    assert isinstance(error, OSError)
+    if (reason := NO_ROOM.get(error.errno or 0)) is None:
+        raise error
+    log.warning("%s %s: %s", request.method, request.url.path, error)
+    detail = f"the server's disk is {reason}, so nothing was kept"
+    if not _is_ours(request):
+        return PlainTextResponse(detail, status_code=507)
+    return _answer(request, 507, "no room", detail)
+
+
 async def _unexpected(request: Request, _error: Exception) -> Response:
     """Starlette writes the traceback to the server's log after this answer."""
     if not _is_ours(request):
@@ -67,5 +84,6 @@ ERROR_ANSWERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = 
     RequestValidationError: _bad_body,
     HTTPException: _refused,
     QueueFull: _queue_full,
+    OSError: _disk_trouble,
     Exception: _unexpected,
 }

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Response
@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 
 from webui.core.history import History, HistoryError, Picture, Wanted
 from webui.core.images import ImageError
+from webui.core.picture_files import local_time
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.thumbnails import MEDIA_TYPE, Thumbnails
 
@@ -142,7 +143,7 @@ def _entry(picture: Picture) -> dict[str, Any]:
     return {
         "id": picture.id,
         "name": picture.path.name,
-        "made_at": datetime.fromtimestamp(picture.mtime_ns // 10**9).isoformat(),
+        "made_at": local_time(picture.mtime_ns).isoformat(),
         "size_bytes": picture.size_bytes,
         "width": picture.width,
         "height": picture.height,

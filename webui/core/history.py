@@ -20,7 +20,7 @@ from typing import Any
 
 from webui.core.files import move_file, replace_file
 from webui.core.index import WRITE, Index
-from webui.core.picture_files import MAX_INTEGER, describe, plain_text, scan
+from webui.core.picture_files import MAX_INTEGER, describe, identify, plain_text, scan
 
 log = logging.getLogger(__name__)
 
@@ -269,10 +269,9 @@ class History:
         for folder, _, _ in os.walk(trash, topdown=False):
             with suppress(OSError):  # something else was put there
                 os.rmdir(folder)
-        state = path.stat()
         back = path.relative_to(self._folder).as_posix()
         self._edit_favourites(lambda names: _renamed(names, f".trash/{picture_id}/{name}", back))
-        row = describe(self._folder, back, state.st_mtime_ns, state.st_size) | {"id": picture_id}
+        row = describe(self._folder, back, *identify(path.stat())) | {"id": picture_id}
         row["favourite"] = back in self._favourites()
 
         def write(db: sqlite3.Connection) -> None:

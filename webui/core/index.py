@@ -2,6 +2,8 @@
 
 import logging
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,13 +14,16 @@ T = TypeVar("T")
 
 SCHEMA = 1
 PATIENCE_S = 10  # for another process that writes
+RETRY_S = 60.0
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
 TABLE = """
 CREATE TABLE pictures (
     path TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, mtime_ns INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
     day TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, prompt TEXT NOT NULL, words TEXT NOT NULL,
     model TEXT NOT NULL, loras TEXT NOT NULL, favourite INTEGER NOT NULL)
 """
+COLUMNS = 12
 WRITE = """
 INSERT INTO pictures VALUES (
     :path, :id, :mtime_ns, :size_bytes, :day, :width, :height, :prompt, :words, :model, :loras, :favourite)
@@ -28,22 +33,34 @@ ON CONFLICT (path) DO UPDATE SET mtime_ns = :mtime_ns, size_bytes = :size_bytes,
 
 
 class Index:
-    """The file at ``path``. Making one touches no file."""
+    """The file at ``path``, or for as long as that cannot be written one in memory. Making one touches no file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._lock = threading.Lock()
+        self._memory: sqlite3.Connection | None = None
+        self._retry_at = 0.0
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``work`` returns. An index that is corrupt is thrown away first, once; raises sqlite3.Error, OSError."""
-        try:
-            return self._work(work)
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in CORRUPT:
-                raise
-            log.warning("the index of pictures cannot be read (%s); it is made anew from the files", error)
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{self._path}{ending}").unlink(missing_ok=True)
-        return self._work(work)
+        """What ``work`` returns, which may be asked twice; raises sqlite3.Error, and what ``work`` raises.
+
+        An index that is corrupt is thrown away first. On a disk that is full or read-only, it goes on in memory.
+        """
+        if self._memory is None:
+            try:
+                return self._on_disk(work)
+            except sqlite3.OperationalError as error:
+                if _code(error) not in UNWRITABLE:
+                    raise
+                reason = error
+        with self._lock:
+            if self._memory is None:
+                log.warning("the index of pictures cannot be written (%s) and is kept in memory", reason)
+                self._memory, self._retry_at = self._copy(), self._clock() + RETRY_S
+            elif self._clock() >= self._retry_at and self._write_back(self._memory):
+                self._memory = None
+                return self._on_disk(work)
+            return work(self._memory)
 
     def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """One transaction, which keeps other threads and processes from writing meanwhile; raises as ``read``."""
@@ -55,14 +72,61 @@ class Index:
 
         self.read(write)
 
+    def _on_disk(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return self._work(work)
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in CORRUPT:
+                raise
+            log.warning("the index of pictures cannot be read (%s); it is made anew from the files", error)
+        with suppress(OSError):
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self._path}{ending}").unlink(missing_ok=True)
+        return self._work(work)
+
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # SQLite says what is wrong
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=PATIENCE_S, isolation_level=None)) as db:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = OFF")  # what a crash of the machine loses is made anew
             if not _is_current(db):
                 _begin_anew(db)
             return work(db)
+
+    def _copy(self) -> sqlite3.Connection:
+        """An index in memory with what can be read of the file, so that pictures keep their ids."""
+        memory = sqlite3.connect("file::memory:", uri=True, isolation_level=None, check_same_thread=False)
+        memory.row_factory = sqlite3.Row
+        _begin_anew(memory)
+        with suppress(sqlite3.Error):
+            memory.execute("ATTACH ? AS disk", [f"{self._path.absolute().as_uri()}?immutable=1"])
+            if memory.execute("PRAGMA disk.user_version").fetchone()[0] == SCHEMA:
+                memory.execute("INSERT INTO pictures SELECT * FROM disk.pictures")
+            memory.execute("DETACH disk")
+        return memory
+
+    def _write_back(self, memory: sqlite3.Connection) -> bool:
+        """Whether the file is now what the index in memory is."""
+        rows = [tuple(row) for row in memory.execute("SELECT * FROM pictures")]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                db.execute("DELETE FROM pictures")
+                db.executemany(f"INSERT INTO pictures VALUES ({', '.join('?' * COLUMNS)})", rows)
+
+        try:
+            self._on_disk(write)
+        except sqlite3.Error:
+            self._retry_at = self._clock() + RETRY_S
+            return False
+        return True
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own, without its details."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _is_current(db: sqlite3.Connection) -> bool:

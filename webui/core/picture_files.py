@@ -4,9 +4,9 @@ import json
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,26 @@ def scan(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
                 folders.append(f"{name}/")
             elif entry.name.lower().endswith(SUFFIXES) and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):  # it went meanwhile
-                    state = entry.stat(follow_symlinks=False)
-                    yield name, (min(state.st_mtime_ns, MAX_INTEGER), state.st_size)
+                    yield name, identify(entry.stat(follow_symlinks=False))
+
+
+def identify(state: os.stat_result) -> tuple[int, int]:
+    """A file's time in ns, as near as the index can hold it (1677 to 2262), and its bytes."""
+    return max(-MAX_INTEGER, min(state.st_mtime_ns, MAX_INTEGER)), state.st_size
+
+
+def local_time(mtime_ns: int) -> datetime:
+    """When that was here, in whole seconds; in UTC where the system knows no local time that far away."""
+    try:
+        return datetime.fromtimestamp(mtime_ns // 10**9)
+    except (OSError, OverflowError, ValueError):
+        return datetime(1970, 1, 1) + timedelta(seconds=mtime_ns // 10**9)
 
 
 def describe(folder: Path, path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
     """The file as a row of the index, with a new id."""
     row: dict[str, Any] = {"path": path, "id": secrets.token_hex(12), "mtime_ns": mtime_ns, "size_bytes": size_bytes}
-    row |= {"day": time.strftime("%Y-%m-%d", time.localtime(mtime_ns // 10**9)), "width": 0, "height": 0}
+    row |= {"day": local_time(mtime_ns).date().isoformat(), "width": 0, "height": 0}
     recipe = None
     try:
         with images.opened(folder / path) as image:

@@ -6,9 +6,7 @@ A preset's name is a key of what was found and stands inside its file; the file'
 import csv
 import hashlib
 import io
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +14,7 @@ from pathlib import Path
 
 from PIL.Image import Image as PilImage
 
+from webui.core.files import replace_file
 from webui.core.names import choose, unknown
 from webui.core.outputs import slug
 from webui.core.preset import MAX_NAME_CHARACTERS, MAX_PRESET_BYTES, Preset, make_preset, read_preset
@@ -104,10 +103,9 @@ class PresetShelf:
         path = taken.path if taken else self.folder / _file_name(preset.name)
         picture = _shrink(thumbnail) if isinstance(thumbnail, PilImage) else thumbnail
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             if picture:
-                _write_file(path.with_suffix(".png"), picture)
-            _write_file(path, data)
+                replace_file(path.with_suffix(".png"), picture, 0o644)
+            replace_file(path, data, 0o644)
         except OSError as error:
             raise RequestError(f"preset cannot be saved: {error.strerror}", field="preset") from None
 
@@ -242,20 +240,6 @@ def _shrink(picture: PilImage) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """The whole file or none of it; raises OSError."""
-    handle, temporary = tempfile.mkstemp(prefix=".saving-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _remove(file: PresetFile) -> None:

@@ -69,6 +69,12 @@ class Settings(BaseModel):
         return self.data_dir / "outputs"
 
     @property
+    def written_dirs(self) -> tuple[Path, ...]:
+        """All folders that files are written to."""
+        own = (self.outputs_dir, self.start_dir, self.presets_dir, self.cache_dir)
+        return (*own, self.out) if self.out else own
+
+    @property
     def is_open(self) -> bool:
         """Whether strangers get in without a login: they may draw, but neither see nor change what is kept."""
         return self.auth is None and (self.share or not is_loopback(self.host))
