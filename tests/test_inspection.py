@@ -16,9 +16,9 @@ def test_info_prints_settings_and_names_what_it_cannot_read(tmp_path: Path, repo
     PilImages.new("RGB", (64, 64)).save(tmp_path / "bare.png")
     (tmp_path / "bad.png").write_text("no picture")
 
-    def info(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def info(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "webui", "info", *arguments]
-        return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120, input=text)
 
     good, bare, bad = (str(tmp_path / f"{name}.png") for name in ("good", "bare", "bad"))
     done = info(good, bare)
@@ -28,3 +28,5 @@ def test_info_prints_settings_and_names_what_it_cannot_read(tmp_path: Path, repo
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 2 and answers[0]["values"]["steps"] == 13 and "not a picture" in answers[1]["error"]
     assert done.stderr.startswith(f"webui: {bad}: ") and done.stderr.count("\n") == 1
+    done = info("-", text="an apple\nSteps: 13, Sampler: Euler a, CFG scale: 4.5, Seed: 42")
+    assert done.returncode == 0 and done.stdout.startswith("-: AUTOMATIC1111\n") and "  seed: 42\n" in done.stdout

@@ -135,7 +135,9 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture of this or another program")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture of this or another program; - for text"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.set_defaults(run=run_info)
 

@@ -1,4 +1,4 @@
-"""``webui info``: says what pictures tell of how they were made."""
+"""``webui info``: says what pictures, or settings as text, tell of how they were made."""
 
 import json
 import sys
@@ -10,18 +10,24 @@ from webui.app import make_executor
 from webui.core.images import ImageError
 from webui.core.picture_info import PictureInfo
 from webui.core.settings import Settings
-from webui.interop.picture_info import read_info
+from webui.interop.picture_info import read_info, read_text
+
+STANDARD_INPUT = Path("-")
+MAX_TEXT_BYTES = 10 * 2**20
 
 
 def inspect(pictures: Sequence[Path], settings: Settings, as_json: bool) -> int:
-    """Prints what is known of each picture; returns 0, 1 where one has no settings, 2 where one cannot be read."""
+    """Prints what is known of each picture; returns 0, 1 where one has no settings, 2 where one cannot be read.
+
+    ``-`` stands for settings as text on the standard input.
+    """
     executor = make_executor(settings)
     status = 0
     try:
         catalog = executor.catalog()
         for path in pictures:
             try:
-                info = read_info(path, catalog)
+                info = read_text(_read_input(), catalog) if path == STANDARD_INPUT else read_info(path, catalog)
             except ImageError as error:
                 if as_json:
                     print(json.dumps({"name": str(path), "error": str(error)}), flush=True)
@@ -33,6 +39,10 @@ def inspect(pictures: Sequence[Path], settings: Settings, as_json: bool) -> int:
     finally:
         executor.close()
     return status
+
+
+def _read_input() -> str:
+    return sys.stdin.buffer.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
 
 
 def _to_text(path: Path, info: PictureInfo) -> str:

@@ -71,6 +71,8 @@ def test_over_http(server, tmp_path):
     found = server.client.post("/api/info", content=content, headers={"Content-Type": "image/png"}).json()
     assert (found["program"], found["values"]["steps"], found["raw"]) == ("AUTOMATIC1111", 3, TEXT)
     assert found["unmapped"] == ["model: 'elsewhere' is not here"]
+    pasted = server.client.post("/api/info", content=TEXT, headers={"Content-Type": "text/plain; charset=utf-8"}).json()
+    assert pasted == found
     buffer = io.BytesIO(b"no picture")
     refused = server.client.post("/api/info", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
     assert refused.status_code == 422 and "not a picture" in refused.json()["detail"]

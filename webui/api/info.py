@@ -1,4 +1,4 @@
-"""``/api/info``: what a picture tells of how it was made. The picture is the body, and is kept nowhere."""
+"""``/api/info``: what a picture, or settings as text, tell of how it was made. The body is kept nowhere."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from webui.core.executor import Executor
 from webui.core.images import ImageError
 from webui.core.request import RequestError
-from webui.interop.picture_info import read_info
+from webui.interop.picture_info import read_info, read_text
 
 MAX_BODY_BYTES = 20 * 2**20  # as much as the page takes
 
@@ -24,6 +24,9 @@ def info_router(executor: Executor) -> APIRouter:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise HTTPException(413, f"the picture is too large; the limit is {MAX_BODY_BYTES // 2**20} MB")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/plain":
+            text = body.decode("utf-8", "replace")
+            return (await run_in_threadpool(lambda: read_text(text, executor.catalog()))).to_json()
         try:
             found = await run_in_threadpool(lambda: read_info(bytes(body), executor.catalog()))
         except ImageError as error:

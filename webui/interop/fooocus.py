@@ -56,10 +56,11 @@ def _key(name: Any) -> str:
 
 
 def _read_loras(loras: Any) -> Iterator[Lora]:
-    """``[[name, weight, hash], ...]``, or the same as one text a LoRA."""
+    """``[[name, weight, hash], ...]``, in some versions in other orders."""
     for entry in loras if isinstance(loras, list) else []:
         if isinstance(entry, list) and len(entry) > 1:
-            yield Lora(entry[0], entry[1])
+            weight, dash, name = str(entry[1]).partition(" - ")  # RuinedFooocus': hash, then both
+            yield Lora(name, weight) if dash else Lora(entry[0], entry[1])
         elif isinstance(entry, dict) and "name" in entry:
             yield Lora(entry["name"], entry.get("weight", 1.0))
 

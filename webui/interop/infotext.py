@@ -51,6 +51,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=[ \t]*(?:,|\n|\Z))', re.S)
 _PIECE = re.compile(r"[^,\n]*")
 _BRACKETS = re.compile(r"[\[\]{}\n]|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
 _STEALS = re.compile(r", ?(?:Steps|Sampler|Seed|CFG scale|Size|Model):")
+_HEADING = re.compile(r"\Aparameters\s{0,3}:\s{0,3}", re.I)
 _VALUE_END = re.compile(r"[ \t]*(?:,|\n|\Z)")
 _HASH = re.compile(r"\s*\[[0-9a-fA-F]{4,64}\]\s*$")
 _ADDNET = re.compile(r"addnet model (\d)")
@@ -58,7 +59,7 @@ _ADDNET = re.compile(r"addnet model (\d)")
 
 def read_infotext(text: str, may_be_prompt: bool = True) -> Found:
     """What such a text says; raises Unreadable where it has no settings and may not be a prompt alone."""
-    text = text.strip().removeprefix("parameters:").lstrip()
+    text = _HEADING.sub("", text.strip())
     start = _find_settings(text)
     found = Found("AUTOMATIC1111")
     if start is None:

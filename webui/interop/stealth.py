@@ -32,7 +32,7 @@ def read_hidden_texts(image: PilImage) -> dict[str, str]:
     if head.startswith(PACKED) and body:
         body = unpack(body, GZIP)
     text = clean((body or b"").decode("utf-8", "replace"))
-    if len(text) > MAX_CHARACTERS:
+    if not text.strip() or len(text) > MAX_CHARACTERS:
         return {}
     with suppress(Unreadable):
         texts = {name: value for name, value in read_object(text, "the hidden text").items() if isinstance(value, str)}
