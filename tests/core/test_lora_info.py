@@ -9,9 +9,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from webui.core.library import LoraFile
 from webui.core.lora_info import MAX_PREVIEW_BYTES, MAX_WORDS, LoraInfo, describe, read_preview
@@ -210,3 +212,28 @@ def test_three_hundred_thousand_tags_are_counted_in_seconds(make_lora):
     start = time.thread_time()
     assert describe(file).trigger_words[0] == "tag 299999"
     assert time.thread_time() - start < 10  # about half a second
+
+
+@pytest.mark.parametrize(
+    ("shapes", "problem"),
+    [
+        (
+            {"emb_params": (4, 768)},
+            "x.safetensors is an embedding; it belongs in the folder for embeddings",
+        ),
+        ({"lora_unet_double_blocks_0_img_mlp_0.lora_up.weight": (2, 2)}, "x.safetensors is a LoRA for Flux; Stable"),
+        ({"lora_unet_conv_in.lora_up.weight": (2, 2)}, ""),
+        ({"something": (2,)}, ""),
+    ],
+)
+def test_what_is_no_lora_of_ours_is_listed_with_what_it_is(tmp_path, shapes, problem):
+    path = tmp_path / "x.safetensors"
+    save_file({key: np.zeros(shape, "f4") for key, shape in shapes.items()}, path)
+    found = describe(LoraFile("x", path)).problem
+    assert found.startswith(problem) and bool(found) == bool(problem)
+
+
+def test_the_words_of_embeddings_in_the_file_are_its_trigger_words(tmp_path):
+    keys = ("bundle_emb.zorb.clip_l", "bundle_emb.zorb.clip_g", "bundle_emb.<s0>.emb_params", "bundle_emb.a.b.clip_l")
+    save_file({key: np.zeros((2, 3), "f4") for key in keys}, tmp_path / "x.safetensors")
+    assert describe(LoraFile("x", tmp_path / "x.safetensors")).trigger_words == ("<s0>", "zorb")

@@ -42,6 +42,9 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (models / "cut.safetensors").write_bytes(struct.pack("<Q", 4000) + b"{")
     embeddings.mkdir()
     save_file({"emb_params": torch.zeros(3, 64)}, embeddings / "charm.safetensors")
+    loras = folder / "data" / "models" / "Lora"
+    loras.mkdir()
+    save_file({"bundle_emb.zorb.clip_l": torch.zeros(4, 192)}, loras / "bundle.safetensors")
     server = Server(folder)
     yield server
     server.close()
@@ -229,6 +232,8 @@ def test_the_model_decides_how_tokens_are_counted(model_server):
     assert count("demo", prompt) == count_tokens(prompt, demo)
     assert count("no such model", prompt) == count("old", prompt) == count_tokens(prompt, clip)
     assert count("demo", "a charm, a cat") == count_tokens("a charm, a cat", demo, {"charm": 3})
+    for prompt_, rows in (("a zorb <lora:bundle:0.5>", {"zorb": 4}), ("a zorb", {}), ("a zorb <lora:none>", {})):
+        assert count("demo", prompt_) == count_tokens(prompt_.partition(" <")[0], demo, rows)
     xl = Tokenizer.from_folder(Path(find_models(Settings(data_dir=model_server.data_dir))["tiny xl"].path, "tokenizer"))
     assert count("tiny xl", prompt) == count_tokens(prompt, xl)
 

@@ -469,6 +469,33 @@ class TestEmbeddings:
         assert run(manager, model="sdxl", prompt="a zix")[-1].warnings == ()
         assert abs(draw(manager, model="sdxl", prompt="a zix") - draw(manager, model="sdxl", prompt="a zax")).max() > 1
 
+    def test_those_in_a_lora_s_file_stand_while_it_is_on(self, make, tree):
+        embeddings, loras = tree / "embeddings", tree / "models/Lora"
+        for folder in (embeddings, loras):
+            folder.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(5)
+        one, narrow, wide = (torch.randn(2, width, generator=generator) for width in (64, 64, 128))
+        save_file({"emb_params": one}, embeddings / "zap.safetensors")
+        save_file({"clip_l": narrow, "clip_g": wide}, embeddings / "zep.safetensors")
+        note = {"bundle_emb.zorb.string_to_token.*": torch.tensor(265)}
+        save_file({"bundle_emb.zorb.string_to_param.*": one} | note, loras / "one.safetensors")
+        save_file({"bundle_emb.Zorb.clip_l": narrow, "bundle_emb.Zorb.clip_g": wide}, loras / "both.safetensors")
+        manager = make()
+        words = draw(manager, model="sd1", prompt="a zorb")
+        on = {"model": "sd1", "loras": ("one:0.3",)}
+        assert (draw(manager, **on, prompt="a zorb") == draw(manager, model="sd1", prompt="a zap")).all()
+        assert abs(draw(manager, **on, prompt="a zorb") - words).max() > 1
+        assert (draw(manager, model="sd1", prompt="a zorb") == words).all()
+        assert run(manager, **on, prompt="a zorb")[-1].warnings == ()
+        as_file = draw(manager, model="sdxl", prompt="a zep")
+        assert (draw(manager, model="sdxl", loras=("both",), prompt="a zorb") == as_file).all()
+        for loras_, told in (("one",), "LoRA"), (("both", "one"), "Several LoRAs bring an embedding called"):
+            done = run(manager, model="sdxl", loras=loras_, prompt="a zorb")[-1]
+            assert any(told in warning for warning in done.warnings)
+        (embeddings / "zorb.safetensors").write_bytes((embeddings / "zep.safetensors").read_bytes())
+        told = run(manager, **on, prompt="a zorb")[-1].warnings
+        assert told == ("“zorb” stands for the embedding that a LoRA brings, not for the file.",)
+
     def test_one_that_cannot_be_used_is_told_and_read_as_words(self, make, tree):
         folder = tree / "embeddings"
         folder.mkdir(exist_ok=True)

@@ -41,13 +41,14 @@ class FileKind:
         return f"is {self.name}; it belongs in {place}" if place else f"is {self.name}, which cannot be used here"
 
 
+_ZEROS = str.maketrans(dict.fromkeys("123456789", "0"))
 # What stands behind a module's name in a file that changes a model, in every dialect.
 _CHANGES = re.compile(
     r"[._](lora_(down|up|mid|[AB])|lora\.(down|up)|lora_linear_layer|lora_magnitude_vector)\b|_lora\.(down|up)\b"
-    r"|\.(hada_[wt]\d|lokr_[wt]\d|oft_(blocks|diag|[rR])|boft_[Rs]|[ab][12]\.weight|lambda_layer|dora_scale|on_input"
+    r"|\.(hada_[wt]\d|lokr_[wt]\d|oft_(blocks|diag|[rR])|boft_[Rs]|[ab]\d\.weight|lambda_layer|dora_scale|on_input"
     r"|diff(_b)?|[wb]_norm|set_weight|ia3_l|vera_lambda_\w|hra_u|fourierft_spectrum)(\.|$)"
 )
-# Names of modules, behind a dot or, as kohya joins them, an underscore. The first that is found is the family.
+# Names of modules, with 0 for every digit, behind a dot or, as kohya joins them, an underscore: the first row counts.
 _FAMILIES = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
@@ -61,7 +62,7 @@ _FAMILIES = tuple(
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
         (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", "Flux or Stable Diffusion 3"),
         (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
-        (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn[12]\.", "PixArt or LTX-Video"),
+        (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "PixArt or LTX-Video"),
     )
 )  # fmt: skip
 _Row = tuple[re.Pattern[str], Role, str]
@@ -73,12 +74,12 @@ _WITH_LORAS: tuple[_Row, ...] = (
     (re.compile(r"motion_modules[._]"), "other", "a motion module of AnimateDiff"),
 )
 _WHOLE: tuple[_Row, ...] = (
-    (re.compile(r"^(adapter\.)?body\.\d+\.(in_conv|block1|resnets)\."), "other", "a T2I-Adapter"),
+    (re.compile(r"^(adapter\.)?body\.\d+\.(in_conv|block\d|resnets)\."), "other", "a T2I-Adapter"),
     (re.compile(r"^model\.diffusion_model\."), "checkpoint", "a checkpoint, a whole model"),
-    (re.compile(r"^(diffusion_model\.)?input_blocks\.0\.0\.|^(unet\.)?down_blocks\.0\."), "checkpoint", "a UNet"),
-    (re.compile(r"^((first_stage_model|vae)\.)?(decoder\.(conv_in|layers\.0)|encoder\.conv_in)\."), "VAE", "a VAE"),
-    (re.compile(r"^3\.conv\.0\."), "VAE", "a VAE"),  # half of TAESD, in its author's names
-    (re.compile(r"(^|\.)RDB1\.|\.rdb1\.|^conv_first\.|^body\.\d+\.weight$"), "other", "an upscaler"),
+    (re.compile(r"^(diffusion_model\.)?input_blocks\.|^(unet\.)?down_blocks\."), "checkpoint", "a UNet"),
+    (re.compile(r"^((first_stage_model|vae)\.)?(decoder\.(conv_in|layers\.\d+)|encoder\.conv_in)\."), "VAE", "a VAE"),
+    (re.compile(r"^\d\.conv\.\d\."), "VAE", "a VAE"),  # half of TAESD, in its author's names
+    (re.compile(r"(^|\.)RDB\d\.|\.rdb\d\.|^conv_first\.|^body\.\d+\.weight$"), "other", "an upscaler"),
     (re.compile(r"(^|\.)text_model\.|^encoder\.(layers\.\d+\.self_attn|block\.\d+)\."), "other", "a text encoder"),
     (re.compile(r"^(\w+\.)?vision_model\.|^visual\."), "other", "an image encoder (CLIP vision)"),
 )  # fmt: skip
@@ -90,19 +91,21 @@ def recognize(shapes: Shapes) -> FileKind | None:
     """The kind of a safetensors file by its tensors' shapes; None where they say nothing."""
     if not any(0 not in shape and not key.endswith(".alpha") for key, shape in shapes.items()):
         return FileKind("nothing", "no weights")
-    if found := _find(_WITH_LORAS, shapes):
+    keys = set("\n".join(shapes).translate(_ZEROS).split("\n"))  # blocks are alike but for their numbers
+    if found := _find(_WITH_LORAS, keys):
         return FileKind(*found)
-    family = next((name for pattern, name in _FAMILIES if any(map(pattern.search, shapes))), "")
-    if any(map(_CHANGES.search, shapes)):
+    family = next((name for pattern, name in _FAMILIES if any(map(pattern.search, keys))), "")
+    if any(map(_CHANGES.search, keys)):
         return FileKind("LoRA", f"a LoRA for {family}" if family else "a LoRA", family)
     if family:
         return FileKind("checkpoint", f"a {family} model", family)
-    if found := _find(_WHOLE, shapes):
+    if found := _find(_WHOLE, keys):
         return FileKind(*found)
     return FileKind("embedding", "an embedding") if _is_embedding(shapes) else None
 
 
 def _find(rows: Iterable[_Row], keys: Iterable[str]) -> tuple[Role, str] | None:
+    """The first row that one of the keys matches."""
     return next(((role, name) for pattern, role, name in rows if any(map(pattern.search, keys))), None)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from webui.core.file_kinds import recognize
 from webui.core.library import LoraFile, ModelFile
 from webui.core.tensor_file import BadFile, read_header
 
@@ -17,6 +19,9 @@ MAX_TEXT = 2_000
 MAX_WORDS = 24
 MAX_SIDECAR_BYTES = 2**20
 MAX_PREVIEW_BYTES = 8 * 2**20
+_BUNDLED = re.compile(
+    r"bundle_emb\.(?P<name>[^.]{1,200})\.(?P<vectors>clip_[lg]|emb_params|text_encoders_[01]|string_to_param\..+)"
+)
 PREVIEW_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
@@ -56,16 +61,21 @@ def describe(file: LoraFile) -> LoraInfo:
 @lru_cache(maxsize=4096)
 def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
     """The file's own part, kept until it changes; a large folder is listed again and again."""
-    metadata = read_header(file.path).metadata
+    header = read_header(file.path)
+    metadata, kind = header.metadata, recognize(header.shapes)
+    is_other = kind is not None and (kind.role not in ("LoRA", "nothing") or kind.family)
+    words = _split_words([metadata.get("modelspec.trigger_phrase", "")])
     return LoraInfo(
         name=file.name,
         size_bytes=size_bytes,
         title=_short(metadata.get("modelspec.title", "")),
         description=_short(metadata.get("modelspec.description", "")),
         made_for=made_for(metadata),
-        trigger_words=_split_words([metadata.get("modelspec.trigger_phrase", "")])
+        trigger_words=_split_words(bundled_embeddings(header.shapes))
+        or words
         or tuple(_frequent_tags(metadata.get("ss_tag_frequency", ""))),
         has_preview=read_thumbnail(metadata) is not None,
+        problem=f"{file.path.name} {kind.reason}" if kind and is_other else "",
     )
 
 
@@ -104,6 +114,15 @@ def find_preview(path: Path) -> Path | None:
             if 0 < found.stat().st_size <= MAX_PREVIEW_BYTES:
                 return found
     return None
+
+
+def bundled_embeddings(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The keys of the embeddings' vectors in a LoRA's file, ``bundle_emb.NAME.VECTORS``, by name and by vectors."""
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        if bundled := _BUNDLED.fullmatch(key):
+            found.setdefault(bundled["name"], {})[bundled["vectors"]] = key
+    return found
 
 
 def find_adapter_config(path: Path) -> Path | None:

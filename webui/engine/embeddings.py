@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from webui.core.file_kinds import recognize
+from webui.core.names import is_word
 from webui.core.tensor_file import BadFile, hash_file, read_header
 
 MAX_ROWS = 75
@@ -42,15 +43,31 @@ def read_embedding(name: str, path: Path) -> Embedding:
     shapes = read_header(path).shapes
     if (kind := recognize(shapes)) and kind.role not in ("embedding", "nothing"):
         raise BadFile(kind.reason)
-    components = _name_components(shapes)
+    _name_components(shapes)  # what it is too large for is not read
     try:
-        tensors = load_file(path)
-        vectors = {component: _check(tensors[key]) for key, component in components.items()}
-        return Embedding(name, len(vectors["text_encoder"]), vectors, hash_file(path).content)
+        return make_embedding(name, load_file(path), hash_file(path).content)
     except OSError as error:
         raise BadFile(f"cannot be read: {error.strerror or error}") from None
     except (SafetensorError, LookupError):
         raise BadFile("is damaged: its tensors cannot be read") from None
+
+
+def make_embedding(name: str, tensors: Mapping[str, torch.Tensor], content_hash: str) -> Embedding:
+    """From one or two tensors, as in ``read_embedding``; raises BadFile."""
+    components = _name_components({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    vectors = {component: _check(tensors[key]) for key, component in components.items()}
+    return Embedding(name, len(vectors["text_encoder"]), vectors, content_hash)
+
+
+def find_bundled(
+    text: str, bundled: Mapping[str, Embedding], widths: Mapping[str, int]
+) -> tuple[dict[str, Embedding], list[str]]:
+    """Of ``bundled``, what LoRAs bring, by words in lower case: those that the text may name and fit; and warnings."""
+    named = [embedding for word, embedding in bundled.items() if word in text.casefold()]
+    found = {embedding.name: embedding for embedding in named if fits(embedding, widths)}
+    left = [embedding.name for embedding in named if embedding.name not in found and is_word(embedding.name, text)]
+    warning = "Embedding {} of a LoRA is for another kind of model and was read as plain words."
+    return found, [warning.format(name) for name in left]
 
 
 def fits(embedding: Embedding, widths: Mapping[str, int]) -> bool:

@@ -44,7 +44,7 @@ from webui.engine.devices import (
     is_out_of_memory,
     release_memory,
 )
-from webui.engine.embeddings import Embedding, fits, read_embedding
+from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.lora.cache import Contributions
 from webui.engine.nets.shortcuts import Shortcuts
@@ -484,8 +484,14 @@ class PipelineManager:
 
     def _find_embeddings(self, text: str, job: _Job) -> dict[str, Embedding]:
         """The textual inversions that the text may name; those for another kind of model are told and left out."""
-        found: dict[str, Embedding] = {}
+        assert self._residence.loras
+        found, problems = find_bundled(text, self._residence.loras.embeddings, self._model.text_widths)
+        job.warnings |= dict.fromkeys(problems)
+        taken = {name.casefold() for name in found}
         for name, forms in job.library.embeddings_in(text).items():
+            if taken & {form.casefold() for form in forms}:
+                job.warnings[f"“{name}” stands for the embedding that a LoRA brings, not for the file."] = None
+                forms = [form for form in forms if form.casefold() not in taken]
             file = job.library.embeddings[name]
             problem = file.ambiguity if forms == [name] else ""
             try:

@@ -20,9 +20,11 @@ from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, L
 from webui.core.executor import Catalog, QueueFull
 from webui.core.ledger import Totals, balance
 from webui.core.library import EmbeddingFile, Library
+from webui.core.lora_info import bundled_embeddings
+from webui.core.names import choose_lora
 from webui.core.outputs import save_picture
 from webui.core.prompt import split_loras
-from webui.core.request import Request, RequestError
+from webui.core.request import LoraRef, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.start_pictures import StartPictures
 from webui.core.tensor_file import BadFile, read_header
@@ -138,12 +140,13 @@ class LocalExecutor:
         return self._totals
 
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
-        """As the model's tokenizer counts, without LoRA tags, embeddings by the rows that their files name."""
+        """As the model's tokenizer counts, without LoRA tags; embeddings, also those in tagged LoRAs, by their rows."""
         from webui.engine import tokens
 
         library = self._library.snapshot()
+        loras: tuple[LoraRef, ...] = ()
         with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
-            prompt, _ = split_loras(prompt)
+            prompt, loras = split_loras(prompt)
         file = library.models.get(model)
         tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
         named = {
@@ -151,6 +154,9 @@ class LocalExecutor:
             for name, forms in library.embeddings_in(prompt).items()
             for form in forms
         }
+        for ref in loras:
+            with contextlib.suppress(RequestError, BadFile):
+                named |= _bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
         room = tokenizer.length - 2
         return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
 
@@ -377,6 +383,13 @@ def _log(what: str, error: BaseException) -> None:
         log.warning("%s: %s", what, str(error))
     else:
         log.error("%s", what, exc_info=error)
+
+
+def _bundled_rows(lora: Path) -> dict[str, int]:
+    """How many tokens each embedding in a LoRA's file stands for; raises BadFile."""
+    shapes = read_header(lora).shapes
+    vectors = {name: shapes[next(iter(keys.values()))] for name, keys in bundled_embeddings(shapes).items()}
+    return {name: shape[0] if len(shape) > 1 else len(shape) for name, shape in vectors.items()}
 
 
 def _for_people(error: BaseException) -> str:

@@ -291,6 +291,21 @@ def test_float8_is_read_by_value_alphas_too(demo_parts, merge_file, write_lora, 
     assert len(merged) == 1 and all(torch.equal(merged[place], expected[place]) for place in expected)
 
 
+def test_embeddings_in_the_file_are_read_and_notes_about_them_are_no_warning(read, write_lora):
+    vectors = torch.randn(2, 192)
+    bundled = {"bundle_emb.zorb.string_to_param.*": vectors, "bundle_emb.zorb.string_to_token.*": torch.tensor(265)}
+    weights = read(write_lora(kohya(TO_K, 160, 192) | bundled))
+    (embedding,) = weights.embeddings
+    assert embedding.name == "zorb" and embedding.rows == 2 and weights.warnings == ()
+    assert torch.equal(embedding.vectors["text_encoder"], vectors)
+    other = read(write_lora(kohya(TO_K, 160, 192) | {"bundle_emb.zorb.clip_l": vectors}, name="other"))
+    assert torch.equal(other.embeddings[0].vectors["text_encoder"], vectors)
+    assert other.embeddings[0].content_hash != embedding.content_hash
+    assert read(write_lora({"bundle_emb.zorb.clip_l": vectors}, name="alone")).deltas == {}
+    left = read(write_lora({"bundle_emb.zorb.clip_l": vectors, "bundle_emb.zorb.clip_l_out": vectors}, name="out"))
+    assert left.unmatched == ("bundle_emb.zorb.clip_l_out",)
+
+
 def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
     file = write_lora(kohya(TO_K, 160, 192))
     length = struct.unpack("<Q", file.path.read_bytes()[:8])[0]
@@ -324,6 +339,7 @@ def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
         ({"decoder.conv_in.weight": torch.ones(8, 4, 3, 3)}, "is a VAE; it belongs in the folder for VAEs"),
         ({}, "holds no weights"),
         ({f"{TO_K}.alpha": torch.tensor(4.0)}, "holds no weights"),
+        ({"bundle_emb.zorb.clip_l": torch.ones(76, 192)}, "holds an embedding 'zorb' that has 76 rows; 75 are allowed"),
         (
             {f"{TO_K}.{end}": torch.ones(4) for end in ("vera_lambda_b", "vera_lambda_d")},
             "has only weights whose ending is not known here: .vera_lambda_b (VeRA), .vera_lambda_d (VeRA)",

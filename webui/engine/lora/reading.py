@@ -4,6 +4,7 @@ Each key's module is looked up whatever its dialect (``names.py``), its ending s
 """
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 
 from webui.core.file_kinds import recognize
 from webui.core.library import LoraFile
-from webui.core.lora_info import made_for
+from webui.core.lora_info import bundled_embeddings, made_for
 from webui.core.request import RequestError
-from webui.core.tensor_file import BadFile, Header, read_header
+from webui.core.tensor_file import BadFile, Header, hash_file, read_header
+from webui.engine.embeddings import Embedding, make_embedding
 from webui.engine.lora.deltas import Decomposed, Delta, LowRank
 from webui.engine.lora.formats import FORMATS, Tensors, name_format, split_adapter, split_key
 from webui.engine.lora.names import ModuleIndex
@@ -30,6 +32,8 @@ SMALL_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 ARCHITECTURES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
 """By the width of the text that the UNet attends to."""
 NAMED_ENDINGS = 3
+_BUNDLED_NOTE = re.compile(r"bundle_emb\.[^.]+\.(string_to_token\..+|name|step|sd_checkpoint(_name)?)$")
+"""What A1111 notes of an embedding besides its vectors."""
 
 
 class CannotApply(RequestError):
@@ -41,7 +45,7 @@ class CannotApply(RequestError):
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """A file made ready for one model: deltas on the model's device, and what of it is not used.
+    """A file made ready for one model: deltas on the model's device, its embeddings, and what of it is not used.
 
     ``unmatched`` are keys with no place in the model, ``unknown`` those of its modules whose ending is not known.
     """
@@ -50,11 +54,13 @@ class LoraWeights:
     unmatched: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Memory it holds."""
-        return sum(delta.nbytes for delta in self.deltas.values())
+        vectors = [tensor for embedding in self.embeddings for tensor in embedding.vectors.values()]
+        return sum(part.nbytes for part in (*self.deltas.values(), *vectors))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -74,8 +80,9 @@ class LoraWeights:
 
 @dataclass
 class _Sorted:
-    """A file's keys: by (component, module) and role, and those that are not used."""
+    """A file's keys: by (component, module) and role, those of embeddings by name, and those that are not used."""
 
+    embeddings: Mapping[str, Mapping[str, str]]
     places: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     unmatched: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -99,6 +106,7 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
                 for kind, delta in _build(component, path, parts, notes).items():
                     _check_fit(component, path, kind, delta, index)
                     deltas[component, path, kind] = delta
+            embeddings = _read_embeddings(file, found.embeddings, tensors)
     except CannotApply:
         raise
     except (BadFile, ValueError) as error:
@@ -107,7 +115,7 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
         raise CannotApply(file.name, f"cannot be read: {error}") from None
     except (RuntimeError, LookupError, TypeError) as error:  # what torch makes of tensors with too few axes
         raise CannotApply(file.name, f"does not fit together: {str(error).splitlines()[0]}") from None
-    return LoraWeights(deltas, tuple(found.unmatched), tuple(found.unknown), notes.remarks)
+    return LoraWeights(deltas, tuple(found.unmatched), tuple(found.unknown), notes.remarks, embeddings)
 
 
 def describe_model(index: ModuleIndex) -> str:
@@ -116,11 +124,26 @@ def describe_model(index: ModuleIndex) -> str:
     return ARCHITECTURES.get(width, f"a model with texts {width} wide") if isinstance(width, int) else "another model"
 
 
+def _read_embeddings(file: LoraFile, keys: Mapping[str, Mapping[str, str]], tensors: Any) -> tuple[Embedding, ...]:
+    """Raises ValueError."""
+    found = []
+    for name, own in keys.items():
+        vectors = {part: tensors.get_tensor(key) for part, key in own.items()}
+        try:
+            found.append(make_embedding(name, vectors, f"{hash_file(file.path).content}/{name}"))
+        except BadFile as error:
+            raise ValueError(f"holds an embedding {name[:60]!r} that {error}") from None
+    return tuple(found)
+
+
 def _sort_keys(shapes: Iterable[str], index: ModuleIndex) -> _Sorted:
     """Raises ValueError for several adapters in one file."""
-    found = _Sorted()
+    found = _Sorted(bundled_embeddings(shapes))
+    bundled = {key for keys in found.embeddings.values() for key in keys.values()}
     adapters = set()
     for key in shapes:
+        if key in bundled or _BUNDLED_NOTE.match(key):
+            continue
         plain, adapter = split_adapter(key)
         adapters.add(adapter)
         split = split_key(plain)
@@ -184,7 +207,7 @@ def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
         raise ValueError(kind.reason)
     if kind and kind.family:
         raise ValueError(f"is made for {kind.family}, but this model is {model}")
-    if found.places:
+    if found.places or found.embeddings:
         return
     if found.unknown:
         raise ValueError(f"has only weights whose ending is not known here: {_name_endings(found.unknown)}")

@@ -13,6 +13,7 @@ from webui.core.lora_info import find_adapter_config
 from webui.core.request import LoraRef
 from webui.core.tensor_file import hash_file
 from webui.engine.devices import free_bytes
+from webui.engine.embeddings import Embedding
 from webui.engine.families.base import Model
 from webui.engine.lora.cache import Contributions, SetKey, WeightCache, set_key
 from webui.engine.lora.names import ModuleIndex
@@ -35,6 +36,9 @@ class LoraSwitcher:
         self._index = ModuleIndex(model.components)
         self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
         self._warnings: dict[str, tuple[str, ...]] = {}
+        self._bundled: dict[str, tuple[Embedding, ...]] = {}
+        self.embeddings: dict[str, Embedding] = {}
+        """What words, in lower case, stand for while the present set is on."""
         host_bytes = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         budget_bytes = free_bytes(device) // 4 if budget_bytes is None else budget_bytes
         self.cache = WeightCache(model.components, budget_bytes, host_bytes, device, in_place)
@@ -60,12 +64,16 @@ class LoraSwitcher:
         ``check`` may raise to stop. Raises CannotApply, and after any error the model is without LoRAs.
         """
         key, by_hash = self._key(refs, files)
+        self.embeddings = {}
         how, seconds = self.cache.switch(key, lambda content_hash: self._weights(by_hash[content_hash]), check)
         warnings = [
             f"LoRA {file.name}: {text[:1].lower()}{text[1:]}"
             for content_hash, file in by_hash.items()
             for text in self._warnings.get(content_hash, ())
         ]
+        for embedding in (embedding for content_hash, *_ in key for embedding in self._bundled[content_hash]):
+            if self.embeddings.setdefault(embedding.name.casefold(), embedding) is not embedding:
+                warnings.append(f"Several LoRAs bring an embedding called {embedding.name}; one of them is used.")
         return LoraSwitch(tuple(str(ref) for ref in refs), how, seconds), warnings
 
     def prepare(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
@@ -89,7 +97,7 @@ class LoraSwitcher:
         weights = read_lora(file, self._index, self._device)
         if _content_hash(file) != content_hash:
             raise CannotApply(file.name, "was changed while it was read; try again")
-        self._warnings[content_hash] = weights.warnings
+        self._warnings[content_hash], self._bundled[content_hash] = weights.warnings, weights.embeddings
         if weights.nbytes <= READ_BYTES:
             self._read[content_hash] = weights
         return weights
