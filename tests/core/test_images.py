@@ -21,6 +21,8 @@ from webui.core.images import ImageError
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SIDE = st.integers(8, 96)
 MB = 2**20
+TURNED = PilImages.Exif()
+TURNED[0x0112] = 6
 
 
 def encode(image: PilImage, kind: str = "PNG", **options) -> bytes:
@@ -53,6 +55,24 @@ def colours(image: PilImage) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(map(tuple, flat)))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"exif": TURNED}], ids=["plain", "progressive", "turned"]
+)
+@pytest.mark.parametrize("missing", [1, 2, 40])
+def test_a_jpeg_without_its_last_bytes_is_opened_and_marked(tmp_path, mode, options, missing):
+    data = encode(picture(120, 200).convert(mode), "JPEG", **options)
+    (tmp_path / "cut.jpg").write_bytes(data[:-missing])
+    whole = np.asarray(images.plain(images.open_image(data)))
+    for source in (data[:-missing], tmp_path / "cut.jpg"):
+        opened = images.plain(images.open_image(source))
+        assert opened.mode == mode
+        assert images.ENDS_EARLY in opened.info or missing < 3, "without its end marker alone Pillow may take it"
+        assert options or np.array_equal(np.asarray(opened)[:-16], whole[:-16])
+        assert np.asarray(opened).shape == whole.shape
+    assert images.ENDS_EARLY not in images.open_image(data).info
+
+
 class TestBadFiles:
     @pytest.fixture
     def refusal(self, tmp_path):
@@ -76,10 +96,16 @@ class TestBadFiles:
         data = encode(picture(200, 200))
         assert "is damaged" in refusal(data[: int(len(data) * kept)])
 
-    @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
     def test_half_a_file_of_another_kind_is_refused(self, refusal, kind):
         data = encode(picture(200, 200), kind)
         assert refusal(data[: len(data) // 2]).startswith(("is damaged: ", "is not a picture"))
+
+    @pytest.mark.parametrize("kept", [0.3, 0.85])
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+    def test_a_jpeg_that_lacks_a_good_part_of_it_is_refused(self, refusal, mode, kept):
+        data = encode(picture(200, 200).convert(mode), "JPEG")
+        assert "is damaged: image file is truncated" in refusal(data[: int(len(data) * kept)])
 
     def test_a_png_with_one_wrong_byte_in_its_pixels_is_damaged(self, refusal):
         data = bytearray(encode(picture(64, 64)))
@@ -99,7 +125,7 @@ class TestBadFiles:
         ids=["text", "empty", "signature alone", "SVG", "PostScript", "PPM"],
     )
     def test_what_is_no_picture_we_read_is_refused_with_the_kinds_we_do(self, refusal, data):
-        assert refusal(data) == "is not a picture that can be read (one of PNG, JPEG, WEBP, GIF, BMP, TIFF)"
+        assert refusal(data) == "is not a picture that can be read (one of PNG, JPEG, WEBP, AVIF, GIF, BMP, TIFF)"
 
     def test_one_pixel_and_a_thread_are_too_small(self, refusal):
         assert refusal(encode(picture(1, 1))) == "is 1 x 1 px; each side must be at least 8 px"
@@ -257,12 +283,11 @@ class TestPixels:
         assert np.array_equal(np.asarray(images.to_rgb(opened)), upright(stored))
         assert np.array_equal(np.asarray(images.to_mask(opened.convert("L"))), np.asarray(images.to_mask(opened)))
 
-    def test_a_phone_s_jpeg_is_set_upright(self):
+    @pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
+    def test_a_phone_s_picture_is_set_upright(self, kind):
         half = np.zeros((16, 32, 3), np.uint8)
         half[:, :16] = 255  # lying on its side: white on the left
-        exif = PilImages.Exif()
-        exif[0x0112] = 6
-        data = encode(PilImages.fromarray(half), "JPEG", exif=exif, quality=95)
+        data = encode(PilImages.fromarray(half), kind, exif=TURNED, quality=95)
         upright = np.asarray(images.to_rgb(images.open_image(data)))
         assert upright.shape == (32, 16, 3) and upright[:14].min() > 240 and upright[18:].max() < 15
 

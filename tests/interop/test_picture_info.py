@@ -144,13 +144,14 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
         assert json.loads(json.dumps(info.to_json()))["values"]["loras"] == [{"name": "gone", "weight": 0.5}]
 
 
-def test_exif_in_a_jpeg(tmp_path: Path, catalog: Catalog) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "webp", "avif"])
+def test_exif_of_other_kinds_of_file(tmp_path: Path, catalog: Catalog, ending: str) -> None:
     picture = PilImages.new("RGB", (64, 64))
     exif = picture.getexif()
     text = "a 🦊\nSteps: 5, Sampler: Euler, CFG scale: 5, Seed: 1, Size: 64x64"
     exif.get_ifd(IFD.Exif)[Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be")
-    picture.save(tmp_path / "x.jpg", exif=exif)
-    info = read_info(tmp_path / "x.jpg", catalog)
+    picture.save(tmp_path / f"x.{ending}", exif=exif)
+    info = read_info(tmp_path / f"x.{ending}", catalog)
     assert (info.values["prompt"], info.values["sampler"]) == ("a 🦊", "Euler")
 
 

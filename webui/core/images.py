@@ -19,12 +19,15 @@ from PIL import ImageColor, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+JPEG_END = b"\xff\xd9"
 MAX_PIXELS = 24_000_000
 MAX_FILE_BYTES = 64 * 2**20
 MIN_SIDE_PX = 8
 LATENT_STEP_PX = 8
 FILL_SOFTNESS_PX = 6.0
+ENDS_EARLY = "ends early"
+"""In a picture's ``info`` where its file lacks its end."""
 BLACK_LEVEL = 16  # of 255, and where video has its black: what of a mask is no lighter is black
 FILTER = Resampling.LANCZOS
 ORIENTATION = 0x0112  # the EXIF tag
@@ -44,13 +47,30 @@ class ImageError(ValueError):
 
 
 def open_image(source: Path | bytes) -> PilImage:
-    """The first frame of a picture file, decoded; raises ImageError. The size is checked before decoding."""
+    """The first frame of a picture file, decoded; raises ImageError. The size is checked before decoding.
+
+    A JPEG that lacks its last bytes is taken all the same, as browsers do, and has ``ENDS_EARLY`` in its ``info``.
+    """
     with _worded_errors():
         image = _open(source)
-        image.load()
+        try:
+            image.load()
+        except OSError:
+            if image.format not in ("JPEG", "MPO"):
+                raise
+            image = _open((source if isinstance(source, bytes) else source.read_bytes()) + JPEG_END)
+            if not _is_nearly_whole(image):
+                raise
+            image.info[ENDS_EARLY] = True
     if image.mode not in MODES:
         raise ImageError(f"has {image.mode} colours, which cannot be read")
     return image
+
+
+def _is_nearly_whole(image: PilImage) -> bool:
+    """Whether a JPEG's last tenth, two blocks at least, is more than the mid-grey that missing blocks come out as."""
+    levels = np.asarray(image)[-max(image.height // 10, 16) :]
+    return bool((levels < 127).any() or (levels > 128).any())
 
 
 @contextmanager
@@ -86,7 +106,7 @@ def _worded_errors() -> Iterator[None]:
         raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS)})") from None
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, RuntimeError) as error:
         raise ImageError(f"is damaged: {error}") from None
 
 

@@ -29,12 +29,11 @@ from webui.core.library import (
     hash_whole,
 )
 from webui.core.names import choose_file, is_word
-from webui.core.prompt import unsupported
+from webui.core.notices import notices
 from webui.core.recipe import Batch, Recipe
 from webui.core.request import MAX_STEPS, MIN_SIDE_PX, Init, Request, RequestError
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
-from webui.core.without_effect import without_effect
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Stopped, denoise
 from webui.engine.devices import (
@@ -280,9 +279,8 @@ class PipelineManager:
         job.warnings |= dict.fromkeys(job.library.ambiguities(request))
         if words := approximations(request, job.library.vaes if request.vae else {}):
             job.warnings[f"Approximate: {', '.join(words)}."] = None
-        job.warnings |= dict.fromkeys(unsupported(request.prompt) + unsupported(request.negative))
         assert job.file.checkpoint
-        job.warnings |= dict.fromkeys(without_effect(request, job.file.checkpoint))
+        job.warnings |= dict.fromkeys(notices(request, job.file.checkpoint))
         if (self._settings.compile or self._settings.cuda_graphs) and _shortcuts(request):
             faster = "compiled code" if self._settings.compile else "CUDA graphs"
             job.warnings[f"Reuse and token merging run without {faster}."] = None

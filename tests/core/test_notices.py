@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image as PilImages
 
+from webui.core import images
 from webui.core.checkpoint import Checkpoint
+from webui.core.notices import notices
 from webui.core.request import Init, Request
-from webui.core.without_effect import without_effect
 
 PLAIN = Checkpoint("SD 1.x", "diffusers", ("unet", "vae", "text_encoder"), 4, 768, 512)
 PICTURE, MASK = PilImages.new("RGB", (16, 16)), PilImages.linear_gradient("L").resize((16, 16))
@@ -15,7 +16,7 @@ SOLID = MASK.point(lambda level: 255 if level > 127 else 0)
 
 
 def lines(checkpoint=PLAIN, **fields) -> tuple[str, ...]:
-    return without_effect(Request(**({"prediction": "epsilon"} | fields)), checkpoint)
+    return notices(Request(**({"prediction": "epsilon"} | fields)), checkpoint)
 
 
 def of_init(checkpoint=PLAIN, **options) -> tuple[str, ...]:
@@ -64,6 +65,22 @@ def test_a_model_that_guides_itself_takes_no_negative_prompt_and_no_guidance_bel
 def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
     (said,) = of_init(**options)
     assert said.startswith(line)
+
+
+def test_forms_of_prompts_that_are_not_done_are_said_once():
+    assert lines(prompt="[a|b]", negative="[a|b]") == (
+        "[a|b] (alternating words) is not done here and is read as plain words.",
+    )
+
+
+def test_a_file_that_ends_early_is_said():
+    cut = PICTURE.copy()
+    cut.info[images.ENDS_EARLY] = True
+    request = Request(prediction="epsilon", init=Init(image=cut, mask=cut))
+    assert notices(request, PLAIN) == (
+        "The start picture is a file that ends early; a part of it may be missing.",
+        "The mask is a file that ends early; a part of it may be missing.",
+    )
 
 
 def test_a_model_for_inpainting_knows_no_greys():

@@ -1,14 +1,15 @@
-"""What a request asks for that changes nothing, or that is done otherwise than asked: said, so that nobody wonders."""
+"""What people should be told of a request beside its pictures: what changes nothing, or is not done as it says."""
 
 from webui.core import images
 from webui.core.checkpoint import Checkpoint
+from webui.core.prompt import unsupported
 from webui.core.request import Init, Request
 
 OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
 
 
-def without_effect(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A line for people for each such setting of a resolved request; ``checkpoint`` is its model's."""
+def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A line for people for each such thing in a resolved request; ``checkpoint`` is its model's."""
     guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
     lines = {
         "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1,
@@ -22,8 +23,17 @@ def without_effect(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
             request.prediction != own
         ),
     }
-    said = [line for line, is_so in lines.items() if is_so]
-    return (*said, *_of_init(request.init, checkpoint)) if request.init else tuple(said)
+    said = [*unsupported(request.prompt), *unsupported(request.negative)]
+    said += [line for line, is_so in lines.items() if is_so]
+    if request.init:
+        said += [*_of_files(request.init), *_of_init(request.init, checkpoint)]
+    return tuple(dict.fromkeys(said))
+
+
+def _of_files(init: Init) -> list[str]:
+    files = {"The start picture": init.image, "The mask": init.mask}
+    early = [name for name, picture in files.items() if picture and images.ENDS_EARLY in picture.info]
+    return [f"{name} is a file that ends early; a part of it may be missing." for name in early]
 
 
 def _of_init(init: Init, checkpoint: Checkpoint) -> tuple[str, ...]:
