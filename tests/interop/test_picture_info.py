@@ -150,7 +150,7 @@ def test_exif_of_other_kinds_of_file(tmp_path: Path, catalog: Catalog, ending: s
     exif = picture.getexif()
     text = "a 🦊\nSteps: 5, Sampler: Euler, CFG scale: 5, Seed: 1, Size: 64x64"
     exif.get_ifd(IFD.Exif)[Base.UserComment] = b"UNICODE\0" + text.encode("utf-16-be")
-    picture.save(tmp_path / f"x.{ending}", exif=exif)
+    picture.save(tmp_path / f"x.{ending}", exif=exif.tobytes())
     info = read_info(tmp_path / f"x.{ending}", catalog)
     assert (info.values["prompt"], info.values["sampler"]) == ("a 🦊", "Euler")
 
