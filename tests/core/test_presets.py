@@ -206,6 +206,8 @@ def test_the_file_s_name_is_as_good_as_the_preset_s(shelf):
 
 def test_an_unknown_name_is_told_with_near_ones(shelf):
     shelf.save(make_preset(name="Midnight cat", **CAT))
+    with pytest.raises(RequestError, match=r"no preset “zzzz”\.$"):
+        shelf.get("zzzz")
     with pytest.raises(RequestError, match=r"no preset “midnite cat”; did you mean Midnight cat"):
         shelf.get("midnite cat")
 

@@ -37,6 +37,18 @@ model = "00000000"
 """
 
 
+# Messages go by themselves, and are closed where they are in the way: the page notes each that was shown.
+NOTE_MESSAGES = """
+window.PAGES = ["txt2img", "img2img", "inpaint"];
+window.told = [];
+new MutationObserver((changes) => {
+  const added = changes.flatMap((change) => [...change.addedNodes]).filter((node) => node.nodeType === 1);
+  const nodes = added.flatMap((node) => [node, ...node.querySelectorAll("*")]);
+  window.told.push(...nodes.filter((node) => node.matches(".toast-body")).map((node) => node.textContent));
+}).observe(document, { childList: true, subtree: true });
+"""
+
+
 @pytest.fixture(scope="module")
 def preset_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one preset of its own, whose pin does not hold, and files that are none."""
@@ -262,6 +274,7 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
 def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
     tab = open_tab()
     visit(tab, NAME)
+    tab.page.get_by_text(f"Preset “{NAME}” is applied on txt2img.").wait_for()
     wait_for_choice(tab, NAME)
     assert "preset=" not in tab.page.url
     prompt = tab.find("prompt").locator("textarea")
@@ -294,8 +307,11 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     tab.find("preset-apply").click()
     tab.page.get_by_text("no model “photoreal”").first.wait_for()
     tab.draw(**SMALL)  # Generate waits for no settings that will never come
+    tab.page.add_init_script(NOTE_MESSAGES)
     visit(tab, "<img src=x onerror=alert(3)>")
-    tab.page.get_by_text("no preset “<img src=x onerror=alert(3)>”").first.wait_for()
+    tab.page.wait_for_function("told.length && PAGES.every((page) => !darkroomFills.isWaiting(page))")
+    [told] = tab.page.evaluate("told")  # once, though each page was asked
+    assert "There is no preset “<img src=x onerror=alert(3)>”." in told
     open_bar(tab)
     tab.find("preset-card").locator(".preset-warning", has_text="There is no ").wait_for()
     visit(tab, "Mine & <b>yours</b>")

@@ -107,10 +107,11 @@ def namesakes(names: Mapping[str, Found]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
+def choose(kind: str, name: str, names: Iterable[str], field: str = "", listed: bool = True) -> str:
     """The one of ``names`` that ``name`` means, whatever its case; RequestError with near names otherwise.
 
-    ``field`` is the request's field that the error is about, where it is not called like the kind.
+    ``field`` is the request's field that the error is about, where it is not called like the kind; ``listed`` is false
+    where the error is not to list what there is instead of near names.
     """
     names = tuple(names)
     if name in names:
@@ -119,7 +120,7 @@ def choose(kind: str, name: str, names: Iterable[str], field: str = "") -> str:
     for known in names:
         if fold(known) == wanted:
             return known
-    raise unknown(kind, name, names, field)
+    raise unknown(kind, name, names, field, listed)
 
 
 def choose_file(kind: str, name: str, files: Mapping[str, File], field: str = "") -> str:
@@ -196,12 +197,14 @@ def is_word(name: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def unknown(kind: str, name: str, names: Iterable[str], field: str = "") -> RequestError:
+def unknown(kind: str, name: str, names: Iterable[str], field: str = "", listed: bool = True) -> RequestError:
     """The error that says that ``name`` is none of ``names``, with near ones, or else with what there is."""
     names = tuple(names)
     error = f"There is no {kind} “{show(name)}”"
     if near := _near(name, names):
         error += f"; did you mean {show_some(near, last=' or ')}?"
+    elif not listed:
+        error += "."
     elif len(names) == 1:
         error += f". There is only {show_some(names)}."
     elif names:

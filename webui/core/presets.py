@@ -72,7 +72,7 @@ class PresetShelf:
         files = self.files()
         if name not in files:
             name = {file.path.stem: other for other, file in files.items()}.get(name, name)
-        file = files[choose("preset", name, files)]
+        file = files[choose("preset", name, files, listed=False)]
         if file.preset is None:
             raise RequestError(f"preset {file.name!r}: {file.path.name} {file.problem}", field="preset")
         return file

@@ -141,6 +141,12 @@ def card_html(file: PresetFile, catalog: Catalog) -> str:
     )
 
 
+def tell_applied(name: str, pages: Sequence[str] = ()) -> None:
+    """Says on the page that the preset's settings are there now."""
+    where = f" on {' and '.join(pages)}" if pages else ""
+    gr.Info(html.escape(f"Preset “{name}” is applied{where}."))
+
+
 @contextmanager
 def telling() -> Iterator[None]:
     """Bad input becomes the page's error message."""

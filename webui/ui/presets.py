@@ -23,6 +23,7 @@ from webui.ui.preset_values import (
     read_upload,
     read_variables,
     settings_updates,
+    tell_applied,
     telling,
     variable_boxes,
     warnings,
@@ -131,14 +132,16 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], shelf: Prese
         choosers,
         **PRIVATE,
     )
+    held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
-        _wire_applying(bar, benches[page], shelf)
+        _wire_applying(bar, benches[page], shelf, held)
         _wire_keeping(bar, benches[page], shelf, choosers)
 
 
-def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
-    executor, controls = bench.runs.executor, bench.controls
-    held = held_controls(controls)
+def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapping[str, Sequence[str]]) -> None:
+    """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
+    executor, controls, page = bench.runs.executor, bench.controls, bench.name
+    held = held_by[page]
     settled = [*(controls[field] for field in held), bench.picker.chosen, bench.sizes]
     shown = [bar.card, *bar.variables, bar.new_name]
 
@@ -159,37 +162,39 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf) -> None:
         if not name:
             raise gr.Error("Choose a preset first", print_exception=False)
         with telling():
-            return settings_updates(shelf.get(name), texts, held, executor.catalog())
+            updates = settings_updates(shelf.get(name), texts, held, executor.catalog())
+        tell_applied(name)
+        return updates
 
     def apply_address(name: str) -> list[Update]:
         """What ``?preset=NAME`` asks for, with the variables as they stand in the preset, where it is for this page."""
         unchanged = [gr.skip()] * (1 + len(shown) + len(settled))
         if not name:
             return unchanged
+        pages = list(held_by)
         try:
             file = shelf.choose(name)
             assert file.preset
-            if not _is_for(file.preset, held):
+            pages = [page for page in pages if _is_for(file.preset, held_by[page])]
+            if page not in pages:
                 return unchanged
             settings = settings_updates(file.preset, tuple(file.preset.variables.values()), held, executor.catalog())
         except RequestError as error:
-            gr.Warning(html.escape(str(error)))
+            if page == pages[0]:
+                gr.Warning(html.escape(str(error)))
             return [gr.skip(), note_html(str(error)), *[gr.skip()] * (len(shown) - 1 + len(settled))]
-        for line in warnings(file.preset, executor.catalog()):
-            gr.Warning(html.escape(line))
+        if page == pages[0]:
+            tell_applied(file.name, pages)
+            for line in warnings(file.preset, executor.catalog()):
+                gr.Warning(html.escape(line))
         choice = gr.update(choices=list(shelf.files()), value=file.name)
         return [choice, *show(file.name, ""), *settings]
 
     bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
     applied = [bar.apply.click, *(box.submit for box in bar.variables)]
-    fills.wire(bench.name, "preset", partial(gr.on, applied), apply, [bar.chooser, *bar.variables], settled)
-    bench.restored.then(
-        apply_address,
-        [gr.Textbox(visible=False)],
-        [bar.chooser, *shown, *settled],
-        js=TAKE_ASKED,
-        **PRIVATE,
-    )
+    fills.wire(page, "preset", partial(gr.on, applied), apply, [bar.chooser, *bar.variables], settled)
+    filled = [bar.chooser, *shown, *settled]
+    fills.wire(page, "address", bench.restored.then, apply_address, [gr.Textbox(visible=False)], filled, js=TAKE_ASKED)
 
 
 def _is_for(preset: Preset, held: Sequence[str]) -> bool:

@@ -42,6 +42,7 @@
     begin,
     end,
     byHand,
+    isWaiting: (page) => fillsOf(page).size > 0,
     chooseByHand: (page, field) => window.darkroom.write(byHandKey(page), [...new Set(byHand(page).split(" ")).add(field)].join(" ").trim()),
   };
 })();
