@@ -125,6 +125,20 @@ def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab)
     tab.wait_for_value("seed", "7")
 
 
+def test_a_new_file_is_there_after_refresh(open_tab, lora_server):
+    tab = open_tab()
+    open_panel(tab)
+    tab.find("lora-panel").locator('.loras-found button[data-name="sepia"]').wait_for()
+    folder = lora_server.data_dir / "models/Lora/later"
+    folder.mkdir()
+    shutil.copy(DEMO_MODEL / "loras" / "sepia.safetensors", folder / "just now.safetensors")
+    tab.find("lora-panel").get_by_role("button", name="Refresh").click()
+    tab.find("lora-panel").locator('.loras-found button[data-name="just now"]').wait_for()
+    use(tab, "just now")
+    tab.draw(**SEEDED)
+    assert "LoRA just now:1" in tab.message
+
+
 def test_trigger_words_and_the_tag_go_into_the_prompt(open_tab):
     tab = open_tab()
     tab.set(prompt="a panda")

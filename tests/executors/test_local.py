@@ -189,6 +189,11 @@ def test_folders_are_walked_once_for_many_previews_and_jobs(executor, engine, se
     assert executor.submit(request(loras=({"name": "new"},))).request.loras[0].name == "new"
     (folder / "set 2/newer.safetensors").write_bytes(content)
     assert "newer" in [entry["name"] for entry in client.get("/api/loras").json()]
+    os.utime(folder / "set 3", (1.7e9, 1.7e9))
+    executor.catalog()
+    (folder / "set 3/untold.safetensors").write_bytes(content)
+    os.utime(folder / "set 3", (1.7e9, 1.7e9))
+    assert "untold" in [entry["name"] for entry in client.get("/api/loras", params={"reload": True}).json()]
 
 
 class TestNextJob:

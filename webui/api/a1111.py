@@ -199,7 +199,7 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     @router.post("/refresh-loras")
     @router.post("/refresh-vae")
     def refresh() -> None:
-        executor.catalog(reload=True)
+        executor.reload()
 
     for name, value in NOTHING.items():
         router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)

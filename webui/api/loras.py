@@ -16,9 +16,11 @@ def loras_router(executor: Executor) -> APIRouter:
     router = APIRouter(prefix="/api/loras")
 
     @router.get("")
-    def loras() -> list[dict[str, Any]]:
+    def loras(reload: bool = False) -> list[dict[str, Any]]:
         """``tag`` is what ``<lora:...>`` says for the name, which is empty where no tag can mean the file."""
-        files = executor.catalog(reload=True).loras
+        if reload:
+            executor.reload()
+        files = executor.catalog(max_age_s=0).loras
         found = [asdict(describe(file)) for file in files.values()]
         for entry in found:
             entry["tag"] = in_tags(entry["name"], files)

@@ -16,8 +16,10 @@ def models_router(executor: Executor) -> APIRouter:
     router = APIRouter(prefix="/api/models")
 
     @router.get("")
-    def models() -> list[dict[str, Any]]:
-        found = [asdict(describe(file)) for file in executor.catalog(reload=True).models.values()]
+    def models(reload: bool = False) -> list[dict[str, Any]]:
+        if reload:
+            executor.reload()
+        found = [asdict(describe(file)) for file in executor.catalog(max_age_s=0).models.values()]
         resident = executor.status().get("model")
         for entry in found:
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None

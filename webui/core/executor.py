@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from webui.core.events import Event, Image
+from webui.core.folders import LOOK_S
 from webui.core.ledger import Totals
 from webui.core.library import EmbeddingFile, LoraFile, ModelFile, VaeFile
 from webui.core.request import Request
@@ -60,8 +61,11 @@ class Job(Protocol):
 class Executor(Protocol):
     """Takes requests, makes pictures."""
 
-    def catalog(self, reload: bool = False) -> Catalog:
-        """What there is, as it was a moment ago at the latest; with ``reload`` all folders are walked first."""
+    def catalog(self, max_age_s: float = LOOK_S) -> Catalog:
+        """What there is, as it was so long ago at most."""
+
+    def reload(self) -> None:
+        """Whoever asks next has all folders walked, also on disks that do not tell what has changed."""
 
     def submit(self, request: Request, keep: bool = True) -> Job:
         """Queues a job, whose pictures are saved unless ``keep`` is false.

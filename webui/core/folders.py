@@ -127,9 +127,9 @@ class Kept(Generic[T]):
             self._lock.release()
 
     def forget(self) -> None:
-        """The next look walks the folders."""
+        """Whoever asks next looks, and walks the folders."""
         with self._lock:
-            self._walked_at = float("-inf")
+            self._walked_at = self._looked_at = float("-inf")
 
     def _look(self, now: float) -> None:
         self._looks += 1

@@ -267,11 +267,10 @@ class Library:
         """The files as they were ``max_age_s`` ago or later."""
         return Snapshot(self, max_age_s)
 
-    def reload(self) -> Snapshot:
-        """The files as they are now, by walking all folders, whatever their times say."""
+    def reload(self) -> None:
+        """The next look walks all folders, whatever their times say."""
         for kept in (self.models, self.loras, self.vaes, self.embeddings):
             kept.forget()
-        return self.snapshot(0.0)
 
 
 def content_hash(model: ModelFile) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
+from webui.core.folders import LOOK_S
 from webui.core.ledger import Totals, balance
 from webui.core.library import EmbeddingFile, Library
 from webui.core.lora_info import bundled_embeddings
@@ -73,9 +74,9 @@ class LocalExecutor:
         self._thread.start()
         threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
 
-    def catalog(self, reload: bool = False) -> Catalog:
-        """The files that were on disk a moment ago, those that are there now after ``reload``, and every sampler."""
-        library = self._library.reload() if reload else self._library.snapshot()
+    def catalog(self, max_age_s: float = LOOK_S) -> Catalog:
+        """The files that were on disk so long ago at most, and every sampler with its schedules."""
+        library = self._library.snapshot(max_age_s)
         return Catalog(
             models=library.models,
             loras=library.loras,
@@ -83,6 +84,10 @@ class LocalExecutor:
             embeddings=library.embeddings,
             samplers={name: row.schedules for name, row in SAMPLERS.items()},
         )
+
+    def reload(self) -> None:
+        """The next look at the files walks all folders, whatever their times say."""
+        self._library.reload()
 
     def warm_up(self) -> None:
         """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""

@@ -81,7 +81,8 @@ def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterabl
     places = [(field, page[field]) for page in controls for field in form.FILES]
 
     def reload() -> list[Any]:
-        catalog = executor.catalog(reload=True)
+        executor.reload()
+        catalog = executor.catalog(max_age_s=0)
         return [gr.update(choices=form.choices(field, catalog)) for field, _ in places]
 
     gr.on(

@@ -74,9 +74,9 @@
       panel.querySelector(".panel-note").textContent = say(found);
     };
     const panels = () => [...document.querySelectorAll(`.${kind}`)];
-    const load = async () => {
+    const load = async (address = url) => {
       try {
-        const answer = await fetch(url);
+        const answer = await fetch(address);
         known = answer.ok ? await answer.json() : [];
       } catch {
         known = [];
@@ -91,7 +91,7 @@
       panel.querySelector("input[type=search]").addEventListener("input", () => show(page));
       panel.querySelector("[data-act=reload]").addEventListener("click", () => {
         reload(page);
-        load();
+        load(`${url}?reload=true`);
       });
       show(page);
       if (known === null) loading ??= load(); // one list serves the panels of all pages
