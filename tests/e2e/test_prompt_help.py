@@ -160,6 +160,7 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     [
         ({"prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, 422, "prompt must be at most 8000 characters long"),
         ({"prompt": 3}, 422, "prompt must be text"),
+        ({"prompt": "BREAK " * 1_333}, 422, "prompt: it comes to more than 64 chunks of 75 tokens"),
         ({"prompt": "a", "model": ""}, 422, "model must not be empty"),
         (["a"], 422, "dictionary"),
         ({"prompt": "half a character: \ud83d"}, 422, "prompt"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from webui.core.library import Library
+from webui.core.prompt import MAX_CHUNKS
 from webui.core.request import LoraRef, Request, RequestError
 from webui.engine.resolve import MAX_LORAS, resolve
 
@@ -98,3 +99,11 @@ def test_a_model_that_guides_itself_is_not_called_approximate_for_guidance(setti
     request = resolve(Request(guidance=5.0, guidance_until=0.5), library)
     assert request.guidance_until == guided_until
     assert bool(request.approximations) == (not guides_itself)
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative"])
+def test_a_prompt_of_too_many_chunks_is_refused_before_it_waits(resolved, field):
+    assert getattr(resolved(**{field: "BREAK " * (MAX_CHUNKS - 1)}), field)
+    with pytest.raises(RequestError, match=f"^{field}: it comes to more than 64 chunks of 75 tokens") as caught:
+        resolved(**{field: "BREAK " * MAX_CHUNKS})
+    assert caught.value.field == field

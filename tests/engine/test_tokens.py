@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 
 from webui.core.library import DEMO_MODEL
 from webui.core.prompt import parse_weights
+from webui.core.request import RequestError
 from webui.engine import tokens
 from webui.engine.tokens import Tokenizer, count_tokens, split_chunks
 
@@ -342,3 +343,11 @@ def test_no_row_is_lost(clip, prompt):
     order = [(name, row) for chunk in chunks for _, name, row in chunk.vectors]
     names = [name for name, row in order if row == 0]
     assert order == [(name, row) for name in names for row in range(embeddings[name])]
+
+
+@pytest.mark.parametrize("piece", ["BREAK ", "🍎" * 20 + " "])
+def test_too_many_chunks_are_refused(clip, piece):
+    for call in (split_chunks, count_tokens):
+        call(piece * 20, clip)
+        with pytest.raises(RequestError, match="more than 64 chunks of 75 tokens"):
+            call(piece * 1_300, clip)

@@ -14,6 +14,9 @@ from webui.core.request import LoraRef, RequestError, explain
 WEIGHT_LIMIT = 1e6
 """What brackets multiply to is held between this and its negative, however many or large they are."""
 
+MAX_CHUNKS = 64
+"""What the text encoder reads one by one: each takes its time, and all of them in every step."""
+
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _OPENINGS = {")": "(", "]": "["}
 _PIECES = re.compile(r"\\[()\[\]\\]?|[(\[]|(?::\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*)?\)|\]|[^\\()\[\]:]+|:")
@@ -87,6 +90,16 @@ def parse_weights(text: str) -> tuple[Words, ...]:
             chunks[-1].append((first, weight))
             chunks += [[(part, weight)] for part in others]
     return tuple(words for number, chunk in enumerate(chunks) for words in _join_neighbours(chunk, number > 0))
+
+
+def check_chunks(count: int, field: str = "prompt") -> None:
+    """Raises RequestError for a prompt that comes to too many chunks."""
+    if count > MAX_CHUNKS:
+        raise RequestError(
+            f"{field}: it comes to more than {MAX_CHUNKS} chunks of 75 tokens, which is the limit; BREAK begins another"
+            " each time",
+            field=field,
+        )
 
 
 def unbalanced(text: str) -> str:

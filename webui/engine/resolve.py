@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from webui.core.canvas import drawn_size
 from webui.core.library import LoraFile, ModelFile, Snapshot
 from webui.core.names import choose_file, choose_lora
-from webui.core.prompt import split_loras
+from webui.core.prompt import check_chunks, parse_weights, split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request, RequestError
 from webui.core.tensor_file import BadFile, read_header
 from webui.engine import samplers
@@ -18,6 +18,8 @@ def resolve(request: Request, library: Snapshot) -> Request:
     What was not asked for is what suits the model, and what it cannot do is off. LoRA tags move from the prompt to
     ``loras``. Strict pictures are batches of one.
     """
+    for field in ("prompt", "negative"):
+        check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
     file = _choose_model("model", request.model, library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}

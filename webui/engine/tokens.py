@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
-from webui.core.prompt import parse_weights
+from webui.core.prompt import check_chunks, parse_weights
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
@@ -96,12 +96,13 @@ def _fill_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int])
     """The slots of each chunk between its start and end; the last is the one still open, empty behind a BREAK.
 
     A full chunk is cut behind its last comma, where that is near and the next token is no comma itself. An embedding's
-    rows stay together.
+    rows stay together. Raises RequestError for too many chunks.
     """
     room = tokenizer.length - 2
     names = _index_names(tokenizer, embeddings)
     chunks: list[list[Slot]] = [[]]
     for words in parse_weights(text):
+        check_chunks(len(chunks))
         if words.starts_chunk:
             chunks.append([])
         ids = tokenizer.ids(words.text)
@@ -119,6 +120,7 @@ def _fill_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int])
             if len(chunks[-1]) + rows > room:
                 chunks.append([])
             chunks[-1] += [(0, words.weight, (name, row)) for row in range(rows)]
+    check_chunks(len(chunks))
     return chunks
 
 
