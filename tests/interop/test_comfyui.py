@@ -79,7 +79,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             n30=node("SplitSigmas", sigmas=["21", 0], step=5),
             **PARTS,
         ),
-        {"prompt": "a fox", "seed": 77},
+        FOX,
     ),
     "ControlNet by slot": (
         graph(
@@ -222,6 +222,14 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         ),
         FOX | {"prompt": "a fox, snow"},
     ),
+    "one text of several": (
+        graph(n6=node("CLIPTextEncode", text=["22", 2]), n22=node("Text String", text="a", text_b="b", text_c="a fox")),
+        FOX,
+    ),
+    "a text under another name": (
+        graph(n6=node("CLIPTextEncode", text=["22", 0]), n22=node("DF_Text_Box", Text="a fox")),
+        FOX,
+    ),
     "wildcards that were drawn": (
         graph(n6=node("ImpactWildcardEncode", wildcard_text="a {fox|cat}", populated_text="a fox", model=["4", 0])),
         FOX,
@@ -318,6 +326,10 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         graph(n8=node("VAEDecode", samples=["3", 0], vae=["30", 0]), n30=node("VAELoader", vae_name="sharp.pt")),
         FOX | {"vae": "sharp"},
     ),
+    "a model that is named elsewhere": (
+        graph(n4=node("CheckpointLoaderSimple", ckpt_name=["30", 0]), n30=node("CheckpointSelector", ckpt_name="demo")),
+        FOX | {"model": "demo"},
+    ),
     "through a changed model": (
         graph(
             n3=sampler(model=["30", 0]),
@@ -404,6 +416,14 @@ LORAS: dict[str, tuple[dict[str, Any], list[LoraRef]]] = {
         [BLUEPRINT],
     ),
     "as tags": (node("LoraTagLoader", text="<lora:blueprint:0.8>", model=["4", 0], clip=["4", 1]), [BLUEPRINT]),
+    "named elsewhere": (
+        node("LoraLoader", lora_name=["53", 0], strength_model=0.8, strength_clip=0.8, model=["4", 0]),
+        [BLUEPRINT],
+    ),
+    "of a strength that cannot be told": (
+        node("LoraLoader", lora_name="blueprint", strength_model=["54", 0], strength_clip=0.8, model=["4", 0]),
+        [],
+    ),
     "without strength": (
         node("LoraLoader", lora_name="blueprint.safetensors", strength_model=0, strength_clip=0, model=["4", 0]),
         [],
@@ -419,6 +439,8 @@ def test_loras_are_taken_with_their_strengths(read, name: str) -> None:
         n40=loader,
         n50=node("PrimitiveString", value="blueprint.safetensors"),
         n51=node("PrimitiveFloat", value=0.8),
+        n53=node("LoRA Selector", lora_name="blueprint.safetensors"),
+        n54=node("MathExpression", expression="a*2", a=0.4),
         n52=node(
             "CR LoRA Stack",
             switch_1="On",

@@ -219,7 +219,27 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         FOX | {"loras": BLUEPRINT},
     ),
+    "SwarmUI's refiner": (
+        "SwarmUI",
+        {
+            "parameters": {
+                "sui_image_params": SWARM
+                | {"refinermodel": "demo", "refinermethod": "StepSwap", "refinercontrolpercentage": 0.25}
+            }
+        },
+        {"refiner": "demo", "refiner_at": 0.75},
+    ),
     "NovelAI": ("NovelAI", {"Software": "NovelAI", "Description": "a fox", "Comment": NOVEL}, FOX),
+    "NovelAI, its first version": (
+        "NovelAI",
+        {
+            "Software": "NovelAI",
+            "Description": "a fox",
+            "Comment": {"steps": 12, "sampler": "k_euler_ancestral", "seed": 77, "strength": 0.69, "noise": 0.667}
+            | {"scale": 4.5, "uc": "ugly"},
+        },
+        {"prompt": "a fox", "negative": "ugly", "seed": 77, "guidance": 4.5, "strength": None},
+    ),
     "NovelAI 4": (
         "NovelAI",
         {"Comment": {**NOVEL, "prompt": "", "v4_prompt": CAPTIONS}, "Source": "NovelAI Diffusion V4"},

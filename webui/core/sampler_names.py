@@ -23,6 +23,8 @@ SAMPLERS = {
     "keulera": "Euler a",
     "keulerancestral": "Euler a",
     "kdpmpp2m": "DPM++ 2M",
+    "kdpmpp2msde": "DPM++ 2M SDE",
+    "ddimv3": "DDIM",
     "kdpmppsde": "DPM++ SDE",
 }
 SCHEDULES = {
@@ -32,7 +34,12 @@ SCHEDULES = {
     "simple": "Trailing",  # both step down from the last timestep in even strides
     "sgmuniform": "Trailing",
 }
-SUFFIXES = {"karras": "Karras", "exponential": "Exponential", "k": "Karras"}  # as in "DPM++ 2M Karras", "dpmpp_2m_k"
+SUFFIXES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "trailing": "Trailing",
+    "k": "Karras",
+}  # as in "DPM++ 2M Karras", "dpmpp_2m_k"
 
 
 def translate(sampler: Any, schedule: Any, known: Mapping[str, Sequence[str]]) -> tuple[dict[str, Any], list[str]]:

@@ -28,7 +28,10 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("prompt") == "":
         del given["prompt"]  # what says nothing must not wipe what somebody wrote
-    values, lines = translate(given.pop("sampler", None), given.pop("schedule", None), catalog.samplers)
+    sampler, schedule = given.pop("sampler", None), given.pop("schedule", None)
+    if sampler is None:  # some call that a scheduler
+        sampler, schedule = schedule, None
+    values, lines = translate(sampler, schedule, catalog.samplers)
     reasons += lines
     values |= _check_files(given, catalog, reasons)
     values |= _check_size(given.pop("width", None), given.pop("height", None), reasons)

@@ -51,8 +51,9 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=[ \t]*(?:,|\n|\Z))', re.S)
 _PIECE = re.compile(r"[^,\n]*")
 _BRACKETS = re.compile(r"[\[\]{}\n]|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
 _STEALS = re.compile(r", ?(?:Steps|Sampler|Seed|CFG scale|Size|Model):")
+_WRITTEN_BREAK = re.compile(r"\\n(?=\s{0,3}(?:Negative prompt|Steps):)")
+_INLINE_NEGATIVE = re.compile(r"(?<=[\w.,;)\]>])[ \t]{0,9}Negative prompt:")
 _HEADING = re.compile(r"\Aparameters\s{0,3}:\s{0,3}", re.I)
-_VALUE_END = re.compile(r"[ \t]*(?:,|\n|\Z)")
 _HASH = re.compile(r"\s*\[[0-9a-fA-F]{4,64}\]\s*$")
 _ADDNET = re.compile(r"addnet model (\d)")
 
@@ -60,6 +61,8 @@ _ADDNET = re.compile(r"addnet model (\d)")
 def read_infotext(text: str, may_be_prompt: bool = True) -> Found:
     """What such a text says; raises Unreadable where it has no settings and may not be a prompt alone."""
     text = _HEADING.sub("", text.strip())
+    if "\n" not in text:
+        text = _WRITTEN_BREAK.sub("\n", text)
     start = _find_settings(text)
     found = Found("AUTOMATIC1111")
     if start is None:
@@ -141,7 +144,9 @@ def _read_value(text: str, at: int, with_brackets: bool) -> tuple[Any, int, bool
     ended = True
     if opening in ("{", "[") and opening:
         if with_brackets and (end := _find_json_end(text, at)):
-            return text[at:end], end, True
+            rest = _PIECE.match(text, end)
+            end = rest.end() if rest else end
+            return text[at:end].strip(), end, True
         ended = False
     piece = _PIECE.match(text, at)
     assert piece
@@ -149,14 +154,14 @@ def _read_value(text: str, at: int, with_brackets: bool) -> tuple[Any, int, bool
 
 
 def _find_json_end(text: str, at: int) -> int | None:
-    """Behind the bracket that ends the one here, if nothing but a comma follows; quoted brackets do not count."""
+    """Behind the bracket that ends the one here; quoted brackets do not count. None where there is none."""
     try:
         end = json.JSONDecoder(strict=False).raw_decode(text, at)[1]
     except (ValueError, RecursionError):
         end = _find_bracket(text, at)
         if _STEALS.search(text, at, end):
             return None
-    return end if end > at and _VALUE_END.match(text, end) else None
+    return end if end > at else None
 
 
 def _find_bracket(text: str, at: int) -> int:
@@ -198,8 +203,9 @@ def _take_prompts(found: Found, text: str, at_line: bool) -> None:
     """Prompt and negative prompt from what stands before the settings."""
     lines = [line.strip() for line in text.strip().split("\n")]
     marks = [k for k, line in enumerate(lines) if line.startswith(NEGATIVE)]
-    if not marks and not at_line and NEGATIVE in text:
-        prompt, negative = (part.strip().rstrip(" \t,.") for part in text.split(NEGATIVE, 1))
+    if not marks and (inline := _INLINE_NEGATIVE.search(text)):
+        prompt, negative = text[: inline.start()].strip().rstrip(" \t,."), text[inline.end() :].strip()
+        negative = negative if at_line else negative.rstrip(" \t,.")
     else:
         end = marks[0] if marks else len(lines)
         prompt = "\n".join(lines[:end]).strip()

@@ -46,6 +46,9 @@ def read_novelai(body: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
         settings["prompt"] = texts.get("Description")
     if settings.get("noise_schedule") == "native":
         del settings["noise_schedule"]
+    if "Img2Img" not in str(settings.get("request_type")) and "Infill" not in str(settings.get("request_type")):
+        settings.pop("strength", None)  # it is written where there was no start picture, too
+        settings.pop("noise", None)
     found.take(settings, FIELDS, SILENT)
     found.put("model", texts.get("Source"))
     for field in ("prompt", "negative"):

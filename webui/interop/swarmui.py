@@ -21,9 +21,12 @@ FIELDS = {
     "vae": "vae",
     "initimagecreativity": "strength",
 }
+SHARE = "refinercontrolpercentage"
 LISTS = ("loras", "loraweights", "loratencweights")
 SILENT = {
     *LISTS,
+    SHARE,
+    "refinermodel",
     "clipstopatlayer",
     "aspectratio",
     "images",
@@ -51,6 +54,12 @@ def read_swarmui(body: Mapping[str, Any]) -> Found:
     for place, name in enumerate(names):
         weight = weights[place] if place < len(weights) else 1.0
         found.loras.append(Lora(name, weight, text_weights[place] if place < len(text_weights) else None))
+    if settings.get("refinermethod") == "StepSwap" and isinstance(share := settings.get(SHARE), float | int):
+        found.put("refiner", settings.get("refinermodel"))
+        found.put("refiner_at", 1 - share)  # theirs is the share that the refiner does
+    else:
+        for name in ("refinermodel", SHARE):
+            found.note(name, settings.get(name))
     layer = settings.get("clipstopatlayer")  # -1 is the last
     if isinstance(layer, int) and not isinstance(layer, bool):
         found.put("clip_skip", abs(layer))

@@ -77,17 +77,20 @@ class Graph:
         alone = len(links) == len(node.inputs) or node.says("reroute", "show", "display", "preview")
         return links[0] if len(links) == 1 and alone else None
 
-    def source(self, value: Any, wanted: Callable[[Node], bool]) -> Node | None:
-        """The first wanted node behind a link, through whatever passes one on; None where there is none."""
-        for _ in range(MAX_DEPTH):
-            linked = self.linked(value)
-            if linked is None or wanted(linked[0]):
-                return linked[0] if linked else None
-            value = self.passed_on(linked[0])
-        return None
+    def source(self, value: Any, keys: tuple[str, ...], *onward: str) -> Node | None:
+        """The nearest node behind a link that has one of the inputs in ``keys``; None where there is none.
 
-    def upstream(self, values: Iterable[Any], follow: Callable[[Node], Iterable[str]] | None = None) -> Iterator[Node]:
-        """Every node behind the links, nearest first, each once; ``follow`` names the inputs to go on by."""
+        The way goes by inputs named ``onward``, and through whatever passes a link on.
+        """
+
+        def follow(node: Node) -> list[Any]:
+            return [node.inputs[name] for name in onward if name in node.inputs] or [self.passed_on(node)]
+
+        nodes = self.upstream([value], follow)
+        return next((node for node in nodes if any(key in node.inputs for key in keys)), None)
+
+    def upstream(self, values: Iterable[Any], follow: Callable[[Node], Iterable[Any]] | None = None) -> Iterator[Node]:
+        """Every node behind the links, nearest first, each once; ``follow`` gives the links to go on by."""
         waiting, seen = deque(values), set[str]()
         while waiting:
             linked = self.linked(waiting.popleft())
@@ -96,9 +99,8 @@ class Graph:
             node = linked[0]
             seen.add(node.name)
             yield node
-            chosen = _chosen_name(node)
-            names = [chosen] if chosen is not None else node.inputs if follow is None else follow(node)
-            waiting.extend(node.inputs.get(name) for name in names)
+            chosen = self.chosen(node)
+            waiting.extend([chosen] if chosen is not None else node.inputs.values() if follow is None else follow(node))
 
 
 _SELECTORS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
 from webui.interop.comfyui.values import number_of, text_of
-from webui.interop.found import Lora
+from webui.interop.found import Lora, short
 
 STACKS = ("lora_stack", "optional_lora_stack", "lora_stack_in", "loras")
 _NAME = re.compile(r"lora(?:_name)?(?:_(\d{1,3}))?|lora_model(?:_name)?|lora_file")
@@ -54,16 +54,23 @@ def _named(graph: Graph, node: Node, value: Any, number: str | None) -> Iterator
     """``lora_name`` and its strengths, or ``lora_name_2`` and those with the same number."""
     if isinstance(value, dict):
         value = value.get("content")  # with its picture, as a custom script sends it
-    name = text_of(graph, value) if isinstance(value, str | list) else None
-    if name is None or _given(node.inputs, ("switch", "enabled", "on"), number) in ("Off", False):
+    if value in (None, "", "None") or _given(node.inputs, ("switch", "enabled", "on"), number) in ("Off", False):
         return
-    weight = number_of(graph, _given(node.inputs, _MODEL_WEIGHTS, number), *_MODEL_WEIGHTS)
+    name = text_of(graph, value, "lora_name", "lora") if isinstance(value, str | list) else None
     simple = node.inputs.get("input_mode") == "simple"
-    if simple:
-        weight = number_of(graph, _given(node.inputs, ("lora_wt",), number))
-    text_weight = None if simple else number_of(graph, _given(node.inputs, _TEXT_WEIGHTS, number), *_TEXT_WEIGHTS)
-    only_model = node.says("modelonly", "model only")
-    yield Lora(name, 1.0 if weight is None else weight, 0.0 if only_model else text_weight)
+    given = _given(node.inputs, ("lora_wt",) if simple else _MODEL_WEIGHTS, number)
+    given_text = None if simple else _given(node.inputs, _TEXT_WEIGHTS, number)
+    weight = 1.0 if given is None else number_of(graph, given, *_MODEL_WEIGHTS)
+    text_weight = number_of(graph, given_text, *_TEXT_WEIGHTS)
+    if node.says("modelonly", "model only"):
+        given_text, text_weight = 0.0, 0.0
+    if name is None or weight is None or given_text is not None and text_weight is None:
+        where = f"node {node.name[:20]} ({node.kind[:60]})"
+        graph.note(f"LoRA: {short(name or value, 80)!r} of {where}: its name or strength cannot be told")
+        return
+    if node.says("blockweight", "block weight"):
+        graph.note(f"LoRA: {short(name, 80)!r} has weights for parts of the model, which are left out")
+    yield Lora(name, weight, text_weight)
 
 
 def _given(inputs: Mapping[str, Any], names: tuple[str, ...], number: str | None) -> Any:

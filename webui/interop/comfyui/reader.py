@@ -6,6 +6,7 @@ from typing import Any
 
 from webui.interop.comfyui.graph import Graph, Node
 from webui.interop.comfyui.sampler import is_sampler, latents, read_sampler
+from webui.interop.comfyui.values import text_of
 from webui.interop.comfyui.workflow import is_workflow, nodes_of_workflow, output_names
 from webui.interop.found import Found, Unreadable, read_object, short
 
@@ -130,18 +131,17 @@ def _pictures(node: Node) -> list[Any]:
     return [value for value in node.inputs.values() if isinstance(value, list)]
 
 
-def _towards_pictures(node: Node) -> list[str]:
+def _towards_pictures(node: Node) -> list[Any]:
     """From a sampler only by what it starts from, so that those before it in time come behind it here."""
-    return latents(node) if is_sampler(node) else [*node.inputs]
+    return latents(node) if is_sampler(node) else [*node.inputs.values()]
 
 
 def _add_vae(graph: Graph, saved: Node, found: Found) -> None:
     """The autoencoder of the decoding that is nearest to the saved picture, where it is a file of its own."""
     for node in graph.upstream(_pictures(saved)):
         if "samples" in node.inputs and "vae" in node.inputs:
-            loader = graph.source(node.inputs["vae"], lambda loader: "vae_name" in loader.inputs)
-            name = loader.inputs["vae_name"] if loader else None
-            found.put("vae", name if isinstance(name, str) else None)
+            loader = graph.source(node.inputs["vae"], ("vae_name",))
+            found.put("vae", text_of(graph, loader.inputs["vae_name"], "vae_name") if loader else None)
             return
 
 

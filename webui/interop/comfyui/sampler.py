@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.interop.comfyui.conditioning import NEGATIVES, PIPES, POSITIVES, Prompts
+from webui.interop.comfyui.conditioning import NEGATIVES, PIPES, POSITIVES, Prompts, Side
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
 from webui.interop.comfyui.loras import loras_of
 from webui.interop.comfyui.values import number_of, text_of
@@ -25,7 +25,15 @@ LATENTS: tuple[str, ...] = (
     "pixels",
 )
 MODEL_NAMES = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "model_path", "gguf_name", "diffusion_model")
+NUMBERS = {
+    "seed": ("seed", "noise_seed"),
+    "steps": ("steps",),
+    "guidance": ("cfg", "cfg_conds", "guidance_scale"),
+    "strength": ("denoise", "denoise_strength"),
+}
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
+
+_NO_PICTURE = re.compile(r"model|clip|vae|positive|negative|cond|control|mask")
 
 
 def is_sampler(node: Node) -> bool:
@@ -49,13 +57,19 @@ class Drawing:
 def read_sampler(graph: Graph, node: Node) -> Drawing:
     """Everything behind the inputs of a sampler; what cannot be told is a note of the graph's, and no value."""
     drawing = Drawing()
-    guider = _behind(graph, node, "guider", (*POSITIVES, *NEGATIVES, "cfg"))
+    guider = graph.source(node.inputs.get("guider"), (*POSITIVES, *NEGATIVES, "cfg"), "guider")
     told = {**(guider.inputs if guider else {}), **node.inputs}
-    _read_numbers(graph, node, guider, told, drawing)
+    if guider and guider.says("basicguider"):  # the prompt alone
+        drawing.put("guidance", 1.0)
+    _read_numbers(graph, node, told, drawing)
     prompts = Prompts(graph)
-    for name, side, names in (("prompt", "positive", POSITIVES), ("negative", "negative", NEGATIVES)):
+    sides: tuple[tuple[str, Side, tuple[str, ...]], ...] = (
+        ("prompt", "positive", POSITIVES),
+        ("negative", "negative", NEGATIVES),
+    )
+    for name, side, names in sides:
         given = next((told[key] for key in (*names, *PIPES) if key in told), None)
-        text = prompts.read(given, "negative" if side == "negative" else "positive")
+        text = prompts.read(given, side)
         drawing.put(name, text)
         if text is None and (given is not None or name == "prompt"):
             graph.note(f"{name}: node {node.name[:20]} ({node.kind[:60]}) leads to no text that can be read")
@@ -64,36 +78,26 @@ def read_sampler(graph: Graph, node: Node) -> Drawing:
     return drawing
 
 
-def _behind(graph: Graph, node: Node, name: str, keys: tuple[str, ...]) -> Node | None:
-    """The first node behind an input that has one of the inputs in ``keys``."""
-    return graph.source(node.inputs.get(name), lambda found: any(key in found.inputs for key in keys))
-
-
-def _read_numbers(graph: Graph, node: Node, guider: Node | None, told: dict[str, Any], drawing: Drawing) -> None:
-    sigmas = _behind(graph, node, "sigmas", ("steps",))
-    noise = _behind(graph, node, "noise", ("noise_seed", "seed"))
-    method = _behind(graph, node, "sampler", ("sampler_name",))
+def _read_numbers(graph: Graph, node: Node, told: dict[str, Any], drawing: Drawing) -> None:
+    sigmas = graph.source(node.inputs.get("sigmas"), ("steps",), "sigmas", "sigmas_1")
+    noise = graph.source(node.inputs.get("noise"), ("noise_seed", "seed"), "noise", "noise1")
+    method = graph.source(node.inputs.get("sampler"), ("sampler_name",), "sampler")
     timed = {**(sigmas.inputs if sigmas else {}), **told}
     drawn = {**(noise.inputs if noise else {}), **(method.inputs if method else {}), **timed}
-    for name, keys in (
-        ("seed", ("seed", "noise_seed")),
-        ("steps", ("steps",)),
-        ("guidance", ("cfg", "cfg_conds", "guidance_scale")),
-        ("strength", ("denoise", "denoise_strength")),
-    ):
+    for name, keys in NUMBERS.items():
         given = next((drawn[key] for key in keys if key in drawn), None)
         number = number_of(graph, given, *keys)
         drawing.put(name, number)
         if given is not None and number is None:
             graph.note(f"{name}: comes from another node, and cannot be told")
-    if guider and guider.says("basicguider"):  # the prompt alone
-        drawing.put("guidance", 1.0)
+    if sigmas and (first := graph.linked(node.inputs.get("sigmas"))) and first[0] is not sigmas:
+        graph.note(f"steps: changed on their way by {first[0].kind[:60]}")
     drawing.put("sampler", _name_of(graph, drawn.get("sampler_name"), node.inputs.get("sampler"), "Sampler"))
     drawing.put("schedule", _name_of(graph, timed.get("scheduler"), node.inputs.get("sigmas"), "Scheduler"))
     for name in ("start_at_step", "end_at_step"):
-        number = number_of(graph, told.get(name))
-        if number and number < drawing.values.get("steps", 0):
-            graph.note(f"{name}: {number}")
+        step = number_of(graph, told.get(name), name)
+        if step and step < drawing.values.get("steps", 0):
+            graph.note(f"{name}: {step}")
     if node.inputs.get("add_noise") in ("disable", False):
         graph.note("add_noise: disable")
 
@@ -101,8 +105,8 @@ def _read_numbers(graph: Graph, node: Node, guider: Node | None, told: dict[str,
 def _name_of(graph: Graph, given: Any, link: Any, word: str) -> str | None:
     """A sampler's or a schedule's name: said, or that of the kind of node that it comes from."""
     if given is not None:
-        name = text_of(graph, given)
-        return f"from node {given[0]}" if name is None and isinstance(given, list) and given else name
+        name = text_of(graph, given, "sampler_name", "scheduler", "sampler")
+        return f"of node {given[0]}" if name is None and graph.linked(given) else name
     linked = graph.linked(link)
     return re.sub(rf"^{word}|{word}$|^KSampler$", "", linked[0].kind)[:80] if linked else None
 
@@ -124,7 +128,7 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
         )
         if named is not None and onward is None:
             named = named.get("content") if isinstance(named, dict) else named
-            drawing.put("model", text_of(graph, named))
+            drawing.put("model", text_of(graph, named, *MODEL_NAMES))
             drawing.put("vae", _written(node.inputs.get("vae_name")))
             layer = node.inputs.get("clip_skip", node.inputs.get("stop_at_clip_layer"))
             _put_clip_skip(graph, layer, drawing)
@@ -140,9 +144,7 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
 def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
     """Clip skip, from the node between text encoder and loader that sets it."""
     value = next((told[key] for key in POSITIVES if key in told), None)
-    for node in graph.upstream(
-        [value], lambda node: [name for name in node.inputs if str(name) not in ("model", "vae")]
-    ):
+    for node in graph.upstream([value], lambda node: [node.inputs[name] for name in node.inputs if name != "model"]):
         if "stop_at_clip_layer" in node.inputs:
             _put_clip_skip(graph, node.inputs["stop_at_clip_layer"], drawing)
             return
@@ -159,11 +161,10 @@ def _written(name: Any) -> str | None:
     return name if isinstance(name, str) and name != "Baked VAE" else None
 
 
-def latents(node: Node) -> list[str]:
-    """The inputs by which a picture comes into a node, or all that could be one where none is called so."""
-    return [name for name in LATENTS if isinstance(node.inputs.get(name), list)] or [
-        name for name in node.inputs if not re.match(r"model|clip|vae|positive|negative|cond|control|mask", str(name))
-    ]
+def latents(node: Node) -> list[Any]:
+    """The links by which a picture comes into a node, or all that could be one where none is called so."""
+    named = [node.inputs[name] for name in LATENTS if isinstance(node.inputs.get(name), list)]
+    return named or [value for name, value in node.inputs.items() if not _NO_PICTURE.match(str(name))]
 
 
 def _read_size(graph: Graph, node: Node, drawing: Drawing) -> None:
