@@ -131,7 +131,7 @@ def test_the_lists_that_programs_ask_for(client, server):
     assert client.get_memory()["ram"]["total"] > 2**28
     for path in ("sd-vae", "upscalers", "latent-upscale-modes", "prompt-styles"):
         assert isinstance(ask(server, path), list)
-    for path in ("refresh-checkpoints", "refresh-loras", "skip", "interrupt", "interrupt"):
+    for path in ("refresh-checkpoints", "refresh-loras", "refresh-embeddings", "skip", "interrupt", "interrupt"):
         assert ask(server, path, {}) is None
 
 
@@ -165,10 +165,32 @@ def test_progress_is_watched_until_idle_and_interrupt_gives_what_is_there(client
     assert opened(ask(server, "progress")["current_image"]).size[0] > 0
     assert ask(server, "progress?skip_current_image=true")["current_image"] is None
     assert ask(server, "interrupt", {}) is None
-    images = call.end()["images"]
-    assert 1 <= len(images) < 100 and opened(images[0]).size == (64, 64)
+    answer = call.end()
+    images, info = answer["images"], read_info(answer)
+    assert 2 <= len(images) <= 100 and {opened(image).size for image in images} == {(64, 64)}
+    assert info["all_seeds"] == [info["seed"] + k for k in range(len(images))]
+    if not opened(images[-1]).info:  # stopped between two pictures it has none that is half drawn
+        assert info["comments"] == ["interrupted: what was being drawn is a coarse preview"]
     after = ask(server, "progress")
     assert after["progress"] == 0.0 and after["state"]["job_count"] == 0
+
+
+def test_a_call_that_is_stopped_in_its_first_picture_gives_what_it_had_come_to(client, server):
+    call = Waiting(server, prompt="a cat", batch_size=2, seed=5, width=64, height=128, steps=150)
+    wait_for(lambda: ask(server, "progress")["current_image"], "a preview")
+    ask(server, "interrupt", {})
+    answer = call.end()
+    assert [opened(image).size for image in answer["images"]] == [(64, 128)] * 2
+    assert all(opened(image).convert("L").getextrema()[1] > 0 for image in answer["images"])
+    assert read_info(answer)["all_seeds"] == [5, 6] and len(read_info(answer)["infotexts"]) == 2
+
+
+def test_a_picture_that_cannot_be_saved_is_told(start_server, tmp_path):
+    server = start_server()
+    (server.data_dir / "outputs").write_text("in the way")
+    answer = ask(server, "txt2img", SMALL | {"save_images": "true"})
+    assert len(answer["images"]) == 1
+    assert "could not be saved" in read_info(answer)["comments"][0]
 
 
 def test_interrupt_stops_no_other_job_and_who_goes_away_stops_their_own(client, server):
@@ -197,7 +219,11 @@ REFUSED = [
     ("png-info", {"image": "%%%"}, 422, "image is not base64"),
     ("png-info", {"image": base64.b64encode(b"words").decode()}, 422, "image is not a picture"),
     ("png-info", {}, 422, "image must be a picture"),
-    ("nothing-here", {}, 404, "Not Found"),
+    ("nothing-here", {}, 404, "POST /sdapi/v1/nothing-here is not supported here"),
+    ("extra-single-image", {"image": ""}, 404, "extra-single-image is not supported here"),
+    ("txt2img", {"sampler_name": "DDIM", "eta": 0.9}, 422, "eta 0.9 is not supported here with DDIM"),
+    ("txt2img", {"override_settings": {"eta_noise_seed_delta": 31337}}, 422, "eta_noise_seed_delta 31337 is not"),
+    ("options", {"eta_noise_seed_delta": 31337}, 422, "eta_noise_seed_delta 31337 is not"),
 ]
 
 
@@ -209,6 +235,12 @@ def test_refusals_have_a1111_s_four_keys(server, path, body, status, reason):
     assert set(told) == {"error", "detail", "body", "errors"}
     assert reason in told["detail"] == told["errors"] and "Traceback" not in answer.text
     assert server.is_idle()
+
+
+def test_half_a_surrogate_pair_is_refused_before_anything_is_drawn(server):
+    body = '{"steps": 1, "width": 64, "height": 64, "unheard_of": "\\ud800"}'
+    answer = server.client.post("/sdapi/v1/txt2img", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and "unheard_of is not valid Unicode" in answer.json()["detail"]
 
 
 def test_strangers_neither_see_nor_stop_nor_steer_each_other(start_server):

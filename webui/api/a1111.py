@@ -16,15 +16,16 @@ from fastapi import APIRouter, Body, HTTPException
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
-from webui.core import a1111
-from webui.core.a1111 import Options
-from webui.core.events import Event, Failed, Step
+from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.executor import Executor, Job
 from webui.core.images import ImageError
 from webui.core.library import LoraFile
 from webui.core.outputs import encode_png
 from webui.core.request import RequestError
 from webui.core.tensor_file import BadFile, read_header
+from webui.interop.a1111 import answers, requests
+from webui.interop.a1111.refusals import flag
+from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
 
 Values = Annotated[dict[str, Any], Body()]
@@ -44,12 +45,20 @@ NOTHING: Mapping[str, Any] = {
 
 
 class Call:
-    """A job that an answer waits for, with its newest event."""
+    """A job that an answer waits for, with its newest event and the preview of what is not finished yet."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, comments: tuple[str, ...]) -> None:
+        self.job, self.comments = job, comments
         self.event: Event | None = None
-        self.started, self.stopped = a1111.timestamp(), False
+        self.preview: bytes | None = None
+        self.started, self.stopped = answers.timestamp(), False
+
+    def see(self, event: Event) -> None:
+        self.event = event
+        if isinstance(event, Image):
+            self.preview = None
+        elif isinstance(event, Step):
+            self.preview = event.preview or self.preview
 
     def stop(self) -> None:
         self.stopped = True
@@ -70,28 +79,28 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     owner = Owner(Options(model))
 
     async def draw(body: Values, http: HttpRequest, with_picture: bool) -> dict[str, Any]:
-        def submit() -> Job:
+        def submit() -> Call:
             catalog = executor.catalog()
-            overridden = body.get("override_settings") or {}
-            options = a1111.read_options(overridden, catalog, owner.options)
-            request = a1111.read_request(body, catalog, options, with_picture)
+            options = requests.read_options(body.get("override_settings"), catalog, owner.options)
+            asked = requests.read_request(body, catalog, options, with_picture)
             try:
-                job = executor.submit(request, keep=bool(body.get("save_images")))
+                job = executor.submit(asked.request, keep=flag(body.get("save_images")))
             except RequestError as error:
-                raise a1111.in_their_words(error) from None
-            if body.get("override_settings_restore_afterwards") is False and not is_open:
+                raise requests.in_their_words(error) from None
+            restored = body.get("override_settings_restore_afterwards")
+            if restored is not None and not flag(restored) and not is_open:
                 owner.options = options
-            return job
+            return Call(job, asked.comments)
 
         try:
-            call = Call(await run_in_threadpool(submit))
-        except a1111.NotFound as error:
+            call = await run_in_threadpool(submit)
+        except requests.NotFound as error:
             raise HTTPException(404, str(error)) from None
         if not is_open:
             owner.calls.append(call)
         try:
             async for _, event in call.job.follow_async():
-                call.event = event
+                call.see(event)
                 if await http.is_disconnected():
                     call.stop()
         finally:
@@ -101,7 +110,7 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
             if call.event.bad_input:
                 raise RequestError(call.event.message)
             raise HTTPException(500, call.event.message)
-        return await run_in_threadpool(answer, call.job, body)
+        return await run_in_threadpool(answer, call, body)
 
     @router.post("/txt2img")
     async def txt2img(body: Values, http: HttpRequest) -> dict[str, Any]:
@@ -115,9 +124,9 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     async def progress(skip_current_image: bool = False) -> dict[str, Any]:
         calls = owner.calls.copy()
         if not calls:
-            return a1111.progress(None, None, "0", 0, False)
+            return answers.progress(None, None, "0", 0, False)
         first, waiting = calls[0], sum(call.job.request.repeat for call in calls[1:])
-        found = a1111.progress(first.job.request, first.event, first.started, waiting, first.stopped)
+        found = answers.progress(first.job.request, first.event, first.started, waiting, first.stopped)
         if isinstance(first.event, Step) and first.event.preview and not skip_current_image:
             found["current_image"] = base64.b64encode(first.event.preview).decode("ascii")
         return found
@@ -135,7 +144,7 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
 
     @router.post("/options")
     def set_options(values: Values) -> None:
-        changed = a1111.read_options(values, executor.catalog(), owner.options)
+        changed = requests.read_options(values, executor.catalog(), owner.options)
         if is_open and changed != owner.options:
             raise HTTPException(403, "options hold for all who use this server; send override_settings with a request")
         owner.options = changed
@@ -145,18 +154,18 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
         """Hashes are null, as A1111's are before it has read a file."""
         usable = [file for file in executor.catalog().models.values() if file.checkpoint]
         return [
-            {"title": a1111.title(file), "model_name": file.name, "filename": file.path.name}
+            {"title": requests.title(file), "model_name": file.name, "filename": file.path.name}
             | {"hash": None, "sha256": None, "config": None}
             for file in usable
         ]
 
     @router.get("/samplers")
     def samplers() -> list[dict[str, Any]]:
-        return a1111.samplers(executor.catalog())
+        return answers.samplers(executor.catalog())
 
     @router.get("/schedulers")
     def schedulers() -> list[dict[str, Any]]:
-        return a1111.schedulers(executor.catalog())
+        return answers.schedulers(executor.catalog())
 
     @router.get("/loras")
     def loras() -> list[dict[str, Any]]:
@@ -188,7 +197,7 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     @router.post("/png-info")
     async def png_info(values: Values) -> dict[str, Any]:
         def read() -> dict[str, Any]:
-            return a1111.png_info(read_info(a1111.read_file("image", values.get("image")), executor.catalog()))
+            return answers.png_info(read_info(requests.read_file("image", values.get("image")), executor.catalog()))
 
         try:
             return await run_in_threadpool(read)
@@ -197,23 +206,41 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
 
     @router.post("/refresh-checkpoints")
     @router.post("/refresh-loras")
+    @router.post("/refresh-embeddings")
     @router.post("/refresh-vae")
     def refresh() -> None:
         executor.reload()
 
     for name, value in NOTHING.items():
         router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)
+
+    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    async def nothing(path: str, http: HttpRequest) -> None:
+        raise HTTPException(404, f"{http.method} /sdapi/v1/{path[:80]} is not supported here")
+
     return router
 
 
-def answer(job: Job, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call that ended is answered with: its pictures, those before a stop too."""
-    pictures = job.images
-    wanted = pictures if body.get("send_images", True) is not False else ()
+def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call that ended is answered with: its pictures, those before a stop too, and what the stop interrupted.
+
+    Raises HTTPException where it was stopped before there was anything to see.
+    """
+    request, pictures, comments = call.job.request, call.job.images, list(call.comments)
+    encoded = [encode_png(picture) for picture in pictures]
+    if not isinstance(call.event, Done) and call.preview:
+        half = answers.half_drawn(request, len(pictures), call.preview)
+        encoded += [answers.encode_half_drawn(picture.image) for picture in half]
+        pictures = (*pictures, *half)
+        comments.append("interrupted: what was being drawn is a coarse preview")
+    if not pictures:
+        raise HTTPException(409, "interrupted before there was anything to see")
+    comments += call.event.warnings if isinstance(call.event, Done) else []
+    send = body.get("send_images")
     return {
-        "images": [base64.b64encode(encode_png(picture)).decode("ascii") for picture in wanted],
-        "parameters": a1111.echo(body),
-        "info": a1111.info(job.request, pictures),
+        "images": [base64.b64encode(png).decode("ascii") for png in encoded] if send is None or flag(send) else [],
+        "parameters": answers.echo(body),
+        "info": answers.info(request, pictures, comments),
     }
 
 

@@ -2,22 +2,20 @@
 
 import base64
 import io
-import json
 
 import pytest
 from PIL import Image as PilImages
 
-from webui.core import a1111
-from webui.core.a1111 import NotFound, Options, read_options, read_request
 from webui.core.checkpoint import Checkpoint
-from webui.core.events import Image, Loading, Step
 from webui.core.executor import Catalog
 from webui.core.library import DEMO_MODEL, ModelFile, VaeFile, find_models
-from webui.core.recipe import Recipe
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
+from webui.interop.a1111 import refusals, requests
+from webui.interop.a1111.requests import NotFound, Options, read_options, read_request
 
-SAMPLERS = {"DPM++ 2M": ("Default", "Karras"), "Euler a": ("Default",)}
+SAMPLERS = {"DPM++ 2M": ("Default", "Karras"), "Euler a": ("Default",), "DDIM": ("Default",)}
+EVERY_KEY = (*requests.FIELDS, *refusals.REFUSED, "eta", "infotext", "sampler_name", "scheduler", "alwayson_scripts")
 FIELDS_OF_A_CLIENT = {  # what webuiapi sends besides, with its defaults
     "enable_hr": False,
     "hr_upscaler": "Latent",
@@ -61,7 +59,7 @@ def as_text(image: PilImages.Image, prefix: str = "") -> str:
 
 
 def read(catalog, with_picture=False, options=None, **body) -> Request:
-    return read_request(body, catalog, options or Options(), with_picture)
+    return read_request(body, catalog, options or Options(), with_picture).request
 
 
 class TestRequest:
@@ -83,8 +81,51 @@ class TestRequest:
         }
 
     def test_what_is_null_or_missing_is_as_if_nobody_had_asked(self, catalog):
-        nothing = dict.fromkeys([*a1111.FIELDS, *a1111.REFUSED, "sampler_name", "scheduler", "alwayson_scripts"])
+        nothing = dict.fromkeys(EVERY_KEY)
         assert read(catalog, **nothing) == read(catalog) == Request(model="demo")
+
+    def test_so_is_what_is_empty(self, catalog):
+        assert read(catalog, **dict.fromkeys(EVERY_KEY, "")) == Request(model="demo", prompt="", negative="")
+        assert read(catalog, styles=[""], alwayson_scripts=[], override_settings="") == Request(model="demo")
+
+    def test_numbers_and_truth_values_may_be_text(self, catalog):
+        body = {"steps": "9", "seed": "4", "cfg_scale": "6.5", "width": "128", "batch_size": "2"}
+        off = dict.fromkeys(("enable_hr", "restore_faces", "tiling", "disable_extra_networks"), "false")
+        request = read(catalog, **body, **off, subseed_strength="0.0", s_noise="1", s_tmax="inf")
+        assert (request.steps, request.seed, request.guidance, request.width, request.count) == (9, 4, 6.5, 128, 2)
+        with pytest.raises(RequestError, match="enable_hr 'true' is not supported here"):
+            read(catalog, enable_hr="true")
+
+    def test_a_schedule_alone_is_that_of_the_model_s_sampler(self, catalog):
+        request = read(catalog, scheduler="karras")
+        assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
+        with pytest.raises(RequestError, match="scheduler: 'Polyexponential' is not known here"):
+            read(catalog, scheduler="Polyexponential")
+
+    def test_an_eta_of_a_sampler_that_has_none_is_nothing(self, catalog):
+        assert read(catalog, sampler_name="DPM++ 2M", eta=0.3) == read(catalog, sampler_name="DPM++ 2M")
+        assert read(catalog, sampler_name="DDIM", eta="0") == read(catalog, sampler_name="DDIM")
+
+    def test_the_eta_that_clients_send_unasked_is_drawn_without_and_told(self, catalog):
+        asked = read_request({"sampler_name": "DDIM", "eta": 1.0}, catalog, Options(), False)
+        assert asked.comments == ("eta: DDIM is drawn here with 0",)
+
+    def test_an_infotext_says_what_no_key_says(self, catalog):
+        text = (
+            "a fox\nNegative prompt: fog\nSteps: 3, Sampler: Euler a, CFG scale: 6.5, Seed: 987, Size: 128x64, Ink: 3"
+        )
+        asked = read_request({"infotext": text, "seed": 4}, catalog, Options(), False)
+        request = asked.request
+        assert (request.prompt, request.negative, request.sampler) == ("a fox", "fog", "Euler a")
+        assert (request.steps, request.guidance, request.seed, request.width, request.height) == (3, 6.5, 4, 128, 64)
+        assert asked.comments == ("infotext: Ink: 3",)
+        with pytest.raises(RequestError, match="infotext"):
+            read(catalog, infotext=3)
+
+    def test_tags_are_left_out_of_a_prompt_by_their_sender(self, catalog):
+        assert read(catalog, prompt="a fox", disable_extra_networks=True).prompt == "a fox"
+        with pytest.raises(RequestError, match="disable_extra_networks is not supported here with a LoRA's tag"):
+            read(catalog, prompt="a fox <lora:ink:1>", disable_extra_networks=True)
 
     @pytest.mark.parametrize(
         ("names", "sampler", "schedule"),
@@ -117,6 +158,17 @@ class TestRequest:
             ({"enable_hr": True}, "enable_hr True is not supported here"),
             ({"restore_faces": True}, "restore_faces True is not supported here"),
             ({"tiling": True}, "tiling True"),
+            ({"s_churn": 3}, "s_churn 3 is not supported here"),
+            ({"s_noise": "0.5"}, "s_noise '0.5' is not"),
+            ({"s_tmin": 1}, "s_tmin 1"),
+            ({"s_tmax": 9}, "s_tmax 9"),
+            ({"s_min_uncond": 0.1}, "s_min_uncond 0.1"),
+            ({"initial_noise_multiplier": 0.5}, "initial_noise_multiplier 0.5"),
+            ({"subseed_strength": "x"}, "subseed_strength 'x'"),
+            ({"sampler_name": "Euler a", "eta": 0}, "eta 0 is not supported here with Euler a; 1 is"),
+            ({"sampler_name": "DDIM", "eta": 0.9}, "eta 0.9 is not supported here with DDIM; 0 is"),
+            ({"unheard_of": {"a": ["\ud800"]}}, "unheard_of is not valid Unicode text: '\\ud800'"),
+            ({"\ud800": 1}, "body is not valid Unicode text"),
             ({"styles": ["ink"]}, "styles ['ink']"),
             ({"styles": 3}, "styles 3"),
             ({"subseed_strength": 0.5}, "subseed_strength 0.5"),
@@ -155,6 +207,21 @@ class TestStartPicture:
             inpainting_mask_invert=1,
             resize_mode=1,
         ).init
+        assert (
+            init
+            == self.read(
+                catalog,
+                mask=as_text(mask),
+                denoising_strength="0.6",
+                mask_blur_x="2",
+                mask_blur_y=2,
+                inpainting_fill="2",
+                inpaint_full_res="true",
+                inpaint_full_res_padding="16",
+                inpainting_mask_invert="1",
+                resize_mode="1",
+            ).init
+        )
         assert init.image.tobytes() == self.PICTURE.tobytes() and init.mask.tobytes() == mask.tobytes()
         assert (init.strength, init.mask_blur, init.mask_fill, init.padding) == (0.6, 2, "noise", 16)
         assert (init.only_masked, init.invert_mask, init.resize) == (True, True, "crop and resize")
@@ -183,6 +250,8 @@ class TestStartPicture:
             ({"mask": "HTTP://example.org/a.png"}, "mask must be a picture as base64; addresses"),
             ({"denoising_strength": 2}, "denoising_strength must be at most 1, not 2"),
             ({"inpaint_full_res_padding": -1}, "inpaint_full_res_padding must be at least 0"),
+            ({"mask_blur_x": 16}, "mask_blur_x and mask_blur_y must be equal here"),
+            ({"latent_mask": "abc"}, "latent_mask 'abc' is not supported here"),
             ({"resize_mode": 4}, "resize_mode must be a number (0 is just resize; 1 is"),
             ({"inpainting_fill": "fill"}, "inpainting_fill must be a number (0 is fill; 1 is original;"),
         ],
@@ -210,9 +279,9 @@ class TestOptions:
         assert read_options({"sd_model_checkpoint": name}, catalog, Options()).model == found
 
     def test_every_title_finds_its_model(self, catalog):
-        titles = {a1111.title(file): name for name, file in catalog.models.items() if file.checkpoint}
+        titles = {requests.title(file): name for name, file in catalog.models.items() if file.checkpoint}
         assert len(titles) == 3
-        assert {a1111.find_model("x", title, catalog): title for title in titles} == {
+        assert {requests.find_model("x", title, catalog): title for title in titles} == {
             name: title for title, name in titles.items()
         }
 
@@ -235,6 +304,9 @@ class TestOptions:
             ({"sd_model_checkpoint": ["v1-5"]}, "sd_model_checkpoint: the model"),
             ({"sd_vae": "gone"}, "sd_vae: 'gone' is not here"),
             ({"CLIP_stop_at_last_layers": 40}, "CLIP_stop_at_last_layers must be at most 12, not 40"),
+            ({"eta_noise_seed_delta": 31337}, "eta_noise_seed_delta 31337 is not supported here"),
+            ({"randn_source": "NV"}, "randn_source 'NV' is not"),
+            ({"emphasis": "No norm"}, "emphasis 'No norm'"),
             ([1], "the options must be an object"),
         ],
     )
@@ -243,41 +315,13 @@ class TestOptions:
             read_options(values, catalog, Options())
         assert str(raised.value).startswith(reason)
 
+    def test_a1111_s_own_defaults_change_nothing(self, catalog):
+        defaults = {"eta_noise_seed_delta": 0, "eta_ancestral": 1.0, "s_tmax": 0, "sd_noise_schedule": "Default"}
+        defaults |= {"emphasis": "Original", "randn_source": "GPU", "uni_pc_variant": "bh1", "sd_lora": "None"}
+        assert read_options(defaults | {"CLIP_stop_at_last_layers": "2"}, catalog, Options()) == Options(clip_skip=2)
+        assert read_options(dict.fromkeys(refusals.REFUSED_OPTIONS), catalog, Options()) == Options()
+
     def test_they_hold_for_a_request(self, catalog):
         request = read(catalog, options=Options("v1-5", "soft", 2))
         assert (request.model, request.vae, request.clip_skip) == ("v1-5", "soft", 2)
         assert not {"vae", "clip_skip"} & read(catalog).model_fields_set  # so that the model's own hold
-
-
-class TestAnswers:
-    def test_info_has_an_entry_a_picture(self):
-        request = Request(prompt="a fox", seed=5, count=2, width=64, height=64)
-        pictures = [
-            Image(k, PilImages.new("RGB", (64, 64)), Recipe(request.model_copy(update={"seed": 5 + k, "count": 1})))
-            for k in range(2)
-        ]
-        found = json.loads(a1111.info(request, pictures))
-        assert (found["seed"], found["all_seeds"], found["all_prompts"]) == (5, [5, 6], ["a fox"] * 2)
-        assert [text.splitlines()[0] for text in found["infotexts"]] == ["a fox"] * 2
-        assert json.loads(a1111.info(request, []))["all_seeds"] == []
-
-    def test_the_echo_leaves_pictures_out_unless_they_are_wanted(self):
-        body = {"prompt": "a", "init_images": ["x"], "mask": "y"}
-        assert a1111.echo(body) == {"prompt": "a"}
-        assert a1111.echo(body | {"include_init_images": True}) == body | {"include_init_images": True}
-
-    def test_progress_counts_batches_and_their_steps(self):
-        request = Request(repeat=3, steps=10)
-        found = a1111.progress(request, Step(14, 30, 7.0), "20260101000000", waiting=2, stopped=True)
-        assert (found["progress"], found["eta_relative"]) == (pytest.approx(14 / 30), pytest.approx(8.0))
-        state = found["state"]
-        assert (state["job_no"], state["sampling_step"], state["sampling_steps"]) == (1, 4, 10)
-        assert (state["job_count"], state["interrupted"], state["job"]) == (5, True, "txt2img")
-        last = a1111.progress(request, Step(30, 30, 7.0), "", 0, False)
-        assert (last["progress"], last["state"]["job_no"], last["state"]["sampling_step"]) == (1.0, 2, 10)
-
-    def test_progress_before_the_first_step_and_where_nothing_runs(self):
-        loading = a1111.progress(Request(), Loading("Loading v1-5", 0.2), "", 0, False)
-        assert (loading["progress"], loading["state"]["job_count"], loading["textinfo"]) == (0.0, 1, "Loading v1-5")
-        idle = a1111.progress(None, None, "0", 0, False)
-        assert (idle["progress"], idle["eta_relative"], idle["state"]["job_count"]) == (0.0, 0.0, 0)

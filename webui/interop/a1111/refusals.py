@@ -1,0 +1,121 @@
+"""What A1111's bodies and options may ask for that would change the picture, and that cannot be done here."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from webui.core.request import RequestError
+
+SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform"}
+
+
+def flag(value: Any) -> bool:
+    """A truth value in any form that clients send: true, 1, "true", "1"; left out, null and empty are false."""
+    if isinstance(value, str):
+        return value.strip().casefold() not in ("", "0", "false", "no", "off", "none", "null")
+    return bool(value)
+
+
+def is_other_than(*defaults: float) -> Callable[[Any], bool]:
+    """Whether a number in any form is none of ``defaults``, which change nothing; what is no number is other too."""
+
+    def is_other(value: Any) -> bool:
+        try:
+            return float(value) not in defaults
+        except (TypeError, ValueError):
+            return True
+
+    return is_other
+
+
+def _is_positive(value: Any) -> bool:
+    try:
+        return float(value) > 0
+    except (TypeError, ValueError):
+        return True
+
+
+def _names_something(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value]
+    return any(entry is not None and str(entry).strip().casefold() not in ("", *SAME_AS) for entry in entries)
+
+
+# What changes the picture there and cannot be done here, where it is as the function says. Both requests and options
+# have the noise of the samplers; the defaults are those of A1111's ``shared_options.py`` and ``processing.py``.
+NOISE: dict[str, Callable[[Any], bool]] = {
+    "s_churn": is_other_than(0),
+    "s_noise": is_other_than(1),
+    "s_tmin": is_other_than(0),
+    "s_tmax": is_other_than(0, math.inf),
+    "s_min_uncond": is_other_than(0),
+    "initial_noise_multiplier": is_other_than(1),
+    "tiling": flag,
+}
+REFUSED: dict[str, Callable[[Any], bool]] = NOISE | {
+    "enable_hr": flag,
+    "restore_faces": flag,
+    "script_name": _names_something,
+    "styles": _names_something,
+    "subseed_strength": is_other_than(0),
+    "seed_resize_from_w": _is_positive,
+    "seed_resize_from_h": _is_positive,
+    "latent_mask": bool,
+    "controlnet_units": bool,
+}
+REFUSED_OPTIONS: dict[str, Callable[[Any], bool]] = NOISE | {
+    "eta_noise_seed_delta": is_other_than(0),
+    "eta_ancestral": is_other_than(1),
+    "eta_ddim": is_other_than(0),
+    "always_discard_next_to_last_sigma": flag,
+    "sgm_noise_multiplier": flag,
+    "sigma_min": is_other_than(0),
+    "sigma_max": is_other_than(0),
+    "rho": is_other_than(0),
+    "sd_noise_schedule": _names_something,
+    "k_sched_type": _names_something,
+    "ddim_discretize": _names_something,
+    "uni_pc_variant": _names_something,
+    "uni_pc_skip_type": _names_something,
+    "uni_pc_order": is_other_than(3),
+    "skip_early_cond": is_other_than(0),
+    "emphasis": _names_something,
+    "randn_source": lambda value: str(value).upper() == "NV",
+    "img2img_extra_noise": is_other_than(0),
+    "img2img_color_correction": flag,
+    "img2img_fix_steps": flag,
+    "face_restoration": flag,
+    "token_merging_ratio": is_other_than(0),
+    "token_merging_ratio_img2img": is_other_than(0),
+    "sd_lora": _names_something,
+    "sd_hypernetwork": _names_something,
+}
+
+
+def refuse(given: Mapping[str, Any], refused: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raises RequestError for the first field of ``refused`` that asks for something."""
+    for field, is_asked in refused.items():
+        if (value := given.get(field)) not in (None, "") and is_asked(value):
+            raise RequestError(f"{field} {repr(value)[:60]} is not supported here", field=field)
+
+
+def refuse_scripts(given: Mapping[str, Any]) -> None:
+    """Raises RequestError for the first script that is asked for: there are none here."""
+    scripts = given.get("alwayson_scripts") or {}
+    for name in scripts if isinstance(scripts, Mapping) else [scripts]:
+        raise RequestError(f"alwayson_scripts: there is no script {str(name)[:80]!r} here", field="alwayson_scripts")
+
+
+def check_text(value: Any, field: str = "body") -> None:
+    """Half of a surrogate pair can be drawn but not answered; RequestError names the field that holds one."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            check_text(key, field)
+            check_text(entry, key if field == "body" else field)
+    elif isinstance(value, list):
+        for entry in value:
+            check_text(entry, field)
+    elif isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"{field} is not valid Unicode text: {ascii(value[:40])}", field=field) from None

@@ -1,0 +1,297 @@
+"""A1111's HTTP API: its request bodies and options as ours, under the keys of A1111's ``modules/api/models.py``.
+
+What is left out, null or empty has Darkroom's own default, numbers and truth values may be text, keys that mean nothing
+here are ignored, and what would change the picture but cannot be done is refused by name.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL.Image import Image as PilImage
+from PIL.Image import Resampling
+
+from webui.core import images, model_lookup
+from webui.core.executor import Catalog
+from webui.core.images import ImageError
+from webui.core.library import ModelFile
+from webui.core.prompt import split_loras
+from webui.core.request import Init, Request, RequestError
+from webui.core.sampler_names import translate
+from webui.interop.a1111.refusals import (
+    REFUSED,
+    REFUSED_OPTIONS,
+    check_text,
+    flag,
+    is_other_than,
+    refuse,
+    refuse_scripts,
+)
+from webui.interop.picture_info import read_text
+
+# Theirs -> ours, where the value is the same.
+FIELDS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative",
+    "seed": "seed",
+    "steps": "steps",
+    "cfg_scale": "guidance",
+    "width": "width",
+    "height": "height",
+    "batch_size": "count",
+    "n_iter": "repeat",
+    "refiner_switch_at": "refiner_at",
+}
+INIT_FIELDS = {
+    "denoising_strength": "strength",
+    "mask_blur": "mask_blur",
+    "inpaint_full_res": "only_masked",
+    "inpaint_full_res_padding": "padding",
+    "inpainting_mask_invert": "invert_mask",
+}
+# Theirs -> ours, and the values that their numbers stand for.
+NUMBERED = {
+    "resize_mode": ("resize", ("just resize", "crop and resize", "resize and fill", "latent resize")),
+    "inpainting_fill": ("mask_fill", ("fill", "original", "noise", "nothing")),
+}
+THEIRS = {ours: theirs for theirs, ours in (FIELDS | INIT_FIELDS).items()} | {"clip_skip": "CLIP_stop_at_last_layers"}
+# The samplers whose noise A1111 multiplies by ``eta``, and the value that is as here.
+ETA = dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE"), 1.0) | {"DDIM": 0.0}
+CLIENTS_ETA = 1.0  # what webuiapi sends with every sampler
+TEXTS = ("prompt", "negative_prompt")
+NO_VAE = ("", "automatic", "none")
+TITLE_HASH = re.compile(r"\s*\[([0-9a-fA-F]{8,64})\]\s*$")
+
+
+class NotFound(RequestError):
+    """What A1111 answers with 404."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings that outlive a request, as far as they mean something here."""
+
+    model: str = "demo"
+    vae: str = ""
+    clip_skip: int = 1
+
+    def to_json(self, catalog: Catalog) -> dict[str, Any]:
+        """As ``GET options`` has them; ``read_options`` takes all of it back."""
+        file = catalog.models.get(self.model)
+        return {
+            "sd_model_checkpoint": title(file) if file else self.model,
+            "sd_vae": self.vae or "Automatic",
+            "CLIP_stop_at_last_layers": self.clip_skip,
+            "samples_format": "png",
+        }
+
+
+def read_options(values: Any, catalog: Catalog, now: Options) -> Options:
+    """``now`` with what a partial object changes; raises RequestError for a model or VAE that is not here."""
+    if values in (None, "", []):
+        return now
+    if not isinstance(values, Mapping):
+        raise RequestError("the options must be an object", field="options")
+    refuse(values, REFUSED_OPTIONS)
+    model, vae, clip_skip = (values.get(key) for key in ("sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers"))
+    if model not in (None, ""):
+        now = replace(now, model=find_model("sd_model_checkpoint", model, catalog))
+    if vae is not None:
+        now = replace(now, vae=_find_vae(vae, catalog))
+    if clip_skip not in (None, ""):
+        try:
+            now = replace(now, clip_skip=Request.parse({"clip_skip": clip_skip}).clip_skip)
+        except RequestError as error:
+            raise in_their_words(error) from None
+    return now
+
+
+def find_model(field: str, name: Any, catalog: Catalog) -> str:
+    """Our name of the model that a title, a name, a file's name or the beginning of a hash stands for."""
+    if isinstance(name, str):
+        usable = {known: file for known, file in catalog.models.items() if file.checkpoint}
+        titles = {title(file): known for known, file in usable.items()}
+        if found := name if name in usable else titles.get(name):
+            return found
+        plain, digits = TITLE_HASH.sub("", name), TITLE_HASH.search(name)
+        if found := titles.get(plain) or model_lookup.find(plain, digits[1] if digits else name, usable):
+            return found
+    raise RequestError(f"{field}: the model {str(name)[:80]!r} is not here", field=field)
+
+
+def _find_vae(name: Any, catalog: Catalog) -> str:
+    if isinstance(name, str):
+        if name.casefold() in NO_VAE:
+            return ""
+        for known, file in catalog.vaes.items():
+            if name in (known, file.path.name):
+                return known
+    raise RequestError(f"sd_vae: {str(name)[:80]!r} is not here", field="sd_vae")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a body asks for, and lines for people about what of it is not done as it says."""
+
+    request: Request
+    comments: tuple[str, ...] = ()
+
+
+def read_request(body: Mapping[str, Any], catalog: Catalog, options: Options, with_picture: bool) -> Asked:
+    """What a body of ``txt2img``, or ``img2img`` where ``with_picture``, asks for.
+
+    ``options`` are those that hold for it. Raises RequestError in the body's own words for its fields; NotFound for a
+    sampler or a start picture that is not there.
+    """
+    check_text(body)
+    given = {key: value for key, value in body.items() if value is not None and (value != "" or key in TEXTS)}
+    refuse(given, REFUSED)
+    refuse_scripts(given)
+    values: dict[str, Any] = {"model": options.model}
+    values |= {"vae": options.vae} if options.vae else {}
+    values |= {"clip_skip": options.clip_skip} if options.clip_skip > 1 else {}
+    told, comments = _read_infotext(given, catalog)
+    values |= told
+    values |= {ours: given[theirs] for theirs, ours in FIELDS.items() if theirs in given}
+    if (refiner := given.get("refiner_checkpoint", "None")) != "None":
+        values["refiner"] = find_model("refiner_checkpoint", refiner, catalog)
+    values |= _read_sampler(given, catalog, values)
+    comments += _check_eta(given, values, catalog)
+    if with_picture:
+        values["init"] = _read_init(given, told)
+    try:
+        request = Request.parse({name: value for name, value in values.items() if name in Request.model_fields})
+    except RequestError as error:
+        raise in_their_words(error) from None
+    if flag(given.get("disable_extra_networks")) and split_loras(request.prompt)[1]:
+        raise RequestError(
+            "disable_extra_networks is not supported here with a LoRA's tag in the prompt; leave the tag out",
+            field="disable_extra_networks",
+        )
+    return Asked(request, comments)
+
+
+def _read_infotext(given: Mapping[str, Any], catalog: Catalog) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The settings that the text of a picture says, which all other keys go before, and what it says in vain."""
+    if "infotext" not in given:
+        return {}, ()
+    if not isinstance(given["infotext"], str):
+        raise RequestError("infotext must be text", field="infotext")
+    found = read_text(given["infotext"], catalog)
+    if not found.values:
+        reason = f": {found.unmapped[0]}" if found.unmapped else ""
+        raise RequestError(f"infotext has no settings that can be read{reason}", field="infotext")
+    return dict(found.values), tuple(f"infotext: {line}" for line in found.unmapped)
+
+
+def _read_sampler(given: Mapping[str, Any], catalog: Catalog, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule without a sampler is that of the sampler which the infotext, or else the model, has."""
+    sampler, schedule = given.get("sampler_name") or given.get("sampler_index"), given.get("scheduler")
+    if sampler is None and schedule is None:
+        return {}
+    if sampler is None:
+        sampler = values.get("sampler", catalog.models[values["model"]].defaults.sampler)
+    found, unknown = translate(sampler, schedule, catalog.samplers)
+    if "sampler" not in found:
+        raise NotFound(f"Sampler not found: {str(sampler)[:80]!r}", field="sampler_name")
+    if unknown:
+        raise RequestError(unknown[0].replace("schedule:", "scheduler:", 1), field="scheduler")
+    return found
+
+
+def _check_eta(given: Mapping[str, Any], values: Mapping[str, Any], catalog: Catalog) -> tuple[str, ...]:
+    """Refuses an ``eta`` that another picture would be drawn with; the one that clients send unasked is only told."""
+    sampler = values.get("sampler", catalog.models[values["model"]].defaults.sampler)
+    if "eta" not in given or sampler not in ETA or not is_other_than(ETA[sampler])(given["eta"]):
+        return ()
+    if is_other_than(CLIENTS_ETA)(given["eta"]):
+        raise RequestError(
+            f"eta {repr(given['eta'])[:60]} is not supported here with {sampler}; {ETA[sampler]:g} is", field="eta"
+        )
+    return (f"eta: {sampler} is drawn here with {ETA[sampler]:g}",)
+
+
+def in_their_words(error: RequestError) -> RequestError:
+    """The same with the names that A1111 has for the fields, which come first in each reason."""
+    reasons = (
+        re.sub(r"^(?:init\.)?(\w+)", lambda match: THEIRS.get(match[1], match[1]), reason)
+        for reason in str(error).split("; ")
+    )
+    return RequestError("; ".join(reasons), field=THEIRS.get(error.field, error.field))
+
+
+def _read_init(given: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The start picture with its settings; ``told`` is what an infotext says of them."""
+    pictures = given.get("init_images") or []
+    if not isinstance(pictures, list) or not all(isinstance(picture, str) for picture in pictures):
+        raise RequestError("init_images must be a list of pictures as base64", field="init_images")
+    if not any(pictures):
+        raise NotFound("Init image not found: init_images is empty", field="init_images")
+    if len(pictures) > 1:
+        raise RequestError(f"init_images: {len(pictures)} pictures were given; one is taken", field="init_images")
+    init = {name: value for name, value in told.items() if name in Init.model_fields}
+    init |= {ours: given[theirs] for theirs, ours in INIT_FIELDS.items() if theirs in given}
+    if "mask_blur" not in given:
+        init |= _read_mask_blur(given)
+    for theirs, (ours, choices) in NUMBERED.items():
+        if theirs in given:
+            init[ours] = _choose(theirs, given[theirs], choices)
+    init["image"] = _decode("init_images", pictures[0])
+    if mask := given.get("mask"):
+        init["mask"] = _decode("mask", mask)
+        if init["mask"].size != init["image"].size:  # there both are brought to one size
+            init["mask"] = images.to_mask(init["mask"]).resize(init["image"].size, Resampling.BILINEAR)
+    return init
+
+
+def _read_mask_blur(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A1111's blur of each direction, where they are one; it is 4 there where only one is said."""
+    sides = {side: given[side] for side in ("mask_blur_x", "mask_blur_y") if side in given}
+    if not sides:
+        return {}
+    if len({str(sides.get(side, 4)) for side in ("mask_blur_x", "mask_blur_y")}) > 1:
+        raise RequestError("mask_blur_x and mask_blur_y must be equal here", field=next(iter(sides)))
+    return {"mask_blur": next(iter(sides.values()))}
+
+
+def read_file(field: str, text: Any) -> bytes:
+    """The picture file in a field, base64 with or without ``data:...,`` before it; RequestError for anything else."""
+    if not isinstance(text, str):
+        raise RequestError(f"{field} must be a picture as base64", field=field)
+    if re.match(r"\s*https?:", text[:20], re.IGNORECASE):
+        raise RequestError(f"{field} must be a picture as base64; addresses are not fetched", field=field)
+    with _named(field):
+        return images.decode_bytes(text)
+
+
+def _decode(field: str, text: Any) -> PilImage:
+    file = read_file(field, text)
+    with _named(field):
+        picture = images.open_image(file)
+        images.check_size(picture.size)
+        return images.plain(picture)
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """What is wrong with a picture, as bad input of that field."""
+    try:
+        yield
+    except ImageError as error:
+        raise RequestError(f"{field} {error}", field=field) from None
+
+
+def _choose(field: str, value: Any, choices: Sequence[str]) -> str:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or value not in range(len(choices)):
+        said = "; ".join(f"{number} is {choice}" for number, choice in enumerate(choices))
+        raise RequestError(f"{field} must be a number ({said}), not {str(value)[:60]!r}", field=field)
+    return choices[int(value)]
+
+
+def title(file: ModelFile) -> str:
+    """What A1111's clients know a model by: its name with the file's ending."""
+    return file.name + (file.path.suffix if file.path.is_file() else "")
