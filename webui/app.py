@@ -1,5 +1,6 @@
 """Where the parts meet: settings -> executor -> page and API -> server."""
 
+import errno
 import os
 import shutil
 import signal
@@ -115,13 +116,20 @@ def choose_port(settings: Settings) -> int:
 
 
 def _is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there; RequestError where this machine or this user may not."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         if os.name != "nt":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE or os.name == "nt" and error.errno == errno.EACCES:
+                return False
+            if error.errno == errno.EACCES:
+                raise RequestError(
+                    f"port {port} is not for this user to take: {error.strerror}", field="port"
+                ) from None
+            raise RequestError(f"--host {host} is no address of this machine: {error.strerror}", field="host") from None
         return True
 
 

@@ -205,9 +205,14 @@ def _settings(options: argparse.Namespace, **more: Any) -> Any:
     given = ((name, getattr(options, name, None)) for name in SETTINGS_FLAGS)
     values = {name: value for name, value in given if value is not None}
     try:
-        return Settings(**values, **more)
+        settings = Settings(**values, **more)
     except ValidationError as error:
         raise BadInput(explain(error)) from None
+    folder = settings.data_dir
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise BadInput(f"--data-dir {str(folder)!r} cannot be used: {nearest} is no folder")
+    return settings
 
 
 def run_serve(options: argparse.Namespace) -> int:

@@ -99,6 +99,7 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
             "was trained with EDM noise, like Playground v2.5",
         ),
         (SDXL | {"edm_vpred.sigma_max": ()}, "was trained with EDM noise, like CosXL, which no sampler here"),
+        (SD2 | {LABEL: (1280, 2048), "noise_augmentor.data_mean": (1, 1024)}, "is an unCLIP model of SD 2.x"),
         (SDXL | {f"{CONTEXT}_scale_2": (1,)}, "is quantized as nvfp4, which is not known here"),
         (BARE | {"input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet, which cannot be used here"),
         (

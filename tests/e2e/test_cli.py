@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image as PilImages
+from safetensors.torch import load_file, save_file
 
-from .server import REPOSITORY, SMALL, Server, on_a_disk, run_webui, webui
+from webui.core.library import DEMO_MODEL
+
+from .server import REPOSITORY, SMALL, Server, on_a_disk, run_here, run_webui, webui
 
 FIELDS = ("--prompt", "a red apple", "--steps", "2", "--width", "64", "--height", "64")
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -73,9 +76,15 @@ BAD_INPUT = [
     (("generate",), "--prompt", "required"),
     (("generate", "--prompt", "a", "--device", "abacus"), "--device", "abacus"),
     (("generate", "--prompt", "a", "--init", "/nowhere/at/all.png"), "init", "/nowhere/at/all.png"),
+    (
+        ("generate", "--prompt", "a", "--lora-cache", "much"),
+        "lora_cache",
+        "must be a size, as 2GB or 512MB, not 'much'",
+    ),
     (("paint",), "paint", "invalid choice"),
     (("serve", "--port", "0"), "port", "at least 1"),
     (("serve", "--port", "many"), "--port", "many"),
+    (("serve", "--host", "203.0.113.7", "--no-auth"), "--host 203.0.113.7", "is no address of this machine"),
     (("serve", "--auth", "nocolon"), "--auth", "USER:PASS"),
     (("serve", "--share"), "--share", "--auth USER:PASS"),
     (("serve", "--bogus"), "--bogus", "unknown argument"),
@@ -90,6 +99,27 @@ def test_bad_input_is_one_line_and_status_2(arguments, name, reason, tmp_path):
     assert name in line and reason in line
     assert len(line) < 400
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", [("generate", "--prompt", "a"), ("serve",), ("doctor",)], ids=" ".join)
+def test_a_data_folder_that_is_a_file_is_bad_input(command, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file", tmp_path / "file/below"):
+        ended = run_here(*command, "--data-dir", place)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == f"webui: --data-dir '{place}' cannot be used: {tmp_path / 'file'} is no folder\n"
+
+
+def test_a_model_that_lacks_a_part_is_bad_input_in_one_line(tmp_path):
+    folder = tmp_path / "data/models/Stable-diffusion/less"
+    shutil.copytree(DEMO_MODEL, folder)
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors["decoder.conv_out.bias"]
+    save_file(tensors, file)
+    ended = run_here("generate", *FIELDS, *CPU, "--data-dir", tmp_path / "data", "--model", "less")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "webui: model 'less' cannot be loaded: less lacks decoder.conv_out.bias\n"
 
 
 def test_bad_input_is_told_in_json_too(tmp_path):

@@ -604,6 +604,17 @@ class TestTotals:
         assert sum(totals.parts_s.values()) == pytest.approx(totals.seconds)
 
 
+class TestLog:
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_known_reason_is_one_line_and_any_other_has_its_traceback(self, executor, engine, caplog, known):
+        error = Broken if known else KeyError
+        engine.failure = error("the text encoder is too small")
+        failed = events_of(executor.submit(request()))[-1]
+        assert "the text encoder is too small" in failed.message
+        (record,) = [record for record in caplog.records if "failed after" in record.getMessage()]
+        assert (record.levelname, bool(record.exc_info)) == (("WARNING", False) if known else ("ERROR", True))
+
+
 class TestStatus:
     def test_it_is_loading_then_ok(self, executor, engine):
         engine.model_name = None

@@ -57,6 +57,7 @@ TEXT_PREFIXES: Mapping[FamilyName, Mapping[str, tuple[str, ...]]] = {
     },
     "SDXL refiner": {"text_encoder_2": (f"conditioner.embedders.0.{OPEN_CLIP}",)},
 }
+UNCLIP_PREFIXES = ("embedder.model.visual.", "noise_augmentor.")
 OTHER_NOISE = {  # tensors that say what a UNet was trained on, where it is not the noise of these families
     "edm_mean": "EDM noise, like Playground v2.5",
     "edm_std": "EDM noise, like Playground v2.5",
@@ -184,6 +185,10 @@ def _read_file(path: Path) -> Checkpoint:
         raise BadFile(_what_else(shapes))
     if alone:
         return _describe(shapes, header, path, "diffusers", "", ("unet",))
+    if any(key.startswith(UNCLIP_PREFIXES) for key in shapes):
+        raise BadFile(
+            "is an unCLIP model of SD 2.x, which is told a picture; only those that are told words can draw here"
+        )
     assert prefix is not None
     found = _describe(shapes, header, path, "ldm", prefix, ("unet",))
     starts = {**TEXT_PREFIXES[found.family], "vae": (VAE_PREFIX,)}

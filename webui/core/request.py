@@ -435,6 +435,8 @@ def _explain_one(problem: Any) -> str:
         "too_long": "must have at most {max_length} entries",
         "extra_forbidden": "is not a known setting",
         "missing": "is missing",
+        "byte_size": "must be a size, as 2GB or 512MB",
+        "byte_size_unit": "must be a size, as 2GB or 512MB",
         "literal_error": "must be {expected}",
         "multiple_of": "must be a multiple of {multiple_of}",
         "string_pattern_mismatch": "must look like #rrggbb",

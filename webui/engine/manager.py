@@ -44,7 +44,7 @@ from webui.engine.devices import (
     release_memory,
 )
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
-from webui.engine.families.base import Conditioning, Model
+from webui.engine.families.base import CannotLoad, Conditioning, Model
 from webui.engine.lora.cache import Contributions
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.preview import Previewer
@@ -384,7 +384,7 @@ class PipelineManager:
             return latent_ops.decode(self._model, latents, self._residence.unhooked)
         except latent_ops.NotFinite:
             if damage := self._residence.find_damage():
-                raise latent_ops.NotFinite(damage) from None
+                raise CannotLoad(damage) from None
             raise
 
     def _denoise(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from webui.core.events import Done, Image
 from webui.core.request import Request, RequestError
 from webui.core.settings import Settings
-from webui.engine.latents import NotFinite
+from webui.engine.families.base import CannotLoad
 from webui.engine.manager import PipelineManager
 from webui.engine.tokens import Tokenizer
 
@@ -114,7 +114,7 @@ def test_keys_that_nothing_reads_are_said_with_an_example(manager, write, tensor
 )
 def test_a_file_that_holds_nan_is_named_with_the_part(manager, write, tensors, key, part):
     write("nan", tensors[0]["sd1"] | {key: torch.full_like(tensors[0]["sd1"][key], math.nan)})
-    with pytest.raises(NotFinite) as caught:
+    with pytest.raises(CannotLoad) as caught:
         draw(manager, "nan")
     words = f"model 'nan': nan.safetensors holds not-a-number values in its {part} ({key}): it is damaged"
     assert str(caught.value) == words
