@@ -149,9 +149,31 @@ class Tab:
         assert self.state == "done", self.message
         return job
 
+    @property
+    def jobs(self) -> list[str]:
+        """The ids of the page's jobs that this tab remembers, oldest first."""
+        kept = self.page.evaluate("sessionStorage.getItem('darkroom.txt2img.jobs')")
+        return [job_id for run in json.loads(kept or "[]") for job_id in run["ids"]]
+
+    def add_job(self, **fields: Any) -> str:
+        """Presses Generate while another job is under way, and returns the new one's id."""
+        self.set(**fields)
+        before = self.jobs
+        self.find("generate").click()
+        known = "JSON.parse(sessionStorage.getItem('darkroom.txt2img.jobs') ?? '[]').flatMap((run) => run.ids)"
+        self.page.wait_for_function(f"(before) => {known}.some((id) => !before.includes(id))", arg=before)
+        return self.jobs[-1]
+
+    def wait_for_queue(self, *texts: str) -> None:
+        """Waits until the line above the list of jobs, and then its rows, say this."""
+        found = "document.querySelectorAll('#txt2img-queue :is(p, li)')"
+        script = f"(wanted) => wanted.every((text, k) => {found}[k]?.textContent.includes(text))"
+        self.page.wait_for_function(script, arg=list(texts))
+
     def stop_if_busy(self) -> None:
-        if not self.page.is_closed() and self.state in BUSY:
-            self.server.cancel(self.job)
+        if not self.page.is_closed():
+            for job in [*self.jobs, self.job]:
+                self.server.cancel(job)
 
     # pictures
 

@@ -102,11 +102,15 @@ def test_cancel_ends_a_running_job_within_a_step(server):
 def test_cancel_takes_a_waiting_job_out_and_leaves_the_running_one(server):
     running, waiting, last = server.submit(**server.lasting(4)), server.submit(**SMALL), server.submit(**SMALL)
     assert next(server.events(last))[1] == {"event": "queued", "position": 2}
+    asked = server.client.get("/api/jobs", params={"id": [last, "0" * 32, waiting]}).json()  # of those it knows
+    assert asked == [{"id": last, "state": "queued", "position": 2}, {"id": waiting, "state": "queued", "position": 1}]
     server.cancel(waiting)
     assert server.finish(waiting)["event"] == "cancelled"
     assert server.show(running)["state"] in ("loading", "running", "queued")
     assert server.finish(last)["event"] == "done"
     assert server.show(running)["state"] == "done"
+    asked = server.client.get("/api/jobs", params={"id": running}).json()
+    assert asked == [{"id": running, "state": "done", "position": None}]
 
 
 UNKNOWN = "0" * 32

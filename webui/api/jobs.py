@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Response
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -13,6 +13,8 @@ from webui.core.outputs import encode_png
 from webui.core.preset import compare_pins
 from webui.core.presets import PresetShelf
 from webui.core.request import Request, RequestError
+
+MOST_IDS = 500  # that one question may name
 
 
 def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
@@ -43,6 +45,12 @@ def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
         catalog = executor.catalog()
         warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
         return {"id": job.id} | ({"warnings": warnings} if warnings else {})
+
+    @router.get("/jobs")
+    async def look(ids: Annotated[list[str], Query(alias="id", max_length=MOST_IDS)]) -> list[dict[str, Any]]:
+        """Those of the jobs that are known: how far each is, and its place in the queue while it waits."""
+        jobs = [job for job in map(executor.job, ids) if job]
+        return [{"id": job.id, "state": job.state, "position": job.position} for job in jobs]
 
     @router.get("/jobs/{job_id}")
     async def show(job: KnownJob) -> dict[str, Any]:

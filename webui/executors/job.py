@@ -59,6 +59,13 @@ class LocalJob:
             return _STATES[type(self._log[-1][1])] if self._log else "queued"
 
     @property
+    def position(self) -> int | None:
+        """Its place among the jobs that wait, from 1; None for one that does not wait (any more)."""
+        with self._lock:
+            last = self._log[-1][1] if self._log else None
+        return last.position if isinstance(last, Queued) else None
+
+    @property
     def ended(self) -> bool:
         """Whether the last event is there."""
         return self.state in ("done", "failed", "cancelled")

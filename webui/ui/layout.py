@@ -15,7 +15,7 @@ from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
-    *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "tabs.js", "seed.js"),
+    *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
     *("loras.js", "models.js", "prompt.js", "history.js"),
 )
 TITLE = "Darkroom"

@@ -47,9 +47,13 @@ class Runs:
             ids = self._siblings.get(job_id, (job_id,))
         return [job for job in map(self.executor.job, ids) if job]
 
+    def pictures(self, job_id: str) -> list[tuple[Job, Image]]:
+        """The pictures of the run's gallery, each with the job that made it."""
+        return [(job, image) for job in self.jobs(job_id) if job.state in ENDED for image in job.images]
+
     def picture(self, job_id: str, index: int) -> tuple[Job, Image] | None:
-        """Picture ``index`` of the run's gallery, with the job that made it."""
-        pictures = [(job, image) for job in self.jobs(job_id) if job.state in ENDED for image in job.images]
+        """Picture ``index`` of the run's gallery."""
+        pictures = self.pictures(job_id)
         return pictures[index] if 0 <= index < len(pictures) else None
 
     def picture_file(self, job_id: str, index: int, cache_dir: Path) -> str | None:

@@ -1,6 +1,5 @@
 """What every task's page shares: prompt, Generate and Stop, status, settings, preview, gallery, and their wiring."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog, Executor, QueueFull
-from webui.core.request import Init, Request, RequestError
-from webui.ui import fills, form, loras, memory, models, prompts, seed, shortcuts, sizes, stream
-from webui.ui.errors import page_error
+from webui.core.executor import Catalog, Executor
+from webui.core.request import Init, Request
+from webui.ui import fills, form, jobs, loras, memory, models, prompts, seed, shortcuts, sizes, stream
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
 FIELDS = tuple(field for field in Request.model_fields if field != "init")
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
-IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 
 Update = Any
 Controls = dict[str, Any]
@@ -64,6 +61,7 @@ class Workbench:
 def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to."""
     catalog, name = executor.catalog(), task.name
+    empty = f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
     controls: Controls = {}
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320):
@@ -72,7 +70,8 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             with gr.Row(elem_classes="actions"):
                 generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
-            status = gr.HTML(IDLE, label="Status", elem_id=f"{name}-status")
+            status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{name}-status")
+            jobs.build_queue(name)
             new_seed = seed.build_note(name)
             approximate = shortcuts.build_note(name)
             if task.examples:
@@ -84,7 +83,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
-            preview = gr.HTML(_empty(task), label="Preview", elem_id=f"{name}-preview")
+            preview = gr.HTML(empty, label="Preview", elem_id=f"{name}-preview")
             gallery = gr.Gallery(
                 label="Pictures",
                 elem_id=f"{name}-gallery",
@@ -96,6 +95,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 height="min(70vh, 640px)",
                 buttons=["download", "fullscreen"],
             )
+            jobs.build_finished(name)
             infotext = gr.Textbox(
                 label="Settings of this picture",
                 elem_id=f"{name}-infotext",
@@ -117,8 +117,11 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
-    outputs = [gallery, status, preview, infotext]
-    restored = _wire_jobs(task, runs, controls, generate, stop, outputs, selected, helpers)
+    shown = jobs.Shown(gallery, status, preview, infotext, selected)
+    handlers = jobs.Handlers(runs, task.requests, tuple(controls), Path(gallery.GRADIO_CACHE), empty)
+    jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
+    restored = _wire_memory(name, executor, controls, task.transient, helpers)
+    restored.then(None, None, None, js=f"() => darkroomJobs.begin('{name}')", api_visibility="private")
     _wire_pictures(name, runs, controls, gallery, infotext, (reuse, reuse_seed), selected, helpers)
     seed.wire(new_seed, helpers["random"], controls["seed"])
     pictures = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
@@ -132,7 +135,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
 
 
 def job_id_js(page: str) -> str:
-    """JavaScript that gives a handler the id of the page's job, from the page itself."""
+    """JavaScript that gives a handler the id of the job whose pictures the page shows, from the page itself."""
     return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
 
 
@@ -140,10 +143,6 @@ def settings_of(request: Request) -> Controls:
     """What a picture's request says for the fields of a page, those of its start picture among them."""
     values = {field: getattr(request, field) for field in FIELDS}
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
-
-
-def _empty(task: Task) -> str:
-    return f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
 
 
 def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls:
@@ -194,43 +193,11 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
     return helpers
 
 
-def _wire_jobs(
-    task: Task,
-    runs: Runs,
-    controls: Controls,
-    generate: gr.Button,
-    stop: gr.Button,
-    outputs: list[Any],
-    selected: gr.Number,
-    helpers: Controls,
+def _wire_memory(
+    page: str, executor: Executor, controls: Controls, transient: Sequence[str], helpers: Controls
 ) -> gr.events.Dependency:
-    gallery, name = outputs[0], task.name
-    cache_dir = Path(gallery.GRADIO_CACHE)
-    fields, inputs, executor = tuple(controls), list(controls.values()), runs.executor
-    kept = [field for field in fields if field not in task.transient]
-
-    async def run(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
-        try:
-            requests = task.requests(dict(zip(fields, values, strict=True)))
-            jobs = await asyncio.to_thread(runs.start, requests)
-        except (RequestError, QueueFull) as error:
-            yield gr.skip(), stream.status_html(stream.Failed(str(error)), None), gr.skip(), gr.skip()
-            raise page_error(str(error)) from None
-        async for view in stream.watch_all(jobs, cache_dir):
-            yield _updates(view)
-            if view.error:
-                raise page_error(view.error)
-
-    async def attach(job_id: str) -> AsyncIterator[tuple[Update, ...]]:
-        jobs = runs.jobs(job_id)
-        if not jobs:  # a first visit, or the server has restarted since
-            yield _updates(stream.View(IDLE, _empty(task), gallery=[]))
-        async for view in stream.watch_all(jobs, cache_dir):
-            yield _updates(view)
-
-    def cancel(job_id: str) -> None:
-        for job in runs.jobs(job_id):
-            job.cancel()
+    """The browser remembers the fields, and fills them when the page is opened: the event that is returned."""
+    kept = [field for field in controls if field not in transient]
 
     def restore(text: str) -> list[Update]:
         catalog = executor.catalog()
@@ -238,45 +205,28 @@ def _wire_jobs(
         model = updates[kept.index("model")].get("value")
         return [*updates, *fills.settle_model(catalog, model)]
 
-    run.__signature__ = form.signature(fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    job_id, text = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    drawn = generate.click(
-        run,
-        inputs,
-        outputs,
-        js=task.collect_js,
-        api_name=name,
-        trigger_mode="multiple",
-        show_progress="hidden",
-        concurrency_limit=None,
-    )
-    drawn.success(_open_first, None, [gallery, selected], queue=False, **private)
-    stop.click(cancel, [job_id], None, js=job_id_js(name), queue=False, **private)
+    text = gr.Textbox(visible=False)
     blocks = gr.context.Context.root_block
     assert blocks is not None
     remembered = [controls[field] for field in kept]
     recalled = [*remembered, helpers["chosen"], helpers["size"]]
     restored = fills.wire(
-        name,
+        page,
         "memory",
         blocks.load,
         restore,
         [text],
         recalled,
-        js=f"() => [darkroom.recall('{name}')]",
+        js=f"() => [darkroom.recall('{page}')]",
         queue=False,
     )
-    attached = restored.then(
-        attach, [job_id], outputs, js=f"() => [darkroom.recallJob('{name}')]", concurrency_limit=None, **private
-    )
-    attached.success(_open_first, None, [gallery, selected], queue=False, **private)
     gr.on(
         [control.change for control in remembered],
         None,
         remembered,
         None,
-        js=f"(...values) => darkroom.remember('{name}', {json.dumps(kept)}, values)",
+        js=f"(...values) => darkroom.remember('{page}', {json.dumps(kept)}, values)",
         **private,
     )
     return restored
@@ -354,19 +304,4 @@ def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, v
         api_visibility="private",
         show_progress="hidden",
         concurrency_limit=None,
-    )
-
-
-def _open_first() -> tuple[Update, int]:
-    """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
-    return gr.update(selected_index=0), 0
-
-
-def _updates(view: stream.View) -> tuple[Update, ...]:
-    """Values for gallery, status, preview and infotext; what the view leaves out stays as it is."""
-    return (
-        gr.skip() if view.gallery is None else view.gallery,
-        gr.skip() if view.status is None else view.status,
-        gr.skip() if view.preview is None else view.preview,
-        gr.skip() if view.infotext is None else view.infotext,
     )

@@ -1,10 +1,11 @@
-// Memory of fields and jobs, the engine's status. Components call in through window.darkroom.
+// Memory of fields, the engine's status. Components call in through window.darkroom.
 (() => {
   "use strict";
   const PAGES = ["txt2img", "img2img", "inpaint"];
   const BUSY = ["queued", "loading", "running"];
 
   const statusOf = (page) => document.querySelector(`#${page}-status [data-state]`);
+  const pictureOf = (page) => document.querySelector(`#${page}-gallery img`);
   const pageInSight = () => PAGES.find((page) => document.getElementById(`${page}-generate`)?.checkVisibility());
   const isBusy = (page) => BUSY.includes(statusOf(page)?.dataset.state);
   // This tab's own memory first; a tab that is new takes over what the last one left.
@@ -32,12 +33,10 @@
     read,
     write,
     restored: [], // pages whose fields are as they were remembered
-    jobId: (page) => statusOf(page)?.dataset.job || read(`darkroom.${page}.job`),
+    statusOf,
+    // The job whose pictures the gallery shows: its id is part of their addresses.
+    jobId: (page) => pictureOf(page)?.src.match(/\/([0-9a-f]{32})\/[^/]+$/)?.[1] ?? statusOf(page)?.dataset.job ?? "",
     recall: (page) => read(`darkroom.${page}.fields`),
-    recallJob: (page) => {
-      window.darkroom.restored.push(page);
-      return need(read(`darkroom.${page}.job`));
-    },
     remember: (page, fields, values) => {
       const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
       write(`darkroom.${page}.fields`, JSON.stringify(kept));
@@ -79,8 +78,7 @@
       ledger.dataset.met = "";
       ledger.open = read("darkroom.ledger") === "open";
     }
-    const { state, job } = status.dataset;
-    if (job) write(`darkroom.${page}.job`, job);
+    const { state } = status.dataset;
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
     if (announced[page] !== state) {
       const picture = status.closest(".workbench")?.querySelector(".picture");

@@ -1,0 +1,164 @@
+"""Generate, Stop, and what a page shows of its jobs.
+
+Generate only sends the job. Which job the page follows, and which wait or have ended, is known to the browser
+(``static/jobs.js``), so that a reload finds all of them.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.core.executor import Job, QueueFull
+from webui.core.request import Request, RequestError
+from webui.ui import form, stream
+from webui.ui.errors import page_error
+from webui.ui.runs import ENDED, Runs
+
+IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
+LOST = "The server was restarted, and this job ended with it. Its settings are kept."
+FORGOTTEN = "These pictures are no longer in the server's memory."
+PROMPT_LENGTH = 120  # of what the list of jobs shows
+
+Update = Any
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where a page shows its jobs."""
+
+    gallery: gr.Gallery
+    status: gr.HTML
+    preview: gr.HTML
+    infotext: gr.Textbox
+    selected: gr.Number
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What follows a job."""
+        return [self.gallery, self.status, self.preview, self.infotext]
+
+
+def build_queue(page: str) -> None:
+    """The place for the page's other jobs: those that wait."""
+    gr.HTML(f'<div class="queue" data-page="{page}"></div>', label="Jobs", elem_id=f"{page}-queue")
+
+
+def build_finished(page: str) -> None:
+    """The place for the pictures of the jobs before."""
+    gr.HTML(f'<div class="finished" data-page="{page}"></div>', label="Earlier pictures", elem_id=f"{page}-finished")
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What the page's events ask of the server. ``requests`` is as in ``Task``, ``fields`` the names of its values;
+    ``empty`` is the preview where there is no job."""
+
+    runs: Runs
+    requests: Callable[[Mapping[str, Any]], Sequence[Request]]
+    fields: tuple[str, ...]
+    cache_dir: Path
+    empty: str
+
+    async def send(self, *values: Any) -> AsyncIterator[tuple[Update, Update]]:
+        """Starts the jobs; yields what the browser keeps of them, as JSON, and the status."""
+        try:
+            jobs = await asyncio.to_thread(self._start, values)
+        except (RequestError, QueueFull) as error:
+            yield gr.skip(), stream.status_html(stream.Failed(str(error)), None)
+            raise page_error(str(error)) from None
+        prompt = jobs[0].request.prompt[:PROMPT_LENGTH]
+        yield json.dumps({"ids": [job.id for job in jobs], "prompt": prompt}), gr.skip()
+
+    async def draw(self, *values: Any) -> AsyncIterator[tuple[Update, ...]]:
+        """Both at once, for programs: starts the jobs and follows them."""
+        try:
+            jobs = await asyncio.to_thread(self._start, values)
+        except (RequestError, QueueFull) as error:
+            raise page_error(str(error)) from None
+        async for update in self._watch(jobs):
+            yield update
+
+    async def follow(self, job_id: str, known_as: str) -> AsyncIterator[tuple[Update, ...]]:
+        """What there is to see of a job, to its end; ``known_as`` is the state that the browser last saw."""
+        jobs, was_over = self.runs.jobs(job_id), known_as in ENDED
+        if not jobs:
+            status = IDLE if was_over else stream.status_html(stream.Failed(LOST), None)
+            yield _updates(stream.View(status, self.empty, gallery=[]))
+        async for update in self._watch(jobs, is_news=not was_over):
+            yield update
+
+    def look_back(self, job_id: str) -> tuple[Update, str, int]:
+        """Gallery, infotext and chosen picture of a job that ended before."""
+        pictures = self.runs.pictures(job_id)
+        items = [item for picture in pictures if (item := stream.gallery_item(*picture, self.cache_dir))]
+        if not items:
+            raise page_error(FORGOTTEN)
+        return gr.update(value=items, selected_index=0), pictures[0][1].recipe.infotext(), 0
+
+    def cancel(self, job_id: str) -> None:
+        """Stops the job, and those of the same click."""
+        for job in self.runs.jobs(job_id):
+            job.cancel()
+
+    def _start(self, values: Sequence[Any]) -> list[Job]:
+        return self.runs.start(self.requests(dict(zip(self.fields, values, strict=True))))
+
+    async def _watch(self, jobs: Sequence[Job], is_news: bool = True) -> AsyncIterator[tuple[Update, ...]]:
+        async for view in stream.watch_all(jobs, self.cache_dir):
+            yield _updates(view)
+            if view.error and is_news:
+                raise page_error(view.error)
+
+
+def wire(
+    page: str, handlers: Handlers, inputs: list[Any], buttons: tuple[gr.Button, gr.Button], shown: Shown, js: str | None
+) -> None:
+    """Wires Generate and Stop, in this order in ``buttons``, and the endpoint ``/<page>``; ``js`` is ``collect_js``."""
+    generate, stop = buttons
+
+    async def draw(*values: Any) -> AsyncIterator[tuple[Update, ...]]:
+        async for update in handlers.draw(*values):
+            yield update
+
+    draw.__signature__ = form.signature(handlers.fields)  # type: ignore[attr-defined]
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    sent, job_id, known_as = (gr.Textbox(visible=False) for _ in range(3))
+    gr.Button(visible=False).click(
+        draw, inputs, shown.outputs, api_name=page, show_progress="hidden", concurrency_limit=None
+    )
+    sending = generate.click(handlers.send, inputs, [sent, shown.status], js=js, trigger_mode="once", **private)
+    sending.success(None, [sent], None, js=f"(sent) => darkroomJobs.add('{page}', sent)", **private)
+    followed = gr.Button("Follow the next job", elem_id=f"{page}-follow", elem_classes="unseen").click(
+        handlers.follow, [job_id, known_as], shown.outputs, js=f"() => darkroomJobs.next('{page}')", **private
+    )
+    followed.success(_open_first, None, [shown.gallery, shown.selected], queue=False, **private)
+    for after in (followed.then, followed.failure):
+        after(None, None, None, js=f"() => darkroomJobs.ended('{page}')", **private)
+    gr.Button("Show earlier pictures", elem_id=f"{page}-look-back", elem_classes="unseen").click(
+        handlers.look_back,
+        [job_id],
+        [shown.gallery, shown.infotext, shown.selected],
+        js=f"() => [darkroomJobs.earlier('{page}')]",
+        **private,
+    )
+    stop.click(handlers.cancel, [job_id], None, js=f"() => [darkroomJobs.current('{page}')]", queue=False, **private)
+
+
+def _open_first() -> tuple[Update, int]:
+    """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
+    return gr.update(selected_index=0), 0
+
+
+def _updates(view: stream.View) -> tuple[Update, ...]:
+    """Values for gallery, status, preview and infotext; what the view leaves out stays as it is."""
+    return (
+        gr.skip() if view.gallery is None else view.gallery,
+        gr.skip() if view.status is None else view.status,
+        gr.skip() if view.preview is None else view.preview,
+        gr.skip() if view.infotext is None else view.infotext,
+    )

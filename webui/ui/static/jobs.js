@@ -1,0 +1,229 @@
+// The jobs of each page: the one it follows, those that wait, the pictures of those before. They are remembered, so that
+// a reload finds all of them; a tab that is new takes over what this browser's other tabs know.
+(() => {
+  "use strict";
+  const { make, whenever } = window.darkroomPanel;
+  const { need, statusOf } = window.darkroom;
+  const KEPT = 30; // jobs that ended
+  const LOOK_MS = 2000; // how often those that wait are looked at
+  const ENDED = ["done", "failed", "cancelled"];
+  // A run is what one press of Generate started: {ids, prompt, at, server, state, position, seen, picture}. It is seen once
+  // the page has followed it to its end.
+  const runs = {}; // by page, oldest first
+  const followed = {}; // by page: the run that the status tells of
+  const back = {}; // by page: the run whose pictures are to be shown again
+  const stopped = {}; // by page: whether Stop has just made way for the next
+
+  const key = (page) => `darkroom.${page}.jobs`;
+  const serverNow = () => window.gradio_config?.app_id ?? "";
+  const isOver = (run) => ENDED.includes(run.state);
+  const active = (page) => runs[page].filter((run) => !isOver(run));
+  const unseen = (page) => runs[page].filter((run) => !run.seen && run.state !== "cancelled");
+  const lastSeen = (page) => runs[page].findLast((run) => run.seen);
+  const waiting = (page) => active(page).filter((run) => run !== followed[page]);
+
+  // memory
+
+  const parse = (text) => {
+    try {
+      const found = JSON.parse(text || "[]");
+      return found.filter((run) => Array.isArray(run.ids) && run.ids.length);
+    } catch {
+      return [];
+    }
+  };
+  const trim = (list) => {
+    const over = list.filter(isOver);
+    const gone = new Set(over.slice(0, Math.max(0, over.length - KEPT)));
+    return list.filter((run) => !gone.has(run)).map((run) => (isOver(run) ? { ...run, ids: run.ids.slice(0, 1) } : run));
+  };
+  const save = (page) => {
+    const own = new Set(runs[page].map((run) => run.ids[0]));
+    const others = parse(localStorage.getItem(key(page))).filter((run) => !own.has(run.ids[0]));
+    const all = [...others, ...runs[page]].sort((one, other) => one.at - other.at);
+    try {
+      sessionStorage.setItem(key(page), JSON.stringify(trim(runs[page])));
+      localStorage.setItem(key(page), JSON.stringify(trim(all)));
+    } catch (error) {
+      console.warn("the browser keeps no more jobs", error);
+    }
+  };
+
+  // what the server knows
+
+  const together = (states) => {
+    if (states.some((state) => state === "running" || state === "loading")) return "running";
+    if (states.includes("queued")) return states.every((state) => state === "queued") ? "queued" : "running";
+    return states.at(-1);
+  };
+  const refresh = async (page) => {
+    const asked = active(page);
+    if (!asked.length) return;
+    const query = asked.flatMap((run) => run.ids).map((id) => `id=${id}`).join("&");
+    const answer = await fetch(`./api/jobs?${query}`);
+    if (!answer.ok) throw new Error(answer.statusText);
+    const known = new Map((await answer.json()).map((job) => [job.id, job]));
+    for (const run of asked) {
+      const jobs = run.ids.map((id) => known.get(id)).filter(Boolean);
+      run.position = jobs[0]?.position;
+      if (jobs.length) run.state = together(jobs.map((job) => job.state));
+      else if (run.server === serverNow()) Object.assign(run, { state: "done", seen: true }); // forgotten, so long ago
+      else run.lost = true;
+    }
+  };
+  const look = async (page) => {
+    try {
+      await refresh(page);
+    } catch (error) {
+      document.dispatchEvent(new CustomEvent("darkroom:trouble"));
+    }
+    save(page);
+    show(page);
+  };
+
+  // following: one after the other, each to its end
+
+  const press = (id) => document.getElementById(id)?.click();
+  const goOn = (page) => {
+    if (!followed[page] && unseen(page).length) press(`${page}-follow`);
+  };
+  const next = (page) => {
+    const run = followed[page] = need(unseen(page)[0] ?? (statusOf(page)?.dataset.job ? null : lastSeen(page)));
+    show(page);
+    return [run.ids[0], run.seen ? run.state : "queued"];
+  };
+  const ended = async (page) => {
+    const run = followed[page];
+    if (!run) return;
+    const { job, state } = statusOf(page)?.dataset ?? {};
+    if (run.lost) run.state = "failed";
+    else if (run.ids.includes(job) && ENDED.includes(state)) run.state = state;
+    run.seen = isOver(run);
+    if (run.seen) lookBack(page, null);
+    await new Promise((go) => setTimeout(go)); // until the gallery has its pictures
+    run.picture ??= run.ids.map((id) => document.querySelector(`#${page}-gallery img[src*="/${id}/"]`)?.src).find(Boolean);
+    await look(page);
+    followed[page] = null;
+    show(page);
+    setTimeout(() => goOn(page), run.seen ? 0 : LOOK_MS);
+  };
+
+  const add = (page, sent) => {
+    runs[page].push({ ...JSON.parse(sent), state: "queued", at: Date.now(), server: serverNow() });
+    stopped[page] = false;
+    lookBack(page, null);
+    save(page);
+    goOn(page);
+    look(page);
+  };
+  const begin = async (page) => {
+    window.darkroom.restored.push(page);
+    runs[page] = parse(sessionStorage.getItem(key(page)) ?? localStorage.getItem(key(page)));
+    const gone = (run, k) => isOver(run) && run.server !== serverNow() && k < runs[page].length - 1;
+    runs[page] = runs[page].filter((run, k) => !gone(run, k));
+    if (!runs[page].length) return;
+    await look(page);
+    press(`${page}-follow`);
+  };
+
+  // stopping
+
+  const stop = async (page, some) => {
+    for (const id of some.flatMap((run) => run.ids).reverse()) {
+      await fetch(`./api/jobs/${id}`, { method: "DELETE" }).catch(() => {});
+    }
+    await look(page);
+  };
+  document.addEventListener("click", (event) => {
+    const page = event.target.closest?.("[id$='-stop']")?.id.slice(0, -"-stop".length);
+    if (!runs[page]) return;
+    stopped[page] = waiting(page).length > 0;
+    show(page);
+  });
+
+  // what is shown
+
+  const lookBack = (page, run) => {
+    const picture = document.querySelector(`#${page}-gallery`)?.closest(".picture");
+    if (!picture) return;
+    back[page] = run;
+    picture.toggleAttribute("data-earlier", Boolean(run));
+    if (run) press(`${page}-look-back`);
+    showFinished(page);
+  };
+  const title = (run) => run.prompt?.trim() || "No prompt";
+  // Nothing is made anew that is there already: the focus stays, and a screen reader says it once.
+  const changed = (place, ...what) => {
+    const known = JSON.stringify(what);
+    return place.dataset.shown !== known && Boolean(place.dataset.shown = known);
+  };
+  const stateOf = (page, run) => {
+    if (run === followed[page] || run.state !== "queued") return run.state === "queued" ? "Next" : "Drawing";
+    return run.position > 1 ? `${run.position - 1} ahead` : "Next";
+  };
+  const showQueue = (page) => {
+    const place = document.querySelector(`.queue[data-page="${page}"]`);
+    if (!place) return;
+    const others = waiting(page).length;
+    const more = `${others} more ${others === 1 ? "waits" : "wait"}.`;
+    const words = [stopped[page] && "Stopped one.", others ? more : stopped[page] && "This is the last one."].filter(Boolean);
+    if (!active(page).length) stopped[page] = false;
+    if (!others && !stopped[page]) words.length = 0;
+    const listed = others ? active(page) : [];
+    if (!changed(place, words, listed.map((run) => [run.ids[0], stateOf(page, run)]))) return;
+    if (!words.length) return void place.replaceChildren();
+    const focused = place.contains(document.activeElement) && document.activeElement.dataset.run;
+    const note = make("p", { class: "queue-note", role: "status" }, words.join(" "));
+    const all = make("button", { type: "button", "data-run": "all" }, "Stop all");
+    all.addEventListener("click", () => stop(page, active(page)));
+    const rows = listed.map((run) => {
+      const cancel = make("button", { type: "button", "aria-label": `Stop: ${title(run)}`, "data-run": run.ids[0] }, "✕");
+      cancel.addEventListener("click", () => stop(page, [run]));
+      return make("li", {}, make("span", {}, title(run)), make("small", {}, stateOf(page, run)), cancel);
+    });
+    place.replaceChildren(make("div", {}, note, all), make("ol", { "aria-label": "Jobs of this page" }, ...rows));
+    if (focused) (place.querySelector(`[data-run="${focused}"]`) ?? all).focus();
+  };
+  const shownRun = (page) => {
+    const job = window.darkroom.jobId(page);
+    return runs[page].find((run) => job && (run.ids.includes(job) || run.picture?.includes(job)));
+  };
+  const showFinished = (page) => {
+    const place = document.querySelector(`.finished[data-page="${page}"]`);
+    if (!place || !runs[page]) return;
+    const busy = active(page).length > 0;
+    const all = runs[page].filter((run) => run.picture).reverse();
+    const found = all.length > (busy ? 0 : 1) ? all : [];
+    const chosen = back[page] ?? (busy ? null : shownRun(page));
+    if (!changed(place, busy, Boolean(back[page]), chosen?.ids[0], found.map((run) => run.picture))) return;
+    const cards = found.map((run) => {
+      const button = make(
+        "button", { type: "button", title: title(run), "aria-label": `Show: ${title(run)}`, "aria-pressed": String(run === chosen) },
+        make("img", { src: run.picture, alt: "" }),
+      );
+      button.firstChild.addEventListener("error", () => button.remove());
+      button.addEventListener("click", () => lookBack(page, back[page] === run && busy ? null : run));
+      return button;
+    });
+    const now = make("button", { type: "button", class: "finished-now" }, "Now");
+    now.addEventListener("click", () => lookBack(page, null));
+    place.replaceChildren(...(busy && back[page] ? [now] : []), ...cards);
+  };
+  const show = (page) => {
+    showQueue(page);
+    showFinished(page);
+  };
+  whenever(".queue, .finished", (place) => runs[place.dataset.page] && show(place.dataset.page));
+  setInterval(() => {
+    for (const page of Object.keys(runs)) if (!document.hidden && waiting(page).length) look(page);
+  }, LOOK_MS);
+
+  window.darkroomJobs = {
+    add,
+    begin,
+    next,
+    ended,
+    earlier: (page) => need(back[page]?.ids[0]),
+    current: (page) => need(followed[page]?.ids[0] ?? statusOf(page)?.dataset.job),
+  };
+})();
