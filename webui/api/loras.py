@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from webui.api.previews import answer_preview, preview_url
 from webui.core.executor import Executor
+from webui.core.folders import LOOK_S
 from webui.core.lora_info import describe
 from webui.core.names import in_tags
 
@@ -20,7 +21,7 @@ def loras_router(executor: Executor) -> APIRouter:
         """``tag`` is what ``<lora:...>`` says for the name, which is empty where no tag can mean the file."""
         if reload:
             executor.reload()
-        files = executor.catalog(max_age_s=0).loras
+        files = executor.catalog().loras
         found = [asdict(describe(file)) for file in files.values()]
         for entry in found:
             entry["tag"] = in_tags(entry["name"], files)
@@ -29,6 +30,6 @@ def loras_router(executor: Executor) -> APIRouter:
 
     @router.get("/preview")
     def preview(name: str) -> Response:
-        return answer_preview(executor.catalog().loras.get(name))
+        return answer_preview(executor.catalog(LOOK_S).loras.get(name))
 
     return router

@@ -7,6 +7,7 @@ from fastapi import APIRouter, HTTPException, Response
 
 from webui.api.previews import answer_preview, preview_url
 from webui.core.executor import Executor
+from webui.core.folders import LOOK_S
 from webui.core.library import content_hash
 from webui.core.model_info import describe
 
@@ -19,7 +20,7 @@ def models_router(executor: Executor) -> APIRouter:
     def models(reload: bool = False) -> list[dict[str, Any]]:
         if reload:
             executor.reload()
-        found = [asdict(describe(file)) for file in executor.catalog(max_age_s=0).models.values()]
+        found = [asdict(describe(file)) for file in executor.catalog().models.values()]
         resident = executor.status().get("model")
         for entry in found:
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None
@@ -28,7 +29,7 @@ def models_router(executor: Executor) -> APIRouter:
 
     @router.get("/preview")
     def preview(name: str) -> Response:
-        return answer_preview(executor.catalog().models.get(name))
+        return answer_preview(executor.catalog(LOOK_S).models.get(name))
 
     @router.get("/hash")
     def hash_model(name: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from webui.core.events import Event, Image
-from webui.core.folders import LOOK_S
 from webui.core.ledger import Totals
 from webui.core.library import EmbeddingFile, LoraFile, ModelFile, VaeFile
 from webui.core.request import Request
@@ -63,7 +62,7 @@ class Job(Protocol):
 class Executor(Protocol):
     """Takes requests, makes pictures."""
 
-    def catalog(self, max_age_s: float = LOOK_S) -> Catalog:
+    def catalog(self, max_age_s: float = 0.0) -> Catalog:
         """What there is, as it was so long ago at most."""
 
     def reload(self) -> None:

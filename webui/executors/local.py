@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.executor import Catalog, QueueFull
-from webui.core.folders import LOOK_S
 from webui.core.ledger import Totals, balance
 from webui.core.library import EmbeddingFile, Library
 from webui.core.lora_info import bundled_embeddings
@@ -74,7 +73,7 @@ class LocalExecutor:
         self._thread.start()
         threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
 
-    def catalog(self, max_age_s: float = LOOK_S) -> Catalog:
+    def catalog(self, max_age_s: float = 0.0) -> Catalog:
         """The files that were on disk so long ago at most, and every sampler with its schedules."""
         library = self._library.snapshot(max_age_s)
         return Catalog(

@@ -82,7 +82,7 @@ def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterabl
 
     def reload() -> list[Any]:
         executor.reload()
-        catalog = executor.catalog(max_age_s=0)
+        catalog = executor.catalog()
         return [gr.update(choices=form.choices(field, catalog)) for field, _ in places]
 
     gr.on(
