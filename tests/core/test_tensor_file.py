@@ -60,6 +60,10 @@ STARTS = {
     ),
     b'{"a":{}}': 'it is JSON, maybe an error message of the download: {"a":{}}',
     b'[\n{"type": "missing\x00"}]': 'it is JSON, maybe an error message of the download: [ {"type": "missing "}]',
+    b"Invalid username or password.\n": (
+        "it is text, maybe an error message of the download: Invalid username or password."
+    ),
+    b"<Error><Code>AccessDenied</Code></Error>": "it is a web page; the download may need a login",
     b"PK\x03\x04" + bytes(60): "it is a zip archive or a pickle",
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "it is a pickle",
     b"GGUF\x03\x00\x00\x00\x01": "it is a GGUF file",

@@ -77,6 +77,8 @@ def test_other_floats_become_float32(write, dtype):
     ("content", "reason"),
     [
         ({}, "has 0 tensors"),
+        ({"lora_unet_conv_in.lora_up.weight": (2, 768)}, "is a LoRA; it belongs in the folder for LoRAs (models/Lora)"),
+        ({"decoder.conv_in.weight": (2, 768)}, "is a VAE; it belongs in the folder for VAEs"),
         ({"a": (1, 768), "b": (1, 768), "c": (1, 768)}, "has 3 tensors; an embedding has one, or two for SDXL"),
         ({"emb_params": (2, 3, 768)}, "'emb_params' of shape [2, 3, 768]"),
         ({"emb_params": ()}, "shape []"),

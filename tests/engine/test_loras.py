@@ -51,6 +51,9 @@ def folder(manager, random_lora, by_diffusers):
     save_file(random_lora(parts, 3, "text_encoder.*proj"), folder / "words.safetensors")
     odd = {"lora_unet_nowhere.lora_up.weight": torch.ones(2, 2), "lora_te9_x.alpha": torch.ones(1)}
     save_file(whole | odd, folder / "odd.safetensors")
+    (folder / "peft").mkdir()
+    save_file(random_lora(parts, 4, "unet.*to_k", by_diffusers), folder / "peft/adapter_model.safetensors")
+    (folder / "peft/adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 2}')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for pictures as small as these several take longer
     yield folder
@@ -281,6 +284,12 @@ class TestEvents:
             for loras in ([WHOLE, ATTENTION], [ATTENTION, WHOLE], [])
         ]
         assert told == [["Merging 2 LoRAs"], [], []]
+
+    def test_a_configuration_beside_the_file_is_in_the_recipe(self, quick):
+        for name, configured in (("adapter_model", ["adapter_model"]), ("whole", [])):
+            (recipe,) = [event.recipe for event in quick(name) if isinstance(event, Image)]
+            assert list(recipe.hashes["lora"]) == [name]
+            assert list(recipe.hashes.get("lora configuration", {})) == configured
 
     def test_keys_that_match_nothing_are_a_warning_each_time(self, quick):
         for how in ("merged", "unchanged"):

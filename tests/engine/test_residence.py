@@ -436,6 +436,7 @@ class TestVae:
         )
         save_file(dict(wide.state_dict()), folder / "flux.safetensors")
         save_file({"x": torch.zeros(1)}, folder / "nothing.safetensors")
+        save_file({"lora_unet_conv_in.lora_up.weight": torch.zeros(1, 1)}, folder / "lora.safetensors")
         (folder / "old.pt").write_bytes(b"pickle")
         manager = make()
         before = draw(manager, model="sd1")
@@ -443,6 +444,8 @@ class TestVae:
             run(manager, model="sd1", vae="flux")
         with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no autoencoder"):
             run(manager, model="sd1", vae="nothing")
+        with pytest.raises(CannotLoad, match="lora.safetensors is a LoRA; it belongs in the folder for LoRAs"):
+            run(manager, model="sd1", vae="lora")
         with pytest.raises(CannotLoad, match="VAE 'old' cannot be used: old.pt is a pickle"):
             run(manager, model="sd1", vae="old")
         with pytest.raises(RequestError, match="no VAE “flix”; did you mean flux"):

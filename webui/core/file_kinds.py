@@ -123,14 +123,16 @@ def recognize_bytes(start: bytes) -> str:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, a note of where the file is; get the file itself, with 'git lfs pull'"
-    if re.match(rb"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
+    if re.match(rb"<(!doctype|html|head|body|error|\?xml|!--)", text, re.IGNORECASE):
         return "it is a web page; the download may need a login"
+    said = "".join(char if char.isprintable() else " " for char in text[:120].decode("utf-8", "ignore")).strip()
     if re.match(rb'[{\[]\s*["{\[\]}]', text):
-        said = "".join(char if char.isprintable() else " " for char in text[:120].decode("utf-8", "ignore"))
         return f"it is JSON, maybe an error message of the download: {said}"
     for sign, name in _SIGNS.items():
         if start.startswith(sign):
             return f"it is {name}"
+    if re.fullmatch(rb"[\t\n\r\x20-\x7e]{9,}", text):
+        return f"it is text, maybe an error message of the download: {said}"
     return ""
 
 

@@ -125,6 +125,13 @@ def bundled_embeddings(keys: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def bundled_rows(path: Path) -> dict[str, int]:
+    """How many tokens each embedding in a LoRA's file stands for, by name; raises BadFile."""
+    shapes = read_header(path).shapes
+    vectors = {name: shapes[next(iter(keys.values()))] for name, keys in bundled_embeddings(shapes).items()}
+    return {name: shape[0] if len(shape) > 1 else len(shape) for name, shape in vectors.items()}
+
+
 def find_adapter_config(path: Path) -> Path | None:
     """PEFT's ``adapter_config.json`` for this file: beside the only file in a folder, or beside PEFT's own name."""
     found = path.with_name("adapter_config.json")

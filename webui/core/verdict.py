@@ -62,6 +62,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         "refiner": catalog.models,
         "lender": catalog.models,
         "lora": catalog.loras,
+        "lora configuration": catalog.loras,
         "vae": catalog.vaes,
         "embedding": catalog.embeddings,
     }

@@ -28,6 +28,7 @@ from webui.core.library import (
     content_hash,
     hash_whole,
 )
+from webui.core.lora_info import find_adapter_config
 from webui.core.names import choose_file, is_word
 from webui.core.notices import notices
 from webui.core.recipe import Batch, Recipe
@@ -324,7 +325,10 @@ class PipelineManager:
         if refs and job.loras is None:
             job.loras = switch
             for ref in refs:
-                job.hashes.want("lora", ref.name, partial(_hash_tensors, files[ref.name].path))
+                path = files[ref.name].path
+                job.hashes.want("lora", ref.name, partial(_hash_tensors, path))
+                if (config := find_adapter_config(path)) is not None:
+                    job.hashes.want("lora configuration", ref.name, partial(hash_whole, config))
 
     def _encode_inputs(self, job: _Job) -> None:
         """Prompts and start picture as the model sees them, from the caches where they are known."""

@@ -20,7 +20,7 @@ from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, L
 from webui.core.executor import Catalog, QueueFull
 from webui.core.ledger import Totals, balance
 from webui.core.library import EmbeddingFile, Library
-from webui.core.lora_info import bundled_embeddings
+from webui.core.lora_info import bundled_rows
 from webui.core.names import choose_lora
 from webui.core.outputs import save_picture
 from webui.core.prompt import split_loras
@@ -160,7 +160,7 @@ class LocalExecutor:
         }
         for ref in loras:
             with contextlib.suppress(RequestError, BadFile):
-                named |= _bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
+                named |= bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
         room = tokenizer.length - 2
         return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
 
@@ -387,13 +387,6 @@ def _log(what: str, error: BaseException) -> None:
         log.warning("%s: %s", what, str(error))
     else:
         log.error("%s", what, exc_info=error)
-
-
-def _bundled_rows(lora: Path) -> dict[str, int]:
-    """How many tokens each embedding in a LoRA's file stands for; raises BadFile."""
-    shapes = read_header(lora).shapes
-    vectors = {name: shapes[next(iter(keys.values()))] for name, keys in bundled_embeddings(shapes).items()}
-    return {name: shape[0] if len(shape) > 1 else len(shape) for name, shape in vectors.items()}
 
 
 def _for_people(error: BaseException) -> str:

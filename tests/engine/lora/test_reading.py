@@ -109,6 +109,7 @@ DIALECTS = {
     "PEFT's adapter": (peft_name("base_model.model."), ".lora_", ("A.default.weight", "B.default.weight")),
     "an adapter of any name": (peft_name(""), ".lora_", ("A.my style.weight", "B.my style.weight")),
     "OMI": (clip_name("", "unet."), ".lora_", DOWN_UP),
+    "OMI with LoRA's name": (clip_name("lora_", "lora_unet."), ".lora_", DOWN_UP),
     "ComfyUI": (clip_name("text_encoders.", "diffusion_model.", "transformer."), ".lora_", DOWN_UP),
     "OneTrainer for ComfyUI": (clip_name("text_encoders.", "diffusion_model."), ".lora_", ("A.weight", "B.weight")),
     "transformers 5": (lambda component, path: f"{component}.{path}", ".lora_", ("A.weight", "B.weight")),

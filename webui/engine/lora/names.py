@@ -11,35 +11,34 @@ from torch import nn
 
 from webui.engine.families.ldm import unet_name
 
-# Longest first where one begins like another.
+# As they are once dots are underscores; longest first where one begins like another.
 PREFIXES = (
-    ("base_model.model.text_encoder_2.", "text_encoder_2"),
-    ("base_model.model.text_encoder.", "text_encoder"),
-    ("base_model.model.text_model.", "text_encoder"),
-    ("base_model.model.unet.", "unet"),
-    ("base_model.model.", "unet"),
-    ("text_encoder_2.", "text_encoder_2"),
-    ("text_encoder.", "text_encoder"),
-    ("text_model.", "text_encoder"),
+    ("base_model_model_text_encoder_2_", "text_encoder_2"),
+    ("base_model_model_text_encoder_", "text_encoder"),
+    ("base_model_model_text_model_", "text_encoder"),
+    ("base_model_model_unet_", "unet"),
+    ("base_model_model_", "unet"),
+    ("text_encoder_2_", "text_encoder_2"),
+    ("text_encoder_", "text_encoder"),
+    ("text_model_", "text_encoder"),
     *(  # as ComfyUI, OneTrainer and OMI name CLIP's encoders
-        (f"{start}{encoder}.{inner}", component)
-        for start in ("text_encoders.", "")
+        (f"{start}{encoder}_{inner}", component)
+        for start in ("text_encoders_", "lora_", "")
         for encoder, component in (("clip_l", "text_encoder"), ("clip_h", "text_encoder"), ("clip_g", "text_encoder_2"))
-        for inner in ("transformer.", "")
+        for inner in ("transformer_", "")
     ),
-    ("unet.", "unet"),
-    ("model.diffusion_model.", "unet"),
-    ("diffusion_model.", "unet"),
-    ("lora_unet_", "unet"),
-    ("lora_te1_", "text_encoder"),
-    ("lora_te2_", "text_encoder_2"),
-    ("lora_te_", "text_encoder"),
-    ("lycoris_te1_", "text_encoder"),
-    ("lycoris_te2_", "text_encoder_2"),
-    ("lycoris_te_", "text_encoder"),
-    ("lycoris_unet_", "unet"),
+    ("unet_", "unet"),
+    ("model_diffusion_model_", "unet"),
+    ("diffusion_model_", "unet"),
+    *(
+        (f"{program}_{name}_", component)
+        for program in ("lora", "lycoris")
+        for name, component in (
+            ("unet", "unet"), ("te1", "text_encoder"), ("te2", "text_encoder_2"), ("te", "text_encoder")
+        )
+    ),
     ("lycoris_", "unet"),
-)
+)  # fmt: skip
 ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -67,9 +66,9 @@ class ModuleIndex:
 
     def find(self, name: str) -> tuple[str, str] | None:
         """(component, path of the module in it) for a key without its ending; None where nothing has this name."""
-        prefix, component = next((row for row in PREFIXES if name.startswith(row[0])), ("", "unet"))
-        names = self._names.get(component, {})
-        flat = _flatten(name[len(prefix) :])
+        flat = _flatten(name)
+        prefix, component = next((row for row in PREFIXES if flat.startswith(row[0])), ("", "unet"))
+        names, flat = self._names.get(component, {}), flat.removeprefix(prefix)
         if (path := names.get(flat)) is None:
             path = names.get(flat.replace("_processor_", "_").removesuffix("_lora"))
         return None if path is None else (component, path)
