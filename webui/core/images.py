@@ -19,6 +19,8 @@ from PIL import ImageColor, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
+from webui.core.picture_parts import TooManyParts, check_exif, check_parts
+
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 JPEG_END = b"\xff\xd9"
 MAX_PIXELS = 24_000_000
@@ -84,10 +86,14 @@ def _open(source: Path | bytes) -> PilImage:
     if isinstance(source, bytes):
         if len(source) > MAX_FILE_BYTES:
             raise ImageError(f"is {len(source) / 2**20:.0f} MB; the limit is {MAX_FILE_BYTES // 2**20} MB")
+        check_parts(io.BytesIO(source))
         image = PilImages.open(io.BytesIO(source), formats=FORMATS)
     else:
+        with source.open("rb") as file:
+            check_parts(file)
         image = PilImages.open(source, formats=FORMATS)
     check_size(image.size)
+    check_exif(image.info.get("exif", b""))
     return image
 
 
@@ -106,6 +112,8 @@ def _worded_errors() -> Iterator[None]:
         raise ImageError(f"is not a picture that can be read (one of {', '.join(FORMATS)})") from None
     except ImageError:
         raise
+    except TooManyParts as error:
+        raise ImageError(str(error)) from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, RuntimeError) as error:
         raise ImageError(f"is damaged: {error}") from None
 
