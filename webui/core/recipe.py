@@ -53,10 +53,11 @@ class Recipe:
     """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
 
     ``hashes`` are SHA-256 by kind (model, lora, lora configuration, vae, refiner, embedding, lender) and name: of the
-    tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and configuration. ``environment`` is what the
-    pixels may depend on besides: device, number format, threads, versions. ``pixels_sha256`` is that of the finished
-    picture, "" where it is not written down. A recipe that was read has no start picture in its request, but ``start``:
-    its settings, and the hashes of picture and mask, with which ``with_pictures`` fills it in.
+    tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and configuration.
+    ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
+    ``pixels_sha256`` is that of the finished picture, "" where it is not written down. A recipe that was read has no
+    start picture in its request, but ``start``: its settings, and the hashes of picture and mask, with which
+    ``with_pictures`` fills it in.
     """
 
     request: Request
