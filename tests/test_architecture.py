@@ -124,6 +124,35 @@ def violations(root: Path) -> list[str]:
     return sorted(set(broken))
 
 
+# What walks folders or decodes pictures: in a function of the event loop it would keep everybody waiting.
+SLOW_CALLS = {"catalog", "submit", "reload", "count_tokens", "start"}
+
+
+def slow_calls(function: ast.AsyncFunctionDef) -> list[str]:
+    """The slow calls that the function itself makes, not those that it hands to a thread."""
+    found, waiting = [], list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SLOW_CALLS:
+            found.append(f"{function.name} calls {ast.unparse(node.func)}")
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def test_the_event_loop_waits_for_no_disk():
+    trees = [
+        ast.parse(file.read_text("utf-8"))
+        for part in ("api", "ui")
+        for file in (REPOSITORY / "webui" / part).rglob("*.py")
+    ]
+    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
+    assert functions and [line for function in functions for line in slow_calls(function)] == []
+    (wrong,) = ast.parse("async def f():\n    to_thread(lambda: x.catalog())\n    x.catalog()").body
+    assert slow_calls(wrong) == ["f calls x.catalog"]
+
+
 def test_nobody_imports_what_is_not_theirs_to_import():
     assert violations(REPOSITORY) == []
 

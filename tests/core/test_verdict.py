@@ -7,8 +7,11 @@ from PIL import Image as PilImages
 
 from webui.core.events import Image
 from webui.core.executor import Catalog
+from webui.core.library import Library, hash_whole
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.core.tensor_file import hash_file
 from webui.core.verdict import judge, judge_hash, prepare
 
 SIZE = (8, 8)
@@ -92,6 +95,36 @@ def test_what_is_missing_is_named_with_its_hash_before_anything_is_drawn():
     catalog = Catalog({"demo": None}, {}, {}, {}, {})
     with pytest.raises(RecipeError, match=r"lora 'sepia' \(SHA-256 bbbbbbbbbbbb\) not here"):
         prepare(recipe(), catalog, lambda _: None)
+
+
+def test_of_files_that_share_a_name_the_one_with_the_recipe_s_hash_is_drawn_with(tmp_path):
+    """As where a file of the same name has been put into a folder that comes before."""
+    for number, folder in enumerate(("Lora", "VAE")):
+        for place in ("a", "b"):
+            path = tmp_path / "models" / folder / place / "same.safetensors"
+            path.parent.mkdir(parents=True)
+            path.write_bytes((2).to_bytes(8, "little") + b"{}" + f"{number}{place}".encode())
+    found = Library(Settings(data_dir=tmp_path)).snapshot()
+    catalog = Catalog(found.models, found.loras, found.vaes, {}, {})
+    loras, vaes = ({name: files[name] for name in ("same", "b/same")} for files in (found.loras, found.vaes))
+    made = Request(seed=1, loras=({"name": "same", "weight": 0.5}, {"name": "b/same"}), vae="same")
+    hashes = {
+        "lora": {"same": hash_file(loras["b/same"].path).tensors, "b/same": "cc" * 32},
+        "vae": {"same": hash_whole(vaes["b/same"].path)},
+    }
+    asked = prepare(Recipe(made, hashes), catalog, lambda _: None)
+    assert [str(ref) for ref in asked.loras] == ["b/same:0.5", "b/same:1"] and asked.vae == "b/same"
+    first = {"lora": {"same": hash_file(loras["same"].path).tensors}, "vae": {"same": hash_whole(vaes["same"].path)}}
+    assert prepare(Recipe(made, first), catalog, lambda _: None) == made
+
+
+def test_a_file_under_another_name_is_no_other_file():
+    renamed = RECIPE.hashes | {"lora": {"styles/sepia": "bb" * 32}}
+    assert judge(picture(), recipe(), drawn(101, hashes=renamed)).reasons == ()
+    both = RECIPE.hashes | {"lora": {"styles/sepia": "bb" * 32, "ink": "cc" * 32}}
+    assert judge(picture(), recipe(), drawn(101, hashes=both)).reasons == (
+        "lora 'ink' is another file (none, now cccccccccccc)",
+    )
 
 
 def test_an_expected_hash_is_identical_equal_or_different():

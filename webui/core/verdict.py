@@ -1,6 +1,7 @@
 """Is a picture still what its recipe makes? Compares the one on disk with the one drawn again, and says why not."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +12,11 @@ from PIL.Image import Image as PilImage
 
 from webui.core.events import Image
 from webui.core.executor import Catalog
+from webui.core.library import LoraFile, ModelFile, content_hash, hash_whole
 from webui.core.names import File, find_file
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
+from webui.core.tensor_file import hash_file
 
 TOLERANCES = {"float32": 4, "bfloat16": 24, "float16": 24}
 """Levels of 255 by which a picture may differ where only the environment changed, by the coarser number format.
@@ -56,7 +59,10 @@ class Verdict:
 
 
 def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilImage | None]) -> Request:
-    """What to ask for to draw it again; raises RecipeError naming, with its hash, what is not here."""
+    """What to ask for to draw it again; raises RecipeError naming, with its hash, what is not here.
+
+    Of several files that a name could mean, the one with the recipe's hash is asked for.
+    """
     here: Mapping[str, Mapping[str, File]] = {
         "model": catalog.models,
         "refiner": catalog.models,
@@ -74,7 +80,31 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     ]
     if missing:
         raise RecipeError(f"cannot be drawn again: {', '.join(missing[:5])} not here")
-    return recipe.with_pictures(find_start).drawn_as()
+    request = recipe.with_pictures(find_start).drawn_as()
+
+    def meant(kind: str, name: str) -> str:
+        return _find_same(name, recipe.hashes.get(kind, {}).get(name, ""), here[kind])
+
+    loras = tuple(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in request.loras)
+    names = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
+    return request.model_copy(update={"loras": loras, **names})
+
+
+def _find_same(name: str, digest: str, files: Mapping[str, File]) -> str:
+    """The name of the file with this hash among those that ``name`` could mean; where there is none, ``name``."""
+    file = files.get(find_file(name, files) or "")
+    for other in (file, *(files[other] for other in file.namesakes)) if file and file.namesakes else ():
+        with suppress(OSError):
+            if _hash(other) == digest:
+                return other.name
+    return name
+
+
+def _hash(file: File) -> str:
+    """As recipes have it; raises OSError."""
+    if isinstance(file, LoraFile):
+        return hash_file(file.path).tensors
+    return content_hash(file) if isinstance(file, ModelFile) else hash_whole(file.path)
 
 
 def judge(picture: PilImage, recipe: Recipe, again: Image) -> Verdict:
@@ -119,8 +149,10 @@ def changes(old: Recipe, new: Recipe) -> Iterator[str]:
     """What explains another picture, in words: files, sampler, then the environment."""
     for kind in {**old.hashes, **new.hashes}:
         before, now = old.hashes.get(kind, {}), new.hashes.get(kind, {})
+        renamed = set(before.values()) & set(now.values())
         for name in {**before, **now}:
-            if before.get(name) != now.get(name):
+            is_one_s_own = (name in before) != (name in now)
+            if before.get(name) != now.get(name) and not (is_one_s_own and {**before, **now}[name] in renamed):
                 hashes = f"{before.get(name, 'none')[:12]}, now {now.get(name, 'none')[:12]}"
                 yield f"{kind} {name!r} is another file ({hashes})"
     yield from _differences("sampler ", _flat(old.sampler), _flat(new.sampler))
