@@ -8,9 +8,8 @@ from typing import Any
 
 from webui.app import make_executor
 from webui.core.images import ImageError
-from webui.core.picture_info import PictureInfo
 from webui.core.settings import Settings
-from webui.interop.picture_info import read_info, read_text
+from webui.interop.picture_info import PictureInfo, read_info, read_text
 
 STANDARD_INPUT = Path("-")
 MAX_TEXT_BYTES = 10 * 2**20

@@ -9,9 +9,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from webui.core.executor import Catalog
 from webui.core.library import Library, VaeFile
-from webui.core.picture_info import PictureInfo
 from webui.core.settings import Settings
-from webui.interop.picture_info import read_info
+from webui.interop.picture_info import PictureInfo, read_info
 
 SAMPLERS = {
     "Euler": ("Default", "Karras", "Trailing"),

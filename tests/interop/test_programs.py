@@ -278,7 +278,7 @@ def test_what_they_say_beyond_is_listed(read) -> None:
     lines = read(Comment=json.dumps({**NOVEL, "v4_prompt": CAPTIONS, "cfg_rescale": 0.2})).unmapped
     assert "character in v4_prompt: a cat" in lines and "cfg_rescale: 0.2" in lines
     lines = read(parameters=json.dumps(FOOOCUS)).unmapped
-    assert "styles: ['Fooocus V2']" in lines
+    assert "styles: ['Fooocus V2']" in lines and "full_prompt: a fox, cinematic" in lines
     lines = read(invokeai_metadata=json.dumps(INVOKE | {"positive_prompt": "a (red)++ fox"})).unmapped
     assert any("InvokeAI's weights" in line for line in lines)
 

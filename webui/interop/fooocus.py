@@ -43,6 +43,8 @@ def read_fooocus(body: Mapping[str, Any]) -> Found:
     ruined = "RuinedFooocus" in str(body.get("software", ""))[:40]
     found = Found("RuinedFooocus" if ruined else "Fooocus")
     settings = {_key(name): value for name, value in body.items()}
+    if (full := settings.get("full_prompt")) and isinstance(full, list) and full != [settings.get("prompt")]:
+        found.note("full_prompt", ", ".join(map(str, full)))
     found.take({name: value for name, value in settings.items() if not _COMBINED.fullmatch(name)}, FIELDS, SILENT)
     if size := read_size(settings.get("resolution", "")):
         found.values |= {"width": size[0], "height": size[1]}

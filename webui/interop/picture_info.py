@@ -4,12 +4,13 @@ All of it is a stranger's text: bounded before anything reads it, checked field 
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from webui.core import images
 from webui.core.executor import Catalog
 from webui.core.names import File, find_file
-from webui.core.picture_info import PictureInfo
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.interop.checked import check
@@ -23,6 +24,25 @@ MAX_REASONS = 60
 MAX_REASON_CHARACTERS = 300
 NO_SETTINGS = "No settings were found in this picture."
 NO_SETTINGS_IN_TEXT = "No settings were found in this text."
+
+
+@dataclass(frozen=True)
+class PictureInfo:
+    """``values`` are for fields of Request and Init by name; ``program`` is "" where none is known.
+
+    ``raw`` is the text as it stands in the file, ``unmapped`` a line for each thing that is not among the values.
+    """
+
+    program: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    raw: str = ""
+    unmapped: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON holds it."""
+        loras = [ref.model_dump(exclude_none=True) for ref in self.values.get("loras", ())]
+        values = dict(self.values) | ({"loras": loras} if "loras" in self.values else {})
+        return asdict(self) | {"values": values, "unmapped": list(self.unmapped)}
 
 
 def read_info(source: Path | bytes, catalog: Catalog) -> PictureInfo:

@@ -10,16 +10,15 @@ from PIL.Image import Image as PilImage
 
 from webui.core.executor import Executor
 from webui.core.images import ImageError, open_image
-from webui.core.picture_info import PictureInfo
 from webui.core.recipe import RecipeError, read_picture
-from webui.interop.picture_info import NO_SETTINGS, read_info
+from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info
 from webui.ui import fills, form
 from webui.ui.errors import page_error
 from webui.ui.verify import verify
 from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench
 
 INVITATION = (
-    '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, Fooocus or SwarmUI:'
+    '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, NovelAI and others:'
     " its settings are shown and can be sent to a page. The upload is deleted after a day.</p>"
 )
 FindStart = Callable[[str], PilImage | None]

@@ -14,10 +14,10 @@ from PIL.Image import Resampling
 from webui import __version__
 from webui.core.events import Image, Loading, Step
 from webui.core.executor import Catalog
-from webui.core.picture_info import PictureInfo
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.interop.a1111.refusals import flag
+from webui.interop.picture_info import PictureInfo
 
 
 def echo(body: Mapping[str, Any]) -> dict[str, Any]:
