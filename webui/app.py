@@ -1,5 +1,6 @@
 """Where the parts meet: settings -> executor -> page and API -> server."""
 
+import atexit
 import errno
 import os
 import shutil
@@ -9,8 +10,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 from webui.core.files import sweep
 from webui.core.history import History
@@ -21,8 +25,14 @@ from webui.core.start_pictures import StartPictures
 from webui.core.thumbnails import Thumbnails
 from webui.executors.local import LocalExecutor
 
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
 PORTS_TRIED = 50
 STALE_CACHE_S = 24 * 3600
+# The end comes within 5 s of the signal. A step or an answer that takes longer is left behind.
+DEVICE_WAIT_S = 2.5
+ANSWERS_WAIT_S = 1
 
 
 def go_offline() -> None:
@@ -38,37 +48,36 @@ def make_executor(settings: Settings) -> LocalExecutor:
     return LocalExecutor(settings)
 
 
-def serve(settings: Settings) -> int:
-    """Runs the page and the API until a signal; the engine loads behind the open page."""
+def serve(settings: Settings) -> NoReturn:
+    """Runs the page and the API until a signal, and ends the process; the engine loads behind the open page."""
     go_offline()
     port = choose_port(settings)
     cache_dir = _private_cache(settings.cache_dir / "gradio")
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
-    from fastapi import Depends
-
-    from webui.api.a1111 import a1111_router
     from webui.api.errors import ERROR_ANSWERS
-    from webui.api.history import history_router
-    from webui.api.info import info_router
-    from webui.api.jobs import jobs_router
-    from webui.api.login import login_check, refuse_other_names
-    from webui.api.loras import loras_router
-    from webui.api.metrics import metrics_router
-    from webui.api.models import models_router
-    from webui.api.presets import presets_router
-    from webui.api.tokens import tokens_router
+    from webui.api.guard import Guard
+    from webui.api.login import Login
+    from webui.api.names import Names
+    from webui.api.streams import Streams
     from webui.ui import layout
+    from webui.ui.application import Application
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
     find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
+    names, streams = Names(settings), Streams()
+    app = Application(
+        lambda inner, app: Guard(inner, names, Login(app), cache_dir, streams), exception_handlers=dict(ERROR_ANSWERS)
+    )
+    for router in _routers(settings, executor, shelf, history):
+        app.include_router(router)
     # Gradio 6.31 makes its web application four times, 0.13 s each; launch makes the one that serves.
     with patch("gradio.blocks.App.create_app"):
         blocks = layout.build_page(executor, shelf, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-    app, url, _ = blocks.launch(
+    _, url, share_url = blocks.launch(
         server_name=settings.host,
         server_port=port,
         share=settings.share,
@@ -84,22 +93,42 @@ def serve(settings: Settings) -> int:
         ssr_mode=False,
         quiet=True,
         max_file_size="20mb",
-        app_kwargs={"exception_handlers": dict(ERROR_ANSWERS)},
+        _app=app,
     )
-    routers = [make(executor) for make in (info_router, loras_router, metrics_router, models_router, tokens_router)]
-    routers += [jobs_router(executor, shelf), presets_router(shelf)]
-    for router in (*routers, a1111_router(executor, settings.model, settings.is_open)):
-        app.include_router(router, dependencies=[Depends(login_check(app))])
-    if history:
-        router = history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
-        app.include_router(router, dependencies=[Depends(login_check(app) if settings.auth else refuse_other_names)])
+    if share_url:
+        names.add(urlsplit(share_url).hostname or "")
     print(f"Darkroom is at {url}", flush=True)
     executor.warm_up()
     _wait_for_signal()
     print("Stopping ...", flush=True)
-    executor.close()
+    executor.close(DEVICE_WAIT_S)  # jobs end first, so that who watches them is told
+    streams.end()
+    blocks.server.config.timeout_graceful_shutdown = ANSWERS_WAIT_S
     blocks.close(verbose=False)
-    return 0
+    _leave()
+
+
+def _routers(
+    settings: Settings, executor: LocalExecutor, shelf: PresetShelf, history: History | None
+) -> Iterator["APIRouter"]:
+    """Our own routes; those of the history where there is one."""
+    from webui.api.a1111 import a1111_router
+    from webui.api.history import history_router
+    from webui.api.info import info_router
+    from webui.api.jobs import jobs_router
+    from webui.api.loras import loras_router
+    from webui.api.metrics import metrics_router
+    from webui.api.models import models_router
+    from webui.api.presets import presets_router
+    from webui.api.tokens import tokens_router
+
+    for make in (info_router, loras_router, metrics_router, models_router, tokens_router):
+        yield make(executor)
+    yield jobs_router(executor, shelf)
+    yield presets_router(shelf)
+    yield a1111_router(executor, settings.model, settings.is_open)
+    if history:
+        yield history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
 
 
 def choose_port(settings: Settings) -> int:
@@ -148,6 +177,14 @@ def _private_cache(folder: Path) -> Path:
 
 def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _leave() -> NoReturn:
+    """Ends the process now that all is written and closed: Python would take seconds to give back torch's memory."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _wait_for_signal() -> None:

@@ -28,6 +28,7 @@ SETTINGS_FLAGS = (
     "lora_cache",
     "compile",
     "cuda_graphs",
+    "allow_host",
     "format",
     "filename",
 )
@@ -37,6 +38,9 @@ CHECKS = (
     ("ruff", "format", "--check"),
     ("mypy",),
 )
+OPEN_TO_ALL = """Open to everybody who reaches this server: no login is asked for.
+  They can make pictures, as many and as large as they like, and see the names of your models, LoRAs and presets.
+  They cannot see your History or anybody's pictures, change presets, or read other files of this machine."""
 MAX_TEST_WORKERS = 4  # each has servers and browsers of its own
 
 
@@ -144,11 +148,17 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: this machine only); one that others reach asks for --auth or --no-auth",
+    )
     parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.add_argument("--share", action="store_true", help="make a public link; asks for --auth or --no-auth")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    text = "another name that this server is asked for, as by a proxy; more than one with more flags"
+    parser.add_argument("--allow-host", action="append", metavar="NAME", help=text)
     faster = parser.add_mutually_exclusive_group()
     faster.add_argument(
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
@@ -156,7 +166,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     faster.add_argument(
         "--cuda-graphs", action="store_true", help="record the UNet once a size and replay it (needs an NVIDIA GPU)"
     )
-    parser.add_argument("--no-auth", action="store_true", help="share with everybody who has the link")
+    parser.add_argument("--no-auth", action="store_true", help="let in everybody who reaches it, without a login")
     _add_saving(parser)
     parser.set_defaults(run=run_serve)
 
@@ -225,8 +235,8 @@ def run_serve(options: argparse.Namespace) -> int:
         if not (user and colon and password):
             raise BadInput("--auth must be USER:PASS")
         auth = (user, password)
-    if options.share and auth is None and not options.no_auth:
-        raise BadInput("--share opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
+    if auth and options.no_auth:
+        raise BadInput("--auth and --no-auth contradict each other: give one of them")
     settings = _settings(
         options,
         host=options.host,
@@ -235,10 +245,15 @@ def run_serve(options: argparse.Namespace) -> int:
         share=options.share,
         auth=auth,
     )
+    if settings.is_open and not options.no_auth:
+        flag = "--share" if options.share else f"--host {options.host}"
+        raise BadInput(f"{flag} opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
+    if settings.is_open:
+        print(OPEN_TO_ALL, file=sys.stderr)
     from webui.app import serve
 
     try:
-        return serve(settings)
+        serve(settings)
     except RequestError as error:
         raise BadInput(str(error)) from None
 

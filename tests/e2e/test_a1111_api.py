@@ -244,7 +244,7 @@ def test_half_a_surrogate_pair_is_refused_before_anything_is_drawn(server):
 
 
 def test_strangers_neither_see_nor_stop_nor_steer_each_other(start_server):
-    server = start_server("--host", "0.0.0.0")
+    server = start_server("--host", "0.0.0.0", "--no-auth")
     call = Waiting(server, prompt="mine", n_iter=8, **(SMALL | {"steps": 8}))
     wait_for(lambda: server.health()["running"], "the call to run")
     found = ask(server, "progress")

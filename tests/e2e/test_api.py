@@ -255,7 +255,7 @@ def test_auth_covers_our_routes_too(start_server, tmp_path):
     assert login.status_code == 200
     assert stranger.get(f"/api/jobs/{job_id}").json()["state"] == "done"
     for site in ("cross-site", "same-site"):  # another site's page, in the browser of who is logged in
-        assert stranger.get(f"/api/jobs/{job_id}", headers={"Sec-Fetch-Site": site}).status_code == 401
+        assert stranger.get(f"/api/jobs/{job_id}", headers={"Sec-Fetch-Site": site}).status_code == 403
     stranger.cookies.clear()
     assert stranger.get(f"/api/jobs/{job_id}").status_code == 401
     client = Client(server.url, auth=("ann", "s3cret:with colon"), verbose=False, download_files=tmp_path)

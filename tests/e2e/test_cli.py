@@ -87,6 +87,9 @@ BAD_INPUT = [
     (("serve", "--host", "203.0.113.7", "--no-auth"), "--host 203.0.113.7", "is no address of this machine"),
     (("serve", "--auth", "nocolon"), "--auth", "USER:PASS"),
     (("serve", "--share"), "--share", "--auth USER:PASS"),
+    (("serve", "--host", "0.0.0.0"), "--host 0.0.0.0", "--auth USER:PASS"),
+    (("serve", "--auth", "a:b", "--no-auth"), "--no-auth", "give one of them"),
+    (("serve", "--allow-host", "http://a.example/"), "allow_host", "bare name of a host"),
     (("serve", "--bogus"), "--bogus", "unknown argument"),
 ]
 

@@ -249,7 +249,7 @@ def test_routes(history_server: Server, outputs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "there"), [(["--host", "0.0.0.0"], False), (["--host", "0.0.0.0", "--auth", "a:b"], True)]
+    ("flags", "there"), [(["--host", "0.0.0.0", "--no-auth"], False), (["--host", "0.0.0.0", "--auth", "a:b"], True)]
 )
 def test_strangers_have_no_history(start_server, flags: list[str], there: bool) -> None:
     server = start_server(*flags)

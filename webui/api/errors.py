@@ -14,6 +14,7 @@ from fastapi.exception_handlers import http_exception_handler, request_validatio
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from webui.core.executor import QueueFull
 from webui.core.request import RequestError
@@ -25,17 +26,26 @@ NO_ROOM = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
 SHORT = {401: "not logged in", 404: "not found", 405: "method not allowed"}
 
 
-def _answer(request: Request, status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
-    further = {"body": "", "errors": detail} if request.url.path.startswith("/sdapi/") else {}
+def route_of(scope: Scope) -> str:
+    """The path of a request as the routes know it: below the root path, without a slash at its end."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if root and (path == root or path.startswith(f"{root}/")):
+        path = path.removeprefix(root)
+    return path.rstrip("/") or "/"
+
+
+def answer(scope: Scope, status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
+    """An error's answer to the request of ``scope``."""
+    further = {"body": "", "errors": detail} if route_of(scope).startswith("/sdapi/") else {}
     return JSONResponse({"error": error, "detail": detail} | further, status_code=status, headers=headers)
 
 
 def _is_ours(request: Request) -> bool:
-    return request.url.path.startswith(OUR_PATHS)
+    return route_of(request.scope).startswith(OUR_PATHS)
 
 
 async def _bad_input(request: Request, error: Exception) -> Response:
-    return _answer(request, 422, "bad input", str(error))
+    return answer(request.scope, 422, "bad input", str(error))
 
 
 async def _bad_body(request: Request, error: Exception) -> Response:
@@ -44,7 +54,7 @@ async def _bad_body(request: Request, error: Exception) -> Response:
         return await request_validation_exception_handler(request, error)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _answer(request, 422, "bad input", f"{where}: {first['msg']}")
+    return answer(request.scope, 422, "bad input", f"{where}: {first['msg']}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -52,11 +62,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not _is_ours(request):
         return await http_exception_handler(request, error)
     short = SHORT.get(error.status_code, "refused")
-    return _answer(request, error.status_code, short, str(error.detail), error.headers)
+    return answer(request.scope, error.status_code, short, str(error.detail), error.headers)
 
 
 async def _queue_full(request: Request, error: Exception) -> Response:
-    return _answer(request, 503, "busy", str(error))
+    return answer(request.scope, 503, "busy", str(error))
 
 
 async def _disk_trouble(request: Request, error: Exception) -> Response:
@@ -68,14 +78,14 @@ async def _disk_trouble(request: Request, error: Exception) -> Response:
     detail = f"the server's disk is {reason}, so nothing was kept"
     if not _is_ours(request):
         return PlainTextResponse(detail, status_code=507)
-    return _answer(request, 507, "no room", detail)
+    return answer(request.scope, 507, "no room", detail)
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:
     """Starlette writes the traceback to the server's log after this answer."""
     if not _is_ours(request):
         return PlainTextResponse("Internal Server Error", status_code=500)
-    return _answer(request, 500, "internal error", "this is a fault of the server; its log says more")
+    return answer(request.scope, 500, "internal error", "this is a fault of the server; its log says more")
 
 
 # For the application's constructor: handlers added to one that has answered a request already are never asked.

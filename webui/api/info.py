@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from webui.core.executor import Executor
 from webui.core.images import ImageError
 from webui.core.request import RequestError
 from webui.interop.picture_info import read_info, read_text
-
-MAX_BODY_BYTES = 20 * 2**20  # as much as the page takes
 
 
 def info_router(executor: Executor) -> APIRouter:
@@ -19,16 +17,12 @@ def info_router(executor: Executor) -> APIRouter:
 
     @router.post("/api/info")
     async def info(request: Request) -> dict[str, Any]:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the picture is too large; the limit is {MAX_BODY_BYTES // 2**20} MB")
+        body = await request.body()
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/plain":
             text = body.decode("utf-8", "replace")
             return (await run_in_threadpool(lambda: read_text(text, executor.catalog()))).to_json()
         try:
-            found = await run_in_threadpool(lambda: read_info(bytes(body), executor.catalog()))
+            found = await run_in_threadpool(lambda: read_info(body, executor.catalog()))
         except ImageError as error:
             raise RequestError(f"the picture {error}") from None
         return found.to_json()

@@ -103,3 +103,16 @@ def move_file(source: Path, target: Path) -> Path:
             source.unlink()
         return path
     raise AssertionError("count() does not end")
+
+
+def is_below(path: object, folder: Path) -> bool:
+    """Whether it is the path of something in the folder, there or not. No other place is looked at to tell."""
+    if not isinstance(path, str):
+        return False
+    try:
+        named = Path(os.path.abspath(path))
+        if not any(named.is_relative_to(root) for root in (folder.absolute(), folder.resolve())):
+            return False
+        return folder.resolve() in named.resolve().parents
+    except (ValueError, OSError, RuntimeError):  # what no path can be; links in a circle
+        return False

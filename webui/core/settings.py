@@ -1,6 +1,7 @@
 """How this process runs: one frozen value made from flags and environment, handed to whoever needs it."""
 
 import os
+import re
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +14,7 @@ from webui.core.outputs import FILENAME, FileFormat, check_filename
 DEFAULT_PORT = 7860
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
 MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
 
 
@@ -31,6 +33,22 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def split_netloc(netloc: str) -> tuple[str, str]:
+    """Name in small letters and port, as text, of ``name:port`` or ``[::1]:port``; both empty where it is neither."""
+    match = NETLOC.fullmatch(netloc.strip())
+    if match is None:
+        return "", ""
+    return (match["ipv6"] or match["name"]).lower().removesuffix("."), match["port"] or ""
+
+
+def check_host_name(text: str) -> str:
+    """The name in small letters; raises ValueError where it is an address with more in it, or no name."""
+    name, port = split_netloc(text)
+    if not name or port:
+        raise ValueError(f"{text[:80]!r} is not the bare name of a host, as example.com is")
+    return name
+
+
 class Settings(BaseModel):
     """Flags of ``serve`` and ``generate``. Paths are made absolute once, here."""
 
@@ -41,6 +59,7 @@ class Settings(BaseModel):
     open_browser: bool = True
     share: bool = False
     auth: tuple[str, str] | None = None
+    allow_host: tuple[Annotated[str, AfterValidator(check_host_name)], ...] = ()
     model: str = "demo"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -174,9 +174,9 @@ class LocalExecutor:
         for job in jobs:
             job.cancel()
         self._thread.join(timeout_s)
-        self._saver.shutdown(wait=not self._thread.is_alive())
-        for job in jobs:  # a device that does not answer must not keep their followers
+        for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
             job.publish(Cancelled())
+        self._saver.shutdown()
 
     def _drop_waiting(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one sees its flag between steps, if the device still answers."""

@@ -1,12 +1,12 @@
 """What the page's functions get of this machine's files: what was uploaded or is shown, and nothing else."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from webui.core.files import is_below
 from webui.ui.errors import page_error
 
 
@@ -27,19 +27,6 @@ def take_only_uploads(blocks: gr.Blocks) -> None:
         return await preprocess(block_fn, inputs, *rest, **options)
 
     blocks.preprocess_data = check  # type: ignore[method-assign]
-
-
-def is_below(path: object, folder: Path) -> bool:
-    """Whether it is the path of something in the folder, there or not. No other place is looked at to tell."""
-    if not isinstance(path, str):
-        return False
-    try:
-        named = Path(os.path.abspath(path))
-        if not any(named.is_relative_to(root) for root in (folder.absolute(), folder.resolve())):
-            return False
-        return folder.resolve() in named.resolve().parents
-    except (ValueError, OSError, RuntimeError):  # what no path can be; links in a circle
-        return False
 
 
 def _paths(value: Any) -> Iterator[object]:

@@ -1,0 +1,114 @@
+"""What stands before every route, Gradio's too: who may ask, and how much.
+
+By the head of a request alone, before any of its body is read: the name it came under, whether another site's page
+sends it (``names``), whether it needs a login (``login``), and how large it says its body is (``bodies``).
+"""
+
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from webui.api import bodies
+from webui.api.errors import answer, route_of
+from webui.api.login import Login
+from webui.api.names import Names
+from webui.api.streams import Streams
+from webui.core.files import is_below
+
+# The login page and what it is made of; Gradio asks itself for its start-up.
+WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
+PARTS_OF_PAGE = ("/assets/", "/static/", "/svelte/", "/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt")
+# Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk.
+UNUSED = ("proxy=", "vibe-", "undo-vibe-", "component_server", "process_recording", "deep_link", "stream/")
+FILES = ("/gradio_api/file=", "/gradio_api/file/")
+OWN_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"SAMEORIGIN",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"frame-ancestors 'self'",
+}
+
+
+class Guard:
+    """ASGI middleware around ``app``. ``uploads`` is the one folder whose files Gradio may serve."""
+
+    def __init__(self, app: ASGIApp, names: Names, login: Login, uploads: Path, streams: Streams) -> None:
+        self._app, self._names, self._login, self._uploads, self._streams = app, names, login, uploads, streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        path = route_of(scope)
+        headers = Headers(scope=scope)
+        limit = bodies.limit_of(path)
+        refusal = self._refusal(scope, path, headers, limit)
+        if scope["type"] == "websocket":
+            if refusal:
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
+            return
+        answering = _Answer(send)
+        if refusal:
+            await refusal(scope, receive, answering.send)
+            return
+        with self._streams.listen(bodies.counted(receive, limit)) as listen:
+            await self._app(scope, listen, answering.send)
+        await answering.finish()
+
+    def _refusal(self, scope: Scope, path: str, headers: Headers, limit: bodies.Limit) -> Response | None:
+        """The answer to a request that goes no further, or None."""
+        if (name := self._names.unknown(headers)) is not None:
+            detail = f"this server does not go by the name {name[:80]!r}; if it should, start it with --allow-host NAME"
+            return answer(scope, 403, "unknown host", detail)
+        if self._names.is_foreign(headers) and not _is_visit(scope, path, headers):
+            return answer(scope, 403, "another site", "a page of another site may not ask this")
+        if not (path in WITHOUT_LOGIN or path.startswith(PARTS_OF_PAGE) or self._login.lets_in(HTTPConnection(scope))):
+            # Only for programs: at a challenge browsers open a dialog of their own over the login page.
+            challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
+            detail = "log in at the page, or send name and password as HTTP Basic"
+            return answer(scope, 401, "not logged in", detail, challenge)
+        if path.startswith("/gradio_api/") and path.removeprefix("/gradio_api/").startswith(UNUSED):
+            return answer(scope, 404, "not found", "there is no such route")
+        for route in FILES:
+            if f"{path}/".startswith(route) and not is_below(path.removeprefix(route), self._uploads):
+                return answer(scope, 403, "not served", "only uploaded files and pictures that were made are served")
+        if reason := bodies.refusal(headers, limit):
+            return answer(scope, 413, "too large", reason)
+        return None
+
+
+class _Answer:
+    """An answer on its way out: with our headers, without leave for other sites, and always with an end."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._is_open = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, value)
+                for name, value in message.get("headers", [])
+                if not name.lower().startswith(b"access-control-") and name.lower() != b"x-content-type-options"
+            ]
+            message = {**message, "headers": [*kept, *OWN_HEADERS.items()]}
+            self._is_open = True
+        elif message["type"] == "http.response.body":
+            self._is_open = message.get("more_body", False)
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Closes a stream that was broken off, in the way of its protocol."""
+        if self._is_open:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_visit(scope: Scope, path: str, headers: Headers) -> bool:
+    """Whether somebody follows a link to us: the page it was on learns nothing of the answer."""
+    follows = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return follows and scope.get("method") in ("GET", "HEAD") and "origin" not in headers and path != "/logout"
