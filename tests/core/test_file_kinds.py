@@ -28,6 +28,7 @@ def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, .
         ({"lora_controlnet": (0,), "input_blocks.1.0.in_layers.2.up": MATRIX}, "is a Control-LoRA, which cannot"),
         ({"control_model.input_blocks.0.0.weight": (1,)}, "is a ControlNet"),
         ({"controlnet_down_blocks.0.weight": (1,), "down_blocks.0.resnets.0.x": (1,)}, "is a ControlNet"),
+        ({"lllite_unet_input_blocks_4_1_x.conditioning1.0.weight": (1,)}, "is a ControlNet-LLLite, which cannot"),
         ({"adapter.body.0.in_conv.weight": (1,)}, "is a T2I-Adapter"),
         ({"image_proj.proj.weight": (1,), "ip_adapter.1.to_k_lora.down.weight": MATRIX}, "is an IP-Adapter"),
         ({"down_blocks.0.motion_modules.0.temporal.x.weight": (1,)}, "is a motion module of AnimateDiff"),

@@ -70,6 +70,7 @@ _Row = tuple[re.Pattern[str], Role, str]
 _WITH_LORAS: tuple[_Row, ...] = (
     (re.compile(r"^lora_controlnet$"), "other", "a Control-LoRA"),
     (re.compile(r"^control_model\.|input_hint_block|controlnet_(cond_embedding|down_blocks)"), "other", "a ControlNet"),
+    (re.compile(r"^lllite_"), "other", "a ControlNet-LLLite"),
     (re.compile(r"^image_proj\.|^ip_adapter\.|\.to_k_ip\."), "other", "an IP-Adapter"),
     (re.compile(r"motion_modules[._]"), "other", "a motion module of AnimateDiff"),
 )

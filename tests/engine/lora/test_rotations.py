@@ -32,8 +32,8 @@ def _same_numbers_each_run() -> None:
 def ours(demo_parts, write_lora, merge_file) -> Callable[..., torch.Tensor]:
     """``ours(path, tensors, strength)``: that layer's weight with the file; ``start`` begins its keys."""
 
-    def merged(path: str, tensors: Mapping[str, torch.Tensor], strength=1.0, start="") -> torch.Tensor:
-        name = start + path if start else f"lora_unet_{path.replace('.', '_')}"
+    def merged(path: str, tensors: Mapping[str, torch.Tensor], strength=1.0, start="lora_unet_") -> torch.Tensor:
+        name = start + (path if start.endswith(".") else path.replace(".", "_"))
         file = write_lora({f"{name}.{ending}": tensor for ending, tensor in tensors.items()})
         return merge_file(file, demo_parts, strength)["unet", path, "weight"]
 
@@ -86,7 +86,8 @@ def test_oft_is_by_kohya_s_formula(ours, layer, path, strength):
     eye = torch.eye(40)
     r = strength * ((eye + q) @ (eye - q).inverse() - eye) + eye
     expected = torch.einsum("k n m, k n p -> k m p", r, base.reshape(4, 40, -1)).reshape(base.shape)
-    check(ours(path, {"oft_blocks": blocks, "alpha": torch.tensor(alpha)}, strength), expected, base)
+    tensors = {"oft_blocks": blocks, "alpha": torch.tensor(alpha)}
+    check(ours(path, tensors, strength, start="oft_unet_"), expected, base)
 
 
 @pytest.mark.parametrize("kind", [DiagOFTModule, ButterflyOFTModule])

@@ -32,7 +32,7 @@ PREFIXES = (
     ("diffusion_model_", "unet"),
     *(
         (f"{program}_{name}_", component)
-        for program in ("lora", "lycoris")
+        for program in ("lora", "lycoris", "oft")
         for name, component in (
             ("unet", "unet"), ("te1", "text_encoder"), ("te2", "text_encoder_2"), ("te", "text_encoder")
         )
