@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from webui.core.prompt import parse_weights
 from webui.core.request import LoraRef
-from webui.interop.novelai import translate_weights
 from webui.interop.picture_info import read_text
 from webui.interop.programs import parse
+from webui.interop.weights import from_compel, from_novelai
 
 FOX: dict[str, Any] = {"prompt": "a fox", "negative": "ugly", "seed": 77, "steps": 12, "width": 384, "height": 512}
 FOX |= {"guidance": 4.5, "sampler": "Euler a", "schedule": "Karras"}
@@ -279,8 +279,8 @@ def test_what_they_say_beyond_is_listed(read) -> None:
     assert "character in v4_prompt: a cat" in lines and "cfg_rescale: 0.2" in lines
     lines = read(parameters=json.dumps(FOOOCUS)).unmapped
     assert "styles: ['Fooocus V2']" in lines and "full_prompt: a fox, cinematic" in lines
-    lines = read(invokeai_metadata=json.dumps(INVOKE | {"positive_prompt": "a (red)++ fox"})).unmapped
-    assert any("InvokeAI's weights" in line for line in lines)
+    info = read(invokeai_metadata=json.dumps(INVOKE | {"positive_prompt": '("a fox", "a cat").blend(0.5, 0.5)'}))
+    assert any("InvokeAI's ).blend(...) is not done here" in line for line in info.unmapped)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,30 @@ def test_what_they_say_beyond_is_listed(read) -> None:
     ],
 )
 def test_novelais_weights_become_ours(text: str, weights: list[tuple[str, float]]) -> None:
-    assert [(words.text, round(words.weight, 4)) for words in parse_weights(translate_weights(text))] == weights
+    assert [(words.text, round(words.weight, 4)) for words in parse_weights(from_novelai(text))] == weights
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("a fox", [("a fox", 1.0)]),
+        ("a fox++", [("a ", 1.0), ("fox", 1.21)]),
+        ("a red-, fox", [("a ", 1.0), ("red", 0.9), (", fox", 1.0)]),
+        ("a (red fox)1.3 here", [("a ", 1.0), ("red fox", 1.3), (" here", 1.0)]),
+        ("a (red (old)+ fox)+", [("a ", 1.0), ("red ", 1.1), ("old", 1.21), (" fox", 1.1)]),
+        ("a (red) [old] fox", [("a red [old] fox", 1.0)]),
+        (r"a \(red\) sci-fi fox", [("a (red) sci-fi fox", 1.0)]),
+        ("a) fox (b", [("a) fox (b", 1.0)]),
+        ("C++ or a-b", [("C", 1.21), (" or a-b", 1.0)]),
+    ],
+)
+def test_invokeais_weights_become_ours(text: str, weights: list[tuple[str, float]]) -> None:
+    assert [(words.text, round(words.weight, 4)) for words in parse_weights(from_compel(text))] == weights
+
+
+@given(text=st.text(st.sampled_from("ab (){}[]+-:.,0123\\"), max_size=40))
+def test_no_marks_make_them_fail(text: str) -> None:
+    assert parse_weights(from_compel(text)) and parse_weights(from_novelai(text))
 
 
 @pytest.mark.parametrize("body", [[], 3, None, "x", {"a": 1}, {"prompt": 3}, {"nodes": 3, "links": 3}, {"image": []}])

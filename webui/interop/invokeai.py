@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from webui.interop.found import Found, Lora, Unreadable
+from webui.interop.weights import from_compel
 
 FIELDS = {
     "positive_prompt": "prompt",
@@ -40,9 +41,7 @@ SILENT |= {"canvas_v2_metadata", "ref_images", "variations"}
 DREAM = {"s": "steps", "S": "seed", "W": "width", "H": "height", "C": "guidance", "A": "sampler", "f": "strength"}
 DREAM |= {"steps": "steps", "seed": "seed", "width": "width", "height": "height", "cfg_scale": "guidance"}
 DREAM |= {"sampler": "sampler", "strength": "strength"}
-WEIGHTS = re.compile(
-    r"[\w)\"'](?:\+{1,9}|-{1,9})(?![\w+-])|\)[+-]?\d|\)\.(?:blend|and|swap)\(|(?<!\\)\([^():]*\)",
-)
+MIXED = re.compile(r"\)\.(?:blend|and|swap)\(")
 
 
 def is_invokeai(body: Mapping[str, Any]) -> bool:
@@ -60,7 +59,7 @@ def read_invokeai(body: Mapping[str, Any]) -> Found:
         found.take({name: body[name] for name in ("model_weights", "model_hash") if name in body}, FIELDS)
         found.take({name: value for name, value in image.items() if name != "prompt"}, FIELDS, SILENT)
         _take_old_prompt(found, image.get("prompt"))
-        _note_weights(found)
+        _translate(found)
         return found
     found.take(body, FIELDS, SILENT)
     found.note("guidance of the model's own", found.values.pop("distilled guidance", None))
@@ -72,7 +71,7 @@ def read_invokeai(body: Mapping[str, Any]) -> Found:
     layers = body.get("clip_skip")  # those that are left out
     if isinstance(layers, int) and not isinstance(layers, bool):
         found.put("clip_skip", layers + 1)
-    _note_weights(found)
+    _translate(found)
     return found
 
 
@@ -104,7 +103,7 @@ def read_dream(text: str) -> Found:
     _take_old_prompt(found, " ".join(spoken))
     if not found.values:
         raise Unreadable("Dream has neither a prompt nor settings")
-    _note_weights(found)
+    _translate(found)
     return found
 
 
@@ -135,8 +134,10 @@ def _read_loras(loras: Any) -> Iterator[Lora]:
             yield Lora(_name_of(named), entry.get("weight", 1.0))
 
 
-def _note_weights(found: Found) -> None:
+def _translate(found: Found) -> None:
+    """The prompts with our marks for weights."""
     for field in ("prompt", "negative"):
-        text = found.values.get(field)
-        if isinstance(text, str) and (weight := WEIGHTS.search(text)):
-            found.unmapped.append(f"{field}: InvokeAI's weights, as in {weight[0]!r}, mean something else here")
+        if isinstance(text := found.values.get(field), str):
+            found.values[field] = from_compel(text)
+            if mixed := MIXED.search(text):
+                found.unmapped.append(f"{field}: InvokeAI's {mixed[0]}...) is not done here and is read as plain words")

@@ -1,10 +1,10 @@
-"""NovelAI's settings, the JSON of its ``Comment``, and its marks for weight as ours."""
+"""NovelAI's settings, the JSON of its ``Comment``."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from webui.interop.found import Found
+from webui.interop.weights import from_novelai
 
 FIELDS = {
     "prompt": "prompt",
@@ -21,9 +21,6 @@ FIELDS = {
 }
 SILENT = {"v4_prompt", "v4_negative_prompt", "request_type", "signed_hash", "n_samples", "version", "reference_image"}
 SILENT |= {"uncond_scale", "image", "hide_debug_overlay"}
-FACTORS = {"{": 1.05, "[": round(1 / 1.05, 4)}
-CLOSINGS = {"}": "{", "]": "["}
-_MARKS = re.compile(r"-?\d+(?:\.\d+)?::|::|[{}\[\]()]")
 
 
 def is_novelai(body: Mapping[str, Any]) -> bool:
@@ -53,40 +50,10 @@ def read_novelai(body: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
     found.put("model", texts.get("Source"))
     for field in ("prompt", "negative"):
         if isinstance(text := found.values.get(field), str):
-            found.values[field] = translate_weights(text)
+            found.values[field] = from_novelai(text)
     return found
 
 
 def _caption(prompt: Any) -> Mapping[str, Any]:
     caption = prompt.get("caption") if isinstance(prompt, dict) else None
     return caption if isinstance(caption, dict) else {}
-
-
-def translate_weights(text: str) -> str:
-    """NovelAI's ``{more}`` (1.05), ``[less]`` and ``1.3::exactly::`` as ``(words:weight)``; round brackets are words.
-
-    What is never closed counts to the end, what was never opened is left out.
-    """
-    pieces: list[str] = []
-    open_marks: list[tuple[str, float]] = []
-    place = 0
-    for match in _MARKS.finditer(text):
-        pieces.append(text[place : match.start()])
-        place, mark = match.end(), match[0]
-        if mark in ("(", ")"):
-            pieces.append("\\" + mark)
-        elif mark in FACTORS:
-            open_marks.append((mark, FACTORS[mark]))
-            pieces.append("(")
-        elif mark in CLOSINGS:
-            if open_marks and open_marks[-1][0] == CLOSINGS[mark]:
-                pieces.append(f":{open_marks.pop()[1]:g})")
-        else:
-            if open_marks and open_marks[-1][0] == "::":
-                pieces.append(f":{open_marks.pop()[1]:g})")
-            if mark != "::":
-                open_marks.append(("::", float(mark.removesuffix("::"))))
-                pieces.append("(")
-    pieces.append(text[place:])
-    pieces += [f":{weight:g})" for _, weight in reversed(open_marks)]
-    return "".join(pieces)

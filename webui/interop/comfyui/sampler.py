@@ -136,6 +136,8 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
         if not loras and onward is not None and not node.says("reroute", "pipe", "context", "lora", "power"):
             changed.append(node.kind[:40])
         value = onward if onward is not None else graph.passed_on(node)
+    if value is not None and "model" not in drawing.values:
+        graph.note("model: leads to no file that can be read")
     if changed:
         graph.note(f"model: changed on its way by {', '.join(changed)}")
     _read_clip(graph, told, drawing)
