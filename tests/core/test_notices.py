@@ -46,6 +46,14 @@ def test_what_changes_nothing_is_said(fields, line):
     assert lines(**fields) == (line,)
 
 
+def test_clip_skip_counts_otherwise_on_sdxl():
+    model = replace(PLAIN, family="SDXL")
+    assert lines(model) == lines(PLAIN, clip_skip=2) == ()
+    assert lines(model, clip_skip=2) == (
+        "On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; 2 is an earlier one.",
+    )
+
+
 def test_a_model_that_guides_itself_takes_no_negative_prompt_and_no_guidance_below_1():
     model = replace(PLAIN, guides_itself=True)
     assert lines(model, negative="blur") == ("A negative prompt has no effect on a model that guides itself.",)

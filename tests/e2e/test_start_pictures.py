@@ -369,7 +369,9 @@ class TestWhatIsWrong:
         bench.find("image").locator("input[type=file]").first.set_input_files(words)
         bench.find("image").locator("img").first.wait_for(state="attached")
         said = bench.generate("failed")
-        assert said == "image 'words.png' is not a picture that can be read (one of PNG, JPEG, WEBP, GIF, BMP, TIFF)"
+        assert (
+            said == "image 'words.png' is not a picture that can be read (one of PNG, JPEG, WEBP, AVIF, GIF, BMP, TIFF)"
+        )
         assert queued(server) == before
 
     def test_no_mask_then_a_mask_of_another_size(self, page, server, tmp_path, file):

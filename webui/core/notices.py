@@ -16,6 +16,9 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
         "A negative prompt has no effect on a model that guides itself.": request.negative and guides_itself,
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
         "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
+        f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
+            checkpoint.family.startswith("SDXL") and request.clip_skip > 1
+        ),
         "Guidance until has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
         "Refiner from has no effect without a refiner.": not request.refiner and _is_set(request, "refiner_at"),
         "LoRAs have no effect on the refiner.": request.refiner and request.loras,

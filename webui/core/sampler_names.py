@@ -56,14 +56,12 @@ def translate(sampler: Any, schedule: Any, known: Mapping[str, Sequence[str]]) -
     values = {"sampler": name}
     if schedule is None and in_name is None:
         return values | {"schedule": "Default"}, []
-    by_key = {_key(own): own for own in known[name]} | SCHEDULES
+    by_key = {_key(own): own for schedules in known.values() for own in schedules} | SCHEDULES
     wanted = in_name or by_key.get(_key(str(schedule)), "")
     if wanted in known[name]:
         return values | {"schedule": wanted}, []
-    asked = str(in_name or schedule)[:60]
-    if _key(asked) in {_key(own) for schedules in known.values() for own in schedules}:
-        return values, [f"schedule: {asked!r} {does_not_go(name, known[name])}"]
-    return values, [f"schedule: {asked!r} is not known here"]
+    problem = does_not_go(name, known[name]) if wanted else "is not known here"
+    return values, [f"schedule: {str(in_name or schedule)[:60]!r} {problem}"]
 
 
 def does_not_go(sampler: str, schedules: Sequence[str]) -> str:
