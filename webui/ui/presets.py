@@ -36,8 +36,10 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 TAKE_ASKED = """() => {
   const address = new URL(location.href);
   window.askedPreset ??= address.searchParams.get("preset") ?? "";
-  address.searchParams.delete("preset");
-  history.replaceState(history.state, "", address);
+  if (address.searchParams.has("preset")) {
+    address.searchParams.delete("preset");
+    history.replaceState(history.state, "", address);
+  }
   return [darkroom.need(window.askedPreset)];
 }"""
 
