@@ -177,3 +177,50 @@ def test_a_picture_read_by_png_info_or_found_in_history_gives_its_seed_only_when
         dialog.get_by_role("button", name="Reuse in txt2img").click()
         tab.find("generate").wait_for()
         wait_for(lambda seed=seed: remembered(tab)["seed"] == seed, "the seed")
+
+
+PASTED = """a red apple
+Negative prompt: blurry
+Steps: 3, Sampler: Euler a, CFG scale: 4.5, Seed: 12, Size: 64x96, Model: elsewhere"""
+SAYS = {
+    "prompt": "a red apple",
+    "negative": "blurry",
+    "steps": 3,
+    "guidance": 4.5,
+    "seed": 12,
+    "width": 64,
+    "height": 96,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "field"), [(PASTED, "prompt"), (PASTED.replace("\n", " "), "prompt"), (PASTED, "negative")]
+)
+def test_settings_in_a_prompt_s_box_are_noticed_and_applied(open_tab, text: str, field: str):
+    tab = open_tab()
+    notice = tab.page.locator(f".pasted[data-page=txt2img][data-field={field}]")
+    tab.set(**{field: "a prompt. Steps: many"})
+    assert not notice.is_visible()
+    tab.set(**{field: text})
+    notice.get_by_text("This looks like settings.").wait_for()
+    notice.get_by_role("button", name="Apply them").click()
+    tab.page.get_by_text("model: 'elsewhere' is not here").first.wait_for()
+    wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS, "the fields")
+    assert remembered(tab)["sampler"] == "Euler a" and remembered(tab)["model"] == "demo"
+    notice.wait_for(state="hidden")
+
+
+def test_png_info_reads_text_too(open_tab, tmp_path):
+    tab = open_tab()
+    tab.page.get_by_role("tab", name="PNG info").click()
+    PilImages.new("RGB", (64, 64)).save(tmp_path / "plain.png")
+    tab.page.locator("#png-info-image input[type=file]").set_input_files(tmp_path / "plain.png")
+    shown = tab.page.locator("#png-info-settings")
+    shown.get_by_text("No settings were found").wait_for()
+    tab.page.get_by_label("Or paste generation data here").fill(PASTED)
+    shown.get_by_text("blurry").wait_for()
+    tab.page.locator("#png-info-image input[type=file]").wait_for(state="attached")  # the picture made way
+    tab.page.locator("#png-info-send-txt2img").click()
+    tab.find("generate").wait_for()
+    wait_for(lambda: remembered(tab).get("prompt") == "a red apple", "the prompt")
+    wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS | {"seed": -1}, "the fields")

@@ -11,15 +11,16 @@ from PIL.Image import Image as PilImage
 from webui.core.executor import Executor
 from webui.core.images import ImageError, open_image
 from webui.core.recipe import RecipeError, read_picture
-from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info
+from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info, read_text
+from webui.interop.texts import MAX_JSON_CHARACTERS
 from webui.ui import fills, form
 from webui.ui.errors import page_error
 from webui.ui.verify import verify
-from webui.ui.workbench import FIELDS, INIT_FIELDS, Workbench
+from webui.ui.workbench import Workbench, filled_fields
 
 INVITATION = (
-    '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, NovelAI and others:'
-    " its settings are shown and can be sent to a page. The upload is deleted after a day.</p>"
+    '<p class="panel-note">Drop a picture here, from Darkroom, A1111, Forge, ComfyUI, InvokeAI, NovelAI and others, or'
+    " paste its settings as text: they are shown and can be sent to a page. The upload is deleted after a day.</p>"
 )
 FindStart = Callable[[str], PilImage | None]
 
@@ -29,6 +30,14 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
     with gr.Row(elem_classes="workbench"):
         with gr.Column(min_width=320):
             picture = form.picture_control("png-info", "image", "Picture")
+            text = gr.Textbox(
+                label="Or paste generation data here",
+                placeholder="a red apple\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 12",
+                lines=4,
+                max_lines=12,
+                max_length=MAX_JSON_CHARACTERS,
+                elem_id="png-info-text",
+            )
         with gr.Column(min_width=320):
             shown = gr.HTML(INVITATION, elem_id="png-info-settings")
             with gr.Row():
@@ -46,14 +55,14 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
                 raw = gr.Textbox(show_label=False, lines=6, max_lines=20, interactive=False, elem_id="png-info-raw")
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def show(path: str | None) -> list[Any]:
-        if path is None:
+    def show(path: str | None, text: str) -> list[Any]:
+        if not path and not text.strip():
             return [INVITATION, "", "", *[gr.update(interactive=False)] * (len(senders) + 1)]
         try:
-            info = read_info(Path(path), executor.catalog())
+            info = _read(path, text, executor)
         except ImageError as error:
             info = PictureInfo(unmapped=(f"This file {error}.",))
-        ours = info.program == "Darkroom"
+        ours = path is not None and info.program == "Darkroom"
         buttons = [gr.update(interactive=bool(info.values))] * len(senders)
         return [info_html(info), info.raw, "", *buttons, gr.update(interactive=ours)]
 
@@ -70,26 +79,30 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
         async for status in verify(executor, opened, recipe, find_start):
             yield status
 
-    picture.change(
-        show, picture, [shown, raw, verdict, *(button for _, button in senders), check], queue=False, **private
+    told = [shown, raw, verdict, *(button for _, button in senders), check]
+    gr.on(
+        [picture.change, text.change], show, [picture, text], told, queue=False, trigger_mode="always_last", **private
     )
+    make_way = "(text) => (text.trim() ? null : { __type__: 'update' })"  # the last one given counts
+    text.change(None, text, picture, js=make_way, **private)
     check.click(check_picture, picture, verdict, concurrency_limit=None, **private)
     for bench, button in senders:
-        _wire_sending(bench, button, executor, tabs, [picture, with_seed])
+        _wire_sending(bench, button, executor, tabs, [picture, text, with_seed])
 
 
 def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:
-    """The page gets the settings that the picture has, and the picture where it begins with one, and comes forward."""
-    fields = {name: control for name, control in bench.controls.items() if name in (*FIELDS, *INIT_FIELDS)}
+    """The page gets the settings of the picture or the text, and the picture where it begins with one, and comes
+    forward."""
+    fields = filled_fields(bench.controls)
     start = bench.controls.get("image")
 
-    def send(path: str | None, with_seed: bool) -> list[Any]:
+    def send(path: str | None, text: str, with_seed: bool) -> list[Any]:
         try:
-            values = read_info(Path(path), executor.catalog()).values if path else {}
+            values = _read(path, text, executor).values
         except ImageError as error:
             raise page_error(f"This picture {error}") from None
         settings = fills.from_picture(values, fields, executor.catalog(), with_seed=with_seed, keep_texts=True)
-        return [gr.Tabs(selected=bench.name), *settings, *([path] if start else [])]
+        return [gr.Tabs(selected=bench.name), *settings, *([path or gr.skip()] if start else [])]
 
     fills.wire(
         bench.name,
@@ -100,6 +113,11 @@ def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs:
         [tabs, *fields.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
         all_fields=True,
     )
+
+
+def _read(path: str | None, text: str, executor: Executor) -> PictureInfo:
+    """What the picture says, or where there is none the text; raises ImageError."""
+    return read_info(Path(path), executor.catalog()) if path else read_text(text, executor.catalog())
 
 
 def info_html(info: PictureInfo) -> str:

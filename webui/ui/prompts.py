@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.core.executor import Catalog
 from webui.core.request import MAX_PROMPT_CHARACTERS
-from webui.ui import form
+from webui.ui import form, pasted
 
 FIELDS = ("prompt", "negative")
 HELP = """
@@ -22,6 +22,7 @@ def build_prompt(page: str, field: str, catalog: Catalog, **overrides: Any) -> g
     """Lays out a prompt's box with its help in the open page."""
     box: gr.Textbox = form.make_control(page, field, catalog, **overrides)
     gr.HTML(HELP.format(page=page, field=field, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
+    pasted.build_notice(page, field)
     return box
 
 
@@ -40,7 +41,7 @@ def wire(page: str, controls: dict[str, Any], chosen: gr.Textbox) -> None:
         None,
         None,
         None,
-        js=f"() => darkroomPrompt.count('{page}')",
+        js=f"() => {{ darkroomPrompt.count('{page}'); darkroomPasted.look('{page}'); }}",
         queue=False,
         api_visibility="private",
         show_progress="hidden",

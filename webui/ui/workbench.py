@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.core.executor import Catalog, Executor
 from webui.core.request import Init, Request
-from webui.ui import fills, form, jobs, loras, memory, models, prompts, seed, shortcuts, sizes, stream
+from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
@@ -130,6 +130,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     _wire_verify(name, runs, check, selected, verdict)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
+    pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
     shortcuts.wire(approximate, controls, executor)
     return Workbench(name, controls, picker, runs, selected, senders, helpers["size"], restored)
 
@@ -137,6 +138,11 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
 def job_id_js(page: str) -> str:
     """JavaScript that gives a handler the id of the job whose pictures the page shows, from the page itself."""
     return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
+
+
+def filled_fields(controls: Controls) -> Controls:
+    """The controls that a picture's settings can fill."""
+    return {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
 
 
 def settings_of(request: Request) -> Controls:
@@ -244,7 +250,7 @@ def _wire_pictures(
 ) -> None:
     job_id = gr.Textbox(visible=False)
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    reused = {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
+    reused = filled_fields(controls)
 
     def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
         index = event.index if isinstance(event.index, int) else 0

@@ -1,0 +1,25 @@
+// Settings in a prompt's box, as other programs copy them: a notice offers to apply them.
+(() => {
+  "use strict";
+  const LIKE_SETTINGS = /^[ \t]*Negative prompt:|(?:^|\s)Steps:[ \t]*\d+[ \t]*,/im;
+  const taken = {}; // by page: the box whose notice was pressed
+  const boxOf = (page, field) => document.querySelector(`#${page}-${field} textarea`);
+  const show = (notice) => {
+    const { page, field } = notice.dataset;
+    notice.hidden = !LIKE_SETTINGS.test(boxOf(page, field)?.value ?? "");
+  };
+
+  window.darkroomPanel.whenever(".pasted", (notice) => {
+    const { page, field } = notice.dataset;
+    notice.querySelector("button").addEventListener("click", () => {
+      taken[page] = field;
+      document.getElementById(`${page}-pasted`).click();
+    });
+    show(notice);
+  });
+
+  window.darkroomPasted = {
+    look: (page) => document.querySelectorAll(`.pasted[data-page="${page}"]`).forEach(show),
+    take: (page) => [taken[page], boxOf(page, taken[page]).value],
+  };
+})();
