@@ -18,6 +18,7 @@ import yaml
 from webui.core.file_kinds import recognize
 from webui.core.quantization import check_quantization
 from webui.core.tensor_file import BadFile, Header, read_header
+from webui.core.text_encoders import find_text_encoders
 
 FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
 Prediction = Literal["epsilon", "v"]
@@ -39,24 +40,6 @@ V_BIAS_STD = 0.09
 
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 VAE_PREFIX = "first_stage_model."
-HF, OPEN_CLIP = "transformer.", "model."
-"""Whose names a text encoder's tensors go by, as the end of its prefix says."""
-TEXT_PREFIXES: Mapping[FamilyName, Mapping[str, tuple[str, ...]]] = {
-    "SD 1.x": {"text_encoder": (f"cond_stage_model.{HF}", f"conditioner.embedders.0.{HF}")},
-    "SD 2.x": {  # Stability's own of SD-Turbo is the second
-        "text_encoder": (
-            f"cond_stage_model.{OPEN_CLIP}",
-            f"conditioner.embedders.0.{OPEN_CLIP}",
-            f"cond_stage_model.{HF}",
-            f"conditioner.embedders.0.{HF}",
-        )
-    },
-    "SDXL": {
-        "text_encoder": (f"conditioner.embedders.0.{HF}",),
-        "text_encoder_2": (f"conditioner.embedders.1.{OPEN_CLIP}",),
-    },
-    "SDXL refiner": {"text_encoder_2": (f"conditioner.embedders.0.{OPEN_CLIP}",)},
-}
 UNCLIP_PREFIXES = ("embedder.model.visual.", "noise_augmentor.")
 OTHER_NOISE = {  # tensors that say what a UNet was trained on, where it is not the noise of these families
     "edm_mean": "EDM noise, like Playground v2.5",
@@ -191,15 +174,10 @@ def _read_file(path: Path) -> Checkpoint:
         )
     assert prefix is not None
     found = _describe(shapes, header, path, "ldm", prefix, ("unet",))
-    starts = {**TEXT_PREFIXES[found.family], "vae": (VAE_PREFIX,)}
-    present = {
-        part: start
-        for part, spellings in starts.items()
-        for start in reversed(spellings)
-        if any(key.startswith(start) for key in shapes)
-    }
-    parts = tuple(part for part in PARTS if part == "unet" or part in present)
-    return replace(found, parts=parts, text_prefixes=tuple(present.items()))
+    text = find_text_encoders(shapes, TEXT_PARTS[found.family], found.context_width)
+    others = {"unet", "vae"} if any(key.startswith(VAE_PREFIX) for key in shapes) else {"unet"}
+    parts = tuple(part for part in PARTS if part in text or part in others)
+    return replace(found, parts=parts, text_prefixes=tuple(text.items()))
 
 
 def _what_else(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -61,12 +61,11 @@ def _notes(path: Path, header: Header) -> Iterator[tuple[str, Mapping[str, Any]]
         layers = json.loads(header.metadata.get(NOTES, "{}")).get("layers", {})
         for layer, note in layers.items():
             yield layer, note if isinstance(note, dict) else {"format": note}
-        keys = [key for key in header.places if key.endswith(NOTE)]
-        with path.open("rb") as file:
-            for key in keys:
-                place = header.places[key]
-                file.seek(place.offset)
-                note = json.loads(file.read(min(place.nbytes, MAX_NOTE_BYTES)))
-                yield key.removesuffix(NOTE), note if isinstance(note, dict) else {"format": note}
+        if places := {key: place for key, place in header.places.items() if key.endswith(NOTE)}:
+            with path.open("rb") as file:
+                for key, place in places.items():
+                    file.seek(place.offset)
+                    note = json.loads(file.read(min(place.nbytes, MAX_NOTE_BYTES)))
+                    yield key.removesuffix(NOTE), note if isinstance(note, dict) else {"format": note}
     except (OSError, ValueError, AttributeError, RecursionError):
         raise BadFile("is quantized in a way that it does not tell") from None

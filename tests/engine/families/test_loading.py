@@ -82,7 +82,10 @@ def test_scaled_fp8_draws_what_its_weights_times_their_scales_draw(manager, writ
         ("sd2", "conditioner.embedders.0.model."),
         ("sd2-hf", "cond_stage_model.transformer."),
         ("sd2-hf", "conditioner.embedders.0.transformer."),
+        ("sd2-hf", "text_encoder."),
+        ("sd2", "text_encoders.clip_h."),
         ("sd1", "conditioner.embedders.0.transformer."),
+        ("sd1", "text_encoders.clip_l.transformer."),
     ],
 )
 def test_a_text_encoder_is_found_under_each_of_its_names(manager, write, tensors, kind, start):

@@ -152,6 +152,21 @@ def test_a_weight_that_was_asked_for_before_stays_too() -> None:
     assert torch.equal(weight, expected)
 
 
+@pytest.mark.parametrize(
+    "write",
+    [lambda conv, new: conv.load_state_dict({"weight": new}, strict=False), lambda conv, new: conv.weight.copy_(new)],
+    ids=["state_dict", "copy_"],
+)
+def test_what_is_written_into_a_weight_counts_from_then_on(write) -> None:
+    usual, lean, new = make(64, 32), make(64, 32), torch.randn(32, 64, 3, 3)
+    make_lean(lean)
+    given = picture(1, 64, 8, 8)
+    lean(given)
+    for convolution in (usual, lean):
+        write(convolution, new)
+    assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, new)
+
+
 def test_a_moved_one_holds_nothing_of_what_it_was() -> None:
     lean = make(64, 32)
     make_lean(lean)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webui.core.checkpoint import HF, SIZE_IDS, FamilyName
+from webui.core.checkpoint import SIZE_IDS, FamilyName
+from webui.core.text_encoders import has_open_clip_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -110,10 +111,10 @@ def vae_config(family: FamilyName, shapes: Shapes, prefix: str, names: str = "ld
 
 
 def text_config(family: FamilyName, component: str, shapes: Shapes, prefix: str) -> dict[str, Any]:
-    """For ``CLIPTextConfig``, from a text encoder with transformers' names (``HF``) or OpenCLIP's."""
+    """For ``CLIPTextConfig``, from a text encoder with OpenCLIP's names or transformers'."""
     own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     open_clip = family == "SD 2.x" or component == "text_encoder_2"
-    if not prefix.endswith(HF):
+    if theirs := has_open_clip_names(own, ""):
         layers = _count(own, r"transformer\.resblocks\.(\d+)\.")
         words, positions = own["token_embedding.weight"], own["positional_embedding"]
         inner = own["transformer.resblocks.0.mlp.c_fc.weight"][0]
@@ -123,8 +124,8 @@ def text_config(family: FamilyName, component: str, shapes: Shapes, prefix: str)
         words, positions = own["embeddings.token_embedding.weight"], own["embeddings.position_embedding.weight"]
         inner = own["encoder.layers.0.mlp.fc1.weight"][0]
     if family == "SD 2.x":
-        layers = min(layers, OPEN_CLIP_H_LAYERS) if words[1] == 1024 or prefix.endswith(HF) else layers - 1
-    projection = own.get("text_projection")
+        layers = min(layers, OPEN_CLIP_H_LAYERS) if words[1] == 1024 or not theirs else layers - 1
+    projection = own.get("text_projection") or own.get("text_projection.weight", ())[::-1]
     return {
         "vocab_size": words[0],
         "hidden_size": words[1],

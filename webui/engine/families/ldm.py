@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from webui.core.checkpoint import HF
-
 RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -54,8 +52,8 @@ class Key:
 def keys_of(component: str, parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
     """Where a parameter of a component may be found in a file, likeliest first.
 
-    ``parameter`` is its path in ``root``; ``names`` is ldm or diffusers, ``prefix`` what the component's keys begin
-    with.
+    ``parameter`` is its path in ``root``; ``names`` is ldm (for a text encoder OpenCLIP's) or diffusers (and
+    transformers'), ``prefix`` what the component's keys begin with.
     """
     path, _, kind = parameter.rpartition(".")
     if component == "unet":
@@ -64,7 +62,7 @@ def keys_of(component: str, parameter: str, root: nn.Module, names: str, prefix:
         yield from _vae_keys(path, kind, root, names, prefix)
     else:
         inner = parameter.removeprefix("text_model.")
-        if names == "ldm" and not prefix.endswith(HF):
+        if names == "ldm":
             yield _open_clip_key(inner, prefix)
         elif inner.startswith("text_projection"):
             yield Key(f"{prefix}{inner}")

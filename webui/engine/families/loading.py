@@ -18,6 +18,7 @@ from webui.core.checkpoint import TEXT_PARTS, VAE_PREFIX, Checkpoint, FamilyName
 from webui.core.file_kinds import recognize
 from webui.core.library import ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
+from webui.core.text_encoders import has_open_clip_names
 from webui.engine.families import configs
 from webui.engine.families.base import CannotLoad, PreviewMap
 from webui.engine.families.ldm import Key, keys_of
@@ -169,10 +170,14 @@ class Plan:
             _read_json(folder / part / "config.json") if folder else _derive_config(part, checkpoint, files, prefix)
         )
         module = build_empty(partial(_make, part, config))
-        names = "diffusers" if folder else checkpoint.names
+        names: str = "diffusers" if folder else checkpoint.names
+        if part.startswith("text_encoder") and not has_open_clip_names(files.shapes, prefix):
+            names = "diffusers"
         self._fillings[part] = Filling(module, files, lambda name: keys_of(part, name, module, names, prefix))
         self._dtypes[part] = _vae_dtype(config, dtype) if part == "vae" else dtype
-        if unread := [key for key in self._fillings[part].unread(prefix) if _means_something(key, config)]:
+        alone = folder or prefix or len(checkpoint.parts) == 1  # else the other parts' keys begin so, too
+        unread = [key for key in self._fillings[part].unread(prefix) if alone and _means_something(key, config)]
+        if unread:
             keys = "key matches" if len(unread) == 1 else "keys match"
             self.warnings.append(
                 f"{owner.name}: {len(unread)} {keys} nothing in its {PART_NAMES[part]} and did nothing,"

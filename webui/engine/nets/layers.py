@@ -45,6 +45,7 @@ class Conv2d(nn.Conv2d):
     _orders = 0
     padding: tuple[int, ...]
     _of: torch.Tensor | None = None
+    _version = 0
     _packed: Any = None
     _packed_for: tuple[torch.Size, tuple[int, ...]] | None = None
 
@@ -71,12 +72,16 @@ class Conv2d(nn.Conv2d):
     def hold(self) -> None:
         """Has the present weight be the one to order, found by its address from then on."""
         weight = parameter_of(self, "weight")
+        version = 0 if weight.is_inference() else weight._version  # grows as the weight is written to in its place
         if self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._of.dtype == weight.dtype:
+            if version != self._version:
+                self._version, self._packed = version, None
             return
         if self._of is not None:
             self.keep()  # the tensor in its place is somebody else's, who keeps it
             self._forget_address()
         self._of, self._packed = weight.data, None  # held, so that no other tensor gets its address
+        self._version = version
         _BY_ADDRESS[self._of.data_ptr()] = self
 
     def pack(self, shape: torch.Size, padding: Sequence[int]) -> Any:
