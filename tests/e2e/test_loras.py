@@ -97,7 +97,7 @@ def test_a_lora_is_found_weighed_and_drawn_with(open_tab, lora_server):
     assert with_lora != plain
     assert with_lora == draw_over_http(lora_server, **SEEDED, loras=[{"name": "blueprint", "weight": 0.8}])[0]
     tab.draw()
-    assert tab.message.endswith("LoRA blueprint:0.8: in place already.")
+    assert "LoRA blueprint:0.8: in place already." in tab.message
     tab.find("lora-panel").get_by_role("button", name="Remove blueprint").click()
     tab.draw()
     assert re.fullmatch(r"Done in \d+\.\d s\.", tab.message)
