@@ -600,6 +600,9 @@ def test_a_subgraph_is_read_in_its_place(read) -> None:
     links = [*WORKFLOW["links"], [30, 12, 0, 6, 0, "STRING"]]
     body = {"nodes": nodes, "links": links, "definitions": {"subgraphs": [inner]}}
     assert read(workflow=json.dumps(body)).values["prompt"] == "a fox"
+    nodes[-2]["inputs"] = [{"name": "words", "link": None, "widget": {"name": "words"}}]
+    nodes[-2]["widgets_values"] = ["a hare"]
+    assert read(workflow=json.dumps(body)).values["prompt"] == "a hare"
 
 
 def test_a_graph_in_json_of_civitais_generator_is_helped_by_what_stands_beside_it(read) -> None:

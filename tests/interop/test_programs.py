@@ -331,6 +331,12 @@ def test_json_of_no_program_is_said(name: str, body: Any) -> None:
     assert found.unmapped and not found.is_complete
 
 
+def test_more_loras_than_can_be_looked_for_are_counted(read) -> None:
+    body = {"sui_image_params": SWARM | {"loras": [f"x{k}" for k in range(5_000)], "prompt": "<lora:y:1>" * 700}}
+    info = read(parameters=json.dumps(body))
+    assert "LoRA: 5,000 are named; the first 64 are looked for" in info.unmapped and info.values["seed"] == 77
+
+
 def test_settings_as_text_are_read_like_those_in_pictures(catalog) -> None:
     text = "a red apple\r\nNegative prompt: blurry\r\nSteps: 3, Sampler: Euler a, CFG scale: 4.5, Seed: 12, Size: 64x96"
     info = read_text(text, catalog)

@@ -197,7 +197,11 @@ HARMFUL: dict[str, tuple[Callable[[], bytes], str]] = {
     "no zlib in zTXt": (lambda: png(chunk(b"zTXt", b"prompt\0\0nothing")), "prompt: cannot be unpacked"),
     "many texts": (
         lambda: png(*(chunk(b"tEXt", b"a%d\0x" % k) for k in range(MAX_TEXT_CHUNKS + 5))),
-        "more than 200 texts",
+        "has too many texts",
+    ),
+    "many long texts": (
+        lambda: png(*(chunk(b"zTXt", b"a%d\0\0" % k + zlib.compress(b"{" * 1_900_000)) for k in range(9))),
+        "has too many texts, or too long ones",
     ),
     "one text twice": (
         lambda: png(chunk(b"tEXt", b"parameters\0" + UTF8), chunk(b"tEXt", b"parameters\0other")),

@@ -12,10 +12,11 @@ from webui.core import model_lookup
 from webui.core.executor import Catalog
 from webui.core.names import File, find_file
 from webui.core.prompt import split_loras, unsupported
-from webui.core.request import MAX_LORAS, Init, LoraRef, Request, RequestError, explain
+from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, Init, LoraRef, Request, RequestError, explain
 from webui.core.sampler_names import translate
 from webui.interop.found import Found, Lora, clean, short
 
+MAX_LOOKED_UP = 2 * MAX_LORAS
 STAND_IN = PilImages.new("L", (64, 64))  # settings of a start picture are checked where there is none
 NO_FILE = ("", "none", "automatic", "default", "default (model)", "baked", "baked vae", "same as model")
 _TAG = re.compile(r"(?:(?<!\s)\s+)?<(?:lora|lyco):([^<>:]*)[^<>]*>", re.I)
@@ -95,7 +96,9 @@ def _check_size(width: Any, height: Any, reasons: list[str]) -> dict[str, Any]:
 def _check_loras(loras: Sequence[Lora], given: dict[str, Any], catalog: Catalog, reasons: list[str]) -> dict[str, Any]:
     """The LoRAs that are here, of the program's own list; one that the prompt names too leaves the prompt."""
     refs: dict[str, LoraRef] = {}
-    for lora in loras:
+    if len(loras) > MAX_LOOKED_UP:
+        reasons.append(f"LoRA: {len(loras):,} are named; the first {MAX_LOOKED_UP} are looked for")
+    for lora in loras[:MAX_LOOKED_UP]:
         here = model_lookup.find_name(lora.name, catalog.loras)
         if here is None:
             reasons.append(f"LoRA: {_show_name(lora.name)!r} is not here")
@@ -107,7 +110,7 @@ def _check_loras(loras: Sequence[Lora], given: dict[str, Any], catalog: Catalog,
             except ValidationError as error:
                 reasons.append(f"LoRA: {here!r}: {explain(error)}")
     if isinstance(prompt := given.get("prompt"), str):
-        listed = {_stem(name) for name in (*refs, *(str(lora.name) for lora in loras))}
+        listed = {_stem(name) for name in (*refs, *(str(lora.name) for lora in loras[:MAX_LOOKED_UP]))}
         prompt = _TAG.sub(lambda tag: "" if _stem(tag[1]) in listed else tag[0], prompt).strip()
         given["prompt"] = prompt
         reasons += _missing_in(prompt, catalog.loras)
@@ -129,8 +132,10 @@ def _stem(name: str) -> str:
 
 
 def _missing_in(prompt: str, known: Mapping[str, File]) -> list[str]:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        return []  # it is no prompt here
     try:
-        _, loras = split_loras(prompt)
+        names = dict.fromkeys(ref.name for ref in split_loras(prompt)[1])
     except RequestError as error:
         return [str(error)]
-    return [f"LoRA: {ref.name!r} is not here" for ref in loras if find_file(ref.name, known) is None]
+    return [f"LoRA: {name!r} is not here" for name in [*names][:MAX_LOOKED_UP] if find_file(name, known) is None]

@@ -22,6 +22,7 @@ MAX_CHARACTERS = 50_000
 MAX_JSON_CHARACTERS = 2_000_000
 MAX_CHUNKS = 50_000
 MAX_TEXT_CHUNKS = 200
+MAX_ALL_CHARACTERS = 3 * MAX_JSON_CHARACTERS
 MAX_BYTES = 4 * MAX_JSON_CHARACTERS
 XMP_NAME = "XML:com.adobe.xmp"
 XMP_PARTS = ("CreatorTool", "UserComment", "description")
@@ -55,11 +56,15 @@ class _Collected:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
         self.left_out: list[str] = []
+        self.characters = 0
 
     def add(self, name: str, text: str) -> None:
         limit = MAX_JSON_CHARACTERS if text.lstrip()[:1] in ("{", "<") or name == RECIPE else MAX_CHARACTERS
+        self.characters += len(text)
         if len(text) > limit:
             self.left_out.append(f"{name[:60]}: {len(text):,} characters are too many; the limit is {limit:,}")
+        elif self.characters > MAX_ALL_CHARACTERS:
+            self.left_out.append(f"{name[:60]}: all texts together are too long; this one is not read")
         elif text.strip() and self.texts.setdefault(clean(name)[:80], cleaned := clean(text)) != cleaned:
             self.left_out.append(f"{name[:60]}: stands in the file more than once; the first is read")
 
@@ -72,8 +77,8 @@ def _add_chunks(collected: _Collected, file: IO[bytes]) -> bytes | None:
             exif = body
             continue
         count += 1
-        if count > MAX_TEXT_CHUNKS:
-            collected.left_out.append(f"more than {MAX_TEXT_CHUNKS} texts; the others are not read")
+        if count > MAX_TEXT_CHUNKS or collected.characters > MAX_ALL_CHARACTERS:
+            collected.left_out.append("has too many texts, or too long ones; the others are not read")
             break
         name, text = _read_chunk(kind, body)
         if text is None:

@@ -115,11 +115,13 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
     """From the model's input through LoRAs and whatever changes it to the file."""
     value = next((told[key] for key in ("model", *PIPES) if key in told), None)
     changed: list[str] = []
-    for _ in range(MAX_DEPTH):
+    seen: list[Node] = []
+    while len(seen) < MAX_DEPTH:
         linked = graph.linked(value)
-        if linked is None:
+        if linked is None or linked[0] in seen:
             break
         node = linked[0]
+        seen.append(node)
         loras = loras_of(graph, node)
         drawing.loras[:0] = loras
         named = next((node.inputs[name] for name in MODEL_NAMES if name in node.inputs), None)

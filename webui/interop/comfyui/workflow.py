@@ -85,12 +85,15 @@ class _Scope:
         parent: "_Scope | None",
         instance: Mapping[str, Any] | None,
     ) -> None:
-        self.body, self.prefix, self.subgraphs, self.parent, self.instance = body, prefix, subgraphs, parent, instance
+        self.prefix, self.subgraphs, self.parent = prefix, subgraphs, parent
         self.opened: list[str] = parent.opened if parent else []  # every subgraph so far, for all together
-        self._inner: dict[str, _Scope] = {}
-        listed = body.get("nodes")
-        self.by_id = {str(node.get("id")): node for node in listed or () if isinstance(node, dict)}
+        self.by_id = {str(node.get("id")): node for node in _dicts(body.get("nodes"))}
         self.links = dict(_links(body.get("links")))
+        self.inputs = [str(entry.get("name")) for entry in _dicts(body.get("inputs"))]
+        self.ends = dict(_ends(body.get("links")))
+        self.given = {str(entry.get("name")): entry.get("link") for entry in _dicts((instance or {}).get("inputs"))}
+        self.written = _widgets(instance or {}, "")
+        self._inner: dict[str, _Scope] = {}
 
     def nodes(self, depth: int) -> Iterator[Node]:
         if depth > 20:
@@ -103,7 +106,7 @@ class _Scope:
                 yield from self.inner(name, node, kind).nodes(depth + 1)
                 continue
             inputs = {**_widgets(node, kind), **self._linked_inputs(node)}
-            slots = [slot for slot in _dicts(node.get("outputs"))]
+            slots = _dicts(node.get("outputs"))
             outputs = tuple(str(slot.get("name") or slot.get("type") or "")[:60] for slot in slots)
             yield Node(self.prefix + name, kind, inputs, outputs)
 
@@ -123,16 +126,17 @@ class _Scope:
         return inputs
 
     def origin(self, link: Any, depth: int) -> Any:
-        """Where a link comes from: ``[node, output]``, through subgraphs and past nodes that are bypassed."""
+        """Where a link comes from: ``[node, output]``, through subgraphs and past nodes that are bypassed.
+
+        For what leads out of a subgraph that nothing is linked to, the value that is written there.
+        """
         source, slot = self.links.get(str(link), ("", 0))
         if depth > MAX_DEPTH or not source:
             return None
-        if source == INPUT_NODE and self.parent is not None and self.instance is not None:
-            outer = _dicts(self.instance.get("inputs"))
-            names = [entry.get("name") for entry in _dicts(self.body.get("inputs"))]
-            name = names[slot] if 0 <= slot < len(names) else None
-            given = next((entry.get("link") for entry in outer if entry.get("name") == name), None)
-            return self.parent.origin(given, depth + 1) if given is not None else None
+        if source == INPUT_NODE and self.parent is not None:
+            name = self.inputs[slot] if 0 <= slot < len(self.inputs) else ""
+            given = self.given.get(name)
+            return self.written.get(name) if given is None else self.parent.origin(given, depth + 1)
         node = self.by_id.get(source)
         if node is None or node.get("mode") == MUTED:
             return None
@@ -141,23 +145,17 @@ class _Scope:
         kind = str(node.get("type", ""))
         if kind in self.subgraphs:
             inner = self.inner(source, node, kind)
-            ending = [key for key, (_, _, target, at) in inner.ends() if target == OUTPUT_NODE and at == slot]
-            return inner.origin(ending[0], depth + 1) if ending else None
+            return inner.origin(inner.ends.get(slot), depth + 1)
         return [self.prefix + source, slot]
 
     def _past(self, node: Mapping[str, Any], slot: int, depth: int) -> Any:
         """A bypassed node passes on its first input of the output's type."""
         outputs = _dicts(node.get("outputs"))
         kind = outputs[slot].get("type") if 0 <= slot < len(outputs) else None
-        for entry in _dicts(node.get("inputs")):
+        for entry in _dicts(node.get("inputs"))[:MAX_DEPTH]:
             if entry.get("type") == kind and entry.get("link") is not None:
                 return self.origin(entry["link"], depth + 1)
         return None
-
-    def ends(self) -> Iterator[tuple[str, tuple[str, int, str, int]]]:
-        for link in self.body.get("links") or ():
-            if isinstance(link, dict) and isinstance(link.get("target_slot"), int):
-                yield str(link.get("id")), ("", 0, str(link.get("target_id")), link["target_slot"])
 
 
 def _links(links: Any) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -167,6 +165,13 @@ def _links(links: Any) -> Iterator[tuple[str, tuple[str, int]]]:
             yield str(link[0]), (str(link[1]), link[2])
         elif isinstance(link, dict) and isinstance(link.get("origin_slot"), int):
             yield str(link.get("id")), (str(link.get("origin_id")), link["origin_slot"])
+
+
+def _ends(links: Any) -> Iterator[tuple[int, str]]:
+    """The outputs of a subgraph, each with the number of the link that leads to it."""
+    for link in _dicts(links):
+        if str(link.get("target_id")) == OUTPUT_NODE and isinstance(link.get("target_slot"), int):
+            yield link["target_slot"], str(link.get("id"))
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
