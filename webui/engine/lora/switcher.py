@@ -1,6 +1,5 @@
 """LoRA names and weights -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import psutil
@@ -8,7 +7,7 @@ import torch
 from cachetools import LRUCache
 
 from webui.core.events import LoraSwitch
-from webui.core.library import LoraFile
+from webui.core.library import LoraFile, hash_whole
 from webui.core.lora_info import find_adapter_config
 from webui.core.request import LoraRef
 from webui.core.tensor_file import hash_file
@@ -108,6 +107,6 @@ def _content_hash(file: LoraFile) -> str:
     try:
         config = find_adapter_config(file.path)
         own = hash_file(file.path).content
-        return own if config is None else f"{own}-{hashlib.sha256(config.read_bytes()).hexdigest()}"
+        return own if config is None else f"{own}-{hash_whole(config)}"
     except OSError as error:
         raise CannotApply(file.name, f"cannot be read: {error.strerror}") from None
