@@ -12,6 +12,7 @@ import pytest
 from .server import Server
 from .tab import Tab
 
+LEAVING = "AbortError|Connection errored out|net::ERR_|network error|status of 404"
 CLOSE = "document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 
 
@@ -83,7 +84,7 @@ def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
 
     def read(line) -> None:
         leaving = any(tab.leaving for tab in tabs if tab.page == line.page)
-        if line.type == "error" and not (leaving and re.search("AbortError|Connection errored out", line.text)):
+        if line.type == "error" and not (leaving and re.search(LEAVING, line.text)):
             troubles.append(f"console: {line.text}")
 
     watches = {

@@ -34,7 +34,7 @@ class Tab:
     def __init__(self, page: Any, server: Server) -> None:
         self.page = page
         self.server = server
-        self.leaving = False  # while the page is being left, Gradio complains that its streams are cut
+        self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
         page.add_init_script(WATCH_PREVIEWS)
 
     def open(self, query: str = "") -> "Tab":

@@ -35,7 +35,12 @@ def test_a_reload_finds_every_job_and_one_press_stops_all(open_tab, server):
     tab = open_tab()
     tab.set(prompt="the first", **LONG)
     jobs = [tab.generate(), tab.add_job(prompt="the second"), tab.add_job(prompt="the third")]
-    tab.reload()
+    tab.page.get_by_role("tab", name="img2img").click()
+    tab.leaving = True
+    tab.page.reload()  # on a tab that has none
+    tab.page.locator("#img2img-generate").wait_for()
+    tab.leaving = False
+    tab.page.get_by_role("tab", name="txt2img").click()
     tab.wait_for_queue("2 more wait.", "the first", "the second", "the third")
     tab.wait_for_step()
     assert tab.job == jobs[0]

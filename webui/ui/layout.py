@@ -16,7 +16,7 @@ from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
-    *("loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
+    *("engine.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
 )
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

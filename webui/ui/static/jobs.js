@@ -118,12 +118,17 @@
   };
   const begin = async (page) => {
     window.darkroom.restored.push(page);
+    document.dispatchEvent(new CustomEvent("darkroom:restored", { detail: { page } }));
     runs[page] = parse(sessionStorage.getItem(key(page)) ?? localStorage.getItem(key(page)));
     const gone = (run, k) => isOver(run) && run.server !== serverNow() && k < runs[page].length - 1;
     runs[page] = runs[page].filter((run, k) => !gone(run, k));
-    if (!runs[page].length) return;
     await look(page);
-    press(`${page}-follow`);
+    attach(page);
+  };
+  // The page has just been opened, or its tab for the first time.
+  const attach = (page) => {
+    const known = unseen(page).length || lastSeen(page);
+    if (known && !followed[page] && !statusOf(page)?.dataset.job) press(`${page}-follow`);
   };
 
   // stopping
@@ -213,7 +218,11 @@
     showQueue(page);
     showFinished(page);
   };
-  whenever(".queue, .finished", (place) => runs[place.dataset.page] && show(place.dataset.page));
+  whenever(".queue", ({ dataset: { page } }) => setTimeout(() => {
+    if (!runs[page]) return; // the fields come first, then the jobs
+    show(page);
+    attach(page);
+  }));
   setInterval(() => {
     for (const page of Object.keys(runs)) if (!document.hidden && waiting(page).length) look(page);
   }, LOOK_MS);

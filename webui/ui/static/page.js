@@ -1,4 +1,4 @@
-// Memory of fields, the engine's status. Components call in through window.darkroom.
+// Memory of fields, what follows the status. Components call in through window.darkroom.
 (() => {
   "use strict";
   const PAGES = ["txt2img", "img2img", "inpaint"];
@@ -27,6 +27,7 @@
   };
 
   window.darkroom = {
+    PAGES,
     need,
     pageInSight,
     isBusy,
@@ -83,7 +84,6 @@
     if (announced[page] !== state) {
       const picture = status.closest(".workbench")?.querySelector(".picture");
       if (state === "running" && innerWidth <= 640) picture?.scrollIntoView({ block: "nearest", behavior: "smooth" });
-      if (announced[page] && state !== "queued") showEngine(); // another model may be loaded now
       announced[page] = state;
       document.dispatchEvent(new CustomEvent("darkroom:state", { detail: { page, state } }));
       const announcer = document.getElementById("darkroom-announcer");
@@ -95,28 +95,6 @@
     if (event.target.classList?.contains("ledger")) write("darkroom.ledger", event.target.open ? "open" : "");
   }, true);
 
-  let nextLook;
-  const showEngine = async () => {
-    let next_ms = 1000;
-    const chip = document.getElementById("darkroom-engine");
-    if (chip) {
-      try {
-        const health = await (await fetch("./api/health")).json();
-        chip.dataset.status = health.status;
-        document.dispatchEvent(new CustomEvent("darkroom:health", { detail: health }));
-        const ready = `${health.model} on ${health.device}`;
-        chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
-        if (health.status !== "loading") next_ms = 15000;
-      } catch {
-        chip.dataset.status = "degraded";
-        chip.textContent = "The server does not answer";
-        next_ms = 3000;
-      }
-    }
-    clearTimeout(nextLook);
-    nextLook = setTimeout(showEngine, next_ms);
-  };
-
   const start = () => {
     const dark = localStorage.getItem("darkroom.dark");
     if (dark !== null) document.body.classList.toggle("dark", dark === "1");
@@ -125,13 +103,8 @@
       const on = document.body.classList.toggle("dark");
       localStorage.setItem("darkroom.dark", on ? "1" : "0");
     });
-    let begun = false;
-    new MutationObserver(() => {
-      PAGES.forEach(follow);
-      if (begun || !document.getElementById("darkroom-engine")) return;
-      begun = true;
-      showEngine();
-    }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["data-state", "data-job"] });
+    const watched = { childList: true, subtree: true, attributeFilter: ["data-state", "data-job"] };
+    new MutationObserver(() => PAGES.forEach(follow)).observe(document.body, watched);
   };
   document.body ? start() : document.addEventListener("DOMContentLoaded", start);
 })();
