@@ -18,13 +18,17 @@ def loras_router(executor: Executor) -> APIRouter:
 
     @router.get("")
     def loras(reload: bool = False) -> list[dict[str, Any]]:
-        """``tag`` is what ``<lora:...>`` says for the name, which is empty where no tag can mean the file."""
+        """``tag`` is what ``<lora:...>`` says for the name, which is empty where no tag can mean the file.
+
+        ``place`` is where the file lies, where others could have its name too.
+        """
         if reload:
             executor.reload()
         files = executor.catalog().loras
         found = [asdict(describe(file)) for file in files.values()]
         for entry in found:
-            entry["tag"] = in_tags(entry["name"], files)
+            file = files[entry["name"]]
+            entry["tag"], entry["place"] = in_tags(file.name, files), file.place if file.namesakes else ""
             entry["preview"] = preview_url(router.prefix, entry["name"]) if entry.pop("has_preview") else None
         return found
 

@@ -76,7 +76,7 @@
   };
 
   const makeCard = (page, info) => {
-    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for, tagNote(info)].filter(Boolean).join(" · ");
+    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for, info.place, tagNote(info)].filter(Boolean).join(" · ");
     const use = () => {
       const entries = chosen(page);
       if (!entries.some((entry) => entry.name === info.name)) choose(page, [...entries, { name: info.name, weight: info.weight }]);
