@@ -162,7 +162,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "chained": (
         graph(
             n3=sampler(positive=["23", 0]),
-            n23=node("ConditioningConcat", conditioning_to=["6", 0], conditioning_from=["24", 0]),
+            n23=node("ConditioningConcat", conditioning_from=["24", 0], conditioning_to=["6", 0]),
             n24=node("CLIPTextEncode", text="in snow", clip=["4", 1]),
         ),
         FOX | {"prompt": "a fox BREAK in snow"},

@@ -331,6 +331,14 @@ def test_json_of_no_program_is_said(name: str, body: Any) -> None:
     assert found.unmapped and not found.is_complete
 
 
+def test_a_graph_of_invokeais_without_settings_is_named(read) -> None:
+    info = read(invokeai_graph=json.dumps({"id": "x", "nodes": {}}))
+    assert info.program == "InvokeAI" and info.unmapped == (
+        "invokeai_graph: InvokeAI's graph has no settings beside it",
+    )
+    assert read(invokeai_graph="{}", invokeai_metadata=json.dumps(INVOKE)).unmapped == ()
+
+
 def test_more_loras_than_can_be_looked_for_are_counted(read) -> None:
     body = {"sui_image_params": SWARM | {"loras": [f"x{k}" for k in range(5_000)], "prompt": "<lora:y:1>" * 700}}
     info = read(parameters=json.dumps(body))
@@ -344,7 +352,8 @@ def test_settings_as_text_are_read_like_those_in_pictures(catalog) -> None:
     assert info.raw == text.replace("\r\n", "\n")
     assert read_text("Parameters: " + " ".join(text.splitlines()), catalog).values["prompt"] == "a red apple"
     assert read_text(json.dumps(FOOOCUS), catalog).program == "Fooocus"
-    assert read_text("a red apple", catalog).values == {"prompt": "a red apple"}
+    words = read_text("a red apple", catalog)
+    assert (words.program, words.values) == ("", {"prompt": "a red apple"})
     assert read_text(" \n", catalog).unmapped == ("No settings were found in this text.",)
     assert "characters" in read_text("x" * 3_000_000, catalog).unmapped[0]
 

@@ -122,10 +122,9 @@ def _scan(text: str, at: int) -> tuple[list[tuple[str, Any]], list[str], int]:
             continue
         name = _NAME.match(text, at)
         if name is None:
-            piece = _PIECE.match(text, at)
-            assert piece
-            strays.append(piece[0].strip())
-            at = piece.end()
+            end = _piece_end(text, at)
+            strays.append(text[at:end].strip())
+            at = end
             continue
         value, at, ended = _read_value(text, name.end(), failed < FAILED_BRACKETS)
         failed += not ended
@@ -142,26 +141,28 @@ def _read_value(text: str, at: int, with_brackets: bool) -> tuple[Any, int, bool
         except ValueError:
             return quoted[1], quoted.end(), True
     ended = True
-    if opening in ("{", "[") and opening:
-        if with_brackets and (end := _find_json_end(text, at)):
-            rest = _PIECE.match(text, end)
-            end = rest.end() if rest else end
-            return text[at:end].strip(), end, True
-        ended = False
+    end = at
+    if opening in ("{", "["):
+        ended = with_brackets and (end := _find_json_end(text, at)) > at
+    end = _piece_end(text, end)
+    return text[at:end].strip(), end, ended
+
+
+def _piece_end(text: str, at: int) -> int:
+    """The next comma or line break."""
     piece = _PIECE.match(text, at)
-    assert piece
-    return piece[0].strip(), piece.end(), ended
+    return piece.end() if piece else at
 
 
-def _find_json_end(text: str, at: int) -> int | None:
-    """Behind the bracket that ends the one here; quoted brackets do not count. None where there is none."""
+def _find_json_end(text: str, at: int) -> int:
+    """Behind the bracket that ends the one here; quoted brackets do not count. The place itself where there is none."""
     try:
         end = json.JSONDecoder(strict=False).raw_decode(text, at)[1]
     except (ValueError, RecursionError):
         end = _find_bracket(text, at)
         if _STEALS.search(text, at, end):
-            return None
-    return end if end > at else None
+            return at
+    return end
 
 
 def _find_bracket(text: str, at: int) -> int:

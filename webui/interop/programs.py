@@ -15,12 +15,12 @@ from webui.interop.swarmui import is_swarmui, read_swarmui
 
 # What is read first where there are several; the others follow as they stand in the file.
 FIRST = ("parameters", "UserComment", "invokeai_metadata", "sd-metadata", "Dream", "prompt", "Comment", "comment")
-LAST = ("XMP UserComment", "XMP description", "workflow")
+LAST = ("invokeai_graph", "invokeai_workflow", "XMP UserComment", "XMP description", "workflow")
 # Names of texts that may be a prompt alone; anywhere else a text without settings may be about anything.
 PROMPTS = ("parameters", "text")
 # Texts that say nothing of settings, and need no line.
 BESIDE = {"Software", "Title", "Source", "Author", "Copyright", "Creation Time", "XMP CreatorTool"}
-BESIDE |= {"fooocus_scheme", "invokeai_workflow", "invokeai_graph", "Generation time", "Disclaimer", "Warning"}
+BESIDE |= {"fooocus_scheme", "Generation time", "Disclaimer", "Warning"}
 BESIDE |= {"date:create", "date:modify", "date:timestamp"}
 
 
@@ -38,6 +38,7 @@ def parse(texts: Mapping[str, str]) -> Found:
         if found.is_complete:
             found.unmapped += reasons
             return found
+        found.program = "" if name == "text" else found.program  # somebody's own words
         some = some or found
     if some is None:
         return Found((program or _named_program(texts)) if reasons else "", unmapped=reasons)
@@ -68,6 +69,8 @@ def _read_object(text: str, name: str, texts: Mapping[str, str]) -> Found:
         return read_swarmui(body)
     if is_comfyui(body) or name == "prompt" and all(isinstance(node, dict) for node in body.values()):
         return read_comfyui(body, texts)
+    if name in ("invokeai_graph", "invokeai_workflow"):
+        raise Unreadable("InvokeAI's graph has no settings beside it", "InvokeAI")
     if is_invokeai(body):
         return read_invokeai(body)
     if is_novelai(body):

@@ -74,7 +74,7 @@ class Prompts:
         if len(by_side) == 2:
             side = self._side_of(node, slot, side)
             return self.read(by_side[side], side, depth)
-        links = [*self._graph.links(node)]
+        links = sorted(self._graph.links(node), key=lambda link: str(link[0]).endswith("_from"))  # behind "_to"
         conditionings = [value for name, value in links if _CONDITIONING.fullmatch(str(name))]
         if conditionings:
             return self._read_several(node, conditionings, side, depth)
