@@ -157,7 +157,7 @@ def test_a_prompt_of_any_length_is_read_in_chunks(model):
     assert sides == [length, 2 * length, 3 * length]
 
 
-@pytest.mark.parametrize("text", ["", " ", "赤いリンゴ 🍎", "\0", "<|endoftext|>", "a" * 8000, "(" * 8000])
+@pytest.mark.parametrize("text", ["", " ", "赤いリンゴ 🍎", "\0", "<|endoftext|>", "a" * 4000, "(" * 8000])
 def test_any_text_can_be_encoded(model, text):
     with torch.inference_mode():
         context = model.encode_prompt(text, 1, {})["context"]
