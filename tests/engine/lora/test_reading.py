@@ -250,7 +250,7 @@ def test_keys_without_a_use_are_reported_each_and_exactly(read, write_lora):
     no_place, no_ending = weights.warnings
     assert no_place.startswith("7 keys have no place in this model and did nothing, for example ")
     assert no_ending.startswith("3 keys do nothing, though this model has the modules: the ending ")
-    for name in (".lora_sideways.weight", f".{TO_K}.weight".rsplit(".", 2)[-1], ".vera_lambda_d (VeRA)"):
+    for name in (" .lora_sideways.weight", " .weight", " .vera_lambda_d (VeRA)"):
         assert name in no_ending
 
 

@@ -47,12 +47,13 @@ class CannotApply(RequestError):
 class LoraWeights:
     """A file made ready for one model: deltas on the model's device, its embeddings, and what of it is not used.
 
-    ``unmatched`` are keys with no place in the model, ``unknown`` those of its modules whose ending is not known.
+    ``unmatched`` are keys with no place in the model, ``unknown`` those of its modules whose ending, by key, is not
+    known.
     """
 
     deltas: Mapping[Parameter, Delta]
     unmatched: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
 
@@ -73,7 +74,7 @@ class LoraWeights:
             keys = "1 key does" if len(self.unknown) == 1 else f"{len(self.unknown)} keys do"
             told.append(
                 f"{keys} nothing, though this model has the modules: the ending {_name_endings(self.unknown)} is not"
-                f" known here, for example {self.unknown[0][:120]}."
+                f" known here, for example {next(iter(self.unknown))[:120]}."
             )
         return tuple(told)
 
@@ -85,7 +86,7 @@ class _Sorted:
     embeddings: Mapping[str, Mapping[str, str]]
     places: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     unmatched: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
 
 
 def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraWeights:
@@ -107,15 +108,13 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
                     _check_fit(component, path, kind, delta, index)
                     deltas[component, path, kind] = delta
             embeddings = _read_embeddings(file, found.embeddings, tensors)
-    except CannotApply:
-        raise
     except (BadFile, ValueError) as error:
         raise CannotApply(file.name, str(error)) from None
     except (OSError, SafetensorError) as error:
         raise CannotApply(file.name, f"cannot be read: {error}") from None
     except (RuntimeError, LookupError, TypeError) as error:  # what torch makes of tensors with too few axes
         raise CannotApply(file.name, f"does not fit together: {str(error).splitlines()[0]}") from None
-    return LoraWeights(deltas, tuple(found.unmatched), tuple(found.unknown), notes.remarks, embeddings)
+    return LoraWeights(deltas, tuple(found.unmatched), found.unknown, notes.remarks, embeddings)
 
 
 def describe_model(index: ModuleIndex) -> str:
@@ -150,46 +149,39 @@ def _sort_keys(shapes: Iterable[str], index: ModuleIndex) -> _Sorted:
         module = index.find(split[0]) if split else None
         if split and module and split[1] not in found.places[module]:
             found.places[module][split[1]] = key
-        elif module is None and _names_module(plain, index):
-            found.unknown.append(key)
+        elif module is None and (ending := _unknown_ending(plain, index)):
+            found.unknown[key] = ending
         else:
             found.unmatched.append(key)
     if len(named := sorted(adapters - {""})) > 1:
         raise ValueError(f"holds {len(named)} adapters, {named[0][:60]!r} and {named[1][:60]!r}; one file can hold one")
     for roles in found.places.values():
         if "on_input" not in roles and "factors" in roles:  # a plain weight, and no IA3
-            found.unknown.append(roles.pop("factors"))
+            found.unknown[roles.pop("factors")] = ".weight"
         if roles.keys() == {"alpha"}:  # nothing that it could scale
             found.unmatched.append(roles.pop("alpha"))
     found.places = {module: roles for module, roles in found.places.items() if roles}
     return found
 
 
-def _names_module(key: str, index: ModuleIndex) -> bool:
-    """Whether a key without a known ending begins with the name of a module."""
-    at = key.find(".")
+def _unknown_ending(key: str, index: ModuleIndex) -> str:
+    """What stands behind the name of one of the model's modules; empty where the key begins with none."""
+    at = key.rfind(".")
     while at >= 0:
         if index.find(key[:at]):
-            return True
-        at = key.find(".", at + 1)
-    return False
+            return key[at:]
+        at = key.rfind(".", 0, at)
+    return ""
 
 
-def _name_endings(keys: Iterable[str]) -> str:
-    """The endings of keys of known modules, the most frequent first, with the formats that they are of."""
-    counts = Counter(_ending(key) for key in keys)
+def _name_endings(unknown: Mapping[str, str]) -> str:
+    """The endings, the most frequent first, with the formats that they are of."""
+    counts = Counter(unknown.values())
     names = []
     for ending, _ in counts.most_common(NAMED_ENDINGS):
         known_as = name_format(ending)
         names.append(f"{ending[:60]} ({known_as})" if known_as else ending[:60])
     return ", ".join(names) + (" and others" if len(counts) > NAMED_ENDINGS else "")
-
-
-def _ending(key: str) -> str:
-    """The last name of a key, or the last two where the last says nothing."""
-    parts = key.split(".")
-    count = 2 if len(parts) > 2 and parts[-1] in ("weight", "bias") else 1
-    return "." + ".".join(parts[-count:])
 
 
 def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
