@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 PORTS_TRIED = 50
 STALE_CACHE_S = 24 * 3600
+OPEN_TO_ALL = """Open to everybody who reaches this server: no login is asked for.
+  They can make pictures, as many and as large as they like, and see the names of your models, LoRAs and presets.
+  They cannot see your History or anybody's pictures, change presets, or read other files of this machine."""
 # The end comes within 5 s of the signal. A step or an answer that takes longer is left behind.
 DEVICE_WAIT_S = 2.5
 ANSWERS_WAIT_S = 1
@@ -98,6 +101,8 @@ def serve(settings: Settings) -> NoReturn:
     if share_url:
         names.add(urlsplit(share_url).hostname or "")
     print(f"Darkroom is at {url}", flush=True)
+    if settings.is_open:
+        print(OPEN_TO_ALL, file=sys.stderr, flush=True)
     executor.warm_up()
     _wait_for_signal()
     print("Stopping ...", flush=True)

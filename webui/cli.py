@@ -38,9 +38,6 @@ CHECKS = (
     ("ruff", "format", "--check"),
     ("mypy",),
 )
-OPEN_TO_ALL = """Open to everybody who reaches this server: no login is asked for.
-  They can make pictures, as many and as large as they like, and see the names of your models, LoRAs and presets.
-  They cannot see your History or anybody's pictures, change presets, or read other files of this machine."""
 MAX_TEST_WORKERS = 4  # each has servers and browsers of its own
 
 
@@ -248,8 +245,6 @@ def run_serve(options: argparse.Namespace) -> int:
     if settings.is_open and not options.no_auth:
         flag = "--share" if options.share else f"--host {options.host}"
         raise BadInput(f"{flag} opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
-    if settings.is_open:
-        print(OPEN_TO_ALL, file=sys.stderr)
     from webui.app import serve
 
     try:

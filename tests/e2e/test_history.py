@@ -260,6 +260,7 @@ def test_strangers_have_no_history(start_server, flags: list[str], there: bool) 
         server.client.auth = None
         assert server.client.get("/api/history").status_code == 401
     else:
+        assert "no login is asked for" in server.log.read_text("utf-8")
         components = server.client.get("/config").json()["components"]
         ids = {component["props"].get("elem_id") for component in components}
         assert "tab-txt2img" in ids and not ids & {"tab-history", "history-reuse-txt2img"}
