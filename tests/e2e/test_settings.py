@@ -136,6 +136,26 @@ def test_generate_waits_for_settings_that_are_on_their_way(open_tab, generate: C
     assert tab.find("generate").get_attribute("aria-busy") is None
 
 
+def test_what_is_typed_while_the_page_still_opens_stays(open_tab):
+    tab = open_tab()
+    tab.set(prompt="something else")
+    tab.leaving = True
+    tab.page.goto("about:blank")
+    tab.leaving = False
+    kept, opened = [], []
+    tab.page.route(SENT, lambda route: route.continue_() if opened else kept.append(route))
+    tab.page.goto(tab.server.url)
+    box(tab, "txt2img").fill("")
+    box(tab, "txt2img").press_sequentially(PROMPT)
+    wait_for(lambda: tab.page.evaluate("1") and kept, "the page to ask for what it remembers")
+    opened.append(True)
+    for route in kept:
+        route.continue_()
+    tab.page.wait_for_function("darkroom.restored.length === 3 && !darkroomFills.isWaiting('txt2img')")
+    assert box(tab, "txt2img").input_value() == PROMPT
+    wait_for(lambda: remembered(tab)["prompt"] == PROMPT, "the text to be remembered")
+
+
 def test_an_example_is_in_the_box_at_once(open_tab):
     tab = open_tab()
     tab.set(prompt="something else", **SMALL)

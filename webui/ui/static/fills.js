@@ -1,9 +1,11 @@
 // Fields that are filled from elsewhere. Generate, pressed while a fill is on its way, waits for it: else it would draw
-// what the fields said before. And which fields were chosen by hand, so that another model leaves them alone.
+// what the fields said before. What is typed into a prompt meanwhile stays. And which fields were chosen by hand, so that
+// another model leaves them alone.
 (() => {
   "use strict";
   const waiting = {}; // by page: the names of the fills that are on their way
   const held = new Set(); // pages whose Generate was pressed meanwhile
+  const typed = {}; // by page: boxes that were typed into meanwhile, with their texts
   const fillsOf = (page) => (waiting[page] ??= new Set());
   const buttonOf = (page) => document.getElementById(`${page}-generate`);
   const byHandKey = (page) => `darkroom.${page}.byHand`;
@@ -11,7 +13,14 @@
 
   const end = (page, name) => {
     fillsOf(page).delete(name);
-    if (fillsOf(page).size || !held.delete(page)) return;
+    if (fillsOf(page).size) return;
+    for (const [box, text] of typed[page] ?? []) {
+      if (box.value === text) continue;
+      box.value = text;
+      box.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    delete typed[page];
+    if (!held.delete(page)) return;
     buttonOf(page)?.removeAttribute("aria-busy");
     setTimeout(() => buttonOf(page)?.click()); // once Gradio's fields have taken their values
   };
@@ -36,6 +45,11 @@
     event.preventDefault();
     held.add(page);
     buttonOf(page).setAttribute("aria-busy", "true");
+  }, true);
+
+  document.addEventListener("input", ({ isTrusted, target }) => {
+    const [, page] = target.closest?.("[id$='-prompt'], [id$='-negative']")?.id.match(/^(.+)-(?:prompt|negative)$/) ?? [];
+    if (isTrusted && page && fillsOf(page).size) (typed[page] ??= new Map()).set(target, target.value);
   }, true);
 
   window.darkroomFills = {
