@@ -367,10 +367,21 @@ BODIES = [INVOKE, OLD_INVOKE, FOOOCUS, {"sui_image_params": SWARM}, NOVEL | {"v4
 BODIES += [DRAW_THINGS, {"prompt": "a", "steps": 1, "seed": 2, "loras": [], "lora": []}]
 
 
+def change(body: Any, draw: Any) -> Any:
+    """The same with something else in one place, at any depth."""
+    if isinstance(body, dict) and body and draw(st.integers(0, 4)):
+        key = draw(st.sampled_from([*body, "loras", "image", "caption", "definitions"]))
+        return {**body, key: change(body.get(key), draw)}
+    if isinstance(body, list) and body and draw(st.integers(0, 4)):
+        place = draw(st.integers(0, len(body) - 1))
+        return [*body[:place], change(body[place], draw), *body[place + 1 :]]
+    return draw(JSON)
+
+
 @given(body=st.sampled_from(BODIES), data=st.data(), name=st.sampled_from(["parameters", "UserComment", "Comment"]))
 def test_whatever_stands_in_their_places_no_reader_fails(catalog, body: dict[str, Any], data: Any, name: str) -> None:
-    keys = data.draw(st.lists(st.sampled_from([*body, "loras", "image", "lora_combined_1", "caption"]), max_size=4))
-    changed = body | {key: data.draw(JSON) for key in keys}
-    info = read_text(json.dumps(changed), catalog)
+    for _ in range(data.draw(st.integers(1, 4))):
+        body = change(body, data.draw)
+    info = read_text(json.dumps(body), catalog)
     assert all("\n" not in line for line in info.unmapped)
-    assert parse({name: json.dumps(changed)}) is not None
+    assert parse({name: json.dumps(body)}) is not None

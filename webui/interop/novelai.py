@@ -36,7 +36,8 @@ def read_novelai(body: Mapping[str, Any], texts: Mapping[str, str]) -> Found:
         caption = _caption(settings.get(version))
         if not settings.get(name):
             settings[name] = caption.get("base_caption")
-        for character in caption.get("char_captions") or ():
+        characters = caption.get("char_captions")
+        for character in characters if isinstance(characters, list) else []:
             if isinstance(character, dict):
                 found.note(f"character in {version}", character.get("char_caption"))
     if not settings.get("prompt"):

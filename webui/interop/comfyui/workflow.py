@@ -63,8 +63,8 @@ def output_names(workflow: Any) -> dict[str, tuple[str, ...]]:
 def nodes_of_workflow(body: Mapping[str, Any]) -> list[Node]:
     """The nodes of a workflow and of its subgraphs, whose nodes are named ``12:3``; raises Unreadable for too many."""
     definitions = body.get("definitions")
-    listed = definitions.get("subgraphs") if isinstance(definitions, dict) else None
-    subgraphs = {str(one.get("id")): one for one in listed or () if isinstance(one, dict)} if listed else {}
+    listed = _dicts(definitions.get("subgraphs")) if isinstance(definitions, dict) else []
+    subgraphs = {str(subgraph.get("id")): subgraph for subgraph in listed}
     scope = _Scope(body, "", subgraphs, None, None)
     nodes = []
     for node in scope.nodes(0):
