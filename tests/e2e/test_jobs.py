@@ -1,6 +1,6 @@
 """More than one job of a page: what waits is seen and can be taken back, what is finished can be found."""
 
-from .server import SMALL
+from .server import SMALL, wait_for
 from .tab import Tab
 
 LONG = {"steps": 150, "width": 256, "height": 256}
@@ -105,3 +105,14 @@ def test_a_double_click_counts_once(open_tab, server):
     server.settle()
     assert len(server.pictures()) == before + 1
     assert len(tab.jobs) == 1
+
+
+def test_no_more_than_thirty_jobs_that_ended_are_remembered(open_tab):
+    tab = open_tab()
+    tab.page.evaluate(
+        "() => sessionStorage.setItem('darkroom.txt2img.jobs', JSON.stringify([...Array(40)].map((_, at) => ("
+        "{ ids: [`${at}`], prompt: '', state: 'done', seen: true, at, server: gradio_config.app_id }))))"
+    )
+    tab.reload()
+    job = tab.draw(**SMALL)
+    wait_for(lambda: tab.jobs == [*map(str, range(11, 40)), job], "the oldest to be forgotten")

@@ -32,18 +32,19 @@
       return [];
     }
   };
-  const trim = (list) => {
-    const over = list.filter(isOver);
-    const gone = new Set(over.slice(0, Math.max(0, over.length - KEPT)));
-    return list.filter((run) => !gone.has(run)).map((run) => (isOver(run) ? { ...run, ids: run.ids.slice(0, 1) } : run));
+  const prune = (list) => {
+    const gone = new Set(list.filter(isOver).slice(0, -KEPT));
+    return list.filter((run) => !gone.has(run));
   };
+  const toText = (list) => JSON.stringify(list.map((run) => (isOver(run) ? { ...run, ids: run.ids.slice(0, 1) } : run)));
   const save = (page) => {
+    runs[page] = prune(runs[page]);
     const own = new Set(runs[page].map((run) => run.ids[0]));
     const others = parse(localStorage.getItem(key(page))).filter((run) => !own.has(run.ids[0]));
     const all = [...others, ...runs[page]].sort((one, other) => one.at - other.at);
     try {
-      sessionStorage.setItem(key(page), JSON.stringify(trim(runs[page])));
-      localStorage.setItem(key(page), JSON.stringify(trim(all)));
+      sessionStorage.setItem(key(page), toText(runs[page]));
+      localStorage.setItem(key(page), toText(prune(all)));
     } catch (error) {
       console.warn("the browser keeps no more jobs", error);
     }
@@ -204,7 +205,7 @@
     const cards = found.map((run) => {
       const button = make(
         "button", { type: "button", title: title(run), "aria-label": `Show: ${title(run)}`, "aria-pressed": String(run === chosen) },
-        make("img", { src: run.picture, alt: "" }),
+        make("img", { src: run.picture, alt: "", loading: "lazy" }),
       );
       button.firstChild.addEventListener("error", () => button.remove());
       button.addEventListener("click", () => lookBack(page, back[page] === run && busy ? null : run));
