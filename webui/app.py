@@ -81,7 +81,7 @@ def serve(settings: Settings) -> NoReturn:
         blocks = layout.build_page(executor, shelf, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     _, url, share_url = blocks.launch(
-        server_name=settings.host,
+        server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=port,
         share=settings.share,
         auth=settings.auth,

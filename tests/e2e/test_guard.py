@@ -1,6 +1,7 @@
 """What the server keeps from those who reach it: other files of this machine, and what is asked under false colours."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,15 @@ import pytest
 from PIL import Image as PilImages
 
 from .server import Server
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def call(server: Server, elem_id: str, image: Any) -> str:
@@ -78,6 +88,14 @@ def test_uploads_are_kept_to_the_size_of_a_file(server: Server) -> None:
     small, large = server.client.post("/gradio_api/upload", files={"files": b"x" * 10}), b"x" * (20 * 2**20 + 1)
     assert small.status_code == 200
     assert server.client.post("/gradio_api/upload", files={"files": large}).status_code == 413
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 address of its own")
+def test_an_ipv6_address_is_listened_on_and_answered_under(start_server) -> None:
+    server = start_server("--host", "::1")
+    assert server.url.startswith("http://[::1]:")
+    assert server.client.get("/").status_code == 200
+    assert server.client.get("/", headers={"Host": "[2001:db8::1]"}).status_code == 403
 
 
 def test_the_login_page_needs_nothing_that_a_login_guards(context, start_server) -> None:
