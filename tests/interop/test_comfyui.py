@@ -520,6 +520,15 @@ def test_what_else_the_graph_did_is_listed(read) -> None:
     assert "steps" not in info.values and info.values["prompt"] == "a fox"
 
 
+def test_of_several_saved_pictures_it_is_said_which_is_read(read) -> None:
+    body = graph(n30=sampler(seed=1), n31=node("VAEDecode", samples=["30", 0]), n32=node("SaveImage", images=["31", 0]))
+    info = read(prompt=json.dumps(body))
+    assert info.values["seed"] == 77
+    assert "its graph saves several pictures; that of node 9 is read" in info.unmapped
+    body["31"]["inputs"]["samples"] = ["3", 0]
+    assert not any("several pictures" in line for line in read(prompt=json.dumps(body)).unmapped)
+
+
 def test_words_keep_the_meaning_that_they_have_there(read) -> None:
     text = "(a fox:1.2), [snow], embedding:nice.pt, (embedding:bad:0.9) <lora:blueprint:1>"
     info = read(prompt=json.dumps(graph(n6=node("CLIPTextEncode", text=text))))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from webui.interop.comfyui.graph import Graph, Node
@@ -12,6 +13,7 @@ from webui.interop.found import Found, Unreadable, read_object, short
 
 NO_SAMPLER = "ComfyUI's graph has no sampler node (with a prompt, steps, and how to take them) that can be read"
 MAX_LISTED = 10
+MAX_SAVERS = 4  # that are looked at beside the one whose picture is read
 # What is named by nodes on the way to the picture and done by none of ours: the input's name, and what people call it.
 NOTABLE = {
     "control_net_name": "ControlNet",
@@ -115,16 +117,21 @@ def _read_graph(graph: Graph) -> Found:
 def _saved_chain(graph: Graph) -> tuple[Node | None, list[Node]]:
     """A node that saves the picture, and the samplers on the way to it, the last one first.
 
-    Nodes that save come before those that only show.
+    Nodes that save come before those that only show; where several save other pictures, a note says which one is read.
     """
-    savers = [node for node in graph.nodes.values() if node.says("save", "preview", "output", "saver", "display")]
-    for node in sorted(savers, key=lambda node: (not node.says("save"), node.kind != "SaveImage")):
-        if is_sampler(node):
-            continue
-        chain = [found for found in graph.upstream(_pictures(node), _towards_pictures) if is_sampler(found)]
-        if chain:
-            return node, chain
-    return None, []
+    savers = [node for node in graph.nodes.values() if node.says("save", "preview", "output", "display")]
+    savers = [node for node in savers if not is_sampler(node)]
+    savers.sort(key=lambda node: (not node.says("save"), node.kind != "SaveImage"))
+    chains = ((saver, _samplers_behind(graph, saver)) for saver in savers)
+    saved, chain = next(((saver, found) for saver, found in chains if found), (None, []))
+    for saver, other in islice(chains, MAX_SAVERS):
+        if saved and saver.says("save") and other and other[-1] is not chain[-1]:
+            graph.note(f"its graph saves several pictures; that of node {saved.name[:20]} is read")
+    return saved, chain
+
+
+def _samplers_behind(graph: Graph, saver: Node) -> list[Node]:
+    return [node for node in graph.upstream(_pictures(saver), _towards_pictures) if is_sampler(node)]
 
 
 def _pictures(node: Node) -> list[Any]:
