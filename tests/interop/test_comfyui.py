@@ -270,6 +270,49 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         graph(n5=node("SDXL Empty Latent Image (rgthree)", dimensions=" 384 x 512  (portrait)", batch_size=1)),
         FOX,
     ),
+    "a size of a list beside numbers": (
+        graph(n5=node("CR Aspect Ratio", width=64, height=64, aspect_ratio="SD1.5 - 3:4 portrait 384x512")),
+        FOX,
+    ),
+    "a linked size of a list, swapped": (
+        graph(
+            n5=node("EmptyLatentImage", width=["33", 0], height=["33", 1], batch_size=1),
+            n33=node("CR SDXL Aspect Ratio", width=64, height=64, aspect_ratio="4:3 512x384", swap_dimensions="On"),
+        ),
+        FOX,
+    ),
+    "a size that the list leaves to the numbers": (
+        graph(n5=node("easy fullLoader", resolution="width x height", empty_latent_width=384, empty_latent_height=512)),
+        FOX,
+    ),
+    "a pipe with another prompt put in": (
+        graph(
+            n3=node(
+                "ImpactKSamplerBasicPipe",
+                basic_pipe=["31", 0],
+                **{
+                    name: value
+                    for name, value in sampler()["inputs"].items()
+                    if name not in ("model", "positive", "negative")
+                },
+            ),
+            n30=node("ToBasicPipe", model=["4", 0], clip=["29", 0], positive=["28", 0], negative=["7", 0]),
+            n31=node("EditBasicPipe", basic_pipe=["30", 0], positive=["6", 0]),
+            n29=node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1]),
+            n28=node("CLIPTextEncode", text="a wolf", clip=["29", 0]),
+        ),
+        FOX | {"clip_skip": 2},
+    ),
+    "contexts with another prompt put in": (
+        graph(
+            n3=sampler(model=["32", 1], positive=["32", 4], negative=["32", 5]),
+            n30=node("Context (rgthree)", model=["4", 0], positive=["28", 0], negative=["7", 0]),
+            n31=node("Context (rgthree)", base_ctx=["30", 0], positive=["6", 0]),
+            n32=node("Context Switch (rgthree)", ctx_02=["31", 0], ctx_03=["30", 0]),
+            n28=node("CLIPTextEncode", text="a wolf"),
+        ),
+        FOX,
+    ),
     "names with colons": (
         {
             **{name: found for name, found in graph().items() if name not in ("3", "6")},
@@ -351,6 +394,35 @@ def test_graphs_say_what_was_asked_for(read, name: str) -> None:
 
 BLUEPRINT = LoraRef(name="blueprint", weight=0.8)
 LORAS: dict[str, tuple[dict[str, Any], list[LoraRef]]] = {
+    "Efficient Loader": (
+        node(
+            "Efficient Loader",
+            ckpt_name="sd/other.safetensors",
+            lora_name="blueprint.safetensors",
+            lora_model_strength=0.8,
+            lora_clip_strength=0.6,
+        ),
+        [LoraRef(name="blueprint", weight=0.8, text_weight=0.6)],
+    ),
+    "one strength by its full name": (
+        node("NunchakuLoraLoader", lora_name="blueprint.safetensors", lora_strength=0.8, model=["4", 0]),
+        [LoraRef(name="blueprint", weight=0.8)],
+    ),
+    "numbers within the names": (
+        node(
+            "ttN loader",
+            ckpt_name="sd/other.safetensors",
+            lora1_name="blueprint.safetensors",
+            lora1_model_strength=0.8,
+            lora1_clip_strength=0.6,
+            lora2_name="None",
+        ),
+        [LoraRef(name="blueprint", weight=0.8, text_weight=0.6)],
+    ),
+    "a simple stack of numbers within the names": (
+        node("LoraLoaderModelOnly", model=["4", 0], optional_lora_stack=["55", 0]),
+        [LoraRef(name="blueprint", weight=0.8)],
+    ),
     "loader": (
         node("LoraLoader", lora_name="blueprint.safetensors", strength_model=0.8, strength_clip=0.6, model=["4", 0]),
         [LoraRef(name="blueprint", weight=0.8, text_weight=0.6)],
@@ -440,6 +512,17 @@ def test_loras_are_taken_with_their_strengths(read, name: str) -> None:
         n50=node("PrimitiveString", value="blueprint.safetensors"),
         n51=node("PrimitiveFloat", value=0.8),
         n53=node("LoRA Selector", lora_name="blueprint.safetensors"),
+        n55=node(
+            "easy loraStack",
+            toggle=True,
+            mode="simple",
+            num_loras=1,
+            lora_1_name="blueprint.safetensors",
+            lora_1_strength=0.8,
+            lora_1_model_strength=0.3,
+            lora_2_name="sketch.safetensors",
+            lora_2_strength=0.5,
+        ),
         n54=node("MathExpression", expression="a*2", a=0.4),
         n52=node(
             "CR LoRA Stack",
@@ -478,6 +561,10 @@ UNTOLD: dict[str, tuple[dict[str, Any], str]] = {
     "a language model": (
         graph(n6=node("CLIPTextEncode", text=["30", 0]), n30=node("OllamaGenerate", prompt="say fox", model="llama")),
         "node 30 (OllamaGenerate)",
+    ),
+    "words put before it": (
+        graph(n6=node("CLIPTextEncode", text=["30", 0]), n30=node("AddTextPrefix", prefix="best", text="fox")),
+        "node 30 (AddTextPrefix)",
     ),
     "itself": (graph(n6=node("CLIPTextEncode", text=["6", 0], clip=["4", 1])), "node 6 (CLIPTextEncode)"),
     "nothing": (graph(n3=sampler(positive=None)), "node 3 (KSampler)"),

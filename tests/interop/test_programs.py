@@ -209,6 +209,17 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"Model": {"sui_image_params": SWARM | {"clipstopatlayer": -2}}},
         FOX | {"clip_skip": 2},
     ),
+    "SwarmUI's numbers as text": (
+        "SwarmUI",
+        {
+            "parameters": {
+                "sui_image_params": {name: str(value) for name, value in SWARM.items()}
+                | {"clipstopatlayer": "-2"}
+                | {"refinermodel": "demo", "refinermethod": "StepSwap", "refinercontrolpercentage": "0.25"}
+            }
+        },
+        FOX | {"clip_skip": 2, "refiner": "demo", "refiner_at": 0.75},
+    ),
     "SwarmUI's LoRAs": (
         "SwarmUI",
         {
@@ -343,6 +354,19 @@ def test_more_loras_than_can_be_looked_for_are_counted(read) -> None:
     body = {"sui_image_params": SWARM | {"loras": [f"x{k}" for k in range(5_000)], "prompt": "<lora:y:1>" * 700}}
     info = read(parameters=json.dumps(body))
     assert "LoRA: 5,000 are named; the first 64 are looked for" in info.unmapped and info.values["seed"] == 77
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Prompt: a fox\nnegative prompt: ugly\nSteps: 12, Sampler: Euler a, Seed: 7",
+        "**Positive prompt:** a fox\n**Negative prompt:** ugly\nSteps: 12, Sampler: Euler a, Seed: 7",
+        "positive_prompt：a fox\nnegative_prompt：ugly\nSteps: 12, Sampler: Euler a, Seed: 7",
+    ],
+)
+def test_headings_that_people_write_are_no_part_of_the_prompts(catalog, text: str) -> None:
+    values = read_text(text, catalog).values
+    assert (values["prompt"], values["negative"], values["steps"]) == ("a fox", "ugly", 12)
 
 
 def test_settings_as_text_are_read_like_those_in_pictures(catalog) -> None:

@@ -1,5 +1,6 @@
 """Which program wrote the texts of a picture: told by what is in them rather than by where they stand."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -8,7 +9,7 @@ from webui.interop.flat import FIELDS as FLAT_NAMES
 from webui.interop.flat import is_flat, key_of, read_flat
 from webui.interop.fooocus import is_fooocus, read_fooocus
 from webui.interop.found import Found, Unreadable, read_object
-from webui.interop.infotext import read_infotext
+from webui.interop.infotext import NEGATIVE, read_infotext
 from webui.interop.invokeai import is_invokeai, read_dream, read_invokeai
 from webui.interop.novelai import is_novelai, read_novelai
 from webui.interop.swarmui import is_swarmui, read_swarmui
@@ -22,6 +23,9 @@ PROMPTS = ("parameters", "text")
 BESIDE = {"Software", "Title", "Source", "Author", "Copyright", "Creation Time", "XMP CreatorTool"}
 BESIDE |= {"fooocus_scheme", "Generation time", "Disclaimer", "Warning"}
 BESIDE |= {"date:create", "date:modify", "date:timestamp"}
+# How people head the two prompts in what they copy and write by hand.
+_HEADING = re.compile(r"\A\**(?:positive[ _])?prompt[ \t]{0,9}[:：]\**\s{0,3}", re.I)
+_NEGATIVE_HEADING = re.compile(r"^[ \t]{0,9}\**negative[ _]prompt[ \t]{0,9}[:：]\**", re.I | re.M)
 
 
 def parse(texts: Mapping[str, str]) -> Found:
@@ -52,6 +56,9 @@ def _attempts(texts: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], Foun
     names = [*(name for name in FIRST if name in texts), *(name for name in texts if name not in (*FIRST, *LAST))]
     for name in (*names, *(name for name in LAST if name in texts)):
         text = texts[name].strip()
+        if name == "text":
+            text = _HEADING.sub("", text)
+            text = _NEGATIVE_HEADING.sub(NEGATIVE, text, count=1)
         if name == "Dream":
             yield name, partial(read_dream, text)
         elif text.startswith("{"):

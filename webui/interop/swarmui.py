@@ -54,16 +54,25 @@ def read_swarmui(body: Mapping[str, Any]) -> Found:
     for place, name in enumerate(names):
         weight = weights[place] if place < len(weights) else 1.0
         found.loras.append(Lora(name, weight, text_weights[place] if place < len(text_weights) else None))
-    if settings.get("refinermethod") == "StepSwap" and isinstance(share := settings.get(SHARE), float | int):
+    if settings.get("refinermethod") == "StepSwap" and (share := _as_number(settings.get(SHARE))) is not None:
         found.put("refiner", settings.get("refinermodel"))
         found.put("refiner_at", 1 - share)  # theirs is the share that the refiner does
     else:
         for name in ("refinermodel", SHARE):
             found.note(name, settings.get(name))
-    layer = settings.get("clipstopatlayer")  # -1 is the last
-    if isinstance(layer, int) and not isinstance(layer, bool):
+    if layer := _as_number(settings.get("clipstopatlayer")):  # -1 is the last
         found.put("clip_skip", abs(layer))
+    if "width" not in settings:
+        found.note("aspectratio", settings.get("aspectratio"))
     return found
+
+
+def _as_number(value: Any) -> float | None:
+    """A number, which older versions write as text."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _as_list(value: Any) -> list[Any]:

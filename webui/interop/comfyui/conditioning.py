@@ -74,6 +74,9 @@ class Prompts:
         if len(by_side) == 2:
             side = self._side_of(node, slot, side)
             return self.read(by_side[side], side, depth)
+        pipe = next((node.inputs[name] for name in PIPES if self._graph.linked(node.inputs.get(name))), None)
+        if pipe is not None:  # what the node is given itself goes before what comes with the others
+            return self.read(by_side.get(self._side_of(node, slot, side), pipe), side, depth)
         links = sorted(self._graph.links(node), key=lambda link: str(link[0]).endswith("_from"))  # behind "_to"
         conditionings = [value for name, value in links if _CONDITIONING.fullmatch(str(name))]
         if conditionings:

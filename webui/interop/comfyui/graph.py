@@ -65,7 +65,7 @@ class Graph:
     def chosen(self, node: Node) -> Any:
         """The link that a switch passes on by what its own inputs say, None for any other node."""
         name = _chosen_name(node)
-        if name is None and node.says("any switch"):  # the first that is not muted
+        if name is None and node.says("any switch", "context switch"):  # the first that is not muted
             name = next((name for name, _ in self.links(node)), None)
         return None if name is None else node.inputs.get(name)
 

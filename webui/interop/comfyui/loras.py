@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
@@ -10,8 +11,11 @@ from webui.interop.found import Lora, short
 
 STACKS = ("lora_stack", "optional_lora_stack", "lora_stack_in", "loras")
 _NAME = re.compile(r"lora(?:_name)?(?:_(\d{1,3}))?|lora_model(?:_name)?|lora_file")
-_MODEL_WEIGHTS = ("strength_model", "model_weight", "model_str", "lora_wt", "strength", "lora_weight", "weight")
-_TEXT_WEIGHTS = ("strength_clip", "clip_weight", "clip_str")
+_NUMBERED = re.compile(r"lora_?(\d{1,3})_(\w{1,40})")
+_SIMPLE_WEIGHTS = ("lora_wt", "lora_strength")
+_MODEL_WEIGHTS: tuple[str, ...] = ("strength_model", "model_weight", "model_str", "lora_model_strength", "lora_wt")
+_MODEL_WEIGHTS += ("strength", "lora_strength", "lora_weight", "weight")
+_TEXT_WEIGHTS = ("strength_clip", "clip_weight", "clip_str", "lora_clip_strength")
 _TAG = re.compile(r"<lora:([^<>:]{1,255})(?::([^<>:]{1,40}))?(?::([^<>:]{1,40}))?>", re.I)
 
 
@@ -28,7 +32,11 @@ def loras_of(graph: Graph, node: Node) -> list[Lora]:
 
 
 def _own(graph: Graph, node: Node) -> Iterator[Lora]:
-    count = number_of(graph, node.inputs.get("lora_count"))
+    # ``lora_2_strength`` and ``lora2_strength`` are ``lora_strength_2``
+    node = replace(node, inputs={_NUMBERED.sub(r"lora_\2_\1", str(name)): node.inputs[name] for name in node.inputs})
+    if node.inputs.get("toggle") is False:
+        return
+    count = number_of(graph, node.inputs.get("lora_count", node.inputs.get("num_loras")))
     for name, value in node.inputs.items():
         key = str(name).casefold()
         if isinstance(value, dict) and "lora" in value:  # rgthree's
@@ -57,8 +65,8 @@ def _named(graph: Graph, node: Node, value: Any, number: str | None) -> Iterator
     if value in (None, "", "None") or _given(node.inputs, ("switch", "enabled", "on"), number) in ("Off", False):
         return
     name = text_of(graph, value, "lora_name", "lora") if isinstance(value, str | list) else None
-    simple = node.inputs.get("input_mode") == "simple"
-    given = _given(node.inputs, ("lora_wt",) if simple else _MODEL_WEIGHTS, number)
+    simple = "simple" in (node.inputs.get("input_mode"), node.inputs.get("mode"))
+    given = _given(node.inputs, _SIMPLE_WEIGHTS if simple else _MODEL_WEIGHTS, number)
     given_text = None if simple else _given(node.inputs, _TEXT_WEIGHTS, number)
     weight = 1.0 if given is None else number_of(graph, given, *_MODEL_WEIGHTS)
     text_weight = number_of(graph, given_text, *_TEXT_WEIGHTS)

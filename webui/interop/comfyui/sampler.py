@@ -33,6 +33,7 @@ NUMBERS = {
 }
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
 
+_SIZE = re.compile(r"\d{2,5}\s{0,3}[xX*×]\s{0,3}\d{2,5}(?!\d)")
 _NO_PICTURE = re.compile(r"model|clip|vae|positive|negative|cond|control|mask")
 
 
@@ -147,7 +148,7 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
 
 def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
     """Clip skip, from the node between text encoder and loader that sets it."""
-    value = next((told[key] for key in POSITIVES if key in told), None)
+    value = next((told[key] for key in (*POSITIVES, *PIPES) if key in told), None)
     for node in graph.upstream([value], lambda node: [node.inputs[name] for name in node.inputs if name != "model"]):
         if "stop_at_clip_layer" in node.inputs:
             _put_clip_skip(graph, node.inputs["stop_at_clip_layer"], drawing)
@@ -181,15 +182,32 @@ def _read_size(graph: Graph, node: Node, drawing: Drawing) -> None:
             graph.note(f"start picture: {short(found.inputs.get('image', ''), 80)!r} is not in this file")
         if "width" in drawing.values:
             continue
-        for across, down in SIZES:
-            width = number_of(graph, found.inputs.get(across), across)
-            height = number_of(graph, found.inputs.get(down), down)
-            if width and height and width >= 16 and height >= 16:
-                drawing.values |= {"width": int(width), "height": int(height)}
-                break
-        else:
-            said = found.inputs.get("dimensions", found.inputs.get("resolution"))
-            if isinstance(said, str) and (size := read_size(said)):
-                drawing.values |= {"width": size[0], "height": size[1]}
+        if size := _size_of(graph, found):
+            drawing.values |= {"width": size[0], "height": size[1]}
     if drawing.values.get("strength") == 1 and not started:
         del drawing.values["strength"]  # it starts from nothing
+
+
+def _size_of(graph: Graph, node: Node) -> tuple[int, int] | None:
+    """Width and height of a node that makes or scales a picture: those of a list, or else its numbers."""
+    if size := _listed_size(node):
+        return size
+    for across, down in SIZES:
+        linked = graph.linked(node.inputs.get(across))
+        if linked and (size := _listed_size(linked[0])):
+            return size
+        width = number_of(graph, node.inputs.get(across), across)
+        height = number_of(graph, node.inputs.get(down), down)
+        if width and height and width >= 16 and height >= 16:
+            return int(width), int(height)
+    return None
+
+
+def _listed_size(node: Node) -> tuple[int, int] | None:
+    """The size in an entry that was chosen, such as "3:4 portrait 896x1152"; its numbers do not count beside it."""
+    for name in ("dimensions", "resolution", "aspect_ratio"):
+        said = node.inputs.get(name)
+        match = _SIZE.search(said[:100]) if isinstance(said, str) else None
+        if match and (size := read_size(match[0])):
+            return size[::-1] if node.inputs.get("swap_dimensions") == "On" else size
+    return None

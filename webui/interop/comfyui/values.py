@@ -37,6 +37,7 @@ CHANGING: tuple[str, ...] = (
 )
 CHANGING += ("regex", "interrogat", "enhanc", "generat", "dynamic", "styler", "stylist", "split", "slice", "substring")
 CHANGING += ("lower", "upper", "format", "template", "math", "operation", "calculat", "expression", "batch", "list")
+CHANGING += ("prefix", "suffix")
 _JOINING = ("concat", "join", "append", "combine", "stringfunction", "merge")
 _PART = re.compile(r"(?:text|string|str|prompt|input)[ _]?([a-z]|\d{1,3})")
 
