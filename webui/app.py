@@ -63,7 +63,7 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.names import Names
     from webui.api.streams import Streams
     from webui.ui import layout
-    from webui.ui.application import Application
+    from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
@@ -76,6 +76,8 @@ def serve(settings: Settings) -> NoReturn:
     )
     for router in _routers(settings, executor, shelf, history):
         app.include_router(router)
+    if settings.root_path:
+        name_no_host()
     # Gradio 6.31 makes its web application four times, 0.13 s each; launch makes the one that serves.
     with patch("gradio.blocks.App.create_app"):
         blocks = layout.build_page(executor, shelf, find_start, history)
@@ -96,6 +98,7 @@ def serve(settings: Settings) -> NoReturn:
         ssr_mode=False,
         quiet=True,
         max_file_size="20mb",
+        root_path=settings.root_path or None,
         _app=app,
     )
     if share_url:

@@ -29,6 +29,7 @@ SETTINGS_FLAGS = (
     "compile",
     "cuda_graphs",
     "allow_host",
+    "root_path",
     "format",
     "filename",
 )
@@ -156,6 +157,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
     text = "another name that this server is asked for, as by a proxy; more than one with more flags"
     parser.add_argument("--allow-host", action="append", metavar="NAME", help=text)
+    text = "where a proxy has the page, as /darkroom; the proxy takes it off before it asks here"
+    parser.add_argument("--root-path", metavar="PATH", help=text)
     faster = parser.add_mutually_exclusive_group()
     faster.add_argument(
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"

@@ -388,7 +388,6 @@ def _size(data: bytes) -> tuple[int, int]:
         return image.size
 
 
-@pytest.mark.timeout(60)
 def test_ten_thousand_pictures_are_quick(folder: Folder) -> None:
     first = folder.draw("number 0 of many", loras=("sepia:1",))
     data = first.read_bytes()

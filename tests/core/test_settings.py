@@ -91,3 +91,14 @@ def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
 )
 def test_it_is_open_where_strangers_come_in_without_a_login(flags, is_open):
     assert Settings(**flags).is_open is is_open
+
+
+@pytest.mark.parametrize(("text", "path"), [("/sd", "/sd"), ("sd/", "/sd"), ("/a/b.c/", "/a/b.c"), ("/", ""), ("", "")])
+def test_a_root_path_has_a_slash_before_it_and_none_behind(text, path):
+    assert Settings(root_path=text).root_path == path
+
+
+@pytest.mark.parametrize("text", ["/a b", "https://a.example/sd", "/../x", "/a//b", "/a?b"])
+def test_a_root_path_that_is_none_is_refused(text):
+    with pytest.raises(ValidationError, match="is not a path, as /darkroom is"):
+        Settings(root_path=text)

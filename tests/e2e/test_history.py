@@ -110,13 +110,15 @@ def test_search_filters_and_more(open_tab, outputs: Path) -> None:
         put(outputs, f"apple number {number:02d}")
     put(outputs, "a blue sun", model="another", loras=("sepia:1",))
     tab = open_tab()
+    tab.page.clock.install()
     history = open_history(tab)
     wait_for_count(history, 60)
     # an answer that comes late is not lost to the tab's own look for new pictures, every 3 s
     held: list[Any] = []
-    tab.page.route(re.compile("before="), held.append)
-    with tab.page.expect_response(lambda answer: "/api/history?" in answer.url and "before=" not in answer.url):
+    tab.page.route(re.compile("before="), lambda route: held.append(route))
+    with tab.page.expect_request(re.compile("before=")):
         history.get_by_role("button", name="More").click()
+    tab.page.clock.fast_forward(3500)
     held[0].continue_()
     wait_for_count(history, 66)
     history.get_by_label("Search prompts").fill("blue SUN")

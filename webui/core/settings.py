@@ -49,6 +49,14 @@ def check_host_name(text: str) -> str:
     return name
 
 
+def check_root_path(text: str) -> str:
+    """The path with a slash before it and none behind, "" for none; raises ValueError where it is not plain."""
+    path = text.strip("/")
+    if not re.fullmatch(r"(?:[\w.~-]+(?:/[\w.~-]+)*)?", path, re.ASCII) or {".", ".."} & {*path.split("/")}:
+        raise ValueError(f"{text[:80]!r} is not a path, as /darkroom is")
+    return f"/{path}" if path else ""
+
+
 class Settings(BaseModel):
     """Flags of ``serve`` and ``generate``. Paths are made absolute once, here."""
 
@@ -60,6 +68,7 @@ class Settings(BaseModel):
     share: bool = False
     auth: tuple[str, str] | None = None
     allow_host: tuple[Annotated[str, AfterValidator(check_host_name)], ...] = ()
+    root_path: Annotated[str, AfterValidator(check_root_path)] = ""
     model: str = "demo"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

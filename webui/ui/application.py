@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from gradio import route_utils
 from gradio.routes import App, ORJSONResponse
 from starlette.types import ASGIApp
 
@@ -19,3 +20,12 @@ class Application(App):
 
     def build_middleware_stack(self) -> ASGIApp:
         return self._wrap(super().build_middleware_stack(), self)
+
+
+def name_no_host() -> None:
+    """Addresses of files that pages show begin with the root path alone.
+
+    Gradio 6.31 puts a host before it, the one that the proxy said, which mostly is the server's own: browsers that
+    came through the proxy do not reach it, or take it for another site.
+    """
+    route_utils.get_root_url = lambda request, route_path, root_path: str(root_path)
