@@ -429,6 +429,8 @@ def _explain_one(problem: Any) -> str:
         "float_parsing": "must be a number",
         "float_type": "must be a number",
         "finite_number": "must be a finite number",
+        "bool_parsing": "must be true or false",
+        "bool_type": "must be true or false",
         "string_type": "must be text",
         "string_too_long": "must be at most {max_length} characters long",
         "string_too_short": "must not be empty",

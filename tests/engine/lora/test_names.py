@@ -94,3 +94,33 @@ def test_the_width_of_the_texts_is_known(whose, parts, width, request):
 )
 def test_other_names_lead_nowhere(name, demo_parts):
     assert ModuleIndex(demo_parts).find(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.{}",
+        "unet.base_model.model.{}",
+        "base_model.model.unet.{}",
+        "_orig_mod.{}",
+        "unet._orig_mod.{}",
+        "module.unet.{}",
+    ],
+)
+def test_what_is_put_around_a_module_is_no_part_of_its_name(demo_parts, name):
+    path = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert ModuleIndex(demo_parts).find(name.format(path)) == ("unet", path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.text_model.{}",
+        "text_encoder.base_model.model.text_model.{}",
+        "text_encoder_1.text_model.{}",
+        "lycoris_text_model_{}",
+    ],
+)
+def test_the_text_encoder_is_found_by_its_rarer_names(demo_parts, name):
+    path = "encoder.layers.0.self_attn.q_proj"
+    assert ModuleIndex(demo_parts).find(name.format(path)) == ("text_encoder", path)

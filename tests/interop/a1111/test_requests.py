@@ -86,6 +86,7 @@ class TestRequest:
 
     def test_so_is_what_is_empty(self, catalog):
         assert read(catalog, **dict.fromkeys(EVERY_KEY, "")) == Request(model="demo", prompt="", negative="")
+        assert read(catalog, refiner_checkpoint="none") == Request(model="demo")
         assert read(catalog, styles=[""], alwayson_scripts=[], override_settings="") == Request(model="demo")
 
     def test_numbers_and_truth_values_may_be_text(self, catalog):
@@ -249,6 +250,7 @@ class TestStartPicture:
             ({"mask": 3}, "mask must be a picture as base64"),
             ({"mask": "HTTP://example.org/a.png"}, "mask must be a picture as base64; addresses"),
             ({"denoising_strength": 2}, "denoising_strength must be at most 1, not 2"),
+            ({"inpaint_full_res": 2}, "inpaint_full_res must be true or false, not 2"),
             ({"inpaint_full_res_padding": -1}, "inpaint_full_res_padding must be at least 0"),
             ({"mask_blur_x": 16}, "mask_blur_x and mask_blur_y must be equal here"),
             ({"latent_mask": "abc"}, "latent_mask 'abc' is not supported here"),
@@ -307,6 +309,11 @@ class TestOptions:
             ({"eta_noise_seed_delta": 31337}, "eta_noise_seed_delta 31337 is not supported here"),
             ({"randn_source": "NV"}, "randn_source 'NV' is not"),
             ({"emphasis": "No norm"}, "emphasis 'No norm'"),
+            ({"img2img_background_color": "#ff0000"}, "img2img_background_color '#ff0000'"),
+            ({"overlay_inpaint": False}, "overlay_inpaint False"),
+            ({"use_old_karras_scheduler_sigmas": "true"}, "use_old_karras_scheduler_sigmas 'true'"),
+            ({"sd_vae_decode_method": "TAESD"}, "sd_vae_decode_method 'TAESD'"),
+            ({"beta_dist_alpha": 0.3}, "beta_dist_alpha 0.3"),
             ([1], "the options must be an object"),
         ],
     )
@@ -318,6 +325,8 @@ class TestOptions:
     def test_a1111_s_own_defaults_change_nothing(self, catalog):
         defaults = {"eta_noise_seed_delta": 0, "eta_ancestral": 1.0, "s_tmax": 0, "sd_noise_schedule": "Default"}
         defaults |= {"emphasis": "Original", "randn_source": "GPU", "uni_pc_variant": "bh1", "sd_lora": "None"}
+        defaults |= {"img2img_background_color": "#FFFFFF", "overlay_inpaint": True, "inpainting_mask_weight": 1.0}
+        defaults |= {"sd_vae_encode_method": "Full", "comma_padding_backtrack": 20, "beta_dist_alpha": "0.6"}
         assert read_options(defaults | {"CLIP_stop_at_last_layers": "2"}, catalog, Options()) == Options(clip_skip=2)
         assert read_options(dict.fromkeys(refusals.REFUSED_OPTIONS), catalog, Options()) == Options()
 

@@ -5,6 +5,7 @@
 ``down_blocks.0.attentions.0.processor...`` (old attention processors) all end in the same module.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -13,12 +14,8 @@ from webui.engine.families.ldm import unet_name
 
 # As they are once dots are underscores; longest first where one begins like another.
 PREFIXES = (
-    ("base_model_model_text_encoder_2_", "text_encoder_2"),
-    ("base_model_model_text_encoder_", "text_encoder"),
-    ("base_model_model_text_model_", "text_encoder"),
-    ("base_model_model_unet_", "unet"),
-    ("base_model_model_", "unet"),
     ("text_encoder_2_", "text_encoder_2"),
+    ("text_encoder_1_", "text_encoder"),
     ("text_encoder_", "text_encoder"),
     ("text_model_", "text_encoder"),
     *(  # as ComfyUI, OneTrainer and OMI name CLIP's encoders
@@ -37,8 +34,11 @@ PREFIXES = (
             ("unet", "unet"), ("te1", "text_encoder"), ("te2", "text_encoder_2"), ("te", "text_encoder")
         )
     ),
+    ("lycoris_text_model_", "text_encoder"),
     ("lycoris_", "unet"),
 )  # fmt: skip
+# What PEFT, torch.compile and data parallel training put around a module.
+_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:base_model\.model|_orig_mod|module)\.")
 ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -66,7 +66,7 @@ class ModuleIndex:
 
     def find(self, name: str) -> tuple[str, str] | None:
         """(component, path of the module in it) for a key without its ending; None where nothing has this name."""
-        flat = _flatten(name)
+        flat = _flatten(_WRAPPERS.sub("", name))
         prefix, component = next((row for row in PREFIXES if flat.startswith(row[0])), ("", "unet"))
         names, flat = self._names.get(component, {}), flat.removeprefix(prefix)
         if (path := names.get(flat)) is None:

@@ -33,7 +33,7 @@ class NoteBook:
                 "The adapter_config.json beside it was not used, since other files lie there too; what it belongs to"
                 " must be called adapter_model.safetensors, or be alone in its folder."
             )
-        self._by_peft = bool(self._config) or any(key.startswith("base_model.model.") for key in header.shapes)
+        self._by_peft = bool(self._config) or any("base_model.model." in key for key in header.shapes)
         self._residual_of: ResidualOf = "principal"
         if any(key.endswith(".lambda_layer") for key in header.shapes):
             self._residual_of = _read_residual(_parse(metadata.get("ss_network_args", "")))

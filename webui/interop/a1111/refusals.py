@@ -6,7 +6,7 @@ from typing import Any
 
 from webui.core.request import RequestError
 
-SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform"}
+SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
 
 
 def flag(value: Any) -> bool:
@@ -33,6 +33,10 @@ def _is_positive(value: Any) -> bool:
         return float(value) > 0
     except (TypeError, ValueError):
         return True
+
+
+def _is_off(value: Any) -> bool:
+    return not flag(value)
 
 
 def _names_something(value: Any) -> bool:
@@ -86,6 +90,24 @@ REFUSED_OPTIONS: dict[str, Callable[[Any], bool]] = NOISE | {
     "face_restoration": flag,
     "token_merging_ratio": is_other_than(0),
     "token_merging_ratio_img2img": is_other_than(0),
+    "img2img_background_color": _names_something,
+    "overlay_inpaint": _is_off,
+    "inpainting_mask_weight": is_other_than(1),
+    "sd_vae_encode_method": _names_something,
+    "sd_vae_decode_method": _names_something,
+    "comma_padding_backtrack": is_other_than(20),
+    "enable_emphasis": _is_off,
+    "enable_batch_seeds": _is_off,
+    "use_old_emphasis_implementation": flag,
+    "use_old_karras_scheduler_sigmas": flag,
+    "use_downcasted_alpha_bar": flag,
+    "no_dpmpp_sde_batch_determinism": flag,
+    "beta_dist_alpha": is_other_than(0.6),
+    "beta_dist_beta": is_other_than(0.6),
+    "sdxl_crop_top": is_other_than(0),
+    "sdxl_crop_left": is_other_than(0),
+    "sdxl_refiner_low_aesthetic_score": is_other_than(2.5),
+    "sdxl_refiner_high_aesthetic_score": is_other_than(6),
     "sd_lora": _names_something,
     "sd_hypernetwork": _names_something,
 }

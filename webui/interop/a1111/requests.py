@@ -61,7 +61,7 @@ THEIRS = {ours: theirs for theirs, ours in (FIELDS | INIT_FIELDS).items()} | {"c
 ETA = dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE"), 1.0) | {"DDIM": 0.0}
 CLIENTS_ETA = 1.0  # what webuiapi sends with every sampler
 TEXTS = ("prompt", "negative_prompt")
-NO_VAE = ("", "automatic", "none")
+NO_FILE = ("", "automatic", "none")
 TITLE_HASH = re.compile(r"\s*\[([0-9a-fA-F]{8,64})\]\s*$")
 
 
@@ -123,7 +123,7 @@ def find_model(field: str, name: Any, catalog: Catalog) -> str:
 
 def _find_vae(name: Any, catalog: Catalog) -> str:
     if isinstance(name, str):
-        if name.casefold() in NO_VAE:
+        if name.casefold() in NO_FILE:
             return ""
         for known, file in catalog.vaes.items():
             if name in (known, file.path.name):
@@ -155,7 +155,8 @@ def read_request(body: Mapping[str, Any], catalog: Catalog, options: Options, wi
     told, comments = _read_infotext(given, catalog)
     values |= told
     values |= {ours: given[theirs] for theirs, ours in FIELDS.items() if theirs in given}
-    if (refiner := given.get("refiner_checkpoint", "None")) != "None":
+    refiner = given.get("refiner_checkpoint", "")
+    if str(refiner).casefold() not in NO_FILE:
         values["refiner"] = find_model("refiner_checkpoint", refiner, catalog)
     values |= _read_sampler(given, catalog, values)
     comments += _check_eta(given, values, catalog)
