@@ -247,7 +247,8 @@ def test_a_body_of_nothing_but_brackets_is_refused_before_it_is_parsed(site, val
     assert site.ask("POST", "/api/jobs", b'{"init":{"image":"' + picture + b'"}}').status_code == 200
 
 
-def test_gradio_serves_files_of_the_one_folder_and_fetches_none(tmp_path):
+def test_gradio_serves_files_of_the_one_folder_and_fetches_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "uploads"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
@@ -255,6 +256,7 @@ def test_gradio_serves_files_of_the_one_folder_and_fetches_none(tmp_path):
     for route in ("/gradio_api/file=", "/gradio_api/file/"):
         for path in (
             *("http://example.com/x", "https://example.com/x", "HTTPS://example.com/x", "//example.com/x", ""),
+            *("https://example.com/%2e%2e/%2e%2e/uploads/x", "uploads/x"),
             *(tmp_path / "x", folder / ".." / "x", folder / "link" / "x", "/etc/passwd", "x.png", "\\\\host\\share"),
         ):
             assert site.ask("GET", f"{route}{path}").status_code == 403, path

@@ -106,8 +106,11 @@ def move_file(source: Path, target: Path) -> Path:
 
 
 def is_below(path: object, folder: Path) -> bool:
-    """Whether it is the path of something in the folder, there or not. No other place is looked at to tell."""
-    if not isinstance(path, str):
+    """Whether it is the whole path of something in the folder, there or not. No other place is looked at to tell.
+
+    A relative path is none: ``https://x/../../folder/y`` would be one too, and others take it for an address.
+    """
+    if not isinstance(path, str) or not os.path.isabs(path):
         return False
     try:
         named = Path(os.path.abspath(path))
