@@ -303,6 +303,36 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         ),
         FOX | {"clip_skip": 2},
     ),
+    "sides by names that only say so": (
+        graph(
+            n3=sampler(positive=["30", 0], negative=["30", 1]),
+            n30=node("CR Apply Multi-ControlNet", base_positive=["6", 0], base_negative=["7", 0], switch="On"),
+        ),
+        FOX,
+    ),
+    "a node with a sampler's and a schedule's name": (
+        graph(
+            n3=sampler(sampler_name=["30", 3], scheduler=["30", 4]),
+            n30=node("Input Parameters (Image Saver)", seed=1, sampler="euler_ancestral", scheduler="karras"),
+        ),
+        FOX,
+    ),
+    "a switch that a linked truth value sets": (
+        graph(
+            n3=sampler(positive=["30", 0]),
+            n30=node("ComfySwitchNode", switch=["31", 0], on_true=["6", 0], on_false=["7", 0]),
+            n31=node("PrimitiveBoolean", value=True),
+        ),
+        FOX,
+    ),
+    "texts that a linked number chooses of": (
+        graph(
+            n6=node("CLIPTextEncode", text=["30", 0]),
+            n30=node("ImpactSwitch", select=["31", 0], input1="a wolf", input2="a fox"),
+            n31=node("PrimitiveInt", value=2),
+        ),
+        FOX,
+    ),
     "contexts with another prompt put in": (
         graph(
             n3=sampler(model=["32", 1], positive=["32", 4], negative=["32", 5]),
@@ -403,6 +433,18 @@ LORAS: dict[str, tuple[dict[str, Any], list[LoraRef]]] = {
             lora_clip_strength=0.6,
         ),
         [LoraRef(name="blueprint", weight=0.8, text_weight=0.6)],
+    ),
+    "tags in a linked text": (
+        node("LoraTagLoader", text=["56", 0], model=["4", 0]),
+        [BLUEPRINT],
+    ),
+    "tags in a list": (
+        node("ttN pipeLoader_v2", ckpt_name="sd/other.safetensors", loras="<lora:blueprint:0.8>"),
+        [BLUEPRINT],
+    ),
+    "a loader behind a prompt's node": (
+        node("Power Prompt (rgthree)", prompt="a fox", opt_model=["57", 0]),
+        [BLUEPRINT],
     ),
     "one strength by its full name": (
         node("NunchakuLoraLoader", lora_name="blueprint.safetensors", lora_strength=0.8, model=["4", 0]),
@@ -512,6 +554,8 @@ def test_loras_are_taken_with_their_strengths(read, name: str) -> None:
         n50=node("PrimitiveString", value="blueprint.safetensors"),
         n51=node("PrimitiveFloat", value=0.8),
         n53=node("LoRA Selector", lora_name="blueprint.safetensors"),
+        n56=node("PrimitiveString", value="a fox <lora:blueprint:0.8>"),
+        n57=node("LoraLoader", lora_name="blueprint", strength_model=0.8, strength_clip=0.8, model=["4", 0]),
         n55=node(
             "easy loraStack",
             toggle=True,
@@ -561,6 +605,14 @@ UNTOLD: dict[str, tuple[dict[str, Any], str]] = {
     "a language model": (
         graph(n6=node("CLIPTextEncode", text=["30", 0]), n30=node("OllamaGenerate", prompt="say fox", model="llama")),
         "node 30 (OllamaGenerate)",
+    ),
+    "a switch that a sum sets": (
+        graph(
+            n3=sampler(positive=["30", 0]),
+            n30=node("ImpactSwitch", select=["31", 0], input1=["6", 0], input2=["7", 0]),
+            n31=node("CompareInt", value=2, other=3),
+        ),
+        "node 3 (KSampler)",
     ),
     "words put before it": (
         graph(n6=node("CLIPTextEncode", text=["30", 0]), n30=node("AddTextPrefix", prefix="best", text="fox")),

@@ -36,6 +36,10 @@ ENCODED: tuple[str, ...] = (
 )
 ENCODED += ("bert", "text_positive", "string", "wildcard_text", "caption")
 _CONDITIONING = re.compile(r"cond(itioning)?[ _]?\w*|c\d{1,2}", re.I)
+_SIDES: dict[Side, re.Pattern[str]] = {
+    "positive": re.compile(r"(^|_)pos(itive)?(_|$)", re.I),
+    "negative": re.compile(r"(^|_)neg(ative)?(_|$)", re.I),
+}
 # Inputs that lead elsewhere than to a prompt.
 ELSEWHERE = re.compile(
     r"(model|clip|vae|control|image|mask|latent|samples|pixels|style|gligen|ipadapter|lora|insight|noise|sigmas)\w*",
@@ -87,8 +91,9 @@ class Prompts:
         return self._read_several(node, others, side, depth) if others else text_of(self._graph, [node.name, slot])
 
     def _find(self, node: Node, side: str) -> Any:
-        """What a node takes for one side, a link or a text."""
-        for name in NEGATIVES if side == "negative" else POSITIVES:
+        """What a node takes for one side, a link or a text; by a name that is known, or that says so."""
+        said = [name for name in node.inputs if _SIDES[side].search(str(name))]
+        for name in (*(NEGATIVES if side == "negative" else POSITIVES), *said):
             value = node.inputs.get(name)
             if isinstance(value, str) or self._graph.linked(value):
                 return value

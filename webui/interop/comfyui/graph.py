@@ -15,6 +15,22 @@ MAX_NODES = 2_000
 MAX_STEPS = 50_000
 MAX_DEPTH = 100
 
+_SELECTORS = (
+    "select",
+    "selected",
+    "index",
+    "input",
+    "switch",
+    "boolean",
+    "condition",
+    "cond",
+    "boolean_value",
+    "value",
+)
+_TRUE = ("on_true", "if_true", "true", "tt_value", "true_value")
+_FALSE = ("on_false", "if_false", "false", "ff_value", "false_value")
+_WRITTEN = ("value", "boolean", "int", "number")  # what holds a number or a truth value calls it
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -64,7 +80,7 @@ class Graph:
 
     def chosen(self, node: Node) -> Any:
         """The link that a switch passes on by what its own inputs say, None for any other node."""
-        name = _chosen_name(node)
+        name = self._chosen_name(node)
         if name is None and node.says("any switch", "context switch"):  # the first that is not muted
             name = next((name for name, _ in self.links(node)), None)
         return None if name is None else node.inputs.get(name)
@@ -102,33 +118,25 @@ class Graph:
             chosen = self.chosen(node)
             waiting.extend([chosen] if chosen is not None else node.inputs.values() if follow is None else follow(node))
 
-
-_SELECTORS = (
-    "select",
-    "selected",
-    "index",
-    "input",
-    "switch",
-    "boolean",
-    "condition",
-    "cond",
-    "boolean_value",
-    "value",
-)
-_TRUE = ("on_true", "if_true", "true", "tt_value", "true_value")
-_FALSE = ("on_false", "if_false", "false", "ff_value", "false_value")
-
-
-def _chosen_name(node: Node) -> str | None:
-    """The input that a switch passes on, where its own inputs say which; None for any other node."""
-    if not node.says("switch", "select", "conditionalbranch", "if ", "ifelse", "if_else"):
+    def _chosen_name(self, node: Node) -> str | None:
+        """The input that a switch passes on, where its own inputs say which; None for any other node."""
+        if not node.says("switch", "select", "conditionalbranch", "if ", "ifelse", "if_else"):
+            return None
+        by_key = {str(name).casefold(): name for name in node.inputs}
+        for selector in _SELECTORS:
+            chosen = node.inputs.get(by_key.get(selector, ""))
+            if linked := self.linked(chosen):
+                chosen = _written(linked[0])
+            if isinstance(chosen, bool):
+                return next((by_key[key] for key in (_TRUE if chosen else _FALSE) if key in by_key), None)
+            if isinstance(chosen, int):
+                ends = re.compile(rf"\D+0?{chosen}")
+                return next((name for key, name in by_key.items() if ends.fullmatch(key)), None)
         return None
-    by_key = {str(name).casefold(): name for name in node.inputs}
-    for selector in _SELECTORS:
-        chosen = node.inputs.get(by_key.get(selector, ""))
-        if isinstance(chosen, bool):
-            return next((by_key[key] for key in (_TRUE if chosen else _FALSE) if key in by_key), None)
-        if isinstance(chosen, int):
-            ends = re.compile(rf"\D+0?{chosen}")
-            return next((name for key, name in by_key.items() if ends.fullmatch(key)), None)
+
+
+def _written(node: Node) -> Any:
+    """The number or truth value of a node that does nothing but hold it."""
+    if node.says("primitive", "constant", "literal") or len(node.inputs) == 1:
+        return next((node.inputs[key] for key in _WRITTEN if key in node.inputs), None)
     return None

@@ -51,9 +51,10 @@ def _own(graph: Graph, node: Node) -> Iterator[Lora]:
             weights = str(node.inputs.get("lora_weights", "")).split(",")
             for place, part in enumerate(value.split(",")):
                 yield Lora(part.strip(), weights[place] if place < len(weights) and weights[place] else 1.0)
-    if node.says("loratag", "lora tag", "lora loader (loramanager)") and isinstance(
-        text := node.inputs.get("text"), str
-    ):
+    text = node.inputs.get("loras")
+    if text is None and node.says("loratag", "lora tag", "lora loader (loramanager)"):
+        text = text_of(graph, node.inputs.get("text"))
+    if isinstance(text, str):
         for match in _TAG.finditer(text[:20_000]):
             yield Lora(match[1], match[2] or 1.0, match[3])
 

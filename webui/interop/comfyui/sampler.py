@@ -31,6 +31,7 @@ NUMBERS = {
     "guidance": ("cfg", "cfg_conds", "guidance_scale"),
     "strength": ("denoise", "denoise_strength"),
 }
+ONWARD = ("model", "model1", "opt_model")
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
 
 _SIZE = re.compile(r"\d{2,5}\s{0,3}[xX*×]\s{0,3}\d{2,5}(?!\d)")
@@ -106,7 +107,8 @@ def _read_numbers(graph: Graph, node: Node, told: dict[str, Any], drawing: Drawi
 def _name_of(graph: Graph, given: Any, link: Any, word: str) -> str | None:
     """A sampler's or a schedule's name: said, or that of the kind of node that it comes from."""
     if given is not None:
-        name = text_of(graph, given, "sampler_name", "scheduler", "sampler")
+        names = ("sampler_name", "sampler") if word == "Sampler" else ("scheduler", "schedule")
+        name = text_of(graph, given, *names)
         return f"of node {given[0]}" if name is None and graph.linked(given) else name
     linked = graph.linked(link)
     return re.sub(rf"^{word}|{word}$|^KSampler$", "", linked[0].kind)[:80] if linked else None
@@ -114,7 +116,7 @@ def _name_of(graph: Graph, given: Any, link: Any, word: str) -> str | None:
 
 def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
     """From the model's input through LoRAs and whatever changes it to the file."""
-    value = next((told[key] for key in ("model", *PIPES) if key in told), None)
+    value = given = next((told[key] for key in ("model", *PIPES) if key in told), None)
     changed: list[str] = []
     seen: list[Node] = []
     while len(seen) < MAX_DEPTH:
@@ -126,9 +128,7 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
         loras = loras_of(graph, node)
         drawing.loras[:0] = loras
         named = next((node.inputs[name] for name in MODEL_NAMES if name in node.inputs), None)
-        onward = next(
-            (node.inputs[name] for name in ("model", "model1", *PIPES) if graph.linked(node.inputs.get(name))), None
-        )
+        onward = next((node.inputs[name] for name in (*ONWARD, *PIPES) if graph.linked(node.inputs.get(name))), None)
         if named is not None and onward is None:
             named = named.get("content") if isinstance(named, dict) else named
             drawing.put("model", text_of(graph, named, *MODEL_NAMES))
@@ -139,7 +139,7 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
         if not loras and onward is not None and not node.says("reroute", "pipe", "context", "lora", "power"):
             changed.append(node.kind[:40])
         value = onward if onward is not None else graph.passed_on(node)
-    if value is not None and "model" not in drawing.values:
+    if given is not None and "model" not in drawing.values:
         graph.note("model: leads to no file that can be read")
     if changed:
         graph.note(f"model: changed on its way by {', '.join(changed)}")
