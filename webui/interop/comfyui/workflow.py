@@ -9,7 +9,7 @@ from typing import Any
 from webui.interop.comfyui.graph import MAX_DEPTH, MAX_NODES, Node
 from webui.interop.found import Unreadable, read_object
 
-# The values of ComfyUI's own nodes in their order, for files that do not name them.
+# The values of ComfyUI's own nodes and of some that are widespread in their order, for files that do not name them.
 WIDGETS = {
     "KSampler": ("seed", "control", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": (
@@ -23,6 +23,11 @@ WIDGETS = {
     "CFGGuider": ("cfg",),
     "FluxGuidance": ("guidance",),
     "CLIPTextEncode": ("text",),
+    "CLIPTextEncodeSDXL": (
+        *("width", "height", "crop_w", "crop_h", "target_width", "target_height", "text_g", "text_l"),
+    ),
+    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl", "empty_padding"),
+    "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
     "CheckpointLoaderSimple": ("ckpt_name",),
     "UNETLoader": ("unet_name", "weight_dtype"),
     "VAELoader": ("vae_name",),
@@ -39,8 +44,16 @@ WIDGETS = {
     "PrimitiveString": ("value",),
     "PrimitiveStringMultiline": ("value",),
     "StringConcatenate": ("string_a", "string_b", "delimiter"),
+    "KSampler (Efficient)": ("seed", "control", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
+    "Efficient Loader": (
+        *("ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength", "lora_clip_strength"),
+        *("positive", "negative", "token_normalization", "weight_interpretation"),
+        *("empty_latent_width", "empty_latent_height", "batch_size"),
+    ),
 }
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
+# Links that are not drawn: each getter has what leads into the setter of the same name.
+GETTERS, SETTERS = ("GetNode", "easy getNode"), ("SetNode", "easy setNode")
 MAX_SUBGRAPHS = 200
 MUTED, BYPASSED = 2, 4
 INPUT_NODE, OUTPUT_NODE = "-10", "-20"
@@ -93,6 +106,9 @@ class _Scope:
         self.ends = dict(_ends(body.get("links")))
         self.given = {str(entry.get("name")): entry.get("link") for entry in _dicts((instance or {}).get("inputs"))}
         self.written = _widgets(instance or {}, "")
+        setters = (node for node in self.by_id.values() if node.get("type") in SETTERS)
+        self.setters = {_first_value(node): node for node in setters}
+        self.everywhere = dict(self._everywhere())
         self._inner: dict[str, _Scope] = {}
 
     def nodes(self, depth: int) -> Iterator[Node]:
@@ -121,9 +137,26 @@ class _Scope:
     def _linked_inputs(self, node: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {}
         for slot in _dicts(node.get("inputs")):
-            if slot.get("link") is not None and (origin := self.origin(slot["link"], 0)) is not None:
-                inputs[str(slot.get("name", ""))] = origin
+            name, link = str(slot.get("name", "")), slot.get("link")
+            if link is None and "widget" not in slot:
+                link = self.everywhere.get(name, self.everywhere.get(str(slot.get("type"))))
+            if link is not None and (origin := self.origin(link, 0)) is not None:
+                inputs[name] = origin
         return inputs
+
+    def _everywhere(self) -> Iterator[tuple[str, Any]]:
+        """What cg-use-everywhere sends to inputs that nothing is linked to: the links by name or type of the input."""
+        for node in self.by_id.values():
+            kind = str(node.get("type", ""))
+            if "Everywhere" not in kind or node.get("mode") in (MUTED, BYPASSED):
+                continue
+            for place, slot in enumerate(_dicts(node.get("inputs"))):
+                source, output = self.links.get(str(slot.get("link")), ("", 0))
+                outputs = _dicts(self.by_id.get(source, {}).get("outputs"))
+                if kind == "Prompts Everywhere" and place < 2:
+                    yield ("positive", "negative")[place], slot.get("link")
+                elif 0 <= output < len(outputs):
+                    yield str(outputs[output].get("type")), slot["link"]
 
     def origin(self, link: Any, depth: int) -> Any:
         """Where a link comes from: ``[node, output]``, through subgraphs and past nodes that are bypassed.
@@ -143,6 +176,10 @@ class _Scope:
         if node.get("mode") == BYPASSED:
             return self._past(node, slot, depth)
         kind = str(node.get("type", ""))
+        if kind in GETTERS:
+            setter = self.setters.get(_first_value(node), {})
+            given = next((slot.get("link") for slot in _dicts(setter.get("inputs"))), None)
+            return self.origin(given, depth + 1)
         if kind in self.subgraphs:
             inner = self.inner(source, node, kind)
             return inner.origin(inner.ends.get(slot), depth + 1)
@@ -174,6 +211,11 @@ def _ends(links: Any) -> Iterator[tuple[int, str]]:
             yield link["target_slot"], str(link.get("id"))
 
 
+def _first_value(node: Mapping[str, Any]) -> str:
+    values = node.get("widgets_values")
+    return str(values[0])[:200] if isinstance(values, list) and values else ""
+
+
 def _dicts(value: Any) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
@@ -187,7 +229,9 @@ def _widgets(node: Mapping[str, Any], kind: str) -> dict[str, Any]:
         return {}
     if kind in WIDGETS:
         return dict(zip(WIDGETS[kind], values, strict=False))
-    named: dict[str, Any] = {}
+    named: dict[str, Any] = {
+        f"lora_{place}": value for place, value in enumerate(values) if isinstance(value, dict) and "lora" in value
+    }
     place = 0
     for entry in _dicts(node.get("inputs")):
         widget = entry.get("widget")
