@@ -107,6 +107,8 @@ CJK = f"猫\nNegative prompt: 雾\n{LINE}"
         lambda text: b"UNICODE\0\xfe\xff" + text.encode("utf-16-be"),
         lambda text: b"UNICODE\0\xff\xfe" + text.encode("utf-16-le") + b"\0",
         lambda text: b"UNICODE\0" + text.encode(),
+        lambda text: b"Unicode\0" + text.encode("utf-16-le"),
+        lambda text: b"ASCII   " + text.encode(),
         lambda text: b"ASCII\0\0\0" + text.encode(),
         lambda text: bytes(8) + text.encode(),
         lambda text: bytes(8) + text.encode("utf-16-le"),

@@ -74,7 +74,7 @@ class Prompts:
             return ""
         if (chosen := self._graph.chosen(node)) is not None:
             return self.read(chosen, side, depth)
-        by_side = {name: given for name in ("positive", "negative") if (given := self._find(node, name)) is not None}
+        by_side = {name: given for name in _SIDES if (given := self._find(node, name)) is not None}
         if len(by_side) == 2:
             side = self._side_of(node, slot, side)
             return self.read(by_side[side], side, depth)
@@ -90,7 +90,7 @@ class Prompts:
         others = [value for name, value in links if not ELSEWHERE.fullmatch(str(name))]
         return self._read_several(node, others, side, depth) if others else text_of(self._graph, [node.name, slot])
 
-    def _find(self, node: Node, side: str) -> Any:
+    def _find(self, node: Node, side: Side) -> Any:
         """What a node takes for one side, a link or a text; by a name that is known, or that says so."""
         said = [name for name in node.inputs if _SIDES[side].search(str(name))]
         for name in (*(NEGATIVES if side == "negative" else POSITIVES), *said):
