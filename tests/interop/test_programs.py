@@ -369,6 +369,38 @@ def test_headings_that_people_write_are_no_part_of_the_prompts(catalog, text: st
     assert (values["prompt"], values["negative"], values["steps"]) == ("a fox", "ugly", 12)
 
 
+@pytest.mark.parametrize("prompt", ["{{masterpiece}}, a fox", "{red|blue} fox", '{"subject": "fox"}'])
+def test_a_prompt_may_begin_like_json(read, catalog, prompt: str) -> None:
+    text = f"{prompt}\nNegative prompt: ugly\nSteps: 12, Sampler: Euler a, Seed: 7"
+    for info in (read(parameters=text), read_text(text, catalog)):
+        assert {name: info.values[name] for name in ("prompt", "negative", "steps", "seed")} == {
+            "prompt": prompt,
+            "negative": "ugly",
+            "steps": 12,
+            "seed": 7,
+        }
+    assert read_text("{{masterpiece}}, a fox", catalog).values["prompt"] == "{{masterpiece}}, a fox"
+    assert not read_text('{"prompt": "a fox', catalog).values
+
+
+@pytest.mark.parametrize("head", ["a fox\nin snow\n", "prompt: a fox in snow\n"])
+def test_settings_with_a_line_each_are_read(catalog, head: str) -> None:
+    lines = "Width: 384\nHeight: 512\nSeed: 77\nSteps: 12\nGuidance Scale: 4.5\nUse Upscaling: None\nSampler: euler_a\n"
+    info = read_text(f"{head}{lines}Negative Prompt: ugly\nStable Diffusion model: other", catalog)
+    expected = FOX | {"prompt": head.strip().removeprefix("prompt: ")}
+    del expected["schedule"]
+    assert {name: info.values.get(name) for name in expected} == expected
+    assert info.program == "Easy Diffusion"
+
+
+def test_civitai_s_json_brings_clip_skip_and_loras(catalog) -> None:
+    body = {"prompt": "a fox", "cfgScale": 4, "steps": 12, "seed": 7, "clipSkip": 2, "schedule": "Karras"}
+    resources = [{"type": "model", "name": "demo"}, {"type": "lora", "name": "blueprint", "weight": 0.8}]
+    values = read_text(json.dumps(body | {"sampler": "Euler a", "resources": resources}), catalog).values
+    assert (values["clip_skip"], values["schedule"]) == (2, "Karras")
+    assert values["loras"] == (LoraRef(name="blueprint", weight=0.8),)
+
+
 def test_settings_as_text_are_read_like_those_in_pictures(catalog) -> None:
     text = "a red apple\r\nNegative prompt: blurry\r\nSteps: 3, Sampler: Euler a, CFG scale: 4.5, Seed: 12, Size: 64x96"
     info = read_text(text, catalog)

@@ -30,22 +30,39 @@ FIELDS = {
     "sampler_name": "sampler",
     "scheduler": "schedule",
     "scheduler_name": "schedule",
+    "schedule": "schedule",
     "model": "model",
     "model_name": "model",
+    "model_hash": "model_hash",
     "stable_diffusion_model": "model",
     "use_stable_diffusion_model": "model",
+    "vae": "vae",
     "vae_model": "vae",
     "use_vae_model": "vae",
     "strength": "strength",
     "prompt_strength": "strength",
     "denoising_strength": "strength",
 }
-SILENT = {"size", "use_lora_model", "lora_model", "lora_alpha", "lora_strength", "lora", "loras", "clip_skip", "v2"}
-SILENT |= {"created_at", "date", "version", "num_outputs", "profile"}
+SILENT = {
+    "size",
+    "use_lora_model",
+    "lora_model",
+    "lora_alpha",
+    "lora_strength",
+    "lora",
+    "loras",
+    "clip_skip",
+    "clipskip",
+    "v2",
+}
+SILENT |= {"resources", "created_at", "date", "version", "num_outputs", "profile"}
 MARKS = {
     "Easy Diffusion": {"use_stable_diffusion_model", "stable_diffusion_model"},
     "Draw Things": {"c", "uc"},
 }
+
+MIN_LINES = 3
+_LINE = re.compile(r"[ \t]{0,9}([A-Za-z][\w ]{0,40})[ \t]{0,9}:")
 
 
 def key_of(name: Any) -> str:
@@ -68,7 +85,7 @@ def read_flat(settings: Mapping[str, Any], program: str = "") -> Found:
     if size := read_size(named.get("size", "")):
         found.put("width", size[0])
         found.put("height", size[1])
-    skipped = str(named.get("clip_skip", ""))
+    skipped = str(named.get("clip_skip", named.get("clipskip", "")))
     if skipped == "True":  # Easy Diffusion's switch
         found.put("clip_skip", 2)
     elif skipped.isdecimal():
@@ -79,6 +96,22 @@ def read_flat(settings: Mapping[str, Any], program: str = "") -> Found:
     return found
 
 
+def split_lines(text: str) -> dict[str, str]:
+    """The settings of a text with one on each line, the prompt first, as Easy Diffusion writes it; {} for another."""
+    settings: dict[str, str] = {}
+    spoken: list[str] = []
+    for line in text.split("\n"):
+        name = _LINE.match(line)
+        if name and (settings or key_of(name[1]) in FIELDS):
+            settings.setdefault(key_of(name[1]), line[name.end() :].strip())
+        elif not settings:
+            spoken.append(line)
+    known = {FIELDS.get(name) for name in settings} - {None, "prompt", "negative"}
+    if len(known) < MIN_LINES:
+        return {}
+    return settings if "prompt" in settings else {"prompt": "\n".join(spoken).strip(), **settings}
+
+
 def _read_loras(named: Mapping[str, Any]) -> Iterator[Lora]:
     """Easy Diffusion's names and strengths, one or a list each; others' lists of objects."""
     names = _as_list(named.get("use_lora_model", named.get("lora_model")))
@@ -86,8 +119,8 @@ def _read_loras(named: Mapping[str, Any]) -> Iterator[Lora]:
     for place, name in enumerate(names):
         if name not in (None, "", "None"):
             yield Lora(name, weights[place] if place < len(weights) else 1.0)
-    for entry in _as_list(named.get("loras", named.get("lora"))):
-        if isinstance(entry, dict):
+    for entry in _as_list(named.get("loras", named.get("lora", named.get("resources")))):
+        if isinstance(entry, dict) and entry.get("type", "lora") == "lora":  # civitai lists models with them
             name = next((entry[key] for key in ("name", "file", "model", "lora") if key in entry), None)
             yield Lora(name, next((entry[key] for key in ("weight", "strength", "scale") if key in entry), 1.0))
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from webui.interop.comfyui import is_comfyui, read_comfyui
 from webui.interop.flat import FIELDS as FLAT_NAMES
-from webui.interop.flat import is_flat, key_of, read_flat
+from webui.interop.flat import is_flat, key_of, read_flat, split_lines
 from webui.interop.fooocus import is_fooocus, read_fooocus
 from webui.interop.found import Found, Unreadable, read_object
 from webui.interop.infotext import NEGATIVE, read_infotext
@@ -23,6 +23,7 @@ PROMPTS = ("parameters", "text")
 BESIDE = {"Software", "Title", "Source", "Author", "Copyright", "Creation Time", "XMP CreatorTool"}
 BESIDE |= {"fooocus_scheme", "Generation time", "Disclaimer", "Warning"}
 BESIDE |= {"date:create", "date:modify", "date:timestamp"}
+_IN_BRACKETS = re.compile(r"\{{1,9}\s{0,9}[^\s{}\[\"']")
 # How people head the two prompts in what they copy and write by hand.
 _HEADING = re.compile(r"\A\**(?:positive[ _])?prompt[ \t]{0,9}[:：]\**\s{0,3}", re.I)
 _NEGATIVE_HEADING = re.compile(r"^[ \t]{0,9}\**negative[ _]prompt[ \t]{0,9}[:：]\**", re.I | re.M)
@@ -57,6 +58,9 @@ def _attempts(texts: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], Foun
     for name in (*names, *(name for name in LAST if name in texts)):
         text = texts[name].strip()
         if name == "text":
+            if lines := split_lines(text):
+                yield name, partial(read_flat, lines)
+                continue
             text = _HEADING.sub("", text)
             text = _NEGATIVE_HEADING.sub(NEGATIVE, text, count=1)
         if name == "Dream":
@@ -71,7 +75,12 @@ def _attempts(texts: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], Foun
 
 def _read_object(text: str, name: str, texts: Mapping[str, str]) -> Found:
     """A JSON object, by the keys that only one program has; raises Unreadable."""
-    body = read_object(text, name)
+    try:
+        body = read_object(text, name)
+    except Unreadable:
+        if found := _read_in_brackets(text, name):
+            return found
+        raise
     if is_swarmui(body):
         return read_swarmui(body)
     if is_comfyui(body) or name == "prompt" and all(isinstance(node, dict) for node in body.values()):
@@ -87,6 +96,14 @@ def _read_object(text: str, name: str, texts: Mapping[str, str]) -> Found:
     if is_flat(body):
         return read_flat(body, _named_program(texts))
     raise Unreadable(f"{name} is JSON that no program known here writes")
+
+
+def _read_in_brackets(text: str, name: str) -> Found | None:
+    """What is no JSON, though it begins like that: a prompt whose first words are in brackets, {so} or {{so}}."""
+    try:
+        return read_infotext(text, may_be_prompt=name in PROMPTS and _IN_BRACKETS.match(text) is not None)
+    except Unreadable:
+        return None
 
 
 def _named_program(texts: Mapping[str, str]) -> str:
