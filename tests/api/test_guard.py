@@ -262,7 +262,7 @@ def test_gradio_serves_files_of_the_one_folder_and_fetches_none(tmp_path, monkey
             assert site.ask("GET", f"{route}{path}").status_code == 403, path
     assert site.reached == []
     assert site.ask("GET", f"/gradio_api/file={folder / 'hash' / 'a picture.png'}").status_code == 200
-    for route in ("proxy=https://a.hf.space/x", "component_server", "process_recording", "deep_link", "vibe-edit/"):
+    for route in ("proxy=https://a.hf.space/x", "component_server", "process_recording", "deep_link", "dev/reload"):
         assert site.ask("POST", f"/gradio_api/{route}").status_code == 404
     assert len(site.reached) == 1
 

@@ -21,8 +21,8 @@ from webui.core.files import is_below
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
 PARTS_OF_PAGE = ("/assets/", "/static/", "/svelte/", "/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt")
-# Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk.
-UNUSED = ("proxy=", "vibe-", "undo-vibe-", "component_server", "process_recording", "deep_link", "stream/")
+# Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk, never end.
+UNUSED = ("proxy=", "vibe-", "undo-vibe-", "component_server", "process_recording", "deep_link", "stream/", "dev/")
 FILES = ("/gradio_api/file=", "/gradio_api/file/")
 OWN_HEADERS = {
     b"x-content-type-options": b"nosniff",

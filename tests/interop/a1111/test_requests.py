@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 
 import pytest
 from PIL import Image as PilImages
@@ -169,6 +170,8 @@ class TestRequest:
             ({"sampler_name": "Euler a", "eta": 0}, "eta 0 is not supported here with Euler a; 1 is"),
             ({"sampler_name": "DDIM", "eta": 0.9}, "eta 0.9 is not supported here with DDIM; 0 is"),
             ({"unheard_of": {"a": ["\ud800"]}}, "unheard_of is not valid Unicode text: '\\ud800'"),
+            ({"unheard_of": json.loads("[" * 500 + "]" * 500)}, "unheard_of has more than 100 levels"),
+            ({"unheard_of": json.loads('{"a":' * 500 + "1" + "}" * 500)}, "unheard_of has more than 100 levels"),
             ({"\ud800": 1}, "body is not valid Unicode text"),
             ({"styles": ["ink"]}, "styles ['ink']"),
             ({"styles": 3}, "styles 3"),

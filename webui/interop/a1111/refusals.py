@@ -7,6 +7,7 @@ from typing import Any
 from webui.core.request import RequestError
 
 SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
+MAX_LEVELS = 100  # of lists and objects in a body; pydantic writes no more than 255
 
 
 def flag(value: Any) -> bool:
@@ -127,15 +128,20 @@ def refuse_scripts(given: Mapping[str, Any]) -> None:
         raise RequestError(f"alwayson_scripts: there is no script {str(name)[:80]!r} here", field="alwayson_scripts")
 
 
-def check_text(value: Any, field: str = "body") -> None:
-    """Half of a surrogate pair can be drawn but not answered; RequestError names the field that holds one."""
+def check_text(value: Any, field: str = "body", levels: int = MAX_LEVELS) -> None:
+    """What can be drawn but not answered: half of a surrogate pair, and lists in lists in lists without end.
+
+    RequestError names the field that holds it.
+    """
+    if not levels:
+        raise RequestError(f"{field} has more than {MAX_LEVELS} levels of lists or objects", field=field)
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            check_text(key, field)
-            check_text(entry, key if field == "body" else field)
+            check_text(key, field, levels - 1)
+            check_text(entry, key if field == "body" else field, levels - 1)
     elif isinstance(value, list):
         for entry in value:
-            check_text(entry, field)
+            check_text(entry, field, levels - 1)
     elif isinstance(value, str) and not value.isascii():
         try:
             value.encode()
