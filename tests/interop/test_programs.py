@@ -383,7 +383,7 @@ def test_a_prompt_may_begin_like_json(read, catalog, prompt: str) -> None:
     assert not read_text('{"prompt": "a fox', catalog).values
 
 
-@pytest.mark.parametrize("head", ["a fox\nin snow\n", "prompt: a fox in snow\n"])
+@pytest.mark.parametrize("head", ["a fox\nin snow\n", "prompt: a fox in snow\n", "prompt: a fox\nin snow\n"])
 def test_settings_with_a_line_each_are_read(catalog, head: str) -> None:
     lines = "Width: 384\nHeight: 512\nSeed: 77\nSteps: 12\nGuidance Scale: 4.5\nUse Upscaling: None\nSampler: euler_a\n"
     info = read_text(f"{head}{lines}Negative Prompt: ugly\nStable Diffusion model: other", catalog)
@@ -391,6 +391,12 @@ def test_settings_with_a_line_each_are_read(catalog, head: str) -> None:
     del expected["schedule"]
     assert {name: info.values.get(name) for name in expected} == expected
     assert info.program == "Easy Diffusion"
+
+
+def test_a_prompt_of_labels_is_no_list_of_settings(catalog) -> None:
+    prompt = "Model: tall\nScale: one\nSeed: flower"
+    values = read_text(f"{prompt}\nNegative prompt: ugly\nSteps: 12, Sampler: Euler a, Seed: 7", catalog).values
+    assert (values["prompt"], values["negative"], values["steps"], values["seed"]) == (prompt, "ugly", 12, 7)
 
 
 def test_civitai_s_json_brings_clip_skip_and_loras(catalog) -> None:

@@ -100,14 +100,18 @@ def split_lines(text: str) -> dict[str, str]:
     """The settings of a text with one on each line, the prompt first, as Easy Diffusion writes it; {} for another."""
     settings: dict[str, str] = {}
     spoken: list[str] = []
+    last = ""
     for line in text.split("\n"):
         name = _LINE.match(line)
         if name and (settings or key_of(name[1]) in FIELDS):
-            settings.setdefault(key_of(name[1]), line[name.end() :].strip())
-        elif not settings:
+            last = key_of(name[1])
+            settings.setdefault(last, line[name.end() :].strip())
+        elif settings:  # a prompt of several lines
+            settings[last] = f"{settings[last]}\n{line}".strip()
+        else:
             spoken.append(line)
     known = {FIELDS.get(name) for name in settings} - {None, "prompt", "negative"}
-    if len(known) < MIN_LINES:
+    if len(known) < MIN_LINES or "," in settings.get("steps", ""):  # A1111's line has all settings
         return {}
     return settings if "prompt" in settings else {"prompt": "\n".join(spoken).strip(), **settings}
 
