@@ -299,6 +299,7 @@ brackets = st.lists(
     [
         ("a red apple [green:blue:0.5]", ["[green:blue:0.5] (prompt editing) is"]),
         ("[green:0.5]", ["[green:0.5] (prompt editing) is"]),
+        ("[green:blue:2e1]", ["[green:blue:2e1] (prompt editing) is"]),
         ("a [red::12] apple", ["[red::12] (prompt editing) is"]),
         ("[a cat:a (dog:1.2): .5 ]", ["[a cat:a (dog:1.2): .5 ] (prompt editing) is"]),
         ("([a:b:0.5], [c::3])", ["[a:b:0.5] and 1 more (prompt editing) are"]),

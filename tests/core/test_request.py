@@ -264,3 +264,19 @@ def test_an_empty_prompt_is_allowed():
 
 def test_the_number_of_pictures_is_count_times_repeat():
     assert Request(count=3, repeat=4).image_count == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"loras": {"a": 1}}, "loras must be a list, not {'a': 1}"),
+        ({"loras": [None]}, "loras.0 must be an object, not nothing"),
+        ({"init": ""}, "init must be an object, not ''"),
+        ({"strict": 2}, "strict must be true or false, not 2"),
+        ({"prompt": "\ud800"}, "prompt must be valid Unicode text, not"),
+    ],
+)
+def test_what_has_another_form_is_said_in_plain_words(values, reason):
+    with pytest.raises(RequestError) as raised:
+        Request.parse(values)
+    assert str(raised.value).startswith(reason)

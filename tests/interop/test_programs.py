@@ -150,6 +150,11 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"prompt": "a fox", "negative": "", "seed": 77},
     ),
     "Dream": ("InvokeAI", {"Dream": '"a fox [ugly]" -s 12 -S 77 -W 384 -H 512 -C 4.5 -A k_euler_a'}, PLAIN),
+    "Dream with two values": (
+        "InvokeAI",
+        {"Dream": '"a fox [ugly]" -s 12 -S 77 -W 384 -H 512 -U 2 0.75 -C 4.5 -A k_euler_a'},
+        PLAIN,
+    ),
     "Dream without blanks": ("InvokeAI", {"Dream": '"a fox [ugly]" -s12 -S77 -W384 -H512 -C4.5 -Ak_euler_a'}, PLAIN),
     "Fooocus": ("Fooocus", {"parameters": FOOOCUS | {"loras": [["blueprint.safetensors", 0.8, "0123"]]}}, FOX),
     "Fooocus' LoRAs": (
@@ -258,6 +263,7 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "Easy Diffusion": ("Easy Diffusion", EASY, PLAIN | {"clip_skip": 2}),
     "Easy Diffusion in words": ("Easy Diffusion", SPOKEN, PLAIN | {"loras": BLUEPRINT}),
+    "Easy Diffusion's task": ("Easy Diffusion", {"parameters": {"seed": 1, "reqBody": EASY}}, PLAIN),
     "Easy Diffusion in EXIF": ("Easy Diffusion", {"UserComment": EASY}, PLAIN),
     "Draw Things": (
         "Draw Things",

@@ -24,7 +24,7 @@ _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")  # not \s* before it, which 
 _NOT_IN_TAGS = re.compile(r"[<>:]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
 _MARKS = re.compile(r"\\.|[()\[\]:|]", re.DOTALL)
-_WHEN = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*")
+_WHEN = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _FORMS = {
     "several prompts in one": re.compile(r"\bAND\b"),
     "an extra network": re.compile(r"<\w+:[^<>]*>"),

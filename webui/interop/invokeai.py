@@ -84,12 +84,13 @@ def read_dream(text: str) -> Found:
         raise Unreadable("Dream cannot be read as a command line") from None
     spoken: list[str] = []
     options: dict[str, str] = {}
+    more: list[str] = []  # second values, as -U has
     place = 0
     while place < len(words):
         name, equals, value = words[place].lstrip("-").partition("=")
         short = re.fullmatch(r"-([A-Za-z])(\S+)", words[place])
         if not re.match(r"--?[A-Za-z]", words[place]) or " " in words[place]:
-            spoken.append(words[place])
+            (more if options else spoken).append(words[place])
         elif equals:
             options[name] = value
         elif short and short[1] in DREAM:
@@ -100,6 +101,7 @@ def read_dream(text: str) -> Found:
             options[name] = ""
         place += 1
     found.take(options, DREAM)
+    found.note("more values", " ".join(more))
     _take_old_prompt(found, " ".join(spoken))
     if not found.values:
         raise Unreadable("Dream has neither a prompt nor settings")

@@ -81,6 +81,8 @@ def _read_object(text: str, name: str, texts: Mapping[str, str]) -> Found:
         if found := _read_in_brackets(text, name):
             return found
         raise
+    if isinstance(task := body.get("reqBody"), dict):  # a task of Easy Diffusion's page
+        body = task
     if is_swarmui(body):
         return read_swarmui(body)
     if is_comfyui(body) or name == "prompt" and all(isinstance(node, dict) for node in body.values()):
