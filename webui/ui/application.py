@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from gradio import route_utils
+from gradio import Blocks, route_utils
 from gradio.routes import App, ORJSONResponse
+from gradio.state_holder import SessionState, StateHolder
 from starlette.types import ASGIApp
 
 
@@ -17,6 +18,7 @@ class Application(App):
     def __init__(self, wrap: Callable[[ASGIApp, "Application"], ASGIApp], **options: Any) -> None:
         self._wrap = wrap
         super().__init__(default_response_class=ORJSONResponse, **options)
+        self.state_holder = Visitors()
 
     def build_middleware_stack(self) -> ASGIApp:
         return self._wrap(super().build_middleware_stack(), self)
@@ -29,3 +31,30 @@ def name_no_host() -> None:
     came through the proxy do not reach it, or take it for another site.
     """
     route_utils.get_root_url = lambda request, route_path, root_path: str(root_path)
+
+
+class Visitor(SessionState):
+    """What is kept of one visitor: not what they sent, which Gradio 6.31 keeps for links that the guard refuses."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__(blocks)
+        self.config_values = {}
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.config_values = {}
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+class Visitors(StateHolder):
+    """All visitors, by the name that their browser made up."""
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        if session_id not in self.session_data:
+            self.session_data[session_id] = Visitor(self.blocks)
+        return super().__getitem__(session_id)

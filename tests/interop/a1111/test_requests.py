@@ -172,6 +172,7 @@ class TestRequest:
             ({"unheard_of": {"a": ["\ud800"]}}, "unheard_of is not valid Unicode text: '\\ud800'"),
             ({"unheard_of": json.loads("[" * 500 + "]" * 500)}, "unheard_of has more than 100 levels"),
             ({"unheard_of": json.loads('{"a":' * 500 + "1" + "}" * 500)}, "unheard_of has more than 100 levels"),
+            ({"unheard_of": [10**30]}, "unheard_of holds a number of 100 bits"),
             ({"\ud800": 1}, "body is not valid Unicode text"),
             ({"styles": ["ink"]}, "styles ['ink']"),
             ({"styles": 3}, "styles 3"),

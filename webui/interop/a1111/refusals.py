@@ -129,7 +129,8 @@ def refuse_scripts(given: Mapping[str, Any]) -> None:
 
 
 def check_text(value: Any, field: str = "body", levels: int = MAX_LEVELS) -> None:
-    """What can be drawn but not answered: half of a surrogate pair, and lists in lists in lists without end.
+    """What can be drawn but not answered: half of a surrogate pair, an integer of more than 64 bits, lists in lists in
+    lists without end.
 
     RequestError names the field that holds it.
     """
@@ -142,6 +143,8 @@ def check_text(value: Any, field: str = "body", levels: int = MAX_LEVELS) -> Non
     elif isinstance(value, list):
         for entry in value:
             check_text(entry, field, levels - 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise RequestError(f"{field} holds a number of {value.bit_length()} bits; 64 can be answered", field=field)
     elif isinstance(value, str) and not value.isascii():
         try:
             value.encode()

@@ -1,0 +1,41 @@
+"""Gradio's application with something of ours in front, and what it keeps of visitors."""
+
+import asyncio
+import weakref
+from typing import Any
+
+import gradio as gr
+from gradio.routes import App
+
+from webui.ui.application import Application
+
+
+class Text(str):
+    """Text that can be watched."""
+
+
+def test_nothing_that_a_visitor_sent_or_got_is_kept():
+    """Somebody could fill the server's memory with it."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        box, choice, shown = gr.Textbox(), gr.Dropdown(["a"]), gr.HTML()
+        answer = (lambda text: [gr.update(choices=["b"], value="b"), Text(f"got {text}")], box, [choice, shown])
+        box.submit(*answer)
+    app = Application(lambda inner, _: inner)
+    App.create_app(blocks, app=app)
+    watched: list[weakref.ref[Any]] = []
+
+    async def call() -> None:
+        visitor = app.state_holder["visitor"]
+        sent = Text("sent")
+        watched.append(weakref.ref(sent))
+        function = blocks.fns[0]
+        await blocks.preprocess_data(function, [sent], visitor)
+        got = function.fn(sent)
+        watched.append(weakref.ref(got[1]))
+        await blocks.postprocess_data(function, got, visitor)
+
+    asyncio.run(call())
+    assert [value() for value in watched] == [None, None]
+    visitor = app.state_holder["visitor"]
+    assert list(visitor.components) == []
+    assert visitor[choice._id].choices == [("b", "b")], "what the page itself changed is kept"
