@@ -333,6 +333,20 @@ GRAPHS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         ),
         FOX,
     ),
+    "a saver that is told the settings": (
+        {
+            "1": node("Image Saver", images=["8", 0], positive="x", steps=1, cfg=1, seed_value=1, sampler_name="x"),
+            **graph(n9=None),
+        },
+        FOX,
+    ),
+    "parts, one of them null": (
+        graph(
+            n6=node("CLIPTextEncode", text=["30", 0]),
+            n30=node("CR Combine Prompt", part1="a", part2="fox", part3=None, part4="", separator=" "),
+        ),
+        FOX,
+    ),
     "contexts with another prompt put in": (
         graph(
             n3=sampler(model=["32", 1], positive=["32", 4], negative=["32", 5]),
@@ -605,6 +619,13 @@ UNTOLD: dict[str, tuple[dict[str, Any], str]] = {
     "a language model": (
         graph(n6=node("CLIPTextEncode", text=["30", 0]), n30=node("OllamaGenerate", prompt="say fox", model="llama")),
         "node 30 (OllamaGenerate)",
+    ),
+    "styles": (
+        graph(
+            n6=node("CLIPTextEncode", text=["30", 0]),
+            n30=node("easy stylesSelector", styles="fooocus", positive="a fox", select_styles="sketch"),
+        ),
+        "node 30 (easy stylesSelector)",
     ),
     "a switch that a sum sets": (
         graph(

@@ -31,6 +31,7 @@ NUMBERS = {
     "guidance": ("cfg", "cfg_conds", "guidance_scale"),
     "strength": ("denoise", "denoise_strength"),
 }
+_SAVER = re.compile(r"saver|save[ _]?image|image[ _]?save", re.I)
 ONWARD = ("model", "model1", "opt_model")
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
 
@@ -41,7 +42,8 @@ _NO_PICTURE = re.compile(r"model|clip|vae|positive|negative|cond|control|mask")
 def is_sampler(node: Node) -> bool:
     """Whether a node draws: it is given a prompt, steps, and how to take them."""
     has_prompt, has_steps, has_way = (any(name in node.inputs for name in names) for names in (PROMPTED, TIMED, DRAWN))
-    return has_steps and has_way and (has_prompt or node.says("ksampler", "samplercustom"))
+    draws = has_steps and has_way and (has_prompt or node.says("ksampler", "samplercustom"))
+    return draws and _SAVER.search(node.kind) is None  # which is told all of it for its texts
 
 
 @dataclass

@@ -37,9 +37,9 @@ CHANGING: tuple[str, ...] = (
 )
 CHANGING += ("regex", "interrogat", "enhanc", "generat", "dynamic", "styler", "stylist", "split", "slice", "substring")
 CHANGING += ("lower", "upper", "format", "template", "math", "operation", "calculat", "expression", "batch", "list")
-CHANGING += ("prefix", "suffix")
+CHANGING += ("prefix", "suffix", "stylesselector")
 _JOINING = ("concat", "join", "append", "combine", "stringfunction", "merge")
-_PART = re.compile(r"(?:text|string|str|prompt|input)[ _]?([a-z]|\d{1,3})")
+_PART = re.compile(r"(?:text|string|str|prompt|input|part)[ _]?([a-z]|\d{1,3})")
 
 
 def text_of(graph: Graph, value: Any, *names: str, depth: int = 0) -> str | None:
@@ -86,7 +86,7 @@ def _joined(graph: Graph, node: Node, depth: int) -> str | None:
     """The texts that a node strings together, in the order of the letters or numbers behind their names."""
     parts = {}
     for name, value in node.inputs.items():
-        if match := _PART.fullmatch(str(name).casefold()):
+        if value is not None and (match := _PART.fullmatch(str(name).casefold())):
             parts[match[1].rjust(3), str(name)] = value
     if not parts or node.inputs.get("action", "append") != "append":
         return None
