@@ -680,6 +680,21 @@ def test_what_else_the_graph_did_is_listed(read) -> None:
     assert "steps" not in info.values and info.values["prompt"] == "a fox"
 
 
+def test_a_lora_of_the_text_encoder_alone_is_said(read) -> None:
+    inputs = {"lora_name": "blueprint.safetensors", "strength_model": 0.8, "strength_clip": 0.8, "model": ["4", 0]}
+    body = graph(
+        n6=node("CLIPTextEncode", text="a fox", clip=["41", 0]),
+        n40=node("LoraLoader", **inputs, clip=["4", 1]),
+        n41=node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["40", 1]),
+    )
+    info = read(prompt=json.dumps(body))
+    assert info.values["clip_skip"] == 2 and "loras" not in info.values
+    assert any("changes the text encoder alone" in line for line in info.unmapped)
+    body["3"]["inputs"]["model"] = ["40", 0]
+    info = read(prompt=json.dumps(body))
+    assert info.values["loras"] == (BLUEPRINT,) and not any("text encoder" in line for line in info.unmapped)
+
+
 def test_of_several_saved_pictures_it_is_said_which_is_read(read) -> None:
     body = graph(n30=sampler(seed=1), n31=node("VAEDecode", samples=["30", 0]), n32=node("SaveImage", images=["31", 0]))
     info = read(prompt=json.dumps(body))

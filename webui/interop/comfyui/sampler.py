@@ -145,16 +145,18 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
         graph.note("model: leads to no file that can be read")
     if changed:
         graph.note(f"model: changed on its way by {', '.join(changed)}")
-    _read_clip(graph, told, drawing)
+    _read_clip(graph, told, drawing, seen)
 
 
-def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
-    """Clip skip, from the node between text encoder and loader that sets it."""
+def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing, seen: list[Node]) -> None:
+    """Clip skip, from the node between text encoder and loader that sets it; a note for LoRAs beside those ``seen``."""
     value = next((told[key] for key in (*POSITIVES, *PIPES) if key in told), None)
     for node in graph.upstream([value], lambda node: [node.inputs[name] for name in node.inputs if name != "model"]):
         if "stop_at_clip_layer" in node.inputs:
             _put_clip_skip(graph, node.inputs["stop_at_clip_layer"], drawing)
-            return
+        elif "lora_name" in node.inputs and "clip" in node.inputs and node not in seen:
+            name = short(node.inputs["lora_name"], 80)
+            graph.note(f"LoRA: {name!r} of node {node.name[:20]} changes the text encoder alone, and is left out")
 
 
 def _put_clip_skip(graph: Graph, layer: Any, drawing: Drawing) -> None:
