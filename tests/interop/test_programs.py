@@ -405,6 +405,12 @@ def test_a_prompt_of_labels_is_no_list_of_settings(catalog) -> None:
     assert (values["prompt"], values["negative"], values["steps"], values["seed"]) == (prompt, "ugly", 12, 7)
 
 
+def test_a_request_in_json_brings_its_loras(catalog) -> None:
+    body = {"prompt": "a fox", "steps": 12, "seed": 7, "loras": ["blueprint:0.5:0.8"]}
+    found = read_text(json.dumps(body), catalog).values["loras"]
+    assert found == (LoraRef(name="blueprint", weight=0.8, text_weight=0.5),)
+
+
 def test_civitai_s_json_brings_clip_skip_and_loras(catalog) -> None:
     body = {"prompt": "a fox", "cfgScale": 4, "steps": 12, "seed": 7, "clipSkip": 2, "schedule": "Karras"}
     resources = [{"type": "model", "name": "demo"}, {"type": "lora", "name": "blueprint", "weight": 0.8}]

@@ -124,7 +124,10 @@ def _read_loras(named: Mapping[str, Any]) -> Iterator[Lora]:
         if name not in (None, "", "None"):
             yield Lora(name, weights[place] if place < len(weights) else 1.0)
     for entry in _as_list(named.get("loras", named.get("lora", named.get("resources")))):
-        if isinstance(entry, dict) and entry.get("type", "lora") == "lora":  # civitai lists models with them
+        if isinstance(entry, str) and entry not in ("", "None"):  # as requests of ours have it
+            name, *weights = entry.split(":")
+            yield Lora(name, weights[-1] if weights else 1.0, weights[0] if len(weights) > 1 else None)
+        elif isinstance(entry, dict) and entry.get("type", "lora") == "lora":  # civitai lists models with them
             name = next((entry[key] for key in ("name", "file", "model", "lora") if key in entry), None)
             yield Lora(name, next((entry[key] for key in ("weight", "strength", "scale") if key in entry), 1.0))
 
