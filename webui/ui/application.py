@@ -1,6 +1,7 @@
 """Gradio's web application, with something of ours in front of it."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from gradio import Blocks, route_utils
@@ -37,8 +38,8 @@ class Visitor(SessionState):
     """What is kept of one visitor: not what they sent, which Gradio 6.31 keeps for links that the guard refuses."""
 
     def __init__(self, blocks: Blocks) -> None:
-        super().__init__(blocks)
-        self.config_values = {}
+        without_values: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
+        super().__init__(without_values)
 
     def __setitem__(self, key: int, value: Any) -> None:
         super().__setitem__(key, value)
