@@ -77,6 +77,7 @@ def test_what_is_taken_away_or_replaced_stays_so(open_tab, server, files, tmp_pa
 
 def test_the_tab_in_front_is_in_the_address_and_back_goes_back(open_tab):
     tab: Tab = open_tab()
+    tab.leaving = True
 
     def show(name: str) -> None:
         tab.page.get_by_role("tab", name=name, exact=True).click()

@@ -45,7 +45,7 @@ NOTHING: Mapping[str, Any] = {
 
 
 class Call:
-    """A job that an answer waits for, with its newest event and the preview of what is not finished yet."""
+    """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished."""
 
     def __init__(self, job: Job, comments: tuple[str, ...]) -> None:
         self.job, self.comments = job, comments
@@ -54,10 +54,11 @@ class Call:
         self.started, self.stopped = answers.timestamp(), False
 
     def see(self, event: Event) -> None:
-        self.event = event
-        if isinstance(event, Image):
+        if isinstance(event, Image):  # what was drawn until then stays how far the call is
             self.preview = None
-        elif isinstance(event, Step):
+            return
+        self.event = event
+        if isinstance(event, Step):
             self.preview = event.preview or self.preview
 
     def stop(self) -> None:

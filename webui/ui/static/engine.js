@@ -116,17 +116,19 @@
   // The page that loads itself again leaves the person where they were typing.
   addEventListener("pagehide", () => {
     const { id } = document.activeElement?.closest("[id]:not(textarea, input)") ?? {};
-    const { selectionStart, selectionEnd } = document.activeElement ?? {};
-    if (lost && id) sessionStorage.setItem(FOCUS, JSON.stringify({ id, selectionStart, selectionEnd }));
+    const { value, selectionStart, selectionEnd } = document.activeElement ?? {};
+    if (lost && id) sessionStorage.setItem(FOCUS, JSON.stringify({ id, value, selectionStart, selectionEnd }));
   });
   document.addEventListener("darkroom:restored", () => {
-    const { id, selectionStart, selectionEnd } = JSON.parse(sessionStorage.getItem(FOCUS) ?? "{}");
+    const { id, value, selectionStart, selectionEnd } = JSON.parse(sessionStorage.getItem(FOCUS) ?? "{}");
     const input = id && document.getElementById(id)?.querySelector("textarea, input");
     if (!input) return;
     sessionStorage.removeItem(FOCUS);
-    setTimeout(() => {
+    const settle = (looks) => { // the text comes into the field a moment later, and takes the caret to its end
+      if (input.value !== value && looks) return setTimeout(settle, 20, looks - 1);
       input.focus();
       if (input.matches("textarea, [type=text]")) input.setSelectionRange(selectionStart, selectionEnd);
-    });
+    };
+    setTimeout(settle, 0, 100);
   });
 })();
