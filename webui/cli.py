@@ -456,8 +456,8 @@ def run_tests(options: argparse.Namespace) -> int:
     command, more = [sys.executable, "-m", "pytest", *options.rest], {}
     if not options.rest:
         cores = os.cpu_count() or 1
-        workers = min(cores, MAX_TEST_WORKERS)
+        workers = min(cores + 1, MAX_TEST_WORKERS)  # a test of a page waits for it half of its time
         # A file's tests share what it sets up; in the files' own order the browser's, which take longest, come early.
         command += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
-        more = {"OMP_NUM_THREADS": str(cores // workers)}
+        more = {"OMP_NUM_THREADS": str(max(1, cores // workers))}
     return subprocess.call(command, cwd=REPOSITORY, env=os.environ | more)

@@ -134,6 +134,7 @@ def listed(server: Server) -> dict[str, dict]:
     return {entry["name"]: entry for entry in server.client.get("/api/presets").json()}
 
 
+@pytest.mark.slow
 def test_the_same_preset_is_the_same_picture_everywhere(preset_server, open_tab, tmp_path):
     over_http = draw_over_http(preset_server, preset=NAME)
     ended = run_webui(

@@ -553,11 +553,11 @@ class TestDefaults:
         ("scheduler", "expected"),
         [
             ("LCMScheduler", (4, 1.0, "LCM", "Default")),
-            ("TCDScheduler", (4, 1.0, "TCD", "Default")),
+            pytest.param("TCDScheduler", (4, 1.0, "TCD", "Default"), marks=pytest.mark.slow),
             ("EulerAncestralDiscreteScheduler trailing", (4, 1.0, "Euler a", "Trailing")),
-            ("EulerDiscreteScheduler trailing", (4, 1.0, "Euler", "Trailing")),
+            pytest.param("EulerDiscreteScheduler trailing", (4, 1.0, "Euler", "Trailing"), marks=pytest.mark.slow),
             ("DDIMScheduler trailing zero-SNR", (20, 7.0, "DPM++ 2M", "Trailing")),
-            ("PNDMScheduler", (20, 7.0, "DPM++ 2M", "Default")),
+            pytest.param("PNDMScheduler", (20, 7.0, "DPM++ 2M", "Default"), marks=pytest.mark.slow),
         ],
     )
     def test_what_was_not_asked_for_suits_the_model(self, make, tree, tmp_path, scheduler, expected):

@@ -83,7 +83,7 @@ def mask() -> PilImages.Image:
     return image
 
 
-@pytest.mark.parametrize("negative", ["", NEGATIVE])
+@pytest.mark.parametrize("negative", [pytest.param("", marks=pytest.mark.slow), NEGATIVE])
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 def test_a_picture_from_words_is_stock_diffusers(manager, pipes, kind, negative):
     theirs = stock(pipes[1][kind], negative_prompt=negative or None)

@@ -179,7 +179,7 @@ def test_glora_of_old_lycoris_has_its_pairs_the_other_way_round(ours, layer, pat
 
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("part", [None, "principal", "middle", "last"])
-@pytest.mark.parametrize("path", [LINEAR, SQUARE, POINT])
+@pytest.mark.parametrize("path", [LINEAR, *(pytest.param(path, marks=pytest.mark.slow) for path in (SQUARE, POINT))])
 def test_tlora_is_as_in_lycoris_without_a_mask(layer, demo_parts, write_lora, merge_file, path, part, strength):
     module = TLoraModule("x", layer(path), lora_dim=RANK, alpha=1.5, sig_type=part or "principal")
     for parameter in (module.q_layer.weight, module.p_layer.weight, module.lambda_layer):
