@@ -67,7 +67,7 @@ class Files:
         if (found := self._places.get(key.name)) is None:
             return None
         scale = next((Key(name) for name in scale_names(key.name) if name in self._places), None)
-        return Source(*found, self.shapes[key.name], key, scale and self.find(scale))
+        return Source(*found, self.shapes[key.name], key, self.find(scale) if scale else None)
 
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is not what it was when it was first looked at."""

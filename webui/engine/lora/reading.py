@@ -60,8 +60,8 @@ class LoraWeights:
     @property
     def nbytes(self) -> int:
         """Memory it holds."""
-        vectors = [tensor for embedding in self.embeddings for tensor in embedding.vectors.values()]
-        return sum(part.nbytes for part in (*self.deltas.values(), *vectors))
+        vectors = (tensor for embedding in self.embeddings for tensor in embedding.vectors.values())
+        return sum(delta.nbytes for delta in self.deltas.values()) + sum(tensor.nbytes for tensor in vectors)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ class Conv2d(nn.Conv2d):
         return super().__getattr__(name)
 
     @property
-    def _parameters(self) -> dict[str, nn.Parameter | None]:  # type: ignore[override]
+    def _parameters(self) -> dict[str, nn.Parameter | None]:
         """torch's own attribute; what is in it may be read."""
         self.keep()
         return self.__dict__["_parameters"]
