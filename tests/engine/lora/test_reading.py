@@ -292,6 +292,23 @@ def test_float8_is_read_by_value_alphas_too(demo_parts, merge_file, write_lora, 
     assert len(merged) == 1 and all(torch.equal(merged[place], expected[place]) for place in expected)
 
 
+@pytest.mark.parametrize("ending", ["lora_up.weight_scale", "lora_up.scale_weight"])
+@pytest.mark.parametrize("rows", [1, 160])
+def test_float8_with_a_scale_is_multiplied_by_it(demo_parts, merge_file, write_lora, ending, rows):
+    tensors = kohya(TO_K, 160, 192)
+    scale, up = torch.rand(rows) + 0.5, f"{TO_K}.lora_up.weight"
+    small = tensors | {up: tensors[up].to(torch.float8_e4m3fn), f"{TO_K}.{ending}": scale}
+    exact = tensors | {up: small[up].float() * scale[:, None]}
+    merged, expected = (merge_file(write_lora(own), demo_parts) for own in (small, exact))
+    assert len(merged) == 1 and all(torch.equal(merged[place], expected[place]) for place in expected)
+
+
+def test_a_format_of_small_numbers_that_is_not_known_is_named(read, write_lora):
+    tensors = kohya(TO_K, 160, 192) | {f"{TO_K}.lora_up.weight_scale_2": torch.ones(1)}
+    with pytest.raises(CannotApply, match="is quantized as nvfp4, which is not known here"):
+        read(write_lora(tensors))
+
+
 def test_embeddings_in_the_file_are_read_and_notes_about_them_are_no_warning(read, write_lora):
     vectors = torch.randn(2, 192)
     bundled = {"bundle_emb.zorb.string_to_param.*": vectors, "bundle_emb.zorb.string_to_token.*": torch.tensor(265)}

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from webui.core.file_kinds import recognize
 from webui.core.library import LoraFile
 from webui.core.lora_info import bundled_embeddings, made_for
+from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.request import RequestError
 from webui.core.tensor_file import BadFile, Header, hash_file, read_header
 from webui.engine.embeddings import Embedding, make_embedding
@@ -97,13 +98,15 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
     """
     try:
         header = read_header(file.path)
-        found = _sort_keys(header.shapes, index)
+        check_quantization(file.path, header)
+        scales = {key: scale for key in header.shapes for scale in scale_names(key) if scale in header.shapes}
+        found = _sort_keys([key for key in header.shapes if not _is_of_quantization(key, scales)], index)
         _check_use(header, found, index)
         notes = NoteBook(file, header)
         deltas: dict[Parameter, Delta] = {}
         with safe_open(file.path, framework="pt") as tensors:
             for (component, path), roles in found.places.items():
-                parts = {role: _read(tensors, key, device) for role, key in roles.items()}
+                parts = {role: _read(tensors, key, device, scales.get(key)) for role, key in roles.items()}
                 for kind, delta in _build(component, path, parts, notes).items():
                     _check_fit(component, path, kind, delta, index)
                     deltas[component, path, kind] = delta
@@ -207,8 +210,18 @@ def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     raise ValueError(f"has no weights that this model, {model}, has a place for{made}")
 
 
-def _read(tensors: Any, key: str, device: torch.device) -> torch.Tensor:
+def _is_of_quantization(key: str, scales: Mapping[str, str]) -> bool:
+    return key.endswith(IGNORED) or key in scales.values()
+
+
+def _read(tensors: Any, key: str, device: torch.device, scale: str | None = None) -> torch.Tensor:
+    """The tensor, times what is under ``scale``: one number, or one a row."""
     tensor: torch.Tensor = tensors.get_tensor(key)
+    if scale:
+        factors = tensors.get_tensor(scale).float()
+        if factors.numel() not in (1, len(tensor)):
+            raise ValueError(f"has {factors.numel()} numbers in {scale[:120]!r}, where 1 or {len(tensor)} are known")
+        tensor = tensor.float() * factors.reshape(-1, *[1] * (tensor.dim() - 1))
     if tensor.dtype in SMALL_FLOATS:
         tensor = tensor.to(torch.float16)  # which holds every number of theirs
     if tensor.dtype not in FLOATS and tensor.dim() > 0 and tensor.numel() > 1:
