@@ -113,7 +113,7 @@ def serve(settings: Settings) -> NoReturn:
     streams.end()
     blocks.server.config.timeout_graceful_shutdown = ANSWERS_WAIT_S
     blocks.close(verbose=False)
-    _leave()
+    leave(0)
 
 
 def _routers(
@@ -187,12 +187,15 @@ def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _leave() -> NoReturn:
-    """Ends the process now that all is written and closed: Python would take seconds to give back torch's memory."""
+def leave(status: int) -> NoReturn:
+    """Ends the process now that all is written and closed.
+
+    Python would take seconds to give back torch's memory, and ends in a crash where a thread is still at work in it.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _wait_for_signal() -> None:

@@ -71,8 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"webui: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        from webui.app import leave
+
         print("webui: interrupted", file=sys.stderr)
-        return 130
+        leave(130)
 
 
 def make_parser() -> argparse.ArgumentParser:

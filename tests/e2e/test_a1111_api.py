@@ -167,7 +167,7 @@ def test_progress_is_watched_until_idle_and_interrupt_gives_what_is_there(client
     assert ask(server, "interrupt", {}) is None
     answer = call.end()
     images, info = answer["images"], read_info(answer)
-    assert 2 <= len(images) <= 100 and {opened(image).size for image in images} == {(64, 64)}
+    assert 1 <= len(images) <= 100 and {opened(image).size for image in images} == {(64, 64)}
     assert info["all_seeds"] == [info["seed"] + k for k in range(len(images))]
     if not opened(images[-1]).info:  # stopped between two pictures it has none that is half drawn
         assert info["comments"] == ["interrupted: what was being drawn is a coarse preview"]

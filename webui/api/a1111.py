@@ -128,8 +128,8 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
             return answers.progress(None, None, "0", 0, False)
         first, waiting = calls[0], sum(call.job.request.repeat for call in calls[1:])
         found = answers.progress(first.job.request, first.event, first.started, waiting, first.stopped)
-        if isinstance(first.event, Step) and first.event.preview and not skip_current_image:
-            found["current_image"] = base64.b64encode(first.event.preview).decode("ascii")
+        if first.preview and not skip_current_image:
+            found["current_image"] = base64.b64encode(first.preview).decode("ascii")
         return found
 
     @router.post("/interrupt")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from webui.engine.nets.layers import Conv2d, define_packed_conv
+from webui.engine.nets.layers import Conv2d, define_packed_conv, first_parameter
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
 
@@ -206,7 +206,7 @@ def _tensors(entry: Any, device: torch.device) -> Any:
 
 
 def _device(unet: UNet) -> str:
-    return unet.conv_in.weight.device.type
+    return first_parameter(unet).device.type
 
 
 if __name__ == "__main__":

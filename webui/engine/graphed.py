@@ -15,6 +15,7 @@ from cachetools import LRUCache
 
 from webui.engine.compiled import flatten, shape_key
 from webui.engine.devices import release_memory
+from webui.engine.nets.layers import first_parameter
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
 
@@ -102,7 +103,7 @@ class GraphedUNet:
     def close(self) -> None:
         """Lets go of all recordings and their memory."""
         self._graphs.clear()
-        release_memory(self._unet.conv_in.weight.device)
+        release_memory(first_parameter(self._unet).device)
 
     def _make(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> _Graph:
         own_latents, own_timestep = latents.clone(), timestep.to(latents.device, copy=True)

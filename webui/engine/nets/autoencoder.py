@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d, to_picture, to_tokens
+from webui.engine.nets.layers import Conv1x1, Conv2d, first_parameter, to_picture, to_tokens
 from webui.engine.nets.strips import convolve_enlarged, convolve_normed, is_large
 
 DEFAULTS: Mapping[str, Any] = {
@@ -47,12 +47,12 @@ class Coder(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights."""
-        return next(self.parameters()).dtype
+        return first_parameter(self).dtype
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.parameters()).device
+        return first_parameter(self).device
 
     def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of a picture's latents, (n, c, h / s, w / s) each."""

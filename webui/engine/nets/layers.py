@@ -163,6 +163,11 @@ def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
     return module.__dict__["_parameters"][name]
 
 
+def first_parameter(module: nn.Module) -> nn.Parameter:
+    """For its format and device, which all of a network share: it is as ``parameter_of`` finds it."""
+    return next(own for part in module.modules() for own in part.__dict__["_parameters"].values() if own is not None)
+
+
 def make_lean(module: nn.Module) -> None:
     """Lets the convolutions in ``module`` keep their large weights once, in oneDNN's order.
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d, spread
+from webui.engine.nets.layers import Conv1x1, Conv2d, first_parameter, spread
 from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.transformer import Attention, Transformer
 
@@ -166,7 +166,7 @@ class UNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights."""
-        return self.conv_in.weight.dtype
+        return first_parameter(self).dtype
 
     def tell(
         self,
