@@ -25,6 +25,16 @@ DRAWN = """async (image) => {
   return [...context.getImageData(0, 0, 32, 32).data];
 }"""
 STATUS = "#txt2img-status [data-state]"
+# Messages go by themselves, and are closed where they are in the way: the page notes each that was shown.
+NOTE_MESSAGES = """
+window.PAGES = ["txt2img", "img2img", "inpaint"];
+window.told = [];
+new MutationObserver((changes) => {
+  const added = changes.flatMap((change) => [...change.addedNodes]).filter((node) => node.nodeType === 1);
+  const nodes = added.flatMap((node) => [node, ...node.querySelectorAll("*")]);
+  window.told.push(...nodes.filter((node) => node.matches(".toast-body")).map((node) => node.textContent));
+}).observe(document, { childList: true, subtree: true });
+"""
 BUSY = ("queued", "loading", "running")
 
 
@@ -36,6 +46,7 @@ class Tab:
         self.server = server
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
         page.add_init_script(WATCH_PREVIEWS)
+        page.add_init_script(NOTE_MESSAGES)
 
     def open(self, query: str = "") -> "Tab":
         self.page.goto(self.server.url + query)
@@ -135,6 +146,10 @@ class Tab:
 
     def wait_for_message(self, text: str) -> None:
         self._wait(STATUS, "(status, text) => status?.textContent.includes(text)", text)
+
+    def wait_until_told(self, text: str) -> None:
+        """Waits for a message that comes up, or was up before it was closed, since the page was loaded."""
+        self.page.wait_for_function("(text) => told.some((message) => message.includes(text))", arg=text)
 
     def wait_for_step(self) -> int:
         """Waits until steps are shown and returns the newest one's number."""

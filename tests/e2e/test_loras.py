@@ -185,7 +185,7 @@ def test_what_cannot_be_applied_is_told_on_the_page(open_tab, lora_server, promp
     tab.find("generate").click()
     tab.wait_for_state("failed")
     assert message in tab.message
-    assert message in tab.page.locator(".toast-body").last.inner_text()
+    tab.wait_until_told(message)
     assert lora_server.is_idle()
 
 

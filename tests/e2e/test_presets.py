@@ -37,18 +37,6 @@ model = "00000000"
 """
 
 
-# Messages go by themselves, and are closed where they are in the way: the page notes each that was shown.
-NOTE_MESSAGES = """
-window.PAGES = ["txt2img", "img2img", "inpaint"];
-window.told = [];
-new MutationObserver((changes) => {
-  const added = changes.flatMap((change) => [...change.addedNodes]).filter((node) => node.nodeType === 1);
-  const nodes = added.flatMap((node) => [node, ...node.querySelectorAll("*")]);
-  window.told.push(...nodes.filter((node) => node.matches(".toast-body")).map((node) => node.textContent));
-}).observe(document, { childList: true, subtree: true });
-"""
-
-
 @pytest.fixture(scope="module")
 def preset_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one preset of its own, whose pin does not hold, and files that are none."""
@@ -237,7 +225,7 @@ def test_a_page_is_saved_with_variables_and_what_ships_is_not_overwritten(preset
     tab = open_tab()
     tab.set(prompt="a {thing}, 3d style", **SMALL)
     save(tab, NAME)
-    tab.page.get_by_text("ships with the product").first.wait_for()
+    tab.wait_until_told("ships with the product")
     save(tab, "With a variable", defaults="thing = fox")
     wait_for_choice(tab, "With a variable")
     entry = listed(preset_server)["With a variable"]
@@ -275,7 +263,7 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
 def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
     tab = open_tab()
     visit(tab, NAME)
-    tab.page.get_by_text(f"Preset “{NAME}” is applied on txt2img.").wait_for()
+    tab.wait_until_told(f"Preset “{NAME}” is applied on txt2img.")
     wait_for_choice(tab, NAME)
     assert "preset=" not in tab.page.url
     prompt = tab.find("prompt").locator("textarea")
@@ -306,9 +294,8 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     tab = open_tab()
     choose(tab, "gone")
     tab.find("preset-apply").click()
-    tab.page.get_by_text("no model “photoreal”").first.wait_for()
+    tab.wait_until_told("no model “photoreal”")
     tab.draw(**SMALL)  # Generate waits for no settings that will never come
-    tab.page.add_init_script(NOTE_MESSAGES)
     visit(tab, "<img src=x onerror=alert(3)>")
     tab.page.wait_for_function("told.length && PAGES.every((page) => !darkroomFills.isWaiting(page))")
     [told] = tab.page.evaluate("told")  # once, though each page was asked
