@@ -9,7 +9,7 @@ import torch
 
 from webui.engine.families.base import Conditioning, Model
 from webui.engine.latents import Start
-from webui.engine.nets.shortcuts import Shortcuts
+from webui.engine.speed.shortcuts import Shortcuts
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,12 @@ from webui.engine.devices import (
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
 from webui.engine.families.base import CannotLoad, Conditioning, Model
 from webui.engine.lora.cache import Contributions
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.preview import Previewer
 from webui.engine.provenance import FileHashes, describe_environment, describe_sampler
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.resolve import resolve
 from webui.engine.samplers import make_scheduler
+from webui.engine.speed.shortcuts import Shortcuts
 
 log = logging.getLogger(__name__)
 

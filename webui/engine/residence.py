@@ -20,8 +20,8 @@ from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.nets.layers import make_lean
 
 if TYPE_CHECKING:
-    from webui.engine.compiled import CompiledUNet
-    from webui.engine.graphed import GraphedUNet
+    from webui.engine.speed.compiled import CompiledUNet
+    from webui.engine.speed.graphed import GraphedUNet
 
 TELL_EVERY_S = 0.1
 HEADROOM = 1.15
@@ -131,11 +131,11 @@ class Residence:
         if resident is None or resident.plan != PLANS[0]:
             return
         if self._settings.compile:
-            from webui.engine.compiled import CompiledUNet
+            from webui.engine.speed.compiled import CompiledUNet
 
             resident.faster = CompiledUNet(resident.model.unet, self._settings.cache_dir)
         elif self._settings.cuda_graphs:
-            from webui.engine.graphed import GraphedUNet
+            from webui.engine.speed.graphed import GraphedUNet
 
             resident.faster = GraphedUNet(resident.model.unet)
         resident.model.run_unet = resident.faster or resident.model.unet

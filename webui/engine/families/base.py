@@ -11,8 +11,8 @@ from webui.core.images import Size
 from webui.core.library import ModelFile
 from webui.core.request import RequestError
 from webui.engine.embeddings import Embedding
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 Conditioning = Mapping[str, Any]
 """What the UNet is told, one row a picture: ``context``, and for some models ``summary``, ``ids`` and ``guidance``."""

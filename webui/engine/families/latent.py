@@ -11,9 +11,9 @@ from webui.core.request import RequestError
 from webui.engine.families.base import Conditioning, Posterior, PreviewMap
 from webui.engine.families.loading import Components
 from webui.engine.nets.autoencoder import Autoencoder
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.unet import Told, UNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 EMBEDDED_GUIDANCE_SCALE = 1000.0
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.nets.layers import HEAP_BYTES, Conv1x1, spread, to_picture, to_tokens
-from webui.engine.nets.shortcuts import Merging
+from webui.engine.speed.shortcuts import Merging
 
 
 class Transformer(nn.Module):

@@ -7,15 +7,15 @@ lie channels-last all the way, so that an attention's tokens are a view of them.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from webui.engine.nets.layers import Conv1x1, Conv2d, first_parameter, spread
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.transformer import Attention, Transformer
+from webui.engine.speed.shortcuts import Shortcuts
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 4,
@@ -73,8 +73,7 @@ OUTER_LAYERS = 2
 """So many of the last layers, and what makes their skips, run where the features of all others are reused."""
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """What the UNet is told besides latents and time; the same in each step, so it is computed once.
 
     ``attended`` has the prompt's keys and values, (rows, heads, length, width) each, for each cross-attention in the

@@ -5,8 +5,8 @@ import torch
 from checkpoints import SMALL_UNET
 from torch.nn import functional
 
-from webui.engine.nets.shortcuts import Merging, Shortcuts
 from webui.engine.nets.unet import Told, UNet
+from webui.engine.speed.shortcuts import Merging, Shortcuts
 
 SD1 = SMALL_UNET | {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from cachetools import LRUCache
+from torch.utils import _pytree as pytree
 
-from webui.engine.compiled import flatten, shape_key
 from webui.engine.devices import release_memory
 from webui.engine.nets.layers import first_parameter
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
+from webui.engine.speed.compiled import shape_key
+from webui.engine.speed.shortcuts import Shortcuts
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class GraphedUNet:
         """As ``UNet.forward``."""
         if shortcuts is not None or self._failed:
             return self._unet(latents, timestep, told, shortcuts)
-        key = shape_key(flatten(latents, timestep, told))
+        key = shape_key(latents, timestep, told)
         if (graph := self._graphs.get(key)) is None:
             try:
                 graph = self._graphs[key] = self._make(latents, timestep, told)
@@ -95,8 +96,9 @@ class GraphedUNet:
         graph.latents.copy_(latents)
         graph.timestep.copy_(timestep)
         if graph.known is not told:  # the same in all steps of a picture
-            for own, given in zip(_told_tensors(graph.told), _told_tensors(told), strict=True):
-                own.copy_(given)
+            for own, given in zip(pytree.tree_leaves(graph.told), pytree.tree_leaves(told), strict=True):
+                if isinstance(own, torch.Tensor):
+                    own.copy_(given)
             graph.known = told
         return graph.replay().clone()
 
@@ -107,13 +109,6 @@ class GraphedUNet:
 
     def _make(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> _Graph:
         own_latents, own_timestep = latents.clone(), timestep.to(latents.device, copy=True)
-        attended = [(keys.clone(), values.clone()) for keys, values in told.attended]
-        embedding, guidance = (None if part is None else part.clone() for part in (told.embedding, told.guidance))
-        own = Told(attended, embedding, guidance)
+        own = pytree.tree_map_only(torch.Tensor, torch.clone, told)
         replay = record(lambda: self._unet(own_latents, own_timestep, own))
         return _Graph(replay, own_latents, own_timestep, own, told)
-
-
-def _told_tensors(told: Told) -> list[torch.Tensor]:
-    pairs = [tensor for pair in told.attended for tensor in pair]
-    return pairs + [part for part in (told.embedding, told.guidance) if part is not None]

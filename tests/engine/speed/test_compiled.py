@@ -9,11 +9,11 @@ import torch
 from checkpoints import SMALL_UNET
 
 from webui.core.settings import Settings
-from webui.engine import compiled
-from webui.engine.compiled import CompiledUNet
 from webui.engine.manager import PipelineManager
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import UNet
+from webui.engine.speed import compiled
+from webui.engine.speed.compiled import CompiledUNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 LIMIT_S = 280.0
 

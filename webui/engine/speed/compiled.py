@@ -6,27 +6,29 @@ frozen into it. The weights are its inputs, so that a LoRA switch remains a swap
 """
 
 import hashlib
-import json
 import logging
 import os
+import pickle
 import platform
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from webui.engine.nets.layers import Conv2d, define_packed_conv, first_parameter
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import Told, UNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of what files hold; to be raised with each change of the UNet's code."""
 
 MAX_SIZES = 16
@@ -34,8 +36,42 @@ MAX_SIZES = 16
 
 NICENESS = 10
 
-Inputs = tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor | None, torch.Tensor | None]
-"""Latents, timestep, the prompts' keys and values, and what else is told: embedding, guidance."""
+
+@dataclass(frozen=True)
+class Like:
+    """What a tensor is apart from its numbers."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Like":
+        return cls(tensor.shape, tensor.stride(), tensor.dtype)
+
+    def make(self, device: torch.device) -> torch.Tensor:
+        """Such a tensor, of zeros."""
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device).zero_()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be compiled: a UNet, and for what; ``inputs`` are latents, timestep and what is told, of ``Like``."""
+
+    config: Mapping[str, Any]
+    dtype: torch.dtype
+    device: str
+    threads: int
+    inputs: Any
+    version: int = VERSION
+    torch_version: str = torch.__version__
+    machine: str = platform.machine()
+    capability: str = torch.backends.cpu.get_cpu_capability()
+
+    @property
+    def name(self) -> str:
+        """Of the code's file: the same for the same order alone."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:32]
 
 
 class CompiledUNet:
@@ -53,7 +89,7 @@ class CompiledUNet:
         self._weights = dict(unet.named_parameters())
         self._convolutions = [module for module in unet.modules() if isinstance(module, Conv2d)]
         self._code: dict[Any, Any] = {}
-        self._wanted: dict[Any, list[Any]] = {}
+        self._wanted: dict[Any, Any] = {}
         self._more = threading.Semaphore(0)
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = self._failed = False
@@ -65,15 +101,14 @@ class CompiledUNet:
         """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take."""
         if shortcuts is not None:
             return self._unet(latents, timestep, told, shortcuts)
-        inputs = flatten(latents, timestep, told)
-        key = shape_key(inputs)
+        key = shape_key(latents, timestep, told)
         if (code := self._code.get(key)) is None:
-            self._want(key, inputs)
+            self._want(key, (latents, timestep, told))
             return self._unet(latents, timestep, told)
         for convolution in self._convolutions:
             if convolution.packs:
                 convolution.hold()
-        return code(self._weights, *inputs)
+        return code(self._weights, latents, timestep, pytree.tree_leaves(told))
 
     @property
     def is_compiled(self) -> bool:
@@ -87,9 +122,9 @@ class CompiledUNet:
             self._process.terminate()
         self._more.release()
 
-    def _want(self, key: Any, inputs: Inputs) -> None:
+    def _want(self, key: Any, inputs: Any) -> None:
         if key not in self._wanted and len(self._wanted) < MAX_SIZES and not self._failed:
-            self._wanted[key] = _describe(inputs)
+            self._wanted[key] = pytree.tree_map_only(torch.Tensor, Like.of, inputs)
             self._more.release()
 
     def _make_all(self) -> None:
@@ -108,24 +143,21 @@ class CompiledUNet:
                 self._failed = True
                 return
 
-    def _make(self, shapes: list[Any]) -> Any:
+    def _make(self, inputs: Any) -> Any:
         """Loads the code, after having it made where it is not kept from before."""
-        dtype = str(self._unet.dtype).removeprefix("torch.")
-        job = {"config": self._unet.config, "dtype": dtype, "inputs": shapes, "threads": torch.get_num_threads()}
-        machine = [VERSION, torch.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability()]
-        name = hashlib.sha256(json.dumps([job, machine, _device(self._unet)], sort_keys=True).encode()).hexdigest()
-        file = self._folder / f"{name[:32]}.pt2"
+        unet = self._unet
+        order = Order(unet.config, unet.dtype, _device(unet), torch.get_num_threads(), inputs)
+        file = self._folder / f"{order.name}.pt2"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            order = json.dumps({**job, "device": _device(self._unet), "file": str(file)}).encode()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "webui.engine.compiled"],
+                [sys.executable, "-c", f"from {__name__} import work; work()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            _, said = self._process.communicate(order)
+            _, said = self._process.communicate(pickle.dumps((order, file)))
             if self._process.returncode:
                 lines = said.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
                 raise RuntimeError(lines[-1][:300])
@@ -133,83 +165,56 @@ class CompiledUNet:
 
 
 class _Bare(nn.Module):
-    """The UNet as a function of its weights and of tensors alone."""
+    """The UNet as a function of its weights and of tensors alone; ``structure`` is that of what it is told."""
 
-    def __init__(self, unet: UNet) -> None:
+    def __init__(self, unet: UNet, structure: pytree.TreeSpec) -> None:
         super().__init__()
         self._unet = [unet]  # not a child: its weights are inputs
+        self._structure = structure
 
     def forward(
         self,
         weights: Mapping[str, torch.Tensor],
         latents: torch.Tensor,
         timestep: torch.Tensor,
-        attended: Sequence[torch.Tensor],
-        embedding: torch.Tensor | None,
-        guidance: torch.Tensor | None,
+        leaves: Sequence[torch.Tensor | None],
     ) -> torch.Tensor:
-        pairs = list(zip(attended[::2], attended[1::2], strict=True))
-        told = Told(pairs, embedding, guidance)
+        told = pytree.tree_unflatten(leaves, self._structure)
         return torch.func.functional_call(self._unet[0], dict(weights), (latents, timestep, told))
 
 
-def make(order: Mapping[str, Any]) -> None:
-    """Writes the code for one UNet and one size of inputs to the file that the order names."""
+def make(order: Order, file: Path) -> None:
+    """Writes the code for one UNet and one size of inputs to the file."""
     from torch._inductor import aoti_compile_and_package
 
     define_packed_conv()
-    torch.set_num_threads(order["threads"])
-    file, device = Path(order["file"]), torch.device(order["device"])
+    torch.set_num_threads(order.threads)
+    device = torch.device(order.device)
     with device:
-        unet = UNet(order["config"]).to(getattr(torch, order["dtype"])).eval().requires_grad_(False)
-    inputs = [_tensors(entry, device) for entry in order["inputs"]]
+        unet = UNet(order.config).to(order.dtype).eval().requires_grad_(False)
+    latents, timestep, told = pytree.tree_map_only(Like, lambda like: like.make(device), order.inputs)
+    leaves, structure = pytree.tree_flatten(told)
     with torch.no_grad():
-        program = torch.export.export(_Bare(unet), (dict(unet.named_parameters()), *inputs), strict=False)
+        inputs = (dict(unet.named_parameters()), latents, timestep, leaves)
+        program = torch.export.export(_Bare(unet, structure), inputs, strict=False)
         part = file.with_name(f"part-{os.getpid()}.pt2")
         aoti_compile_and_package(program, package_path=str(part))
     part.replace(file)
 
 
-def flatten(latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> Inputs:
-    """All that a forward is given, as tensors."""
-    return latents, timestep, [tensor for pair in told.attended for tensor in pair], told.embedding, told.guidance
-
-
-def shape_key(inputs: Inputs) -> Any:
-    """What is one size. Prompts of the same length have keys and values of the same shapes: the first ones say all."""
-    latents, timestep, attended, embedding, guidance = inputs
-    return (
-        (latents.shape, latents.stride(), timestep.dtype, timestep.shape, attended[0].shape),
-        embedding is not None,
-        guidance is not None,
-    )
-
-
-def _describe(inputs: Inputs) -> list[Any]:
-    """As JSON: shape, strides and format of each tensor."""
-
-    def describe(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return {"shape": list(value.shape), "stride": list(value.stride()), "dtype": str(value.dtype)[6:]}
-        return [describe(one) for one in value] if isinstance(value, list) else None
-
-    return [describe(value) for value in inputs]
-
-
-def _tensors(entry: Any, device: torch.device) -> Any:
-    if isinstance(entry, list):
-        return [_tensors(one, device) for one in entry]
-    if entry is None:
-        return None
-    dtype = getattr(torch, entry["dtype"])
-    return torch.empty_strided(entry["shape"], entry["stride"], dtype=dtype, device=device).zero_()
+def shape_key(latents: torch.Tensor, timestep: torch.Tensor, told: Any) -> Any:
+    """What is one size: the shapes of all that a forward is given, and which of it is there."""
+    leaves, structure = pytree.tree_flatten(told)
+    shapes = tuple(leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+    return latents.shape, latents.stride(), timestep.dtype, timestep.shape, shapes, structure
 
 
 def _device(unet: UNet) -> str:
     return first_parameter(unet).device.type
 
 
-if __name__ == "__main__":
+def work() -> None:
+    """In a process of its own: makes what it is told through its input."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    make(json.load(sys.stdin))
+    make(*pickle.load(sys.stdin.buffer))

@@ -10,13 +10,13 @@ from checkpoints import SMALL_UNET
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request, RequestError
 from webui.core.settings import Settings
-from webui.engine import graphed
-from webui.engine.graphed import MAX_GRAPHS, GraphedUNet
 from webui.engine.manager import PipelineManager
 from webui.engine.nets import layers
-from webui.engine.nets.shortcuts import Shortcuts
 from webui.engine.nets.unet import UNet
 from webui.engine.residence import Residence
+from webui.engine.speed import graphed
+from webui.engine.speed.graphed import MAX_GRAPHS, GraphedUNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 LORAS = ("", "blueprint:0.8", "night:1 sepia:0.5", "blueprint:-0.5", "blueprint:0.8", "")
 
