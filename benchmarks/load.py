@@ -17,9 +17,9 @@ import torch
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import write_configs
 from tests.checkpoints import write_random
-from webui.core.library import find_models
 from webui.core.settings import Settings
 from webui.engine.families.loading import Plan
+from webui.library.library import find_models
 
 MIB = 2**20
 

@@ -23,13 +23,14 @@ from torch import nn
 
 from benchmarks.measure import Options, Row, compared
 from benchmarks.pictures import BASELINE, FUSED, Task, compare
-from webui.core.library import DEMO_MODEL, LoraFile
+from webui.core.files import LoraFile
 from webui.core.request import LoraRef
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.nets.unet import UNet
 from webui.engine.weights import build_empty
+from webui.library.library import DEMO_MODEL
 
 CPU = torch.device("cpu")
 RANK, ALPHA = 16, 8.0

@@ -12,19 +12,11 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVERYTHING = {
-    "core",
-    "interop",
-    "engine",
-    "executors",
-    "ui",
-    "api",
-    "app",
-    "cli",
-    "doctor",
-    "verification",
-    "inspection",
-    "webui",
+    *("webui", "core", "library", "workspace", "interop", "engine", "jobs", "ui", "api"),
+    *("app", "cli", "doctor", "verification", "inspection"),
 }
+
+FRONT = {"webui", "core", "library", "workspace", "interop", "jobs"}
 
 # layer -> the layers it may import at any time, and those it may import only inside a function. "webui" is the package
 # itself, for its version.
@@ -32,17 +24,21 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "webui": (set(), set()),
     "__main__": ({"cli"}, set()),
     "core": ({"webui", "core"}, set()),
-    "interop": ({"webui", "core", "interop"}, set()),
-    "engine": ({"webui", "core", "engine"}, set()),
-    "executors": ({"webui", "core", "engine", "executors"}, set()),
-    "ui": ({"webui", "core", "interop", "ui"}, set()),
-    "api": ({"webui", "core", "interop", "api"}, set()),
-    "cli": ({"webui", "core", "interop"}, {"app", "doctor", "verification", "inspection"}),
-    "doctor": ({"webui", "core"}, {"engine"}),
-    "verification": ({"webui", "core", "app"}, set()),
-    "inspection": ({"webui", "core", "interop", "app"}, set()),
+    "library": ({"webui", "core", "library"}, set()),
+    "workspace": ({"webui", "core", "workspace"}, set()),
+    "interop": ({"webui", "core", "library", "interop"}, set()),
+    "engine": ({"webui", "core", "engine", "library", "jobs"}, set()),
+    "jobs": ({"webui", "core", "library", "workspace", "jobs"}, {"engine"}),
+    "ui": ({*FRONT, "ui"}, set()),
+    "api": ({*FRONT, "api"}, set()),
+    "cli": (FRONT, {"app", "doctor", "verification", "inspection"}),
+    "doctor": ({"webui", "core", "library"}, {"engine"}),
+    "verification": ({*FRONT, "app"}, set()),
+    "inspection": ({*FRONT, "app"}, set()),
     "app": (EVERYTHING, set()),
 }
+# What fronts know of the room that runs jobs.
+PROTOCOLS = "webui.jobs.protocols"
 # Import names -> who may have them. The doctor is the one exception: it says which device torch finds, and imports it
 # inside the function that does, so that `webui doctor` can still say that torch is missing.
 OWNERS: dict[str, set[str]] = {
@@ -51,8 +47,6 @@ OWNERS: dict[str, set[str]] = {
     **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate"), {"engine", "doctor"}),
     **dict.fromkeys(("transformers", "torchvision", "training", "benchmarks", "tests"), set()),
 }
-# What a request is checked against before torch is there.
-TORCH_FREE_ENGINE = {"webui.engine.samplers", "webui.engine.resolve"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +112,7 @@ def violations(root: Path) -> list[str]:
         always, lazily = MAY_IMPORT.get(layer, (set(), set()))
         if layer_of(found.target) not in always | (lazily if found.lazy else set()):
             broken.append(line)
-        eager_engine = layer == "executors" and layer_of(found.target) == "engine" and not found.lazy
-        if eager_engine and found.target not in TORCH_FREE_ENGINE:
+        if layer in ("ui", "api", "cli", "interop") and layer_of(found.target) == "jobs" and found.target != PROTOCOLS:
             broken.append(line)
     return sorted(set(broken))
 
@@ -169,14 +162,14 @@ def test_every_part_of_the_package_has_its_rule():
         ("core/x.py", "from webui.engine.samplers import SAMPLERS"),
         ("core/x.py", "from webui import engine"),
         ("core/deep/x.py", "from ...engine import manager"),
-        ("engine/x.py", "from webui.executors.local import LocalExecutor"),
+        ("engine/x.py", "from webui.workspace.outputs import save_picture"),
         ("engine/x.py", "import gradio as gr"),
         ("engine/x.py", "def f():\n    from transformers import CLIPTextModel"),
-        ("executors/x.py", "from webui.engine.manager import PipelineManager"),
-        ("executors/x.py", "class A:\n    from ..engine import manager"),
-        ("executors/x.py", "import torch.nn"),
+        ("jobs/x.py", "from webui.engine.manager import PipelineManager"),
+        ("jobs/x.py", "class A:\n    from ..engine import manager"),
+        ("jobs/x.py", "import torch.nn"),
         ("ui/x.py", "from webui.api import jobs"),
-        ("ui/x.py", "def f():\n    from webui.executors.local import LocalExecutor"),
+        ("ui/x.py", "def f():\n    from webui.jobs.local import LocalExecutor"),
         ("ui/pages/x.py", "import safetensors"),
         ("api/x.py", "from gradio import Blocks"),
         ("api/x.py", "import webui.ui.form"),
@@ -192,9 +185,10 @@ def test_every_part_of_the_package_has_its_rule():
     ],
 )
 def test_the_rules_catch(tmp_path, file, source):
-    for name in ("core", "engine", "executors", "ui", "api"):
+    for name in ("core", "engine", "jobs", "library", "workspace", "interop", "ui", "api"):
         (tmp_path / "webui" / name).mkdir(parents=True)
-    for name in ("__init__", "engine/__init__", "engine/manager", "engine/samplers", "executors/__init__", "api/jobs"):
+    modules = "engine/__init__ engine/manager engine/samplers jobs/__init__ jobs/local workspace/outputs api/jobs"
+    for name in ("__init__", *modules.split()):
         (tmp_path / "webui" / f"{name}.py").touch()
     path = tmp_path / "webui" / file
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -208,8 +202,8 @@ def test_the_rules_catch(tmp_path, file, source):
     [
         ("core/x.py", "from webui import __version__\nfrom webui.core.request import Request"),
         ("engine/x.py", "import torch\nfrom webui.core.request import Request"),
-        ("executors/x.py", "def f():\n    from webui.engine.manager import PipelineManager"),
-        ("executors/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from webui.engine import manager"),
+        ("jobs/x.py", "def f():\n    from webui.engine.manager import PipelineManager"),
+        ("jobs/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from webui.engine import manager"),
         ("cli.py", "def f():\n    from webui.app import serve"),
         ("doctor.py", "def f():\n    import torch"),
         ("app.py", "def f():\n    from webui.ui import layout"),
@@ -227,7 +221,7 @@ def test_the_rules_let_through(tmp_path, file, source):
     [
         ("webui.ui.layout", "torch diffusers transformers accelerate"),
         ("webui.app", "torch diffusers transformers accelerate"),
-        ("webui.executors.local", "torch diffusers transformers accelerate gradio"),
+        ("webui.jobs.local", "torch diffusers transformers accelerate gradio"),
         ("webui.engine.manager", "diffusers transformers accelerate"),
         ("webui.cli", "torch diffusers transformers accelerate gradio pydantic PIL"),
     ],

@@ -12,7 +12,8 @@ from diffusers import LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from webui.engine.samplers import SAMPLERS, make_scheduler
+from webui.core.samplers import SAMPLERS
+from webui.engine.samplers import make_scheduler
 
 from . import data, judges
 from .concepts import CONCEPTS, IMAGE_SIZE, STYLES

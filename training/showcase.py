@@ -7,12 +7,13 @@ from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 
 from webui.core.events import Image
-from webui.core.library import Library, Snapshot, content_hash
-from webui.core.preset import read_preset
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import hash_file
+from webui.core.weight_files import content_hash
 from webui.engine.manager import PipelineManager
+from webui.library.library import Library, Snapshot
+from webui.workspace.preset import read_preset
 
 from .concepts import IMAGE_SIZE
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
-from webui.core.files import sweep
-from webui.core.history import History
-from webui.core.presets import PresetShelf
-from webui.core.request import RequestError
+from webui.core.disk import sweep
+from webui.core.errors import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
-from webui.core.start_pictures import StartPictures
-from webui.core.thumbnails import Thumbnails
-from webui.executors.local import LocalExecutor
+from webui.jobs.local import LocalExecutor
+from webui.workspace.history import History
+from webui.workspace.presets import PresetShelf
+from webui.workspace.start_pictures import StartPictures
+from webui.workspace.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

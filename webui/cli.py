@@ -121,7 +121,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_saving(parser: argparse.ArgumentParser) -> None:
-    from webui.core.outputs import FILENAME, FILENAME_FIELDS, SAVE_OPTIONS
+    from webui.core.filenames import FILENAME, FILENAME_FIELDS
+    from webui.workspace.outputs import SAVE_OPTIONS
 
     parser.add_argument("--format", choices=tuple(SAVE_OPTIONS), help="of the files (default: png)")
     fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
@@ -211,7 +212,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 def _settings(options: argparse.Namespace, **more: Any) -> Any:
     from pydantic import ValidationError
 
-    from webui.core.request import explain
+    from webui.core.errors import explain
     from webui.core.settings import Settings
 
     given = ((name, getattr(options, name, None)) for name in SETTINGS_FLAGS)
@@ -229,7 +230,7 @@ def _settings(options: argparse.Namespace, **more: Any) -> Any:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Opens the page; ends with a signal."""
-    from webui.core.request import RequestError
+    from webui.core.errors import RequestError
 
     auth = None
     if options.auth is not None:
@@ -261,8 +262,9 @@ def run_serve(options: argparse.Namespace) -> int:
 def run_generate(options: argparse.Namespace) -> int:
     """Draws, saves, prints paths (or events with ``--json``)."""
     from webui.app import make_executor
-    from webui.core.preset import compare_pins
-    from webui.core.request import Request, RequestError
+    from webui.core.errors import RequestError
+    from webui.core.request import Request
+    from webui.workspace.preset import compare_pins
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
     settings = _settings(options, out=options.out)
@@ -293,8 +295,9 @@ def run_generate(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace, settings: Any, given: dict[str, Any]) -> tuple[Any, Any]:
     """The request of the flags, over the preset if there is one, and that preset; raises RequestError."""
-    from webui.core.presets import PresetShelf
-    from webui.core.request import Request, RequestError
+    from webui.core.errors import RequestError
+    from webui.core.request import Request
+    from webui.workspace.presets import PresetShelf
 
     variables = {}
     for text in options.variables:
@@ -316,7 +319,7 @@ def _request(options: argparse.Namespace, settings: Any, given: dict[str, Any]) 
 
 def run_presets(options: argparse.Namespace) -> int:
     """Prints the presets, one a line: name, what it is good for, or what is wrong with it."""
-    from webui.core.presets import PresetShelf
+    from webui.workspace.presets import PresetShelf
 
     for file in PresetShelf(_settings(options).presets_dir).files().values():
         print(f"{file.name}\t{file.preset.note if file.preset else f'{file.path.name} {file.problem}'}")
@@ -339,8 +342,9 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 def _read_init(options: argparse.Namespace) -> dict[str, Any]:
     """The start picture and all that goes with it, read from its files; raises RequestError naming the flag."""
+    from webui.core.errors import RequestError
     from webui.core.images import ImageError, open_image, to_rgb
-    from webui.core.request import Init, RequestError
+    from webui.core.request import Init
 
     init = _given(options, (*_text_flags(Init), *_switches(Init), "outpaint"))
     if options.init is None:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 
 from webui import __version__
-from webui.core.library import find_loras, find_models
-from webui.core.lora_info import describe
 from webui.core.names import find_file
 from webui.core.settings import Settings
+from webui.library.library import find_loras, find_models
+from webui.library.lora_info import describe
 
 PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
 LOW_DISK_BYTES = 2 * 2**30
@@ -51,7 +51,7 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     import psutil
     import torch
 
-    from webui.core.request import RequestError
+    from webui.core.errors import RequestError
     from webui.engine.devices import choose_device, choose_dtype, describe
 
     try:

@@ -12,16 +12,17 @@ from typing import Any
 from PIL.Image import Image as PilImage
 
 from webui.app import make_executor
+from webui.core.errors import RequestError
 from webui.core.events import Failed, Image
-from webui.core.executor import Executor, QueueFull
 from webui.core.images import ImageError, open_image
-from webui.core.preset import Preset, compare_pins
-from webui.core.presets import PresetShelf
 from webui.core.recipe import Recipe, RecipeError, read_picture
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.core.start_pictures import StartPictures
 from webui.core.verdict import Verdict, judge, judge_hash, prepare
+from webui.jobs.protocols import Executor, QueueFull
+from webui.workspace.preset import Preset, compare_pins
+from webui.workspace.presets import PresetShelf
+from webui.workspace.start_pictures import StartPictures
 
 PRESET_ENVIRONMENT = {"device": "cpu", "dtype": "float32"}  # what a preset's expected hash was made with
 

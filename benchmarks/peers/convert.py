@@ -15,8 +15,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from benchmarks.peers import Models
 from benchmarks.peers.environments import CACHE, cache_folder
 from tests.checkpoints import BETAS, to_ldm, write_random
-from webui.core.library import DEMO_MODEL
 from webui.engine import tokens
+from webui.library.library import DEMO_MODEL
 
 UNET = {"sample_size": 64, "cross_attention_dim": 768}
 VAE = {

@@ -9,12 +9,12 @@ from PIL import Image
 from worker import Request, serve
 
 from webui.core.events import Image as Finished
-from webui.core.library import DEMO_MODEL
 from webui.core.request import Init, LoraRef
 from webui.core.request import Request as Wanted
 from webui.core.settings import Settings
 from webui.engine import preview
 from webui.engine.manager import PipelineManager
+from webui.library.library import DEMO_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0

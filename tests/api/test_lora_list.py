@@ -5,8 +5,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from webui.api.loras import loras_router
-from webui.core.executor import Catalog
-from webui.core.library import Library
+from webui.core.catalog import Catalog
+from webui.library.library import Library
 
 
 class Files:

@@ -12,7 +12,7 @@ from benchmarks.floor import Floor
 from benchmarks.measure import Options
 from benchmarks.peers import Answer, Drawing, Models, Ready
 from benchmarks.pictures import BASELINE, Task, compare, peer_variants, programs
-from webui.core.library import DEMO_MODEL
+from webui.library.library import DEMO_MODEL
 
 SD15 = Options(size="sd15")
 

@@ -10,10 +10,10 @@ from benchmarks import approximate
 from benchmarks.lora import _write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
-from webui.core.library import DEMO_MODEL, find_models
 from webui.core.settings import Settings
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
+from webui.library.library import DEMO_MODEL, find_models
 
 
 def test_the_loras_change_convolutions_too(tmp_path: Path):

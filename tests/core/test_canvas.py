@@ -10,7 +10,8 @@ from PIL import Image as PilImages
 
 from webui.core import images
 from webui.core.canvas import drawn_size, make_canvas
-from webui.core.request import Init, Request, RequestError
+from webui.core.errors import RequestError
+from webui.core.request import Init, Request
 
 BLUE, GREEN = (30, 60, 200), (0, 255, 0)
 

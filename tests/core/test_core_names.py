@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.library import LoraFile
-from webui.core.names import Found, choose, choose_lora, find_file, give_names, in_tags, is_word, tag_name
+from webui.core.errors import RequestError
+from webui.core.files import LoraFile
+from webui.core.names import choose, choose_lora, find_file, in_tags, is_word, tag_name
 from webui.core.prompt import join_loras, split_loras
-from webui.core.request import LoraRef, RequestError
+from webui.core.request import LoraRef
+from webui.library.naming import Found, give_names
 
 NAMES = ("DPM++ 2M", "DPM++ SDE", "Euler", "Euler a", "Heun")
 

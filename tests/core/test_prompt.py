@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webui.core.errors import RequestError
 from webui.core.prompt import WEIGHT_LIMIT, Words, join_loras, parse_weights, split_loras, unbalanced, unsupported
-from webui.core.request import LoraRef, RequestError
+from webui.core.request import LoraRef
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sd_parsers import ParserManager
 from sd_parsers.data import PromptInfo
 
 from webui import __version__
-from webui.core.outputs import save_picture
+from webui.workspace.outputs import save_picture
 
 FORGED = "a cat\nNegative prompt: dog\nSteps: 1, Sampler: Forged, CFG scale: 1, Seed: 1, Size: 8x8, Model: forged"
 HARMLESS = [

@@ -11,11 +11,12 @@ from PIL import Image as PilImages
 from sd_parsers import ParserManager
 
 from webui.core.events import Image
+from webui.core.filenames import check_filename
 from webui.core.images import ImageError
-from webui.core.outputs import check_filename, save_picture
 from webui.core.recipe import Batch, Recipe, RecipeError, read_picture
 from webui.core.request import Init, LoraRef, Request
-from webui.core.start_pictures import StartPictures
+from webui.workspace.outputs import save_picture
+from webui.workspace.start_pictures import StartPictures
 
 HASHES = {"model": {"demo": "ab" * 32}, "lora": {"née <b>": "cd" * 32}}
 SAMPLER = {"class": "DPMSolverMultistepScheduler", "config": {"beta_start": 0.00085, "trained_betas": None}}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webui.core.errors import RequestError
 from webui.core.request import (
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
@@ -16,7 +17,6 @@ from webui.core.request import (
     SIDE_STEP_PX,
     LoraRef,
     Request,
-    RequestError,
     near_sides_px,
 )
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 from PIL import Image as PilImages
 
+from webui.core.catalog import Catalog
 from webui.core.events import Image
-from webui.core.executor import Catalog
-from webui.core.library import Library, hash_whole
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import hash_file
 from webui.core.verdict import judge, judge_hash, prepare
+from webui.core.weight_files import hash_whole
+from webui.library.library import Library
 
 SIZE = (8, 8)
 RECIPE = Recipe(

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image as PilImages
 from safetensors.torch import load_file, save_file
 
-from webui.core.library import DEMO_MODEL
+from webui.library.library import DEMO_MODEL
 
 from .server import REPOSITORY, SMALL, Server, on_a_disk, run_here, run_webui, webui
 

@@ -12,11 +12,11 @@ from PIL import Image as PilImages
 
 from webui.api.history import history_router
 from webui.core.events import Image
-from webui.core.history import History
-from webui.core.outputs import save_picture
 from webui.core.recipe import Recipe
 from webui.core.request import Request
-from webui.core.thumbnails import Thumbnails
+from webui.workspace.history import History
+from webui.workspace.outputs import save_picture
+from webui.workspace.thumbnails import Thumbnails
 
 from .conftest import tab_opener
 from .server import SMALL, Server, wait_for

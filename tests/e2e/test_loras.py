@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image as PilImages
 
-from webui.core.library import DEMO_MODEL
+from webui.library.library import DEMO_MODEL
 
 from .conftest import tab_opener
 from .server import SMALL, Server, run_here, wait_for

@@ -14,9 +14,10 @@ from checkpoints import small
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
-from webui.core.library import DEMO_MODEL, content_hash, find_models
 from webui.core.settings import Settings
+from webui.core.weight_files import content_hash
 from webui.engine.tokens import Tokenizer, count_tokens
+from webui.library.library import DEMO_MODEL, find_models
 
 from .conftest import tab_opener
 from .server import Server, wait_for

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image as PilImages
 
-from webui.core.presets import SHIPPED
+from webui.workspace.presets import SHIPPED
 
 from .conftest import tab_opener
 from .server import SMALL, Server, run_here, run_webui, wait_for

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from webui.core.library import DEMO_MODEL
 from webui.core.request import MAX_PROMPT_CHARACTERS
 from webui.engine.tokens import Tokenizer, count_tokens
+from webui.library.library import DEMO_MODEL
 
 from .server import wait_for
 from .tab import Tab

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PilImages
 from PIL.PngImagePlugin import PngInfo
 
-from webui.core.library import DEMO_MODEL
+from webui.library.library import DEMO_MODEL
 
 from .server import run_here, run_webui
 

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from webui.core.events import Event, Image
-from webui.core.library import DEMO_MODEL
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import Told
 from webui.engine.preview import Previewer
+from webui.library.library import DEMO_MODEL
 
 SIDE_PX = 64
 STEPS = 6

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from webui.core.events import Cancelled, Done, Image, Step
 from webui.core.request import Init
+from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.nets import unet
 from webui.engine.nets.tiny import TinyAutoencoder
-from webui.engine.samplers import SAMPLERS
 
 PROMPT = "a red apple, flat style, on a blue background"
 STEPS = 6

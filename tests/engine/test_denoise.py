@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from webui.core.library import DEMO_MODEL
+from webui.core.samplers import SAMPLERS, SCHEDULES, SPACED
 from webui.engine.denoise import Stopped, denoise, predicted_original
 from webui.engine.families.loading import read_scheduler_config
 from webui.engine.latents import Start
-from webui.engine.samplers import SAMPLERS, SCHEDULES, SPACED, make_scheduler
+from webui.engine.samplers import make_scheduler
+from webui.library.library import DEMO_MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from webui.core.request import RequestError
+from webui.core.errors import RequestError
 from webui.core.settings import Settings
 from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, measure_bfloat16
 from webui.engine.manager import PipelineManager

@@ -9,8 +9,8 @@ import pytest
 
 from webui.core.events import Image
 from webui.core.request import LoraRef
+from webui.core.samplers import SAMPLERS
 from webui.engine.preview import Previewer
-from webui.engine.samplers import SAMPLERS
 
 ALONE = """
 import json, sys

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from webui.core.samplers import SAMPLERS
 from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare, scheduled_steps, steps_to_take
-from webui.engine.samplers import SAMPLERS, make_scheduler
+from webui.engine.samplers import make_scheduler
 
 CPU = torch.device("cpu")
 

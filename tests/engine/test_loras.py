@@ -14,16 +14,17 @@ import torch
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading, Step, to_json
-from webui.core.library import DEMO_MODEL, Library, find_loras
 from webui.core.prompt import join_loras
-from webui.core.request import Init, LoraRef, RequestError
+from webui.core.request import Init, LoraRef
 from webui.core.settings import Settings
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.manager import PipelineManager
 from webui.engine.nets import layers
+from webui.library.library import DEMO_MODEL, Library, find_loras
 
 PROMPT = "a red apple, flat style, on a blue background"
 WHOLE, ATTENTION, WORDS = (LoraRef(name=name) for name in ("whole", "attention", "words"))

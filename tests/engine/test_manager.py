@@ -8,14 +8,15 @@ import time
 import numpy as np
 import pytest
 
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading, Step
-from webui.core.library import DEMO_MODEL, Library, content_hash
-from webui.core.request import RequestError
+from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
+from webui.core.weight_files import content_hash
 from webui.engine.latents import NotFinite
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.layers import Conv2d
-from webui.engine.samplers import SAMPLERS
+from webui.library.library import DEMO_MODEL, Library
 
 TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")
 

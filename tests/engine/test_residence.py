@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image as PilImages
 from safetensors.torch import load_file, save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading
-from webui.core.library import find_models
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine import residence
 from webui.engine.devices import trim_heap
@@ -26,6 +26,7 @@ from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
 from webui.engine.latents import NotFinite
 from webui.engine.manager import OutOfMemory, PipelineManager
+from webui.library.library import find_models
 
 PROMPT = "a red apple, flat style, on a blue background"
 QUICK = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 5, "guidance": 3.0, "sampler": "Euler"}

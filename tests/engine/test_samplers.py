@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from webui.core.request import RequestError
-from webui.engine.samplers import SAMPLERS, SCHEDULES, make_scheduler, resolve
+from webui.core.errors import RequestError
+from webui.core.samplers import SAMPLERS, SCHEDULES, resolve
+from webui.engine.samplers import make_scheduler
 
 STABLE_DIFFUSION_1_5 = {
     "num_train_timesteps": 1000,

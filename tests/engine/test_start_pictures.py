@@ -14,12 +14,13 @@ from PIL import Image as PilImages
 
 from webui.core import images
 from webui.core.events import Cancelled, Done, Image, Step
-from webui.core.library import DEMO_MODEL
 from webui.core.request import Init, Request
+from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.engine import latents
 from webui.engine.manager import PipelineManager, _picture_nbytes
-from webui.engine.samplers import SAMPLERS, make_scheduler
+from webui.engine.samplers import make_scheduler
+from webui.library.library import DEMO_MODEL
 
 SIDE_PX, STEPS, SEED = 64, 6, 11
 PROMPT = "a red apple, flat style, on a blue background"

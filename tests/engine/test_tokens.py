@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from webui.core.library import DEMO_MODEL
+from webui.core.errors import RequestError
 from webui.core.prompt import parse_weights
-from webui.core.request import RequestError
 from webui.engine import tokens
 from webui.engine.tokens import Tokenizer, count_tokens, split_chunks
+from webui.library.library import DEMO_MODEL
 
 START, END, COMMA, CAT, DOG = 49406, 49407, 267, 2368, 1929
 MERGES = Path(tokens.__file__).parent / "clip_vocabulary" / "merges.txt.gz"

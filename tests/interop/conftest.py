@@ -7,10 +7,11 @@ import pytest
 from PIL import Image as PilImages
 from PIL.PngImagePlugin import PngInfo
 
-from webui.core.executor import Catalog
-from webui.core.library import Library, VaeFile
+from webui.core.catalog import Catalog
+from webui.core.files import VaeFile
 from webui.core.settings import Settings
 from webui.interop.picture_info import PictureInfo, read_info
+from webui.library.library import Library
 
 SAMPLERS = {
     "Euler": ("Default", "Karras", "Trailing"),

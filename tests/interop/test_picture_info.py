@@ -9,13 +9,13 @@ from PIL import Image as PilImages
 from PIL.ExifTags import IFD, Base
 from PIL.PngImagePlugin import PngInfo
 
+from webui.core.catalog import Catalog
 from webui.core.events import Image
-from webui.core.executor import Catalog
 from webui.core.images import ImageError
-from webui.core.outputs import save_picture
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef, Request
 from webui.interop.picture_info import MAX_REASONS, read_info
+from webui.workspace.outputs import save_picture
 
 A1111 = """a (red:1.2) apple, Steps: 9 in the prompt, <lora:blueprint:0.8>
 Negative prompt: blurry, worst quality

@@ -17,7 +17,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.PngImagePlugin import PngInfo
 
 from webui.core import images
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 from webui.interop.picture_info import NO_SETTINGS, read_info
 from webui.interop.text_encoding import decode_comment
 from webui.interop.texts import MAX_TEXT_CHUNKS, read_texts

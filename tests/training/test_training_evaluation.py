@@ -13,7 +13,7 @@ from training.concepts import COLOURS, MEDIUM, PLACEMENTS
 from training.evaluate import shares
 from training.prompts import Prompt
 from training.unet import signal_levels, tokenize
-from webui.engine.samplers import SAMPLERS
+from webui.core.samplers import SAMPLERS
 
 
 def square(placement=MEDIUM, colour="yellow") -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from webui.core.executor import Catalog
-from webui.core.preset import make_preset
+from webui.core.catalog import Catalog
 from webui.ui.preset_values import settings_updates
+from webui.workspace.preset import make_preset
 
 CATALOG = Catalog({}, {}, {}, {}, {"DPM++ 2M": ("Default", "Karras"), "Euler": ("Default",)})
 

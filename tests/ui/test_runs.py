@@ -10,11 +10,11 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.events import Done, Event, Image
-from webui.core.presets import PresetShelf
 from webui.core.recipe import Recipe
 from webui.core.request import Request
-from webui.executors import local
+from webui.jobs import local
 from webui.ui import layout, stream
+from webui.workspace.presets import PresetShelf
 
 JOBS, KEPT = 60, 5
 

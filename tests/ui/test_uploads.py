@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image as PilImages
 
-from webui.core.files import is_below
-from webui.core.history import History
-from webui.core.presets import PresetShelf
+from webui.core.disk import is_below
 from webui.core.settings import Settings
-from webui.executors.local import LocalExecutor
+from webui.jobs.local import LocalExecutor
 from webui.ui import layout
+from webui.workspace.history import History
+from webui.workspace.presets import PresetShelf
 
 META = {"meta": {"_type": "gradio.FileData"}}
 SHAPES: dict[str, Callable[[str], Any]] = {

@@ -16,17 +16,17 @@ from fastapi import APIRouter, Body, HTTPException
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
-from webui.core.executor import Executor, Job
+from webui.core.files import LoraFile
 from webui.core.images import ImageError
-from webui.core.library import LoraFile
-from webui.core.outputs import encode_png
-from webui.core.request import RequestError
 from webui.core.tensor_file import BadFile, read_header
 from webui.interop.a1111 import answers, requests
 from webui.interop.a1111.refusals import flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
+from webui.jobs.protocols import Executor, Job
+from webui.workspace.outputs import encode_png
 
 Values = Annotated[dict[str, Any], Body()]
 

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from webui.core.executor import QueueFull
-from webui.core.request import RequestError
+from webui.core.errors import RequestError
+from webui.jobs.protocols import QueueFull
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from webui.api.errors import answer, route_of
 from webui.api.login import Login
 from webui.api.names import Names
 from webui.api.streams import Streams
-from webui.core.files import is_below
+from webui.core.disk import is_below
 
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 
-from webui.core.history import History, HistoryError, Picture, Wanted
 from webui.core.images import ImageError
-from webui.core.picture_files import local_time
 from webui.core.recipe import RecipeError, read_picture
-from webui.core.thumbnails import MEDIA_TYPE, Thumbnails
+from webui.workspace.history import History, HistoryError, Picture, Wanted
+from webui.workspace.picture_files import local_time
+from webui.workspace.thumbnails import MEDIA_TYPE, Thumbnails
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from webui.core.executor import Executor
+from webui.core.errors import RequestError
 from webui.core.images import ImageError
-from webui.core.request import RequestError
 from webui.interop.picture_info import read_info, read_text
+from webui.jobs.protocols import Executor
 
 
 def info_router(executor: Executor) -> APIRouter:

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Resp
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from webui.core.errors import RequestError
 from webui.core.events import to_json
-from webui.core.executor import Executor, Job
-from webui.core.outputs import encode_png
-from webui.core.preset import compare_pins
-from webui.core.presets import PresetShelf
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
+from webui.jobs.protocols import Executor, Job
+from webui.workspace.outputs import encode_png
+from webui.workspace.preset import compare_pins
+from webui.workspace.presets import PresetShelf
 
 MOST_IDS = 500  # that one question may name
 

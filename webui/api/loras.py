@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from webui.api.previews import answer_preview, preview_url
-from webui.core.executor import Executor
-from webui.core.folders import LOOK_S
-from webui.core.lora_info import describe
 from webui.core.names import in_tags
+from webui.jobs.protocols import Executor
+from webui.library.folders import LOOK_S
+from webui.library.lora_info import describe
 
 
 def loras_router(executor: Executor) -> APIRouter:

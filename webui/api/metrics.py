@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from webui.core.executor import Executor
 from webui.core.ledger import BOUNDS_S
+from webui.jobs.protocols import Executor
 
 
 def metrics_router(executor: Executor) -> APIRouter:

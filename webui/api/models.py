@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Response
 
 from webui.api.previews import answer_preview, preview_url
-from webui.core.executor import Executor
-from webui.core.folders import LOOK_S
-from webui.core.library import content_hash
-from webui.core.model_info import describe
+from webui.core.weight_files import content_hash
+from webui.jobs.protocols import Executor
+from webui.library.folders import LOOK_S
+from webui.library.model_info import describe
 
 
 def models_router(executor: Executor) -> APIRouter:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, HTTPException, Response
 
 from webui.api.previews import HEADERS, preview_url
-from webui.core.presets import PresetShelf, read_thumbnail
+from webui.workspace.presets import PresetShelf, read_thumbnail
 
 
 def presets_router(shelf: PresetShelf) -> APIRouter:

@@ -4,8 +4,8 @@ from urllib.parse import urlencode
 
 from fastapi import HTTPException, Response
 
-from webui.core.library import LoraFile, ModelFile
-from webui.core.lora_info import read_preview
+from webui.core.files import LoraFile, ModelFile
+from webui.library.lora_info import read_preview
 
 # A stranger's picture is a picture, whatever else its bytes would make of it.
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=300"}

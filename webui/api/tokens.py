@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from webui.core.executor import Executor
+from webui.core.errors import RequestError
 from webui.core.prompt import split_loras, unbalanced, unsupported
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
+from webui.jobs.protocols import Executor
 
 FIELDS = ("model", "prompt")
 

@@ -7,7 +7,8 @@ from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 
 from webui.core import images
-from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, Init, RequestError
+from webui.core.errors import RequestError
+from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, Init
 
 
 @dataclass(frozen=True)

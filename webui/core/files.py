@@ -1,121 +1,82 @@
-"""Files that are written whole or not at all, and moved without anything being overwritten."""
+"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, by name and place."""
 
-import logging
-import os
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # on Windows nobody can delete a file that another program has open
-    fcntl = None  # type: ignore[assignment]
+from webui.core.checkpoint import Checkpoint, Defaults
+from webui.core.errors import show, show_some
+from webui.core.tensor_file import BadFile, read_header
 
-log = logging.getLogger(__name__)
-
-PREFIX, SUFFIX = ".saving-", ".tmp"
-COARSE_S = 2.0  # FAT keeps even seconds
-STARTED_AT_S = time.time()
+TINY_KEYS = frozenset({"decoder.layers.0.weight", "1.weight"})  # in diffusers' names, in its author's
 
 
-@contextmanager
-def temporary_file(folder: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
-    """A new hidden file with these bytes, on the disk for certain, to be linked or moved to its place.
+@dataclass(frozen=True)
+class File:
+    """A file or a diffusers folder by name. ``place`` is where it lies in the folder of its kind, without its ending.
 
-    It is gone when the block ends, and where the process is killed before, ``sweep`` removes it. Raises OSError.
+    ``namesakes`` are the names of further files that ``name`` could mean as well.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _lock(file)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+
+    name: str
+    path: Path
+    place: str = field(default="", kw_only=True, compare=False)
+    namesakes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
+
+    @property
+    def ambiguity(self) -> str:
+        """For people: which file was used, where its name could mean others too; empty where it could not."""
+        if not self.namesakes:
+            return ""
+        number, others = len(self.namesakes) + 1, show_some(self.namesakes)
+        return f"{number} files are called “{show(self.name)}”: {show(self.full_place)} was used, not {others}."
+
+    @property
+    def full_place(self) -> str:
+        """``place`` behind the name of its kind's folder."""
+        depth = self.place.count("/") + 1
+        return "/".join((*self.path.parts[-1 - depth : -depth], self.place))
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Writes the file in one step, over what was there; raises OSError."""
-    with temporary_file(path.parent, data, mode) as temporary:
-        os.replace(temporary, path)
+@dataclass(frozen=True)
+class ModelFile(File):
+    """A model: a diffusers folder or a single file. ``checkpoint`` is what it is, or None with the ``problem``.
 
-
-def sweep(folders: Iterable[Path]) -> None:
-    """Removes what processes that were killed left of files they were writing, in these folders and below.
-
-    What is younger than this process, or is being written by another one, stays.
+    ``stamp`` changes with its files.
     """
-    for folder in folders:
-        for below, _, names in os.walk(folder):
-            for name in names:
-                if name.startswith(PREFIX) and name.endswith(SUFFIX):
-                    with suppress(OSError):
-                        _remove_left_over(Path(below, name))
+
+    checkpoint: Checkpoint | None = None
+    problem: str = ""
+    stamp: int = 0
+
+    @property
+    def native_px(self) -> int:
+        """The side of the pictures it was trained on."""
+        return self.checkpoint.native_px if self.checkpoint else 512
+
+    @property
+    def defaults(self) -> Defaults:
+        """What suits it where nothing was asked for."""
+        return self.checkpoint.defaults if self.checkpoint else Defaults()
 
 
-def _remove_left_over(path: Path) -> None:
-    if path.lstat().st_mtime > STARTED_AT_S - COARSE_S:
-        return
-    with path.open("rb") as file:
-        if not _lock(file):
-            return
-    path.unlink()
-    log.info("removed %s, which a process that was killed had left", path)
+@dataclass(frozen=True)
+class LoraFile(File):
+    """A file with changes to a model's weights."""
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Marks the file as in use until it is closed; false where another process has done so."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a disk without locks
-        pass
-    return True
+@dataclass(frozen=True)
+class VaeFile(File):
+    """An autoencoder to use instead of a model's own."""
 
-
-def move_file(source: Path, target: Path) -> Path:
-    """Moves a file within a file system and returns its new path, which has a number where the name was taken.
-
-    Raises OSError.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        path = target if number == 1 else target.with_stem(f"{target.stem} ({number})")
+    @property
+    def is_tiny(self) -> bool:
+        """Whether it is TAESD, which comes near a real one in a small part of the time."""
         try:
-            os.link(source, path)
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without hard links
-            if path.exists():
-                continue
-            os.rename(source, path)
-        else:
-            source.unlink()
-        return path
-    raise AssertionError("count() does not end")
-
-
-def is_below(path: object, folder: Path) -> bool:
-    """Whether it is the whole path of something in the folder, there or not. No other place is looked at to tell.
-
-    A relative path is none: ``https://x/../../folder/y`` would be one too, and others take it for an address.
-    """
-    if not isinstance(path, str) or not os.path.isabs(path):
-        return False
-    try:
-        named = Path(os.path.abspath(path))
-        if not any(named.is_relative_to(root) for root in (folder.absolute(), folder.resolve())):
+            return not TINY_KEYS.isdisjoint(read_header(self.path).shapes)
+        except BadFile:
             return False
-        return folder.resolve() in named.resolve().parents
-    except (ValueError, OSError, RuntimeError):  # what no path can be; links in a circle
-        return False
+
+
+@dataclass(frozen=True)
+class EmbeddingFile(File):
+    """Vectors that its name stands for in a prompt (textual inversion)."""

@@ -1,110 +1,18 @@
 """What files are called, and which one a name means. A name is a key of what was found; it never becomes a path."""
 
 import difflib
-import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain, count
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
-from webui.core.request import RequestError
+from webui.core.errors import RequestError, show, show_some
+from webui.core.files import File
 
 MAX_CHARACTERS = 255  # of a name in a request
-OFFERED = 8
-SHOWN_CHARACTERS = 60
 NEAR = 0.6
 """Of all characters of two names, the share that must be the same for the one to be meant by the other."""
 _NOT_IN_TAGS = str.maketrans("<>:", "   ")
-
-
-@dataclass(frozen=True)
-class File:
-    """A file or a diffusers folder by name. ``place`` is where it lies in the folder of its kind, without its ending.
-
-    ``namesakes`` are the names of further files that ``name`` could mean as well.
-    """
-
-    name: str
-    path: Path
-    place: str = field(default="", kw_only=True, compare=False)
-    namesakes: tuple[str, ...] = field(default=(), kw_only=True, compare=False)
-
-    @property
-    def ambiguity(self) -> str:
-        """For people: which file was used, where its name could mean others too; empty where it could not."""
-        if not self.namesakes:
-            return ""
-        number, others = len(self.namesakes) + 1, show_some(self.namesakes)
-        return f"{number} files are called “{show(self.name)}”: {show(self.full_place)} was used, not {others}."
-
-    @property
-    def full_place(self) -> str:
-        """``place`` behind the name of its kind's folder."""
-        depth = self.place.count("/") + 1
-        return "/".join((*self.path.parts[-1 - depth : -depth], self.place))
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that is to be named by its ``path``, unless it brings a name; ``place`` as in ``File``."""
-
-    path: Path
-    place: str
-    usable: bool = True
-    name: str = ""
-
-    @cached_property
-    def whole(self) -> str:
-        """The whole path with slashes, without the ending; folders have none."""
-        folder = os.path.dirname(self.path).replace(os.sep, "/")
-        return f"{folder}/{self.place.rpartition('/')[2]}"
-
-    def names(self, with_ending: bool) -> Iterator[str]:
-        """What it could be called, best first: more and more of its path, then numbers."""
-        *folders, last = self.whole.split("/")
-        if self.name:
-            yield self.name
-        else:
-            last = self.path.name if with_ending else last
-            for first in range(len(folders), 0, -1):
-                yield "/".join((*folders[first:], last))
-        for number in count(2):
-            yield f"{(self.name or last)[: MAX_CHARACTERS - 10]} ({number})"
-
-
-def give_names(found: Iterable[Found]) -> dict[str, Found]:
-    """Every file by a name of its own, usable ones first and otherwise in the given order.
-
-    The first has its plain name, without its ending; a further one of that name has as much of its path before it as
-    tells it apart. Of files in one folder that differ in their endings alone, the further ones keep these.
-    """
-    names: dict[str, Found] = {}
-    known: set[str] = set()
-    for entry in sorted(found, key=lambda entry: not entry.usable):
-        offers = entry.names(with_ending=entry.whole in known)
-        name = next(name for name in offers if name not in names and len(name) <= MAX_CHARACTERS)
-        names[name] = entry
-        known.add(entry.whole)
-    return names
-
-
-def namesakes(names: Mapping[str, Found]) -> dict[str, tuple[str, ...]]:
-    """For each name that the paths of several usable files end in, the names of the others."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for name, entry in names.items():
-        if entry.usable and not entry.name:
-            whole = f"/{fold(entry.whole)}"
-            groups.setdefault(whole.rpartition("/")[2], []).append((name, whole))
-    found: dict[str, tuple[str, ...]] = {}
-    for group in groups.values():
-        for name, _ in group if len(group) > 1 else ():
-            end = f"/{fold(name)}"
-            if others := tuple(other for other, whole in group if other != name and whole.endswith(end)):
-                found[name] = others
-    return found
 
 
 def choose(kind: str, name: str, names: Iterable[str], field: str = "", listed: bool = True) -> str:
@@ -223,17 +131,3 @@ def _near(name: str, names: Iterable[str]) -> list[str]:
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=NEAR)
     around = (other for other in known if len(wanted) >= 3 and wanted in other)
     return [known[other] for other in dict.fromkeys(chain(close, around))][:3]
-
-
-def show_some(names: Iterable[str], last: str = " and ") -> str:
-    """The first of these names for people, and how many more there are."""
-    shown = [show(name) for name in names]
-    if (more := len(shown) - OFFERED) > 0:
-        return f"{', '.join(shown[:OFFERED])} and {more} more"
-    return last.join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def show(name: str) -> str:
-    """A name for a line of text: its beginning, without what cannot be printed."""
-    text = name if len(name) <= SHOWN_CHARACTERS else f"{name[: SHOWN_CHARACTERS - 1]}…"
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,7 +1,10 @@
 """What people should be told of a request beside its pictures: what changes nothing, or is not done as it says."""
 
+from collections.abc import Mapping
+
 from webui.core import images
 from webui.core.checkpoint import Checkpoint
+from webui.core.files import VaeFile
 from webui.core.prompt import unsupported
 from webui.core.request import Init, Request
 
@@ -57,3 +60,9 @@ def _of_init(init: Init, checkpoint: Checkpoint) -> tuple[str, ...]:
 def _is_set(values: Request | Init, field: str) -> bool:
     """Whether it is something else than where it is left out."""
     return bool(getattr(values, field) != type(values).model_fields[field].default)
+
+
+def approximations(request: Request, vaes: Mapping[str, VaeFile]) -> tuple[str, ...]:
+    """As ``Request.approximations``, and a tiny autoencoder where one of ``vaes`` is asked for."""
+    vae = vaes.get(request.vae)
+    return (*request.approximations, *(["a tiny VAE"] if vae and vae.is_tiny else []))

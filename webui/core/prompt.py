@@ -9,7 +9,8 @@ from operator import itemgetter
 
 from pydantic import ValidationError
 
-from webui.core.request import LoraRef, RequestError, explain
+from webui.core.errors import RequestError, explain
+from webui.core.request import LoraRef
 
 WEIGHT_LIMIT = 1e6
 """What brackets multiply to is held between this and its negative, however many or large they are."""

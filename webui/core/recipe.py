@@ -20,9 +20,9 @@ from pydantic.dataclasses import dataclass
 
 from webui import __version__
 from webui.core import images
+from webui.core.errors import explain
 from webui.core.prompt import join_loras
-from webui.core.request import Init, Request, explain
-from webui.core.start_pictures import hash_start
+from webui.core.request import Init, Request
 
 SCHEMA = 1
 MAX_JSON_CHARACTERS = 2**20
@@ -262,3 +262,16 @@ def _neutralise(text: str) -> str:
     """The text with what readers take for settings made harmless: they look for these words by position."""
     text = re.sub(r"(?i)negative prompt:", "negative prompt -", text.replace("\0", "").replace("\r", ""))
     return re.sub(r"(?im)^(\s*steps):", r"\1 -", text)
+
+
+def hash_start(init: Init) -> dict[str, str]:
+    """The names under which a start picture and its mask are kept."""
+    return {name: images.pixels_sha256(picture) for name, picture in start_pictures(init).items()}
+
+
+def start_pictures(init: Init) -> dict[str, PilImage]:
+    """In modes whose bytes are all that they show: without palettes, and transparency only as alpha."""
+    image = init.image
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return {"image": image} | ({"mask": images.to_mask(init.mask)} if init.mask else {})

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from webui.core import images
+from webui.core.errors import RequestError, explain
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_LORAS = 32
@@ -32,14 +33,6 @@ DRAWN_SEED_LIMIT = 2**32
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
-
-
-class RequestError(ValueError):
-    """Bad input. The message names the input and the reason, in words for people."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
 
 
 def _read_picture(value: Any) -> Any:
@@ -405,63 +398,3 @@ def near_sides_px(side_px: int) -> list[int]:
     below = max(MIN_SIDE_PX, min(MAX_SIDE_PX, side_px // SIDE_STEP_PX * SIDE_STEP_PX))
     above = max(MIN_SIDE_PX, min(MAX_SIDE_PX, -(-side_px // SIDE_STEP_PX) * SIDE_STEP_PX))
     return sorted({below, above})
-
-
-def explain(error: ValidationError) -> str:
-    """Every problem of a ValidationError in one line: field, what it must be, what it was."""
-    return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
-
-
-def _explain_one(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"])
-    given, limits = problem.get("input"), problem.get("ctx", {})
-    if isinstance(limits.get("error"), images.ImageError):
-        return f"{field} {limits['error']}"
-    if isinstance(given, BaseModel | Mapping) and problem["type"] == "value_error":
-        return str(limits.get("error", f"{field}: {problem['msg']}"))
-    reasons = {
-        "greater_than_equal": "must be at least {ge:g}",
-        "less_than_equal": "must be at most {le:.16g}",
-        "int_parsing": "must be a whole number",
-        "int_type": "must be a whole number",
-        "int_from_float": "must be a whole number",
-        "int_parsing_size": "must be a smaller whole number",
-        "float_parsing": "must be a number",
-        "float_type": "must be a number",
-        "finite_number": "must be a finite number",
-        "bool_parsing": "must be true or false",
-        "bool_type": "must be true or false",
-        "string_type": "must be text",
-        "string_unicode": "must be valid Unicode text",
-        "tuple_type": "must be a list",
-        "model_type": "must be an object",
-        "model_attributes_type": "must be an object",
-        "string_too_long": "must be at most {max_length} characters long",
-        "string_too_short": "must not be empty",
-        "too_long": "must have at most {max_length} entries",
-        "extra_forbidden": "is not a known setting",
-        "missing": "is missing",
-        "byte_size": "must be a size, as 2GB or 512MB",
-        "byte_size_unit": "must be a size, as 2GB or 512MB",
-        "literal_error": "must be {expected}",
-        "multiple_of": "must be a multiple of {multiple_of}",
-        "string_pattern_mismatch": "must look like #rrggbb",
-    }
-    if problem["type"] == "value_error":
-        reason = str(limits["error"])
-    else:
-        reason = reasons.get(problem["type"], problem["msg"][:1].lower() + problem["msg"][1:]).format(**limits)
-    if not field:
-        return reason
-    if problem["type"] == "string_too_long":
-        return f"{field} {reason}; it has {len(given):,}"
-    if problem["type"] in ("missing", "extra_forbidden", "string_too_short"):
-        return f"{field} {reason}"
-    return f"{field} {reason}, not {_show(given)}"
-
-
-def _show(given: Any) -> str:
-    try:
-        return "nothing" if given is None else repr(given)[:60]
-    except ValueError:  # Python refuses to write out whole numbers of more than some thousands of digits
-        return "a number that long"

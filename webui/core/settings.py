@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
-from webui.core.outputs import FILENAME, FileFormat, check_filename
+from webui.core.filenames import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
 DEVICES = ("auto", "cuda", "mps", "cpu")

@@ -10,13 +10,14 @@ from PIL import Image as PilImages
 from PIL import ImageChops, ImageOps
 from PIL.Image import Image as PilImage
 
+from webui.core.catalog import Catalog
 from webui.core.events import Image
-from webui.core.executor import Catalog
-from webui.core.library import LoraFile, ModelFile, content_hash, hash_whole
-from webui.core.names import File, find_file
+from webui.core.files import File, LoraFile, ModelFile
+from webui.core.names import find_file
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.core.tensor_file import hash_file
+from webui.core.weight_files import content_hash, hash_whole
 
 TOLERANCES = {"float32": 4, "bfloat16": 24, "float16": 24}
 """Levels of 255 by which a picture may differ where only the environment changed, by the coarser number format.

@@ -14,8 +14,8 @@ import psutil
 import torch
 from torch.nn import functional
 
-from webui.core.files import replace_file
-from webui.core.request import RequestError
+from webui.core.disk import replace_file
+from webui.core.errors import RequestError
 
 PROBE_GAIN = 1.15
 """bfloat16 is chosen on a CPU where it is so many times as fast as float32."""

@@ -16,25 +16,18 @@ from cachetools import LRUCache
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas, make_canvas
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
+from webui.core.files import LoraFile, ModelFile, VaeFile
 from webui.core.images import Size
-from webui.core.library import (
-    Library,
-    LoraFile,
-    ModelFile,
-    Snapshot,
-    VaeFile,
-    approximations,
-    content_hash,
-    hash_whole,
-)
-from webui.core.lora_info import find_adapter_config
+from webui.core.lora_files import find_adapter_config
 from webui.core.names import choose_file, is_word
-from webui.core.notices import notices
+from webui.core.notices import approximations, notices
 from webui.core.recipe import Batch, Recipe
-from webui.core.request import MAX_STEPS, MIN_SIDE_PX, Init, Request, RequestError
+from webui.core.request import MAX_STEPS, MIN_SIDE_PX, Init, Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
+from webui.core.weight_files import content_hash, hash_whole
 from webui.engine import latents as latent_ops
 from webui.engine.denoise import Stopped, denoise
 from webui.engine.devices import (
@@ -50,9 +43,10 @@ from webui.engine.lora.cache import Contributions
 from webui.engine.preview import Previewer
 from webui.engine.provenance import FileHashes, describe_environment, describe_sampler
 from webui.engine.residence import PLAN_WORDS, Residence
-from webui.engine.resolve import resolve
 from webui.engine.samplers import make_scheduler
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.jobs.resolve import resolve
+from webui.library.library import Library, Snapshot
 
 log = logging.getLogger(__name__)
 

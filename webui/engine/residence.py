@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from webui.core.events import Loading
-from webui.core.library import ModelFile, VaeFile
+from webui.core.files import ModelFile, VaeFile
 from webui.core.settings import Settings
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES

@@ -8,13 +8,15 @@ from typing import Any
 from PIL import Image as PilImages
 from pydantic import ValidationError
 
-from webui.core import model_lookup
-from webui.core.executor import Catalog
-from webui.core.names import File, find_file
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError, explain
+from webui.core.files import File
+from webui.core.names import find_file
 from webui.core.prompt import split_loras, unsupported
-from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, Init, LoraRef, Request, RequestError, explain
-from webui.core.sampler_names import translate
+from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, Init, LoraRef, Request
 from webui.interop.found import Found, Lora, clean, short
+from webui.interop.sampler_names import translate
+from webui.library import model_lookup
 
 MAX_LOOKED_UP = 2 * MAX_LORAS
 STAND_IN = PilImages.new("L", (64, 64))  # settings of a start picture are checked where there is none

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from webui.core import images
-from webui.core.executor import Catalog
-from webui.core.names import File, find_file
+from webui.core.catalog import Catalog
+from webui.core.files import File
+from webui.core.names import find_file
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.interop.checked import check

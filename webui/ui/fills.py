@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 from webui.core.request import Request
 from webui.ui import form, loras, sizes
 

@@ -12,8 +12,9 @@ from PIL.Image import Image as PilImage
 from pydantic.fields import FieldInfo
 
 from webui.core import images
-from webui.core.executor import Catalog
-from webui.core.request import SIDE_STEP_PX, Init, Request, RequestError
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.request import SIDE_STEP_PX, Init, Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.history import History, HistoryError, Picture
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.ui import fills
 from webui.ui.errors import page_error
 from webui.ui.workbench import FIELDS, Workbench, settings_of
+from webui.workspace.history import History, HistoryError, Picture
 
 FRAME = """
 <div class="history panel">

@@ -13,8 +13,9 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Job, QueueFull
-from webui.core.request import Request, RequestError
+from webui.core.errors import RequestError
+from webui.core.request import Request
+from webui.jobs.protocols import Job, QueueFull
 from webui.ui import form, stream
 from webui.ui.errors import page_error
 from webui.ui.runs import ENDED, Runs

@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Executor
-from webui.core.history import History
-from webui.core.presets import PresetShelf
+from webui.jobs.protocols import Executor
 from webui.ui import fills, history, models, png_info, presets, uploads
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
+from webui.workspace.history import History
+from webui.workspace.presets import PresetShelf
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (

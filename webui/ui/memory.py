@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 from webui.ui import fills, form
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Executor
 from webui.core.request import Request
+from webui.jobs.protocols import Executor
 from webui.ui import fills, form, panel, sizes
 
 STATUS = '<p class="models-status" role="status"></p>'

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Executor
 from webui.interop.picture_info import read_text
+from webui.jobs.protocols import Executor
 from webui.ui import fills
 
 NOTICE = """

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 from PIL.Image import Image as PilImage
 
-from webui.core.executor import Executor
 from webui.core.images import ImageError, open_image
 from webui.core.recipe import RecipeError, read_picture
 from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info, read_text
 from webui.interop.texts import MAX_JSON_CHARACTERS
+from webui.jobs.protocols import Executor
 from webui.ui import fills, form
 from webui.ui.errors import page_error
 from webui.ui.verify import verify

@@ -9,16 +9,18 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from webui.core import sampler_names
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
 from webui.core.events import Image
-from webui.core.executor import Catalog, Job
-from webui.core.names import File, choose, choose_file, choose_lora
-from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
-from webui.core.presets import MAX_STYLES_BYTES, PresetFile, read_thumbnail
-from webui.core.request import RequestError
+from webui.core.files import File
+from webui.core.names import choose, choose_file, choose_lora
+from webui.interop import sampler_names
+from webui.jobs.protocols import Job
 from webui.ui import fills, loras
 from webui.ui.errors import page_error
 from webui.ui.workbench import FIELDS, Controls
+from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
+from webui.workspace.presets import MAX_STYLES_BYTES, PresetFile, read_thumbnail
 
 SIDES = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")
 INTRODUCTION = '<p class="preset-card">A preset is settings under a name. Choose one, or save your own below.</p>'

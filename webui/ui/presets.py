@@ -9,9 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
-from webui.core.presets import PresetShelf
-from webui.core.request import RequestError
+from webui.core.errors import RequestError
 from webui.ui import fills, form
 from webui.ui.preset_values import (
     INTRODUCTION,
@@ -29,6 +27,8 @@ from webui.ui.preset_values import (
     warnings,
 )
 from webui.ui.workbench import Workbench, job_id_js
+from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
+from webui.workspace.presets import PresetShelf
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown

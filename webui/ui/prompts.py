@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 from webui.core.request import MAX_PROMPT_CHARACTERS
 from webui.ui import form, pasted
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cachetools import LRUCache
 
+from webui.core.errors import RequestError
 from webui.core.events import Image
-from webui.core.executor import Executor, Job, QueueFull
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
+from webui.jobs.protocols import Executor, Job, QueueFull
 from webui.ui import stream
 
 KEPT_RUNS = 256

@@ -5,9 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog, Executor
-from webui.core.library import approximations
-from webui.core.request import Request, RequestError
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.notices import approximations
+from webui.core.request import Request
+from webui.jobs.protocols import Executor
 from webui.ui import form
 
 FIELDS = ("guidance_until", "reuse", "token_merging")

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 
 SHAPES = {"Square": (1, 1), "Landscape 3:2": (3, 2), "Portrait 2:3": (2, 3), "Wide 2:1": (2, 1)}
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
-from webui.core.executor import Job, State
 from webui.core.ledger import shares
-from webui.core.outputs import encode_png
+from webui.jobs.protocols import Job, State
+from webui.workspace.outputs import encode_png
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.files import is_below
+from webui.core.disk import is_below
 from webui.ui.errors import page_error
 
 

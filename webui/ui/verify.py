@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable
 
 from PIL.Image import Image as PilImage
 
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Failed, Image
-from webui.core.executor import Executor, Job, QueueFull
 from webui.core.recipe import Recipe, RecipeError
-from webui.core.request import RequestError
 from webui.core.verdict import Verdict, judge, prepare
+from webui.jobs.protocols import Executor, Job, QueueFull
 from webui.ui.stream import MIN_INTERVAL_S, status_html
 
 WORDS = {

@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog, Executor
+from webui.core.catalog import Catalog
 from webui.core.request import Init, Request
+from webui.jobs.protocols import Executor
 from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
 from webui.ui.runs import Runs
 from webui.ui.verify import verify

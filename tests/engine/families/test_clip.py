@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from webui.core.library import DEMO_MODEL
 from webui.engine.embeddings import Embedding
 from webui.engine.families.clip import encode, weigh
 from webui.engine.nets.clip import ClipText
 from webui.engine.tokens import Chunk, Tokenizer, split_chunks
+from webui.library.library import DEMO_MODEL
 
 LENGTH, WIDTH, PROJECTED, START, END = 16, 32, 24, 98, 99
 PLAIN = (1.0,) * LENGTH

@@ -11,14 +11,15 @@ import torch
 from checkpoints import write_random
 from safetensors import safe_open
 
-from webui.core.checkpoint import read_checkpoint
-from webui.core.library import ModelFile, find_models
+from webui.core.files import ModelFile
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
+from webui.library.checkpoint import read_checkpoint
+from webui.library.library import find_models
 
 # kind: family, what it is for people, native side, numbers of the UNet, the autoencoder and each text encoder
 PUBLISHED = {

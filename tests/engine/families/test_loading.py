@@ -8,8 +8,9 @@ import torch
 from checkpoints import UNET, WORDS, small, to_ldm
 from safetensors.torch import save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Image
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.families.base import CannotLoad
 from webui.engine.manager import PipelineManager

@@ -10,8 +10,9 @@ from checkpoints import WORDS, small, to_ldm
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Image
-from webui.core.request import Init, Request, RequestError
+from webui.core.request import Init, Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.tokens import Tokenizer

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Image, Loading
-from webui.core.library import Library, find_models
-from webui.core.request import Request, RequestError
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.families.base import CannotLoad
 from webui.engine.manager import PipelineManager
+from webui.library.library import Library, find_models
 
 SMALL = {"width": 64, "height": 64, "steps": 2, "seed": 3}
 PROMPT = "a red apple, flat style, on a blue background"

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from webui.core.library import DEMO_MODEL, LoraFile
+from webui.core.files import LoraFile
 from webui.engine.lora.deltas import merge
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import Parameter, read_lora
 from webui.engine.nets.clip import ClipText
 from webui.engine.nets.unet import UNet
+from webui.library.library import DEMO_MODEL
 
 CPU = torch.device("cpu")
 Components = dict[str, nn.Module]

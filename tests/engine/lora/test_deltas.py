@@ -20,7 +20,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from webui.core.library import LoraFile
+from webui.core.files import LoraFile
 from webui.engine.lora.deltas import Difference, LowRank, merge
 
 RTOL, ATOL = 1e-5, 1e-6  # weights are of about 0.01 to 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
-from webui.core.library import LoraFile
+from webui.core.files import LoraFile
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, read_lora
 

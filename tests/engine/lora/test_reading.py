@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from webui.core.library import LoraFile
+from webui.core.files import LoraFile
 from webui.engine.lora.deltas import LowRank, merge
 from webui.engine.lora.formats import ENDINGS
 from webui.engine.lora.names import ModuleIndex

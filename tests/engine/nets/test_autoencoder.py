@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from webui.core.library import DEMO_MODEL
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.weights import build_empty
+from webui.library.library import DEMO_MODEL
 
 CLOSE = 1e-4  # of the range of values, in float32
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from checkpoints import SMALL_UNET
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Image
-from webui.core.request import LoraRef, Request, RequestError
+from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.nets import layers

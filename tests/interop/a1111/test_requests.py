@@ -7,13 +7,15 @@ import json
 import pytest
 from PIL import Image as PilImages
 
+from webui.core.catalog import Catalog
 from webui.core.checkpoint import Checkpoint
-from webui.core.executor import Catalog
-from webui.core.library import DEMO_MODEL, ModelFile, VaeFile, find_models
-from webui.core.request import Request, RequestError
+from webui.core.errors import RequestError
+from webui.core.files import ModelFile, VaeFile
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.interop.a1111 import refusals, requests
 from webui.interop.a1111.requests import NotFound, Options, read_options, read_request
+from webui.library.library import DEMO_MODEL, find_models
 
 SAMPLERS = {"DPM++ 2M": ("Default", "Karras"), "Euler a": ("Default",), "DDIM": ("Default",)}
 EVERY_KEY = (*requests.FIELDS, *refusals.REFUSED, "eta", "infotext", "sampler_name", "scheduler", "alwayson_scripts")

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 
 from webui.core.checkpoint import FamilyName
+from webui.core.errors import RequestError
+from webui.core.files import ModelFile
 from webui.core.images import Size
-from webui.core.library import ModelFile
-from webui.core.request import RequestError
 from webui.engine.embeddings import Embedding
 from webui.engine.nets.unet import Told, UNet
 from webui.engine.speed.shortcuts import Shortcuts

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 
 from webui.core.checkpoint import INPAINT_CHANNELS
+from webui.core.errors import RequestError
+from webui.core.files import ModelFile
 from webui.core.images import Size
-from webui.core.library import ModelFile
-from webui.core.request import RequestError
 from webui.engine.families.base import Conditioning, Posterior, PreviewMap
 from webui.engine.families.loading import Components
 from webui.engine.nets.autoencoder import Autoencoder

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from webui.core.checkpoint import TEXT_PARTS, VAE_PREFIX, Checkpoint, FamilyName, weight_files
+from webui.core.checkpoint import TEXT_PARTS, VAE_PREFIX, Checkpoint, FamilyName
 from webui.core.file_kinds import recognize
-from webui.core.library import ModelFile, VaeFile
+from webui.core.files import ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
 from webui.core.text_encoders import has_open_clip_names
+from webui.core.weight_files import weight_files
 from webui.engine.families import configs
 from webui.engine.families.base import CannotLoad, PreviewMap
 from webui.engine.families.ldm import Key, keys_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from webui.core.library import ModelFile
+from webui.core.files import ModelFile
 from webui.engine.embeddings import Embedding
 from webui.engine.families.base import Conditioning
 from webui.engine.families.clip import encode

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from webui.core.errors import RequestError
 from webui.core.file_kinds import recognize
-from webui.core.library import LoraFile
-from webui.core.lora_info import bundled_embeddings, made_for
+from webui.core.files import LoraFile
+from webui.core.lora_files import bundled_embeddings, made_for
 from webui.core.quantization import IGNORED, check_quantization, scale_names
-from webui.core.request import RequestError
 from webui.core.tensor_file import BadFile, Header, hash_file, read_header
 from webui.engine.embeddings import Embedding, make_embedding
 from webui.engine.lora.deltas import Decomposed, Delta, LowRank

@@ -7,10 +7,11 @@ import torch
 from cachetools import LRUCache
 
 from webui.core.events import LoraSwitch
-from webui.core.library import LoraFile, hash_whole
-from webui.core.lora_info import find_adapter_config
+from webui.core.files import LoraFile
+from webui.core.lora_files import find_adapter_config
 from webui.core.request import LoraRef
 from webui.core.tensor_file import hash_file
+from webui.core.weight_files import hash_whole
 from webui.engine.devices import free_bytes
 from webui.engine.embeddings import Embedding
 from webui.engine.families.base import Model

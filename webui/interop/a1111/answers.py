@@ -12,8 +12,8 @@ from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
 from webui import __version__
+from webui.core.catalog import Catalog
 from webui.core.events import Image, Loading, Step
-from webui.core.executor import Catalog
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.interop.a1111.refusals import flag

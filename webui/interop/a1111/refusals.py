@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from webui.core.request import RequestError
+from webui.core.errors import RequestError
 
 SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
 MAX_LEVELS = 100  # of lists and objects in a body; pydantic writes no more than 255

@@ -13,13 +13,13 @@ from typing import Any
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
-from webui.core import images, model_lookup
-from webui.core.executor import Catalog
+from webui.core import images
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.files import ModelFile
 from webui.core.images import ImageError
-from webui.core.library import ModelFile
 from webui.core.prompt import split_loras
-from webui.core.request import Init, Request, RequestError
-from webui.core.sampler_names import translate
+from webui.core.request import Init, Request
 from webui.interop.a1111.refusals import (
     REFUSED,
     REFUSED_OPTIONS,
@@ -30,6 +30,8 @@ from webui.interop.a1111.refusals import (
     refuse_scripts,
 )
 from webui.interop.picture_info import read_text
+from webui.interop.sampler_names import translate
+from webui.library import model_lookup
 
 # Theirs -> ours, where the value is the same.
 FIELDS = {

@@ -5,8 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from webui.core.executor import Catalog
-from webui.core.request import Request, RequestError
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.request import Request
 from webui.ui import form
 from webui.ui.workbench import Controls, Task
 

@@ -13,8 +13,9 @@ from PIL import ImageChops
 from PIL.Image import Image as PilImage
 
 from webui.core import images
-from webui.core.executor import Catalog
-from webui.core.request import Request, RequestError
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.request import Request
 from webui.ui import form
 from webui.ui.workbench import INIT_FIELDS, Controls, Task
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from webui.core.executor import Catalog
+from webui.core.catalog import Catalog
 from webui.core.request import Request
 from webui.ui.workbench import Controls, Task
 

@@ -1,0 +1,137 @@
+"""An engine made of nothing, whose steps pass when the test says so."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.events import Cancelled, Done, Event, Image, Loading, Step
+from webui.core.recipe import Recipe
+from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.jobs.local import LocalExecutor
+
+
+class FakeManager:
+    """As ``PipelineManager``. Steps pass at once, or one by one with ``let`` after ``hold`` was called.
+
+    ``begun`` and ``ended`` receive each request as its work begins and ends, ``prepared`` those that are to be made
+    ready, ``warmed`` the sizes of warm-ups; ``most_at_once`` is how many ran at the same time, ``threads`` where.
+    """
+
+    device_description = "a fake device"
+    memory_plan = "nowhere"
+    memory_bytes: dict[str, int] = {}
+
+    def __init__(self) -> None:
+        self.model_name: str | None = "demo"
+        self.begun: queue.Queue[Request] = queue.Queue()
+        self.ended: queue.Queue[Request] = queue.Queue()
+        self.prepared: queue.Queue[Request] = queue.Queue()
+        self.warmed: queue.Queue[tuple[int, int] | None] = queue.Queue()
+        self.step_s = 0.01
+        self.parts_s: dict[str, float] = {}
+        self.failure: Exception | None = None
+        self.failure_to_prepare: Exception | None = None
+        self.slow_to_load = False
+        self.deaf = False
+        self.silent = False
+        self.most_at_once = 0
+        self.threads: set[str] = set()
+        self._active = 0
+        self._held = False
+        self._steps = threading.Semaphore(0)
+
+    def hold(self) -> None:
+        """From now on each step waits for ``let``."""
+        self._held = True
+
+    def let(self, steps: int = 1) -> None:
+        """Lets so many steps pass."""
+        self._steps.release(steps)
+
+    def go_on(self) -> None:
+        """Lets everything pass."""
+        self._held = False
+        self._steps.release(1000)
+
+    def load(self, name: str, cancelled: Callable[[], bool]) -> Iterator[Loading]:
+        if self.failure:
+            raise self.failure
+        yield Loading(name, 0.0)
+        self.model_name = name
+
+    def warm_up(self, size: tuple[int, int] | None) -> None:
+        self.warmed.put(size)
+
+    def prepare(self, request: Request) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.prepared.put(request)
+        if self.failure_to_prepare:
+            raise self.failure_to_prepare
+
+    def generate(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        self.threads.add(threading.current_thread().name)
+        self._active += 1
+        self.most_at_once = max(self.most_at_once, self._active)
+        self.begun.put(request)
+        try:
+            yield from self._events(request, cancelled)
+        finally:
+            self._active -= 1
+            self.ended.put(request)
+
+    def _events(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        if self.slow_to_load:
+            yield Loading("a large model", 0.0)
+            if not self._passed(cancelled):
+                yield Cancelled(0, request.steps)
+                return
+        for index in range(1, request.steps + 1):
+            if not self._passed(cancelled):
+                yield Cancelled(index - 1, request.steps, parts_s=self.parts_s)
+                return
+            yield Step(index, request.steps, index * self.step_s, f"preview {index}".encode() if index % 2 else None)
+        if self.failure:
+            raise self.failure
+        for k in range(request.count):
+            own = request.model_copy(update={"seed": request.seed + k, "count": 1})
+            yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own))
+        if not self.silent:
+            yield Done(request.steps * self.step_s, self.parts_s)
+
+    def _passed(self, cancelled: Callable[[], bool]) -> bool:
+        """Waits for the next step; False where the job was cancelled meanwhile."""
+        while self._held and not self._steps.acquire(timeout=0.005):
+            if cancelled() and not self.deaf:
+                return False
+        return self.deaf or not cancelled()
+
+
+@pytest.fixture
+def engine() -> FakeManager:
+    return FakeManager()
+
+
+@pytest.fixture
+def make_executor(engine) -> Iterator[Callable[[Settings], LocalExecutor]]:
+    made = []
+
+    def make(settings: Settings) -> LocalExecutor:
+        executor = LocalExecutor(settings)
+        executor._manager = engine
+        made.append(executor)
+        return executor
+
+    yield make
+    engine.go_on()
+    for executor in made:
+        executor.close()
+
+
+@pytest.fixture
+def executor(make_executor, settings) -> LocalExecutor:
+    """With the fake engine."""
+    return make_executor(settings)

@@ -1,0 +1,88 @@
+"""The samplers: one row each. To add one, add a row; page, CLI, API and the parity test take it from here.
+
+Names follow A1111 and k-diffusion, since that is what people paste.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from webui.core.errors import RequestError
+from webui.core.names import choose
+
+SCHEDULES: Mapping[str, Mapping[str, Any]] = {
+    "Default": {},  # the spacing that the model was published with
+    "Karras": {"use_karras_sigmas": True},  # Karras et al. 2022, equation 5, rho 7
+    "Exponential": {"use_exponential_sigmas": True},  # sigmas evenly spaced in their logarithm
+    "Trailing": {"timestep_spacing": "trailing"},  # Lin et al. 2023, table 2: ends on the last timestep
+}
+BY_SIGMA = ("Default", "Karras", "Exponential", "Trailing")
+BY_TIMESTEP = ("Default", "Trailing")
+SPACED = ("Karras", "Exponential")
+NO_SPACING = ("Default", "Karras", "Exponential")  # diffusers' singlestep solver has no timestep_spacing
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A diffusers scheduler under the name people know, with the schedules that make sense for it.
+
+    ``spaced`` is the same method by another class, for the sigmas of ``SPACED``, where the scheduler takes none.
+    """
+
+    name: str
+    scheduler: str
+    schedules: tuple[str, ...] = BY_SIGMA
+    config: Mapping[str, Any] = field(default_factory=dict)
+    spaced: str = ""
+
+
+ANCESTRAL = "webui.engine.schedulers.SpacedEulerAncestralScheduler"
+_ROWS = (
+    Sampler("DPM++ 2M", "DPMSolverMultistepScheduler", config={"algorithm_type": "dpmsolver++"}),
+    Sampler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", config={"algorithm_type": "sde-dpmsolver++"}),
+    Sampler(
+        "DPM++ SDE",
+        "DPMSolverSinglestepScheduler",
+        NO_SPACING,
+        config={"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
+    ),
+    Sampler("Euler", "EulerDiscreteScheduler"),
+    Sampler("Euler a", "EulerAncestralDiscreteScheduler", spaced=ANCESTRAL),
+    Sampler("Heun", "HeunDiscreteScheduler"),
+    Sampler("LMS", "LMSDiscreteScheduler"),
+    Sampler("DPM2", "KDPM2DiscreteScheduler"),
+    Sampler("DPM2 a", "KDPM2AncestralDiscreteScheduler"),
+    Sampler("UniPC", "UniPCMultistepScheduler"),
+    Sampler("DDIM", "DDIMScheduler", spaced="diffusers.schedulers.EulerDiscreteScheduler"),
+    Sampler("DDPM", "DDPMScheduler", spaced=ANCESTRAL),
+    Sampler("PNDM", "PNDMScheduler", BY_TIMESTEP, {"skip_prk_steps": True}),
+    Sampler("LCM", "LCMScheduler", ("Default",)),
+    Sampler("TCD", "TCDScheduler", ("Default",)),
+)
+SAMPLERS: Mapping[str, Sampler] = {row.name: row for row in _ROWS}
+FROM_PURE_NOISE = ("DPM++ 2M", "DPM++ 2M SDE", "Euler", "Euler a", "UniPC", "DDIM", "DDPM", "LCM", "TCD")
+"""Those whose diffusers class knows zero terminal SNR (Lin et al. 2023): the first timestep holds no signal."""
+
+
+def resolve(sampler: str, schedule: str) -> tuple[str, str]:
+    """The names as the table spells them; "DPM++ 2M Karras" sets both.
+
+    RequestError for unknown names, and for a schedule that the sampler does not have.
+    """
+    for name in SCHEDULES:
+        suffix = f" {name}".casefold()
+        if sampler.casefold().endswith(suffix):
+            sampler, schedule = sampler[: -len(suffix)], name
+    row = SAMPLERS[choose("sampler", sampler, SAMPLERS)]
+    schedule = "Default" if schedule.casefold() == "automatic" else schedule
+    schedule = choose("schedule", schedule, SCHEDULES)
+    if schedule not in row.schedules:
+        raise RequestError(f"schedule “{schedule}” {does_not_go(row.name, row.schedules)}", field="schedule")
+    return row.name, schedule
+
+
+def does_not_go(sampler: str, schedules: Sequence[str]) -> str:
+    """What is wrong with a schedule that a sampler does not have, and which it has."""
+    *others, last = schedules
+    they_do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
+    return f"does not go with {sampler}; {they_do}"

@@ -1,0 +1,59 @@
+"""The files that a model's weights are in, and their hashes."""
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from webui.core.files import ModelFile
+
+PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+
+
+def weight_files(path: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of weights to read, by component; one file is all components under the name of ``""``.
+
+    Of a folder's variants the one without a name is taken, else the first by name; a file in shards is all of them.
+    """
+    if not path.is_dir():
+        return {"": (path,)}
+    return {part: files for part in PARTS if (files := _component_files(path / part))}
+
+
+def _component_files(folder: Path) -> tuple[Path, ...]:
+    """``model.safetensors``, ``model.fp16.safetensors``, or the shards that an index names."""
+    named = {file.name: file for file in sorted(folder.glob("*.safetensors")) if "non_ema" not in file.name}
+    shard = re.compile(r"^(?P<stem>.+?)-\d{5}-of-\d{5}(?P<variant>\.\w+)?\.safetensors$|^(?P<all>.+)$")
+    groups: dict[str, list[Path]] = {}
+    for name, file in named.items():
+        found = shard.match(name)
+        assert found
+        groups.setdefault(found["all"] or f"{found['stem']}{found['variant'] or ''}.safetensors", []).append(file)
+    if not groups:
+        return ()
+    plain = min(groups, key=lambda name: (name.count("."), name))
+    return tuple(groups[plain])
+
+
+def content_hash(model: ModelFile) -> str:
+    """SHA-256 over a model's weight files, one behind the other; kept until one of them changes.
+
+    For a single file its first ten digits are what A1111 and civitai call the model hash.
+    """
+    return hash_whole(*(file for part in weight_files(model.path).values() for file in part))
+
+
+def hash_whole(*files: Path) -> str:
+    """SHA-256 over files, one behind the other; kept until one of them changes. Raises OSError."""
+    stats = [file.stat() for file in files]
+    return _hash_files(files, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""A job: its event log, its watchers, its cancel flag."""
+
+import asyncio
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+
+from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.request import Request
+from webui.jobs.protocols import State
+
+_STATES: dict[type, State] = {
+    Queued: "queued",
+    Loading: "loading",
+    Step: "running",
+    Image: "running",
+    Done: "done",
+    Failed: "failed",
+    Cancelled: "cancelled",
+}
+_TRANSIENT = (Queued, Loading, Step)
+
+
+class LocalJob:
+    """Shared between the thread that publishes and any number that follow.
+
+    The log keeps every picture and the end, and of queue positions, loading and steps only the newest: a slow
+    watcher misses steps, and publishing never waits for anyone. Numbers start at 1 and only grow.
+
+    ``submitted_at`` is on the clock of ``time.perf_counter``; ``parts_s`` is the ledger of what happens outside the
+    engine, kept by the thread that has the job. ``keep`` says whether its pictures are saved.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        on_cancel: "Callable[[LocalJob], None]",
+        submitted_at: float | None = None,
+        keep: bool = True,
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.request, self.keep = request, keep
+        self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
+        self.parts_s: dict[str, float] = {}
+        self._on_cancel = on_cancel
+        self._log: list[tuple[int, Event]] = []
+        self._number = 0
+        self._lock = threading.Lock()
+        self._cancelled = threading.Event()
+        self._watchers: set[Callable[[], None]] = set()
+
+    @property
+    def state(self) -> State:
+        """Where the job is, by its last event."""
+        with self._lock:
+            return _STATES[type(self._log[-1][1])] if self._log else "queued"
+
+    @property
+    def position(self) -> int | None:
+        """Its place among the jobs that wait, from 1; None for one that does not wait (any more)."""
+        with self._lock:
+            last = self._log[-1][1] if self._log else None
+        return last.position if isinstance(last, Queued) else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is there."""
+        return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures so far, in order."""
+        with self._lock:
+            return tuple(event for _, event in self._log if isinstance(event, Image))
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Memory that the pictures hold, start picture and mask included."""
+        init = self.request.init
+        given = [init.image, init.mask] if init else []
+        held = [picture.image for picture in self.images] + [picture for picture in given if picture]
+        return sum(4 * picture.width * picture.height for picture in held)
+
+    def is_cancelled(self) -> bool:
+        """The flag that the engine reads between steps."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Asks for an end within one step; does nothing to a job that ended."""
+        self._cancelled.set()
+        self._on_cancel(self)
+
+    def publish(self, event: Event) -> None:
+        """Appends to the log and wakes the watchers; drops what comes after the end."""
+        with self._lock:
+            last = self._log[-1][1] if self._log else None
+            if isinstance(last, TERMINAL):
+                return
+            if isinstance(last, _TRANSIENT):
+                self._log.pop()
+                if isinstance(last, Step) and isinstance(event, Step) and event.preview is None:
+                    event = replace(event, preview=last.preview)
+            self._number += 1
+            self._log.append((self._number, event))
+            watchers = tuple(self._watchers)
+        for wake in watchers:
+            wake()
+
+    def follow(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """See ``jobs.protocols.Job``; blocks the calling thread while nothing happens."""
+        changed = threading.Event()
+        wake = changed.set
+        with self._lock:
+            self._watchers.add(wake)
+        try:
+            while True:
+                changed.clear()
+                for number, event in self._since(after):
+                    after = number
+                    yield number, event
+                if self._is_over(after):
+                    return
+                changed.wait()
+        finally:
+            with self._lock:
+                self._watchers.discard(wake)
+
+    async def follow_async(self, after: int = 0) -> AsyncIterator[tuple[int, Event]]:
+        """See ``jobs.protocols.Job``; leaving the iteration ends the watch, not the job."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there any more
+                loop.call_soon_threadsafe(changed.set)
+
+        with self._lock:
+            self._watchers.add(wake)
+        try:
+            while True:
+                changed.clear()
+                for number, event in self._since(after):
+                    after = number
+                    yield number, event
+                if self._is_over(after):
+                    return
+                await changed.wait()
+        finally:
+            with self._lock:
+                self._watchers.discard(wake)
+
+    def _is_over(self, after: int) -> bool:
+        """Whether the job ended and its end is number ``after`` or before: nothing will come any more."""
+        with self._lock:
+            return bool(self._log) and isinstance(self._log[-1][1], TERMINAL) and self._log[-1][0] <= after
+
+    def _since(self, after: int) -> list[tuple[int, Event]]:
+        with self._lock:
+            return [entry for entry in self._log if entry[0] > after]

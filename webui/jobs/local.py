@@ -1,0 +1,402 @@
+"""One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it.
+
+A watching thread says when the device has stopped answering.
+"""
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.files import EmbeddingFile
+from webui.core.ledger import Totals, balance
+from webui.core.lora_files import bundled_rows
+from webui.core.names import choose_lora
+from webui.core.prompt import split_loras
+from webui.core.request import LoraRef, Request
+from webui.core.samplers import SAMPLERS
+from webui.core.settings import Settings
+from webui.core.tensor_file import BadFile, read_header
+from webui.jobs.job import LocalJob
+from webui.jobs.last_size import LastSize
+from webui.jobs.protocols import QueueFull
+from webui.jobs.resolve import resolve
+from webui.jobs.watchdog import Watchdog, is_lost
+from webui.library.library import Library
+from webui.workspace.outputs import save_picture
+from webui.workspace.start_pictures import StartPictures
+
+if TYPE_CHECKING:
+    from webui.engine.manager import PipelineManager
+    from webui.engine.tokens import Tokenizer
+
+MAX_WAITING = 100
+KEPT_JOBS = 200
+KEPT_PIXEL_BYTES = 256 * 2**20
+LOOK_EVERY_S = 15.0
+RESTART_NEEDED = "Restart needed: the GPU reported an error from which this program cannot recover."
+
+log = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Runs jobs one after the other, first come first served. The engine is imported on the device thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._library = settings, Library(settings)
+        self._waiting: deque[LocalJob] = deque()
+        self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
+        self._running: LocalJob | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._warm_up = False
+        self._manager: PipelineManager | None = None
+        self._trouble = ""
+        self._lost = ""
+        self._watchdog = Watchdog()
+        self._closed = threading.Event()
+        self._totals = Totals()
+        self._counting = threading.Lock()
+        self._warm_at = time.perf_counter()
+        self._start_pictures = StartPictures(settings.start_dir)
+        self._last_size = LastSize(settings.cache_dir / "last-size.json")
+        self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
+
+    def catalog(self, max_age_s: float = 0.0) -> Catalog:
+        """The files that were on disk so long ago at most, and every sampler with its schedules."""
+        library = self._library.snapshot(max_age_s)
+        return Catalog(
+            models=library.models,
+            loras=library.loras,
+            vaes=library.vaes,
+            embeddings=library.embeddings,
+            samplers={name: row.schedules for name, row in SAMPLERS.items()},
+        )
+
+    def reload(self) -> None:
+        """The next look at the files walks all folders, whatever their times say."""
+        self._library.reload()
+
+    def warm_up(self) -> None:
+        """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
+        with self._changed:
+            self._warm_up = True
+            self._changed.notify_all()
+
+    def submit(self, request: Request, keep: bool = True) -> LocalJob:
+        """Checks the names, draws nothing yet; pictures are saved unless ``keep`` is false.
+
+        Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
+        """
+        submitted_at = time.perf_counter()
+        resolved = resolve(request, self._library.snapshot(max_age_s=0))
+        job = LocalJob(resolved, self._drop_waiting, submitted_at, keep)
+        if request.init is not None and request.init.nothing_masked:
+            raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
+        with self._changed:
+            if self._closing:
+                raise QueueFull("the server is shutting down")
+            if self._lost:
+                raise QueueFull(self._lost)
+            if len(self._waiting) >= MAX_WAITING:
+                raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
+            self._waiting.append(job)
+            self._jobs[job.id] = job
+            self._publish_positions()
+            self._changed.notify_all()
+        return job
+
+    def job(self, job_id: str) -> LocalJob | None:
+        """A job that waits, runs, or ended recently."""
+        with self._changed:
+            return self._jobs.get(job_id)
+
+    def status(self) -> Mapping[str, object]:
+        """What ``/api/health`` says."""
+        manager = self._manager
+        ready = manager is not None and manager.model_name is not None
+        memory_bytes = manager.memory_bytes if manager and not self._lost else {}
+        trouble = self._lost or self._watchdog.trouble or self._trouble
+        return {
+            "status": "degraded" if trouble else "ok" if ready else "loading",
+            "device": manager.device_description if manager else None,
+            "model": manager.model_name if manager else None,
+            "memory": manager.memory_plan if manager else None,
+            "waiting": len(self._waiting),
+            "running": self._running is not None,
+            **({"memory_bytes": memory_bytes} if memory_bytes else {}),
+            **({"trouble": trouble} if trouble else {}),
+        }
+
+    def totals(self) -> Totals:
+        """What ``/api/metrics`` counts."""
+        return self._totals
+
+    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+        """As the model's tokenizer counts, without LoRA tags; embeddings, also those in tagged LoRAs, by their rows."""
+        from webui.engine import tokens
+
+        library = self._library.snapshot()
+        loras: tuple[LoraRef, ...] = ()
+        with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
+            prompt, loras = split_loras(prompt)
+        file = library.models.get(model)
+        tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
+        named = {
+            form: _embedding_rows(library.embeddings[name])
+            for name, forms in library.embeddings_in(prompt).items()
+            for form in forms
+        }
+        for ref in loras:
+            with contextlib.suppress(RequestError, BadFile):
+                named |= bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
+        room = tokenizer.length - 2
+        return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Stops taking jobs, cancels all, and waits for the device and the last file."""
+        with self._changed:
+            self._closing = True
+            self._closed.set()
+            jobs = [*self._waiting, *([self._running] if self._running else [])]
+            self._changed.notify_all()
+        for job in jobs:
+            job.cancel()
+        self._thread.join(timeout_s)
+        for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
+            job.publish(Cancelled())
+        self._saver.shutdown()
+
+    def _drop_waiting(self, job: LocalJob) -> None:
+        """A waiting job ends at once; a running one sees its flag between steps, if the device still answers."""
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._publish_positions()
+            elif job is not self._running or self._watchdog.silent_s is None:
+                return
+        waited_s = time.perf_counter() - job.submitted_at
+        self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
+
+    def _publish_positions(self) -> None:
+        for position, job in enumerate(self._waiting, start=1):
+            job.publish(Queued(position))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._closing or self._warm_up):
+                    self._changed.wait()
+                if self._closing and not self._waiting:
+                    return
+                job = self._running = self._waiting.popleft() if self._waiting else None
+                self._warm_up = False
+                self._publish_positions()
+            self._watchdog.begin()
+            if job is None:
+                self._load_default()
+                self._watchdog.end()
+                self._warm_at = time.perf_counter()
+                continue
+            last = self._run(job)
+            self._watchdog.end()
+            self._running = None
+            with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
+                self._saver.submit(self._finish, job, last, time.perf_counter())
+
+    def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
+        """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
+        started = time.perf_counter()
+        reached, step_s = 0, 0.0
+        if self._lost:
+            return Failed(self._lost)
+        try:
+            for event in self._begin(job):
+                if isinstance(event, TERMINAL):
+                    return event
+                self._count(event, reached)
+                self._watchdog.sign(isinstance(event, Step))
+                if isinstance(event, Image):
+                    self._saver.submit(self._note_size, event, step_s)
+                if isinstance(event, Image) and job.keep:
+                    self._saver.submit(self._save, job, event)
+                else:
+                    job.publish(event)
+                if isinstance(event, Step):
+                    reached, step_s = event.index, event.seconds / event.total
+                    if reached == 2:
+                        self._prepare_next()
+            raise RuntimeError("the engine ended without saying how")
+        except RequestError as error:
+            return Failed(str(error), bad_input=True, parts_s=self._spent_s())
+        except Exception as error:  # whatever it is, the job must end and the next one must run
+            _log(f"job {job.id} failed after {time.perf_counter() - started:.1f} s", error)
+            return Failed(self._explain(error), parts_s=self._spent_s())
+
+    def _explain(self, error: BaseException) -> str:
+        """The error for people; from one that the device does not recover from on, nothing is drawn any more."""
+        if is_lost(error):
+            self._lost = RESTART_NEEDED
+        return self._lost or _for_people(error)
+
+    def _look_on(self) -> None:
+        while not self._closed.wait(LOOK_EVERY_S):
+            self.look()
+
+    def look(self) -> None:
+        """Has the running job say it where the device has stopped answering."""
+        if (job := self._running) and (trouble := self._watchdog.trouble):
+            job.publish(Loading(trouble, 0.0))
+
+    def _spent_s(self) -> Mapping[str, float]:
+        """What the engine had spent on the job that failed."""
+        return dict(self._manager.parts_s) if self._manager else {}
+
+    def _note_size(self, picture: Image, step_s: float) -> None:
+        request = picture.recipe.request
+        if step_s and request.width and request.height:
+            self._last_size.keep(request.model, (request.width, request.height), step_s)
+
+    def _begin(self, job: LocalJob) -> Iterator[Event]:
+        """The engine at work on the job, with what it waited for until then in its ledger."""
+        taken_at = time.perf_counter()
+        if self._manager is None:
+            job.publish(Loading("Starting the engine", 0.0))
+        events = self._engine().generate(job.request, job.is_cancelled)
+        warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
+        starting_s = time.perf_counter() - taken_at
+        job.parts_s = {"queue": taken_at - job.submitted_at - warming_s, "load": warming_s + starting_s}
+        return events
+
+    def _prepare_next(self) -> None:
+        """Lets the engine make ready what the next job needs; where that fails, the job itself will say why."""
+        with self._changed:
+            upcoming = self._waiting[0].request if self._waiting else None
+        if upcoming is not None:
+            try:
+                self._engine().prepare(upcoming)
+            except Exception as error:
+                log.info("could not prepare the next job: %s", error)
+
+    def _engine(self) -> "PipelineManager":
+        if self._manager is None:
+            from webui.engine.manager import PipelineManager
+
+            self._manager = PipelineManager(self._settings, self._library)
+        return self._manager
+
+    def _load_default(self) -> None:
+        try:
+            manager = self._engine()
+            for _ in manager.load(self._settings.model, lambda: self._closing):
+                self._watchdog.sign()
+            manager.warm_up(self._last_size.of(manager.model_name or ""))
+            self._trouble = ""
+        except Exception as error:  # the page stays up and says what is wrong
+            if not self._closing:
+                _log("warm-up failed", error)
+                self._trouble = self._explain(error)
+
+    def _save(self, job: LocalJob, picture: Image) -> None:
+        folder = self._settings.output_dir(job.request.task)
+        try:
+            if (init := picture.recipe.request.init) is not None:
+                self._start_pictures.keep(init)
+            path = save_picture(picture, folder, self._settings.format, self._settings.filename)
+        except Exception as error:  # whatever it is, the picture must reach people
+            reason = getattr(error, "strerror", None) or error
+            warning = f"This picture could not be saved in {folder}: {reason}."
+            log.warning("%s", warning)
+            job.publish(replace(picture, warning=warning))
+        else:
+            job.publish(replace(picture, path=path))
+
+    def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
+        """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""
+        if isinstance(last, Done):
+            unsaved = tuple({image.warning: None for image in job.images if image.warning})
+            last = replace(last, warnings=last.warnings + unsaved)
+        now = time.perf_counter()
+        seconds = now - job.submitted_at
+        parts_s = balance(seconds, job.parts_s, last.parts_s, {"save": now - drawn_at})
+        self._end(job, replace(last, seconds=seconds, parts_s=parts_s))
+
+    def _end(self, job: LocalJob, last: Event) -> None:
+        if job.ended:  # it was given up while the device did not answer
+            return
+        self._count(last)  # before anybody learns of it
+        job.publish(last)
+        self._forget_old()
+
+    def _count(self, event: Event, reached: int = 0) -> None:
+        with self._counting:
+            self._totals = self._totals.plus(event, reached)
+
+    def _forget_old(self) -> None:
+        """Drops ended jobs, oldest first, beyond a number and beyond the memory their pictures hold."""
+        with self._changed:
+            ended = [job for job in self._jobs.values() if job.ended]
+            pixel_bytes = sum(job.pixel_bytes for job in ended)
+            excess = len(ended) - KEPT_JOBS
+            for position, job in enumerate(ended[:-1]):
+                if position >= excess and pixel_bytes <= KEPT_PIXEL_BYTES:
+                    break
+                pixel_bytes -= job.pixel_bytes
+                del self._jobs[job.id]
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(model: Path | None = None, _stamp: int = 0) -> "Tokenizer":
+    """The tokenizer of a folder; CLIP's for single files, and where the folder's cannot be read."""
+    from webui.engine.tokens import Tokenizer
+
+    for folder in (model / "tokenizer", model / "tokenizer_2") if model else ():
+        if folder.is_dir():
+            with contextlib.suppress(OSError, ValueError):
+                return Tokenizer.from_folder(folder)
+    return Tokenizer.clip()
+
+
+def _embedding_rows(file: EmbeddingFile) -> int:
+    """How many tokens it stands for, by its header; 0 where that cannot be read."""
+    with contextlib.suppress(BadFile):
+        shape = next(iter(read_header(file.path).shapes.values()), ())
+        return shape[0] if len(shape) > 1 else len(shape)
+    return 0
+
+
+def _is_known(error: BaseException) -> bool:
+    """Whether the error was raised by our own code, in words for people."""
+    return type(error).__module__.startswith("webui.")
+
+
+def _log(what: str, error: BaseException) -> None:
+    """One line for a reason that is known, and the traceback for any other."""
+    if _is_known(error):
+        log.warning("%s: %s", what, str(error))
+    else:
+        log.error("%s", what, exc_info=error)
+
+
+def _for_people(error: BaseException) -> str:
+    """The first line of the error, with its kind where that says more than the text; files without their folders."""
+    text = str(error).strip().splitlines()
+    line = text[0] if text else "no details"
+    return line if _is_known(error) and text else f"{type(error).__name__}: {_FOLDERS.sub('', line)}"
+
+
+_FOLDERS = re.compile(r"(?<![\w./\\])(?:[A-Za-z]:)?[/\\](?:[^'\"/\\<>|:]*[/\\])*(?=[^\s'\"/\\])")

@@ -1,0 +1,76 @@
+"""The two protocols between whoever asks for pictures and whoever makes them."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Literal, Protocol
+
+from webui.core.catalog import Catalog
+from webui.core.events import Event, Image
+from webui.core.ledger import Totals
+from webui.core.request import Request
+
+State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
+
+
+class QueueFull(RuntimeError):
+    """Too many jobs wait already; try again later."""
+
+
+class Job(Protocol):
+    """A request on its way. ``id`` is 128 bits of chance, and whoever knows it may watch and cancel."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def request(self) -> Request: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def position(self) -> int | None: ...
+    @property
+    def images(self) -> tuple[Image, ...]: ...
+
+    def follow(self, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """(number, event) pairs from number ``after`` + 1 on, blocking, until the one that ends the job.
+
+        Whoever is slower than the job misses steps, never any other event.
+        """
+
+    def follow_async(self, after: int = 0) -> AsyncIterator[tuple[int, Event]]:
+        """The same for the event loop it is called on."""
+
+    def cancel(self) -> None:
+        """Asks for an end within one step; returns at once."""
+
+
+class Executor(Protocol):
+    """Takes requests, makes pictures."""
+
+    def catalog(self, max_age_s: float = 0.0) -> Catalog:
+        """What there is, as it was so long ago at most."""
+
+    def reload(self) -> None:
+        """Whoever asks next has all folders walked, also on disks that do not tell what has changed."""
+
+    def submit(self, request: Request, keep: bool = True) -> Job:
+        """Queues a job, whose pictures are saved unless ``keep`` is false.
+
+        Raises RequestError for what cannot be done, QueueFull when too many wait.
+        """
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of that id, or None when it is not, or no longer, known."""
+
+    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+        """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
+
+        An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.
+        """
+
+    def status(self) -> Mapping[str, object]:
+        """``status`` is ok, loading or degraded; the rest says what runs where."""
+
+    def totals(self) -> Totals:
+        """What was done since the start."""
+
+    def close(self) -> None:
+        """Cancels everything and waits for the device to be free."""

@@ -1,0 +1,112 @@
+"""What a request leaves open, decided: names as the tables spell them, size, seed. Nothing here imports torch."""
+
+import secrets
+from collections.abc import Callable, Mapping
+
+from webui.core import samplers
+from webui.core.canvas import drawn_size
+from webui.core.errors import RequestError
+from webui.core.files import LoraFile, ModelFile
+from webui.core.names import choose_file, choose_lora
+from webui.core.prompt import check_chunks, parse_weights, split_loras
+from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
+from webui.core.tensor_file import BadFile, read_header
+from webui.library.library import Snapshot
+
+
+def resolve(request: Request, library: Snapshot) -> Request:
+    """The same request with nothing left open; raises RequestError for what cannot be drawn.
+
+    What was not asked for is what suits the model, and what it cannot do is off. LoRA tags move from the prompt to
+    ``loras``. Strict pictures are batches of one.
+    """
+    for field in ("prompt", "negative"):
+        check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
+    file = _choose_model("model", request.model, library.models)
+    asked = {name: getattr(request, name) for name in request.model_fields_set}
+    suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
+    sampler, schedule = samplers.resolve(*({**vars(request), **suited}[name] for name in ("sampler", "schedule")))
+    width, height = request.width or file.native_px, request.height or file.native_px
+    if request.init is not None:
+        width, height = drawn_size(request.init, request.width, request.height, file.native_px)
+    seed = request.seed if request.seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
+    names = {"model": file.name, "sampler": sampler, "schedule": schedule}
+    names["prediction"] = _resolve_prediction(request, file, sampler)
+    names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
+    names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
+    return request.model_copy(
+        update=suited
+        | names
+        | {"width": width, "height": height, "seed": seed}
+        | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
+        | ({"count": 1, "repeat": request.image_count} if request.strict else {})
+        | _resolve_loras(request, lambda: library.loras)
+    )
+
+
+def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:
+    file = models[choose_file("model", name, models, field)]
+    if file.checkpoint is None:
+        raise RequestError(f"{field} {name[:80]!r}: {file.path.name} {file.problem}", field=field)
+    return file
+
+
+def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
+    """What the file says, unless it was chosen; zero terminal SNR needs a sampler that can start from pure noise."""
+    checkpoint = file.checkpoint
+    assert checkpoint
+    prediction: str = request.prediction
+    if prediction == "auto":
+        prediction = checkpoint.prediction_name
+    if prediction == "v zero-SNR" and sampler not in samplers.FROM_PURE_NOISE:
+        able = ", ".join(samplers.FROM_PURE_NOISE)
+        raise RequestError(
+            f"sampler {sampler!r} cannot start from pure noise, as {file.name!r} with zero SNR needs; {able} can",
+            field="sampler",
+        )
+    return prediction
+
+
+def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]) -> str:
+    if not name:
+        return ""
+    refiner = _choose_model("refiner", name, models)
+    if refiner.checkpoint and refiner.checkpoint.inpaints:
+        raise RequestError(f"refiner {refiner.name!r} is for inpainting and cannot go on from latents", field="refiner")
+    families = [model.checkpoint.family.split()[0] for model in (file, refiner) if model.checkpoint]
+    if (families[0] == "SDXL") != (families[1] == "SDXL"):
+        kinds = [model.checkpoint.family for model in (refiner, file) if model.checkpoint]
+        raise RequestError(
+            f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}", field="refiner"
+        )
+    return refiner.name
+
+
+def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelFile]) -> bool:
+    """Whether ``guidance_until`` changes anything: models that guide themselves have no second half to leave out."""
+    used = (file, models[refiner]) if refiner else (file,)
+    return any(model.checkpoint is not None and not model.checkpoint.guides_itself for model in used)
+
+
+def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraFile]]) -> dict[str, object]:
+    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out."""
+    prompt, tagged = split_loras(request.prompt)
+    if split_loras(request.negative)[1]:
+        raise RequestError("negative: a LoRA acts on the whole picture; put its tag into the prompt", field="negative")
+    wanted = (*request.loras, *tagged)
+    if not wanted:
+        return {}
+    if len(wanted) > MAX_LORAS:
+        raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
+    files = find_loras()
+    loras = tuple(_resolve_lora(ref, files) for ref in wanted)
+    return {"prompt": prompt, "loras": tuple(ref for ref in loras if any(ref.strengths))}
+
+
+def _resolve_lora(ref: LoraRef, files: Mapping[str, LoraFile]) -> LoraRef:
+    name = choose_lora(ref.name, files)
+    try:
+        read_header(files[name].path)
+    except BadFile as error:
+        raise RequestError(f"LoRA {name[:80]!r}: {files[name].path.name} {error}", field="loras") from None
+    return ref.model_copy(update={"name": name})

@@ -1,0 +1,223 @@
+"""What is on this machine to draw with: models, LoRAs, autoencoders and embeddings, by the names that people see."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from webui.core.checkpoint import Defaults
+from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
+from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
+from webui.core.weight_files import weight_files
+from webui.library.checkpoint import read_checkpoint
+from webui.library.folders import LOOK_S, Folders, Kept
+from webui.library.naming import Found, give_names, namesakes
+
+WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
+DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
+# A1111's and ComfyUI's names, below the folder of the program or below its models folder.
+CHECKPOINT_FOLDERS = (
+    "models/Stable-diffusion",
+    "models/checkpoints",
+    "models/unet",
+    "models/diffusion_models",
+    "Stable-diffusion",
+    "checkpoints",
+    "unet",
+    "diffusion_models",
+)
+LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
+VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
+EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
+F = TypeVar("F", bound=File)
+
+
+def find_models(settings: Settings, folders: Folders | None = None) -> dict[str, ModelFile]:
+    """Every model by name, the embedded one first; ``folders`` notes what was read.
+
+    What cannot be used is listed with its problem, so that whoever asks for it is told why.
+    """
+    folders = folders or Folders()
+    demo = _read_model(DEMO_MODEL)
+    if demo.checkpoint:
+        demo = replace(demo, checkpoint=replace(demo.checkpoint, defaults=Defaults()))
+    read = {DEMO_MODEL: demo} if demo.checkpoint else {}
+    found = [Found(DEMO_MODEL, "demo", name="demo") for _ in read]
+    for path, place in _model_paths(settings, folders):
+        if path not in read:
+            read[path] = _read_model(path)
+            found.append(Found(path, place, usable=read[path].checkpoint is not None))
+    for path, name in _cached_repositories(folders):
+        read[path] = _read_model(path)
+        found.append(Found(path, name, read[path].checkpoint is not None, name))
+    return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
+
+
+def _model_paths(settings: Settings, folders: Folders) -> Iterator[tuple[Path, str]]:
+    """Single files and diffusers folders, with where they lie below the folder of models."""
+    for root in (settings.data_dir, *settings.models_dir):
+        for top in CHECKPOINT_FOLDERS:
+            for path, place in _find_paths(root / top, folders, with_folders=True):
+                _note_model(path, folders)
+                yield path, place
+    for root in settings.models_dir:  # a folder of models, or one model
+        for path in [root] if (root / "model_index.json").is_file() else folders.children(root):
+            is_folder = (path / "model_index.json").is_file()
+            if is_folder or path.suffix.lower() == ".safetensors":
+                _note_model(path, folders)
+                if _read_model(path).checkpoint:
+                    yield path, path.name if is_folder else path.stem
+
+
+def _note_model(path: Path, folders: Folders) -> None:
+    """What ``read_checkpoint`` looks at."""
+    if path.is_dir():
+        for child in folders.children(path):
+            if child.is_dir():
+                folders.children(child)
+    for file in (path, path.with_suffix(".yaml")):
+        folders.note(file)
+
+
+def _read_model(path: Path) -> ModelFile:
+    try:
+        checkpoint = read_checkpoint(path)
+        files = [file for part in weight_files(path).values() for file in part]
+        return ModelFile("", path, checkpoint, stamp=max(file.stat().st_mtime_ns for file in files))
+    except BadFile as error:
+        return ModelFile("", path, problem=str(error))
+    except OSError as error:
+        return ModelFile("", path, problem=f"cannot be read: {error.strerror}")
+
+
+def _cached_repositories(folders: Folders) -> Iterator[tuple[Path, str]]:
+    """Diffusers folders in Hugging Face's cache with their names: of each the revision that its main branch was at."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    for repository in folders.children(Path(os.environ.get("HF_HUB_CACHE") or home / "hub")):
+        if not repository.name.startswith("models--"):
+            continue
+        snapshots = folders.children(repository / "snapshots")
+        revisions = [revision for revision in snapshots if (revision / "model_index.json").is_file()]
+        folders.note(repository / "refs" / "main")
+        try:
+            main = (repository / "refs" / "main").read_text("utf-8").strip()
+        except (OSError, ValueError):
+            main = ""
+        chosen = [revision for revision in revisions if revision.name == main] or revisions[-1:]
+        for revision in chosen:
+            _note_model(revision, folders)
+            yield revision, repository.name.removeprefix("models--").replace("--", "/")
+
+
+def find_loras(settings: Settings, folders: Folders | None = None) -> dict[str, LoraFile]:
+    """Every LoRA by name, the embedded ones last; ``folders`` notes what was read."""
+    return _named(_find_files(settings, LORA_FOLDERS, folders, DEMO_MODEL / "loras"), LoraFile)
+
+
+def find_vaes(settings: Settings, folders: Folders | None = None) -> dict[str, VaeFile]:
+    """Every autoencoder by name; ``folders`` notes what was read."""
+    return _named(_find_files(settings, VAE_FOLDERS, folders), VaeFile)
+
+
+def find_embeddings(settings: Settings, folders: Folders | None = None) -> dict[str, EmbeddingFile]:
+    """Every textual inversion by the name that stands for it in prompts; ``folders`` notes what was read."""
+    return _named(_find_files(settings, EMBEDDING_FOLDERS, folders), EmbeddingFile)
+
+
+def _named(found: Iterable[Found], make: Callable[..., F]) -> dict[str, F]:
+    names = give_names(found)
+    others = namesakes(names)
+    return {
+        name: make(name, entry.path, place=entry.place, namesakes=others.get(name, ())) for name, entry in names.items()
+    }
+
+
+def _find_files(settings: Settings, tops: Iterable[str], folders: Folders | None, *further: Path) -> Iterator[Found]:
+    """Files of weights. Pickles are among them, so that whoever asks for one is told why it is refused."""
+    folders = folders or Folders()
+    for root in (*(root / top for root in (settings.data_dir, *settings.models_dir) for top in tops), *further):
+        for path, place in _find_paths(root, folders):
+            yield Found(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
+
+
+def _find_paths(root: Path, folders: Folders, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
+    """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
+    for folder, below, names in folders.walk(root):
+        above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        if with_folders and "model_index.json" in names:
+            below.clear()
+            yield folder, above.rstrip("/") or folder.name
+            continue
+        for stem, ending in map(os.path.splitext, names):
+            if ending.lower() in WEIGHT_ENDINGS:
+                yield folder / f"{stem}{ending}", f"{above}{stem}"
+
+
+class Snapshot:
+    """Files by name, each kind as it is when it is first asked for here; from then on it stays."""
+
+    def __init__(self, library: "Library", max_age_s: float) -> None:
+        self._library, self._max_age_s = library, max_age_s
+
+    @cached_property
+    def models(self) -> Mapping[str, ModelFile]:
+        """As ``find_models`` finds them."""
+        return self._library.models.get(self._max_age_s)
+
+    @cached_property
+    def loras(self) -> Mapping[str, LoraFile]:
+        """As ``find_loras`` finds them."""
+        return self._library.loras.get(self._max_age_s)
+
+    @cached_property
+    def vaes(self) -> Mapping[str, VaeFile]:
+        """As ``find_vaes`` finds them."""
+        return self._library.vaes.get(self._max_age_s)
+
+    @cached_property
+    def embeddings(self) -> Mapping[str, EmbeddingFile]:
+        """As ``find_embeddings`` finds them."""
+        return self._library.embeddings.get(self._max_age_s)
+
+    def embeddings_in(self, text: str) -> dict[str, list[str]]:
+        """By the names of embeddings, what may stand for each in the text: its name, or where it lies."""
+        forms = {name: name for name in self.embeddings}
+        for file in self.embeddings.values():
+            for place in (file.place, file.full_place):
+                forms.setdefault(place, file.name)
+        found: dict[str, list[str]] = {}
+        for form, name in forms.items():
+            if form and form.casefold() in text.casefold():
+                found.setdefault(name, []).append(form)
+        return found
+
+    def ambiguities(self, request: Request) -> Iterator[str]:
+        """For people: which of several files the names of a request that was resolved stand for."""
+        files: list[File] = [self.models[name] for name in (request.model, request.refiner) if name]
+        files += [self.vaes[request.vae]] if request.vae else []
+        files += [self.loras[ref.name] for ref in request.loras]
+        yield from (file.ambiguity for file in files if file.ambiguity)
+
+
+class Library:
+    """What is on this machine to draw with. A process has one, so that folders are walked only after changes."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.models = Kept(lambda folders: find_models(settings, folders), clock)
+        self.loras = Kept(lambda folders: find_loras(settings, folders), clock)
+        self.vaes = Kept(lambda folders: find_vaes(settings, folders), clock)
+        self.embeddings = Kept(lambda folders: find_embeddings(settings, folders), clock)
+
+    def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
+        """The files as they were ``max_age_s`` ago or later."""
+        return Snapshot(self, max_age_s)
+
+    def reload(self) -> None:
+        """The next look walks all folders, whatever their times say."""
+        for kept in (self.models, self.loras, self.vaes, self.embeddings):
+            kept.forget()

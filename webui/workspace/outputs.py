@@ -1,0 +1,113 @@
+"""Finished pictures -> files, written whole or not at all."""
+
+import errno
+import io
+import os
+import re
+import string
+import time
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from webui.core.disk import temporary_file
+from webui.core.events import Image
+from webui.core.filenames import FILENAME, FileFormat, make_stem, slug
+from webui.core.recipe import RecipeError, save_options
+from webui.core.request import Request
+
+SAVE_OPTIONS: Mapping[FileFormat, Mapping[str, Any]] = {
+    "png": {"compress_level": 1},  # half the time of zlib's default level for about a seventh more bytes
+    "jpeg": {"quality": 92},
+    "webp": {"quality": 90},
+}
+UNNAMEABLE = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
+"""Errors of disks that do not take a name."""
+
+
+def encode_png(picture: Image) -> bytes:
+    """The picture as PNG with its recipe."""
+    return _encode(picture, "png")
+
+
+def _encode(picture: Image, file_format: FileFormat) -> bytes:
+    """Raises RecipeError where the format cannot hold the recipe."""
+    recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
+    options = save_options(recipe, file_format.upper())
+    buffer = io.BytesIO()
+    picture.image.save(buffer, file_format.upper(), **SAVE_OPTIONS[file_format], **options)
+    return buffer.getvalue()
+
+
+def save_picture(picture: Image, folder: Path, file_format: FileFormat = "png", filename: str = FILENAME) -> Path:
+    """Writes the picture into the folder, named by the pattern ``filename``, and returns its path; raises OSError.
+
+    The bytes go to a temporary file first and appear under the final name in one step, which fails where the
+    name is taken: neither a crash nor a second process leaves half a picture or overwrites one. A picture whose texts
+    are too long for a JPEG becomes a PNG.
+    """
+    try:
+        data = _encode(picture, file_format)
+    except RecipeError:
+        data, file_format = encode_png(picture), "png"
+    values, ending = _name_values(picture.recipe.request), f".{file_format}"
+    with temporary_file(folder, data, 0o644) as temporary:
+        try:
+            return _publish(temporary, folder, filename, values, ending)
+        except (OSError, UnicodeEncodeError) as error:
+            if getattr(error, "errno", errno.EINVAL) not in UNNAMEABLE:
+                raise
+            plain = {name: _to_ascii(value) for name, value in values.items()}
+            return _publish(temporary, folder, filename, plain, ending)
+
+
+def _name_values(request: Request) -> dict[str, object]:
+    """What a file name's pattern may show of a picture."""
+    return {
+        "seed": request.seed,
+        "slug": slug(request.prompt),
+        "model": slug(request.model),
+        "sampler": slug(request.sampler),
+        "steps": request.steps,
+        "guidance": f"{request.guidance:g}",
+        "width": request.width,
+        "height": request.height,
+        "date": time.strftime("%Y-%m-%d"),
+        "time": time.strftime("%H%M%S"),
+    }
+
+
+def _publish(temporary: Path, folder: Path, filename: str, values: Mapping[str, object], ending: str) -> Path:
+    for number in count(_next_number(folder, filename)):
+        path = folder / f"{make_stem(filename, number, values)}{ending}"
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if path.exists():
+                continue
+            os.rename(temporary, path)
+        return path
+    raise AssertionError("count() does not end")
+
+
+def _to_ascii(value: object) -> object:
+    """For disks that do not take every letter, or not so many."""
+    if not isinstance(value, str):
+        return value
+    plain = unicodedata.normalize("NFKD", value).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.]+", "-", plain)[:20].strip("-") or "picture"
+
+
+def _next_number(folder: Path, filename: str) -> int:
+    """One above the highest counter in the folder."""
+    pattern = "".join(
+        re.escape(literal) + {"counter": "([0-9]{5,})", None: ""}.get(name, ".*?")
+        for literal, name, _, _ in string.Formatter().parse(filename)
+    )
+    numbers = (re.match(pattern, entry.name) for entry in os.scandir(folder))
+    return max((int(match[1]) for match in numbers if match), default=0) + 1

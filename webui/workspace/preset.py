@@ -1,0 +1,207 @@
+"""A named set of settings, as a value and as TOML text: any fields of a request, with ``{variables}`` in its prompts.
+
+What a file holds that this version does not know becomes a notice; what it holds that is wrong, an error.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+import tomli_w
+from PIL import Image as PilImages
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from webui.core.errors import RequestError, explain
+from webui.core.files import LoraFile, ModelFile
+from webui.core.names import find_file
+from webui.core.request import MAX_PROMPT_CHARACTERS, Init, Request
+from webui.core.tensor_file import hash_file
+from webui.core.weight_files import content_hash
+
+VERSION = 1
+MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS = 80, 1_000
+MAX_VARIABLES = 8
+MAX_PRESET_BYTES = 64 * 2**10
+PROMPTS = ("prompt", "negative")
+REQUEST_FIELDS = frozenset(Request.model_fields) - {"init"}
+INIT_FIELDS = frozenset(Init.model_fields) - {"image", "mask"}  # a preset holds no pictures
+_VARIABLE = re.compile(r"\{([A-Za-z_]\w{0,39})\}")
+_LONG_KEY = re.compile(r"(?:[^.\s]{1,40}[ \t]{0,40}\.[ \t]{0,40}){20}")  # tomllib's time goes with its square
+_NO_PICTURE = PilImages.new("RGB", (8, 8))
+
+
+def _read_digest(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{8,64}", value):
+        return value.lower()
+    raise ValueError("must be 8 to 64 hexadecimal digits of a SHA-256")
+
+
+Digest = Annotated[str, BeforeValidator(_read_digest)]
+
+
+class Pins(BaseModel):
+    """What the preset was made with: SHA-256 as ``Recipe`` has them, or their beginnings; of the LoRAs by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Digest | None = None
+    loras: dict[str, Digest] = Field(default_factory=dict, max_length=32)
+
+
+class Preset(BaseModel):
+    """``fields`` are those of Request that it holds, ``init`` those of Init; all others are left alone.
+
+    ``expected`` is the SHA-256 of the first picture's RGB bytes in float32 on a CPU, with the variables' own values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    note: str = Field(default="", max_length=MAX_NOTE_CHARACTERS)
+    variables: dict[str, Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]] = Field(
+        default_factory=dict, max_length=MAX_VARIABLES
+    )
+    fields: dict[str, Any] = Field(default_factory=dict)
+    init: dict[str, Any] = Field(default_factory=dict)
+    pins: Pins = Pins()
+    expected: Digest | None = None
+    notices: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _read_name(cls, name: Any) -> Any:
+        return name.strip() if isinstance(name, str) else name
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not name.isprintable():
+            raise ValueError("must be made of printable characters")
+        return name
+
+    @field_validator("variables")
+    @classmethod
+    def _check_variables(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not _VARIABLE.fullmatch(f"{{{name}}}"):
+                raise ValueError(f"variables: {name[:60]!r} must be at most 40 letters, digits and _, a letter first")
+        return variables
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> "Preset":
+        """Holds the fields to the request's own bounds, and brings them into their plain form."""
+        request = Request.parse(self._filled({}))
+        try:
+            init = Init.model_validate({"image": _NO_PICTURE} | self.init)
+        except ValidationError as error:
+            raise ValueError(f"init.{explain(error)}") from None
+        plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True)
+        templates = {prompt: self.fields[prompt] for prompt in PROMPTS if prompt in self.fields}
+        self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}
+        self.__dict__["init"] = init.model_dump(mode="json", include=set(self.init))
+        return self
+
+    def _filled(self, variables: Mapping[str, str]) -> dict[str, Any]:
+        texts = self.variables | dict(variables)
+        values = dict(self.fields)
+        for prompt in PROMPTS:
+            if isinstance(text := values.get(prompt), str) and texts:
+                filled = _VARIABLE.sub(lambda found: texts.get(found[1], found[0]), text)
+                values[prompt] = filled if all(texts.values()) else filled.strip(" ,")
+        return values
+
+    def values(self, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The request's fields with the variables filled in; RequestError for a variable that it does not have."""
+        for name, text in (variables or {}).items():
+            if name not in self.variables:
+                known = f"it has {', '.join(self.variables)}" if self.variables else "it has none"
+                raise RequestError(f"preset {self.name!r} has no variable {name[:60]!r}; {known}", field="variables")
+            if not isinstance(text, str):
+                raise RequestError(f"variable {name!r} must be text", field="variables")
+        return self._filled(variables or {})
+
+    def request(
+        self, variables: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> Request:
+        """The request that it stands for; ``overrides`` are fields that count more than its own. Raises RequestError.
+
+        What ``init`` holds counts where the overrides have a start picture. A given prompt fills the variable
+        ``{prompt}`` of a preset that has one, which is what A1111's styles do.
+        """
+        given, texts = dict(overrides or {}), dict(variables or {})
+        if "prompt" in self.variables and isinstance(given.get("prompt"), str):
+            texts.setdefault("prompt", given.pop("prompt"))
+        if isinstance(given.get("init"), Mapping):
+            given["init"] = self.init | dict(given["init"])
+        return Request.parse(self.values(texts) | given)
+
+    @cached_property
+    def text(self) -> str:
+        """As TOML, without what is empty."""
+        held = self.model_dump(mode="json", exclude_none=True)
+        held = {"version": VERSION, "name": held.pop("name"), "note": held.pop("note")} | held
+        held["pins"] = {name: pin for name, pin in held["pins"].items() if pin}
+        order = sorted(held, key=lambda name: isinstance(held[name], dict))
+        return tomli_w.dumps({name: held[name] for name in order if held[name]})
+
+
+def make_preset(**values: Any) -> Preset:
+    """A preset from untrusted values; raises RequestError in words for people."""
+    try:
+        return Preset.model_validate(values)
+    except ValidationError as error:
+        raise RequestError(explain(error), field="preset") from None
+
+
+def read_preset(data: bytes, fallback_name: str) -> Preset:
+    """The preset of a TOML file, called ``fallback_name`` where the file gives no name; raises RequestError."""
+    if len(data) > MAX_PRESET_BYTES:
+        raise RequestError(f"is larger than {MAX_PRESET_BYTES // 1024} KiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RequestError("is not UTF-8 text") from None
+    if _LONG_KEY.search(text):
+        raise RequestError("is nested too deep")
+    try:
+        held = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"is not TOML: {str(error)[:200]}") from None
+    except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
+        raise RequestError("is not TOML that can be read") from None
+    version = held.pop("version", VERSION)
+    if type(version) is not int or version < 1:
+        raise RequestError(f"version must be {VERSION}, not {str(version)[:60]!r}")
+    if version > VERSION:
+        raise RequestError(f"is of version {version}; this program reads versions up to {VERSION}")
+    notices = _drop_unknown(held, frozenset(Preset.model_fields) - {"notices"}, "")
+    for table, known in (("fields", REQUEST_FIELDS), ("init", INIT_FIELDS), ("pins", frozenset(Pins.model_fields))):
+        if isinstance(held.get(table), dict):
+            notices += _drop_unknown(held[table], known, f"{table}.")
+    return make_preset(**({"name": fallback_name} | held | {"notices": notices}))
+
+
+def _drop_unknown(held: dict[str, Any], known: frozenset[str], prefix: str) -> tuple[str, ...]:
+    unknown = [name for name in held if name not in known]
+    for name in unknown:
+        del held[name]
+    return tuple(f"{prefix}{name[:60]} is not a known setting and is ignored" for name in unknown[:20])
+
+
+def compare_pins(
+    pins: Pins, request: Request, models: Mapping[str, ModelFile], loras: Mapping[str, LoraFile]
+) -> tuple[str, ...]:
+    """One line for each pinned file that is another one on disk; what is missing there is told when it is drawn."""
+    found: list[str] = []
+    model = models.get(request.model)
+    try:
+        if pins.model and model and model.checkpoint and not content_hash(model).startswith(pins.model):
+            found.append(f"model {model.name!r} is not the file that the preset was made with")
+        for name, pin in pins.loras.items():
+            if (file := loras.get(find_file(name, loras) or "")) and not hash_file(file.path).tensors.startswith(pin):
+                found.append(f"LoRA {name!r} is not the file that the preset was made with")
+    except OSError as error:
+        found.append(f"a pinned file cannot be read: {error.strerror}")
+    return tuple(found)

@@ -1,0 +1,39 @@
+"""Start pictures and masks, kept once each under the hash of their pixels, so that a recipe can be drawn again."""
+
+import io
+import re
+from pathlib import Path
+
+from PIL.Image import Image as PilImage
+
+from webui.core import images
+from webui.core.disk import replace_file
+from webui.core.recipe import start_pictures
+from webui.core.request import Init
+
+
+class StartPictures:
+    """A folder of PNG files named by their content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, init: Init) -> None:
+        """Writes what is not there yet, each file whole or not at all; raises OSError."""
+        for picture in start_pictures(init).values():
+            path = self._folder / f"{images.pixels_sha256(picture)}.png"
+            if path.exists():
+                continue
+            data = io.BytesIO()
+            picture.save(data, "PNG", compress_level=1)
+            replace_file(path, data.getvalue())
+
+    def find(self, sha256: str) -> PilImage | None:
+        """The picture of this hash; None where it is not here or is another one by now."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            return None
+        try:
+            picture = images.open_image(self._folder / f"{sha256}.png")
+        except images.ImageError:
+            return None
+        return picture if images.pixels_sha256(picture) == sha256 else None
