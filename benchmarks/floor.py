@@ -89,8 +89,8 @@ def step_flops(folder: Path, side: int) -> Flops:
     with torch.device("meta"):
         unet = UNet(_config(folder, "unet"))
         width = unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.in_features
-        told = unet.tell(torch.empty(2, PROMPT_LENGTH, width))
-        return _count(lambda: unet(torch.empty(2, 4, side // 8, side // 8), torch.empty(()), told))
+        prepared = unet.prepare(torch.empty(2, PROMPT_LENGTH, width))
+        return _count(lambda: unet(torch.empty(2, 4, side // 8, side // 8), torch.empty(()), prepared))
 
 
 def _config(folder: Path, part: str) -> Any:

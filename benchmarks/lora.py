@@ -100,7 +100,7 @@ class _Darkroom:
         self.use([])
 
     def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        return self.unet(latents, torch.tensor(500), self.unet.tell(texts))
+        return self.unet(latents, torch.tensor(500), self.unet.prepare(texts))
 
 
 class _Diffusers:

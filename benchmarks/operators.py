@@ -41,13 +41,13 @@ def run(options: Options) -> list[Row]:
     context = torch.randn(2, PROMPT_LENGTH, theirs.config["cross_attention_dim"], dtype=dtype)
     rows: list[Row] = []
     with torch.inference_mode():
-        told, moment = ours.tell(context), torch.tensor(500)
+        prepared, moment = ours.prepare(context), torch.tensor(500)
         floor = Floor.measured(str(dtype).removeprefix("torch."))
         for side in (128,) if options.size == "demo" else (256, 512):
             latents = torch.randn(1, 4, side // 8, side // 8, dtype=dtype)
             steps = {
                 "diffusers": lambda latents=latents: theirs(latents.repeat(2, 1, 1, 1), moment, context),
-                "darkroom": lambda latents=latents: ours(latents, moment, told),
+                "darkroom": lambda latents=latents: ours(latents, moment, prepared),
             }
             label = f"{side} px, {str(dtype).removeprefix('torch.')}"
             convolutions, products = step_flops(models.folder, side)

@@ -19,7 +19,7 @@ from webui.core.events import Event, Image
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
-from webui.engine.nets.unet import Told
+from webui.engine.nets.unet import Prepared
 from webui.engine.preview import Previewer
 from webui.library.library import DEMO_MODEL
 
@@ -133,7 +133,7 @@ def broken_output(monkeypatch, model) -> Callable[[float], None]:
     """``broken_output(math.nan)``: from now on the UNet's output is that number everywhere."""
 
     def break_it(number: float) -> None:
-        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Told, _shortcuts=None) -> torch.Tensor:
+        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Prepared, _shortcuts=None) -> torch.Tensor:
             return latents.new_full((len(told.attended[0][0]), *latents.shape[1:]), number)
 
         monkeypatch.setattr(model.unet, "forward", forward)

@@ -71,7 +71,7 @@ class Network:
         return encode(request.prompt, False), encode(request.negative, True) if guided else None
 
     def tell(self, conditioning):
-        return self._model.unet.tell(**conditioning)
+        return self._model.unet.prepare(**conditioning)
 
     def predict(self, latents, timestep, told, shortcuts):
         return self._model.unet(latents.to(self._model.unet.dtype), timestep, told, shortcuts).float()

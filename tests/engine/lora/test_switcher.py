@@ -118,7 +118,7 @@ def output(parts) -> Callable[[], bytes]:
 
     @torch.inference_mode()
     def output() -> bytes:
-        said = [unet(latents, torch.tensor(500), unet.tell(**own))]
+        said = [unet(latents, torch.tensor(500), unet.prepare(**own))]
         said += [tensor for part in texts for tensor in part(tokens, -1, True) if tensor is not None]
         assert all(tensor.isfinite().all() for tensor in said)
         return b"".join(tensor.numpy().tobytes() for tensor in said)

@@ -44,7 +44,7 @@ def test_prediction_is_diffusers(config: dict, size: tuple[int, int]) -> None:
         guidance = torch.randn(3, 16)
         more, told = {"timestep_cond": guidance}, {"guidance": guidance}
     expected = theirs(latents, timestep, context, return_dict=False, **more)[0]
-    found = ours(latents, timestep, ours.tell(context, **told))
+    found = ours(latents, timestep, ours.prepare(context, **told))
     assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -54,8 +54,8 @@ def test_further_prompts_share_the_latents(config: dict) -> None:
     _, ours = both(config)
     latents, context = torch.randn(2, 4, 8, 8), torch.randn(4, 5, 24)
     told = {"summary": torch.randn(4, 16), "ids": torch.rand(4, 6)} if config is SDXL else {}
-    once = ours(latents, torch.tensor(9.5), ours.tell(context, **told))
-    twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.tell(context, **told))
+    once = ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
+    twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.prepare(context, **told))
     assert torch.allclose(once, twice, atol=1e-5)
 
 

@@ -57,12 +57,12 @@ def test_without_a_compiler_the_plain_unet_draws_and_the_log_says_why_once(unet,
     monkeypatch.setattr(compiled.logger, "warning", lambda text, *values: said.append(text % values))
     run = CompiledUNet(unet, tmp_path)
     latents, timestep, context = given()
-    told = unet.tell(context)
-    expected = unet(latents, timestep, told)
-    assert torch.equal(run(latents, timestep, told), expected)
+    prepared = unet.prepare(context)
+    expected = unet(latents, timestep, prepared)
+    assert torch.equal(run(latents, timestep, prepared), expected)
     until(lambda: run._failed)
     larger = given(side=16)[0]
-    assert torch.equal(run(larger, timestep, told), unet(larger, timestep, told))
+    assert torch.equal(run(larger, timestep, prepared), unet(larger, timestep, prepared))
     assert len(orders) == 1 and not run.is_compiled
     assert said == ["The UNet is not compiled and runs as it is: there is no compiler"]
 
@@ -71,10 +71,10 @@ def test_without_a_compiler_the_plain_unet_draws_and_the_log_says_why_once(unet,
 def test_with_shortcuts_the_plain_unet_draws_and_nothing_is_compiled(unet, tmp_path, orders) -> None:
     run = CompiledUNet(unet, tmp_path)
     latents, timestep, context = given()
-    told = unet.tell(context)
-    found = run(latents, timestep, told, Shortcuts(merging=0.5))
-    assert torch.equal(found, unet(latents, timestep, told, Shortcuts(merging=0.5)))
-    assert not torch.equal(found, unet(latents, timestep, told))
+    prepared = unet.prepare(context)
+    found = run(latents, timestep, prepared, Shortcuts(merging=0.5))
+    assert torch.equal(found, unet(latents, timestep, prepared, Shortcuts(merging=0.5)))
+    assert not torch.equal(found, unet(latents, timestep, prepared))
     assert not run._wanted and not orders
 
 
@@ -94,14 +94,14 @@ def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, req
 @torch.inference_mode()
 def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch) -> None:
     latents, timestep, context = given()
-    told = unet.tell(context)
+    prepared = unet.prepare(context)
     run = CompiledUNet(unet, tmp_path)
-    run(latents, timestep, told)
+    run(latents, timestep, prepared)
     until(lambda: run.is_compiled or run._failed)
     assert run.is_compiled
 
     def assert_same() -> torch.Tensor:
-        plain, fast = unet(latents, timestep, told), run(latents, timestep, told)
+        plain, fast = unet(latents, timestep, prepared), run(latents, timestep, prepared)
         assert torch.allclose(plain, fast, atol=1e-5)
         return fast
 
@@ -115,6 +115,6 @@ def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch)
 
     monkeypatch.setattr(compiled.subprocess, "Popen", None)  # a second start compiles nothing
     again = CompiledUNet(unet, tmp_path)
-    again(latents, timestep, told)
+    again(latents, timestep, prepared)
     until(lambda: again.is_compiled or again._failed)
-    assert torch.equal(again(latents, timestep, told), base)
+    assert torch.equal(again(latents, timestep, prepared), base)

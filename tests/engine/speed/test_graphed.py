@@ -78,9 +78,9 @@ def test_it_is_the_plain_unet_for_any_latents_time_and_prompt(unet, recorder) ->
     kept = []
     for seed in (1, 2, 1):
         latents, timestep, context = given(seed=seed)
-        told = unet.tell(context)
+        prepared = unet.prepare(context)
         for factor in (1.0, 0.5):
-            kept.append((run(latents * factor, timestep, told), unet(latents * factor, timestep, told)))
+            kept.append((run(latents * factor, timestep, prepared), unet(latents * factor, timestep, prepared)))
     assert all(torch.equal(found, expected) for found, expected in kept)  # none was overwritten by a later one
     assert recorded(recorder) == (1, 6)
 
@@ -91,17 +91,17 @@ def test_each_size_is_recorded_once_and_only_some_are_kept(unet, recorder) -> No
     sides = [8 * k for k in range(1, MAX_GRAPHS + 2)]
     for side in (*sides, sides[-1], sides[0]):
         latents, timestep, context = given(side)
-        told = unet.tell(context)
-        assert torch.equal(run(latents, timestep, told), unet(latents, timestep, told))
+        prepared = unet.prepare(context)
+        assert torch.equal(run(latents, timestep, prepared), unet(latents, timestep, prepared))
     assert recorder.recorded == len(sides) + 1  # the first was dropped for the last
 
 
 @torch.inference_mode()
 def test_shortcuts_are_taken_by_the_plain_unet(unet, recorder) -> None:
     latents, timestep, context = given()
-    told = unet.tell(context)
-    found = GraphedUNet(unet)(latents, timestep, told, Shortcuts(merging=0.5))
-    assert torch.equal(found, unet(latents, timestep, told, Shortcuts(merging=0.5)))
+    prepared = unet.prepare(context)
+    found = GraphedUNet(unet)(latents, timestep, prepared, Shortcuts(merging=0.5))
+    assert torch.equal(found, unet(latents, timestep, prepared, Shortcuts(merging=0.5)))
     assert recorded(recorder) == (0, 0)
 
 
@@ -117,8 +117,8 @@ def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(un
     run = GraphedUNet(unet)
     for side in (8, 8, 16):
         latents, timestep, context = given(side)
-        told = unet.tell(context)
-        assert torch.equal(run(latents, timestep, told), unet(latents, timestep, told))
+        prepared = unet.prepare(context)
+        assert torch.equal(run(latents, timestep, prepared), unet(latents, timestep, prepared))
     assert said == ["The UNet is not recorded and runs as it is: CUDA out of memory."]
 
 

@@ -5,7 +5,7 @@ import torch
 from checkpoints import SMALL_UNET
 from torch.nn import functional
 
-from webui.engine.nets.unet import Told, UNet
+from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Merging, Shortcuts
 
 SD1 = SMALL_UNET | {
@@ -19,12 +19,12 @@ KINDS = pytest.mark.parametrize("config", [SMALL_UNET, SD1, DEEP], ids=["small",
 
 @pytest.fixture
 def make():
-    """``make(config)``: a UNet with random weights, latents of one picture, and two prompts told to it."""
+    """``make(config)``: a UNet with random weights, latents of one picture, and two prompts prepared for it."""
 
-    def make(config: dict, height: int = 8, width: int = 8) -> tuple[UNet, torch.Tensor, Told]:
+    def make(config: dict, height: int = 8, width: int = 8) -> tuple[UNet, torch.Tensor, Prepared]:
         torch.manual_seed(0)
         unet = UNet(config).eval().requires_grad_(False)
-        return unet, torch.randn(1, 4, height, width), unet.tell(torch.randn(2, 5, 24))
+        return unet, torch.randn(1, 4, height, width), unet.prepare(torch.randn(2, 5, 24))
 
     return make
 
@@ -40,38 +40,38 @@ class TestReuse:
     @KINDS
     @torch.inference_mode()
     def test_with_the_same_latents_the_reused_features_are_the_right_ones(self, make, config):
-        unet, latents, told = make(config)
-        exact, runs, shortcuts = unet(latents, torch.tensor(9), told), middle_runs(unet), Shortcuts(reuse=2)
+        unet, latents, prepared = make(config)
+        exact, runs, shortcuts = unet(latents, torch.tensor(9), prepared), middle_runs(unet), Shortcuts(reuse=2)
         for whole in (1, 1, 2, 2):
-            assert torch.equal(unet(latents, torch.tensor(9), told, shortcuts), exact)
+            assert torch.equal(unet(latents, torch.tensor(9), prepared, shortcuts), exact)
             assert len(runs) == whole
 
     @KINDS
     @torch.inference_mode()
     def test_other_latents_are_seen_all_the_same(self, make, config):
-        unet, latents, told = make(config)
+        unet, latents, prepared = make(config)
         shortcuts = Shortcuts(reuse=3)
-        first = unet(latents, torch.tensor(9), told, shortcuts)
+        first = unet(latents, torch.tensor(9), prepared, shortcuts)
         moved = latents + 0.1 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
-        near, exact = unet(moved, torch.tensor(8), told, shortcuts), unet(moved, torch.tensor(8), told)
+        near, exact = unet(moved, torch.tensor(8), prepared, shortcuts), unet(moved, torch.tensor(8), prepared)
         assert not torch.equal(near, exact) and not torch.equal(near, first)
         assert (near - exact).norm() < (first - exact).norm()
 
     @torch.inference_mode()
     def test_of_every_three_the_first_is_whole(self, make):
-        unet, latents, told = make(SD1)
+        unet, latents, prepared = make(SD1)
         runs, shortcuts = middle_runs(unet), Shortcuts(reuse=3)
         for _ in range(7):
-            unet(latents, torch.tensor(9), told, shortcuts)
+            unet(latents, torch.tensor(9), prepared, shortcuts)
         assert len(runs) == 3
 
     @torch.inference_mode()
     def test_two_series_know_nothing_of_each_other(self, make):
-        unet, latents, told = make(SD1)
+        unet, latents, prepared = make(SD1)
         one, other = Shortcuts(reuse=2), Shortcuts(reuse=2)
-        unet(latents, torch.tensor(9), told, one)
-        exact = unet(2 * latents, torch.tensor(9), told)
-        assert torch.equal(unet(2 * latents, torch.tensor(9), told, other), exact)
+        unet(latents, torch.tensor(9), prepared, one)
+        exact = unet(2 * latents, torch.tensor(9), prepared)
+        assert torch.equal(unet(2 * latents, torch.tensor(9), prepared, other), exact)
 
 
 class TestMergedTokens:
@@ -79,23 +79,23 @@ class TestMergedTokens:
     @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 1)], ids=str)
     @torch.inference_mode()
     def test_fewer_tokens_attend_at_the_highest_resolution_alone(self, make, config, size):
-        unet, latents, told = make(config, *size)
+        unet, latents, prepared = make(config, *size)
         lengths: list[int] = []
         for name, module in unet.named_modules():
             if name.endswith("attn1.to_q"):
                 module.register_forward_pre_hook(lambda _module, args: lengths.append(args[0].shape[1]))
-        exact = unet(latents, torch.tensor(9), told)
+        exact = unet(latents, torch.tensor(9), prepared)
         all_lengths = list(lengths)
         lengths.clear()
-        merged = unet(latents, torch.tensor(9), told, Shortcuts(merging=0.5))
+        merged = unet(latents, torch.tensor(9), prepared, Shortcuts(merging=0.5))
         most = max(all_lengths)
         assert lengths == [most - int(0.5 * most) if length == most else length for length in all_lengths] or most == 1
         assert torch.isfinite(merged).all() and torch.equal(merged, exact) == (most == 1)
 
     @torch.inference_mode()
     def test_it_repeats_bit_for_bit(self, make):
-        unet, latents, told = make(SD1)
-        one, other = (unet(latents, torch.tensor(9), told, Shortcuts(merging=0.75)) for _ in range(2))
+        unet, latents, prepared = make(SD1)
+        one, other = (unet(latents, torch.tensor(9), prepared, Shortcuts(merging=0.75)) for _ in range(2))
         assert torch.equal(one, other)
 
     def test_tokens_that_are_alike_lose_nothing(self):

@@ -11,7 +11,7 @@ from webui.core.errors import RequestError
 from webui.core.files import ModelFile
 from webui.core.images import Size
 from webui.engine.embeddings import Embedding
-from webui.engine.nets.unet import Told, UNet
+from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 Conditioning = Mapping[str, Any]
@@ -85,11 +85,11 @@ class Model(Protocol):
     def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
         """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
 
-    def tell(self, conditioning: Conditioning) -> Told:
+    def tell(self, conditioning: Conditioning) -> Prepared:
         """What the UNet makes of conditioned prompts, one or several rows; holds as long as the weights do."""
 
     def predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Prepared, shortcuts: Shortcuts | None = None
     ) -> torch.Tensor:
         """The UNet's output (epsilon or v), (rows, channels, h, w), float32, for as many rows as were told.
 

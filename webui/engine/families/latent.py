@@ -12,7 +12,7 @@ from webui.engine.families.base import Conditioning, Posterior, PreviewMap
 from webui.engine.families.loading import Components
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.tiny import TinyAutoencoder
-from webui.engine.nets.unet import Told, UNet
+from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 EMBEDDED_GUIDANCE_SCALE = 1000.0
@@ -52,12 +52,12 @@ class LatentDiffusionModel:
         told = torch.cat([angles.sin(), angles.cos()])[None]
         return {**prompt, "guidance": told.to(self.device, self.unet.dtype)}
 
-    def tell(self, conditioning: Conditioning) -> Told:
+    def tell(self, conditioning: Conditioning) -> Prepared:
         """As in ``base.Model``."""
-        return self.unet.tell(**conditioning)
+        return self.unet.prepare(**conditioning)
 
     def predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+        self, latents: torch.Tensor, timestep: torch.Tensor, told: Prepared, shortcuts: Shortcuts | None = None
     ) -> torch.Tensor:
         """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (rows, 4, h, w) in float32."""
         return self.run_unet(latents.to(self.unet.dtype), timestep, told, shortcuts).float()

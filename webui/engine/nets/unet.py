@@ -73,7 +73,7 @@ OUTER_LAYERS = 2
 """So many of the last layers, and what makes their skips, run where the features of all others are reused."""
 
 
-class Told(NamedTuple):
+class Prepared(NamedTuple):
     """What the UNet is told besides latents and time; the same in each step, so it is computed once.
 
     ``attended`` has the prompt's keys and values, (rows, heads, length, width) each, for each cross-attention in the
@@ -167,13 +167,13 @@ class UNet(nn.Module):
         """Of its weights."""
         return first_parameter(self).dtype
 
-    def tell(
+    def prepare(
         self,
         context: torch.Tensor,
         summary: torch.Tensor | None = None,
         ids: torch.Tensor | None = None,
         guidance: torch.Tensor | None = None,
-    ) -> Told:
+    ) -> Prepared:
         """What ``forward`` needs to know of the prompts, for as long as the weights stay.
 
         ``context`` (rows, length, width) is attended to; SDXL has a ``summary`` (rows, width) and sizes ``ids``
@@ -183,37 +183,37 @@ class UNet(nn.Module):
         embedding = None
         if summary is not None and ids is not None:
             assert self._id_channels
-            told = self._sinusoid(ids.flatten(), self._id_channels).reshape(len(ids), -1)
-            embedding = self.add_embedding(torch.cat([summary, told.to(summary.dtype)], dim=-1))
-        return Told(attended, embedding, None if guidance is None else guidance.to(context.dtype))
+            sizes = self._sinusoid(ids.flatten(), self._id_channels).reshape(len(ids), -1)
+            embedding = self.add_embedding(torch.cat([summary, sizes.to(summary.dtype)], dim=-1))
+        return Prepared(attended, embedding, None if guidance is None else guidance.to(context.dtype))
 
     def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+        self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, shortcuts: Shortcuts | None = None
     ) -> torch.Tensor:
         """The prediction, (rows, out channels, h, w), for latents (n, in channels, h, w) at one timestep.
 
-        ``rows`` are those of ``told``, n or a multiple: each further n rows are the same latents with another prompt.
-        What comes before the first cross-attention is the same for them and is computed once.
+        ``rows`` are those of ``prepared``, n or a multiple: each further n rows are the same latents with another
+        prompt. What comes before the first cross-attention is the same for them and is computed once.
         """
-        rows = len(told.attended[0][0])
+        rows = len(prepared.attended[0][0])
         sinusoid = self._sinusoid(timestep.reshape(1), self.conv_in.out_channels).to(latents.dtype)
-        time = self.time_embedding(sinusoid, told.guidance)
-        if told.embedding is not None:
-            time = time + told.embedding
+        time = self.time_embedding(sinusoid, prepared.guidance)
+        if prepared.embedding is not None:
+            time = time + prepared.embedding
         if len(time) > len(latents):
             latents = latents.repeat(rows // len(latents), 1, 1, 1)
         shortcuts = shortcuts or Shortcuts()
         down, up = list(self._downward()), list(self._upward())
         outer = up[-OUTER_LAYERS:]
         hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
-        walk = _Walk(functional.silu(time), iter(told.attended), rows, shortcuts.merging, [hidden])
+        walk = _Walk(functional.silu(time), iter(prepared.attended), rows, shortcuts.merging, [hidden])
         walk.down(down[: OUTER_LAYERS - 1])
         if (features := shortcuts.recall()) is None:
             walk.down(down[OUTER_LAYERS - 1 :])
             features = walk.up(walk.through(self.mid_block), up[:-OUTER_LAYERS])
             shortcuts.keep(features)
         elif attends := sum(len(layer[1].transformer_blocks) for layer in outer if layer[1] is not None):
-            walk.prompts = iter(told.attended[-attends:])
+            walk.prompts = iter(prepared.attended[-attends:])
         hidden = walk.up(features, outer)
         return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
 

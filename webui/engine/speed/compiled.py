@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from webui.engine.nets.layers import Conv2d, define_packed_conv, first_parameter
-from webui.engine.nets.unet import Told, UNet
+from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 logger = logging.getLogger(__name__)
@@ -96,19 +96,19 @@ class CompiledUNet:
         threading.Thread(target=self._make_all, name="compiler", daemon=True).start()
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+        self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, shortcuts: Shortcuts | None = None
     ) -> torch.Tensor:
         """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take."""
         if shortcuts is not None:
-            return self._unet(latents, timestep, told, shortcuts)
-        key = shape_key(latents, timestep, told)
+            return self._unet(latents, timestep, prepared, shortcuts)
+        key = shape_key(latents, timestep, prepared)
         if (code := self._code.get(key)) is None:
-            self._want(key, (latents, timestep, told))
-            return self._unet(latents, timestep, told)
+            self._want(key, (latents, timestep, prepared))
+            return self._unet(latents, timestep, prepared)
         for convolution in self._convolutions:
             if convolution.packs:
                 convolution.hold()
-        return code(self._weights, latents, timestep, pytree.tree_leaves(told))
+        return code(self._weights, latents, timestep, pytree.tree_leaves(prepared))
 
     @property
     def is_compiled(self) -> bool:
@@ -179,8 +179,8 @@ class _Bare(nn.Module):
         timestep: torch.Tensor,
         leaves: Sequence[torch.Tensor | None],
     ) -> torch.Tensor:
-        told = pytree.tree_unflatten(leaves, self._structure)
-        return torch.func.functional_call(self._unet[0], dict(weights), (latents, timestep, told))
+        prepared = pytree.tree_unflatten(leaves, self._structure)
+        return torch.func.functional_call(self._unet[0], dict(weights), (latents, timestep, prepared))
 
 
 def make(order: Order, file: Path) -> None:
@@ -192,8 +192,8 @@ def make(order: Order, file: Path) -> None:
     device = torch.device(order.device)
     with device:
         unet = UNet(order.config).to(order.dtype).eval().requires_grad_(False)
-    latents, timestep, told = pytree.tree_map_only(Like, lambda like: like.make(device), order.inputs)
-    leaves, structure = pytree.tree_flatten(told)
+    latents, timestep, prepared = pytree.tree_map_only(Like, lambda like: like.make(device), order.inputs)
+    leaves, structure = pytree.tree_flatten(prepared)
     with torch.no_grad():
         inputs = (dict(unet.named_parameters()), latents, timestep, leaves)
         program = torch.export.export(_Bare(unet, structure), inputs, strict=False)
@@ -202,9 +202,9 @@ def make(order: Order, file: Path) -> None:
     part.replace(file)
 
 
-def shape_key(latents: torch.Tensor, timestep: torch.Tensor, told: Any) -> Any:
+def shape_key(latents: torch.Tensor, timestep: torch.Tensor, prepared: Any) -> Any:
     """What is one size: the shapes of all that a forward is given, and which of it is there."""
-    leaves, structure = pytree.tree_flatten(told)
+    leaves, structure = pytree.tree_flatten(prepared)
     shapes = tuple(leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
     return latents.shape, latents.stride(), timestep.dtype, timestep.shape, shapes, structure
 

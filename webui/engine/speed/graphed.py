@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from webui.engine.devices import release_memory
 from webui.engine.nets.layers import first_parameter
-from webui.engine.nets.unet import Told, UNet
+from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.compiled import shape_key
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -60,8 +60,8 @@ class _Graph:
     replay: Run
     latents: torch.Tensor
     timestep: torch.Tensor
-    told: Told
-    known: Told
+    prepared: Prepared
+    known: Prepared
 
 
 class GraphedUNet:
@@ -79,27 +79,27 @@ class GraphedUNet:
         self._failed = False
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Told, shortcuts: Shortcuts | None = None
+        self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, shortcuts: Shortcuts | None = None
     ) -> torch.Tensor:
         """As ``UNet.forward``."""
         if shortcuts is not None or self._failed:
-            return self._unet(latents, timestep, told, shortcuts)
-        key = shape_key(latents, timestep, told)
+            return self._unet(latents, timestep, prepared, shortcuts)
+        key = shape_key(latents, timestep, prepared)
         if (graph := self._graphs.get(key)) is None:
             try:
-                graph = self._graphs[key] = self._make(latents, timestep, told)
+                graph = self._graphs[key] = self._make(latents, timestep, prepared)
             except RuntimeError as error:
                 logger.warning("The UNet is not recorded and runs as it is: %s", str(error).partition("\n")[0])
                 self._failed = True
                 self.close()
-                return self._unet(latents, timestep, told)
+                return self._unet(latents, timestep, prepared)
         graph.latents.copy_(latents)
         graph.timestep.copy_(timestep)
-        if graph.known is not told:  # the same in all steps of a picture
-            for own, given in zip(pytree.tree_leaves(graph.told), pytree.tree_leaves(told), strict=True):
+        if graph.known is not prepared:  # the same in all steps of a picture
+            for own, given in zip(pytree.tree_leaves(graph.prepared), pytree.tree_leaves(prepared), strict=True):
                 if isinstance(own, torch.Tensor):
                     own.copy_(given)
-            graph.known = told
+            graph.known = prepared
         return graph.replay().clone()
 
     def close(self) -> None:
@@ -107,8 +107,8 @@ class GraphedUNet:
         self._graphs.clear()
         release_memory(first_parameter(self._unet).device)
 
-    def _make(self, latents: torch.Tensor, timestep: torch.Tensor, told: Told) -> _Graph:
+    def _make(self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared) -> _Graph:
         own_latents, own_timestep = latents.clone(), timestep.to(latents.device, copy=True)
-        own = pytree.tree_map_only(torch.Tensor, torch.clone, told)
+        own = pytree.tree_map_only(torch.Tensor, torch.clone, prepared)
         replay = record(lambda: self._unet(own_latents, own_timestep, own))
-        return _Graph(replay, own_latents, own_timestep, own, told)
+        return _Graph(replay, own_latents, own_timestep, own, prepared)
