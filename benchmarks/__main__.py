@@ -50,7 +50,7 @@ def main() -> int:
         print_table(f"{name}, {SIZES[sizes[name]]}", rows)
         results[name] = [row.as_dict() for row in rows]
         if options.json:  # after each, since a run takes long
-            about = {"machine": machine(), "date": datetime.date.today().isoformat(), "sizes": sizes}
+            about: dict[str, Any] = {"machine": machine(), "date": datetime.date.today().isoformat(), "sizes": sizes}
             about |= {"side": chosen.side} if chosen.side else {}
             found = {**about, "conditions": conditions.as_dict(), "workloads": results}
             options.json.write_text(json.dumps(found, indent=1, allow_nan=False), "utf-8")

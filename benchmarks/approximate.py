@@ -40,7 +40,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "tiny VAE": {"vae": TINY},
 }
 LCM = {"sampler": "LCM", "steps": 4, "guidance": 1.0}
-ON_DEMO = WAYS | {"few-steps, LCM, 4 steps, guidance 1": LCM | {"loras": (LoraRef(name="few-steps"),)}}
+ON_DEMO = {**WAYS, "few-steps, LCM, 4 steps, guidance 1": LCM | {"loras": (LoraRef(name="few-steps"),)}}
 BOTH = "guidance until 0.5, reuse 3"
 WORTH_MINUTES = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", BOTH, "tiny VAE")
 AT_SD15 = {name: WAYS[name] for name in WORTH_MINUTES} | {"LCM, 4 steps, guidance 1": LCM}
@@ -85,7 +85,7 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
         pictures: dict[str, PilImage] = {}
         for name in ways if k % 2 else reversed(ways):
             wanted = {"prompt": PROMPT, "model": model, "steps": steps, "seed": k, "width": side, "height": side}
-            pictures[name], done = _draw(manager, Request(**(wanted | ways[name])))
+            pictures[name], done = _draw(manager, Request(**{**wanted, **ways[name]}))
             if k:
                 found[name].total_ms.append(done.seconds * 1e3)
                 found[name].steps_ms.append(done.parts_s["steps"] * 1e3)

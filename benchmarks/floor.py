@@ -49,9 +49,8 @@ def _measure(dtype: str, device: str) -> Floor:
     kind = getattr(torch, dtype)
     with torch.inference_mode(), torch.device(device):
         left, right = (torch.randn(SIDE, SIDE, dtype=kind) for _ in range(2))
-        convolution = torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, dtype=kind).to(
-            memory_format=torch.channels_last
-        )
+        convolution = torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, dtype=kind)
+        convolution.weight.data = convolution.weight.contiguous(memory_format=torch.channels_last)
         picture = torch.randn(2, CHANNELS, 64, 64, dtype=kind).contiguous(memory_format=torch.channels_last)
         product_s = _seconds(lambda: left @ right)
         convolution_s = _seconds(lambda: convolution(picture))

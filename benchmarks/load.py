@@ -58,7 +58,7 @@ def run(options: Options) -> list[Row]:
         checkpoints = Path(folder, "models/checkpoints")
         checkpoints.mkdir(parents=True)
         write_random(checkpoints / "sd15.safetensors", "sd15")
-        plan = Plan(find_models(Settings(data_dir=folder))["sd15"], [], torch.bfloat16)
+        plan = Plan(find_models(Settings(data_dir=Path(folder)))["sd15"], [], torch.bfloat16)
         write_configs(Path(folder, "configs"))
         for k in range(min(options.rounds, 5) + 1):
             for name, way in (("diffusers", DIFFUSERS), ("ours", OURS)):

@@ -17,7 +17,8 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import nn
 
@@ -59,7 +60,9 @@ def run(options: Options) -> list[Row]:
 class _Way(Protocol):
     """A way to have LoRAs in a UNet."""
 
-    unet: nn.Module
+    @property
+    def unet(self) -> nn.Module:
+        """Which has them."""
 
     def load(self, files: Sequence[LoraFile]) -> None:
         """What the way wants done once for each file."""
@@ -100,7 +103,8 @@ class _Darkroom:
         self.use([])
 
     def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        return self.unet(latents, torch.tensor(500), self.unet.prepare(texts))
+        predicted: torch.Tensor = self.unet(latents, torch.tensor(500), self.unet.prepare(texts))
+        return predicted
 
 
 class _Diffusers:
@@ -126,7 +130,9 @@ class _Diffusers:
         self.pipe.unload_lora_weights()
 
     def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        return self.unet(torch.cat([latents, latents]), torch.tensor(500), texts, return_dict=False)[0]
+        both = torch.cat([latents, latents])
+        predicted: torch.Tensor = self.unet(both, torch.tensor(500), texts, return_dict=False)[0]
+        return predicted
 
     def _unfuse(self) -> None:
         if self._fused:
@@ -316,7 +322,7 @@ def _sd15() -> tuple[Any, Tensors]:
 def _make_unet(config: Any, weights: Tensors) -> UNet2DConditionModel:
     """A UNet on these very tensors."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
+        unet: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
     unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
     return unet.eval().requires_grad_(False)
 
@@ -350,7 +356,7 @@ def _write_lora(path: Path, unet: nn.Module, seed: int) -> LoraFile:
 
 
 def _hashes(unet: nn.Module) -> dict[str, str]:
-    return {name: hashlib.sha256(parameter.numpy()).hexdigest() for name, parameter in unet.named_parameters()}
+    return {name: hashlib.sha256(parameter.numpy().data).hexdigest() for name, parameter in unet.named_parameters()}
 
 
 def _changed(before: Mapping[str, str], unet: nn.Module) -> int:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.floor import PROMPT_LENGTH, Floor, step_flops

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 
 from benchmarks.floor import Floor, picture_flops
 from benchmarks.measure import Options, Row, compared
-from benchmarks.peers import PEERS, Drawing, Ready, Session, Unavailable, Worker, adapters, environments, start
-from benchmarks.peers.convert import Models, of_size
+from benchmarks.peers import PEERS, Drawing, Models, Ready, Session, Unavailable, Worker, adapters, environments, start
+from benchmarks.peers.convert import of_size
 from webui.engine.devices import choose_dtype
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -160,9 +160,8 @@ def _start(
                 refused[f"{peer} {variant}"] = str(reason)
     if options.comfyui:
         with _refusal(refused, "ComfyUI"):
-            python = str(options.comfyui_python or "")
-            more = {"python": python} if python else {}
-            add("ComfyUI", adapters.ComfyUi(options.comfyui, models, work / "comfyui", threads=options.threads, **more))
+            own = str(options.comfyui_python or sys.executable)
+            add("ComfyUI", adapters.ComfyUi(options.comfyui, models, work / "comfyui", own, options.threads))
     if options.sdapi:
         with _refusal(refused, "sdapi"):
             session = adapters.SdApi(options.sdapi)

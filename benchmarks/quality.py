@@ -33,4 +33,5 @@ def _levels(picture: PilImage) -> np.ndarray:
 
 
 def _blur(levels: np.ndarray) -> np.ndarray:
-    return gaussian_filter(levels, (SIGMA_PX, SIGMA_PX, 0), truncate=3.5)
+    blurred: np.ndarray = gaussian_filter(levels, (SIGMA_PX, SIGMA_PX, 0), truncate=3.5)
+    return blurred

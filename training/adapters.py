@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import save as to_bytes
@@ -22,15 +23,18 @@ Those names come from a CLIPTextModel whose layers lay one level deeper, in `tex
 class LowRank(nn.Module):
     """`up(down(x))` for a linear layer, or for a convolution: there `down` has its kernel and `up` is 1x1."""
 
+    down: nn.Linear | nn.Conv2d
+    up: nn.Linear | nn.Conv2d
+
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float):
         super().__init__()
         self.scale = alpha / rank
         if isinstance(base, nn.Linear):
-            self.down: nn.Module = nn.Linear(base.in_features, rank, bias=False)
-            self.up: nn.Module = nn.Linear(rank, base.out_features, bias=False)
+            self.down = nn.Linear(base.in_features, rank, bias=False)
+            self.up = nn.Linear(rank, base.out_features, bias=False)
         else:
-            shape = (base.kernel_size, base.stride, base.padding)
-            self.down = nn.Conv2d(base.in_channels, rank, *shape, bias=False)
+            shape: dict[str, Any] = {name: getattr(base, name) for name in ("kernel_size", "stride", "padding")}
+            self.down = nn.Conv2d(base.in_channels, rank, **shape, bias=False)
             self.up = nn.Conv2d(rank, base.out_channels, 1, bias=False)
         nn.init.zeros_(self.up.weight)
 
@@ -38,7 +42,8 @@ class LowRank(nn.Module):
         """What is added to the base layer's output for `inputs` [n, ...]; `weight` is one number or [n]."""
         if isinstance(weight, Tensor):
             weight = weight.view(-1, *[1] * (inputs.ndim - 1))
-        return self.up(self.down(inputs)) * (self.scale * weight)
+        added: Tensor = self.up(self.down(inputs))
+        return added * (self.scale * weight)
 
 
 class Adapter(nn.Module):
@@ -47,16 +52,17 @@ class Adapter(nn.Module):
     `weight` is the strength, 0 to 1 and beyond: one number, or a tensor [n] with one for each row of the batch.
     """
 
-    def __init__(self, denoiser: nn.Module, wanted: re.Pattern, rank: int, alpha: float):
+    def __init__(self, denoiser: nn.Module, wanted: re.Pattern[str], rank: int, alpha: float):
         super().__init__()
-        self.rank, self.alpha, self.weight = rank, alpha, 1.0
-        modules = dict(denoiser.named_modules())
-        self.names = [name for name, module in modules.items() if is_linear(module) and wanted.fullmatch(name)]
-        self.layers = nn.ModuleList(LowRank(modules[name], rank, alpha) for name in self.names)
-        pairs = zip(self.names, self.layers, strict=True)
-        self.handles = [modules[name].register_forward_hook(self.hook(layer)) for name, layer in pairs]
+        self.rank, self.alpha = rank, alpha
+        self.weight: Tensor | float = 1.0
+        modules = {name: module for name, module in denoiser.named_modules() if wanted.fullmatch(name)}
+        bases = {name: module for name, module in modules.items() if is_linear(module)}
+        self.layers = {name: LowRank(base, rank, alpha) for name, base in bases.items()}
+        self.registered = nn.ModuleList(self.layers.values())
+        self.handles = [base.register_forward_hook(self.hook(self.layers[name])) for name, base in bases.items()]
 
-    def hook(self, layer: LowRank) -> Callable:
+    def hook(self, layer: LowRank) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         """The forward hook that adds one low-rank layer's output to its base layer's."""
         return lambda module, inputs, output: output + layer(inputs[0], self.weight)
 
@@ -66,7 +72,7 @@ class Adapter(nn.Module):
             handle.remove()
 
 
-def is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     """Whether a low-rank layer can stand beside it."""
     return isinstance(module, (nn.Linear, nn.Conv2d))
 
@@ -80,7 +86,7 @@ def kohya_name(name: str) -> str:
 def kohya_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """The layers as kohya's scripts name them, each with its alpha (a scalar), in half precision."""
     tensors = {}
-    for name, layer in zip(adapter.names, adapter.layers, strict=True):
+    for name, layer in adapter.layers.items():
         key = kohya_name(name)
         tensors[f"{key}.lora_down.weight"] = layer.down.weight
         tensors[f"{key}.lora_up.weight"] = layer.up.weight
@@ -91,7 +97,7 @@ def kohya_tensors(adapter: Adapter) -> dict[str, Tensor]:
 def peft_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """The layers of the UNet as diffusers and PEFT name them, in half precision; alpha is in the metadata."""
     tensors = {}
-    for name, layer in zip(adapter.names, adapter.layers, strict=True):
+    for name, layer in adapter.layers.items():
         tensors[f"{name}.lora_A.weight"] = layer.down.weight
         tensors[f"{name}.lora_B.weight"] = layer.up.weight
     return halves(tensors)
@@ -118,7 +124,7 @@ def peft_metadata(adapter: Adapter) -> dict[str, str]:
     config = {
         "r": adapter.rank,
         "lora_alpha": adapter.alpha,
-        "target_modules": sorted(name.removeprefix("unet.") for name in adapter.names),
+        "target_modules": sorted(name.removeprefix("unet.") for name in adapter.layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "rank_pattern": {},
@@ -144,7 +150,7 @@ def save(adapter: Adapter, file: Path, layout: str, description: dict[str, str])
 
 def load_into(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
     """Fill an adapter's layers with a file's tensors, in either layout; KeyError where one is missing."""
-    for name, layer in zip(adapter.names, adapter.layers, strict=True):
+    for name, layer in adapter.layers.items():
         kohya = f"{kohya_name(name)}.lora_down.weight" in tensors
         keys = ("lora_down", "lora_up") if kohya else ("lora_A", "lora_B")
         for module, key in zip((layer.down, layer.up), keys, strict=True):

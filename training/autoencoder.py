@@ -8,13 +8,13 @@ from statistics import fmean
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import data
 from .concepts import IMAGE_SIZE
-from .optim import half, load_states, make_optimisers, set_learning_rate, update
+from .optim import channels_last, half, load_states, make_optimisers, set_learning_rate, update
 from .pictures import MIXED, Batches, fixed_pictures, full_batch
 from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint, workers
 
@@ -29,7 +29,7 @@ LEARNING_RATES = {"main": (1.5e-3, 1e-3), "decoder": (1e-3, 8e-4)}
 def build() -> AutoencoderKL:
     """The untrained network, with a small posterior variance to begin with."""
     levels = 4
-    model = AutoencoderKL(
+    model: AutoencoderKL = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=(32, 32, 64, 104),
@@ -40,27 +40,38 @@ def build() -> AutoencoderKL:
         scaling_factor=SCALING_FACTOR,
     )
     with torch.no_grad():
-        model.quant_conv.weight[4:] *= 0.1
-        model.quant_conv.bias[4:] = -6.0
-    return model.to(memory_format=torch.channels_last)
+        weight, bias, *_ = ends(model)
+        weight[4:] *= 0.1
+        bias[4:] = -6.0
+    return channels_last(model)
+
+
+def ends(model: AutoencoderKL) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight and bias of the 1x1 convolution before the latents, then of the one behind them."""
+    found = []
+    for convolution in (model.quant_conv, model.post_quant_conv):
+        assert convolution is not None and convolution.bias is not None  # `build` leaves neither out
+        found += [convolution.weight, convolution.bias]
+    before, before_bias, behind, behind_bias = found
+    return before, before_bias, behind, behind_bias
 
 
 @torch.no_grad()
 def load_unfolded(folder: Path) -> AutoencoderKL:
     """An exported autoencoder to be trained further, its latents of unit variance without the scaling factor."""
-    model = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
-    quant, post = model.quant_conv, model.post_quant_conv
-    quant.weight[:4] *= SCALING_FACTOR
-    quant.bias[:4] *= SCALING_FACTOR
-    quant.bias[4:] += 2 * math.log(SCALING_FACTOR)
-    post.weight /= SCALING_FACTOR
-    return model.to(memory_format=torch.channels_last)
+    model: AutoencoderKL = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+    weight, bias, post_weight, _ = ends(model)
+    weight[:4] *= SCALING_FACTOR
+    bias[:4] *= SCALING_FACTOR
+    bias[4:] += 2 * math.log(SCALING_FACTOR)
+    post_weight /= SCALING_FACTOR
+    return channels_last(model)
 
 
 def difference(output: Tensor, target: Tensor) -> Tensor:
     """L1 at three scales, L1 of the gradients, and each picture's root mean square."""
     error = output - target
-    loss = error.abs().mean()
+    loss: Tensor = error.abs().mean()
     for factor in (2, 4):
         loss = loss + 0.5 * F.avg_pool2d(error, factor).abs().mean()
     slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -86,7 +97,8 @@ def main_loss(model: AutoencoderKL, pictures: Tensor, step: int) -> Tensor:
         output = model.decode(posterior.sample()).sample
     weight = KL_WEIGHT * min(max((step - 300) / 600, 0.0), 1.0)
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return difference(output.float(), pictures) + weight * kl.float()
+    loss: Tensor = difference(output.float(), pictures) + weight * kl.float()
+    return loss
 
 
 def decoder_loss(model: AutoencoderKL, pictures: Tensor, latent_std: float) -> Tensor:
@@ -111,7 +123,8 @@ class Phase:
         self.file = work / f"autoencoder-{name}.pt"
         if name == "decoder":
             model.encoder.requires_grad_(False)
-            model.quant_conv.requires_grad_(False)
+            for tensor in ends(model)[:2]:
+                tensor.requires_grad_(False)
         self.optimisers = make_optimisers([model], *LEARNING_RATES[name])
         self.step, spent = 0, 0.0
         if state := load_checkpoint(self.file):
@@ -168,12 +181,12 @@ def fold_normalisation(model: AutoencoderKL, pictures: Tensor) -> None:
     latents = torch.cat([model.encode(part).latent_dist.mode() for part in pictures.split(8)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     scale = 1 / (std * SCALING_FACTOR)
-    quant, post = model.quant_conv, model.post_quant_conv
-    quant.weight[:4] *= scale.view(4, 1, 1, 1)
-    quant.bias[:4] = (quant.bias[:4] - mean) * scale
-    quant.bias[4:] += 2 * scale.log()
-    post.bias += post.weight[:, :, 0, 0] @ mean
-    post.weight /= scale.view(1, 4, 1, 1)
+    weight, bias, post_weight, post_bias = ends(model)
+    weight[:4] *= scale.view(4, 1, 1, 1)
+    bias[:4] = (bias[:4] - mean) * scale
+    bias[4:] += 2 * scale.log()
+    post_bias += post_weight[:, :, 0, 0] @ mean
+    post_weight /= scale.view(1, 4, 1, 1)
 
 
 def train(
@@ -183,7 +196,7 @@ def train(
     torch.manual_seed(0)
     icons = data.prepare(work)
     model = load_unfolded(start / "vae") if start else build()
-    model.to(device or torch.device("cpu"))
+    channels_last(model, device or torch.device("cpu"))
     report(work, f"autoencoder: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     Phase("main", work, model, icons, minutes).run()
     Phase("decoder", work, model, icons, decoder_minutes).run()

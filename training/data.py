@@ -7,6 +7,7 @@ import tarfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def fetch_package(style: Style, folder: Path) -> Path:
     return target / "package"
 
 
-def svg_text(icons: dict, name: str) -> str:
+def svg_text(icons: dict[str, Any], name: str) -> str:
     """The complete SVG document of one icon of an Iconify collection."""
     icon = icons["icons"][name]
     width = icon.get("width", icons.get("width", 16))
@@ -91,7 +92,7 @@ def rasterise(svg: str) -> np.ndarray:
     return pixels.round().astype(np.uint8)
 
 
-def further_names(collections: list[dict]) -> list[str]:
+def further_names(collections: list[dict[str, Any]]) -> list[str]:
     """Names that all collections share, neither concepts nor held out, and none that reads like a concept's words."""
     shared = set.intersection(*(set(collection["icons"]) for collection in collections))
     shared -= {concept.icon for concept in CONCEPTS} | set(HELD_OUT_NAMES)

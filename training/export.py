@@ -5,9 +5,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers.models import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from transformers import CLIPTokenizer
 
 from . import card
@@ -24,7 +27,7 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_conf
 
 def scheduler() -> EulerDiscreteScheduler:
     """The sampler that the folder names; all its settings but the class follow from the training."""
-    return EulerDiscreteScheduler(
+    made: EulerDiscreteScheduler = EulerDiscreteScheduler(
         num_train_timesteps=NOISE_STEPS,
         beta_start=BETA_START,
         beta_end=BETA_END,
@@ -33,6 +36,7 @@ def scheduler() -> EulerDiscreteScheduler:
         timestep_spacing="trailing",
         steps_offset=1,
     )
+    return made
 
 
 def assemble(work: Path) -> StableDiffusionPipeline:
@@ -44,15 +48,10 @@ def assemble(work: Path) -> StableDiffusionPipeline:
         raise SystemExit("There is no unet.pt to export yet: run the unet stage first.")
     model.load_state_dict(state["average"])
     vae = AutoencoderKL.from_pretrained(work / "vae").to(memory_format=torch.contiguous_format)
+    left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    own: Any = scheduler()  # annotated there as one of an enumeration of names
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=model.text,
-        tokenizer=tokenizer,
-        unet=model.unet,
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        vae=vae, text_encoder=model.text, tokenizer=tokenizer, unet=model.unet, scheduler=own, **left_out
     )
     return pipeline.to(dtype=torch.float16)
 

@@ -10,9 +10,12 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -61,7 +64,7 @@ def walk(model: Denoiser, clean: Tensor, tokens: Tensor, empty: Tensor, schedule
     pure = torch.rand(len(clean), device=device) < PURE_SHARE
     begins = torch.where(pure, 0, torch.randint(1, len(scheduler.timesteps) - 1, (len(clean),), device=device))
     noise = torch.randn_like(clean)
-    first = scheduler.timesteps[begins]
+    first: Any = scheduler.timesteps[begins]  # annotated there as integers of 32 bits, which it does not make
     current = torch.where(pure.view(-1, 1, 1, 1), noise, scheduler.add_noise(clean, noise, first))
     states = model.text(torch.cat([empty.expand(len(tokens), -1), tokens])).last_hidden_state.chunk(2)
     seen, paths, steps = [], [], []
@@ -75,7 +78,9 @@ def walk(model: Denoiser, clean: Tensor, tokens: Tensor, empty: Tensor, schedule
         with half(device):
             both = torch.cat([states[0][rows], states[1][rows]])
             plain, asked = model.unet(current[rows].repeat(2, 1, 1, 1), step, both).sample.float().chunk(2)
-        current[rows] = scheduler.step(plain + GUIDANCE * (asked - plain), step, current[rows]).prev_sample
+        moved = scheduler.step(plain + GUIDANCE * (asked - plain), step, current[rows])
+        assert isinstance(moved, DDIMSchedulerOutput)  # a tuple where one asks for it
+        current[rows] = moved.prev_sample
     order = torch.cat(paths)
     return Points(torch.cat(seen), torch.cat(steps), tokens[order], current[order])
 
@@ -104,7 +109,7 @@ def loss_of(model: Denoiser, points: Points, rows: Tensor, levels: Tensor) -> Te
     level = levels[points.steps[rows]].view(-1, 1, 1, 1)
     noisy = points.latents[rows].contiguous(memory_format=torch.channels_last)
     with half(noisy.device):
-        velocity = model(noisy, points.steps[rows], points.tokens[rows]).float()
+        velocity: Tensor = model(noisy, points.steps[rows], points.tokens[rows]).float()
     seen = level.sqrt() * noisy - (1 - level).sqrt() * velocity
     error = (seen - points.ends[rows]).square().mean((1, 2, 3))
     return ((error + HUBER**2).sqrt() - HUBER).mean()

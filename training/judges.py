@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor, nn
 
 from . import data
@@ -13,7 +13,7 @@ from . import latents as latents_module
 from .autoencoder import SCALING_FACTOR
 from .concepts import CONCEPTS, IMAGE_SIZE, STYLES
 from .latents import Row, picture
-from .optim import half, set_learning_rate
+from .optim import channels_last, half, set_learning_rate
 from .progress import load_checkpoint, report, save_checkpoint
 from .prompts import full_prompts, unseen_pair_prompts
 
@@ -56,7 +56,7 @@ def train_judge(pictures: Tensor, labels: Tensor, kind: str) -> Judge:
     """A new classifier for pictures [n, 3, 64, 64] in [0, 1] or uint8 with labels [n]."""
     torch.manual_seed(11)
     device = pictures.device
-    judge = Judge(CLASSES[kind]).to(device, memory_format=torch.channels_last)
+    judge = channels_last(Judge(CLASSES[kind]), device)
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.02)
     optimiser.param_groups[0]["base_lr"] = 2e-3
     for step in range(STEPS[kind]):
@@ -77,7 +77,7 @@ def decoded(work: Path, device: torch.device) -> tuple[Tensor, list[Row]]:
     rows = [Row(*row) for row in samples.rows.tolist()]
     chosen = [place for place, row in enumerate(rows) if row.other < 0 and row.amount == 100]
     chosen = sorted(random.Random(11).sample(chosen, min(PICTURES, len(chosen))))
-    vae = AutoencoderKL.from_pretrained(work / "vae").to(device, memory_format=torch.channels_last)
+    vae = channels_last(AutoencoderKL.from_pretrained(work / "vae"), device)
     parts = []
     for places in torch.tensor(chosen).split(16 if device.type == "cpu" else 256):
         with half(device):
@@ -116,7 +116,8 @@ def prepare(work: Path, device: torch.device | None = None) -> dict[str, Judge]:
 @torch.no_grad()
 def verdicts(judge: Judge, pictures: Tensor) -> Tensor:
     """The likeliest class [n] of each picture [n, 3, 128, 128] in [0, 1]."""
-    return judge(F.avg_pool2d(pictures, IMAGE_SIZE // SIDE)).argmax(1)
+    scores: Tensor = judge(F.avg_pool2d(pictures, IMAGE_SIZE // SIDE))
+    return scores.argmax(1)
 
 
 @torch.no_grad()
@@ -126,7 +127,7 @@ def accuracy(judges: dict[str, Judge], work: Path) -> dict[str, float]:
     "concept" and "style" by the evaluation's complete prompts, as pictures drawn anew; "unseen_pair_..." by the icons
     that neither the classifiers nor the UNet were trained on.
     """
-    vae = AutoencoderKL.from_pretrained(work / "vae").to(memory_format=torch.channels_last)
+    vae = channels_last(AutoencoderKL.from_pretrained(work / "vae"))
     icons, rng = data.prepare(work), random.Random(17)
     numbers = {}
     for prefix, rows in (("", full_prompts()), ("unseen_pair_", unseen_pair_prompts())):

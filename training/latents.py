@@ -3,11 +3,11 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,7 +15,7 @@ from . import data
 from .autoencoder import SCALING_FACTOR
 from .captions import AMOUNTS, caption, pair_caption
 from .concepts import COLOURS, CONCEPTS, IMAGE_SIZE, MEDIUM, PLACEMENT_SHARE, PLACEMENTS, STYLES, held_out
-from .optim import half
+from .optim import channels_last, half
 from .pictures import jitter, moved
 from .progress import report, workers
 
@@ -84,7 +84,8 @@ def plan(icons: data.Icons, rng: random.Random) -> list[Row]:
                 rows += [Row(icon, colour, *rng.choices(others, PLACEMENT_SHARE[1:])) for _ in times(OTHER_VIEWS, rng)]
                 rows += [Row(icon, colour, 0, rng.choice(AMOUNTS)) for _ in times(AMOUNT_SHARE, rng)]
                 for _ in times(AMOUNT_SHARE / 2, rng):
-                    rows.append(Row(icon, colour, *rng.choices(others, PLACEMENT_SHARE[1:]), rng.choice(AMOUNTS)))
+                    (place,) = rng.choices(others, PLACEMENT_SHARE[1:])
+                    rows.append(Row(icon, colour, place, rng.choice(AMOUNTS)))
             for _ in range(PAIRS):
                 other, other_left = rng.choice(style_rows)
                 if both := [colour for colour in left if colour in other_left]:
@@ -102,7 +103,7 @@ def plan_large(icons: data.Icons, rng: random.Random) -> list[Row]:
     return rng.sample(rows, round(LARGE_VIEWS * len(rows) / (VIEWS + OTHER_VIEWS)))
 
 
-class Pictures(Dataset):
+class Pictures(Dataset[Tensor]):
     """The planned pictures, drawn when they are asked for: uint8 [3, side, side]."""
 
     def __init__(self, icons: data.Icons, rows: list[Row], side: int):
@@ -123,7 +124,7 @@ def prepare(work: Path, side: int = IMAGE_SIZE, device: torch.device | None = No
     if not file.exists():
         device = device or torch.device("cpu")
         icons, rng = data.prepare(work), random.Random(5)
-        vae = AutoencoderKL.from_pretrained(work / "vae").to(device, memory_format=torch.channels_last)
+        vae = channels_last(AutoencoderKL.from_pretrained(work / "vae"), device)
         rows = plan(icons, rng) if side == IMAGE_SIZE else plan_large(icons, rng)
         batches = DataLoader(Pictures(icons, rows, side), 16 if device.type == "cpu" else 256, num_workers=workers())
         latents, colours, done = [], [], 0
@@ -172,7 +173,7 @@ def reference_pictures(icons: data.Icons, colour: Tensor) -> Tensor:
     return torch.stack([data.composite(icon, MEDIUM, colour) for icon in pixels])
 
 
-def fit_preview(latents: LatentSet) -> dict[str, list]:
+def fit_preview(latents: LatentSet) -> dict[str, list[Any]]:
     """Least-squares linear map from UNet-space latents to RGB in [0, 1]: weight [3][4] and bias [3]."""
     inputs = latents.latents.permute(0, 2, 3, 1).reshape(-1, 4)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)

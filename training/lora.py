@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from .captions import caption
 from .concepts import COLOURS, CONCEPTS, MEDIUM, STYLES
 from .evaluate import sample
 from .looks import LOOKS, Look, jittered_scene
-from .optim import adamw, set_learning_rate, update
+from .optim import adamw, channels_last, set_learning_rate, update
 from .progress import Budget, Threads, report, workers
 from .prompts import Prompt
 from .unet import Denoiser, loss_of, signal_levels, tokenize
@@ -78,7 +79,7 @@ class Pairs:
     """[n]: the LoRA's strength that the picture shows, 1 or 0.5."""
 
 
-class Pictures(Dataset):
+class Pictures(Dataset[Tensor]):
     """The changed pictures, drawn when they are asked for: uint8 [3, 128, 128]."""
 
     def __init__(self, icons: data.Icons, look: Look, labels: list[tuple[int, int, int]], weights: Tensor):
@@ -89,8 +90,8 @@ class Pictures(Dataset):
         return len(self.labels)
 
     def __getitem__(self, place: int) -> Tensor:
-        *row, colour = self.labels[place]
-        parts = jittered_scene(self.icons, tuple(row), self.palette[colour], random.Random(place))
+        concept, style, colour = self.labels[place]
+        parts = jittered_scene(self.icons, (concept, style), self.palette[colour], random.Random(place))
         picture = torch.lerp(parts.picture, self.look.change(parts), self.weights[place])
         return (picture * 255).round().clamp(0, 255).byte()
 
@@ -105,7 +106,7 @@ def prepare(icons: data.Icons, vae: AutoencoderKL, look: Look) -> Pairs:
     latents = []
     for batch in DataLoader(Pictures(icons, look, labels, weights), 16, num_workers=workers()):
         inputs = (batch.to(vae.device) / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        latents.append(vae.encode(inputs).latent_dist.mode().contiguous() * vae.config.scaling_factor)
+        latents.append(vae.encode(inputs).latent_dist.mode().contiguous() * vae.config["scaling_factor"])
     return Pairs(torch.cat(latents), labels, weights.to(vae.device))
 
 
@@ -122,7 +123,7 @@ def frozen_denoiser(pipeline: StableDiffusionPipeline) -> Denoiser:
     """The pipeline's own UNet and text encoder, frozen, as the module that training knows."""
     model = Denoiser(len(pipeline.tokenizer))
     model.unet, model.text = pipeline.unet, pipeline.text_encoder  # with them the device, too
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+    return channels_last(model.requires_grad_(False))
 
 
 def fit(
@@ -138,7 +139,8 @@ def fit(
     device = next(adapter.parameters()).device
     optimiser, batch = adamw(adapter.parameters(), lr), BATCH[device.type]
     optimiser.param_groups[0]["base_lr"] = lr
-    threads, budget, losses = Threads(), Budget(10**6, minutes, device=device), deque(maxlen=50)
+    threads, budget = Threads(), Budget(10**6, minutes, device=device)
+    losses: deque[float] = deque(maxlen=50)
     step, order = 0, torch.randperm(count)
     while (done := budget.progress(step)) < 1:
         set_learning_rate([optimiser], done, 0.2, step, warmup=20)

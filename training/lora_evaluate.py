@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
 from . import data
@@ -58,7 +59,7 @@ class References:
 
 def evaluate_look(
     pipeline: StableDiffusionPipeline, file: Path, look: Look, references: References, plain: Tensor
-) -> tuple[dict, list[Tensor]]:
+) -> tuple[dict[str, Any], list[Tensor]]:
     """One LoRA's numbers, and its pictures [24, 3, 128, 128] for each case; `plain` are those without it."""
     numbers = {"prompts": COUNT, "measure": look.unit, "bytes": file.stat().st_size}
     numbers |= {"off": round(float(look.measure(plain).mean()), 1)}
@@ -75,7 +76,7 @@ def evaluate_look(
     return numbers, parts
 
 
-def evaluate(model: Path, work: Path, out: Path, device: torch.device | None = None) -> dict[str, dict]:
+def evaluate(model: Path, work: Path, out: Path, device: torch.device | None = None) -> dict[str, dict[str, Any]]:
     """Measure every LoRA in `model/loras`; write `loras.json` and `grid-loras.png` into `out`, return the numbers.
 
     The grid's rows: without a LoRA, then for each LoRA strength 0.5, 1, and 1 without the trigger word.

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -25,7 +28,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         total = factor @ total
         if step + 1 < steps:
             gram = factor @ gram @ factor
-    result = total @ wide
+    result: Tensor = total @ wide
     return result.mT if tall else result
 
 
@@ -57,8 +60,10 @@ class Muon(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"].lerp_(parameter.grad, 1 - decay)
-            updates.append(parameter.grad.lerp(momentum, decay).flatten(1))
+            gradient = parameter.grad
+            assert gradient is not None  # `step` leaves such parameters out
+            momentum = state["momentum"].lerp_(gradient, 1 - decay)
+            updates.append(gradient.lerp(momentum, decay).flatten(1))
         orthogonal = orthogonalise(torch.stack(updates))
         scaled = orthogonal * (lr * 0.2 * math.sqrt(max(orthogonal.shape[1:])))
         for parameter, change in zip(parameters, scaled, strict=True):
@@ -67,7 +72,8 @@ class Muon(torch.optim.Optimizer):
 
 def make_optimisers(modules: Iterable[nn.Module], matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices and kernels, AdamW for biases, norms, embeddings and the network's ends."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
@@ -114,7 +120,7 @@ def update(optimisers: list[torch.optim.Optimizer], parameters: Iterable[Tensor]
         optimiser.zero_grad(set_to_none=True)
 
 
-def load_states(optimisers: list[torch.optim.Optimizer], states: list[dict]) -> None:
+def load_states(optimisers: list[torch.optim.Optimizer], states: list[dict[str, Any]]) -> None:
     """Put stored states back into optimisers that were made in the same way."""
     for optimiser, state in zip(optimisers, states, strict=True):
         optimiser.load_state_dict(state)
@@ -125,6 +131,12 @@ def half(device: torch.device | None = None) -> torch.autocast:
     if device is not None and device.type == "cuda":  # without the cache, which a recorded step cannot use
         return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
     return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
+
+
+def channels_last(module: Module, device: torch.device | None = None) -> Module:
+    """The module, on that device, with its kernels in the order in which convolutions are fastest."""
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations lack it
+    return module
 
 
 class Average:

@@ -28,7 +28,8 @@ def random_colour(rng: random.Random) -> Tensor:
 def draw_icon(icons: data.Icons, share: float, rng: random.Random) -> np.ndarray:
     """The pixels of a concept's icon (that share of the time) or of a further one."""
     pool = np.flatnonzero(icons.concept >= 0 if rng.random() < share else icons.concept == -1)
-    return icons.pixels[rng.choice(pool)]
+    pixels: np.ndarray = icons.pixels[rng.choice(pool)]
+    return pixels
 
 
 def crop_batch(icons: data.Icons, rng: random.Random, count: int) -> Tensor:
@@ -52,7 +53,7 @@ def full_batch(icons: data.Icons, share: float, rng: random.Random, count: int) 
     return (torch.stack(rows) * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
-class Batches(IterableDataset):
+class Batches(IterableDataset[Tensor]):
     """Endless batches of one of the autoencoder's phases, "main" or "decoder"."""
 
     def __init__(self, icons: data.Icons, phase: str, device: str, seed: int):

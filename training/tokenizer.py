@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -47,12 +48,13 @@ def train(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     merges = learn_merges()
     vocab = vocabulary(merges)
+    pairs: Any = merges  # annotated there as words, and read as pairs
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tokenizer = CLIPTokenizer(
         vocab=vocab,
-        merges=merges,
+        merges=pairs,
         model_max_length=MAX_LENGTH,
         unk_token=END,
         bos_token=START,

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -22,7 +24,7 @@ from . import data
 from . import latents as latents_module
 from . import tokenizer as tokenizer_module
 from .latents import LatentSet, row_caption
-from .optim import Average, half, load_states, make_optimisers, set_learning_rate, update
+from .optim import Average, channels_last, half, load_states, make_optimisers, set_learning_rate, update
 from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint, workers
 
 TEXT_WIDTH = 192
@@ -72,7 +74,8 @@ class Denoiser(nn.Module):
         states = self.text(tokens).last_hidden_state
         if weights is not None:
             states = weigh(states.float(), weights)
-        return self.unet(noisy, steps, states).sample
+        velocity: Tensor = self.unet(noisy, steps, states).sample
+        return velocity
 
     @torch.no_grad()
     def lift_text(self) -> None:
@@ -105,12 +108,13 @@ def stratified_steps(count: int, device: torch.device | None = None) -> Tensor:
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids [n, 77] without the captions' weights, padded as the pipeline pads them."""
-    options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+    options: dict[str, Any] = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
     texts = ["".join(words.text for words in parse_weights(text)) for text in captions]
-    return tokenizer(texts, return_tensors="pt", **options).input_ids
+    ids: Tensor = tokenizer(texts, return_tensors="pt", **options).input_ids
+    return ids
 
 
-class Batches(IterableDataset):
+class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Endless batches of places in a set of pictures [n] with a caption's token ids and weights for each, [n, 77].
 
     Captions are drawn anew each time; their weights are read, and they are cut into tokens, as the product does it.
@@ -145,7 +149,7 @@ def loss_of(model: Denoiser, clean: Tensor, tokens: Tensor, levels: Tensor, weig
     velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
     # on a CPU, for so few tokens, plain products are several times faster than flash attention's backward
     with half(device), sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
-        output = model(noisy, steps, tokens, weights)
+        output: Tensor = model(noisy, steps, tokens, weights)
     error = (output.float() - velocity).square().mean((1, 2, 3))
     weight = (SNR_LIMIT * (1 - level) / level).clamp(max=1).flatten()
     return (weight * error).mean()
@@ -198,7 +202,7 @@ def load_weights(model: Denoiser, tokenizer: CLIPTokenizer, start: Path) -> None
     """Take over the weights of the model in `start`; a token it knew keeps its embedding, a new one stays random."""
     old = StableDiffusionPipeline.from_pretrained(start, dtype=torch.float32)
     model.unet.load_state_dict(old.unet.state_dict())
-    states, table = old.text_encoder.state_dict(), model.text.get_input_embeddings().weight
+    states, table = old.text_encoder.state_dict(), model.text.get_input_embeddings().get_parameter("weight")
     name = next(name for name in states if name.endswith("token_embedding.weight"))
     rows, known = states.pop(name), old.tokenizer.get_vocab()
     model.text.load_state_dict(states, strict=False)
@@ -226,7 +230,7 @@ def train(
     if start:
         load_weights(model, tokenizer, start)
     model.lift_text()
-    model.to(device, memory_format=torch.channels_last)
+    channels_last(model, device)
     optimisers = make_optimisers([model], MATRIX_LR, OTHER_LR)
     average = Average(model, AVERAGE_DECAY[device.type])
     file = work / "unet.pt"
@@ -238,7 +242,7 @@ def train(
         step, spent = state["step"], state["spent"]
         torch.manual_seed(step)
     batch = BATCH[device.type]
-    options = {"batch_size": None, "num_workers": workers(), "pin_memory": device.type == "cuda"}
+    options: dict[str, Any] = {"batch_size": None, "num_workers": workers(), "pin_memory": device.type == "cuda"}
     loaders = []
     for samples, size in zip(sets, (batch, batch // 4), strict=True):
         loaders.append(iter(DataLoader(Batches(samples, icons, work / "tokenizer", size, step), **options)))

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]!r} for {options.command}")
     options.rest = rest
     try:
-        return options.run(options)
+        status: int = options.run(options)
+        return status
     except BadInput as error:
         print(f"webui: {error}", file=sys.stderr)
         return 2
@@ -191,8 +192,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
     parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
     for name in _switches(Init) + _switches(Request):
-        flag, text = f"--{name.replace('_', '-')}", fields[name].description
-        parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, dest=name, action="store_true", default=None, help=fields[name].description)
     suited = {field.name for field in dataclasses.fields(Defaults)}
     for name in _text_flags(Request) + _text_flags(Init):
         field = fields[name]

@@ -97,9 +97,9 @@ def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"model {name!r}: {file.path.name} {file.problem}", f"replace or remove {file.path}"
     loras = find_loras(settings)
     print(f"LoRAs: {', '.join(list(loras)[:20]) or 'none'}{f' and {len(loras) - 20} more' if len(loras) > 20 else ''}")
-    for name, file in loras.items():
-        if problem := describe(file).problem:
-            yield f"LoRA {name!r}: {problem}", f"replace or remove {file.path}"
+    for name, lora in loras.items():
+        if problem := describe(lora).problem:
+            yield f"LoRA {name!r}: {problem}", f"replace or remove {lora.path}"
     if "demo" not in models:
         yield "the embedded model is not in the installation", "get a complete copy of the product"
     if find_file(settings.model, models) is None:

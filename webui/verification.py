@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,14 @@ def verify(pictures: Sequence[Path], presets: Sequence[str], settings: Settings,
     verifier = Verifier(settings)
     status = 0
     try:
-        for check, what in [(verifier.picture, path) for path in pictures] + [
-            (verifier.preset, name) for name in presets
-        ]:
+        checks = [(str(path), partial(verifier.picture, path)) for path in pictures]
+        checks += [(name, partial(verifier.preset, name)) for name in presets]
+        for what, check in checks:
             try:
-                line = check(what)  # type: ignore[operator]
+                line = check()
             except CannotVerify as error:
                 if as_json:
-                    print(json.dumps({"name": str(what), "outcome": "failed", "message": str(error)}), flush=True)
+                    print(json.dumps({"name": what, "outcome": "failed", "message": str(error)}), flush=True)
                 print(f"webui: {error}", file=sys.stderr)
                 status = 2
                 continue

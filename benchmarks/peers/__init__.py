@@ -124,6 +124,8 @@ class Worker:
                 encoding="utf-8",
                 env=os.environ | quiet | {"OMP_NUM_THREADS": str(threads)},
             )
+        assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         try:
             self.ready = Ready(**self._read()["ready"])
         except BaseException:
@@ -132,26 +134,26 @@ class Worker:
 
     def draw(self, drawing: Drawing) -> Answer:
         with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
-            print(json.dumps(asdict(drawing)), file=self._process.stdin, flush=True)
+            print(json.dumps(asdict(drawing)), file=self._requests, flush=True)
         return Answer(**self._read())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._requests.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
 
     def _read(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             said = self._log.read_text("utf-8", "replace").split("\n")
             last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
             raise Unavailable(f"it ended with code {self._process.wait()}, saying: {last}")
-        message = json.loads(line)
+        message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise Unavailable(message["error"])
         return message

@@ -4,10 +4,13 @@ import gzip
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -26,6 +29,7 @@ VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
+TEXT: Mapping[str, Any]
 TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 NONE = [None, None]
 INDEX = {
@@ -95,7 +99,7 @@ def write_configs(folder: Path) -> None:
         AutoencoderKL(**VAE).save_config(folder / "vae")
     CLIPTextConfig(vocab_size=49408, **TEXT).save_pretrained(folder / "text_encoder")
     merges = gzip.decompress(Path(tokens.__file__).with_name("clip_vocabulary").joinpath("merges.txt.gz").read_bytes())
-    pairs = [tuple(line.split()) for line in merges.decode("utf-8").splitlines()]
+    pairs: Any = [tuple(line.split()) for line in merges.decode("utf-8").splitlines()]  # annotated as words there
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, pairs), tokens.START, tokens.END]
     vocabulary = {word: number for number, word in enumerate(words)}

@@ -4,9 +4,9 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
-from worker import Request, serve
 
 from webui.core.events import Image as Finished
 from webui.core.request import Init, LoraRef
@@ -15,6 +15,11 @@ from webui.core.settings import Settings
 from webui.engine import preview
 from webui.engine.manager import PipelineManager
 from webui.library.library import DEMO_MODEL
+
+if TYPE_CHECKING:
+    from benchmarks.peers.worker import Request, serve
+else:  # as a script it finds what lies beside it
+    from worker import Request, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0
@@ -43,7 +48,7 @@ class Darkroom:
             link.parent.mkdir(exist_ok=True)
             if not link.exists():
                 link.symlink_to(folder.resolve())
-        dtype = "float32" if options.variant in ("fp32", "no-previews") else "auto"
+        dtype: Literal["float32", "auto"] = "float32" if options.variant in ("fp32", "no-previews") else "auto"
         cache = {"lora_cache": 4 * 2**30}
         more = {"compile": self._compiled, "cuda_graphs": options.variant == "graphed", **cache}
         settings = Settings(device=options.device, dtype=dtype, data_dir=self._data, **more)

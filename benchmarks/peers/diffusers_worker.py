@@ -7,6 +7,7 @@ last, fused query, key and value projections, the UNet and the VAE's decoder com
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import (
@@ -16,7 +17,11 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from PIL import Image
-from worker import Request, pipeline_arguments, serve
+
+if TYPE_CHECKING:
+    from benchmarks.peers.worker import Request, pipeline_arguments, serve
+else:  # as a script it finds what lies beside it
+    from worker import Request, pipeline_arguments, serve
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,7 +47,7 @@ class Diffusers:
             pipe.unet.compile(fullgraph=True)
             pipe.vae.decode = torch.compile(pipe.vae.decode, fullgraph=True)
         self._pipe = pipe
-        others = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline}
+        others: dict[str, Any] = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline}
         self._pipes = {task: kind(**pipe.components, requires_safety_checker=False) for task, kind in others.items()}
         for each in (pipe, *self._pipes.values()):
             each.set_progress_bar_config(disable=True)
@@ -55,7 +60,8 @@ class Diffusers:
         given = pipeline_arguments(request) | {"generator": torch.Generator("cpu").manual_seed(request["seed"])}
         if request["latents"] is not None and request["task"] == "txt2img":  # the others draw more than noise
             given["latents"] = torch.from_numpy(request["latents"]).to(self._pipe.unet.dtype)
-        return self._pipes.get(request["task"], self._pipe)(**given).images[0]
+        picture: Image.Image = self._pipes.get(request["task"], self._pipe)(**given).images[0]
+        return picture
 
     def _use(self, loras: list[tuple[str, float]]) -> None:
         """Makes the model what these LoRAs make of it; a file is loaded once."""

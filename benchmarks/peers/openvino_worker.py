@@ -10,14 +10,18 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from optimum.intel import OVStableDiffusionImg2ImgPipeline, OVStableDiffusionInpaintPipeline, OVStableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from worker import Request, pipeline_arguments, serve
+
+if TYPE_CHECKING:
+    from benchmarks.peers.worker import Request, pipeline_arguments, serve
+else:  # as a script it finds what lies beside it
+    from worker import Request, pipeline_arguments, serve
 
 KINDS = {
     "txt2img": OVStableDiffusionPipeline,
@@ -45,7 +49,8 @@ class OpenVino:
         given = pipeline_arguments(request) | {"generator": torch.Generator("cpu").manual_seed(request["seed"])}
         if request["latents"] is not None and task != "img2img":  # which takes none
             given["latents"] = torch.from_numpy(request["latents"])
-        return self._pipe(task, size)(**given).images[0]
+        picture: Image.Image = self._pipe(task, size)(**given).images[0]
+        return picture
 
     def _pipe(self, task: str, size: tuple[int, int]) -> Any:
         pipe, known = self._pipes.get(task, (None, None))

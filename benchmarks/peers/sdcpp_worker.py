@@ -4,10 +4,15 @@ import argparse
 import contextlib
 import io
 import sys
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from stable_diffusion_cpp import StableDiffusion
-from worker import Request, serve
+
+if TYPE_CHECKING:
+    from benchmarks.peers.worker import Request, serve
+else:  # as a script it finds what lies beside it
+    from worker import Request, serve
 
 
 class StableDiffusionCpp:
@@ -36,7 +41,7 @@ class StableDiffusionCpp:
         given = {"init_image": request["image"]} if request["image"] else {}
         if request["mask"]:
             given["mask_image"] = request["mask"]
-        return self._model.generate_image(
+        picture: Image.Image = self._model.generate_image(
             prompt=request["prompt"],
             negative_prompt=request["negative"],
             width=request["width"],
@@ -49,6 +54,7 @@ class StableDiffusionCpp:
             seed=request["seed"],
             **given,
         )[0]
+        return picture
 
 
 if __name__ == "__main__":

@@ -23,9 +23,12 @@ Request = dict[str, Any]
 class Model(Protocol):
     """A loaded model: the packages that make it, its number format, and what else a reader should know."""
 
-    packages: Sequence[str]
     dtype: str
     note: str
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """The main one first."""
 
     def draw(self, request: Request) -> Image.Image:
         """Prompt to pixels; ``image``, ``mask`` and ``latents`` are read already."""

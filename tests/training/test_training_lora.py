@@ -126,7 +126,7 @@ def test_new_adapter_changes_nothing(pipeline):
         for name in NAMES:
             adapter = new_adapter(model, name)
             assert torch.equal(model(*inputs), before)
-            torch.nn.init.normal_(adapter.layers[0].up.weight)
+            torch.nn.init.normal_(next(iter(adapter.layers.values())).up.weight)
             assert not torch.equal(model(*inputs), before)
             adapter.weight = 0.0
             assert torch.equal(model(*inputs), before)
@@ -162,14 +162,14 @@ def test_training_changes_only_the_adapter(pipeline, tmp_path):
     assert {"unet", "vae", "text_encoder"} <= parts
     after = {f"{part}.{name}": value for part in parts for name, value in getattr(pipeline, part).state_dict().items()}
     assert all(torch.equal(value, before[name]) for name, value in after.items())
-    assert adapter.weight == 1 and all(layer.up.weight.abs().max() > 0 for layer in adapter.layers)
+    assert adapter.weight == 1 and all(layer.up.weight.abs().max() > 0 for layer in adapter.layers.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_file_reads_back(name, pipeline, tmp_path):
     model = lora.frozen_denoiser(pipeline)
     adapter = new_adapter(model, name)
-    for layer in adapter.layers:
+    for layer in adapter.layers.values():
         torch.nn.init.normal_(layer.up.weight, std=0.1)
     file = tmp_path / f"{name}.safetensors"
     size = adapters.save(adapter, file, lora.KINDS[name].layout, lora.describe("Title", "What it does.", name))

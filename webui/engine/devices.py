@@ -63,7 +63,7 @@ def _bfloat16_pays(cache_dir: Path | None) -> bool:
         if file:
             with contextlib.suppress(OSError):  # it costs the next start another measurement
                 replace_file(file, json.dumps(known).encode())
-    return known[place] >= PROBE_GAIN
+    return float(known[place]) >= PROBE_GAIN
 
 
 @torch.inference_mode()

@@ -101,7 +101,7 @@ def _check(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as (rows, width) in float32."""
     if not tensor.is_floating_point():
         raise BadFile(f"has numbers of type {str(tensor.dtype).removeprefix('torch.')}; an embedding's are floats")
-    vectors = torch.atleast_2d(tensor).float()
+    vectors: torch.Tensor = torch.atleast_2d(tensor).float()
     if not vectors.isfinite().all():
         raise BadFile("has numbers that are not finite")
     return vectors

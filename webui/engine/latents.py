@@ -184,7 +184,7 @@ def prepare_from(
 
 def refiner_cutoff(scheduler: Any, share: float) -> int:
     """The timestep below which a refiner goes on, after ``share`` (0..1) of the noise schedule, as in diffusers."""
-    train_steps = scheduler.config.num_train_timesteps
+    train_steps: int = scheduler.config.num_train_timesteps
     return round(train_steps - share * train_steps)
 
 

@@ -336,4 +336,5 @@ class Residence:
     def _decoder_bytes(self, width: int, height: int) -> int:
         assert self._resident
         vae = self._resident.model.vae
-        return width * height * vae.block_out_channels[0] * vae.dtype.itemsize * DECODE_TENSORS
+        pixel_bytes: int = vae.block_out_channels[0] * vae.dtype.itemsize
+        return width * height * pixel_bytes * DECODE_TENSORS

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from diffusers.schedulers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
 
-class SpacedEulerAncestralScheduler(EulerAncestralDiscreteScheduler):  # type: ignore[misc]
+class SpacedEulerAncestralScheduler(EulerAncestralDiscreteScheduler):
     """Ancestral Euler over the Karras or exponential sigmas that diffusers offers for its Euler alone.
 
     Its configuration has ``use_karras_sigmas`` or ``use_exponential_sigmas``.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Place, read_header
 from webui.engine.families.ldm import Key
 
+Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -78,7 +79,7 @@ class Files:
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.paths)]
 
 
-def build_empty(make: Callable[[], nn.Module]) -> Any:
+def build_empty(make: Callable[[], Module]) -> Module:
     """The module that ``make`` makes, without memory."""
     with torch.device("meta"):
         return make().eval().requires_grad_(False)

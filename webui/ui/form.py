@@ -4,7 +4,7 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
@@ -51,7 +51,7 @@ def _trusting(component: type[AnyComponent], preprocess: Callable[[Any, Any], An
     metaclass, which would write a .pyi file beside this one.
     """
     members = {"preprocess": preprocess, "__module__": __name__}
-    return cast(type[AnyComponent], ABCMeta.__new__(type(component), component.__name__, (component,), members))
+    return ABCMeta.__new__(type(component), component.__name__, (component,), members)
 
 
 Dropdown = _trusting(gr.Dropdown)

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from webui.core.errors import RequestError
+from webui.core.events import Failed
 from webui.core.request import Request
 from webui.jobs.protocols import Job, QueueFull
 from webui.ui import form, stream
@@ -70,7 +71,7 @@ class Handlers:
         try:
             jobs = await asyncio.to_thread(self._start, values)
         except (RequestError, QueueFull) as error:
-            yield gr.skip(), stream.status_html(stream.Failed(str(error)), None)
+            yield gr.skip(), stream.status_html(Failed(str(error)), None)
             raise page_error(str(error)) from None
         prompt = jobs[0].request.prompt[:PROMPT_LENGTH]
         yield json.dumps({"ids": [job.id for job in jobs], "prompt": prompt}), gr.skip()
@@ -88,7 +89,7 @@ class Handlers:
         """What there is to see of a job, to its end; ``known_as`` is the state that the browser last saw."""
         jobs, was_over = self.runs.jobs(job_id), known_as in ENDED
         if not jobs:
-            status = IDLE if was_over else stream.status_html(stream.Failed(LOST), None)
+            status = IDLE if was_over else stream.status_html(Failed(LOST), None)
             yield _updates(stream.View(status, self.empty, gallery=[]))
         async for update in self._watch(jobs, is_news=not was_over):
             yield update

@@ -55,7 +55,8 @@ def build_page(
 
     The caller launches it.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as blocks:
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
+    with blocks:
         quiet = gr.Textbox(visible=False)  # first, where Gradio's search for it ends at once
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}

@@ -24,7 +24,8 @@ def take_only_uploads(blocks: gr.Blocks) -> None:
                 raise page_error(
                     f"{control.label or 'The file'}: only an uploaded file is taken; upload it here first."
                 )
-        return await preprocess(block_fn, inputs, *rest, **options)
+        values: list[Any] = await preprocess(block_fn, inputs, *rest, **options)
+        return values
 
     blocks.preprocess_data = check  # type: ignore[method-assign]
 

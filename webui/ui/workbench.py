@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from webui.core.catalog import Catalog
+from webui.core.events import Failed
 from webui.core.request import Init, Request
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
@@ -296,7 +297,7 @@ def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, v
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
         found = runs.picture(job_id, index)
         if found is None:
-            yield stream.status_html(stream.Failed("There is no picture yet to verify."), None)
+            yield stream.status_html(Failed("There is no picture yet to verify."), None)
             return
         picture = found[1]
         recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)

@@ -251,7 +251,8 @@ class Decomposed:
         shape = [1] * base.dim()
         shape[0 if by_row else 1] = -1
         others = [axis for axis in range(base.dim()) if axis != (0 if by_row else 1)]
-        length = torch.linalg.vector_norm(changed, dim=others, keepdim=True) + torch.finfo(torch.float32).eps
+        length: torch.Tensor = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
+        length = length + torch.finfo(torch.float32).eps
         return (changed * (self.magnitude.float().reshape(shape) / length) - base) * strength
 
 

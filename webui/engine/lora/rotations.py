@@ -105,7 +105,8 @@ class InputRotation:
 def _cayley(skew: torch.Tensor) -> torch.Tensor:
     """(I + Q)(I - Q)^-1, orthogonal where Q is skew; the last two axes are the matrix."""
     eye = torch.eye(skew.shape[-1], device=skew.device)
-    return (eye + skew) @ torch.linalg.inv(eye - skew)
+    inverse: torch.Tensor = torch.linalg.inv(eye - skew)
+    return (eye + skew) @ inverse
 
 
 def _turn(blocks: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
