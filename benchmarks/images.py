@@ -15,8 +15,9 @@ from PIL import Image as PilImages
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import offer
 from webui.core.events import Done
+from webui.core.groups.init import Init
 from webui.core.images import ensure_multiple_of_8, open_image, to_rgb
-from webui.core.request import Init, Request
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.latents import to_tensor
 from webui.engine.manager import PipelineManager

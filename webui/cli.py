@@ -177,7 +177,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     from webui.core.checkpoint import Defaults
-    from webui.core.request import Init, Request
+    from webui.core.groups.init import Init
+    from webui.core.request import Request
 
     _add_settings(parser)
     fields = Init.model_fields | Request.model_fields
@@ -344,8 +345,8 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 def _read_init(options: argparse.Namespace) -> dict[str, Any]:
     """The start picture and all that goes with it, read from its files; raises RequestError naming the flag."""
     from webui.core.errors import RequestError
+    from webui.core.groups.init import Init
     from webui.core.images import ImageError, open_image, to_rgb
-    from webui.core.request import Init
 
     init = _given(options, (*_text_flags(Init), *_switches(Init), "outpaint"))
     if options.init is None:

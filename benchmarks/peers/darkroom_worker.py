@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from webui.core.events import Image as Finished
-from webui.core.request import Init, LoraRef
+from webui.core.groups.init import Init
+from webui.core.request import LoraRef
 from webui.core.request import Request as Wanted
 from webui.core.settings import Settings
 from webui.engine import preview

@@ -11,7 +11,8 @@ from PIL import Image as PilImages
 from webui.core import images
 from webui.core.canvas import drawn_size, make_canvas
 from webui.core.errors import RequestError
-from webui.core.request import Init, Request
+from webui.core.groups.init import Init
+from webui.core.request import Request
 
 BLUE, GREEN = (30, 60, 200), (0, 255, 0)
 

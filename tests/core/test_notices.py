@@ -7,8 +7,9 @@ from PIL import Image as PilImages
 
 from webui.core import images
 from webui.core.checkpoint import Checkpoint
+from webui.core.groups.init import Init
 from webui.core.notices import notices
-from webui.core.request import Init, Request
+from webui.core.request import Request
 
 PLAIN = Checkpoint("SD 1.x", "diffusers", ("unet", "vae", "text_encoder"), 4, 768, 512)
 PICTURE, MASK = PilImages.new("RGB", (16, 16)), PilImages.linear_gradient("L").resize((16, 16))

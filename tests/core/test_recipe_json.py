@@ -12,9 +12,10 @@ from sd_parsers import ParserManager
 
 from webui.core.events import Image
 from webui.core.filenames import check_filename
+from webui.core.groups.init import Init
 from webui.core.images import ImageError
 from webui.core.recipe import Batch, Recipe, RecipeError, read_picture
-from webui.core.request import Init, LoraRef, Request
+from webui.core.request import LoraRef, Request
 from webui.workspace.outputs import save_picture
 from webui.workspace.start_pictures import StartPictures
 

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.core.errors import RequestError
-from webui.core.request import (
-    MAX_PROMPT_CHARACTERS,
-    MAX_SEED,
-    MAX_SIDE_PX,
-    MIN_SIDE_PX,
-    SIDE_STEP_PX,
-    LoraRef,
-    Request,
-    near_sides_px,
-)
+from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
+from webui.core.request import MAX_PROMPT_CHARACTERS, MAX_SEED, LoraRef, Request, near_sides_px
 
 SHORTCUTS = {"guidance_until", "reuse", "token_merging"}
 NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip", "refiner_at", *SHORTCUTS}

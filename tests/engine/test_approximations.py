@@ -13,7 +13,7 @@ from PIL import ImageDraw
 from safetensors.torch import save_file
 
 from webui.core.events import Cancelled, Done, Image, Step
-from webui.core.request import Init
+from webui.core.groups.init import Init
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager

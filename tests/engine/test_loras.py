@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading, Step, to_json
+from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
-from webui.core.request import Init, LoraRef
+from webui.core.request import LoraRef
 from webui.core.settings import Settings
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module

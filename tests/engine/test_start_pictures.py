@@ -14,7 +14,8 @@ from PIL import Image as PilImages
 
 from webui.core import images
 from webui.core.events import Cancelled, Done, Image, Step
-from webui.core.request import Init, Request
+from webui.core.groups.init import Init
+from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.engine import latents

@@ -15,9 +15,10 @@ from PIL import Image as PilImages
 from webui.api.loras import loras_router
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Failed, Image, Loading, Queued, Step
+from webui.core.groups.init import Init
 from webui.core.ledger import PARTS, Totals
 from webui.core.recipe import Recipe
-from webui.core.request import Init, Request
+from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.jobs import local

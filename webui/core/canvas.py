@@ -8,7 +8,8 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.errors import RequestError
-from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, Init
+from webui.core.groups.init import Init
+from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX
 
 
 @dataclass(frozen=True)

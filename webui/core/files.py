@@ -1,7 +1,9 @@
 """Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, by name and place."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from webui.core.checkpoint import Checkpoint, Defaults
 from webui.core.errors import show, show_some
@@ -80,3 +82,18 @@ class VaeFile(File):
 @dataclass(frozen=True)
 class EmbeddingFile(File):
     """Vectors that its name stands for in a prompt (textual inversion)."""
+
+
+class Files(Protocol):
+    """What planning asks a library for."""
+
+    @property
+    def models(self) -> Mapping[str, ModelFile]: ...
+    @property
+    def loras(self) -> Mapping[str, LoraFile]: ...
+    @property
+    def vaes(self) -> Mapping[str, VaeFile]: ...
+    @property
+    def embeddings(self) -> Mapping[str, EmbeddingFile]: ...
+    def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
+        """By the names of embeddings, what may stand for each in the text."""

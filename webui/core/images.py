@@ -21,11 +21,15 @@ from PIL.Image import Resampling
 
 from webui.core.picture_parts import TooManyParts, check_exif, check_parts
 
+SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
+MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
+"""Of pictures that are drawn."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 JPEG_END = b"\xff\xd9"
 MAX_PIXELS = 24_000_000
 MAX_FILE_BYTES = 64 * 2**20
-MIN_SIDE_PX = 8
+MIN_READ_PX = 8  # of pictures that are read
 LATENT_STEP_PX = 8
 FILL_SOFTNESS_PX = 6.0
 ENDS_EARLY = "ends early"
@@ -146,8 +150,8 @@ def check_size(size: Size) -> None:
     if width * height > MAX_PIXELS:
         megapixels = width * height / 1e6
         raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {MAX_PIXELS // 10**6}")
-    if min(size) < MIN_SIDE_PX:
-        raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_SIDE_PX} px")
+    if min(size) < MIN_READ_PX:
+        raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_READ_PX} px")
 
 
 def plain(image: PilImage) -> PilImage:

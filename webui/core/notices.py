@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from webui.core import images
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
+from webui.core.groups.init import Init
 from webui.core.prompt import unsupported
-from webui.core.request import Init, Request
+from webui.core.request import Request
 
 OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
 

@@ -21,8 +21,9 @@ from pydantic.dataclasses import dataclass
 from webui import __version__
 from webui.core import images
 from webui.core.errors import explain
+from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
-from webui.core.request import Init, Request
+from webui.core.request import Request
 
 SCHEMA = 1
 MAX_JSON_CHARACTERS = 2**20

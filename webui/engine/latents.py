@@ -18,8 +18,9 @@ from PIL.Image import Image as PilImage
 from torch.nn import functional
 
 from webui.core.canvas import Canvas
+from webui.core.groups.init import Init
 from webui.core.images import Size
-from webui.core.request import MAX_STEPS, Init
+from webui.core.request import MAX_STEPS
 from webui.engine.families.base import Model, Posterior
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.

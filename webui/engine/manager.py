@@ -19,12 +19,13 @@ from webui.core.canvas import Canvas, make_canvas
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Event, Image, Loading, LoraSwitch, Step
 from webui.core.files import LoraFile, ModelFile, VaeFile
-from webui.core.images import Size
+from webui.core.groups.init import Init
+from webui.core.images import MIN_SIDE_PX, Size
 from webui.core.lora_files import find_adapter_config
 from webui.core.names import choose_file, is_word
 from webui.core.notices import approximations, notices
 from webui.core.recipe import Batch, Recipe
-from webui.core.request import MAX_STEPS, MIN_SIDE_PX, Init, Request
+from webui.core.request import MAX_STEPS, Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile, hash_file
 from webui.core.weight_files import content_hash, hash_whole

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError, explain
 from webui.core.files import File
+from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.prompt import split_loras, unsupported
-from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, Init, LoraRef, Request
+from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, LoraRef, Request
 from webui.interop.found import Found, Lora, clean, short
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup

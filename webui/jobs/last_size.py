@@ -5,8 +5,7 @@ import logging
 from pathlib import Path
 
 from webui.core.disk import replace_file
-from webui.core.images import Size
-from webui.core.request import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
+from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
 
 QUICK_STEP_S = 1.0
 

@@ -14,7 +14,9 @@ from pydantic.fields import FieldInfo
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
-from webui.core.request import SIDE_STEP_PX, Init, Request
+from webui.core.groups.init import Init
+from webui.core.images import SIDE_STEP_PX
+from webui.core.request import Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields

@@ -11,7 +11,8 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.events import Failed
-from webui.core.request import Init, Request
+from webui.core.groups.init import Init
+from webui.core.request import Request
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
 from webui.ui.runs import Runs

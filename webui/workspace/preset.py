@@ -15,8 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
+from webui.core.groups.init import Init
 from webui.core.names import find_file
-from webui.core.request import MAX_PROMPT_CHARACTERS, Init, Request
+from webui.core.request import MAX_PROMPT_CHARACTERS, Request
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash
 

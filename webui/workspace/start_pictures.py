@@ -8,8 +8,8 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.disk import replace_file
+from webui.core.groups.init import Init
 from webui.core.recipe import start_pictures
-from webui.core.request import Init
 
 
 class StartPictures:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image
-from webui.core.request import Init, Request
+from webui.core.groups.init import Init
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 from webui.engine.tokens import Tokenizer

@@ -17,9 +17,10 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
+from webui.core.groups.init import Init
 from webui.core.images import ImageError
 from webui.core.prompt import split_loras
-from webui.core.request import Init, Request
+from webui.core.request import Request
 from webui.interop.a1111.refusals import (
     REFUSED,
     REFUSED_OPTIONS,

@@ -1,0 +1,103 @@
+"""What a request becomes: its stages, and that they are plain data."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.checkpoint import Checkpoint
+from webui.core.files import EmbeddingFile, LoraFile, ModelFile, VaeFile
+from webui.core.groups.init import Init
+from webui.core.order import plan
+from webui.core.request import LoraRef, Request
+from webui.core.stages import LoraUse
+
+WHOLE = Checkpoint("SD 1.x", "ldm", ("unet", "vae", "text_encoder"), 4, 768, 512)
+
+
+class Shelf:
+    """Files that need not be there: planning opens none of them."""
+
+    def __init__(self, tmp_path):
+        def model(name, checkpoint):
+            return ModelFile(name, tmp_path / f"{name}.safetensors", place=name, checkpoint=checkpoint, stamp=1)
+
+        unet_alone = replace(WHOLE, parts=("unet",))
+        self.models = {
+            "whole": model("whole", WHOLE),
+            "unet": model("unet", unet_alone),
+            "refiner": model("refiner", replace(WHOLE, family="SDXL refiner", parts=("unet", "vae", "text_encoder_2"))),
+            "broken": model("broken", None),
+        }
+        self.loras = {name: LoraFile(name, tmp_path / name, place=name) for name in ("ink", "gold")}
+        self.vaes = {"fine": VaeFile("fine", tmp_path / "fine", place="fine", namesakes=("old/fine",))}
+        self.embeddings = {"glow": EmbeddingFile("glow", tmp_path / "glow", place="light/glow")}
+
+    def embeddings_in(self, text):
+        return {"glow": [form for form in ("glow", "light/glow") if form in text]} if "glow" in text else {}
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Shelf(tmp_path)
+
+
+def resolved(**fields):
+    return Request(**{"model": "whole", "width": 512, "height": 384, "seed": 3, "prediction": "epsilon"} | fields)
+
+
+def test_a_plain_request_is_one_pass_from_noise(files):
+    order = plan(resolved(prompt="a cat", steps=7, guidance=4), files)
+    (only,) = order.stages
+    assert (only.model, only.size, only.steps, only.guidance) == (files.models["whole"], (512, 384), 7, 4)
+    assert (only.begin, only.prediction, only.lenders, order.warnings) == ("noise", "auto", (), ())
+    assert order.files == (files.models["whole"],)
+
+
+def test_a_start_picture_is_what_the_pass_begins_from(files):
+    init = Init(image=PilImages.new("RGB", (64, 64)), strength=0.4)
+    (only,) = plan(resolved(init=init), files).stages
+    assert (only.begin, only.strength, only.init) == ("picture", 0.4, init)
+
+
+@pytest.mark.parametrize("start", [None, Init(image=PilImages.new("RGB", (64, 64)), strength=0.4)])
+def test_a_refiner_is_a_second_pass_that_latents_are_handed_to(files, start):
+    ask = resolved(refiner="refiner", refiner_at=0.6, loras=(LoraRef(name="ink"),), prediction="v", init=start)
+    first, second = plan(ask, files).stages
+    assert (first.begin, first.handover_at, first.prediction) == ("picture" if start else "noise", 0.6, "v")
+    assert (second.begin, second.handover_at, second.prediction) == ("handover", 0.6, "auto")
+    assert second.model == files.models["refiner"] and second.loras == ()
+    assert second.init == first.init == start and second.strength == first.strength
+
+
+def test_loras_come_with_their_files_and_both_strengths(files):
+    (only,) = plan(resolved(loras=(LoraRef(name="gold", weight=0.5, text_weight=0.2),)), files).stages
+    assert only.loras == (LoraUse(files.loras["gold"], unet=0.5, text=0.2),)
+
+
+def test_only_what_lacks_a_part_is_lent_one(files):
+    (only,) = plan(resolved(model="unet"), files).stages
+    assert only.lenders == (files.models["whole"], files.models["refiner"])
+
+
+def test_embeddings_come_with_the_words_that_may_mean_them(files):
+    (only,) = plan(resolved(prompt="a glow", negative="light/glow"), files).stages
+    (use,) = only.embeddings
+    assert use.file == files.embeddings["glow"] and use.forms == ("glow", "light/glow")
+    assert use.forms_in("A GLOW") == ["glow"]
+
+
+def test_what_people_should_know_is_said_once(files):
+    order = plan(resolved(vae="fine", negative="ugly", guidance=1, reuse=2), files)
+    doubt, approximate, useless = order.warnings
+    assert "2 files are called “fine”" in doubt
+    assert approximate == "Approximate: the whole network every 2 steps."
+    assert useless == "A negative prompt has no effect at guidance 1."
+
+
+def test_an_order_is_plain_data(files):
+    init = Init(image=PilImages.new("RGB", (64, 64), "red"), mask=PilImages.new("L", (64, 64), 255))
+    order = plan(resolved(refiner="refiner", vae="fine", init=init, loras=(LoraRef(name="ink"),)), files)
+    again = pickle.loads(pickle.dumps(order))
+    assert again == order and hash(again.stages) == hash(order.stages)

@@ -1,0 +1,114 @@
+"""The picture to start from."""
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from PIL.Image import Image as PilImage
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from webui.core import images
+from webui.core.files import Files
+from webui.core.groups.base import Group
+from webui.core.images import SIDE_STEP_PX
+from webui.core.stages import Stage
+
+
+def _read_picture(value: Any) -> Any:
+    if isinstance(value, str):
+        value = images.decode_text(value)
+    elif isinstance(value, bytes):
+        value = images.open_image(value)
+    if not isinstance(value, PilImage):
+        raise images.ImageError("is not a picture")
+    images.check_size(value.size)
+    return images.plain(value)
+
+
+_write_picture = PlainSerializer(images.encode_text, return_type=str, when_used="json")
+Picture = Annotated[PilImage, BeforeValidator(_read_picture), _write_picture]
+Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
+
+
+class Init(Group):
+    """The picture to start from, and where ``mask`` is given, the part of it to draw anew."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    image: Picture = Field(title="Picture", description="The picture to start from")
+    strength: float = Field(
+        default=0.75,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Strength",
+        description="How far the result may move away from the picture: 0 keeps it, 1 ignores it",
+    )
+    resize: images.ResizeMode = Field(
+        default="just resize", title="Resize", description="How the picture is brought to the asked-for size"
+    )
+    background: str = Field(
+        default="#ffffff",
+        pattern=r"^#[0-9a-fA-F]{6}$",
+        title="Background",
+        description="The colour behind transparent parts, as #rrggbb",
+    )
+    mask: Picture | None = Field(
+        default=None, title="Mask", description="White is drawn anew, black is kept, grey changes partly"
+    )
+    mask_blur: int = Field(default=4, ge=0, le=64, title="Mask blur", description="Softness of its edge, in px")
+    mask_fill: Literal["fill", "original", "noise", "nothing"] = Field(
+        default="original",
+        title="Masked content",
+        description="What the drawing starts from: surrounding colours, the picture, noise, or nothing",
+    )
+    invert_mask: bool = Field(default=False, title="Invert mask", description="Draw what is not masked")
+    only_masked: bool = Field(
+        default=False, title="Only masked", description="Draw the masked region alone, enlarged, and put it back"
+    )
+    padding: int = Field(
+        default=32, ge=0, le=512, title="Padding", description="Surroundings to show it with only masked, in px"
+    )
+    outpaint: tuple[Side, Side, Side, Side] = Field(
+        default=(0, 0, 0, 0), title="Outpaint", description="Px to add on the left, top, right and bottom"
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Init":
+        if self.mask is not None and self.mask.size != self.image.size:
+            (across, down), (width, height) = self.mask.size, self.image.size
+            raise ValueError(f"mask is {across} x {down} px, but the image is {width} x {height} px")
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """By what is drawn: the same picture is the same, whichever file it came from."""
+        return isinstance(other, Init) and (self.strength, self.fingerprint) == (other.strength, other.fingerprint)
+
+    def __hash__(self) -> int:
+        return hash((self.strength, self.fingerprint))
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """The first pass begins from the picture, and all of them know what to keep of it."""
+        first, *others = (replace(stage, init=self, strength=self.strength) for stage in stages)
+        return replace(first, begin="picture"), *others
+
+    @property
+    def masked(self) -> bool:
+        """Whether only a part is drawn anew."""
+        return self.mask is not None or any(self.outpaint)
+
+    @property
+    def nothing_masked(self) -> bool:
+        """Whether there is a mask that leaves nothing to draw."""
+        if self.mask is None or any(self.outpaint):
+            return False
+        return images.mask_levels(self.mask, self.invert_mask).getbbox() is None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what the model is shown: everything but the strength."""
+        shown = images.to_rgb(self.image, self.background), self.mask and images.to_mask(self.mask)
+        parts = [images.pixels_sha256(part) if part else "no mask" for part in shown]
+        rest = self.model_dump(exclude={"image", "mask", "strength"})
+        return hashlib.sha256(repr((parts, sorted(rest.items()))).encode()).hexdigest()

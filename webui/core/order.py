@@ -1,0 +1,100 @@
+"""An ``Order``: a request with nothing open, as stages. It is what a worker gets, plain data that pickles."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from webui.core.files import File, Files, ModelFile
+from webui.core.groups import GROUPS
+from webui.core.notices import approximations, notices
+from webui.core.request import Request
+from webui.core.stages import EmbeddingUse, LoraUse, Pass, Stage
+
+
+@dataclass(frozen=True)
+class Order:
+    """``request`` is the resolved one, which the recipes of its pictures keep; its stages are drawn for each batch.
+
+    ``warnings`` are lines for people: what changes nothing, is not done as it says, or could have been meant otherwise.
+    """
+
+    request: Request
+    stages: tuple[Stage, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All that its stages read, each once."""
+        return tuple(dict.fromkeys(file for stage in self.stages for file in stage.files))
+
+
+def plan(request: Request, files: Files) -> Order:
+    """The stages of a request that is resolved already, so that all its names are those of ``files``."""
+    stages = _passes(request, files)
+    for name in GROUPS:
+        if (group := getattr(request, name)) is not None:
+            stages = group.stages(stages, files)
+    return Order(request, stages, tuple(dict.fromkeys(_warnings(request, files, stages))))
+
+
+def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
+    """The pass that every request has, and the refiner's behind it where one is named."""
+    assert request.width and request.height, "a resolved request has a size"
+    model = files.models[request.model]
+    own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name
+    first = Pass(
+        model=model,
+        size=(request.width, request.height),
+        steps=request.steps,
+        sampler=request.sampler,
+        schedule=request.schedule,
+        prompt=request.prompt,
+        negative=request.negative,
+        guidance=request.guidance,
+        vae=files.vaes[request.vae] if request.vae else None,
+        lenders=_lenders(model, files),
+        prediction="auto" if own else request.prediction,
+        clip_skip=request.clip_skip,
+        guidance_until=request.guidance_until,
+        loras=tuple(LoraUse(files.loras[ref.name], *ref.strengths) for ref in request.loras),
+        embeddings=_embeddings((request.prompt, request.negative), files),
+        reuse=request.reuse,
+        token_merging=request.token_merging,
+    )
+    if not request.refiner:
+        return (first,)
+    refiner = files.models[request.refiner]
+    second = replace(
+        first,
+        model=refiner,
+        lenders=_lenders(refiner, files),
+        prediction="auto",
+        loras=(),
+        begin="handover",
+        handover_at=request.refiner_at,
+    )
+    return replace(first, handover_at=request.refiner_at), second
+
+
+def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
+    """Models that have what this one lacks; none for a whole one."""
+    missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
+    others = (file for file in files.models.values() if file.checkpoint and missing & set(file.checkpoint.parts))
+    return tuple(others) if missing else ()
+
+
+def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
+    forms: dict[str, dict[str, None]] = {}
+    for text in texts:
+        for name, found in files.embeddings_in(text).items():
+            forms.setdefault(name, {}).update(dict.fromkeys(found))
+    return tuple(EmbeddingUse(files.embeddings[name], tuple(found)) for name, found in forms.items())
+
+
+def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:
+    first = stages[0]
+    named: Iterable[File | None] = (*(stage.model for stage in stages), first.vae, *(use.file for use in first.loras))
+    yield from (file.ambiguity for file in named if file and file.ambiguity)
+    if words := approximations(request, files.vaes if request.vae else {}):
+        yield f"Approximate: {', '.join(words)}."
+    assert first.model.checkpoint, "a resolved request names a model that can be used"
+    yield from notices(request, first.model.checkpoint)

@@ -1,0 +1,77 @@
+"""What a request becomes: stages, one behind the other. They are plain data, with nothing left open, and pickle."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
+from webui.core.images import Size
+
+if TYPE_CHECKING:
+    from webui.core.groups.init import Init
+
+
+@dataclass(frozen=True)
+class LoraUse:
+    """A LoRA and how strongly it acts on the UNet and on the text encoder: 0 is not at all, 1 as it was trained."""
+
+    file: LoraFile
+    unet: float = 1.0
+    text: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmbeddingUse:
+    """A textual inversion, and the ``forms`` in which a prompt may name it, its own name or where it lies."""
+
+    file: EmbeddingFile
+    forms: tuple[str, ...]
+
+    def forms_in(self, text: str) -> list[str]:
+        """Those that may stand in the text, whatever their case."""
+        return [form for form in self.forms if form.casefold() in text.casefold()]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the denoising loop with one model.
+
+    ``begin`` is what it begins from: noise, the picture in ``init``, or the latents of the pass before, at their noise
+    level (``handover``). ``handover_at`` is the share of the noise, 0..1, after which the one hands over to the other.
+    ``strength`` is the share of the steps that a pass from a picture takes. ``guidance_until`` is the share of the
+    network's evaluations after which the prompt goes on alone. ``prediction`` is ``auto`` for the one that the model's
+    file says. ``lenders`` are models that may lend what the model's file lacks.
+    """
+
+    model: ModelFile
+    size: Size
+    steps: int
+    sampler: str
+    schedule: str
+    prompt: str
+    negative: str
+    guidance: float
+    vae: VaeFile | None = None
+    lenders: tuple[ModelFile, ...] = ()
+    prediction: str = "auto"
+    clip_skip: int = 1
+    begin: Literal["noise", "picture", "handover"] = "noise"
+    strength: float = 1.0
+    handover_at: float | None = None
+    guidance_until: float = 1.0
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[EmbeddingUse, ...] = ()
+    init: "Init | None" = None
+    reuse: int = 1
+    token_merging: float = 0.0
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All that it reads; of the lenders those that it may need."""
+        own: Iterable[File | None] = (self.model, *self.lenders, self.vae)
+        used = (*(use.file for use in self.loras), *(use.file for use in self.embeddings))
+        return tuple(file for file in (*own, *used) if file)
+
+
+Stage = Pass
+"""The kinds of stage there are."""
