@@ -46,8 +46,7 @@ def test_a_reload_finds_every_job_and_one_press_stops_all(open_tab, server):
     assert tab.job == jobs[0]
     tab.find("queue").get_by_role("button", name="Stop all").click()
     tab.find("queue").wait_for(state="hidden")
-    server.settle()
-    assert [server.show(job)["state"] for job in jobs] == ["cancelled"] * 3
+    assert [server.finish(job)["event"] for job in jobs] == ["cancelled"] * 3
     tab.wait_for_state("cancelled")
 
 
