@@ -1,10 +1,12 @@
 """``webui verify``: makes pictures again from their own recipes, and says whether they are the same."""
 
+import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 
 from PIL.Image import Image as PilImage
 
-from webui.app import make_executor
+from webui.cli import BadInput
+from webui.cli.flags import add_settings, read_settings
 from webui.core.errors import RequestError
 from webui.core.events import Failed, Image
 from webui.core.images import ImageError, open_image
@@ -26,6 +29,46 @@ from webui.workspace.presets import PresetShelf
 from webui.workspace.start_pictures import StartPictures
 
 PRESET_ENVIRONMENT = {"device": "cpu", "dtype": "float32"}  # what a preset's expected hash was made with
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What is verified, and with what."""
+    add_settings(parser)
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="a picture with its recipe inside")
+    text = "check a preset's pinned files and the picture it is expected to give; more than one with more flags"
+    parser.add_argument("--preset", action="append", default=[], dest="presets", metavar="NAME", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a verdict a line; returns 0, 1 where something differs, 2 where something cannot be verified.
+
+    Raises BadInput where there is nothing to verify.
+    """
+    if not options.images and not options.presets:
+        raise BadInput("verify needs an IMAGE, or --preset NAME")
+    logging.getLogger("webui").setLevel(logging.ERROR)
+    verifier = Verifier(read_settings(options))
+    checks: list[tuple[str, Callable[[], Line]]] = [
+        *((str(path), partial(verifier.picture, path)) for path in options.images),
+        *((name, partial(verifier.preset, name)) for name in options.presets),
+    ]
+    status = 0
+    try:
+        for name, check in checks:
+            try:
+                line = check()
+            except CannotVerify as error:
+                if options.json:
+                    print(json.dumps({"name": name, "outcome": "failed", "message": str(error)}), flush=True)
+                print(f"webui: {error}", file=sys.stderr)
+                status = 2
+                continue
+            _print(line, options.json)
+            status = max(status, int(line.verdict.outcome == "different"))
+    finally:
+        verifier.close()
+    return status
 
 
 class CannotVerify(Exception):
@@ -112,6 +155,8 @@ class Verifier:
         }
         settings = self._settings.model_copy(update=wanted)
         if self._executor is None or settings != self._made_for:
+            from webui.app import make_executor
+
             self.close()
             self._executor, self._made_for = make_executor(settings), settings
         return self._executor
@@ -125,29 +170,6 @@ class Verifier:
             if isinstance(event, Failed):
                 raise CannotVerify(f"{name}: {event.message}")
         return job.images[index]
-
-
-def verify(pictures: Sequence[Path], presets: Sequence[str], settings: Settings, as_json: bool) -> int:
-    """Prints a verdict a line; returns 0, 1 where something differs, 2 where something cannot be verified."""
-    verifier = Verifier(settings)
-    status = 0
-    try:
-        checks = [(str(path), partial(verifier.picture, path)) for path in pictures]
-        checks += [(name, partial(verifier.preset, name)) for name in presets]
-        for what, check in checks:
-            try:
-                line = check()
-            except CannotVerify as error:
-                if as_json:
-                    print(json.dumps({"name": what, "outcome": "failed", "message": str(error)}), flush=True)
-                print(f"webui: {error}", file=sys.stderr)
-                status = 2
-                continue
-            _print(line, as_json)
-            status = max(status, int(line.verdict.outcome == "different"))
-    finally:
-        verifier.close()
-    return status
 
 
 def _print(line: Line, as_json: bool) -> None:

@@ -1,39 +1,53 @@
 """``webui info``: says what pictures, or settings as text, tell of how they were made."""
 
+import argparse
 import json
+import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from webui.app import make_executor
+from webui.cli.flags import add_settings, read_settings
 from webui.core.images import ImageError
-from webui.core.settings import Settings
 from webui.interop.picture_info import PictureInfo, read_info, read_text
 
 STANDARD_INPUT = Path("-")
 MAX_TEXT_BYTES = 10 * 2**20
 
 
-def inspect(pictures: Sequence[Path], settings: Settings, as_json: bool) -> int:
-    """Prints what is known of each picture; returns 0, 1 where one has no settings, 2 where one cannot be read.
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What is read, and with what."""
+    add_settings(parser)
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture of this or another program; - for text"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
-    ``-`` stands for settings as text on the standard input.
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the settings inside each picture, and what of them could not be mapped.
+
+    ``-`` stands for settings as text on the standard input. Returns 0, 1 where one has no settings, 2 where one cannot
+    be read.
     """
-    executor = make_executor(settings)
+    from webui.app import make_executor
+
+    logging.getLogger("webui").setLevel(logging.ERROR)
+    executor = make_executor(read_settings(options))
     status = 0
     try:
         catalog = executor.catalog()
-        for path in pictures:
+        for path in options.images:
             try:
                 info = read_text(_read_input(), catalog) if path == STANDARD_INPUT else read_info(path, catalog)
             except ImageError as error:
-                if as_json:
+                if options.json:
                     print(json.dumps({"name": str(path), "error": str(error)}), flush=True)
                 print(f"webui: {path}: {error}", file=sys.stderr)
                 status = 2
                 continue
-            print(json.dumps({"name": str(path)} | info.to_json()) if as_json else _to_text(path, info), flush=True)
+            text = json.dumps({"name": str(path)} | info.to_json()) if options.json else _to_text(path, info)
+            print(text, flush=True)
             status = max(status, int(not info.values))
     finally:
         executor.close()

@@ -1,0 +1,25 @@
+"""A command is a module with flags and a function that runs it; nothing of the others is loaded for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from webui.cli import COMMANDS, make_parser
+
+LEAST = {"info": ["a.png"]}  # what a command cannot do without
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_module_that_runs_it(command: str) -> None:
+    options = make_parser(command).parse_args([command, *LEAST.get(command, [])])
+    assert options.run.__module__ == f"webui.cli.{command}"
+
+
+def test_help_lists_every_command_and_loads_none(repository: Path) -> None:
+    program = "import sys; from webui.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True)
+    *words, modules = done.stdout.splitlines()
+    assert [line.split()[0] for line in words if line.startswith("    ")] == list(COMMANDS)
+    assert "webui.cli" in modules.split() and not [name for name in modules.split() if name.startswith("webui.cli.")]

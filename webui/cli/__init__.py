@@ -1,0 +1,75 @@
+"""The command line: flags in, exit status out. Status 0 done, 1 the work failed, 2 bad usage or bad input.
+
+Each command is a module with ``add_flags`` and ``run``, which is imported when the command is asked for.
+"""
+
+import argparse
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from webui import __version__
+
+COMMANDS = {
+    "serve": "open the page (the default)",
+    "generate": "make pictures from the command line",
+    "presets": "list the presets for generate",
+    "verify": "make pictures again and compare",
+    "info": "say how pictures were made",
+    "doctor": "say what is here and what is wrong",
+    "bench": "measure this product on this machine",
+    "test": "run lint, types and the test suite",
+}
+HANDING_ON = ("bench", "test")  # what these are given is for another program
+
+
+class BadInput(Exception):
+    """Ends the command with status 2 and this one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad usage is told in one line, like bad input; ``--help`` says the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"webui: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that has not every letter of a path
+        sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+        arguments.insert(0, "serve")
+    parser = make_parser(arguments[0])
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command not in HANDING_ON:
+        parser.error(f"unknown argument {rest[0]!r} for {options.command}")
+    options.rest = rest
+    try:
+        status: int = options.run(options)
+        return status
+    except BadInput as error:
+        print(f"webui: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        from webui.app import leave
+
+        print("webui: interrupted", file=sys.stderr)
+        leave(130)
+
+
+def make_parser(command: str) -> argparse.ArgumentParser:
+    """Knows all commands, and the flags of this one; ``run`` of what it parses takes the options."""
+    parser = Parser(prog="webui", description="Darkroom: pictures from words, on your machine.")
+    parser.add_argument("--version", action="version", version=f"Darkroom {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        flags = commands.add_parser(name, help=text, add_help=name not in HANDING_ON, allow_abbrev=False)
+        if name == command:
+            module = importlib.import_module(f"webui.cli.{name}")
+            module.add_flags(flags)
+            flags.set_defaults(run=module.run)
+    return parser

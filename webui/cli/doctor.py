@@ -1,0 +1,17 @@
+"""``webui doctor``: says what is here and what is wrong."""
+
+import argparse
+
+from webui.cli.flags import add_settings, read_settings
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The settings to examine."""
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the state of the installation; status 1 where something is wrong."""
+    from webui.doctor import examine
+
+    return examine(read_settings(options))

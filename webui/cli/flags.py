@@ -1,0 +1,72 @@
+"""Flags that commands share, and the settings that are made of them."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from webui.cli import BadInput
+from webui.core.errors import explain
+from webui.core.filenames import FILENAME, FILENAME_FIELDS
+from webui.core.settings import DEVICES, DTYPES, MEMORY_PLANS, Settings
+from webui.workspace.outputs import SAVE_OPTIONS
+
+SETTINGS_FLAGS = (
+    "model",
+    "device",
+    "dtype",
+    "data_dir",
+    "models_dir",
+    "memory",
+    "lora_cache",
+    "compile",
+    "cuda_graphs",
+    "allow_host",
+    "root_path",
+    "format",
+    "filename",
+)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """What is drawn with, and on what."""
+    parser.add_argument("--model", metavar="NAME", help="the model to draw with (default: demo)")
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--dtype", default="auto", choices=DTYPES)
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
+    parser.add_argument("--models-dir", type=Path, action="append", metavar="DIR", help="another model folder tree")
+    parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=MEMORY_PLANS,
+        help="what rests off the device: nothing, all but the UNet, or every layer (default: by what is free)",
+    )
+    parser.add_argument(
+        "--lora-cache",
+        metavar="SIZE",
+        help="memory for merged LoRA weights, as 2GB or 512MB (default: a quarter of what is free)",
+    )
+
+
+def add_saving(parser: argparse.ArgumentParser) -> None:
+    """How pictures become files."""
+    parser.add_argument("--format", choices=tuple(SAVE_OPTIONS), help="of the files (default: png)")
+    fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
+    parser.add_argument("--filename", metavar="PATTERN", help=f"their names, of {fields} (default: {FILENAME})")
+
+
+def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
+    """The settings that the flags ask for; raises BadInput."""
+    given = ((name, getattr(options, name, None)) for name in SETTINGS_FLAGS)
+    values = {name: value for name, value in given if value is not None}
+    try:
+        settings = Settings(**values, **more)
+    except ValidationError as error:
+        raise BadInput(explain(error)) from None
+    folder = settings.data_dir
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise BadInput(f"--data-dir {str(folder)!r} cannot be used: {nearest} is no folder")
+    return settings

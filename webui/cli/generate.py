@@ -1,0 +1,53 @@
+"""``webui generate``: makes pictures from the command line."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from webui.cli import BadInput
+from webui.cli.flags import add_saving, add_settings, read_settings
+from webui.cli.progress import print_json, print_progress
+from webui.cli.request_flags import add_request, read_request
+from webui.core.errors import RequestError
+from webui.workspace.preset import compare_pins
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What is drawn and with what, and where it is put."""
+    add_settings(parser)
+    add_request(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
+    add_saving(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws, saves, prints paths (or events with ``--json``); raises BadInput."""
+    from webui.app import make_executor
+
+    logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
+    settings = read_settings(options, out=options.out)
+    executor = make_executor(settings)
+    try:
+        request, preset = read_request(options, settings.presets_dir)
+        job = executor.submit(request)
+    except RequestError as error:
+        executor.close()
+        if options.json:
+            print(json.dumps({"event": "failed", "message": str(error)}))
+        raise BadInput(str(error)) from None
+    if preset:
+        catalog = executor.catalog()
+        for line in preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras):
+            print(f"webui: preset {preset.name!r}: {line}", file=sys.stderr)
+    try:
+        events = (event for _, event in job.follow())
+        status = print_json(events) if options.json else print_progress(events)
+        return status or int(any(picture.path is None for picture in job.images))  # the files are the work here
+    except KeyboardInterrupt:
+        job.cancel()
+        raise
+    finally:
+        executor.close()

@@ -1,0 +1,106 @@
+"""Flags for what is drawn: one for each field of the request, with the field's own words as help."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from webui.core.checkpoint import Defaults
+from webui.core.errors import RequestError
+from webui.core.groups.init import Init
+from webui.core.images import ImageError, open_image, to_rgb
+from webui.core.request import Request
+from webui.workspace.preset import Preset
+from webui.workspace.presets import PresetShelf
+
+OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """The preset and what is laid over it."""
+    parser.add_argument(
+        "--preset", metavar="NAME", help="settings under a name (`presets` lists them); flags count more"
+    )
+    text = "fill in a {variable} of the preset; more than one with more flags"
+    parser.add_argument("--var", action="append", default=[], metavar="NAME=TEXT", dest="variables", help=text)
+    parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
+    parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
+    text = "apply a LoRA; more than one with more flags"
+    parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
+    parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
+    fields = Init.model_fields | Request.model_fields
+    for name in _switches(Init) + _switches(Request):
+        parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help=fields[name].description)
+    suited = {field.name for field in dataclasses.fields(Defaults)}
+    for name in _text_flags(Request) + _text_flags(Init):
+        field = fields[name]
+        if name in suited:
+            shown = "what suits the model"
+        else:
+            shown = "the model's own" if field.default is None else repr(field.default)
+        text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
+        metavar = "TEXT" if isinstance(field.default, str) else "N"
+        parser.add_argument(_flag(name), dest=name, metavar=metavar, help=text)
+
+
+def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Request, Preset | None]:
+    """The request of the flags, over the preset if there is one, and that preset; raises RequestError."""
+    given = _given(options, (*_text_flags(Request), *_switches(Request), "model", "loras")) | _read_init(options)
+    variables = {}
+    for text in options.variables:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--var must be NAME=TEXT, not {text[:60]!r}")
+        variables[name] = value
+    if options.preset is None:
+        if variables:
+            raise RequestError("--var needs --preset, whose variable it fills in")
+        if "prompt" not in given:
+            raise RequestError("--prompt is required, or a --preset that has one")
+        return Request.parse(given), None
+    preset = PresetShelf(presets_dir).get(options.preset)
+    if "prompt" not in given and "prompt" not in preset.fields:
+        raise RequestError(f"--prompt is required: preset {preset.name!r} has none")
+    return preset.request(variables, given), preset
+
+
+def _read_init(options: argparse.Namespace) -> dict[str, Any]:
+    """The start picture and all that goes with it, read from its files; raises RequestError naming the flag."""
+    init = _given(options, (*_text_flags(Init), *_switches(Init), "outpaint"))
+    if options.init is None:
+        extra = [*init, *(["mask"] if options.mask else [])]
+        if extra:
+            raise RequestError(f"{_flag(extra[0])} needs --init, the picture to start from")
+        return {}
+    for flag in ("init", "mask"):
+        path = getattr(options, flag)
+        if path is None:
+            continue
+        try:
+            init["image" if flag == "init" else "mask"] = open_image(path)
+        except ImageError as error:
+            raise RequestError(f"--{flag} {str(path)!r} {error}") from None
+    if "outpaint" in init:
+        init["outpaint"] = tuple(init["outpaint"].split(","))
+    if "mask" in init:  # a mask belongs to the picture as it is seen, turned by its EXIF orientation
+        init["image"] = to_rgb(init["image"], init.get("background", "#ffffff"))
+    return {"init": init}
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _text_flags(model: type[Request] | type[Init]) -> list[str]:
+    """The fields that are flags taking one value; the rest have flags of their own."""
+    return [name for name in model.model_fields if name not in (*OWN_FLAGS, *_switches(model))]
+
+
+def _switches(model: type[Request] | type[Init]) -> list[str]:
+    """The fields that are flags without a value."""
+    return [name for name, field in model.model_fields.items() if field.annotation is bool]
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
