@@ -21,7 +21,7 @@ from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
-from webui.jobs import local
+from webui.jobs import local, saving
 from webui.jobs.local import LocalExecutor
 from webui.jobs.protocols import QueueFull
 from webui.library.library import DEMO_MODEL
@@ -86,17 +86,17 @@ class TestOneAfterTheOther:
         assert len({job.id for job in jobs}) == 20
 
     def test_the_next_job_draws_while_a_picture_is_still_being_saved(self, executor, engine, monkeypatch):
-        saving, save = threading.Event(), local.save_picture
+        may_save, save = threading.Event(), saving.save_picture
 
         def slow_save(*what):
-            saving.wait(WAIT_S)
+            may_save.wait(WAIT_S)
             return save(*what)
 
-        monkeypatch.setattr(local, "save_picture", slow_save)
+        monkeypatch.setattr(saving, "save_picture", slow_save)
         first, second = executor.submit(request(seed=1)), executor.submit(request(seed=2))
         assert [engine.ended.get(timeout=WAIT_S).seed for _ in range(2)] == [1, 2]
         assert not first.ended and not second.ended
-        saving.set()
+        may_save.set()
         assert isinstance(events_of(first)[-1], Done) and isinstance(events_of(second)[-1], Done)
         assert all(picture.path.is_file() for picture in first.images + second.images)
 
@@ -390,7 +390,7 @@ class TestFailures:
         def full(*_):
             raise failure
 
-        monkeypatch.setattr(local, "save_picture", full)
+        monkeypatch.setattr(saving, "save_picture", full)
         job = executor.submit(request(count=2))
         *_, done = events_of(job)
         assert len(job.images) == 2 and all(picture.path is None for picture in job.images)
@@ -563,11 +563,16 @@ class TestLedger:
 
     @pytest.mark.parametrize("in_time", [True, False], ids=["while it is drawn", "after it was drawn"])
     def test_of_saving_only_what_the_job_waited_for_is_counted(self, clock, executor, engine, monkeypatch, in_time):
-        saved, save = threading.Event(), local.save_picture
+        saved, drawn, save = threading.Event(), threading.Event(), saving.save_picture
+        afterwards = executor._saver.afterwards
+
+        def note_the_end(act):
+            afterwards(act)
+            if act.func == executor._finish:
+                drawn.set()
 
         def slow_save(*what):
-            while not in_time and executor._saver._work_queue.empty():  # the job's end comes behind the picture
-                time.sleep(0.005)
+            assert in_time or drawn.wait(WAIT_S)
             clock.now_s += 10
             path = save(*what)
             saved.set()
@@ -579,7 +584,8 @@ class TestLedger:
                 saved.wait(WAIT_S)
             yield Done(0.0)
 
-        monkeypatch.setattr(local, "save_picture", slow_save)
+        monkeypatch.setattr(saving, "save_picture", slow_save)
+        monkeypatch.setattr(executor._saver, "afterwards", note_the_end)
         monkeypatch.setattr(engine, "_events", events)
         done = events_of(executor.submit(request()))[-1]
         assert (done.parts_s["save"], done.seconds) == (0 if in_time else 10, 10)

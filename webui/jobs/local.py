@@ -3,43 +3,34 @@
 A watching thread says when the device has stopped answering.
 """
 
-import contextlib
 import logging
-import re
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
-from webui.core.files import EmbeddingFile
 from webui.core.ledger import Totals, balance
-from webui.core.lora_files import bundled_rows
-from webui.core.names import choose_lora
-from webui.core.prompt import split_loras
-from webui.core.request import LoraRef, Request
+from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
-from webui.core.tensor_file import BadFile, read_header
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import QueueFull
 from webui.jobs.resolve import resolve
+from webui.jobs.saving import Saver
+from webui.jobs.token_counts import count_tokens
+from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import Watchdog, is_lost
 from webui.library.library import Library
-from webui.workspace.outputs import save_picture
-from webui.workspace.start_pictures import StartPictures
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
-    from webui.engine.tokens import Tokenizer
 
 MAX_WAITING = 100
 KEPT_JOBS = 200
@@ -69,9 +60,8 @@ class LocalExecutor:
         self._totals = Totals()
         self._counting = threading.Lock()
         self._warm_at = time.perf_counter()
-        self._start_pictures = StartPictures(settings.start_dir)
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
-        self._saver = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+        self._saver = Saver(settings)
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
         threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
@@ -147,25 +137,8 @@ class LocalExecutor:
         return self._totals
 
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
-        """As the model's tokenizer counts, without LoRA tags; embeddings, also those in tagged LoRAs, by their rows."""
-        from webui.engine import tokens
-
-        library = self._library.snapshot()
-        loras: tuple[LoraRef, ...] = ()
-        with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
-            prompt, loras = split_loras(prompt)
-        file = library.models.get(model)
-        tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
-        named = {
-            form: _embedding_rows(library.embeddings[name])
-            for name, forms in library.embeddings_in(prompt).items()
-            for form in forms
-        }
-        for ref in loras:
-            with contextlib.suppress(RequestError, BadFile):
-                named |= bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
-        room = tokenizer.length - 2
-        return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
+        """See ``jobs.protocols.Executor``."""
+        return count_tokens(model, prompt, self._library.snapshot())
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stops taking jobs, cancels all, and waits for the device and the last file."""
@@ -179,7 +152,7 @@ class LocalExecutor:
         self._thread.join(timeout_s)
         for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
             job.publish(Cancelled())
-        self._saver.shutdown()
+        self._saver.close()
 
     def _drop_waiting(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one sees its flag between steps, if the device still answers."""
@@ -215,8 +188,7 @@ class LocalExecutor:
             last = self._run(job)
             self._watchdog.end()
             self._running = None
-            with contextlib.suppress(RuntimeError):  # closed meanwhile, after waiting in vain
-                self._saver.submit(self._finish, job, last, time.perf_counter())
+            self._saver.afterwards(partial(self._finish, job, last, time.perf_counter()))
 
     def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
@@ -231,9 +203,9 @@ class LocalExecutor:
                 self._count(event, reached)
                 self._watchdog.sign(isinstance(event, Step))
                 if isinstance(event, Image):
-                    self._saver.submit(self._note_size, event, step_s)
+                    self._saver.afterwards(partial(self._note_size, event, step_s))
                 if isinstance(event, Image) and job.keep:
-                    self._saver.submit(self._save, job, event)
+                    self._saver.save(job, event)
                 else:
                     job.publish(event)
                 if isinstance(event, Step):
@@ -244,14 +216,14 @@ class LocalExecutor:
         except RequestError as error:
             return Failed(str(error), bad_input=True, parts_s=self._spent_s())
         except Exception as error:  # whatever it is, the job must end and the next one must run
-            _log(f"job {job.id} failed after {time.perf_counter() - started:.1f} s", error)
+            log_error(f"job {job.id} failed after {time.perf_counter() - started:.1f} s", error)
             return Failed(self._explain(error), parts_s=self._spent_s())
 
     def _explain(self, error: BaseException) -> str:
         """The error for people; from one that the device does not recover from on, nothing is drawn any more."""
         if is_lost(error):
             self._lost = RESTART_NEEDED
-        return self._lost or _for_people(error)
+        return self._lost or for_people(error)
 
     def _look_on(self) -> None:
         while not self._closed.wait(LOOK_EVERY_S):
@@ -308,22 +280,8 @@ class LocalExecutor:
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:
-                _log("warm-up failed", error)
+                log_error("warm-up failed", error)
                 self._trouble = self._explain(error)
-
-    def _save(self, job: LocalJob, picture: Image) -> None:
-        folder = self._settings.output_dir(job.request.task)
-        try:
-            if (init := picture.recipe.request.init) is not None:
-                self._start_pictures.keep(init)
-            path = save_picture(picture, folder, self._settings.format, self._settings.filename)
-        except Exception as error:  # whatever it is, the picture must reach people
-            reason = getattr(error, "strerror", None) or error
-            warning = f"This picture could not be saved in {folder}: {reason}."
-            log.warning("%s", warning)
-            job.publish(replace(picture, warning=warning))
-        else:
-            job.publish(replace(picture, path=path))
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""
@@ -357,46 +315,3 @@ class LocalExecutor:
                     break
                 pixel_bytes -= job.pixel_bytes
                 del self._jobs[job.id]
-
-
-@lru_cache(maxsize=8)
-def _tokenizer(model: Path | None = None, _stamp: int = 0) -> "Tokenizer":
-    """The tokenizer of a folder; CLIP's for single files, and where the folder's cannot be read."""
-    from webui.engine.tokens import Tokenizer
-
-    for folder in (model / "tokenizer", model / "tokenizer_2") if model else ():
-        if folder.is_dir():
-            with contextlib.suppress(OSError, ValueError):
-                return Tokenizer.from_folder(folder)
-    return Tokenizer.clip()
-
-
-def _embedding_rows(file: EmbeddingFile) -> int:
-    """How many tokens it stands for, by its header; 0 where that cannot be read."""
-    with contextlib.suppress(BadFile):
-        shape = next(iter(read_header(file.path).shapes.values()), ())
-        return shape[0] if len(shape) > 1 else len(shape)
-    return 0
-
-
-def _is_known(error: BaseException) -> bool:
-    """Whether the error was raised by our own code, in words for people."""
-    return type(error).__module__.startswith("webui.")
-
-
-def _log(what: str, error: BaseException) -> None:
-    """One line for a reason that is known, and the traceback for any other."""
-    if _is_known(error):
-        log.warning("%s: %s", what, str(error))
-    else:
-        log.error("%s", what, exc_info=error)
-
-
-def _for_people(error: BaseException) -> str:
-    """The first line of the error, with its kind where that says more than the text; files without their folders."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else "no details"
-    return line if _is_known(error) and text else f"{type(error).__name__}: {_FOLDERS.sub('', line)}"
-
-
-_FOLDERS = re.compile(r"(?<![\w./\\])(?:[A-Za-z]:)?[/\\](?:[^'\"/\\<>|:]*[/\\])*(?=[^\s'\"/\\])")

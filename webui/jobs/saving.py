@@ -1,0 +1,51 @@
+"""Pictures become files, one after the other, while the device draws the next."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from webui.core.events import Image
+from webui.core.settings import Settings
+from webui.jobs.job import LocalJob
+from webui.workspace.outputs import save_picture
+from webui.workspace.start_pictures import StartPictures
+
+log = logging.getLogger(__name__)
+
+
+class Saver:
+    """A thread of its own; what it is given is done in that order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._start_pictures = StartPictures(settings.start_dir)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
+
+    def save(self, job: LocalJob, picture: Image) -> None:
+        """The picture is published with its path when it is saved, and with a warning where it cannot be."""
+        self._thread.submit(self._save, job, picture)
+
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """Calls ``act`` when all that came before is saved; never, if that is after ``close``."""
+        with contextlib.suppress(RuntimeError):
+            self._thread.submit(act)
+
+    def close(self) -> None:
+        """Waits for the last file."""
+        self._thread.shutdown()
+
+    def _save(self, job: LocalJob, picture: Image) -> None:
+        folder = self._settings.output_dir(job.request.task)
+        try:
+            if (init := picture.recipe.request.init) is not None:
+                self._start_pictures.keep(init)
+            path = save_picture(picture, folder, self._settings.format, self._settings.filename)
+        except Exception as error:  # whatever it is, the picture must reach people
+            reason = getattr(error, "strerror", None) or error
+            warning = f"This picture could not be saved in {folder}: {reason}."
+            log.warning("%s", warning)
+            job.publish(replace(picture, warning=warning))
+        else:
+            job.publish(replace(picture, path=path))
