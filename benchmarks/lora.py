@@ -26,6 +26,7 @@ from benchmarks.measure import Options, Row, compared
 from benchmarks.pictures import BASELINE, FUSED, Task, compare
 from webui.core.files import LoraFile
 from webui.core.request import LoraRef
+from webui.engine.cpu.install import install
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
 from webui.engine.lora.switcher import LoraSwitcher
@@ -330,6 +331,7 @@ def _make_unet(config: Any, weights: Tensors) -> UNet2DConditionModel:
 def _our_unet(config: Any, weights: Tensors) -> UNet:
     unet = build_empty(lambda: UNet(config))
     unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
+    install(unet)
     return unet.requires_grad_(False)
 
 

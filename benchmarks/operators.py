@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.floor import PROMPT_LENGTH, Floor, step_flops
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import of_size
+from webui.engine.cpu.install import install
 from webui.engine.devices import choose_dtype
 from webui.engine.nets.unet import UNet
 
@@ -38,6 +39,7 @@ def run(options: Options) -> list[Row]:
     ours.load_state_dict(theirs.state_dict())
     for unet in (theirs, ours):
         unet.eval()
+    install(ours)
     context = torch.randn(2, PROMPT_LENGTH, theirs.config["cross_attention_dim"], dtype=dtype)
     rows: list[Row] = []
     with torch.inference_mode():

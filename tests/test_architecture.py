@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
 }
 # What fronts know of the room that runs jobs.
 PROTOCOLS = "webui.jobs.protocols"
+# All that a network in plain torch knows: no file, no family, and nothing of what computes it faster.
+PLAIN_TORCH = ("webui.engine.nets", "webui.engine.speed.shortcuts")
 # Import names -> who may have them. The doctor is the one exception: it says which device torch finds, and imports it
 # inside the function that does, so that `webui doctor` can still say that torch is missing.
 OWNERS: dict[str, set[str]] = {
@@ -110,6 +112,8 @@ def violations(root: Path) -> list[str]:
         always, lazily = MAY_IMPORT.get(layer, (set(), set()))
         if layer_of(found.target) not in always | (lazily if found.lazy else set()):
             broken.append(line)
+        if found.module.startswith("webui.engine.nets") and not found.target.startswith(PLAIN_TORCH):
+            broken.append(line)
         if layer in ("ui", "api", "cli", "interop") and layer_of(found.target) == "jobs" and found.target != PROTOCOLS:
             broken.append(line)
     return sorted(set(broken))
@@ -162,6 +166,8 @@ def test_every_part_of_the_package_has_its_rule():
         ("core/deep/x.py", "from ...engine import manager"),
         ("engine/x.py", "from webui.workspace.outputs import save_picture"),
         ("engine/x.py", "import gradio as gr"),
+        ("engine/nets/x.py", "from webui.engine.cpu.install import install"),
+        ("engine/nets/x.py", "def f():\n    from webui.engine.cpu import conv"),
         ("engine/x.py", "def f():\n    from transformers import CLIPTextModel"),
         ("jobs/x.py", "from webui.engine.manager import PipelineManager"),
         ("jobs/x.py", "class A:\n    from ..engine import manager"),

@@ -60,7 +60,8 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
         yield str(error), "start without --device"
         return
     dtype = choose_dtype(settings.dtype, device, settings.cache_dir)
-    print(f"Device: {describe(device, dtype)}, {torch.get_num_threads()} CPU threads")
+    without = ", without CPU kernels" if device.type == "cpu" and not settings.cpu_kernels else ""
+    print(f"Device: {describe(device, dtype)}, {torch.get_num_threads()} CPU threads{without}")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         print(f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free")

@@ -48,6 +48,16 @@ def test_a_small_difference_in_another_environment_is_equal_and_says_why():
     assert "torch 2.13.0, now 2.14.0" in str(verdict) and "threads 2, now 1" in str(verdict)
 
 
+def test_drawing_without_cpu_kernels_is_named_where_it_changed_alone():
+    plain = RECIPE.environment | {"cpu_kernels": False}
+    verdict = judge(picture(), recipe(), drawn(103, environment=plain))
+    assert verdict.outcome == "equal" and verdict.reasons == ("environment: cpu_kernels True, now False",)
+    verdict = judge(picture(), replace(recipe(), environment=plain), drawn(103))
+    assert verdict.reasons == ("environment: cpu_kernels False, now True",)
+    verdict = judge(picture(), replace(recipe(), environment=plain), drawn(103, environment=plain))
+    assert verdict.outcome == "different" and not verdict.reasons
+
+
 def test_another_number_format_explains_more():
     environment = RECIPE.environment | {"dtype": "bfloat16"}
     assert judge(picture(), recipe(), drawn(120, environment=environment)).outcome == "equal"

@@ -20,11 +20,11 @@ from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
+from webui.engine.cpu import conv
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.manager import PipelineManager
-from webui.engine.nets import layers
 from webui.library.library import DEMO_MODEL, Library, find_loras
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -140,12 +140,12 @@ class TestExactness:
 
     def test_weights_that_are_kept_once_are_the_same_weights(self, manager, quick, request_for, monkeypatch):
         def convolutions_of(model):
-            return [part for part in model.unet.modules() if isinstance(part, layers.Conv2d) and part.packs]
+            return [part for part in model.unet.modules() if isinstance(part, conv.PackedConv2d) and part.packs]
 
         for part in convolutions_of(manager._model):
             part.keep()
-        monkeypatch.setattr(layers, "LARGE_BYTES", 0)
-        monkeypatch.setattr(layers, "ROOM_BYTES", 2**60)
+        monkeypatch.setattr(conv, "LARGE_BYTES", 0)
+        monkeypatch.setattr(conv, "ROOM_BYTES", 2**60)
         start, lean = sha256(manager._model), PipelineManager(manager._settings)
 
         def draw(*loras, **fields):
@@ -154,11 +154,11 @@ class TestExactness:
 
         assert draw() == pictures(quick())
         convolutions = convolutions_of(lean._model)  # none where there is no oneDNN
-        kept = [layers.parameter_of(part, "weight").untyped_storage().nbytes() > 0 for part in convolutions]
+        kept = [conv.parameter_of(part, "weight").untyped_storage().nbytes() > 0 for part in convolutions]
         assert not any(kept)
         for loras, fields in ((SETS[3], {}), (SETS[0], {}), ((), {"width": 128}), (SETS[2], {}), ((), {})):
             assert draw(*loras, **fields) == pictures(quick(*loras, **fields))
-        kept = [layers.parameter_of(part, "weight").untyped_storage().nbytes() > 0 for part in convolutions]
+        kept = [conv.parameter_of(part, "weight").untyped_storage().nbytes() > 0 for part in convolutions]
         assert not convolutions or (kept[0] and not all(kept))  # a LoRA was merged into conv_in
         for part in convolutions:
             part.keep()

@@ -13,9 +13,9 @@ from webui.core.events import Cancelled, Done, Image, Loading, Step
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
+from webui.engine.cpu.conv import PackedConv2d
 from webui.engine.latents import NotFinite
 from webui.engine.manager import PipelineManager
-from webui.engine.nets.layers import Conv2d
 from webui.library.library import DEMO_MODEL, Library
 
 TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")
@@ -158,7 +158,7 @@ class TestWork:
     def test_weights_are_put_in_order_once_a_size_and_a_warm_up_changes_no_picture(self, settings, request_for, run):
         manager = PipelineManager(settings)
         list(manager.load("demo"))
-        convolutions = [part for part in manager._model.unet.modules() if isinstance(part, Conv2d) and part.packs]
+        convolutions = [part for part in manager._model.unet.modules() if isinstance(part, PackedConv2d) and part.packs]
 
         def draw(**fields):
             before = [part._packed for part in convolutions]

@@ -21,6 +21,7 @@ SETTINGS_FLAGS = (
     "models_dir",
     "memory",
     "lora_cache",
+    "cpu_kernels",
     "compile",
     "cuda_graphs",
     "allow_host",
@@ -48,6 +49,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory for merged LoRA weights, as 2GB or 512MB (default: a quarter of what is free)",
     )
+    text = "draw with plain torch on a CPU: slower, within rounding the same pictures"
+    parser.add_argument("--no-cpu-kernels", dest="cpu_kernels", action="store_false", help=text)
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:

@@ -78,6 +78,7 @@ class Settings(BaseModel):
     lora_cache: ByteSize | None = None
     compile: bool = False
     cuda_graphs: bool = False
+    cpu_kernels: bool = True
     out: Path | None = None
     format: FileFormat = "png"
     filename: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_filename)] = FILENAME

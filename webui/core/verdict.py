@@ -29,6 +29,9 @@ another format, up to 15 for all samplers but PNDM and LMS.
 LOSSY_LEVELS = 96
 """By how much JPEG and WebP may move a single value of a picture that nobody edited (measured: 60)."""
 
+IMPLIED: dict[str, Any] = {"cpu_kernels": True}
+"""What an environment means that does not say it."""
+
 GAP_PX = 4
 ENVIRONMENT = "environment: "
 
@@ -157,7 +160,7 @@ def changes(old: Recipe, new: Recipe) -> Iterator[str]:
                 hashes = f"{before.get(name, 'none')[:12]}, now {now.get(name, 'none')[:12]}"
                 yield f"{kind} {name!r} is another file ({hashes})"
     yield from _differences("sampler ", _flat(old.sampler), _flat(new.sampler))
-    yield from _differences(ENVIRONMENT, old.environment, new.environment)
+    yield from _differences(ENVIRONMENT, {**IMPLIED, **old.environment}, {**IMPLIED, **new.environment})
 
 
 def _differences(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

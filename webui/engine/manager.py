@@ -441,7 +441,7 @@ class PipelineManager:
             hashes,
             Batch(request.seed + first, request.count, index - first),
             job.sampler,
-            describe_environment(self.device, self.dtype)
+            describe_environment(self.device, self.dtype, self._settings.cpu_kernels)
             | {"compiled": compiled, "memory": self._residence.plan, "decoded": job.decoded},
         )
         yield Image(index, image, recipe)

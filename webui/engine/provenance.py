@@ -41,8 +41,13 @@ class FileHashes:
         return found, warnings
 
 
-def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, str | int | bool | None]:
-    """What the pixels may depend on besides request and files; None for a library that is not installed."""
+def describe_environment(
+    device: torch.device, dtype: torch.dtype, cpu_kernels: bool = True
+) -> dict[str, str | int | bool | None]:
+    """What the pixels may depend on besides request and files; None for a library that is not installed.
+
+    That a CPU draws without its kernels is said only then, so that recipes with them are as they always were.
+    """
     return {
         "darkroom": __version__,
         "torch": torch.__version__,
@@ -52,6 +57,7 @@ def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, 
         "attention": ATTENTION,
         "float32_matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
+        **({} if cpu_kernels or device.type != "cpu" else {"cpu_kernels": False}),
     }
 
 

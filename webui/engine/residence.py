@@ -12,12 +12,12 @@ import torch
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
 from webui.core.settings import Settings
+from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.families.loading import Plan, read_vae
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.nets.layers import make_lean
 
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
@@ -181,13 +181,17 @@ class Residence:
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loras = self._make_switcher(model, placing)
-        if self.device.type == "cpu" and placing == PLANS[0] and not self._settings.compile:
-            for part in (model.unet, model.vae):
-                make_lean(part)
+        for part in (model.unet, model.vae):
+            self._install(part, placing)
         self._drop()
         self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
         self._hook()
         self._speed_up()
+
+    def _install(self, network: torch.nn.Module, placing: str) -> None:
+        """Has a network that computes on the CPU do so the CPU's way; its weights stay what they are."""
+        if self.device.type == "cpu" and self._settings.cpu_kernels:
+            install(network, lean=placing == PLANS[0] and not self._settings.compile)
 
     def _place(self, part: str, placing: str) -> torch.device:
         """Where a part rests."""
@@ -317,6 +321,7 @@ class Residence:
         vae = resident.own_vae
         if file:
             vae = read_vae(file, checkpoint.family, self._dtype, self._place("vae", resident.plan))
+            self._install(vae, resident.plan)
         with self.unhooked():
             resident.model.vae, resident.vae = vae, file
 

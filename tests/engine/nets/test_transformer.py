@@ -1,11 +1,10 @@
-"""What a transformer computes once for all prompts, and in parts where the tokens are many."""
+"""What a transformer computes once for all prompts."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from webui.engine.nets import transformer
 from webui.engine.nets.transformer import Transformer
 
 
@@ -30,17 +29,3 @@ def test_until_the_prompts_differ_each_picture_is_computed_once(small: Transform
     assert rows == [3, 6]
     twice = small(torch.cat([pictures, pictures]), told(small, context), merging)
     assert torch.allclose(once, twice, atol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-@torch.inference_mode()
-def test_many_tokens_in_parts_are_the_same(small: Transformer, monkeypatch, rows: int) -> None:
-    picture, context = torch.randn(rows, 32, 7, 9), torch.randn(rows, 5, 24)
-    whole = small(picture, told(small, context))
-    lengths: list[int] = []
-    inner = small.transformer_blocks[0].ff.net[0].proj
-    inner.register_forward_hook(lambda _module, given, _found: lengths.append(given[0].numel() // 32))
-    monkeypatch.setattr(transformer, "HEAP_BYTES", 20 * 8 * 32 * 4)
-    parts = small(picture, told(small, context))
-    assert sum(lengths) == 63 * rows and max(lengths) <= 20
-    assert torch.allclose(parts, whole, atol=1e-5)

@@ -5,7 +5,6 @@ import torch
 from checkpoints import SMALL_UNET
 from diffusers import UNet2DConditionModel
 
-from webui.engine.nets.layers import Conv2d
 from webui.engine.nets.unet import UNet
 
 SDXL = SMALL_UNET | {
@@ -57,34 +56,6 @@ def test_further_prompts_share_the_latents(config: dict) -> None:
     once = ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
     twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.prepare(context, **told))
     assert torch.allclose(once, twice, atol=1e-5)
-
-
-@torch.inference_mode()
-def test_another_weight_counts_at_once() -> None:
-    _, ours = both(SMALL_UNET)
-    convolution = ours.mid_block.resnets[0].conv1
-    assert isinstance(convolution, Conv2d)
-    picture = torch.randn(1, 64, 4, 4)
-    before, base = convolution(picture), convolution.weight.data
-    convolution.weight.data = base * 2
-    doubled = convolution(picture)
-    convolution.weight.data = base
-    assert torch.equal(convolution(picture), before)
-    bias = convolution.bias[:, None, None]
-    assert torch.allclose(doubled - bias, 2 * (before - bias), atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@torch.inference_mode()
-def test_a_convolution_does_not_remember_earlier_sizes(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    one, other = (Conv2d(16, 32, 3, padding=1).to(dtype) for _ in range(2))
-    other.load_state_dict(one.state_dict())
-    one(torch.randn(1, 16, 4, 4, dtype=dtype))
-    picture = torch.randn(2, 16, 32, 24, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    assert torch.equal(one(picture), other(picture))
-    expected = torch.nn.functional.conv2d(picture.float(), one.weight.float(), one.bias.float(), padding=1)
-    assert torch.allclose(one(picture).float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.parametrize(

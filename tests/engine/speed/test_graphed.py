@@ -12,7 +12,6 @@ from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
-from webui.engine.nets import layers
 from webui.engine.nets.unet import UNet
 from webui.engine.residence import Residence
 from webui.engine.speed import graphed
@@ -45,12 +44,6 @@ class Recorder:
             return output
 
         return replay
-
-
-@pytest.fixture(autouse=True)
-def _as_on_a_gpu(monkeypatch):
-    """No copy of a convolution's weight, which is made on the CPU alone."""
-    monkeypatch.setattr(layers.Conv2d, "packs", False)
 
 
 @pytest.fixture
@@ -123,7 +116,7 @@ def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(un
 
 
 def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch) -> None:
-    settings = {"device": "cpu", "dtype": "float32", "data_dir": tmp_path}
+    settings = {"device": "cpu", "dtype": "float32", "data_dir": tmp_path, "cpu_kernels": False}  # as on a GPU
     plain, replaying = (PipelineManager(Settings(**settings)) for _ in range(2))
     replaying._residence = Residence(Settings(**settings, cuda_graphs=True), plain.device, plain.dtype)
     recorder = Recorder(lambda: replaying._model.unet)

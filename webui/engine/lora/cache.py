@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from webui.engine.cpu.conv import Ordered, PackedConv2d, parameter_of
 from webui.engine.lora.deltas import Delta, merge
 from webui.engine.lora.reading import LoraWeights, Parameter
-from webui.engine.nets.layers import Conv2d, parameter_of
 
 SetKey = tuple[tuple[str, float, float], ...]
 """(content hash, strength on the UNet, on the text encoders) of each LoRA, in the order of the hashes."""
@@ -66,11 +66,11 @@ class WeightCache:
     """Installs LoRA sets in one model and keeps the merged tensors of several under a byte budget.
 
     ``components`` are the parts by diffusers' names. ``budget_bytes`` bounds the merged tensors on the model's device,
-    those in use included, except that a set larger than all of it is still used, and then not kept. What must leave
-    moves to host memory under ``host_bytes``, if that is not 0. ``device`` computes, wherever a component rests
-    meanwhile; None is where it is. With ``in_place`` the modules keep their tensors and sets are copied into them, as
-    recorded CUDA graphs need it; what a set overwrites is copied first, beside the budget. Not thread-safe: the device
-    thread owns it.
+    those in use included, except that a set larger than all of it is still used, and then not kept. What is left of it
+    goes to the ordered copies (``cpu.conv``) of weights that are not in use. What must leave moves to host memory under
+    ``host_bytes``, if that is not 0. ``device`` computes, wherever a component rests meanwhile; None is where it is.
+    With ``in_place`` the modules keep their tensors and sets are copied into them, as recorded CUDA graphs need it;
+    what a set overwrites is copied first, beside the budget. Not thread-safe: the device thread owns it.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class WeightCache:
         self._budget_bytes, self._host_bytes = budget_bytes, host_bytes
         self._sets: OrderedDict[SetKey, MergedSet] = OrderedDict()
         self._on_host: OrderedDict[SetKey, MergedSet] = OrderedDict()
+        self._ordered: OrderedDict[tuple[Parameter, int], Ordered] = OrderedDict()  # by place and address of the weight
         self._key: SetKey = ()
         self._installed = NOTHING
 
@@ -107,8 +108,8 @@ class WeightCache:
 
     @property
     def nbytes(self) -> int:
-        """Merged tensors on the device, each counted once."""
-        return self._nbytes_with(NOTHING)
+        """Merged tensors on the device, each counted once, and ordered copies that are not in use."""
+        return self._nbytes_with(NOTHING) + self._ordered_bytes
 
     def __contains__(self, key: SetKey) -> bool:
         """Whether the set can be installed without computing."""
@@ -203,9 +204,13 @@ class WeightCache:
     def _whole(self, place: Parameter) -> torch.Tensor:
         """A weight of the base, to be read."""
         owner = self._owners[place]
-        if isinstance(owner, Conv2d):
+        if isinstance(owner, PackedConv2d):
             owner.keep()
         return self._base[place]
+
+    @property
+    def _ordered_bytes(self) -> int:
+        return sum(ordered.nbytes for ordered in self._ordered.values())
 
     def _nbytes_with(self, more: MergedSet) -> int:
         return _nbytes([more, self._installed, *self._sets.values()])
@@ -213,8 +218,10 @@ class WeightCache:
     def _make_room(self, new_bytes: int, reused: MergedSet) -> None:
         """Drops the least recently used sets, but not the installed one, until ``new_bytes`` more fit beside the rest.
 
-        ``reused`` stays in memory whatever is dropped.
+        All ordered copies go before the first set does. ``reused`` stays in memory whatever is dropped.
         """
+        if self.nbytes + new_bytes > self._budget_bytes:
+            self._ordered.clear()
         while self._nbytes_with(reused) + new_bytes > self._budget_bytes:
             key = next((key for key in self._sets if key != self._key), None)
             if key is None:
@@ -233,11 +240,24 @@ class WeightCache:
     def _install(self, key: SetKey, target: MergedSet) -> None:
         """Touches the parameters in which the two sets differ, and no others."""
         before, self._key, self._installed = self._installed, key, target
-        for place in before.tensors.keys() - target.tensors.keys():
-            self._put(place, self._base[place])
-        for place, tensor in target.tensors.items():
-            if before.tensors.get(place) is not tensor:
-                self._put(place, tensor)
+        changed = {place: self._base[place] for place in before.tensors.keys() - target.tensors.keys()}
+        changed |= {place: new for place, new in target.tensors.items() if before.tensors.get(place) is not new}
+        former = [(place, self._put(place, tensor)) for place, tensor in changed.items()]
+        self._keep_ordered([(place, ordered) for place, ordered in former if ordered])
+
+    def _keep_ordered(self, former: Sequence[tuple[Parameter, Ordered]]) -> None:
+        """Those of weights that stay in memory anyway, as far as there is room; the oldest make room."""
+        free = self._budget_bytes - self.nbytes if former else 0
+        for place, ordered in former:
+            address = ordered.weight.data_ptr()
+            staying = [self._base[place], *(kept.tensors.get(place) for kept in self._sets.values())]
+            if not any(weight is not None and weight.data_ptr() == address for weight in staying):
+                continue
+            while free < ordered.nbytes and self._ordered:
+                free += self._ordered.popitem(last=False)[1].nbytes
+            if free >= ordered.nbytes:
+                self._ordered[place, address] = ordered
+                free -= ordered.nbytes
 
     def _restore(self) -> None:
         """The base, whatever state a failure left."""
@@ -245,19 +265,22 @@ class WeightCache:
         for place, tensor in self._base.items():
             self._put(place, tensor)
 
-    def _put(self, place: Parameter, tensor: torch.Tensor) -> None:
-        """The one way a weight changes."""
-        parameter = parameter_of(self._owners[place], place[2])
+    def _put(self, place: Parameter, tensor: torch.Tensor) -> Ordered | None:
+        """The one way a weight changes; gives the ordered copy of what it was, if it had one."""
+        owner, base = self._owners[place], self._base[place]
+        parameter = parameter_of(owner, place[2])
         if not self._in_place:
+            if isinstance(owner, PackedConv2d) and place[2] == "weight":
+                return owner.exchange(tensor, self._ordered.pop((place, tensor.data_ptr()), None))
             parameter.data = tensor
-            return
-        base = self._base[place]
+            return None
         if base.data_ptr() == parameter.data_ptr():  # never overwritten so far
             if tensor is base:
-                return
+                return None
             self._base[place] = base.clone()
         with torch.no_grad():
             parameter.copy_(tensor)
+        return None
 
 
 def _nbytes(sets: Iterable[MergedSet]) -> int:

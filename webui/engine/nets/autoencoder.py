@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d, first_parameter, to_picture, to_tokens
-from webui.engine.nets.strips import convolve_enlarged, convolve_normed, is_large
+from webui.engine.nets.layers import Conv1x1, to_picture, to_tokens
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 3,
@@ -47,12 +46,16 @@ class Coder(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights."""
-        return first_parameter(self).dtype
+        return self._any_weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return first_parameter(self).device
+        return self._any_weight.device
+
+    @property
+    def _any_weight(self) -> torch.Tensor:
+        raise NotImplementedError
 
     def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of a picture's latents, (n, c, h / s, w / s) each."""
@@ -124,10 +127,14 @@ class Autoencoder(Coder):
         latents, layers, groups = (given[name] for name in ("latent_channels", "layers_per_block", "norm_num_groups"))
         self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
         self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]
-        self.encoder = _Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
-        self.decoder = _Half(latents, widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
+        self.encoder = Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
+        self.decoder = Half(latents, widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
         self.quant_conv = Conv1x1(2 * latents, 2 * latents) if given["use_quant_conv"] else None
         self.post_quant_conv = Conv1x1(latents, latents) if given["use_post_quant_conv"] else None
+
+    @property
+    def _any_weight(self) -> torch.Tensor:
+        return self.decoder.conv_norm_out.weight
 
     def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As in ``Coder``; Kingma and Welling 2014, with the logarithm of the variance held within -30..20."""
@@ -145,29 +152,34 @@ def _pointwise(layer: nn.Module | None, picture: torch.Tensor) -> torch.Tensor:
     return picture if layer is None else layer(picture.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class _Half(nn.Module):
+class Half(nn.Module):
     """The encoder, or with ``up`` the decoder; ``widths`` are in the order of the way through."""
 
     def __init__(
         self, into: int, widths: Sequence[int], out: int, layers: int, groups: int, attends: bool, up: bool
     ) -> None:
         super().__init__()
-        self.conv_in = Conv2d(into, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(into, widths[0], 3, padding=1)
         steps, middle = zip([widths[0], *widths], widths, strict=False), widths[0 if up else -1]
         blocks = [_Block([before, *[width] * (layers - 1)], width, groups) for before, width in steps]
         for block, width in zip(blocks[:-1], widths, strict=False):
-            (block.upsamplers if up else block.downsamplers).append(_Resampler(width, up))
+            if up:
+                block.upsamplers.append(Upsampler(width))
+            else:
+                block.downsamplers.append(Downsampler(width))
         self.down_blocks, self.up_blocks = nn.ModuleList([] if up else blocks), nn.ModuleList(blocks if up else [])
         self.mid_block = _Block([middle, middle], middle, groups, attends)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
-        self.conv_out = Conv2d(widths[-1], out, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         hidden = self.conv_in(given.contiguous(memory_format=torch.channels_last))
         for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
             hidden = block(hidden)
-        if is_large(hidden):
-            return convolve_normed(self.conv_norm_out, self.conv_out, hidden)
+        return self.finish(hidden)
+
+    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The last norm and convolution."""
         return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
 
 
@@ -176,7 +188,7 @@ class _Block(nn.Module):
 
     def __init__(self, into: Sequence[int], out: int, groups: int, attends: bool = False) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(_Resnet(width, out, groups) for width in into)
+        self.resnets = nn.ModuleList(Resnet(width, out, groups) for width in into)
         self.attentions = nn.ModuleList([_Attention(out, groups)] if attends else [])
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
@@ -187,42 +199,48 @@ class _Block(nn.Module):
         return hidden
 
 
-class _Resampler(nn.Module):
-    """Twice as large, or half as large with the padding at the far sides only."""
+class Downsampler(nn.Module):
+    """Half as large, with the padding at the far sides only."""
 
-    def __init__(self, width: int, up: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self._up = up
-        self.conv = Conv2d(width, width, 3, padding=1) if up else Conv2d(width, width, 3, stride=2)
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if not self._up:
-            return self.conv(functional.pad(hidden, (0, 1, 0, 1)))
-        if is_large(hidden, grows=2):
-            return convolve_enlarged(self.conv, hidden)
+        return self.conv(functional.pad(hidden, (0, 1, 0, 1)))
+
+
+class Upsampler(nn.Module):
+    """Twice as large."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.conv(functional.interpolate(hidden, scale_factor=2.0))
 
 
-class _Resnet(nn.Module):
+class Resnet(nn.Module):
     """He et al. 2016, with group norm before each convolution."""
 
     def __init__(self, into: int, out: int, groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, into, EPS)
-        self.conv1 = Conv2d(into, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(into, out, 3, padding=1)
         self.norm2 = nn.GroupNorm(groups, out, EPS)
-        self.conv2 = Conv2d(out, out, 3, padding=1)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = Conv1x1(into, out) if into != out else None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if is_large(hidden):
-            inner = convolve_normed(self.norm1, self.conv1, hidden)
-            hidden = hidden if self.conv_shortcut is None else _pointwise(self.conv_shortcut, hidden)
-            return convolve_normed(self.norm2, self.conv2, inner, onto=hidden)
         inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
         inner = self.norm2(inner)  # what it was made of is free from here on
         inner = self.conv2(functional.silu(inner, inplace=True))
-        return inner.add_(hidden if self.conv_shortcut is None else _pointwise(self.conv_shortcut, hidden))
+        return inner.add_(self.shortcut(hidden))
+
+    def shortcut(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What goes past the convolutions, with as many channels as they give."""
+        return _pointwise(self.conv_shortcut, hidden)
 
 
 class _Attention(nn.Module):

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.nets.autoencoder import Coder
-from webui.engine.nets.layers import Conv2d
 
 WIDTH, LATENT_CHANNELS, SCALE = 64, 4, 8
 ENCODER_BLOCKS, DECODER_BLOCKS = (1, 3, 3, 3), (3, 3, 3, 1)
@@ -25,16 +24,22 @@ class TinyAutoencoder(Coder):
         self.block_out_channels, self.latent_channels, self.scaling_factor = (WIDTH,) * 4, LATENT_CHANNELS, 1.0
         down: list[nn.Module] = []
         for level, count in enumerate(ENCODER_BLOCKS):
-            down.append(Conv2d(WIDTH, WIDTH, 3, 2, padding=1, bias=False) if level else Conv2d(3, WIDTH, 3, padding=1))
-            down += [_Block() for _ in range(count)]
-        down.append(Conv2d(WIDTH, LATENT_CHANNELS, 3, padding=1))
-        up: list[nn.Module] = [Conv2d(LATENT_CHANNELS, WIDTH, 3, padding=1), nn.ReLU(inplace=True)]
+            first = nn.Conv2d(WIDTH, WIDTH, 3, 2, padding=1, bias=False) if level else nn.Conv2d(3, WIDTH, 3, padding=1)
+            down += [first, *(_Block() for _ in range(count))]
+        down.append(nn.Conv2d(WIDTH, LATENT_CHANNELS, 3, padding=1))
+        up: list[nn.Module] = [nn.Conv2d(LATENT_CHANNELS, WIDTH, 3, padding=1), nn.ReLU(inplace=True)]
         for level, count in enumerate(DECODER_BLOCKS):
             if level:
-                up += [nn.Upsample(scale_factor=2.0), Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
+                up += [nn.Upsample(scale_factor=2.0), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
             up += [_Block() for _ in range(count)]
-        up.append(Conv2d(WIDTH, 3, 3, padding=1))
+        up.append(nn.Conv2d(WIDTH, 3, 3, padding=1))
         self.encoder, self.decoder = _Half(down), _Half(up)
+
+    @property
+    def _any_weight(self) -> torch.Tensor:
+        bias = self.decoder.layers[0].bias
+        assert isinstance(bias, torch.Tensor)
+        return bias
 
     def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The latents (n, 4, h / 8, w / 8) and zeros, for a picture (n, 3, h, w) in -1..1 in the weights' dtype."""
@@ -62,7 +67,7 @@ class _Half(nn.Module):
 class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        first, second, third = (Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(3))
+        first, second, third = (nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(3))
         self.conv = nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), third)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """The transformer of a UNet's level, under the names that diffusers gives its parts."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import HEAP_BYTES, Conv1x1, spread, to_picture, to_tokens
+from webui.engine.nets.layers import Conv1x1, spread, to_picture, to_tokens
 from webui.engine.speed.shortcuts import Merging
 
 
@@ -49,7 +48,7 @@ class _Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.attn2 = Attention(width, context, heads)
         self.norm3 = nn.LayerNorm(width)
-        self.ff = _FeedForward(width)
+        self.ff = FeedForward(width)
 
     def forward(
         self,
@@ -93,7 +92,7 @@ class Attention(nn.Module):
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
     """Shazeer 2020, "GLU Variants Improve Transformer": half of the inner values gate the others."""
 
     def __init__(self, width: int) -> None:
@@ -103,13 +102,6 @@ class _FeedForward(nn.Module):
         self.net: Any = nn.ModuleList([gated, nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(rows, length, width) to the same; on the CPU a part of the tokens at a time, where they are many."""
-        inner_bytes = 8 * tokens.numel() * tokens.element_size()
-        parts = math.ceil(inner_bytes / HEAP_BYTES) if tokens.device.type == "cpu" else 1
-        if parts == 1:
-            return self._gate(tokens)
-        return torch.cat([self._gate(part) for part in tokens.flatten(0, 1).chunk(parts)]).view(tokens.shape)
-
-    def _gate(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., width) to the same."""
         inner, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
         return self.net[2](functional.gelu(gate).mul_(inner))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv1x1, Conv2d, first_parameter, spread
+from webui.engine.nets.layers import Conv1x1, spread
 from webui.engine.nets.transformer import Attention, Transformer
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -134,7 +134,7 @@ class UNet(nn.Module):
                 "merges": level == min(attending, default=count - 1),
             }
 
-        self.conv_in = Conv2d(self.in_channels, first, 3, padding=1)
+        self.conv_in = nn.Conv2d(self.in_channels, first, 3, padding=1)
         self.time_embedding = _Embedding(first, time, self.guidance_channels)
         if given["addition_embed_type"]:
             self.add_embedding = _Embedding(given["projection_class_embeddings_input_dim"], time)
@@ -160,12 +160,17 @@ class UNet(nn.Module):
             self.up_blocks.append(up)
             below = out
         self.conv_norm_out = nn.GroupNorm(groups, first, eps)
-        self.conv_out = Conv2d(first, given["out_channels"], 3, padding=1)
+        self.conv_out = nn.Conv2d(first, given["out_channels"], 3, padding=1)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights."""
-        return first_parameter(self).dtype
+        return self.time_embedding.linear_1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.time_embedding.linear_1.weight.device
 
     def prepare(
         self,
@@ -329,7 +334,7 @@ class _Block(nn.Module):
 class _Resampler(nn.Module):
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = Conv2d(channels, channels, 3, stride=stride, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
 
     def forward(self, hidden: torch.Tensor, _time: torch.Tensor | None = None) -> torch.Tensor:
         return self.conv(hidden)
@@ -341,10 +346,10 @@ class _Resnet(nn.Module):
     def __init__(self, into: int, out: int, time: int, groups: int, eps: float) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, into, eps)
-        self.conv1 = Conv2d(into, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(into, out, 3, padding=1)
         self.time_emb_proj = nn.Linear(time, out)
         self.norm2 = nn.GroupNorm(groups, out, eps)
-        self.conv2 = Conv2d(out, out, 3, padding=1)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = Conv1x1(into, out) if into != out else None
 
     def forward(self, hidden: torch.Tensor, time: torch.Tensor) -> torch.Tensor:

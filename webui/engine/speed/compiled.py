@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from webui.engine.nets.layers import Conv2d, define_packed_conv, first_parameter
+from webui.engine.cpu.conv import PackedConv2d, define_packed_conv
+from webui.engine.cpu.install import install
 from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -56,12 +57,16 @@ class Like:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be compiled: a UNet, and for what; ``inputs`` are latents, timestep and what is told, of ``Like``."""
+    """What is to be compiled: a UNet, with the CPU's ways in it or without, for one size of inputs.
+
+    ``inputs`` are latents, timestep and what is told, each tensor as a ``Like``.
+    """
 
     config: Mapping[str, Any]
     dtype: torch.dtype
     device: str
     threads: int
+    cpu_kernels: bool
     inputs: Any
     version: int = VERSION
     torch_version: str = torch.__version__
@@ -87,7 +92,7 @@ class CompiledUNet:
         self._load = aoti_load_package
         self._unet, self._folder = unet, cache_dir / "compiled"
         self._weights = dict(unet.named_parameters())
-        self._convolutions = [module for module in unet.modules() if isinstance(module, Conv2d)]
+        self._convolutions = [module for module in unet.modules() if isinstance(module, PackedConv2d)]
         self._code: dict[Any, Any] = {}
         self._wanted: dict[Any, Any] = {}
         self._more = threading.Semaphore(0)
@@ -146,7 +151,8 @@ class CompiledUNet:
     def _make(self, inputs: Any) -> Any:
         """Loads the code, after having it made where it is not kept from before."""
         unet = self._unet
-        order = Order(unet.config, unet.dtype, _device(unet), torch.get_num_threads(), inputs)
+        threads, kernels = torch.get_num_threads(), bool(self._convolutions)
+        order = Order(unet.config, unet.dtype, unet.device.type, threads, kernels, inputs)
         file = self._folder / f"{order.name}.pt2"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -192,6 +198,8 @@ def make(order: Order, file: Path) -> None:
     device = torch.device(order.device)
     with device:
         unet = UNet(order.config).to(order.dtype).eval().requires_grad_(False)
+    if order.cpu_kernels:
+        install(unet)
     latents, timestep, prepared = pytree.tree_map_only(Like, lambda like: like.make(device), order.inputs)
     leaves, structure = pytree.tree_flatten(prepared)
     with torch.no_grad():
@@ -207,10 +215,6 @@ def shape_key(latents: torch.Tensor, timestep: torch.Tensor, prepared: Any) -> A
     leaves, structure = pytree.tree_flatten(prepared)
     shapes = tuple(leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
     return latents.shape, latents.stride(), timestep.dtype, timestep.shape, shapes, structure
-
-
-def _device(unet: UNet) -> str:
-    return first_parameter(unet).device.type
 
 
 def work() -> None:

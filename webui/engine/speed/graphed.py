@@ -15,7 +15,6 @@ from cachetools import LRUCache
 from torch.utils import _pytree as pytree
 
 from webui.engine.devices import release_memory
-from webui.engine.nets.layers import first_parameter
 from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.compiled import shape_key
 from webui.engine.speed.shortcuts import Shortcuts
@@ -105,7 +104,7 @@ class GraphedUNet:
     def close(self) -> None:
         """Lets go of all recordings and their memory."""
         self._graphs.clear()
-        release_memory(first_parameter(self._unet).device)
+        release_memory(self._unet.device)
 
     def _make(self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared) -> _Graph:
         own_latents, own_timestep = latents.clone(), timestep.to(latents.device, copy=True)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets.layers import Conv2d
-from webui.engine.nets.winograd import TILE
+from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.cpu.winograd import TILE
+from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
 
 LARGE_BYTES = 32 * 2**20
 """Of a picture. glibc maps a block of that size anew each time, and Linux zeroes it page by page."""
@@ -21,13 +22,49 @@ Rows = Callable[[int, int], torch.Tensor]
 """The rows from the first to before the second of what is convolved: (1, c, rows, w), channels-last."""
 
 
+class StripHalf(Half):
+    """As the plain one, but for the last bits where pictures are large."""
+
+    conv_out: PackedConv2d
+
+    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The last norm and convolution."""
+        if not is_large(hidden):
+            return super().finish(hidden)
+        return convolve_normed(self.conv_norm_out, self.conv_out, hidden)
+
+
+class StripUpsampler(Upsampler):
+    """As the plain one."""
+
+    conv: PackedConv2d
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to (n, c, 2 h, 2 w)."""
+        return convolve_enlarged(self.conv, hidden) if is_large(hidden, grows=2) else super().forward(hidden)
+
+
+class StripResnet(Resnet):
+    """As the plain one, but for the last bits where pictures are large."""
+
+    conv1: PackedConv2d
+    conv2: PackedConv2d
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to (n, c', h, w)."""
+        if not is_large(hidden):
+            return super().forward(hidden)
+        inner = convolve_normed(self.norm1, self.conv1, hidden)
+        return convolve_normed(self.norm2, self.conv2, inner, onto=self.shortcut(hidden))
+
+
 def is_large(picture: torch.Tensor, grows: int = 1) -> bool:
     """Whether strips are the faster way for (n, c, h, w), whose sides will be so many times as long."""
     return picture.device.type == "cpu" and len(picture) == 1 and picture.nbytes * grows**2 >= LARGE_BYTES
 
 
 def convolve_normed(
-    norm: nn.GroupNorm, conv: Conv2d, picture: torch.Tensor, onto: torch.Tensor | None = None
+    norm: nn.GroupNorm, conv: PackedConv2d, picture: torch.Tensor, onto: torch.Tensor | None = None
 ) -> torch.Tensor:
     """``conv(silu(norm(picture)))``, (1, c, h, w) to (1, c', h, w); if ``onto`` is given, added to it in its place."""
     height, width = picture.shape[-2:]
@@ -42,7 +79,7 @@ def convolve_normed(
     return _convolve(conv, rows, high, onto, adds=True)
 
 
-def convolve_enlarged(conv: Conv2d, picture: torch.Tensor) -> torch.Tensor:
+def convolve_enlarged(conv: PackedConv2d, picture: torch.Tensor) -> torch.Tensor:
     """``conv`` of a picture with each pixel four times, (1, c, h, w) to (1, c', 2 h, 2 w)."""
     height, width = (2 * side for side in picture.shape[-2:])
 
@@ -55,7 +92,7 @@ def convolve_enlarged(conv: Conv2d, picture: torch.Tensor) -> torch.Tensor:
     return _convolve(conv, rows, high, _new_picture(picture, conv, height, width))
 
 
-def _strip_height(picture: torch.Tensor, conv: Conv2d, height: int, width: int) -> int:
+def _strip_height(picture: torch.Tensor, conv: PackedConv2d, height: int, width: int) -> int:
     """Rows that go at once, whole tiles of ``winograd`` if possible.
 
     All strips are equally high: a convolution's weight is in order for one shape.
@@ -66,11 +103,11 @@ def _strip_height(picture: torch.Tensor, conv: Conv2d, height: int, width: int) 
     return max(fitting, key=lambda rows: (rows % TILE == 0, rows))
 
 
-def _new_picture(like: torch.Tensor, conv: Conv2d, height: int, width: int) -> torch.Tensor:
+def _new_picture(like: torch.Tensor, conv: PackedConv2d, height: int, width: int) -> torch.Tensor:
     return like.new_empty(1, height, width, conv.out_channels).permute(0, 3, 1, 2)
 
 
-def _convolve(conv: Conv2d, rows: Rows, high: int, made: torch.Tensor, adds: bool = False) -> torch.Tensor:
+def _convolve(conv: PackedConv2d, rows: Rows, high: int, made: torch.Tensor, adds: bool = False) -> torch.Tensor:
     """Puts into ``made``, or adds to it, the 3 x 3 convolution, with a margin of one, of all that ``rows`` gives."""
     height = made.shape[2]
     for top in range(0, height, high):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from webui.engine.nets import winograd
-from webui.engine.nets.layers import Conv2d, define_packed_conv, make_lean, parameter_of
+from webui.engine.cpu import winograd
+from webui.engine.cpu.conv import PackedConv2d, define_packed_conv, parameter_of
+from webui.engine.cpu.install import install
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_it_is_the_plain_convolution_in_parts_or_at_once(size, padding, some_byt
 @torch.inference_mode()
 def test_a_large_one_is_about_as_exact_as_the_plain_one():
     torch.manual_seed(2)
-    conv, picture = Conv2d(256, 128, 3, padding=1), picture_of(2, 256, 32, 36)
+    conv, picture = PackedConv2d(256, 128, 3, padding=1), picture_of(2, 256, 32, 36)
     assert winograd.suits(picture, conv.weight, conv.stride)
     made, truth = (
         conv(picture),
@@ -78,10 +79,10 @@ def test_it_is_for_large_plain_convolutions_in_float32_without_gradients():
 def test_sizes_and_weights_come_and_go(used_for_all, monkeypatch):
     """Small ones in oneDNN's order, which alone has a large weight's numbers; a LoRA's weight in its place and back."""
     torch.manual_seed(3)
-    conv = Conv2d(128, 1024, 3, padding=1)
+    conv = PackedConv2d(128, 1024, 3, padding=1)
     own, small, large = conv.weight.data, picture_of(1, 128, 4, 4), picture_of(1, 128, 8, 8)
     base = own.clone()
-    make_lean(conv)
+    install(conv, lean=True)
     monkeypatch.setattr(winograd, "LEAST_PIXELS", 64)
 
     def check(weight: torch.Tensor) -> None:
@@ -103,7 +104,7 @@ def test_sizes_and_weights_come_and_go(used_for_all, monkeypatch):
 @torch.inference_mode()
 def test_compiled_code_has_it_too(used_for_all):
     define_packed_conv()
-    conv, picture = Conv2d(6, 5, 3, padding=1), picture_of(1, 6, 8, 8)
+    conv, picture = PackedConv2d(6, 5, 3, padding=1), picture_of(1, 6, 8, 8)
     made = torch.ops.darkroom.packed_conv(picture, conv.weight, conv.bias, conv.stride, conv.padding)
     torch.testing.assert_close(
         made, functional.conv2d(picture, conv.weight, conv.bias, padding=1), rtol=1e-4, atol=1e-5

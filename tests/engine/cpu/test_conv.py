@@ -6,31 +6,32 @@ import io
 import pytest
 import torch
 
-from webui.engine.nets import layers
-from webui.engine.nets.layers import Conv2d, make_lean, parameter_of
+from webui.engine.cpu import conv
+from webui.engine.cpu.conv import PackedConv2d, parameter_of
+from webui.engine.cpu.install import install
 
-pytestmark = pytest.mark.skipif(not layers._packs(torch.float32), reason="oneDNN does not convolve here")
-FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if layers._packs(kind)]
+pytestmark = pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
+FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if conv._packs(kind)]
 CHANNELS = ((4, 320), (320, 4), (33, 17), (64, 128), (640, 320))
 SHAPES = ((2, 64, 64), (1, 16, 24), (3, 9, 9))
 
 
 @pytest.fixture(autouse=True)
 def every_weight_is_large(monkeypatch) -> None:
-    monkeypatch.setattr(layers, "LARGE_BYTES", 0)
-    monkeypatch.setattr(layers, "ROOM_BYTES", 2**60)  # and there is no room for both
+    monkeypatch.setattr(conv, "LARGE_BYTES", 0)
+    monkeypatch.setattr(conv, "ROOM_BYTES", 2**60)  # and there is no room for both
 
 
-def make(into: int, out: int, stride: int = 1, dtype: torch.dtype = torch.float32) -> Conv2d:
+def make(into: int, out: int, stride: int = 1, dtype: torch.dtype = torch.float32) -> PackedConv2d:
     torch.manual_seed(into * out)
-    return Conv2d(into, out, 3, stride=stride, padding=1).to(dtype).requires_grad_(False)
+    return PackedConv2d(into, out, 3, stride=stride, padding=1).to(dtype).requires_grad_(False)
 
 
 def picture(rows: int, channels: int, height: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(rows, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def is_empty(convolution: Conv2d) -> bool:
+def is_empty(convolution: PackedConv2d) -> bool:
     return parameter_of(convolution, "weight").untyped_storage().nbytes() == 0
 
 
@@ -40,21 +41,21 @@ def is_empty(convolution: Conv2d) -> bool:
 def test_a_lean_one_computes_the_same_and_has_its_bits_back(into: int, out: int, stride: int, dtype) -> None:
     usual, lean = (make(into, out, stride, dtype) for _ in range(2))
     weight = lean.weight.clone()
-    make_lean(lean)
+    install(lean, lean=True)
     for rows, height, width in SHAPES:  # each in an order of its own
         given = picture(rows, into, height, width, dtype)
         assert torch.equal(lean(given), usual(given))
-        assert is_empty(lean) == layers._gives_back(dtype) and not is_empty(usual)
+        assert is_empty(lean) == conv._gives_back(dtype) and not is_empty(usual)
     lean.keep()
     assert torch.equal(lean.weight, weight)
     assert torch.equal(lean(given), usual(given)) and torch.equal(lean.weight, weight)
 
 
 def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) -> None:
-    monkeypatch.setattr(layers, "ROOM_BYTES", 0)
+    monkeypatch.setattr(conv, "ROOM_BYTES", 0)
     lean = make(64, 32)
     weight, told = lean.weight.clone(), []
-    make_lean(lean)
+    install(lean, lean=True)
     for rows, height, width in (*SHAPES, SHAPES[0]):
         lean(picture(rows, 64, height, width))
         told.append(is_empty(lean))
@@ -63,13 +64,13 @@ def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) ->
 
 
 def test_float32_is_given_back() -> None:
-    assert layers._gives_back(torch.float32)
+    assert conv._gives_back(torch.float32)
 
 
 def test_another_weight_in_its_place_and_the_first_one_again() -> None:
     usual, lean = make(64, 32), make(64, 32)
     given, base, other = picture(2, 64, 16, 16), lean.weight.data, torch.randn(32, 64, 3, 3)
-    make_lean(lean)
+    install(lean, lean=True)
     plain = usual(given)
     assert torch.equal(lean(given), plain) and is_empty(lean)
     for weight in (other, base, other.double().float(), base):
@@ -83,11 +84,11 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
     first, second, small = (make(64, 32) for _ in range(3))
     first.weight.data, second.weight.data = together
     for convolution in (first, second):
-        make_lean(convolution)
+        install(convolution, lean=True)
         convolution(picture(1, 64, 8, 8))
         assert not is_empty(convolution)
-    monkeypatch.setattr(layers, "LARGE_BYTES", small.weight.nbytes + 1)
-    make_lean(small)
+    monkeypatch.setattr(conv, "LARGE_BYTES", small.weight.nbytes + 1)
+    install(small, lean=True)
     small(picture(1, 64, 8, 8))
     assert not is_empty(small)
 
@@ -95,7 +96,7 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
 def test_where_memory_ends_the_weight_can_still_be_had(monkeypatch) -> None:
     lean = make(64, 32)
     weight, given = lean.weight.clone(), picture(1, 64, 8, 8)
-    make_lean(lean)
+    install(lean, lean=True)
     expected = lean(given)
 
     class Full:
@@ -132,7 +133,7 @@ WAYS_TO_A_WEIGHT = {
 def test_whoever_asks_for_an_empty_weight_gets_its_numbers_and_they_stay(way: str) -> None:
     module, given = torch.nn.Sequential(make(64, 32)), picture(1, 64, 8, 8)
     weight = module[0].weight.clone()
-    make_lean(module)
+    install(module, lean=True)
     expected = module(given)
     assert is_empty(module[0])
     found = WAYS_TO_A_WEIGHT[way](module)
@@ -145,7 +146,7 @@ def test_whoever_asks_for_an_empty_weight_gets_its_numbers_and_they_stay(way: st
 
 def test_a_weight_that_was_asked_for_before_stays_too() -> None:
     lean = make(64, 32)
-    make_lean(lean)
+    install(lean, lean=True)
     weight = lean.weight
     expected = weight.clone()
     lean(picture(1, 64, 8, 8))
@@ -159,7 +160,7 @@ def test_a_weight_that_was_asked_for_before_stays_too() -> None:
 )
 def test_what_is_written_into_a_weight_counts_from_then_on(write) -> None:
     usual, lean, new = make(64, 32), make(64, 32), torch.randn(32, 64, 3, 3)
-    make_lean(lean)
+    install(lean, lean=True)
     given = picture(1, 64, 8, 8)
     lean(given)
     for convolution in (usual, lean):
@@ -169,7 +170,83 @@ def test_what_is_written_into_a_weight_counts_from_then_on(write) -> None:
 
 def test_a_moved_one_holds_nothing_of_what_it_was() -> None:
     lean = make(64, 32)
-    make_lean(lean)
+    install(lean, lean=True)
     lean(picture(1, 64, 8, 8))
     lean.to("meta")
     assert lean._of is None and lean._packed is None
+
+
+@torch.inference_mode()
+def test_another_weight_counts_at_once() -> None:
+    convolution, given = make(64, 64), picture(1, 64, 4, 4)
+    before, base = convolution(given), convolution.weight.data
+    convolution.weight.data = base * 2
+    doubled = convolution(given)
+    convolution.weight.data = base
+    assert torch.equal(convolution(given), before)
+    bias = convolution.bias[:, None, None]
+    assert torch.allclose(doubled - bias, 2 * (before - bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@torch.inference_mode()
+def test_a_convolution_does_not_remember_earlier_sizes(dtype: torch.dtype) -> None:
+    one, other = (make(16, 32, dtype=dtype) for _ in range(2))
+    one(picture(1, 16, 4, 4, dtype))
+    given = picture(2, 16, 32, 24, dtype)
+    assert torch.equal(one(given), other(given))
+    expected = torch.nn.functional.conv2d(given.float(), one.weight.float(), one.bias.float(), padding=1)
+    assert torch.allclose(one(given).float(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+class TestExchange:
+    """A LoRA's weight in the place of the model's own, and back."""
+
+    @torch.inference_mode()
+    def test_an_ordered_copy_comes_back_with_its_weight(self, monkeypatch) -> None:
+        usual, convolution, given = make(64, 32), make(64, 32), picture(1, 64, 8, 8)
+        base, other = convolution.weight.data, torch.randn(32, 64, 3, 3)
+        orders: list[torch.Tensor] = []
+        pack = conv._pack
+        monkeypatch.setattr(conv, "_pack", lambda weight, *rest: orders.append(weight) or pack(weight, *rest))
+        kept, expected = {}, {}
+        for name, weight in {"base": base, "other": other}.items():
+            usual.weight.data = weight
+            expected[name] = usual(given)
+        convolution(given)
+        orders.clear()
+        for now, then, weight in (("base", "other", other), ("other", "base", base), ("base", "other", other)):
+            kept[now] = convolution.exchange(weight, kept.pop(then, None))
+            assert torch.equal(convolution(given), expected[then])
+        assert len(orders) == 1, "the other's, once"
+
+    @torch.inference_mode()
+    def test_one_that_was_never_used_has_none_and_one_in_its_place_stays(self) -> None:
+        convolution, given = make(64, 32), picture(1, 64, 8, 8)
+        assert convolution.exchange(torch.randn(32, 64, 3, 3)) is None
+        convolution(given)
+        packed = convolution._packed
+        assert convolution.exchange(convolution.weight.data) is None and convolution._packed is packed
+
+    def test_what_was_written_into_the_weight_is_not_forgotten(self) -> None:
+        usual, convolution, given = make(64, 32), make(64, 32), picture(1, 64, 8, 8)
+        convolution(given)
+        with torch.no_grad():
+            for one in (usual, convolution):
+                one.weight.mul_(2)
+        weight = convolution.weight.data
+        assert convolution.exchange(torch.zeros_like(weight)) is None
+        convolution.exchange(weight)
+        assert torch.equal(convolution(given), usual(given))
+
+    @torch.inference_mode()
+    def test_a_lean_one_s_weight_has_its_numbers_while_it_is_away(self) -> None:
+        lean, given = make(64, 32), picture(1, 64, 8, 8)
+        weight, base = lean.weight.clone(), lean.weight.data
+        install(lean, lean=True)
+        expected = lean(given)
+        assert is_empty(lean)
+        ordered = lean.exchange(torch.zeros_like(weight))
+        assert ordered is not None and torch.equal(base, weight)
+        lean.exchange(base, ordered)
+        assert torch.equal(lean(given), expected)

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from webui.engine.nets import strips
+from webui.engine.cpu import strips
+from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.cpu.install import install
 from webui.engine.nets.autoencoder import Autoencoder
-from webui.engine.nets.layers import Conv2d
 
 WIDTHS = {"block_out_channels": (16, 32, 32), "layers_per_block": 2, "norm_num_groups": 8}
 
@@ -20,13 +21,13 @@ def by_strips(patch: pytest.MonkeyPatch, yes: bool) -> None:
 def heights_of(patch: pytest.MonkeyPatch) -> list[int]:
     """The heights of the strips that are convolved from here on."""
     seen: list[int] = []
-    forward = Conv2d.forward
+    forward = PackedConv2d.forward
 
-    def watched(conv: Conv2d, input: torch.Tensor, padding: tuple[int, ...] | None = None) -> torch.Tensor:
+    def watched(conv: PackedConv2d, input: torch.Tensor, padding: tuple[int, ...] | None = None) -> torch.Tensor:
         seen.extend([input.shape[2]] if padding else [])
         return forward(conv, input, padding)
 
-    patch.setattr(Conv2d, "forward", watched)
+    patch.setattr(PackedConv2d, "forward", watched)
     return seen
 
 
@@ -35,6 +36,7 @@ def heights_of(patch: pytest.MonkeyPatch) -> list[int]:
 def test_pictures_and_latents_are_those_of_the_whole(size, monkeypatch):
     torch.manual_seed(1)
     vae, latents = Autoencoder(WIDTHS).eval(), torch.randn(1, 4, *size)
+    install(vae)
     by_strips(monkeypatch, False)
     picture = vae.decode(latents)
     mean, _ = vae.encode(picture)
@@ -53,6 +55,7 @@ def test_half_precision_is_no_further_from_float32_than_the_whole(dtype, monkeyp
     by_strips(monkeypatch, False)
     exact = Autoencoder(WIDTHS).eval()
     exact.load_state_dict(vae.state_dict())
+    install(vae)
     truth, whole = exact.decode(latents.float()), vae.decode(latents)
     by_strips(monkeypatch, True)
     drawn = vae.decode(latents)
@@ -64,7 +67,7 @@ def test_half_precision_is_no_further_from_float32_than_the_whole(dtype, monkeyp
 def test_a_norm_of_values_far_from_zero_is_no_further_off_than_torch_s(monkeypatch):
     by_strips(monkeypatch, True)
     torch.manual_seed(3)
-    norm, conv = nn.GroupNorm(4, 8, eps=1e-6), Conv2d(8, 8, 3, padding=1)
+    norm, conv = nn.GroupNorm(4, 8, eps=1e-6), PackedConv2d(8, 8, 3, padding=1)
     values = 100 + torch.linspace(0, 1, 40)[:, None, None] + 0.1 * torch.randn(1, 40, 24, 8)
     picture = values.permute(0, 3, 1, 2)
     whole = conv(functional.silu(norm(picture)))

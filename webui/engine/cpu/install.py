@@ -1,0 +1,52 @@
+"""Puts what the CPU computes faster with into a network of plain torch, in the place of its plain parts.
+
+A part becomes one of another class that computes the same another way. It is still the same object with the same
+weights, under the same names.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.cpu.parts import PartwiseFeedForward
+from webui.engine.cpu.strips import StripHalf, StripResnet, StripUpsampler
+from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
+from webui.engine.nets.transformer import FeedForward
+
+FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: PackedConv2d,
+    FeedForward: PartwiseFeedForward,
+    Half: StripHalf,
+    Resnet: StripResnet,
+    Upsampler: StripUpsampler,
+}
+PLAIN: Mapping[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster in FASTER.items()}
+
+
+def install(network: nn.Module, lean: bool = False) -> None:
+    """Has ``network`` computed the CPU's way, which is within rounding of the plain one.
+
+    ``lean`` lets the convolutions keep their large weights once, in oneDNN's order. Whoever took such a weight out of
+    the network before asks the convolution to ``keep`` it before reading.
+    """
+    for part in network.modules():
+        if faster := _faster(part):
+            part.__class__ = faster
+        if lean and isinstance(part, PackedConv2d):
+            part.lean = True
+
+
+def uninstall(network: nn.Module) -> None:
+    """The plain network again, bit for bit."""
+    for part in network.modules():
+        if isinstance(part, PackedConv2d):
+            part.unpack()
+        if plain := PLAIN.get(type(part)):
+            part.__class__ = plain
+
+
+def _faster(part: nn.Module) -> type[nn.Module] | None:
+    if type(part) is nn.Conv2d and not PackedConv2d.suits(part):
+        return None
+    return FASTER.get(type(part))
