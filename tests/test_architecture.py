@@ -148,6 +148,51 @@ def test_the_event_loop_waits_for_no_disk():
     assert slow_calls(wrong) == ["f calls x.catalog"]
 
 
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+LONG = re.compile(r"#\s*long: \S")
+# Being taken apart; the list ends with that.
+NOT_YET = {"webui/engine/manager.py", "webui/engine/nets/unet.py"}
+
+
+def too_long(file: str, source: str) -> list[str]:
+    """The file, and functions that do not say in a comment before their first statement why they are: ``# long: why``.
+
+    Functions inside count with the one they are in, and for themselves; a function's docstring is no statement.
+    """
+    lines = source.splitlines()
+    found = [f"{file}: {len(lines)} lines, {MAX_FILE_LINES} at most"] if len(lines) > MAX_FILE_LINES else []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        statements = node.body if ast.get_docstring(node) is None else node.body[1:]
+        reason = LONG.search(
+            "\n".join(lines[node.lineno - 1 : statements[0].lineno if statements else node.end_lineno])
+        )
+        length = (node.end_lineno or 0) - node.lineno + 1
+        if length > MAX_FUNCTION_LINES and not reason:
+            found.append(f"{file}: {node.name} has {length} lines, {MAX_FUNCTION_LINES} at most without `# long: why`")
+    return found
+
+
+def test_files_and_functions_are_short():
+    files = [file for part in ("webui", "benchmarks", "training") for file in (REPOSITORY / part).rglob("*.py")]
+    sources = {file.relative_to(REPOSITORY).as_posix(): file.read_text("utf-8") for file in files}
+    found = {file: too_long(file, source) for file, source in sources.items()}
+    assert len(found) > 100
+    assert [line for file, lines in found.items() if file not in NOT_YET for line in lines] == []
+
+
+def test_what_is_too_long_is_named():
+    body = "\n".join(f"    x = {number}" for number in range(MAX_FUNCTION_LINES))
+    assert too_long("x.py", f"def f():\n{body}") == ["x.py: f has 61 lines, 60 at most without `# long: why`"]
+    assert too_long("x.py", f"async def f():\n    pass\n    # long: late\n{body}") != []
+    assert too_long("x.py", f"def f(\n    a,\n):  # long: one table\n{body}") == []
+    assert too_long("x.py", f"def f():\n    '''Does x.'''\n    # long: one table\n{body}") == []
+    assert too_long("x.py", f"def f():\n    '''Does x.'''\n    # long:\n{body}") != []
+    assert too_long("x.py", f"def f():\n    def g():\n        pass\n{body}")[0].startswith("x.py: f has 63 lines")
+    assert too_long("x.py", "x = 1\n" * (MAX_FILE_LINES + 1)) == ["x.py: 401 lines, 400 at most"]
+
+
 def test_nobody_imports_what_is_not_theirs_to_import():
     assert violations(REPOSITORY) == []
 

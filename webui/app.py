@@ -82,25 +82,8 @@ def serve(settings: Settings) -> NoReturn:
     with patch("gradio.blocks.App.create_app"):
         blocks = layout.build_page(executor, shelf, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-    _, url, share_url = blocks.launch(
-        server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
-        server_port=port,
-        share=settings.share,
-        auth=settings.auth,
-        inbrowser=settings.open_browser and _has_display(),
-        prevent_thread_lock=True,
-        theme=layout.theme(),
-        head=layout.head(),
-        footer_links=[],
-        enable_monitoring=False,
-        run_history=False,  # Gradio would keep every prompt and picture in the browser
-        show_error=False,
-        ssr_mode=False,
-        quiet=True,
-        max_file_size="20mb",
-        root_path=settings.root_path or None,
-        _app=app,
-    )
+    open_browser = settings.open_browser and _has_display()
+    url, share_url = layout.launch(blocks, app, settings, port, open_browser)
     if share_url:
         names.add(urlsplit(share_url).hostname or "")
     print(f"Darkroom is at {url}", flush=True)

@@ -67,59 +67,42 @@ class Call:
 
 
 class Owner:
-    """What lasts between the owner's calls: options, and the calls that are not answered yet, oldest first."""
+    """What lasts between the owner's calls: options, and the calls that are not answered yet, oldest first.
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    On a server that ``is_open`` to strangers nothing lasts.
+    """
+
+    def __init__(self, options: Options, is_open: bool) -> None:
+        self.options, self.is_open = options, is_open
         self.calls: list[Call] = []
 
 
 def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     """The routes over one executor; ``model`` is used where none is named, ``is_open`` says that strangers may call."""
     router = APIRouter(prefix="/sdapi/v1")
-    owner = Owner(Options(model))
+    owner = Owner(Options(model), is_open)
+    _add_drawing(router, executor, owner)
+    _add_options(router, executor, owner)
+    _add_lists(router, executor)
+    _add_tools(router, executor)
 
-    async def draw(body: Values, http: HttpRequest, with_picture: bool) -> dict[str, Any]:
-        def submit() -> Call:
-            catalog = executor.catalog()
-            options = requests.read_options(body.get("override_settings"), catalog, owner.options)
-            asked = requests.read_request(body, catalog, options, with_picture)
-            try:
-                job = executor.submit(asked.request, keep=flag(body.get("save_images")))
-            except RequestError as error:
-                raise requests.in_their_words(error) from None
-            restored = body.get("override_settings_restore_afterwards")
-            if restored is not None and not flag(restored) and not is_open:
-                owner.options = options
-            return Call(job, asked.comments)
+    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    async def nothing(path: str, http: HttpRequest) -> None:
+        raise HTTPException(404, f"{http.method} /sdapi/v1/{path[:80]} is not supported here")
 
-        try:
-            call = await run_in_threadpool(submit)
-        except requests.NotFound as error:
-            raise HTTPException(404, str(error)) from None
-        if not is_open:
-            owner.calls.append(call)
-        try:
-            async for _, event in call.job.follow_async():
-                call.see(event)
-                if await http.is_disconnected():
-                    call.stop()
-        finally:
-            if call in owner.calls:
-                owner.calls.remove(call)
-        if isinstance(call.event, Failed):
-            if call.event.bad_input:
-                raise RequestError(call.event.message)
-            raise HTTPException(500, call.event.message)
-        return await run_in_threadpool(answer, call, body)
+    return router
+
+
+def _add_drawing(router: APIRouter, executor: Executor, owner: Owner) -> None:
+    """What draws, how far it is, and its end."""
 
     @router.post("/txt2img")
     async def txt2img(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await draw(body, http, with_picture=False)
+        return await _draw(executor, owner, body, http, with_picture=False)
 
     @router.post("/img2img")
     async def img2img(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await draw(body, http, with_picture=True)
+        return await _draw(executor, owner, body, http, with_picture=True)
 
     @router.get("/progress")
     async def progress(skip_current_image: bool = False) -> dict[str, Any]:
@@ -139,6 +122,47 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
         for call in owner.calls[:1]:
             call.stop()
 
+
+async def _draw(
+    executor: Executor, owner: Owner, body: Mapping[str, Any], http: HttpRequest, with_picture: bool
+) -> dict[str, Any]:
+    """The answer to a call, when its job has ended; a client that goes away has it stopped."""
+    try:
+        call = await run_in_threadpool(_submit, executor, owner, body, with_picture)
+    except requests.NotFound as error:
+        raise HTTPException(404, str(error)) from None
+    if not owner.is_open:
+        owner.calls.append(call)
+    try:
+        async for _, event in call.job.follow_async():
+            call.see(event)
+            if await http.is_disconnected():
+                call.stop()
+    finally:
+        if call in owner.calls:
+            owner.calls.remove(call)
+    if isinstance(call.event, Failed):
+        if call.event.bad_input:
+            raise RequestError(call.event.message)
+        raise HTTPException(500, call.event.message)
+    return await run_in_threadpool(answer, call, body)
+
+
+def _submit(executor: Executor, owner: Owner, body: Mapping[str, Any], with_picture: bool) -> Call:
+    catalog = executor.catalog()
+    options = requests.read_options(body.get("override_settings"), catalog, owner.options)
+    asked = requests.read_request(body, catalog, options, with_picture)
+    try:
+        job = executor.submit(asked.request, keep=flag(body.get("save_images")))
+    except RequestError as error:
+        raise requests.in_their_words(error) from None
+    restored = body.get("override_settings_restore_afterwards")
+    if restored is not None and not flag(restored) and not owner.is_open:
+        owner.options = options
+    return Call(job, asked.comments)
+
+
+def _add_options(router: APIRouter, executor: Executor, owner: Owner) -> None:
     @router.get("/options")
     def options() -> dict[str, Any]:
         return owner.options.to_json(executor.catalog())
@@ -146,9 +170,13 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     @router.post("/options")
     def set_options(values: Values) -> None:
         changed = requests.read_options(values, executor.catalog(), owner.options)
-        if is_open and changed != owner.options:
+        if owner.is_open and changed != owner.options:
             raise HTTPException(403, "options hold for all who use this server; send override_settings with a request")
         owner.options = changed
+
+
+def _add_lists(router: APIRouter, executor: Executor) -> None:
+    """What can be chosen."""
 
     @router.get("/sd-models")
     def sd_models() -> list[dict[str, Any]]:
@@ -186,6 +214,11 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     def sd_vae() -> list[dict[str, Any]]:
         return [{"model_name": name, "filename": file.path.name} for name, file in executor.catalog().vaes.items()]
 
+    for name, value in NOTHING.items():
+        router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)
+
+
+def _add_tools(router: APIRouter, executor: Executor) -> None:
     @router.get("/memory")
     def memory() -> dict[str, Any]:
         ram = psutil.virtual_memory()
@@ -211,15 +244,6 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     @router.post("/refresh-vae")
     def refresh() -> None:
         executor.reload()
-
-    for name, value in NOTHING.items():
-        router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)
-
-    @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
-    async def nothing(path: str, http: HttpRequest) -> None:
-        raise HTTPException(404, f"{http.method} /sdapi/v1/{path[:80]} is not supported here")
-
-    return router
 
 
 def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:

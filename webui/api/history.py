@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 # A file of any origin is sent as a picture, whatever else its bytes would make of it.
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
 PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-UNKNOWN = "there is no picture of this id"
 
 Text = Annotated[str, Query(max_length=1000)]
 
@@ -29,21 +28,13 @@ Text = Annotated[str, Query(max_length=1000)]
 def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
     """The routes over one folder of pictures."""
     router = APIRouter(prefix="/api/history")
-    first_look = threading.Lock()  # held from then on
+    _add_reading(router, history)
+    _add_files(router, history, thumbnails)
+    _add_changing(router, history, thumbnails)
+    return router
 
-    def prune() -> None:
-        """Removes thumbnails of pictures that are gone, after the index has caught up with the folder."""
-        try:
-            history.refresh()
-            thumbnails.prune(history.identities())
-        except HistoryError as error:
-            log.warning("old thumbnails could not be removed: %s", error)
 
-    def find(picture_id: str) -> Picture:
-        if (picture := history.find(picture_id)) is None:
-            raise HTTPException(404, UNKNOWN)
-        return picture
-
+def _add_reading(router: APIRouter, history: History) -> None:
     @router.get("")
     @_answered()
     def search(
@@ -70,20 +61,24 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
     @_answered()
     def show(picture_id: str) -> dict[str, Any]:
         """With its settings as text, or why they cannot be read."""
-        picture = find(picture_id)
+        picture = _find(history, picture_id)
         try:
             recipe = read_picture(picture.path)
         except (RecipeError, ImageError) as error:
             return _entry(picture) | {"infotext": "", "problem": str(error)}
         return _entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}
 
+
+def _add_files(router: APIRouter, history: History, thumbnails: Thumbnails) -> None:
+    first_look = threading.Lock()  # held from then on
+
     @router.get("/{picture_id}/thumbnail")
     @_answered()
     def thumbnail(picture_id: str, afterwards: BackgroundTasks) -> Response:
         """The first of a server's life is followed by a clean-up, which nobody waits for."""
         if first_look.acquire(blocking=False):
-            afterwards.add_task(prune)
-        picture = find(picture_id)
+            afterwards.add_task(_prune, history, thumbnails)
+        picture = _find(history, picture_id)
         try:
             data = thumbnails.get(picture.path, picture.mtime_ns, picture.size_bytes)
         except ImageError as error:
@@ -93,29 +88,31 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
     @router.get("/{picture_id}/picture")
     @_answered()
     def picture_file(picture_id: str) -> FileResponse:
-        path = find(picture_id).path
+        path = _find(history, picture_id).path
         media_type = PICTURE_TYPES[path.suffix.lower()]
         return FileResponse(
             path, media_type=media_type, headers=HEADERS, filename=path.name, content_disposition_type="inline"
         )
 
+
+def _add_changing(router: APIRouter, history: History, thumbnails: Thumbnails) -> None:
     @router.put("/{picture_id}/favourite")
     @_answered()
     def favour(picture_id: str) -> dict[str, bool]:
-        history.set_favourite(find(picture_id), True)
+        history.set_favourite(_find(history, picture_id), True)
         return {"favourite": True}
 
     @router.delete("/{picture_id}/favourite")
     @_answered()
     def unfavour(picture_id: str) -> dict[str, bool]:
-        history.set_favourite(find(picture_id), False)
+        history.set_favourite(_find(history, picture_id), False)
         return {"favourite": False}
 
     @router.delete("/{picture_id}")
     @_answered()
     def delete(picture_id: str) -> dict[str, str]:
         """Into the trash: ``restore`` brings it back."""
-        picture = find(picture_id)
+        picture = _find(history, picture_id)
         history.delete(picture)
         thumbnails.forget(picture.path, picture.mtime_ns, picture.size_bytes)
         return {"deleted": picture.id}
@@ -127,7 +124,20 @@ def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
             raise HTTPException(404, "no picture of this id is in the trash")
         return _entry(picture)
 
-    return router
+
+def _find(history: History, picture_id: str) -> Picture:
+    if (picture := history.find(picture_id)) is None:
+        raise HTTPException(404, "there is no picture of this id")
+    return picture
+
+
+def _prune(history: History, thumbnails: Thumbnails) -> None:
+    """Removes thumbnails of pictures that are gone, after the index has caught up with the folder."""
+    try:
+        history.refresh()
+        thumbnails.prune(history.identities())
+    except HistoryError as error:
+        log.warning("old thumbnails could not be removed: %s", error)
 
 
 @contextmanager

@@ -37,15 +37,7 @@ def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
     @router.post("/jobs", status_code=202)
     def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         """In a thread of its own: with a preset, files may have to be hashed."""
-        if "preset" not in values:
-            return {"id": executor.submit(Request.parse(values)).id}
-        preset, variables = shelf.get(values.pop("preset")), values.pop("variables", {})
-        if not isinstance(variables, dict):
-            raise RequestError("variables must be an object of names and texts", field="variables")
-        job = executor.submit(preset.request(variables, values))
-        catalog = executor.catalog()
-        warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
-        return {"id": job.id} | ({"warnings": warnings} if warnings else {})
+        return _submit(executor, shelf, values)
 
     @router.get("/jobs")
     async def look(ids: Annotated[list[str], Query(alias="id", max_length=MOST_IDS)]) -> list[dict[str, Any]]:
@@ -80,3 +72,15 @@ def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
         return JSONResponse({"id": job.id}, status_code=202)
 
     return router
+
+
+def _submit(executor: Executor, shelf: PresetShelf, values: dict[str, Any]) -> dict[str, Any]:
+    if "preset" not in values:
+        return {"id": executor.submit(Request.parse(values)).id}
+    preset, variables = shelf.get(values.pop("preset")), values.pop("variables", {})
+    if not isinstance(variables, dict):
+        raise RequestError("variables must be an object of names and texts", field="variables")
+    job = executor.submit(preset.request(variables, values))
+    catalog = executor.catalog()
+    warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
+    return {"id": job.id} | ({"warnings": warnings} if warnings else {})

@@ -6,8 +6,10 @@ from typing import Any
 
 import gradio as gr
 
+from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
 from webui.ui import fills, history, models, png_info, presets, uploads
+from webui.ui.application import Application
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 from webui.workspace.history import History
@@ -52,8 +54,6 @@ def build_page(
     """The whole page over one executor and one shelf of presets, with a History tab where ``pictures`` are given.
 
     ``find_start`` knows the start pictures that were kept, for verifying uploaded pictures.
-
-    The caller launches it.
     """
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
@@ -83,6 +83,32 @@ def build_page(
         if event.show_progress == "hidden":
             event.show_progress_on = [quiet]
     return blocks
+
+
+def launch(
+    blocks: gr.Blocks, app: Application, settings: Settings, port: int, open_browser: bool
+) -> tuple[str, str | None]:
+    """Serves the page and all that ``app`` has beside it; the address here, and the public one of ``--share``."""
+    _, url, share_url = blocks.launch(
+        server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
+        server_port=port,
+        share=settings.share,
+        auth=settings.auth,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        theme=theme(),
+        head=head(),
+        footer_links=[],
+        enable_monitoring=False,
+        run_history=False,  # Gradio would keep every prompt and picture in the browser
+        show_error=False,
+        ssr_mode=False,
+        quiet=True,
+        max_file_size="20mb",
+        root_path=settings.root_path or None,
+        _app=app,
+    )
+    return url, share_url
 
 
 def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:

@@ -67,16 +67,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
         return [info_html(info), info.raw, "", *buttons, gr.update(interactive=ours)]
 
     async def check_picture(path: str | None) -> AsyncIterator[str]:
-        try:
-            recipe = read_picture(Path(path)) if path else None
-            if path is None or recipe is None:
-                raise RecipeError("it has no recipe of Darkroom inside")
-            opened = open_image(Path(path))
-        except RecipeError as error:
-            raise page_error(f"This picture cannot be verified: {error}") from None
-        except ImageError as error:
-            raise page_error(f"This picture {error}") from None
-        async for status in verify(executor, opened, recipe, find_start):
+        async for status in _verify(path, executor, find_start):
             yield status
 
     told = [shown, raw, verdict, *(button for _, button in senders), check]
@@ -88,6 +79,21 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
     check.click(check_picture, picture, verdict, concurrency_limit=None, **private)
     for bench, button in senders:
         _wire_sending(bench, button, executor, tabs, [picture, text, with_seed])
+
+
+async def _verify(path: str | None, executor: Executor, find_start: FindStart) -> AsyncIterator[str]:
+    """Status and verdict on the picture, as HTML; raises what the page shows as an error."""
+    try:
+        recipe = read_picture(Path(path)) if path else None
+        if path is None or recipe is None:
+            raise RecipeError("it has no recipe of Darkroom inside")
+        opened = open_image(Path(path))
+    except RecipeError as error:
+        raise page_error(f"This picture cannot be verified: {error}") from None
+    except ImageError as error:
+        raise page_error(f"This picture {error}") from None
+    async for status in verify(executor, opened, recipe, find_start):
+        yield status
 
 
 def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:

@@ -1,7 +1,7 @@
 """The preset bar of a page: choose, fill in variables, apply; save, rename, delete, import, export."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from webui.core.errors import RequestError
+from webui.jobs.protocols import Executor
 from webui.ui import fills, form
 from webui.ui.preset_values import (
     INTRODUCTION,
@@ -137,7 +138,10 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], shelf: Prese
     held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
         _wire_applying(bar, benches[page], shelf, held)
-        _wire_keeping(bar, benches[page], shelf, choosers)
+        choose = partial(_choose, bar, choosers, shelf, benches[page].runs.executor)
+        outputs = [*choosers, bar.card, *bar.variables, bar.new_name, bar.question]
+        _wire_saving(bar, benches[page], shelf, choose, outputs)
+        _wire_changing(bar, shelf, choose, outputs)
 
 
 def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapping[str, Sequence[str]]) -> None:
@@ -204,22 +208,26 @@ def _is_for(preset: Preset, held: Sequence[str]) -> bool:
     return bool(preset.init.keys() & set(held)) if preset.init else INIT_FIELDS.isdisjoint(held)
 
 
-def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequence[gr.Dropdown]) -> None:
-    runs, controls = bench.runs, bench.controls
-    fields = held_controls(controls)
-    outputs = [*choosers, bar.card, *bar.variables, bar.new_name, bar.question]
-    job_id = gr.Textbox(visible=False)
+def _choose(
+    bar: Bar, choosers: Sequence[gr.Dropdown], shelf: PresetShelf, executor: Executor, name: str | None, said: str = ""
+) -> list[Update]:
+    """After a change: new lists on all pages, and in this bar ``name`` is the one that is chosen."""
+    files = shelf.files()
+    lists = [gr.update(choices=list(files)) for _ in choosers]
+    lists[choosers.index(bar.chooser)] = gr.update(choices=list(files), value=name)
+    preset = files[name].preset if name else None
+    card = card_html(files[name], executor.catalog()) if name else INTRODUCTION
+    if said:
+        gr.Info(html.escape(said), duration=4)
+    return [*lists, card, *variable_boxes(preset.variables if preset else {}), name or "", gr.update(visible=False)]
 
-    def chosen_now(name: str | None, said: str = "") -> list[Update]:
-        """After a change: new lists on all pages, and here ``name`` is the one that is chosen."""
-        files = shelf.files()
-        lists = [gr.update(choices=list(files)) for _ in choosers]
-        lists[choosers.index(bar.chooser)] = gr.update(choices=list(files), value=name)
-        preset = files[name].preset if name else None
-        card = card_html(files[name], runs.executor.catalog()) if name else INTRODUCTION
-        if said:
-            gr.Info(html.escape(said), duration=4)
-        return [*lists, card, *variable_boxes(preset.variables if preset else {}), name or "", gr.update(visible=False)]
+
+def _wire_saving(
+    bar: Bar, bench: Workbench, shelf: PresetShelf, choose: Callable[..., list[Update]], outputs: list[Any]
+) -> None:
+    """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
+    runs, fields = bench.runs, held_controls(bench.controls)
+    job_id = gr.Textbox(visible=False)
 
     def save(
         job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
@@ -234,13 +242,26 @@ def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequ
                 kept = of_page(dict(zip(fields, values, strict=True))) | {"variables": read_variables(defaults)}
             preset = make_preset(name=name, note=note, **kept)
             shelf.save(preset, found[1].image if found else None, replace)
-            return chosen_now(preset.name, f"Saved {preset.name}")
+            return choose(preset.name, f"Saved {preset.name}")
+
+    asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
+    bar.save.click(
+        save,
+        [job_id, bench.selected, *asked, *(bench.controls[field] for field in fields)],
+        outputs,
+        js=job_id_js(bench.name),
+        **PRIVATE,
+    )
+
+
+def _wire_changing(bar: Bar, shelf: PresetShelf, choose: Callable[..., list[Update]], outputs: list[Any]) -> None:
+    """Renaming, deleting and importing; ``choose`` as in ``_wire_saving``."""
 
     def rename(name: str | None, new_name: str) -> list[Update]:
         with telling():
             if not name:
                 raise RequestError("choose the preset to rename first")
-            return chosen_now(shelf.rename(name, new_name))
+            return choose(shelf.rename(name, new_name))
 
     def ask(name: str | None) -> tuple[Update, Update]:
         return gr.update(visible=bool(name)), gr.update(value=f"Yes, delete {name}")
@@ -248,23 +269,15 @@ def _wire_keeping(bar: Bar, bench: Workbench, shelf: PresetShelf, choosers: Sequ
     def delete(name: str | None) -> list[Update]:
         with telling():
             shelf.delete(name or "")
-            return chosen_now(None, f"Deleted {name}")
+            return choose(None, f"Deleted {name}")
 
     def take_in(path: str) -> list[Update]:
         with telling():
             names, notices = shelf.add(Path(path).name, read_upload(Path(path)))
             for notice in notices:
                 gr.Warning(html.escape(notice))
-            return chosen_now(names[0] if names else None, f"Imported {', '.join(names[:5])}")
+            return choose(names[0] if names else None, f"Imported {', '.join(names[:5])}")
 
-    asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
-    bar.save.click(
-        save,
-        [job_id, bench.selected, *asked, *(controls[field] for field in fields)],
-        outputs,
-        js=job_id_js(bench.name),
-        **PRIVATE,
-    )
     bar.rename.click(rename, [bar.chooser, bar.new_name], outputs, **PRIVATE)
     bar.delete.click(ask, [bar.chooser], [bar.question, bar.confirm], **PRIVATE)
     bar.keep.click(lambda: gr.update(visible=False), None, [bar.question], **PRIVATE)

@@ -61,6 +61,20 @@ class Workbench:
     restored: gr.events.Dependency
 
 
+@dataclass(frozen=True)
+class Results:
+    """What a page shows of its pictures, and what can be done with the chosen one. ``reuse`` are the buttons that take
+    its settings over, the second with its seed."""
+
+    preview: gr.HTML
+    gallery: gr.Gallery
+    infotext: gr.Textbox
+    reuse: tuple[gr.Button, gr.Button]
+    verify: gr.Button
+    senders: dict[str, gr.Button]
+    verdict: gr.HTML
+
+
 def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to."""
     catalog, name = executor.catalog(), task.name
@@ -86,56 +100,64 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
-            preview = gr.HTML(empty, label="Preview", elem_id=f"{name}-preview")
-            gallery = gr.Gallery(
-                label="Pictures",
-                elem_id=f"{name}-gallery",
-                show_label=False,
-                interactive=False,
-                preview=True,
-                columns=4,
-                object_fit="contain",
-                height="min(70vh, 640px)",
-                buttons=["download", "fullscreen"],
-            )
-            jobs.build_finished(name)
-            infotext = gr.Textbox(
-                label="Settings of this picture",
-                elem_id=f"{name}-infotext",
-                elem_classes="infotext",
-                interactive=False,
-                lines=3,
-                max_lines=8,
-                buttons=["copy"],
-            )
-            with gr.Row(elem_classes="sending"):
-                reuse = gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124)
-                reuse_seed = gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124)
-                check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=60)
-                senders = {
-                    target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
-                    for target in targets
-                }
-            verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
+            results = _build_results(name, empty, targets)
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers["chosen"] = picker.chosen
-    shown = jobs.Shown(gallery, status, preview, infotext, selected)
-    handlers = jobs.Handlers(runs, task.requests, tuple(controls), Path(gallery.GRADIO_CACHE), empty)
+    shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
+    handlers = jobs.Handlers(runs, task.requests, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
     restored = _wire_memory(name, executor, controls, task.transient, helpers)
     restored.then(None, None, None, js=f"() => darkroomJobs.begin('{name}')", api_visibility="private")
-    _wire_pictures(name, runs, controls, gallery, infotext, (reuse, reuse_seed), selected, helpers)
+    _wire_pictures(name, runs, controls, results, selected, helpers)
     seed.wire(new_seed, helpers["random"], controls["seed"])
     pictures = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
     memory.wire_pictures(name, pictures, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
-    _wire_verify(name, runs, check, selected, verdict)
+    _wire_verify(name, runs, results, selected)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
     shortcuts.wire(approximate, controls, executor)
-    return Workbench(name, controls, picker, runs, selected, senders, helpers["size"], restored)
+    return Workbench(name, controls, picker, runs, selected, results.senders, helpers["size"], restored)
+
+
+def _build_results(name: str, empty: str, targets: Sequence[str]) -> Results:
+    """Lays it out in the open column; ``empty`` is the preview where there is no job."""
+    preview = gr.HTML(empty, label="Preview", elem_id=f"{name}-preview")
+    gallery = gr.Gallery(
+        label="Pictures",
+        elem_id=f"{name}-gallery",
+        show_label=False,
+        interactive=False,
+        preview=True,
+        columns=4,
+        object_fit="contain",
+        height="min(70vh, 640px)",
+        buttons=["download", "fullscreen"],
+    )
+    jobs.build_finished(name)
+    infotext = gr.Textbox(
+        label="Settings of this picture",
+        elem_id=f"{name}-infotext",
+        elem_classes="infotext",
+        interactive=False,
+        lines=3,
+        max_lines=8,
+        buttons=["copy"],
+    )
+    with gr.Row(elem_classes="sending"):
+        reuse = (
+            gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124),
+            gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124),
+        )
+        check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=60)
+        senders = {
+            target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
+            for target in targets
+        }
+    verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
+    return Results(preview, gallery, infotext, reuse, check, senders, verdict)
 
 
 def job_id_js(page: str) -> str:
@@ -242,14 +264,7 @@ def _wire_memory(
 
 
 def _wire_pictures(
-    page: str,
-    runs: Runs,
-    controls: Controls,
-    gallery: gr.Gallery,
-    infotext: gr.Textbox,
-    reuse: tuple[gr.Button, gr.Button],
-    selected: gr.Number,
-    helpers: Controls,
+    page: str, runs: Runs, controls: Controls, results: Results, selected: gr.Number, helpers: Controls
 ) -> None:
     job_id = gr.Textbox(visible=False)
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
@@ -272,10 +287,10 @@ def _wire_pictures(
         return found[1].seed if found else gr.skip()
 
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
-    gallery.select(select, [job_id], [selected, infotext], **picture)
+    results.gallery.select(select, [job_id], [selected, results.infotext], **picture)
     settled = [*reused.values(), helpers["chosen"], helpers["size"]]
     here: dict[str, Any] = {"inputs": [job_id, selected], "js": job_id_js(page)}
-    for button, with_seed in zip(reuse, (False, True), strict=True):
+    for button, with_seed in zip(results.reuse, (False, True), strict=True):
         reusing = partial(reuse_settings, with_seed=with_seed)
         fills.wire(page, f"reuse {with_seed}", button.click, reusing, outputs=settled, all_fields=True, **here)
     fills.wire(page, "last seed", helpers["last"].click, reuse_seed, outputs=[controls["seed"]], queue=False, **here)
@@ -292,7 +307,7 @@ def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropd
     swap.click(None, sides, sides, js="(w, h) => [h, w]", api_visibility="private", show_progress="hidden")
 
 
-def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, verdict: gr.HTML) -> None:
+def _wire_verify(page: str, runs: Runs, results: Results, selected: gr.Number) -> None:
     job_id = gr.Textbox(visible=False)
 
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
@@ -305,10 +320,10 @@ def _wire_verify(page: str, runs: Runs, check: gr.Button, selected: gr.Number, v
         async for status in verify(runs.executor, picture.image, recipe, lambda _: None):
             yield status
 
-    check.click(
+    results.verify.click(
         check_picture,
         [job_id, selected],
-        verdict,
+        results.verdict,
         js=job_id_js(page),
         api_visibility="private",
         show_progress="hidden",
