@@ -1,5 +1,6 @@
 """Samples -> median, p10, p90, and the ratio to the row that a row is compared with; and what machine took them."""
 
+import contextlib
 import importlib.metadata
 import math
 import os
@@ -105,8 +106,16 @@ def machine() -> str:
     if torch.cuda.is_available():
         processor += f" with {torch.cuda.get_device_name()}"
     names = ("torch", "diffusers", "transformers", "gradio")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    known = {name: version for name in names if (version := _version(name))}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def _version(package: str) -> str:
+    """Empty where it is not installed, as Gradio is not for benchmarks of the engine alone."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return ""
 
 
 class Conditions:

@@ -25,6 +25,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("darkroom")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "what the engine's tests draw on: cpu (default), or cuda on a machine with an NVIDIA GPU"
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help=text)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A parent that ignores Ctrl-C, as nohup and a shell's background jobs do, hands that on to all that starts here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -52,6 +57,12 @@ def _logging_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """What the engine draws on in tests of pictures that are any device's."""
+    return request.config.getoption("--device")
 
 
 @pytest.fixture

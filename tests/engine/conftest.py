@@ -28,9 +28,9 @@ STEPS = 6
 
 
 @pytest.fixture(scope="session")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> PipelineManager:
+def manager(tmp_path_factory: pytest.TempPathFactory, device: str) -> PipelineManager:
     """With the embedded model loaded."""
-    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path_factory.mktemp("data")))
+    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path_factory.mktemp("data")))
     for _ in manager.load("demo"):
         pass
     return manager
@@ -43,10 +43,10 @@ def model(manager):
 
 
 @pytest.fixture(scope="session")
-def stock_parts() -> Mapping[str, Any]:
+def stock_parts(device: str) -> Mapping[str, Any]:
     """The embedded model as diffusers and transformers load it: what a stock pipeline of theirs is made of."""
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(DEMO_MODEL, dtype=torch.float32, local_files_only=True)
-    return pipeline.components
+    return pipeline.to(device).components
 
 
 @pytest.fixture(scope="session")

@@ -203,10 +203,10 @@ class TestTokenMerging:
 
 class TestRefiner:
     def test_guidance_ends_at_the_same_step_and_features_are_its_own(
-        self, tmp_path, clone_demo, request_for, monkeypatch
+        self, tmp_path, clone_demo, request_for, monkeypatch, device
     ):
         clone_demo(tmp_path / "models/Stable-diffusion/second", own=("unet",))
-        manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+        manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
         rows: list[int] = []
         through = unet._Walk.through
         monkeypatch.setattr(
@@ -229,11 +229,11 @@ class TestRefiner:
         assert 8 < psnr_db(fast, exact) < np.inf
 
 
-def test_a_tiny_autoencoder_is_said_to_be_approximate(tmp_path, request_for):
+def test_a_tiny_autoencoder_is_said_to_be_approximate(tmp_path, request_for, device):
     (tmp_path / "models/VAE").mkdir(parents=True)
     torch.manual_seed(0)
     save_file(TinyAutoencoder().state_dict(), tmp_path / "models/VAE/taesd.safetensors")
-    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
     done = list(manager.generate(request_for(vae="taesd", reuse=2)))[-1]
     assert done.warnings == ("Approximate: the whole network every 2 steps, a tiny VAE.",)
 

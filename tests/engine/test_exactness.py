@@ -20,7 +20,7 @@ from webui.core.recipe import Recipe
 from webui.core.settings import Settings
 from webui.engine.manager import PipelineManager
 
-manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(sys.argv[1])))
+manager = PipelineManager(Settings(device=sys.argv[2], dtype="float32", data_dir=Path(sys.argv[1])))
 for line in sys.stdin:
     request = Recipe.from_json(line).drawn_as()
     pictures = [event for event in manager.generate(request) if isinstance(event, Image)]
@@ -38,10 +38,10 @@ def pictures(run):
     return found
 
 
-def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(pictures, tmp_path, repository):
+def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(pictures, tmp_path, repository, device):
     recipes = [pictures[sampler][1].recipe for sampler in reversed(SAMPLERS)]
     lines = "".join(f"{recipe.to_json()}\n" for recipe in recipes)
-    command = [sys.executable, "-c", ALONE, str(tmp_path)]
+    command = [sys.executable, "-c", ALONE, str(tmp_path), device]
     done = subprocess.run(command, input=lines, cwd=repository, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]

@@ -113,7 +113,7 @@ def sha256(model) -> str:
     digest = hashlib.sha256()
     for part in model.components.values():
         for name, tensor in (*part.named_parameters(), *part.named_buffers()):
-            digest.update(name.encode() + tensor.detach().numpy().tobytes())
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -178,9 +178,9 @@ class TestExactness:
         manager._residence._resident.loras = LoraSwitcher(model, manager.device, budget_bytes)
         assert [pictures(quick(*loras)) for loras in SETS[2:5]] == expected
 
-    def test_the_settings_bound_the_merged_weights(self, tmp_path):
+    def test_the_settings_bound_the_merged_weights(self, tmp_path, device):
         for lora_cache in (0, 12_345):
-            manager = PipelineManager(Settings(device="cpu", data_dir=tmp_path, lora_cache=lora_cache))
+            manager = PipelineManager(Settings(device=device, data_dir=tmp_path, lora_cache=lora_cache))
             list(manager.load("demo"))
             assert manager._residence.loras.cache._budget_bytes == lora_cache
 

@@ -178,7 +178,7 @@ class TestStockInpaint:
 
 
 @pytest.fixture(scope="module")
-def nine_and_unet(tmp_path_factory):
+def nine_and_unet(tmp_path_factory, device):
     """A manager with a checkpoint whose UNet takes mask and masked picture, and diffusers' UNet of it.
 
     Its weights are random.
@@ -191,10 +191,10 @@ def nine_and_unet(tmp_path_factory):
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config({**config, "in_channels": 9}).eval()
     unet.save_pretrained(folder / "unet")
-    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=data_dir))
+    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=data_dir))
     for _ in manager.load("nine"):
         pass
-    return manager, unet
+    return manager, unet.to(device)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ class TestStockInpaintNineChannels:
         assert {tuple(one.shape[1:]) for one in seen} == {(9, 8, 8)}
         expected = np.zeros((8, 8))
         expected[3:7, 2:6] = 1
-        assert all(np.array_equal(row, expected) for row in seen[0][:, 4].numpy())
+        assert all(np.array_equal(row, expected) for row in seen[0][:, 4].cpu().numpy())
         hidden = noise()
         hidden.paste((99, 99, 99), BOX)  # what lies under the mask must not matter
         again = []

@@ -25,7 +25,7 @@ LEVELS = 1
 
 
 @pytest.fixture(scope="module")
-def pipes(tmp_path_factory):
+def pipes(tmp_path_factory, device):
     """The stock pipeline of each kind, saved as a folder and as a single file in LDM's layout."""
     checkpoints = tmp_path_factory.mktemp("data") / "models/Stable-diffusion"
     made = {}
@@ -36,12 +36,13 @@ def pipes(tmp_path_factory):
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, checkpoints / f"{kind}-ldm.safetensors"
         )
+        pipe.to(device)
     return checkpoints, made
 
 
 @pytest.fixture(scope="module")
-def manager(pipes):
-    return PipelineManager(Settings(device="cpu", dtype="float32", data_dir=pipes[0].parents[1]))
+def manager(pipes, device):
+    return PipelineManager(Settings(device=device, dtype="float32", data_dir=pipes[0].parents[1]))
 
 
 @pytest.fixture
@@ -178,13 +179,15 @@ def weights(manager) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
-def test_a_file_without_text_encoder_and_autoencoder_borrows_them_and_says_so(pipes, tmp_path, small_vocabulary):
+def test_a_file_without_text_encoder_and_autoencoder_borrows_them_and_says_so(
+    pipes, tmp_path, small_vocabulary, device
+):
     checkpoints = tmp_path / "models/checkpoints"
     pipe = small("sdxl", directory=checkpoints / "whole")
     bare = to_ldm(unet=pipe.unet)
     save_file({name: tensor.contiguous() for name, tensor in bare.items()}, checkpoints / "bare.safetensors")
     save_file(dict(pipe.unet.state_dict()), checkpoints / "bare diffusers.safetensors")
-    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
     whole = draw(manager, model="whole")
     for name in ("bare", "bare diffusers"):
         assert (draw(manager, model=name) == whole).all()

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# What is to be checked on a machine with an NVIDIA card, in parts of at most four minutes each.
+#
+#   benchmarks/gpu.sh              all parts that have not ended well yet, in order, then a summary
+#   benchmarks/gpu.sh PART...      these, whether they did or not
+#   benchmarks/gpu.sh list         the parts, and how each ended
+#
+# State, logs and figures are kept in .bench/gpu; where OUT is set, the summary and an archive of the rest are put there
+# too, after each part. The first part makes an environment in .bench/gpu/venv around the torch that python3 has, or
+# with one from the package index; with a folder wheels/ beside launch.py it asks no index.
+#
+# What may be set, and what it is otherwise: PYTHON=python3 DEVICE=cuda LIMIT_S=240 WORKERS=4 QUICK= (any text: a smaller
+# trial). A slow line to the index may want LIMIT_S=1800 benchmarks/gpu.sh install.
+#
+# To add a part: write a function part_NAME, with - as _ in its name, and put NAME into PARTS where it is to run.
+# It ends well if its last command does; "$python" is the environment's, and figures go into "$results".
+# shellcheck disable=SC2329  # parts are called by their names
+set -euo pipefail
+
+PARTS=(
+    install
+    exact-float32 exact-float16 exact-bfloat16
+    suite-cuda suite-samplers suite-exactness suite-start-pictures suite-loras suite-approximations suite-families
+    speed-txt2img speed-img2img speed-inpaint speed-previews
+    sd15 speed-sd15
+)
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+keep=${KEEP:-$root/.bench/gpu}
+results=$keep/results
+venv=$keep/venv
+base=${PYTHON:-python3}
+DEVICE=${DEVICE:-cuda}
+LIMIT_S=${LIMIT_S:-240}
+QUICK=${QUICK:-}
+workers=${WORKERS:-4}
+python=$base
+[ ! -x "$venv/bin/python" ] || python=$venv/bin/python
+export PYTHONPATH=$root PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+
+part_install() {
+    local from=()
+    [ ! -d "$root/wheels" ] || from=(--no-index --find-links "$root/wheels")
+    if "$base" -c "import sys, torch; sys.exit('$DEVICE' == 'cuda' and not torch.cuda.is_available())"; then
+        # a .pth file and not --system-site-packages, which shows nothing where python3 is of an environment itself
+        "$base" -m venv --clear --without-pip "$venv"
+        "$base" -c 'import sys; print(*(path for path in sys.path if path.endswith("-packages")), sep="\n")' \
+            >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/found.pth"
+    else
+        "$base" -m venv --clear "$venv"
+    fi
+    python=$venv/bin/python
+    "$python" -m benchmarks.needed "$keep"
+    "$python" -m pip install --quiet --disable-pip-version-check "${from[@]}" \
+        --constraint "$keep/constraints.txt" --requirement "$keep/requirements.txt"
+    "$python" -c "import sys, torch; from benchmarks.measure import machine; print(machine()); \
+sys.exit('$DEVICE' == 'cuda' and not torch.cuda.is_available())"
+}
+
+part_exact_float32() { exact float32; }
+part_exact_float16() { exact float16; }
+part_exact_bfloat16() { exact bfloat16; }
+exact() {
+    "$python" -m benchmarks.exactness --device "$DEVICE" --dtype "$1" ${QUICK:+--quick} --json "$results/exact-$1.json"
+}
+
+part_suite_cuda() { suite -m cuda tests/engine; }
+part_suite_samplers() { suite tests/engine/test_denoise.py; }
+part_suite_exactness() { suite tests/engine/test_exactness.py; }
+part_suite_start_pictures() { suite tests/engine/test_start_pictures.py; }
+part_suite_loras() { suite tests/engine/test_loras.py; }
+part_suite_approximations() { suite tests/engine/test_approximations.py; }
+part_suite_families() { suite tests/engine/families/test_parity.py; }
+suite() {
+    "$python" -m pytest -p no:cacheprovider -n "$workers" --device "$DEVICE" --tb short -rfE "$@"
+}
+
+part_speed_txt2img() { speed txt2img; }
+part_speed_img2img() { speed img2img; }
+part_speed_inpaint() { speed inpaint; }
+part_speed_previews() { speed previews; }
+part_speed_sd15() { speed txt2img --size sd15 --side 512 --steps 20 --rounds 3; }
+speed() {
+    "$python" -m benchmarks "$@" --device "$DEVICE" ${QUICK:+--rounds 1 --steps 2} --json "$results/$part.json"
+}
+
+# The model of SD 1.5's size, with random weights, once.
+part_sd15() { "$python" -c 'from benchmarks.peers.convert import sd15; print(sd15().folder)'; }
+
+state_of() { # how a part ended: "ok", "failed" or "timed out", seconds, time and commit; nothing where it never ran
+    [ ! -f "$keep/state/$1" ] || cat "$keep/state/$1"
+}
+
+list() {
+    local name
+    for name in "${PARTS[@]}"; do printf '%-22s %s\n' "$name" "$(state_of "$name")"; done
+}
+
+summary() {
+    list
+    local name
+    for name in "${PARTS[@]}"; do
+        [ ! -f "$keep/logs/$name.txt" ] || printf '\n== %s: %s\n%s\n' "$name" "$(state_of "$name")" "$(tail -n 40 "$keep/logs/$name.txt")"
+    done
+}
+
+hand_out() { # two files, since a machine that is lent may give back few
+    summary >"$keep/summary.txt"
+    [ -n "${OUT:-}" ] || return 0
+    mkdir -p "$OUT"
+    cp "$keep/summary.txt" "$OUT/gpu-summary.txt"
+    tar -czf "$OUT/gpu-results.tar.gz" -C "$keep" state logs results
+}
+
+run() { # one part, in a process of its own with a limit
+    local name=$1 status=0 started=$SECONDS how=ok
+    echo "== $name"
+    timeout --kill-after=10 "$LIMIT_S" bash "${BASH_SOURCE[0]}" --part "$name" </dev/null >"$keep/logs/$name.txt" 2>&1 ||
+        status=$?
+    case $status in
+        0) ;;
+        124 | 137) how="timed out" ;;
+        *) how="failed" ;;
+    esac
+    echo "$how, $((SECONDS - started)) s, $(date -u +%FT%TZ), $(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo '?')" \
+        >"$keep/state/$name"
+    tail -n 15 "$keep/logs/$name.txt"
+    state_of "$name"
+    hand_out
+    [ $status -eq 0 ]
+}
+
+is_part() {
+    [[ " ${PARTS[*]} " == *" $1 "* ]] || { echo "gpu.sh: no part $1; there are: ${PARTS[*]}" >&2 && exit 2; }
+}
+
+cd "$root"
+mkdir -p "$keep/state" "$keep/logs" "$results"
+case "${1:-}" in
+    list) list && exit ;;
+    --part)
+        part=$2
+        "part_${part//-/_}"
+        exit
+        ;;
+    "") chosen=() && for name in "${PARTS[@]}"; do [[ $(state_of "$name") == ok* ]] || chosen+=("$name"); done ;;
+    *) chosen=("$@") && for name in "${chosen[@]}"; do is_part "$name"; done ;;
+esac
+bad=0
+for name in "${chosen[@]}"; do
+    run "$name" || { bad=1 && [ "$name" != install ] || exit 1; } # nothing else goes without it
+done
+echo
+list
+exit $bad
