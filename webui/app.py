@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
+from webui.compat import without_web_application
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
@@ -78,8 +78,7 @@ def serve(settings: Settings) -> NoReturn:
         app.include_router(router)
     if settings.root_path:
         name_no_host()
-    # Gradio 6.31 makes its web application four times, 0.13 s each; launch makes the one that serves.
-    with patch("gradio.blocks.App.create_app"):
+    with without_web_application():  # launch makes the one that serves
         blocks = layout.build_page(executor, shelf, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()

@@ -1,0 +1,50 @@
+"""What libraries do on the way that nobody here needs, kept from them while a context lasts.
+
+Each says for which version it was needed; where a later one does without, it goes. Nothing else in Darkroom puts a
+stand-in into the place of a library's own parts.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+
+def without_interface_files() -> AbstractContextManager[Any]:
+    """Gradio 6.31, to be imported: makes interface files for code editors of its classes, half of the import's time.
+
+    It leaves out those whose source has no file, and so it is told of each of them.
+    """
+    find_file = inspect.getfile
+
+    def getfile(of: object) -> str:
+        if isinstance(of, type) and of.__module__.startswith("gradio."):
+            raise OSError("no interface file is wanted")
+        return find_file(of)  # type: ignore[arg-type]
+
+    return patch("inspect.getfile", getfile)
+
+
+def without_web_application() -> AbstractContextManager[Any]:
+    """Gradio 6.31, building a page: makes its web application three times, 0.13 s each, before launch makes it."""
+    return patch("gradio.blocks.App.create_app")
+
+
+@contextmanager
+def without_compiler_and_statistics() -> Iterator[None]:
+    """diffusers 0.42, importing schedulers: takes two things that they do not need for what is done here.
+
+    torch's compiler takes a second; diffusers does without where it is missing. scipy's statistics, for one schedule,
+    take most of one; scipy imports them itself when they are first used.
+    """
+    stand_ins: dict[str, Any] = {"torch._dynamo": None, "scipy.stats": ModuleType("scipy.stats")}
+    absent = {name: module for name, module in stand_ins.items() if name not in sys.modules}
+    sys.modules |= absent
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
