@@ -14,6 +14,7 @@ from webui.core.events import Image
 from webui.core.filenames import check_filename
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
+from webui.core.prompt import parse_weights
 from webui.core.recipe import Batch, Recipe, RecipeError, read_picture
 from webui.core.request import LoraRef, Request
 from webui.workspace.outputs import save_picture
@@ -83,6 +84,7 @@ requests = st.builds(
     guidance_until=st.floats(0, 1),
     reuse=st.integers(1, 10),
     token_merging=st.floats(0, 0.75),
+    syntax=st.just(2),  # 1 says nothing where there are no marks; see below
     init=st.none() | inits(),
 )
 
@@ -155,7 +157,7 @@ def test_only_a_hash_reaches_a_path(tmp_path, name):
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "is not a JSON object"),
         ("{}", "has schema 'None'"),
-        ('{"schema": 2, "darkroom": "<script>9.0"}', r"has schema '2', by Darkroom '<script>9.0'; schema 1 is read"),
+        ('{"schema": 3, "darkroom": "<script>9.0"}', r"has schema '3', by Darkroom '<script>9.0'; schemas 1 to 2"),
         ('{"schema": true}', "has schema 'True'"),
         ('{"schema": 1}', "is not valid: request is missing"),
         ('{"schema": 1, "request": "x"}', "is not valid"),
@@ -220,6 +222,29 @@ def test_a_file_that_is_no_picture_is_an_image_error(tmp_path):
 def test_the_json_has_what_others_may_look_for(make_picture):
     body = json.loads(make_picture(prompt="a cat").recipe.to_json())
     assert body["schema"] == 1 and body["request"]["prompt"] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("prompt", "a [cat:dog:0.5]"), ("prompt", "a AND b"), ("negative", "[a|b]")]
+)
+@pytest.mark.parametrize("syntax", [1, 2])
+def test_marks_of_the_first_schema_stay_words(make_picture, field, text, syntax):
+    recipe = make_picture(**{field: text, "syntax": syntax}).recipe
+    body = json.loads(recipe.to_json())
+    assert body["schema"] == syntax and "syntax" not in body["request"]
+    assert Recipe.from_json(json.dumps(body)) == recipe
+    if syntax == 1:
+        today = recipe.request.in_newest_syntax()
+        assert not today.has_marks and parse_weights(getattr(today, field)) == parse_weights(text)
+
+
+@pytest.mark.parametrize("syntax", [1, 2])
+def test_a_plain_prompt_is_written_as_ever(make_picture, syntax):
+    recipe = make_picture(prompt="a (red:1.2) [cat], b:0.5", negative="x AND y", syntax=syntax).recipe
+    body = json.loads(recipe.to_json())
+    assert body["schema"] == 1 and "syntax" not in body["request"]
+    assert Recipe.from_json(json.dumps(body)).request.syntax == 2
+    assert recipe.request.in_newest_syntax().prompt == recipe.request.prompt
 
 
 @pytest.mark.parametrize(

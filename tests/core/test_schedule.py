@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.core import schedule
-from webui.core.schedule import changes, has_marks, read_points, split_terms, text_at, weight_at, write_points
+from webui.core.prompt import parse_weights
+from webui.core.schedule import as_words, changes, has_marks, read_points, split_terms, text_at, weight_at, write_points
 
 TEXTS = st.text(st.sampled_from("ab5. []():|\\<>\n") | st.characters(), max_size=60)
 MARKED = st.lists(
@@ -194,6 +195,25 @@ def test_marks_are_found(text):
 @pytest.mark.parametrize("text", ["", "a cat", "(a:1.2) [b]", "[a:b", "{a|b}", "a:0.5", "Anderson and SANDY"])
 def test_plain_words_have_none(text):
     assert not has_marks(text)
+
+
+@given(TEXTS | MARKED)
+def test_as_words_it_says_what_it_said_as_plain_text(text):
+    words = as_words(text)
+    assert not has_marks(words) and parse_weights(words) == parse_weights(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a [cat:dog:0.5] (b:1.2)", r"a [cat\:dog\:0.5] (b:1.2)"),
+        ("[a|(b:1.1)]", r"[a\|(b:1.1)]"),
+        ("[a [b:c:2]:3] AND d:0.6", r"[a [b\:c\:2]\:3] \AND d:0.6"),
+        ("a:0.6 (b:1.2), [c]", "a:0.6 (b:1.2), [c]"),
+    ],
+)
+def test_marks_are_escaped(text, words):
+    assert as_words(text) == words
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,13 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
         assert json.loads(json.dumps(info.to_json()))["values"]["loras"] == [{"name": "gone", "weight": 0.5}]
 
 
+def test_what_was_drawn_as_words_is_written_so_that_it_stays_words(tmp_path: Path, catalog: Catalog) -> None:
+    request = Request(prompt="a [cat:dog:0.5] AND b", width=64, height=64, syntax=1)
+    path = save_picture(Image(0, PilImages.new("RGB", (64, 64)), Recipe(request)), tmp_path)
+    values = read_info(path, catalog).values
+    assert values["prompt"] == r"a [cat\:dog\:0.5] \AND b" and "syntax" not in values
+
+
 @pytest.mark.parametrize("ending", ["jpg", "webp", "avif"])
 def test_exif_of_other_kinds_of_file(tmp_path: Path, catalog: Catalog, ending: str) -> None:
     picture = PilImages.new("RGB", (64, 64))

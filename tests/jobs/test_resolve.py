@@ -58,6 +58,19 @@ def test_loras_of_field_and_prompt_are_the_request_s_by_their_files_names(resolv
     assert resolve_again(resolved, request) == request
 
 
+@pytest.mark.parametrize(
+    ("fields", "syntax"),
+    [
+        ({"prompt": "a (cat:1.2) [b]"}, 2),
+        ({"prompt": "a [cat:dog:0.5]"}, 1),
+        ({"negative": "[a|b]"}, 1),
+        ({"prompt": "a AND b"}, 1),
+    ],
+)
+def test_what_is_drawn_as_words_says_so(resolved, fields, syntax):
+    assert resolved(**fields).syntax == syntax
+
+
 def resolve_again(resolved, request: Request) -> Request:
     return resolved(**{name: getattr(request, name) for name in Request.model_fields})
 

@@ -10,11 +10,11 @@ from webui.core.checkpoint import Defaults
 from webui.core.errors import RequestError
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
-from webui.core.request import Request
+from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import Preset
 from webui.workspace.presets import PresetShelf
 
-OWN_FLAGS = ("model", "loras", "init", "image", "mask", "outpaint")
+OWN_FLAGS = (*NOT_ASKED, "model", "loras", "image", "mask", "outpaint")
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,9 @@ from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
 from webui.core.request import Request
 
-SCHEMA = 1
+SCHEMAS = (1, 2)
+"""The first knows plain words alone: a mark in its prompts is what its letters say. The lowest that can say it is
+written."""
 MAX_JSON_CHARACTERS = 2**20
 MAX_JPEG_EXIF_BYTES = 65_533 - 6  # a JPEG segment, without the word "Exif" at its start
 UNICODE_COMMENT = b"UNICODE\0"
@@ -81,10 +83,11 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as one line, without pictures: ``from_json`` reads it back."""
+        schema = 2 if self.request.syntax == 2 and self.request.has_marks else 1
         body = {
-            "schema": SCHEMA,
+            "schema": schema,
             "darkroom": __version__,
-            "request": self.request.model_dump(mode="json", exclude={"init"}),
+            "request": self.request.model_dump(mode="json", exclude={"init", "syntax"}),
             "start": self.start or _start_values(self.request.init),
             "hashes": self.hashes,
             "batch": asdict(self.batch) if self.batch else None,
@@ -106,9 +109,9 @@ class Recipe:
         if not isinstance(body, dict):
             raise RecipeError("its recipe is not a JSON object")
         schema, written_by = body.pop("schema", None), body.pop("darkroom", "?")
-        if schema != SCHEMA or isinstance(schema, bool):
+        if schema not in SCHEMAS or isinstance(schema, bool):
             writer = f"schema {str(schema)[:20]!r}, by Darkroom {str(written_by)[:20]!r}"
-            raise RecipeError(f"its recipe has {writer}; schema {SCHEMA} is read here")
+            raise RecipeError(f"its recipe has {writer}; schemas {SCHEMAS[0]} to {SCHEMAS[-1]} are read here")
         try:
             recipe = _RECIPE.validate_python(body)
             if recipe.start is not None:  # its settings are checked with a picture that stands in
@@ -117,6 +120,8 @@ class Recipe:
             raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
         except RecursionError:
             raise RecipeError("its recipe is nested too deeply") from None
+        if schema == 1 and recipe.request.has_marks:
+            return replace(recipe, request=recipe.request.model_copy(update={"syntax": 1}))
         return recipe
 
     def with_pictures(self, find: Callable[[str], PilImage | None]) -> "Recipe":

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from webui.core import schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups.init import Init
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
@@ -26,6 +27,9 @@ MAX_LORAS = 32
 MAX_STEPS = 150
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
+PROMPTS = ("prompt", "negative")
+NOT_ASKED = ("init", "syntax")
+"""What no control, flag or preset holds: the one is a group, the other is what a recipe says."""
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
 
@@ -216,6 +220,11 @@ class Request(BaseModel):
         title="Token merging",
         description="The share of alike places in the picture that are treated as one; 0 is exact",
     )
+    syntax: Literal[1, 2] = Field(
+        default=2,
+        title="Syntax",
+        description="How prompts are read: 1 takes what changes over the steps, and AND, for plain words",
+    )
     init: Init | None = Field(default=None, title="Start picture")
 
     @field_validator(
@@ -275,6 +284,18 @@ class Request(BaseModel):
     def stops_guiding(self) -> bool:
         """Whether the prompt goes on alone before the last step, where it does not from the first."""
         return self.guidance_until < 1 and self.guidance != 1
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether its prompts are read otherwise in the other syntax."""
+        return schedule.has_marks(self.prompt) or schedule.changes(self.negative)
+
+    def in_newest_syntax(self) -> "Request":
+        """The same request, its prompts written so that today's syntax reads in them what its own does."""
+        if self.syntax == 2:
+            return self
+        words = {field: schedule.as_words(getattr(self, field)) for field in PROMPTS}
+        return self.model_copy(update=words | {"syntax": 2})
 
     @property
     def task(self) -> str:

@@ -34,7 +34,7 @@ LEVELS = 8
 
 _PIECES = re.compile(r"<\w+:[^<>]*>|\\[^<]|[\[\]():|]|[^\\\[\]():|<]+|[\\<]", re.DOTALL)
 _WHEN = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
-_AND = re.compile(r"<\w+:[^<>]*>|\bAND\b")
+_AND = re.compile(r"<\w+:[^<>]*>|\\[^<]|\bAND\b", re.DOTALL)
 _WEIGHT = re.compile(r"\s*([+-]?(?:\d+\.?|\d*\.\d+))\s*")
 
 
@@ -131,6 +131,20 @@ def split_terms(text: str) -> tuple[tuple[str, float], ...]:
 def has_marks(text: str) -> bool:
     """Whether the text says something else than its words alone."""
     return len(terms := split_terms(text)) > 1 or changes(terms[0][0])
+
+
+def as_words(text: str) -> str:
+    """The same text with a backslash before each mark, so that it says its words alone, whatever the step."""
+    marks = {found.start() for found in _AND.finditer(text) if found[0] == "AND"}
+    place = 0
+    read_text = read(text)
+    signs = {sign for choice in read_text.choices.values() for sign in choice.bounds[1:-1]}
+    for number, piece in enumerate(read_text.pieces):
+        if number in signs:
+            marks.add(place)
+        place += len(piece)
+    bounds = [0, *sorted(marks), len(text)]
+    return "\\".join(text[start:stop] for start, stop in pairwise(bounds))
 
 
 def read_points(text: str) -> float | Points:

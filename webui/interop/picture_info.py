@@ -13,7 +13,7 @@ from webui.core.catalog import Catalog
 from webui.core.files import File
 from webui.core.names import find_file
 from webui.core.recipe import Recipe, RecipeError
-from webui.core.request import Request
+from webui.core.request import NOT_ASKED, Request
 from webui.interop.checked import check
 from webui.interop.found import Found, clean
 from webui.interop.programs import parse
@@ -81,8 +81,8 @@ def _describe(
 
 
 def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -> PictureInfo:
-    request = recipe.request
-    values = {name: getattr(request, name) for name in Request.model_fields if name != "init"}
+    request = recipe.request.in_newest_syntax()
+    values = {name: getattr(request, name) for name in Request.model_fields if name not in NOT_ASKED}
     start = {**(recipe.start or {})}
     reasons = []
     if start:

@@ -34,7 +34,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
     names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
-    return request.model_copy(
+    resolved = request.model_copy(
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed}
@@ -42,6 +42,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, lambda: library.loras)
     )
+    return resolved.model_copy(update={"syntax": 1}) if resolved.has_marks else resolved  # what is drawn: words alone
 
 
 def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:

@@ -14,6 +14,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Image
 from webui.core.files import File
 from webui.core.names import choose, choose_file, choose_lora
+from webui.core.request import NOT_ASKED
 from webui.interop import sampler_names
 from webui.jobs.protocols import Job
 from webui.ui import fills, loras
@@ -87,7 +88,7 @@ def of_picture(job: Job, picture: Image, device: str) -> dict[str, Any]:
     init = request.init.model_dump(mode="json", include=set(INIT_FIELDS)) if request.init else {}
     is_reference = device == REFERENCE and job.request.count == 1 and request.init is None
     return {
-        "fields": request.model_dump(mode="json", exclude={"init"}, exclude_none=True),
+        "fields": request.in_newest_syntax().model_dump(mode="json", exclude=set(NOT_ASKED), exclude_none=True),
         "init": init,
         "pins": {"model": picture.recipe.model_hash or None, "loras": dict(picture.recipe.lora_hashes)},
         "expected": picture.pixels_sha256 if is_reference else None,

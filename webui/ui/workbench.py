@@ -12,13 +12,13 @@ import gradio as gr
 from webui.core.catalog import Catalog
 from webui.core.events import Failed
 from webui.core.groups.init import Init
-from webui.core.request import Request
+from webui.core.request import NOT_ASKED, Request
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
-FIELDS = tuple(field for field in Request.model_fields if field != "init")
+FIELDS = tuple(field for field in Request.model_fields if field not in NOT_ASKED)
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
 
 Update = Any
@@ -172,7 +172,8 @@ def filled_fields(controls: Controls) -> Controls:
 
 def settings_of(request: Request) -> Controls:
     """What a picture's request says for the fields of a page, those of its start picture among them."""
-    values = {field: getattr(request, field) for field in FIELDS}
+    today = request.in_newest_syntax()
+    values = {field: getattr(today, field) for field in FIELDS}
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 

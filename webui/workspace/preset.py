@@ -17,7 +17,7 @@ from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
 from webui.core.groups.init import Init
 from webui.core.names import find_file
-from webui.core.request import MAX_PROMPT_CHARACTERS, Request
+from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash
 
@@ -25,8 +25,7 @@ VERSION = 1
 MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS = 80, 1_000
 MAX_VARIABLES = 8
 MAX_PRESET_BYTES = 64 * 2**10
-PROMPTS = ("prompt", "negative")
-REQUEST_FIELDS = frozenset(Request.model_fields) - {"init"}
+REQUEST_FIELDS = frozenset(Request.model_fields).difference(NOT_ASKED)
 INIT_FIELDS = frozenset(Init.model_fields) - {"image", "mask"}  # a preset holds no pictures
 _VARIABLE = re.compile(r"\{([A-Za-z_]\w{0,39})\}")
 _LONG_KEY = re.compile(r"(?:[^.\s]{1,40}[ \t]{0,40}\.[ \t]{0,40}){20}")  # tomllib's time goes with its square
