@@ -166,9 +166,8 @@ def too_long(file: str, source: str) -> list[str]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         statements = node.body if ast.get_docstring(node) is None else node.body[1:]
-        reason = LONG.search(
-            "\n".join(lines[node.lineno - 1 : statements[0].lineno if statements else node.end_lineno])
-        )
+        begin = statements[0].lineno - 1 if statements else node.lineno
+        reason = LONG.search("\n".join(lines[node.lineno - 1 : begin]))
         length = (node.end_lineno or 0) - node.lineno + 1
         if length > MAX_FUNCTION_LINES and not reason:
             found.append(f"{file}: {node.name} has {length} lines, {MAX_FUNCTION_LINES} at most without `# long: why`")
