@@ -1,4 +1,4 @@
-"""What files are called, and which one a name means."""
+"""Which file a name means."""
 
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from webui.core.files import LoraFile
 from webui.core.names import choose, choose_lora, find_file, in_tags, is_word, tag_name
 from webui.core.prompt import join_loras, split_loras
 from webui.core.request import LoraRef
-from webui.library.naming import Found, give_names
 
 NAMES = ("DPM++ 2M", "DPM++ SDE", "Euler", "Euler a", "Heun")
 
@@ -70,36 +69,8 @@ def test_any_other_name_is_refused_in_a_short_line(name):
 # ---- files ----
 
 
-def found(*places: str, usable: bool = True) -> list[Found]:
-    return [Found(Path("/models/Lora", place), place.rpartition(".")[0], usable) for place in places]
-
-
 def files(*names: str) -> dict[str, LoraFile]:
     return {name: LoraFile(name, Path(f"/models/Lora/{name}.safetensors"), place=name) for name in names}
-
-
-@given(
-    st.lists(st.lists(st.sampled_from(["a", "b"]), max_size=3).map(lambda parts: "/".join([*parts, "x"])), max_size=30),
-    st.sampled_from([".safetensors", ".pt"]),
-)
-def test_every_file_has_a_name_that_none_else_has(places, ending):
-    entries = found(*dict.fromkeys(f"{place}{end}" for place in places for end in (".safetensors", ending)))
-    names = give_names(entries)
-    assert len(names) == len(entries) and {entry.path for entry in names.values()} == {e.path for e in entries}
-    assert all(Path(name).stem == "x" for name in names)
-
-
-def test_a_name_too_long_for_a_request_becomes_a_number():
-    deep = "/".join(["d" * 100] * 3)
-    names = give_names(found("x.safetensors", "d/x.safetensors", f"{deep}/x.safetensors", f"{deep}/d/x.safetensors"))
-    assert list(names) == ["x", "d/x", f"{'d' * 100}/x", f"{'d' * 100}/d/x"]
-    assert list(give_names([*found("x.pt"), *found("x.pt")])) == ["x", "x.pt"]
-
-
-def test_a_file_that_comes_later_takes_no_name_away():
-    before = give_names(found("b/x.safetensors", "c/x.safetensors"))
-    after = give_names(found("b/x.safetensors", "c/x.safetensors", "d/x.safetensors"))
-    assert before.items() <= after.items()
 
 
 def test_the_longer_name_of_a_file_holds_when_it_has_a_shorter_one():

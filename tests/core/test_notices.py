@@ -1,14 +1,18 @@
 """What a request asks for in vain is said, and nothing is said of one that is drawn as it asks."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as PilImages
+from safetensors.numpy import save_file
 
 from webui.core import images
 from webui.core.checkpoint import Checkpoint
+from webui.core.files import VaeFile
 from webui.core.groups.init import Init
-from webui.core.notices import notices
+from webui.core.notices import approximations, notices
 from webui.core.request import Request
 
 PLAIN = Checkpoint("SD 1.x", "diffusers", ("unet", "vae", "text_encoder"), 4, 768, 512)
@@ -98,3 +102,12 @@ def test_a_model_for_inpainting_knows_no_greys():
     assert of_init(model, mask=MASK) == (
         "A model for inpainting draws light greys of a mask as white, and keeps dark ones.",
     )
+
+
+def test_a_tiny_vae_counts_as_an_approximation(tmp_path: Path) -> None:
+    vaes = {}
+    for name, key in {"tiny": "decoder.layers.0.weight", "real": "decoder.conv_in.weight"}.items():
+        vaes[name] = VaeFile(name, tmp_path / f"{name}.safetensors")
+        save_file({key: np.zeros(1, np.float32)}, vaes[name].path)
+    assert approximations(Request(vae="tiny", reuse=2), vaes) == ("the whole network every 2 steps", "a tiny VAE")
+    assert approximations(Request(vae="real"), vaes) == approximations(Request(vae="gone"), vaes) == ()

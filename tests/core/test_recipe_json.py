@@ -11,7 +11,6 @@ from PIL import Image as PilImages
 from sd_parsers import ParserManager
 
 from webui.core.events import Image
-from webui.core.filenames import check_filename
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
 from webui.core.prompt import parse_weights
@@ -136,20 +135,6 @@ def test_a_start_picture_that_is_gone_is_named_by_its_hash(tmp_path):
         recipe.with_pictures(StartPictures(tmp_path).find)
 
 
-def test_a_kept_start_picture_that_was_changed_is_not_taken(tmp_path):
-    init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)))
-    shelf = StartPictures(tmp_path)
-    shelf.keep(init)
-    (path,) = tmp_path.iterdir()
-    PilImages.new("RGB", (16, 16), (200, 2, 3)).save(path)
-    assert shelf.find(path.stem) is None
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a" * 63, "A" * 64, "", "\0" * 64])
-def test_only_a_hash_reaches_a_path(tmp_path, name):
-    assert StartPictures(tmp_path).find(name) is None
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -245,27 +230,3 @@ def test_a_plain_prompt_is_written_as_ever(make_picture, syntax):
     assert body["schema"] == 1 and "syntax" not in body["request"]
     assert Recipe.from_json(json.dumps(body)).request.syntax == 2
     assert recipe.request.in_newest_syntax().prompt == recipe.request.prompt
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("{seed}", "must have {counter} once"),
-        ("{counter}-{secret}", "may have {counter}"),
-        ("{counter}/{seed}", "may have ASCII letters"),
-        ("../{counter}", "may have ASCII letters"),
-        ("{counter.__class__}", "may have {counter}"),
-        ("{counter!r}", "may have {counter}"),
-        ("{counter", "cannot be read"),
-        ("{counter}\0", "may have ASCII letters"),
-    ],
-)
-def test_a_file_name_pattern_is_held_to_its_fields(pattern, message):
-    with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
-        check_filename(pattern)
-
-
-def test_a_pattern_names_files_and_numbers_go_on(make_picture, tmp_path):
-    pattern = check_filename("{model}_{counter} {sampler}-{width}x{height}")
-    paths = [save_picture(make_picture(prompt="a"), tmp_path, filename=pattern) for _ in range(2)]
-    assert [path.name for path in paths] == ["demo_00001 dpm-2m-64x64.png", "demo_00002 dpm-2m-64x64.png"]

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,6 @@ from webui.workspace.history import History, Page, Wanted
 from webui.workspace.index import RETRY_S, Index
 from webui.workspace.outputs import save_picture
 from webui.workspace.picture_files import MAX_INTEGER, describe, local_time
-from webui.workspace.thumbnails import SIDE_PX, Thumbnails
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PAGE_S = 0.3
@@ -315,16 +314,6 @@ def test_times_that_the_index_cannot_hold_are_the_nearest_it_can(
     assert restored == found[1]
 
 
-def test_a_time_that_the_system_cannot_tell_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Datetime(datetime):
-        @classmethod
-        def fromtimestamp(cls, *_: object) -> "Datetime":
-            raise OSError("Invalid argument")  # Windows, before 1970
-
-    monkeypatch.setattr(picture_files, "datetime", Datetime)
-    assert local_time(-MAX_INTEGER).isoformat() == "1677-09-21T00:12:43"
-
-
 def test_two_processes_share_the_index(folder: Folder) -> None:
     for number in range(120):
         folder.draw(f"number {number}")
@@ -367,25 +356,6 @@ def test_files_that_are_slow_to_read_do_not_hold_up_the_first_page(
     while history.search(Wanted()).unread:
         time.sleep(0.05)
     assert history.search(Wanted()).total == 12
-
-
-def test_thumbnails_are_small_and_follow_the_file(tmp_path: Path) -> None:
-    path, kept = tmp_path / "large.jpg", tmp_path / "thumbnails"
-    PilImages.new("RGB", (1600, 800), "red").save(path)
-    data = Thumbnails(kept).get(path, 1, 1)
-    PilImages.new("RGB", (800, 1600), "blue").save(path)
-    assert Thumbnails(kept).get(path, 1, 1) == data and len(list(kept.iterdir())) == 1
-    assert _size(data) == (SIDE_PX, SIDE_PX // 2)
-    assert _size(Thumbnails(kept).get(path, 2, 1)) == (SIDE_PX // 2, SIDE_PX)
-    Thumbnails(kept).forget(path, 2, 1)
-    assert len(list(kept.iterdir())) == 1
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    import io
-
-    with PilImages.open(io.BytesIO(data)) as image:
-        return image.size
 
 
 def test_ten_thousand_pictures_are_quick(folder: Folder) -> None:

@@ -1,0 +1,63 @@
+"""What a LoRA's file brings besides its weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from webui.core.lora_files import MAX_TEXT, bundled_embeddings, bundled_rows, find_adapter_config, made_for, short_text
+from webui.core.tensor_file import BadFile
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora", "ss_base_model_version": "x"}, None),
+        ({"modelspec.architecture": "  ", "ss_base_model_version": "sdxl_base_v1-0"}, "sdxl_base_v1-0"),
+        ({"ss_base_model_version": "x" * 100}, "x" * 80),
+        ({}, ""),
+    ],
+)
+def test_the_architecture_that_the_metadata_names(metadata: dict[str, str], said: str | None) -> None:
+    assert made_for(metadata) == (metadata["modelspec.architecture"] if said is None else said)
+
+
+def test_embeddings_in_the_file_stand_for_as_many_tokens_as_they_have_rows(tmp_path: Path) -> None:
+    tensors = {
+        "bundle_emb.zorb.string_to_param.*": np.zeros((3, 8), np.float32),
+        "bundle_emb.xl.clip_l": np.zeros((2, 8), np.float32),
+        "bundle_emb.xl.clip_g": np.zeros((2, 16), np.float32),
+        "bundle_emb.one.emb_params": np.zeros(8, np.float32),
+        "bundle_emb.zorb.string_to_token.*": np.zeros(1, np.float32),
+        "lora_unet_x.alpha": np.zeros((), np.float32),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert bundled_rows(tmp_path / "x.safetensors") == {"zorb": 3, "xl": 2, "one": 1}
+    assert bundled_embeddings(tensors)["xl"] == {"clip_l": "bundle_emb.xl.clip_l", "clip_g": "bundle_emb.xl.clip_g"}
+    (tmp_path / "bad.safetensors").write_bytes(b"x")
+    with pytest.raises(BadFile):
+        bundled_rows(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("file", "beside", "is_its"),
+    [
+        ("x.safetensors", [], True),
+        ("x.safetensors", ["y.safetensors"], False),
+        ("adapter_model.safetensors", ["y.safetensors"], True),
+    ],
+)
+def test_an_adapter_config_is_that_of_the_only_file_or_of_peft_s_own_name(
+    tmp_path: Path, file: str, beside: list[str], is_its: bool
+) -> None:
+    for name in (file, *beside):
+        (tmp_path / name).touch()
+    assert find_adapter_config(tmp_path / file) is None
+    config = tmp_path / "adapter_config.json"
+    config.touch()
+    assert find_adapter_config(tmp_path / file) == (config if is_its else None)
+
+
+def test_a_text_is_cut_and_can_be_sent() -> None:
+    assert short_text(" a\0b\ud800 ") == "ab?" and len(short_text("x" * 3 * MAX_TEXT)) == MAX_TEXT

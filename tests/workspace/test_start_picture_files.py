@@ -1,0 +1,21 @@
+"""Start pictures are kept under the hash of their pixels, and found by nothing else."""
+
+import pytest
+from PIL import Image as PilImages
+
+from webui.core.groups.init import Init
+from webui.workspace.start_pictures import StartPictures
+
+
+def test_a_kept_start_picture_that_was_changed_is_not_taken(tmp_path):
+    init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)))
+    shelf = StartPictures(tmp_path)
+    shelf.keep(init)
+    (path,) = tmp_path.iterdir()
+    PilImages.new("RGB", (16, 16), (200, 2, 3)).save(path)
+    assert shelf.find(path.stem) is None
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a" * 63, "A" * 64, "", "\0" * 64])
+def test_only_a_hash_reaches_a_path(tmp_path, name):
+    assert StartPictures(tmp_path).find(name) is None
