@@ -21,7 +21,7 @@ from webui.core.errors import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
 from webui.jobs.local import LocalExecutor
 from webui.workspace.history import History
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 from webui.workspace.start_pictures import StartPictures
 from webui.workspace.thumbnails import Thumbnails
 
@@ -59,32 +59,32 @@ def serve(settings: Settings) -> NoReturn:
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.guard import Guard
+    from webui.api.hosts import AllowedHosts
     from webui.api.login import Login
-    from webui.api.names import Names
     from webui.api.streams import Streams
     from webui.ui import layout
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
-    executor, shelf = LocalExecutor(settings), PresetShelf(settings.presets_dir, writable=not settings.is_open)
+    executor, presets = LocalExecutor(settings), PresetStore(settings.presets_dir, writable=not settings.is_open)
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
     find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
-    names, streams = Names(settings), Streams()
+    hosts, streams = AllowedHosts(settings), Streams()
     app = Application(
-        lambda inner, app: Guard(inner, names, Login(app), cache_dir, streams), exception_handlers=dict(ERROR_ANSWERS)
+        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams), exception_handlers=dict(ERROR_ANSWERS)
     )
-    for router in _routers(settings, executor, shelf, history):
+    for router in _routers(settings, executor, presets, history):
         app.include_router(router)
     if settings.root_path:
         name_no_host()
     with without_web_application():  # launch makes the one that serves
-        blocks = layout.build_page(executor, shelf, find_start, history)
+        blocks = layout.build_page(executor, presets, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
     url, share_url = layout.launch(blocks, app, settings, port, open_browser)
     if share_url:
-        names.add(urlsplit(share_url).hostname or "")
+        hosts.add(urlsplit(share_url).hostname or "")
     print(f"Darkroom is at {url}", flush=True)
     if settings.is_open:
         print(OPEN_TO_ALL, file=sys.stderr, flush=True)
@@ -99,7 +99,7 @@ def serve(settings: Settings) -> NoReturn:
 
 
 def _routers(
-    settings: Settings, executor: LocalExecutor, shelf: PresetShelf, history: History | None
+    settings: Settings, executor: LocalExecutor, presets: PresetStore, history: History | None
 ) -> Iterator["APIRouter"]:
     """Our own routes; those of the history where there is one."""
     from webui.api.a1111 import a1111_router
@@ -114,8 +114,8 @@ def _routers(
 
     for make in (info_router, loras_router, metrics_router, models_router, tokens_router):
         yield make(executor)
-    yield jobs_router(executor, shelf)
-    yield presets_router(shelf)
+    yield jobs_router(executor, presets)
+    yield presets_router(presets)
     yield a1111_router(executor, settings.model, settings.is_open)
     if history:
         yield history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))

@@ -1,4 +1,4 @@
-"""What stands before every route: names, other sites, the login, sizes, headers. The routes here are a stand-in."""
+"""What stands before every route: hosts, other sites, the login, sizes, headers. The routes here are a stand-in."""
 
 import asyncio
 import base64
@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 from webui.api import bodies
 from webui.api.errors import ERROR_ANSWERS
 from webui.api.guard import Guard
+from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
-from webui.api.names import Names
 from webui.api.streams import Streams
 from webui.core.settings import Settings
 
@@ -30,7 +30,7 @@ class Site:
         self.reached: list[str] = []
         self.taken_bytes = 0
         self.streams = Streams()
-        self.names = Names(Settings(**settings))
+        self.hosts = AllowedHosts(Settings(**settings))
         login = SimpleNamespace(auth={"ann": "s3cret"} if auth else None, cookie_id="x", tokens={"token": "ann"})
         inner = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
 
@@ -40,7 +40,7 @@ class Site:
             size = len(await request.body())
             return JSONResponse({"size": size}, headers={"Access-Control-Allow-Origin": "*"})
 
-        guard = Guard(inner, self.names, Login(login), uploads, self.streams)
+        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams)
 
         async def app(scope, receive, send):
             async def counted():
@@ -103,7 +103,7 @@ def test_only_names_of_this_server_are_answered(tmp_path, monkeypatch, settings,
 def test_a_share_link_is_a_name_from_when_it_is_known(site):
     page = {"Host": "abc.gradio.live", "Origin": "https://abc.gradio.live"}
     assert site.ask("POST", **page).status_code == 403
-    site.names.add("abc.gradio.live")
+    site.hosts.add("abc.gradio.live")
     assert site.ask("POST", **page).status_code == 200
     assert site.ask("POST", Origin="https://abc.gradio.live").status_code == 200, "a tunnel that changes Host"
     assert site.ask("POST", Host="abc.gradio.live", Origin="https://evil.example").status_code == 403
@@ -277,7 +277,7 @@ def test_every_answer_says_that_it_is_no_frame_and_no_other_type(site):
 def test_behind_a_root_path_the_routes_are_the_same(tmp_path):
     site = Site(tmp_path)
     guard = Guard(
-        site._app, site.names, Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={})), tmp_path, site.streams
+        site._app, site.hosts, Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={})), tmp_path, site.streams
     )
 
     async def status(path: str) -> int:
@@ -324,7 +324,7 @@ class TestStreams:
             async def send(message):
                 sent.append(message)
 
-            guard = Guard(app, Names(Settings()), Login(SimpleNamespace(auth=None)), tmp_path, streams)
+            guard = Guard(app, AllowedHosts(Settings()), Login(SimpleNamespace(auth=None)), tmp_path, streams)
             scope = {"type": "http", "method": "GET", "path": "/api/jobs/x/events", "headers": []}
             task = asyncio.create_task(guard(scope, receive, send))
             await started.wait()
@@ -374,7 +374,7 @@ def test_web_sockets_are_kept_to_the_same_rules(tmp_path):
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
 
-        guard = Guard(app, site.names, Login(SimpleNamespace(auth=None)), tmp_path, site.streams)
+        guard = Guard(app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams)
         await guard(scope, _nothing, send)
         return [message["type"] for message in sent] == ["websocket.close"]
 

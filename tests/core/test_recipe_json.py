@@ -99,11 +99,11 @@ def test_the_property_below_varies_every_field():
 def test_a_request_comes_back_from_the_file_equal_in_every_field(tmp_path, request, file_format):
     recipe = Recipe(request, HASHES, Batch(3, 4, 1), SAMPLER, ENVIRONMENT)
     picture = Image(0, PilImages.new("RGB", (64, 64), (9, 99, 199)), recipe)
-    shelf = StartPictures(tmp_path / "start")
+    start = StartPictures(tmp_path / "start")
     if request.init:
-        shelf.keep(request.init)
+        start.keep(request.init)
     found = read_picture(save_picture(picture, tmp_path / "out", file_format))
-    assert found.with_pictures(shelf.find).request == request
+    assert found.with_pictures(start.find).request == request
     assert (found.hashes, found.batch, found.sampler, found.environment) == (
         HASHES,
         Batch(3, 4, 1),

@@ -38,13 +38,13 @@ class TestWatchdog:
         watchdog.begin()
         for taken_s in (step_s, step_s / 2):
             clock.now += taken_s
-            watchdog.sign(is_step=True)
+            watchdog.ping(is_step=True)
         limit_s = max(LEAST_S, STEPS * step_s)
         clock.now += limit_s
         assert watchdog.silent_s is None and watchdog.trouble == ""
         clock.now += 1
         assert watchdog.silent_s == limit_s + 1 and f"{limit_s / 60:.0f} minutes" in watchdog.trouble
-        watchdog.sign()
+        watchdog.ping()
         assert watchdog.silent_s is None
 
     def test_before_the_first_step_it_is_patient_and_with_nothing_to_do_asleep(self):
@@ -68,10 +68,10 @@ class TestHungStep:
         engine.hold()
         job = executor.submit(request())
         engine.begun.get(timeout=WAIT_S)
-        executor.look()
+        executor.check_device()
         assert executor.status()["status"] == "ok"
         clock.now += FIRST_S + 60
-        executor.look()
+        executor.check_device()
         assert wait_for(job, Loading).what.startswith("No step for 31 minutes: the device may have stopped answering")
         assert executor.status()["status"] == "degraded" and "31 minutes" in executor.status()["trouble"]
         engine.let()

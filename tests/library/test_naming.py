@@ -5,11 +5,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.library.naming import Found, give_names
+from webui.library.naming import FoundFile, give_names
 
 
-def found(*places: str, usable: bool = True) -> list[Found]:
-    return [Found(Path("/models/Lora", place), place.rpartition(".")[0], usable) for place in places]
+def found(*places: str, usable: bool = True) -> list[FoundFile]:
+    return [FoundFile(Path("/models/Lora", place), place.rpartition(".")[0], usable) for place in places]
 
 
 @given(

@@ -14,7 +14,7 @@ from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.jobs import local
 from webui.ui import layout, stream
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 JOBS, KEPT = 60, 5
 
@@ -48,7 +48,7 @@ def executor(settings, monkeypatch):
 
 def test_a_page_keeps_no_more_pictures_in_memory_than_the_executor(executor, settings, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(settings.cache_dir / "gradio"))
-    page = layout.build_page(executor, PresetShelf(settings.presets_dir), lambda _: None)
+    page = layout.build_page(executor, PresetStore(settings.presets_dir), lambda _: None)
     [draw] = [event for event in page.fns.values() if event.api_name == "txt2img"]
     values = [block.value for block in draw.inputs]
     size = {"txt2img-width": 64, "txt2img-height": 64, "txt2img-steps": 1}

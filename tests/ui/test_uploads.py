@@ -13,7 +13,7 @@ from webui.core.settings import Settings
 from webui.jobs.local import LocalExecutor
 from webui.ui import layout
 from webui.workspace.history import History
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 META = {"meta": {"_type": "gradio.FileData"}}
 SHAPES: dict[str, Callable[[str], Any]] = {
@@ -46,7 +46,7 @@ def blocks(folders, tmp_path_factory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folders[0]))
         history = History(settings.outputs_dir, settings.cache_dir)
-        yield layout.build_page(executor, PresetShelf(settings.presets_dir), lambda _: None, history)
+        yield layout.build_page(executor, PresetStore(settings.presets_dir), lambda _: None, history)
     executor.close()
 
 

@@ -22,7 +22,7 @@ from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.workspace import history as history_module
 from webui.workspace import picture_files
-from webui.workspace.history import History, Page, Wanted
+from webui.workspace.history import Filter, History, Page
 from webui.workspace.index import RETRY_S, Index
 from webui.workspace.outputs import save_picture
 from webui.workspace.picture_files import MAX_INTEGER, describe, local_time
@@ -52,7 +52,7 @@ class Folder:
         return path
 
     def names(self, **wanted) -> list[str]:
-        return [picture.path.name for picture in self.history().search(Wanted(**wanted)).pictures]
+        return [picture.path.name for picture in self.history().search(Filter(**wanted)).pictures]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Folder:
 def search(history: History, **wanted: Any) -> Page:
     """With every file read, however long that takes."""
     history.refresh()
-    return history.search(Wanted(**wanted))
+    return history.search(Filter(**wanted))
 
 
 def test_pictures_are_found_by_what_made_them(folder: Folder) -> None:
@@ -78,7 +78,7 @@ def test_pictures_are_found_by_what_made_them(folder: Folder) -> None:
     assert folder.names(query="00002-7") == [panda.name]
     assert folder.names(model="two") == [sun.name, panda.name] and folder.names(model="tw") == []
     assert folder.names(lora="sepia") == [panda.name] and folder.names(lora="sep") == []
-    page = folder.history().search(Wanted())
+    page = folder.history().search(Filter())
     assert (page.models, page.loras, page.total, page.unread) == (("one", "two"), ("night", "sepia"), 3, 0)
     assert page.pictures[1].loras == ("sepia", "night") and (page.pictures[1].width, page.pictures[1].height) == (
         64,
@@ -98,17 +98,17 @@ def test_days_count_from_the_first_to_the_last(folder: Folder) -> None:
 
 def test_a_new_a_changed_and_a_removed_file_show_at_once(folder: Folder) -> None:
     history = folder.history()
-    assert history.search(Wanted()).total == 0
+    assert history.search(Filter()).total == 0
     path = folder.draw("a red apple")
-    first = history.search(Wanted()).pictures
+    first = history.search(Filter()).pictures
     assert [picture.prompt for picture in first] == ["a red apple"]
     path.unlink()
     folder.draw("a green apple").rename(path)
-    assert [(picture.id, picture.prompt) for picture in history.search(Wanted()).pictures] == [
+    assert [(picture.id, picture.prompt) for picture in history.search(Filter()).pictures] == [
         (first[0].id, "a green apple")
     ]
     path.unlink()
-    assert history.search(Wanted()).total == 0 and history.find(first[0].id) is None
+    assert history.search(Filter()).total == 0 and history.find(first[0].id) is None
 
 
 def test_pages_follow_each_other_without_gap_or_repetition(folder: Folder) -> None:
@@ -118,18 +118,18 @@ def test_pages_follow_each_other_without_gap_or_repetition(folder: Folder) -> No
         os.utime(path, (same_time, same_time))
     history, before, seen = folder.history(), "", []
     for _ in range(3):
-        page = history.search(Wanted(), before, limit=3)
+        page = history.search(Filter(), before, limit=3)
         seen += [picture.path.name for picture in page.pictures]
         before = page.next
     assert sorted(seen) == sorted(drawn) and before is None
     for cursor in ("nonsense", "9" * 19 + "-" + "0" * 24, "-" + "9" * 19 + "-" + "0" * 24, "1-../../x"):
-        assert history.search(Wanted(), cursor).total == 7
+        assert history.search(Filter(), cursor).total == 7
 
 
 def test_favourites_survive_the_index(folder: Folder) -> None:
     apple, _ = folder.draw("a red apple"), folder.draw("a panda")
     history = folder.history()
-    history.set_favourite(history.search(Wanted()).pictures[1], True)
+    history.set_favourite(history.search(Filter()).pictures[1], True)
     assert folder.names(favourites=True) == [apple.name]
     assert (folder.outputs / "favourites.txt").read_text() == f"txt2img/2026-11-25/{apple.name}\n"
     for file in folder.cache.iterdir():
@@ -137,43 +137,43 @@ def test_favourites_survive_the_index(folder: Folder) -> None:
     assert (
         folder.names(favourites=True)
         == [apple.name]
-        == [p.path.name for p in history.search(Wanted(favourites=True)).pictures]
+        == [p.path.name for p in history.search(Filter(favourites=True)).pictures]
     )
-    history.set_favourite(history.search(Wanted(favourites=True)).pictures[0], False)
+    history.set_favourite(history.search(Filter(favourites=True)).pictures[0], False)
     assert folder.names(favourites=True) == []
 
 
 def test_favourites_of_another_process_are_taken_over(folder: Folder) -> None:
     apple = folder.draw("a red apple")
     one, other = folder.history(), folder.history()
-    assert not one.search(Wanted(favourites=True)).total
-    other.set_favourite(other.search(Wanted()).pictures[0], True)
-    assert one.search(Wanted(favourites=True)).total == 1
+    assert not one.search(Filter(favourites=True)).total
+    other.set_favourite(other.search(Filter()).pictures[0], True)
+    assert one.search(Filter(favourites=True)).total == 1
     (folder.outputs / "favourites.txt").write_text("../../etc/passwd\n\n")  # by hand
-    assert one.search(Wanted(favourites=True)).total == 0 and apple.exists()
+    assert one.search(Filter(favourites=True)).total == 0 and apple.exists()
 
 
 def test_what_is_deleted_can_be_restored(folder: Folder) -> None:
     path = folder.draw("a red apple")
     data, history = path.read_bytes(), folder.history()
-    picture = history.search(Wanted()).pictures[0]
+    picture = history.search(Filter()).pictures[0]
     history.set_favourite(picture, True)
     history.delete(picture)
-    assert not path.exists() and history.search(Wanted()).total == 0 and folder.names(favourites=True) == []
+    assert not path.exists() and history.search(Filter()).total == 0 and folder.names(favourites=True) == []
     assert [file.read_bytes() for file in (folder.outputs / ".trash").rglob("*.png")] == [data]
     taken = folder.draw("a red apple", model="another")
     assert taken == path  # its number was free again
     back = History(folder.outputs, folder.cache / "another").restore(picture.id)
     assert (back.id, back.prompt, back.favourite, back.path.read_bytes()) == (picture.id, "a red apple", True, data)
     assert back.path.parent == path.parent and back.path != path and history.find(back.id) is None
-    assert [p.model for p in history.search(Wanted(favourites=True)).pictures] == ["demo"]
+    assert [p.model for p in history.search(Filter(favourites=True)).pictures] == ["demo"]
     assert list((folder.outputs / ".trash").iterdir()) == []
 
 
 def test_what_else_lies_in_the_trash_stays_there(folder: Folder) -> None:
     folder.draw("a red apple")
     history = folder.history()
-    picture = history.search(Wanted()).pictures[0]
+    picture = history.search(Filter()).pictures[0]
     history.set_favourite(picture, True)
     history.delete(picture)
     trashed = next((folder.outputs / ".trash").rglob("*.png"))
@@ -186,7 +186,7 @@ def test_what_else_lies_in_the_trash_stays_there(folder: Folder) -> None:
 def test_ids_are_never_paths(folder: Folder, picture_id: str) -> None:
     folder.draw("a red apple")
     history = folder.history()
-    history.delete(history.search(Wanted()).pictures[0])
+    history.delete(history.search(Filter()).pictures[0])
     assert history.find(picture_id) is None and history.restore(picture_id) is None
 
 
@@ -212,7 +212,7 @@ def test_hostile_and_foreign_files(folder: Folder, tmp_path: Path) -> None:
     hostile = '<img src=x onerror=alert(1)> "; DROP TABLE pictures; --'
     folder.draw(hostile, model=hostile)
     history = folder.history()
-    shown = {picture.path.stem: picture for picture in history.search(Wanted()).pictures}
+    shown = {picture.path.stem: picture for picture in history.search(Filter()).pictures}
     ours = shown.pop(next(name for name in shown if name.startswith("00001")))
     assert sorted(shown) == ["deep", "foreign", "newer", "nonsense"]
     assert ours.prompt == ours.model == hostile and folder.names(model=hostile) == [ours.path.name]
@@ -318,9 +318,9 @@ def test_two_processes_share_the_index(folder: Folder) -> None:
     for number in range(120):
         folder.draw(f"number {number}")
     code = (
-        "import sys; from pathlib import Path; from webui.workspace.history import History, Wanted\n"
+        "import sys; from pathlib import Path; from webui.workspace.history import History, Filter\n"
         "history = History(Path(sys.argv[1]), Path(sys.argv[2])); history.refresh()\n"
-        "print(sorted(picture.id for picture in history.search(Wanted(), limit=500).pictures))"
+        "print(sorted(picture.id for picture in history.search(Filter(), limit=500).pictures))"
     )
     command = [sys.executable, "-c", code, folder.outputs, folder.cache]
     both = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -330,7 +330,7 @@ def test_two_processes_share_the_index(folder: Folder) -> None:
 
 def test_a_file_that_is_gone_is_no_picture(folder: Folder) -> None:
     path, history = folder.draw("a red apple"), folder.history()
-    picture = history.search(Wanted()).pictures[0]
+    picture = history.search(Filter()).pictures[0]
     path.unlink()
     assert history.find(picture.id) is None
 
@@ -350,12 +350,12 @@ def test_files_that_are_slow_to_read_do_not_hold_up_the_first_page(
     monkeypatch.setattr("webui.workspace.history.describe", read_slowly)
     monkeypatch.setattr("webui.workspace.history.LOOK_S", 0.0)
     history = folder.history()
-    first = history.search(Wanted())
+    first = history.search(Filter())
     assert first.unread and first.pictures[0].prompt == "number 11"
     shown.set()
-    while history.search(Wanted()).unread:
+    while history.search(Filter()).unread:
         time.sleep(0.05)
-    assert history.search(Wanted()).total == 12
+    assert history.search(Filter()).total == 12
 
 
 def test_ten_thousand_pictures_are_quick(folder: Folder) -> None:
@@ -372,16 +372,16 @@ def test_ten_thousand_pictures_are_quick(folder: Folder) -> None:
     assert _seconds(history, clock=time.thread_time) < max(FIRST_PAGE_S, 2 * listing_s)  # from no index at all
     newest = folder.draw("the newest")
     os.utime(newest)
-    assert history.search(Wanted()).pictures[0].prompt == "the newest"
-    while history.search(Wanted()).unread:
+    assert history.search(Filter()).pictures[0].prompt == "the newest"
+    while history.search(Filter()).unread:
         time.sleep(0.2)
-    assert history.search(Wanted()).total == 10_001
-    for wanted in (Wanted(), Wanted("many"), Wanted(lora="sepia", favourites=True), Wanted("nothing like it")):
+    assert history.search(Filter()).total == 10_001
+    for wanted in (Filter(), Filter("many"), Filter(lora="sepia", favourites=True), Filter("nothing like it")):
         assert _seconds(history, wanted, time.thread_time) < FIRST_PAGE_S
 
 
-def _seconds(history: History, wanted: Wanted | None = None, clock: Callable[[], float] = time.perf_counter) -> float:
+def _seconds(history: History, wanted: Filter | None = None, clock: Callable[[], float] = time.perf_counter) -> float:
     """Of waiting, or with the thread's clock of work: what else runs on the machine is not its doing."""
     started = clock()
-    history.search(wanted or Wanted())
+    history.search(wanted or Filter())
     return clock() - started

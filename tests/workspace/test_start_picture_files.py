@@ -9,11 +9,11 @@ from webui.workspace.start_pictures import StartPictures
 
 def test_a_kept_start_picture_that_was_changed_is_not_taken(tmp_path):
     init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)))
-    shelf = StartPictures(tmp_path)
-    shelf.keep(init)
+    kept = StartPictures(tmp_path)
+    kept.keep(init)
     (path,) = tmp_path.iterdir()
     PilImages.new("RGB", (16, 16), (200, 2, 3)).save(path)
-    assert shelf.find(path.stem) is None
+    assert kept.find(path.stem) is None
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a" * 63, "A" * 64, "", "\0" * 64])

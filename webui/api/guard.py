@@ -1,7 +1,7 @@
 """What stands before every route, Gradio's too: who may ask, and how much.
 
 By the head of a request alone, before any of its body is read: the name it came under, whether another site's page
-sends it (``names``), whether it needs a login (``login``), and how large it says its body is (``bodies``).
+sends it (``hosts``), whether it needs a login (``login``), and how large it says its body is (``bodies``).
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui.api import bodies
 from webui.api.errors import answer, route_of
+from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
-from webui.api.names import Names
 from webui.api.streams import Streams
 from webui.core.disk import is_below
 
@@ -35,8 +35,8 @@ OWN_HEADERS = {
 class Guard:
     """ASGI middleware around ``app``. ``uploads`` is the one folder whose files Gradio may serve."""
 
-    def __init__(self, app: ASGIApp, names: Names, login: Login, uploads: Path, streams: Streams) -> None:
-        self._app, self._names, self._login, self._uploads, self._streams = app, names, login, uploads, streams
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, login: Login, uploads: Path, streams: Streams) -> None:
+        self._app, self._hosts, self._login, self._uploads, self._streams = app, hosts, login, uploads, streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -62,10 +62,10 @@ class Guard:
 
     def _refusal(self, scope: Scope, path: str, headers: Headers, limit: bodies.Limit) -> Response | None:
         """The answer to a request that goes no further, or None."""
-        if (name := self._names.unknown(headers)) is not None:
+        if (name := self._hosts.find_unknown(headers)) is not None:
             detail = f"this server does not go by the name {name[:80]!r}; if it should, start it with --allow-host NAME"
             return answer(scope, 403, "unknown host", detail)
-        if self._names.is_foreign(headers) and not _is_visit(scope, path, headers):
+        if self._hosts.is_cross_origin(headers) and not _is_visit(scope, path, headers):
             return answer(scope, 403, "another site", "a page of another site may not ask this")
         if not (path in WITHOUT_LOGIN or path.startswith(PARTS_OF_PAGE) or self._login.lets_in(HTTPConnection(scope))):
             # Only for programs: at a challenge browsers open a dialog of their own over the login page.

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
-from webui.workspace.history import History, HistoryError, Picture, Wanted
+from webui.workspace.history import Filter, History, HistoryError, Picture
 from webui.workspace.picture_files import local_time
 from webui.workspace.thumbnails import MEDIA_TYPE, Thumbnails
 
@@ -47,7 +47,7 @@ def _add_reading(router: APIRouter, history: History) -> None:
         before: Text = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
     ) -> dict[str, Any]:
-        page = history.search(Wanted(query, model, lora, first_day, last_day, favourites), before, limit)
+        page = history.search(Filter(query, model, lora, first_day, last_day, favourites), before, limit)
         return {
             "pictures": [_entry(picture) for picture in page.pictures],
             "total": page.total,

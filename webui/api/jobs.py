@@ -13,13 +13,13 @@ from webui.core.request import Request
 from webui.jobs.protocols import Executor, Job
 from webui.workspace.outputs import encode_png
 from webui.workspace.preset import compare_pins
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 MOST_IDS = 500  # that one question may name
 
 
-def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
-    """The routes over one executor and one shelf of presets."""
+def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
+    """The routes over one executor and the presets."""
     router = APIRouter(prefix="/api")
 
     async def find(job_id: str) -> Job:
@@ -37,7 +37,7 @@ def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
     @router.post("/jobs", status_code=202)
     def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         """In a thread of its own: with a preset, files may have to be hashed."""
-        return _submit(executor, shelf, values)
+        return _submit(executor, presets, values)
 
     @router.get("/jobs")
     async def look(ids: Annotated[list[str], Query(alias="id", max_length=MOST_IDS)]) -> list[dict[str, Any]]:
@@ -74,10 +74,10 @@ def jobs_router(executor: Executor, shelf: PresetShelf) -> APIRouter:
     return router
 
 
-def _submit(executor: Executor, shelf: PresetShelf, values: dict[str, Any]) -> dict[str, Any]:
+def _submit(executor: Executor, presets: PresetStore, values: dict[str, Any]) -> dict[str, Any]:
     if "preset" not in values:
         return {"id": executor.submit(Request.parse(values)).id}
-    preset, variables = shelf.get(values.pop("preset")), values.pop("variables", {})
+    preset, variables = presets.get(values.pop("preset")), values.pop("variables", {})
     if not isinstance(variables, dict):
         raise RequestError("variables must be an object of names and texts", field="variables")
     job = executor.submit(preset.request(variables, values))

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 from webui.api.previews import answer_preview, preview_url
 from webui.core.names import in_tags
 from webui.jobs.protocols import Executor
-from webui.library.folders import LOOK_S
 from webui.library.lora_info import describe
+from webui.library.scan import LOOK_S
 
 
 def loras_router(executor: Executor) -> APIRouter:

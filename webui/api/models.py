@@ -8,8 +8,8 @@ from fastapi import APIRouter, HTTPException, Response
 from webui.api.previews import answer_preview, preview_url
 from webui.core.weight_files import content_hash
 from webui.jobs.protocols import Executor
-from webui.library.folders import LOOK_S
 from webui.library.model_info import describe
+from webui.library.scan import LOOK_S
 
 
 def models_router(executor: Executor) -> APIRouter:

@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "serve")
     parser = make_parser(arguments[0])
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in HANDING_ON:
-        parser.error(f"unknown argument {rest[0]!r} for {options.command}")
-    options.rest = rest
+    options, remaining = parser.parse_known_args(arguments)
+    if remaining and options.command not in HANDING_ON:
+        parser.error(f"unknown argument {remaining[0]!r} for {options.command}")
+    options.remaining = remaining
     try:
         status: int = options.run(options)
         return status

@@ -14,4 +14,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hands over to the programs in ``benchmarks/``, which are not part of the installed package."""
-    return subprocess.call([sys.executable, "-m", "benchmarks", *options.rest], cwd=REPOSITORY)
+    return subprocess.call([sys.executable, "-m", "benchmarks", *options.remaining], cwd=REPOSITORY)

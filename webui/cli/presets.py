@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from webui.cli.flags import read_settings
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the presets, one a line: name, what it is good for, or what is wrong with it."""
-    for file in PresetShelf(read_settings(options).presets_dir).files().values():
+    for file in PresetStore(read_settings(options).presets_dir).files().values():
         print(f"{file.name}\t{file.preset.note if file.preset else f'{file.path.name} {file.problem}'}")
     return 0

@@ -12,7 +12,7 @@ from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import Preset
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 OWN_FLAGS = (*NOT_ASKED, "model", "loras", "image", "mask", "outpaint")
 
@@ -59,7 +59,7 @@ def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Reques
         if "prompt" not in given:
             raise RequestError("--prompt is required, or a --preset that has one")
         return Request.parse(given), None
-    preset = PresetShelf(presets_dir).get(options.preset)
+    preset = PresetStore(presets_dir).get(options.preset)
     if "prompt" not in given and "prompt" not in preset.fields:
         raise RequestError(f"--prompt is required: preset {preset.name!r} has none")
     return preset.request(variables, given), preset

@@ -21,12 +21,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Lint, format, types, then the suite, spread over the cores; with arguments, only pytest with these."""
-    for check in () if options.rest else CHECKS:
+    for check in () if options.remaining else CHECKS:
         print(f"$ {' '.join(check)}", flush=True)
         if status := subprocess.call([sys.executable, "-m", *check], cwd=REPOSITORY):
             return status
-    command, more = [sys.executable, "-m", "pytest", *options.rest], {}
-    if not options.rest:
+    command, more = [sys.executable, "-m", "pytest", *options.remaining], {}
+    if not options.remaining:
         cores = os.cpu_count() or 1
         workers = min(cores + 1, MAX_WORKERS)  # a test of a page waits for it half of its time
         # A file's tests share what it sets up; in the files' own order the browser's, which take longest, come early.

@@ -25,7 +25,7 @@ from webui.core.settings import Settings
 from webui.core.verdict import Verdict, judge, judge_hash, prepare
 from webui.jobs.protocols import Executor, QueueFull
 from webui.workspace.preset import Preset, compare_pins
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 from webui.workspace.start_pictures import StartPictures
 
 PRESET_ENVIRONMENT = {"device": "cpu", "dtype": "float32"}  # what a preset's expected hash was made with
@@ -112,7 +112,7 @@ class Verifier:
     def preset(self, name: str) -> Line:
         """The verdict on a preset's pins and the picture that it is expected to give; raises CannotVerify."""
         try:
-            file = PresetShelf(self._settings.presets_dir).choose(name)
+            file = PresetStore(self._settings.presets_dir).choose(name)
             preset: Any = file.preset
             executor = self._executor_for(PRESET_ENVIRONMENT)
             job_request = self._preset_request(preset)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_WAITING = 100
 KEPT_JOBS = 200
 KEPT_PIXEL_BYTES = 256 * 2**20
-LOOK_EVERY_S = 15.0
+CHECK_EVERY_S = 15.0
 RESTART_NEEDED = "Restart needed: the GPU reported an error from which this program cannot recover."
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class LocalExecutor:
         self._saver = Saver(settings)
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._look_on, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def catalog(self, max_age_s: float = 0.0) -> Catalog:
         """The files that were on disk so long ago at most, and every sampler with its schedules."""
@@ -201,7 +201,7 @@ class LocalExecutor:
                 if isinstance(event, TERMINAL):
                     return event
                 self._count(event, reached)
-                self._watchdog.sign(isinstance(event, Step))
+                self._watchdog.ping(isinstance(event, Step))
                 if isinstance(event, Image):
                     self._saver.afterwards(partial(self._note_size, event, step_s))
                 if isinstance(event, Image) and job.keep:
@@ -225,11 +225,11 @@ class LocalExecutor:
             self._lost = RESTART_NEEDED
         return self._lost or for_people(error)
 
-    def _look_on(self) -> None:
-        while not self._closed.wait(LOOK_EVERY_S):
-            self.look()
+    def _watch(self) -> None:
+        while not self._closed.wait(CHECK_EVERY_S):
+            self.check_device()
 
-    def look(self) -> None:
+    def check_device(self) -> None:
         """Has the running job say it where the device has stopped answering."""
         if (job := self._running) and (trouble := self._watchdog.trouble):
             job.publish(Loading(trouble, 0.0))
@@ -275,7 +275,7 @@ class LocalExecutor:
         try:
             manager = self._engine()
             for _ in manager.load(self._settings.model, lambda: self._closing):
-                self._watchdog.sign()
+                self._watchdog.ping()
             manager.warm_up(self._last_size.of(manager.model_name or ""))
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong

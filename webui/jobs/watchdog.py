@@ -40,7 +40,7 @@ class Watchdog:
         with self._lock:
             self._last, self._longest_s = self._clock(), None
 
-    def sign(self, is_step: bool = False) -> None:
+    def ping(self, is_step: bool = False) -> None:
         """It went on, by a step or by something else."""
         with self._lock:
             now, before = self._clock(), self._last

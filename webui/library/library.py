@@ -15,8 +15,8 @@ from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import weight_files
 from webui.library.checkpoint import read_checkpoint
-from webui.library.folders import LOOK_S, Folders, Kept
-from webui.library.naming import Found, give_names, namesakes
+from webui.library.naming import FoundFile, give_names, namesakes
+from webui.library.scan import LOOK_S, Scan, ScanCache
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
@@ -37,51 +37,51 @@ EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
 F = TypeVar("F", bound=File)
 
 
-def find_models(settings: Settings, folders: Folders | None = None) -> dict[str, ModelFile]:
-    """Every model by name, the embedded one first; ``folders`` notes what was read.
+def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
+    """Every model by name, the embedded one first; ``scan`` notes what was read.
 
     What cannot be used is listed with its problem, so that whoever asks for it is told why.
     """
-    folders = folders or Folders()
+    scan = scan or Scan()
     demo = _read_model(DEMO_MODEL)
     if demo.checkpoint:
         demo = replace(demo, checkpoint=replace(demo.checkpoint, defaults=Defaults()))
     read = {DEMO_MODEL: demo} if demo.checkpoint else {}
-    found = [Found(DEMO_MODEL, "demo", name="demo") for _ in read]
-    for path, place in _model_paths(settings, folders):
+    found = [FoundFile(DEMO_MODEL, "demo", name="demo") for _ in read]
+    for path, place in _model_paths(settings, scan):
         if path not in read:
             read[path] = _read_model(path)
-            found.append(Found(path, place, usable=read[path].checkpoint is not None))
-    for path, name in _cached_repositories(folders):
+            found.append(FoundFile(path, place, usable=read[path].checkpoint is not None))
+    for path, name in _cached_repositories(scan):
         read[path] = _read_model(path)
-        found.append(Found(path, name, read[path].checkpoint is not None, name))
+        found.append(FoundFile(path, name, read[path].checkpoint is not None, name))
     return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
 
 
-def _model_paths(settings: Settings, folders: Folders) -> Iterator[tuple[Path, str]]:
+def _model_paths(settings: Settings, scan: Scan) -> Iterator[tuple[Path, str]]:
     """Single files and diffusers folders, with where they lie below the folder of models."""
     for root in (settings.data_dir, *settings.models_dir):
         for top in CHECKPOINT_FOLDERS:
-            for path, place in _find_paths(root / top, folders, with_folders=True):
-                _note_model(path, folders)
+            for path, place in _find_paths(root / top, scan, with_folders=True):
+                _note_model(path, scan)
                 yield path, place
     for root in settings.models_dir:  # a folder of models, or one model
-        for path in [root] if (root / "model_index.json").is_file() else folders.children(root):
+        for path in [root] if (root / "model_index.json").is_file() else scan.children(root):
             is_folder = (path / "model_index.json").is_file()
             if is_folder or path.suffix.lower() == ".safetensors":
-                _note_model(path, folders)
+                _note_model(path, scan)
                 if _read_model(path).checkpoint:
                     yield path, path.name if is_folder else path.stem
 
 
-def _note_model(path: Path, folders: Folders) -> None:
+def _note_model(path: Path, scan: Scan) -> None:
     """What ``read_checkpoint`` looks at."""
     if path.is_dir():
-        for child in folders.children(path):
+        for child in scan.children(path):
             if child.is_dir():
-                folders.children(child)
+                scan.children(child)
     for file in (path, path.with_suffix(".yaml")):
-        folders.note(file)
+        scan.note(file)
 
 
 def _read_model(path: Path) -> ModelFile:
@@ -95,41 +95,41 @@ def _read_model(path: Path) -> ModelFile:
         return ModelFile("", path, problem=f"cannot be read: {error.strerror}")
 
 
-def _cached_repositories(folders: Folders) -> Iterator[tuple[Path, str]]:
+def _cached_repositories(scan: Scan) -> Iterator[tuple[Path, str]]:
     """Diffusers folders in Hugging Face's cache with their names: of each the revision that its main branch was at."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    for repository in folders.children(Path(os.environ.get("HF_HUB_CACHE") or home / "hub")):
+    for repository in scan.children(Path(os.environ.get("HF_HUB_CACHE") or home / "hub")):
         if not repository.name.startswith("models--"):
             continue
-        snapshots = folders.children(repository / "snapshots")
+        snapshots = scan.children(repository / "snapshots")
         revisions = [revision for revision in snapshots if (revision / "model_index.json").is_file()]
-        folders.note(repository / "refs" / "main")
+        scan.note(repository / "refs" / "main")
         try:
             main = (repository / "refs" / "main").read_text("utf-8").strip()
         except (OSError, ValueError):
             main = ""
         chosen = [revision for revision in revisions if revision.name == main] or revisions[-1:]
         for revision in chosen:
-            _note_model(revision, folders)
+            _note_model(revision, scan)
             yield revision, repository.name.removeprefix("models--").replace("--", "/")
 
 
-def find_loras(settings: Settings, folders: Folders | None = None) -> dict[str, LoraFile]:
-    """Every LoRA by name, the embedded ones last; ``folders`` notes what was read."""
-    return _named(_find_files(settings, LORA_FOLDERS, folders, DEMO_MODEL / "loras"), LoraFile)
+def find_loras(settings: Settings, scan: Scan | None = None) -> dict[str, LoraFile]:
+    """Every LoRA by name, the embedded ones last; ``scan`` notes what was read."""
+    return _named(_find_files(settings, LORA_FOLDERS, scan, DEMO_MODEL / "loras"), LoraFile)
 
 
-def find_vaes(settings: Settings, folders: Folders | None = None) -> dict[str, VaeFile]:
-    """Every autoencoder by name; ``folders`` notes what was read."""
-    return _named(_find_files(settings, VAE_FOLDERS, folders), VaeFile)
+def find_vaes(settings: Settings, scan: Scan | None = None) -> dict[str, VaeFile]:
+    """Every autoencoder by name; ``scan`` notes what was read."""
+    return _named(_find_files(settings, VAE_FOLDERS, scan), VaeFile)
 
 
-def find_embeddings(settings: Settings, folders: Folders | None = None) -> dict[str, EmbeddingFile]:
-    """Every textual inversion by the name that stands for it in prompts; ``folders`` notes what was read."""
-    return _named(_find_files(settings, EMBEDDING_FOLDERS, folders), EmbeddingFile)
+def find_embeddings(settings: Settings, scan: Scan | None = None) -> dict[str, EmbeddingFile]:
+    """Every textual inversion by the name that stands for it in prompts; ``scan`` notes what was read."""
+    return _named(_find_files(settings, EMBEDDING_FOLDERS, scan), EmbeddingFile)
 
 
-def _named(found: Iterable[Found], make: Callable[..., F]) -> dict[str, F]:
+def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
     names = give_names(found)
     others = namesakes(names)
     return {
@@ -137,17 +137,17 @@ def _named(found: Iterable[Found], make: Callable[..., F]) -> dict[str, F]:
     }
 
 
-def _find_files(settings: Settings, tops: Iterable[str], folders: Folders | None, *further: Path) -> Iterator[Found]:
+def _find_files(settings: Settings, tops: Iterable[str], scan: Scan | None, *further: Path) -> Iterator[FoundFile]:
     """Files of weights. Pickles are among them, so that whoever asks for one is told why it is refused."""
-    folders = folders or Folders()
+    scan = scan or Scan()
     for root in (*(root / top for root in (settings.data_dir, *settings.models_dir) for top in tops), *further):
-        for path, place in _find_paths(root, folders):
-            yield Found(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
+        for path, place in _find_paths(root, scan):
+            yield FoundFile(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
 
 
-def _find_paths(root: Path, folders: Folders, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
+def _find_paths(root: Path, scan: Scan, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
     """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
-    for folder, below, names in folders.walk(root):
+    for folder, below, names in scan.walk(root):
         above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         if with_folders and "model_index.json" in names:
             below.clear()
@@ -208,10 +208,10 @@ class Library:
     """What is on this machine to draw with. A process has one, so that folders are walked only after changes."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.models = Kept(lambda folders: find_models(settings, folders), clock)
-        self.loras = Kept(lambda folders: find_loras(settings, folders), clock)
-        self.vaes = Kept(lambda folders: find_vaes(settings, folders), clock)
-        self.embeddings = Kept(lambda folders: find_embeddings(settings, folders), clock)
+        self.models = ScanCache(lambda scan: find_models(settings, scan), clock)
+        self.loras = ScanCache(lambda scan: find_loras(settings, scan), clock)
+        self.vaes = ScanCache(lambda scan: find_vaes(settings, scan), clock)
+        self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)
 
     def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
         """The files as they were ``max_age_s`` ago or later."""
@@ -219,5 +219,5 @@ class Library:
 
     def reload(self) -> None:
         """The next look walks all folders, whatever their times say."""
-        for kept in (self.models, self.loras, self.vaes, self.embeddings):
-            kept.forget()
+        for cache in (self.models, self.loras, self.vaes, self.embeddings):
+            cache.invalidate()

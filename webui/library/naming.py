@@ -11,7 +11,7 @@ from webui.core.names import MAX_CHARACTERS, fold
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that is to be named by its ``path``, unless it brings a name; ``place`` as in ``File``."""
 
     path: Path
@@ -38,13 +38,13 @@ class Found:
             yield f"{(self.name or last)[: MAX_CHARACTERS - 10]} ({number})"
 
 
-def give_names(found: Iterable[Found]) -> dict[str, Found]:
+def give_names(found: Iterable[FoundFile]) -> dict[str, FoundFile]:
     """Every file by a name of its own, usable ones first and otherwise in the given order.
 
     The first has its plain name, without its ending; a further one of that name has as much of its path before it as
     tells it apart. Of files in one folder that differ in their endings alone, the further ones keep these.
     """
-    names: dict[str, Found] = {}
+    names: dict[str, FoundFile] = {}
     known: set[str] = set()
     for entry in sorted(found, key=lambda entry: not entry.usable):
         offers = entry.names(with_ending=entry.whole in known)
@@ -54,7 +54,7 @@ def give_names(found: Iterable[Found]) -> dict[str, Found]:
     return names
 
 
-def namesakes(names: Mapping[str, Found]) -> dict[str, tuple[str, ...]]:
+def namesakes(names: Mapping[str, FoundFile]) -> dict[str, tuple[str, ...]]:
     """For each name that the paths of several usable files end in, the names of the others."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, entry in names.items():

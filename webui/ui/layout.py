@@ -13,7 +13,7 @@ from webui.ui.application import Application
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 from webui.workspace.history import History
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
@@ -49,9 +49,9 @@ def theme() -> gr.themes.Base:
 
 
 def build_page(
-    executor: Executor, shelf: PresetShelf, find_start: png_info.FindStart, pictures: History | None = None
+    executor: Executor, store: PresetStore, find_start: png_info.FindStart, pictures: History | None = None
 ) -> gr.Blocks:
-    """The whole page over one executor and one shelf of presets, with a History tab where ``pictures`` are given.
+    """The whole page over one executor and one store of presets, with a History tab where ``pictures`` are given.
 
     ``find_start`` knows the start pictures that were kept, for verifying uploaded pictures.
     """
@@ -65,7 +65,7 @@ def build_page(
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    bars[task.name] = presets.build_bar(task.name, shelf.writable)
+                    bars[task.name] = presets.build_bar(task.name, store.writable)
                     benches[task.name] = build(task, executor, targets)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
                 png_info.build_tab(executor, benches.values(), tabs, find_start)
@@ -76,7 +76,7 @@ def build_page(
             _wire_sending(bench, benches, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
-        presets.wire(bars, benches, shelf, blocks)
+        presets.wire(bars, benches, store, blocks)
     uploads.take_only_uploads(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.
     for event in blocks.fns.values():

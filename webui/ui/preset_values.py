@@ -151,7 +151,7 @@ def tell_applied(name: str, pages: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def page_errors() -> Iterator[None]:
     """Bad input becomes the page's error message."""
     try:
         yield

@@ -19,17 +19,17 @@ from webui.ui.preset_values import (
     note_html,
     of_page,
     of_picture,
+    page_errors,
     read_upload,
     read_variables,
     settings_updates,
     tell_applied,
-    telling,
     variable_boxes,
     warnings,
 )
 from webui.ui.workbench import Workbench, job_id_js
 from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
-from webui.workspace.presets import PresetShelf
+from webui.workspace.presets import PresetStore
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
@@ -126,25 +126,25 @@ def build_bar(page: str, writable: bool) -> Bar:
     )
 
 
-def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], shelf: PresetShelf, blocks: gr.Blocks) -> None:
+def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: PresetStore, blocks: gr.Blocks) -> None:
     """Connects the bars of all pages: what one of them saves, all can choose."""
     choosers = [bar.chooser for bar in bars.values()]
     blocks.load(
-        lambda: [gr.update(choices=list(shelf.files())) for _ in choosers],
+        lambda: [gr.update(choices=list(store.files())) for _ in choosers],
         None,
         choosers,
         **PRIVATE,
     )
     held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
-        _wire_applying(bar, benches[page], shelf, held)
-        choose = partial(_choose, bar, choosers, shelf, benches[page].runs.executor)
+        _wire_applying(bar, benches[page], store, held)
+        choose = partial(_choose, bar, choosers, store, benches[page].runs.executor)
         outputs = [*choosers, bar.card, *bar.variables, bar.new_name, bar.question]
-        _wire_saving(bar, benches[page], shelf, choose, outputs)
-        _wire_changing(bar, shelf, choose, outputs)
+        _wire_saving(bar, benches[page], store, choose, outputs)
+        _wire_changing(bar, store, choose, outputs)
 
 
-def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapping[str, Sequence[str]]) -> None:
+def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapping[str, Sequence[str]]) -> None:
     """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
     executor, controls, page = bench.runs.executor, bench.controls, bench.name
     held = held_by[page]
@@ -155,7 +155,7 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapp
         if not name:
             return [INTRODUCTION, *variable_boxes({}), gr.skip()]
         try:
-            file = shelf.choose(name)
+            file = store.choose(name)
         except RequestError as error:
             return [note_html(str(error)), *variable_boxes({}), gr.skip()]
         assert file.preset
@@ -167,8 +167,8 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapp
     def apply(name: str | None, *texts: str) -> list[Update]:
         if not name:
             raise gr.Error("Choose a preset first", print_exception=False)
-        with telling():
-            updates = settings_updates(shelf.get(name), texts, held, executor.catalog())
+        with page_errors():
+            updates = settings_updates(store.get(name), texts, held, executor.catalog())
         tell_applied(name)
         return updates
 
@@ -179,7 +179,7 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapp
             return unchanged
         pages = list(held_by)
         try:
-            file = shelf.choose(name)
+            file = store.choose(name)
             assert file.preset
             pages = [page for page in pages if _is_for(file.preset, held_by[page])]
             if page not in pages:
@@ -193,7 +193,7 @@ def _wire_applying(bar: Bar, bench: Workbench, shelf: PresetShelf, held_by: Mapp
             tell_applied(file.name, pages)
             for line in warnings(file.preset, executor.catalog()):
                 gr.Warning(html.escape(line))
-        choice = gr.update(choices=list(shelf.files()), value=file.name)
+        choice = gr.update(choices=list(store.files()), value=file.name)
         return [choice, *show(file.name, ""), *settings]
 
     bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
@@ -209,10 +209,10 @@ def _is_for(preset: Preset, held: Sequence[str]) -> bool:
 
 
 def _choose(
-    bar: Bar, choosers: Sequence[gr.Dropdown], shelf: PresetShelf, executor: Executor, name: str | None, said: str = ""
+    bar: Bar, choosers: Sequence[gr.Dropdown], store: PresetStore, executor: Executor, name: str | None, said: str = ""
 ) -> list[Update]:
     """After a change: new lists on all pages, and in this bar ``name`` is the one that is chosen."""
-    files = shelf.files()
+    files = store.files()
     lists = [gr.update(choices=list(files)) for _ in choosers]
     lists[choosers.index(bar.chooser)] = gr.update(choices=list(files), value=name)
     preset = files[name].preset if name else None
@@ -223,7 +223,7 @@ def _choose(
 
 
 def _wire_saving(
-    bar: Bar, bench: Workbench, shelf: PresetShelf, choose: Callable[..., list[Update]], outputs: list[Any]
+    bar: Bar, bench: Workbench, store: PresetStore, choose: Callable[..., list[Update]], outputs: list[Any]
 ) -> None:
     """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
     runs, fields = bench.runs, held_controls(bench.controls)
@@ -232,7 +232,7 @@ def _wire_saving(
     def save(
         job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
     ) -> list[Update]:
-        with telling():
+        with page_errors():
             found = runs.picture(job_id, index)
             if source == PICTURE and found is None:
                 raise RequestError("there is no picture yet: draw one first, or save the settings of this page")
@@ -241,7 +241,7 @@ def _wire_saving(
             else:
                 kept = of_page(dict(zip(fields, values, strict=True))) | {"variables": read_variables(defaults)}
             preset = make_preset(name=name, note=note, **kept)
-            shelf.save(preset, found[1].image if found else None, replace)
+            store.save(preset, found[1].image if found else None, replace)
             return choose(preset.name, f"Saved {preset.name}")
 
     asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
@@ -254,26 +254,26 @@ def _wire_saving(
     )
 
 
-def _wire_changing(bar: Bar, shelf: PresetShelf, choose: Callable[..., list[Update]], outputs: list[Any]) -> None:
+def _wire_changing(bar: Bar, store: PresetStore, choose: Callable[..., list[Update]], outputs: list[Any]) -> None:
     """Renaming, deleting and importing; ``choose`` as in ``_wire_saving``."""
 
     def rename(name: str | None, new_name: str) -> list[Update]:
-        with telling():
+        with page_errors():
             if not name:
                 raise RequestError("choose the preset to rename first")
-            return choose(shelf.rename(name, new_name))
+            return choose(store.rename(name, new_name))
 
     def ask(name: str | None) -> tuple[Update, Update]:
         return gr.update(visible=bool(name)), gr.update(value=f"Yes, delete {name}")
 
     def delete(name: str | None) -> list[Update]:
-        with telling():
-            shelf.delete(name or "")
+        with page_errors():
+            store.delete(name or "")
             return choose(None, f"Deleted {name}")
 
     def take_in(path: str) -> list[Update]:
-        with telling():
-            names, notices = shelf.add(Path(path).name, read_upload(Path(path)))
+        with page_errors():
+            names, notices = store.add(Path(path).name, read_upload(Path(path)))
             for notice in notices:
                 gr.Warning(html.escape(notice))
             return choose(names[0] if names else None, f"Imported {', '.join(names[:5])}")

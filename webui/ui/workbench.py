@@ -14,7 +14,20 @@ from webui.core.events import Failed
 from webui.core.groups.init import Init
 from webui.core.request import NOT_ASKED, Request
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form, jobs, loras, memory, models, pasted, prompts, seed, shortcuts, sizes, stream
+from webui.ui import (
+    approximations,
+    browser_state,
+    fills,
+    form,
+    jobs,
+    loras,
+    models,
+    pasted,
+    prompts,
+    seed,
+    sizes,
+    stream,
+)
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
@@ -90,13 +103,13 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{name}-status")
             jobs.build_queue(name)
             new_seed = seed.build_note(name)
-            approximate = shortcuts.build_note(name)
+            approximate = approximations.build_note(name)
             if task.examples:
                 prompts.build_examples(name, task.examples, controls["prompt"])
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
-            controls |= shortcuts.build_fold(name, catalog)
+            controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
@@ -112,13 +125,13 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     _wire_pictures(name, runs, controls, results, selected, helpers)
     seed.wire(new_seed, helpers["random"], controls["seed"])
     pictures = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
-    memory.wire_pictures(name, pictures, restored)
+    browser_state.wire_pictures(name, pictures, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
     _wire_verify(name, runs, results, selected)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
-    shortcuts.wire(approximate, controls, executor)
+    approximations.wire(approximate, controls, executor)
     return Workbench(name, controls, picker, runs, selected, results.senders, helpers["size"], restored)
 
 
@@ -233,7 +246,7 @@ def _wire_memory(
 
     def restore(text: str) -> list[Update]:
         catalog = executor.catalog()
-        updates = memory.recall(text, kept, controls, catalog)
+        updates = browser_state.recall(text, kept, controls, catalog)
         model = updates[kept.index("model")].get("value")
         return [*updates, *fills.settle_model(catalog, model)]
 

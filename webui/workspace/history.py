@@ -67,7 +67,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Filter:
     """Which pictures: all words of ``query`` in the prompt or the file's name; exact names; both days count."""
 
     query: str = ""
@@ -102,7 +102,7 @@ class History:
     # finding
 
     @_worded_errors()
-    def search(self, wanted: Wanted, before: str = "", limit: int = 60) -> Page:
+    def search(self, wanted: Filter, before: str = "", limit: int = 60) -> Page:
         """The pictures that fit, from the newest or after a cursor on; raises HistoryError.
 
         A first page looks for new files. Where reading them would take long, a thread goes on with it.
@@ -282,7 +282,7 @@ class History:
         return self.find(picture_id)
 
 
-def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
+def _conditions(wanted: Filter) -> tuple[str, list[Any]]:
     """The text after WHERE, and its values. Files that are no pictures have a width of 0: they are known, not shown."""
     terms: list[str] = ["width > 0"]
     values: list[Any] = []

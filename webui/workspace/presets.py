@@ -43,7 +43,7 @@ class PresetFile:
         return self.path.with_suffix(".png")
 
 
-class PresetShelf:
+class PresetStore:
     """All presets by name, and what people do with theirs. The folder is made when the first one is saved.
 
     Where it is not ``writable``, all that would change something raises RequestError.

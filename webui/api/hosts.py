@@ -17,7 +17,7 @@ CONTAINER_HOSTS = ("host.docker.internal", "host.containers.internal")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-class Names:
+class AllowedHosts:
     """Which names are ours: those of this machine alone, or where others reach it, its addresses and names too.
 
     An address cannot be made to point elsewhere, nor can a name without a dot be bought. ``--allow-host`` adds names.
@@ -33,7 +33,7 @@ class Names:
         """One more name, as that of a share link."""
         self._given.add(name.lower())
 
-    def knows(self, netloc: str) -> bool:
+    def allows(self, netloc: str) -> bool:
         """Whether ``name`` or ``name:port`` is ours."""
         name, _ = split_netloc(netloc)
         if name in self._given or name in CONTAINER_HOSTS or name == "localhost" or name.endswith(".localhost"):
@@ -43,12 +43,12 @@ class Names:
         except ValueError:
             return bool(name) and self._is_reached and ("." not in name or name in self._machine)
 
-    def unknown(self, headers: Headers) -> str | None:
+    def find_unknown(self, headers: Headers) -> str | None:
         """The first name that the request came under and that is not ours, of ``Host`` and of what proxies add."""
         said = [*headers.getlist("host"), *(headers.get("x-forwarded-host") or "").split(",")]
-        return next((netloc.strip() for netloc in said if netloc.strip() and not self.knows(netloc)), None)
+        return next((netloc.strip() for netloc in said if netloc.strip() and not self.allows(netloc)), None)
 
-    def is_foreign(self, headers: Headers) -> bool:
+    def is_cross_origin(self, headers: Headers) -> bool:
         """Whether another site's page sends it. Another port of ours is another site, as it is to browsers."""
         site = headers.get("sec-fetch-site")
         if site not in (None, "same-origin", "none"):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
 
 
-class Folders:
+class Scan:
     """What was read of the disk, by path, with times and sizes as they were before it was read."""
 
     def __init__(self) -> None:
@@ -95,14 +95,14 @@ class Folders:
         return False
 
 
-class Kept(Generic[T]):
+class ScanCache(Generic[T]):
     """What ``find`` finds in folders, by name; found anew only when something there has changed. For many threads."""
 
-    def __init__(self, find: Callable[[Folders], Mapping[str, T]], clock: Callable[[], float]) -> None:
+    def __init__(self, find: Callable[[Scan], Mapping[str, T]], clock: Callable[[], float]) -> None:
         self._find, self._clock = find, clock
         self._lock = threading.Lock()
         self._found: Mapping[str, T] | None = None
-        self._folders = Folders()
+        self._scan = Scan()
         self._looked_at = self._walked_at = 0.0
         self._looks = 0
 
@@ -126,17 +126,17 @@ class Kept(Generic[T]):
         finally:
             self._lock.release()
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Whoever asks next looks, and walks the folders."""
         with self._lock:
             self._walked_at = self._looked_at = float("-inf")
 
     def _look(self, now: float) -> None:
         self._looks += 1
-        if self._found is None or now - self._walked_at >= WALK_S or self._folders.changed:
-            folders = Folders()
-            self._found = MappingProxyType(dict(self._find(folders)))
-            self._folders, self._walked_at = folders, now
+        if self._found is None or now - self._walked_at >= WALK_S or self._scan.changed:
+            scan = Scan()
+            self._found = MappingProxyType(dict(self._find(scan)))
+            self._scan, self._walked_at = scan, now
         self._looked_at = now
 
 

@@ -1,4 +1,4 @@
-"""What was found in folders, kept until something there changes."""
+"""What was found in folders, cached until something there changes."""
 
 import os
 import threading
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from webui.core.settings import Settings
-from webui.library import folders
-from webui.library.folders import LOOK_S, WALK_S, Folders, Kept
+from webui.library import scan
 from webui.library.library import Library
+from webui.library.scan import LOOK_S, WALK_S, Scan, ScanCache
 
 LONG_AGO_NS = 1_700_000_000_123_456_789
 
@@ -55,12 +55,12 @@ def test_what_has_not_changed_is_walked_once(tmp_path, clock, walks):
         (tmp_path / f"folder {number}/file {number}").touch()
     settle(tmp_path, *tmp_path.iterdir())
     walks.clear()
-    kept = Kept(find_names(tmp_path), clock)
-    first = kept.get()
+    cached = ScanCache(find_names(tmp_path), clock)
+    first = cached.get()
     assert len(first) == 5 and len(walks) == 6
     for _ in range(50):
         clock.now += 1
-        assert kept.get() is kept.get(0) is first
+        assert cached.get() is cached.get(0) is first
     assert len(walks) == 6
 
 
@@ -69,8 +69,8 @@ def test_a_change_is_seen_after_a_second_at_the_latest_and_at_once_where_asked_f
     (tmp_path / "below").mkdir()
     (tmp_path / "old").touch()
     settle(tmp_path, tmp_path / "below")
-    kept = Kept(find_names(tmp_path), clock)
-    before = kept.get()
+    cached = ScanCache(find_names(tmp_path), clock)
+    before = cached.get()
     if change == "a folder":
         (tmp_path / "new folder").mkdir()
     actions = {
@@ -81,44 +81,44 @@ def test_a_change_is_seen_after_a_second_at_the_latest_and_at_once_where_asked_f
         "one moved": lambda: (tmp_path / "old").rename(tmp_path / "below/old"),
     }
     actions[change]()
-    assert kept.get() is before, "within a second of the last look"
+    assert cached.get() is before, "within a second of the last look"
     clock.now += LOOK_S
-    after = kept.get()
-    assert after == find_names(tmp_path)(Folders()) != before
+    after = cached.get()
+    assert after == find_names(tmp_path)(Scan()) != before
 
 
 def test_whoever_asks_for_now_sees_a_change_at_once(tmp_path, clock):
     settle(tmp_path)
-    kept = Kept(find_names(tmp_path), clock)
-    assert not kept.get()
+    cached = ScanCache(find_names(tmp_path), clock)
+    assert not cached.get()
     (tmp_path / "new").touch()
-    assert not kept.get() and set(kept.get(0)) == {"new"} == set(kept.get())
+    assert not cached.get() and set(cached.get(0)) == {"new"} == set(cached.get())
 
 
 def test_a_folder_that_comes_later_is_seen(tmp_path, clock):
-    kept = Kept(find_names(tmp_path / "later"), clock)
-    assert not kept.get()
+    cached = ScanCache(find_names(tmp_path / "later"), clock)
+    assert not cached.get()
     (tmp_path / "later").mkdir()
     (tmp_path / "later/new").touch()
-    assert set(kept.get(0)) == {"new"}
+    assert set(cached.get(0)) == {"new"}
 
 
 def test_a_change_that_times_do_not_tell_is_seen_by_reload_and_within_a_minute(tmp_path, clock):
     """As on network disks that change no folder's time."""
     settle(tmp_path)
-    kept = Kept(find_names(tmp_path), clock)
-    assert not kept.get()
+    cached = ScanCache(find_names(tmp_path), clock)
+    assert not cached.get()
     (tmp_path / "new").touch()
     settle(tmp_path)
-    assert not kept.get(0)
-    kept.forget()
-    assert set(kept.get()) == {"new"}
+    assert not cached.get(0)
+    cached.invalidate()
+    assert set(cached.get()) == {"new"}
     (tmp_path / "newer").touch()
     settle(tmp_path)
     clock.now += WALK_S - 1
-    assert set(kept.get()) == {"new"}
+    assert set(cached.get()) == {"new"}
     clock.now += 1
-    assert set(kept.get()) == {"new", "newer"}
+    assert set(cached.get()) == {"new", "newer"}
 
 
 @pytest.mark.parametrize(
@@ -128,20 +128,20 @@ def test_a_change_that_times_do_not_tell_is_seen_by_reload_and_within_a_minute(t
 def test_a_folder_that_had_just_changed_is_not_trusted(tmp_path, monkeypatch, clock, age_s, step_ns, settled):
     """Another file in the same tick of the disk's clock, two seconds on some, leaves the same time."""
     now_ns = LONG_AGO_NS // step_ns * step_ns
-    monkeypatch.setattr(folders.time, "time", lambda: now_ns / 1e9 + age_s)
+    monkeypatch.setattr(scan.time, "time", lambda: now_ns / 1e9 + age_s)
     os.utime(tmp_path, ns=(now_ns, now_ns))
-    kept = Kept(find_names(tmp_path), clock)
-    assert not kept.get()
+    cached = ScanCache(find_names(tmp_path), clock)
+    assert not cached.get()
     (tmp_path / "new").touch()
     os.utime(tmp_path, ns=(now_ns, now_ns))
-    assert set(kept.get(0)) == (set() if settled else {"new"})
+    assert set(cached.get(0)) == (set() if settled else {"new"})
 
 
 def test_nobody_waits_for_a_look_whom_an_older_answer_serves(tmp_path, clock):
     looking, go_on = threading.Event(), threading.Event()
     answers = [{"old": 1}]
 
-    def find(noted: Folders):
+    def find(noted: Scan):
         noted.note(tmp_path)
         if len(answers) > 1:
             looking.set()
@@ -149,17 +149,17 @@ def test_nobody_waits_for_a_look_whom_an_older_answer_serves(tmp_path, clock):
         return answers[-1]
 
     settle(tmp_path)
-    kept = Kept(find, clock)
-    assert kept.get() == {"old": 1}
+    cached = ScanCache(find, clock)
+    assert cached.get() == {"old": 1}
     answers.append({"new": 2})
     (tmp_path / "changed").touch()
     clock.now += LOOK_S
     found = []
-    threads = [threading.Thread(target=lambda: found.append(kept.get(0))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(cached.get(0))) for _ in range(3)]
     for thread in threads:
         thread.start()
     assert looking.wait(60)
-    assert kept.get() == {"old": 1}
+    assert cached.get() == {"old": 1}
     go_on.set()
     for thread in threads:
         thread.join()
@@ -168,7 +168,7 @@ def test_nobody_waits_for_a_look_whom_an_older_answer_serves(tmp_path, clock):
 
 def test_what_was_found_cannot_be_changed(tmp_path, clock):
     with pytest.raises(TypeError):
-        Kept(find_names(tmp_path), clock).get()["x"] = 1
+        ScanCache(find_names(tmp_path), clock).get()["x"] = 1
 
 
 # ---- the library ----
