@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from webui.core.request import LoraRef
 from webui.core.samplers import SAMPLERS, SCHEDULES, SPACED
-from webui.engine.denoise import Stopped, denoise, predicted_original
+from webui.engine.denoise import ReadySpan, Stopped, denoise, guided_until
 from webui.engine.families.loading import read_scheduler_config
-from webui.engine.latents import Start
-from webui.engine.samplers import make_scheduler
+from webui.engine.guide import Branch
+from webui.engine.latents import make_generators
+from webui.engine.noise import Noise, make_noise
 from webui.library.library import DEMO_MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
@@ -157,20 +159,20 @@ def test_it_is_also_stock_diffusers_picture_whatever_scheduler_the_folder_names(
 
 
 class Oracle:
-    """A UNet for a world with one picture: it always knows the noise exactly. ``predict`` as in ``base.Model``."""
+    """A network for a world with one picture: it always knows the noise exactly."""
 
     def __init__(self, answer: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
         self._answer, self._prediction_type = answer, prediction_type
         self._log_sigmas = (((1 - alphas_cumprod) / alphas_cumprod) ** 0.5).log().double().numpy()
 
-    def tell(self, _conditioning):
-        return None
+    def prepare(self, _conditionings, _count, _shown):
+        return [None]
 
-    def predict(self, latents, timestep, _told, _shortcuts):
-        sigma = float(np.exp(np.interp(float(timestep), np.arange(len(self._log_sigmas)), self._log_sigmas)))
+    def predict(self, latents, time, _prepared, _shortcuts):
+        sigma = float(np.exp(np.interp(float(time), np.arange(len(self._log_sigmas)), self._log_sigmas)))
         signal, noise = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
         epsilon = (latents - signal * self._answer) / noise
-        return epsilon if self._prediction_type == "epsilon" else signal * epsilon - noise * self._answer
+        return [epsilon if self._prediction_type == "epsilon" else signal * epsilon - noise * self._answer]
 
 
 CONFIG = {
@@ -185,48 +187,127 @@ CONFIG = {
 }
 
 
+def make(sampler, schedule="Default", steps=5, generators=(), **config) -> Noise:
+    return make_noise(sampler, schedule, CONFIG | config, "auto", steps, 1.0, generators, torch.device("cpu"))
+
+
+def never() -> bool:
+    return False
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(("sampler", "schedule"), EVERY_PAIR)
 def test_with_a_unet_that_knows_the_answer_every_preview_and_the_end_are_the_answer(sampler, schedule, prediction_type):
-    scheduler = make_scheduler(sampler, schedule, CONFIG | {"prediction_type": prediction_type})
-    scheduler.set_timesteps(20)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    noise = torch.cat([torch.randn(1, 4, 4, 4, generator=generator) for generator in generators])
+    noise = make(sampler, schedule, 20, generators, prediction_type=prediction_type)
+    drawn = torch.cat([torch.randn(1, 4, 4, 4, generator=generator) for generator in generators])
     answer = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
-    oracle = Oracle(answer, scheduler.alphas_cumprod, prediction_type)
-    start = Start(noise * scheduler.init_noise_sigma, scheduler.timesteps)
-    for step in denoise(oracle, scheduler, start, {}, None, 1.0, generators, lambda: False):
-        original = predicted_original(step, scheduler.alphas_cumprod, prediction_type)
-        assert abs(original - answer).max() < 0.02
+    oracle = Oracle(answer, noise.scheduler.alphas_cumprod, prediction_type)
+    for step in denoise(oracle, noise, noise.full(drawn), [ReadySpan(len(noise), [Branch({})])], never):
+        assert abs(noise.original(step.seen, step.output, step.index - 1) - answer).max() < 0.02
         latents = step.latents
-    assert step.index == step.total == len(scheduler.timesteps)
+    assert step.index == step.total == len(noise)
     # DDIM, PNDM and TCD stop at the first training timestep's noise, 0.03 of unit variance, as published models do.
     assert abs(latents - answer).max() < 0.15
 
 
 class Sum:
-    """A UNet whose output is the sum of its conditioning, so that guidance can be checked by hand."""
+    """A network whose output is the sum of its conditioning, so that guidance can be checked by hand."""
 
-    def tell(self, conditioning):
-        return conditioning["c"].sum(dim=1)
+    def __init__(self) -> None:
+        self.prepared: list[list[float]] = []
 
-    def predict(self, latents, _timestep, told, _shortcuts):
-        return told[:, None, None, None].expand(-1, *latents.shape[1:])
+    def prepare(self, conditionings, _count, _shown):
+        self.prepared.append([float(told["c"].sum()) for told in conditionings])
+        return [self.prepared[-1]]
+
+    def predict(self, latents, _time, prepared, _shortcuts):
+        return [torch.full_like(latents, value) for value in prepared]
+
+
+ZEROS = torch.zeros(2, 4, 2, 2)
+
+
+def told(*values: float) -> dict[str, torch.Tensor]:
+    return {"c": torch.tensor([values])}
+
+
+def outputs_of(spans, noise, **options) -> list[float]:
+    return [float(step.output.unique()) for step in denoise(Sum(), noise, ZEROS, spans, never, **options)]
 
 
 def test_guidance_goes_from_the_unconditional_answer_through_the_conditional_one():
-    scheduler = make_scheduler("Euler", "Default", CONFIG)
-    scheduler.set_timesteps(3)
-    generators = [torch.Generator() for _ in range(2)]
-    positive, negative = {"c": torch.tensor([[3.0]])}, {"c": torch.tensor([[1.0]])}
-    start = Start(torch.zeros(2, 4, 2, 2), scheduler.timesteps)
-    loop = denoise(Sum(), scheduler, start, positive, negative, 7.5, generators, lambda: False)
-    assert [float(step.output.unique()) for step in loop] == [1 + 7.5 * (3 - 1)] * 3
+    noise = make("Euler", steps=3)
+    spans = [ReadySpan(3, [Branch(told(2.0, 1.0))], told(1.0), 7.5)]
+    assert outputs_of(spans, noise) == [1 + 7.5 * (3 - 1)] * 3
+
+
+def test_each_span_is_told_its_own_and_entered_before_it_is_prepared():
+    noise, network, entered = make("Euler"), Sum(), []
+
+    def enter(name):
+        return lambda: entered.append((name, len(network.prepared)))
+
+    spans = [
+        ReadySpan(2, [Branch(told(1.0))], told(0.5), 3.0, enter("one")),
+        ReadySpan(2, [Branch(told(9.0))], enter=enter("never")),
+        ReadySpan(4, [Branch(told(2.0))], enter=enter("two")),
+        ReadySpan(5, [Branch(told(3.0)), Branch(told(5.0), 0.5)], told(1.0), 2.0, enter("three")),
+    ]
+    found = [float(step.output.unique()) for step in denoise(network, noise, ZEROS, spans, never)]
+    assert found == [0.5 + 3 * 0.5] * 2 + [2.0] * 2 + [1 + 2 * (2 + 0.5 * 4)]
+    assert entered == [("one", 0), ("two", 1), ("three", 2)]
+    assert network.prepared == [[0.5, 1], [2], [1, 3, 5]]
+
+
+def test_it_takes_the_evaluations_it_is_asked_for():
+    noise = make("Euler")
+    spans = [ReadySpan(2, [Branch(told(1.0))]), ReadySpan(5, [Branch(told(2.0))])]
+    assert outputs_of(spans, noise, stop=3) == [1, 1, 2]
+    noise = make("Euler")
+    noise.begin(3)
+    assert outputs_of(spans, noise, first=3) == [2, 2]
+    assert outputs_of(spans, noise, first=5) == outputs_of([], noise, stop=0) == []
+
+
+def test_spans_that_end_too_early_are_an_error_and_no_unfinished_picture():
+    with pytest.raises(ValueError, match="the spans end at evaluation 4 of 5"):
+        outputs_of([ReadySpan(4, [Branch(told(1.0))])], make("Euler"))
+
+
+def test_what_is_kept_is_put_back_after_each_evaluation():
+    noise, kept = make("Euler"), []
+
+    def keep(latents, index):
+        kept.append(index)
+        return torch.full_like(latents, index)
+
+    steps = denoise(Sum(), noise, ZEROS, [ReadySpan(5, [Branch(told(1.0))])], never, keep=keep)
+    assert [float(step.latents.unique()) for step in steps] == kept == [1, 2, 3, 4, 5]
+
+
+class TestGuidedUntil:
+    SPANS = (ReadySpan(2, [Branch(told(1.0))], told(0.5), 3.0), ReadySpan(5, [Branch(told(2.0))], told(0.5), 3.0))
+
+    @pytest.mark.parametrize("index", range(7))
+    def test_behind_it_the_prompt_goes_on_alone(self, index):
+        guided = [0.5 + 3 * (value - 0.5) for value in (1, 1, 2, 2, 2)]
+        found = outputs_of(guided_until(self.SPANS, index), make("Euler"))
+        assert found == guided[:index] + [1.0, 1, 2, 2, 2][index:]
+
+    def test_no_unconditional_answer_is_asked_for_there(self):
+        network = Sum()
+        list(denoise(network, make("Euler"), ZEROS, guided_until(self.SPANS, 3), never))
+        assert network.prepared == [[0.5, 1], [0.5, 2], [2]]
+
+    def test_terms_that_are_not_whole_keep_it_at_guidance_1(self):
+        both = [ReadySpan(5, [Branch(told(2.0)), Branch(told(3.0))], told(0.5), 3.0)]
+        assert outputs_of(guided_until(both, 4), make("Euler")) == [0.5 + 3 * 4] * 4 + [0.5 + 4]
+        with pytest.raises(ValueError, match="sum to 1"):
+            ReadySpan(5, both[0].positive)
 
 
 def test_it_stops_before_the_next_evaluation_once_it_is_cancelled():
-    scheduler = make_scheduler("Heun", "Default", CONFIG)
-    scheduler.set_timesteps(5)
     calls, seen = [], []
 
     class Counting(Sum):
@@ -234,10 +315,75 @@ def test_it_stops_before_the_next_evaluation_once_it_is_cancelled():
             calls.append(1)
             return super().predict(*args)
 
-    positive, generators = {"c": torch.zeros(1, 1)}, [torch.Generator()]
-    start = Start(torch.zeros(1, 4, 2, 2), scheduler.timesteps)
-    loop = denoise(Counting(), scheduler, start, positive, None, 1.0, generators, lambda: len(seen) == 3)
+    loop = denoise(Counting(), make("Heun"), ZEROS, [ReadySpan(9, [Branch(told(0.0))])], lambda: len(seen) == 3)
     with pytest.raises(Stopped):
         for step in loop:
             seen.append(step.index)
     assert seen == [1, 2, 3] and len(calls) == 3
+
+
+class TestSpans:
+    """Of the embedded model: what changes in the middle is what two halves, each told its own, come to."""
+
+    WORDS = ("a red apple, flat style", "a panda, 3d style")
+    LORA = (LoraRef(name="blueprint", weight=0.9),)
+
+    @pytest.fixture
+    def switch(self, manager):
+        def switch(loras):
+            manager._residence.loras.switch(loras, manager._library.snapshot().loras)
+
+        yield switch
+        switch(())
+
+    @pytest.fixture
+    def draw(self, manager, model):
+        """``draw(sampler, [(spans, until), ...], between)``: one run, or several that each go on with its latents."""
+
+        def draw(sampler, runs, between=lambda: None):
+            config, generators = model.scheduler_config, make_generators(5, 2)
+            noise = make_noise(sampler, "Default", config, "auto", 6, 1.0, generators, manager.device)
+            latents = torch.cat([torch.randn(1, 4, 8, 8, generator=generator) for generator in generators])
+            latents, first = noise.full(latents), 0
+            for spans, step in runs:
+                if first:
+                    between()
+                stop = noise.first(step)
+                ready = [ReadySpan(noise.first(last), *rest) for last, *rest in spans]
+                for done in denoise(model, noise, latents, ready, never, first, stop):
+                    latents = done.latents
+                first = stop
+            return latents
+
+        return draw
+
+    @pytest.fixture
+    def prompts(self, model):
+        with torch.inference_mode():
+            one, other = ([Branch(model.encode_prompt(text, 1, {}))] for text in self.WORDS)
+            return one, other, model.encode_prompt("", 1, {}, True)
+
+    @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DPM++ SDE", "UniPC", "Heun", "PNDM"])
+    def test_a_prompt_and_a_lora_that_change_in_the_middle(self, draw, switch, prompts, sampler):
+        one, other, negative = prompts
+
+        def night():
+            switch(self.LORA)
+
+        switch(())
+        spans = [(3, one, negative, 4.0), (6, other, negative, 4.0, night)]
+        whole = draw(sampler, [(spans, 6)])
+        switch(())
+        halves = draw(sampler, [([(6, one, negative, 4.0)], 3), ([(6, other, negative, 4.0)], 6)], between=night)
+        assert torch.equal(whole, halves)
+        switch(())
+        plain = draw(sampler, [([(3, one, negative, 4.0), (6, other, negative, 4.0)], 6)])
+        same = draw(sampler, [([(6, one, negative, 4.0)], 6)])
+        assert not torch.equal(whole, plain) and not torch.equal(plain, same), "something changes nothing"
+
+    def test_the_same_in_two_spans_is_the_same_in_one(self, draw, prompts):
+        one, _, negative = prompts
+        assert torch.equal(
+            draw("DPM2", [([(2, one, negative, 4.0), (6, one, negative, 4.0)], 6)]),
+            draw("DPM2", [([(6, one, negative, 4.0)], 6)]),
+        )

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from webui.core.samplers import SAMPLERS
-from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare, scheduled_steps, steps_to_take
-from webui.engine.samplers import make_scheduler
+from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare
+from webui.engine.noise import make_noise
 
 CPU = torch.device("cpu")
 
@@ -18,10 +18,9 @@ def start(model):
     """``start(seed, count, ...)``: the start latents of such a job."""
 
     def start(seed, count, width=64, height=64, sampler="Euler"):
-        scheduler = make_scheduler(sampler, "Default", model.scheduler_config)
-        scheduler.set_timesteps(10)
         generators = make_generators(seed, count)
-        return prepare(model, scheduler, (width, height), generators, CPU).latents, scheduler
+        noise = make_noise(sampler, "Default", model.scheduler_config, "auto", 10, 1.0, generators, CPU)
+        return prepare(model, noise, (width, height), generators, CPU).latents, noise.scheduler
 
     return start
 
@@ -71,26 +70,19 @@ def test_one_number_that_is_none_is_an_error_instead_of_a_black_picture(model, n
         decode(model, latents)
 
 
-@pytest.mark.parametrize(
-    ("steps", "strength", "scheduled", "taken"),
-    [(20, 0.0, 20, 0), (20, 0.05, 20, 1), (20, 0.5, 20, 10), (20, 1.0, 20, 20), (1, 1.0, 1, 1), (100, 0.29, 100, 28)]
-    + [(20, 0.049, 21, 1), (4, 0.2, 5, 1), (4, 0.249, 5, 1), (1, 0.5, 2, 1), (1, 0.01, 100, 1), (3, 1e-9, 150, 1)],
-)
-def test_a_strength_below_one_step_is_one_step_of_a_finer_schedule(steps, strength, scheduled, taken):
-    assert (scheduled_steps(steps, strength), steps_to_take(steps, strength)) == (scheduled, taken)
-    assert scheduled_steps(steps, strength, most=50) == min(scheduled, max(steps, 50))
-
-
 def steps_let_go(level: int, steps: int, greys: bool) -> int:
     """For how many of the last steps a place of this level is what was drawn, not what was kept."""
 
-    class Scheduler:
-        def add_noise(self, kept, _noise, _timestep):
+    class Levels:
+        def __len__(self):
+            return steps
+
+        def add(self, kept, _noise, _index):
             return kept
 
     kept, drawn = torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1)
     hold = Hold(torch.full((1, 1, 1, 1), level / 255), kept, kept, greys)
-    free = [bool(hold.apply(drawn, Scheduler(), index, torch.arange(steps)).all()) for index in range(1, steps + 1)]
+    free = [bool(hold.apply(Levels(), drawn, index).all()) for index in range(1, steps + 1)]
     assert free == sorted(free), "once let go, it stays so"
     return sum(free)
 

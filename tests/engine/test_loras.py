@@ -84,13 +84,13 @@ def quick(run):
 def contexts(model, monkeypatch):
     """What the UNet was told of the prompts, job by job."""
     seen: list[torch.Tensor] = []
-    tell = model.tell
+    prepare = model.unet.prepare
 
-    def keep(conditioning):
-        seen.append(conditioning["context"].clone())
-        return tell(conditioning)
+    def keep(context):
+        seen.append(context.clone())
+        return prepare(context)
 
-    monkeypatch.setattr(model, "tell", keep)
+    monkeypatch.setattr(model.unet, "prepare", keep)
     return seen
 
 

@@ -1,30 +1,51 @@
-"""The one loop. Three tasks, every sampler: scale the input, ask the UNet, guide, step."""
+"""The one loop, over spans: three tasks, every sampler. Scale the input, ask the network, guide, step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
-from typing import Any
 
 import torch
 
-from webui.engine.families.base import Conditioning, Model
-from webui.engine.latents import Start
+from webui.engine.families.base import Backbone, Conditioning
+from webui.engine.guide import Branch, are_whole, guide
+from webui.engine.noise import Noise
 from webui.engine.speed.shortcuts import Shortcuts
+
+Keep = Callable[[torch.Tensor, int], torch.Tensor]
+"""The latents before evaluation ``index`` (1..n) as they are to go on; at n they are the result."""
+
+
+@dataclass(frozen=True)
+class ReadySpan:
+    """The evaluations before ``stop`` (1..n), from the span before on, in which the network is told the same.
+
+    ``negative`` is None where no unconditional branch runs; the guidance is as good as 1 then, and ValueError is raised
+    for branches that are not whole. ``enter`` is called as the span begins. It is the one place where weights change,
+    for what is prepared holds only as long as they do.
+    """
+
+    stop: int
+    positive: Sequence[Branch]
+    negative: Conditioning | None = None
+    guidance: float = 1.0
+    enter: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        if self.negative is None and not are_whole(self.positive):
+            raise ValueError("the weights must sum to 1 all over where no unconditional branch runs")
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """After evaluation ``index`` (1..total): what the UNet saw, said, and what the scheduler made of it.
+    """After evaluation ``index`` (1..total): what the network saw, said, and what the scheduler made of it.
 
-    ``latents``, ``model_input`` and ``output`` are (n, channels, h, w), float32, on the device.
+    ``latents``, ``seen`` and ``output`` are (n, channels, h, w), float32, on the device; ``output`` is guided.
     """
 
     index: int
     total: int
     latents: torch.Tensor
-    model_input: torch.Tensor
+    seen: torch.Tensor
     output: torch.Tensor
-    timestep: torch.Tensor
 
 
 class Stopped(Exception):
@@ -33,82 +54,56 @@ class Stopped(Exception):
 
 @torch.inference_mode()
 def denoise(
-    model: Model,
-    scheduler: Any,
-    start: Start,
-    positive: Conditioning,
-    negative: Conditioning | None,
-    guidance: float,
-    generators: Sequence[torch.Generator],
+    backbone: Backbone,
+    noise: Noise,
+    latents: torch.Tensor,
+    spans: Iterable[ReadySpan],
     cancelled: Callable[[], bool],
-    guidance_until: float = 1.0,
+    first: int = 0,
+    stop: int | None = None,
+    shown: torch.Tensor | None = None,
+    keep: Keep | None = None,
     shortcuts: Shortcuts | None = None,
 ) -> Iterator[Denoised]:
-    """Runs the start's timesteps over its latents (n, c, h, w), already at the first one's noise level.
+    """Takes the noise's evaluations from ``first`` to before ``stop``, with latents at the level of the first of them.
 
-    ``negative`` is None where no unconditional branch runs; otherwise the UNet is told both, answers with 2n rows, and
-    they are combined as in Ho and Salimans 2022, equation 6, in diffusers' form
-    ``u + guidance * (c - u)``. After ``guidance_until`` (0..1) of all steps the prompt goes on alone (Kynkäänniemi et
-    al. 2024, "Applying Guidance in a Limited Interval"). One generator a picture feeds the stochastic samplers.
-    Raises Stopped.
+    ``shown`` is what the network sees beside the latents (n, channels, h, w). Each span begins with a whole forward,
+    whatever the shortcuts. Raises Stopped, and ValueError for spans that end before ``stop``.
     """
-    takes = signature(scheduler.step).parameters
-    extra: dict[str, Any] = {"generator": list(generators)} if "generator" in takes else {}
-    if "eta" in takes:  # DDIM and TCD: as stock pipelines call them, without extra noise
-        extra["eta"] = 0.0
-    latents, timesteps = start.latents, start.timesteps
-    guided = round(guidance_until * len(timesteps))
-    if start.first >= guided:
-        negative = None
-    predict = _predictor(model, positive, negative, len(latents), shortcuts)
-    for index, timestep in enumerate(timesteps[start.first : start.stop], start=start.first + 1):
-        if cancelled():
-            raise Stopped
-        if negative is not None and index > guided:
-            negative = None
-            predict = _predictor(model, positive, negative, len(latents), shortcuts)
-        model_input = scheduler.scale_model_input(latents, timestep)
-        output = predict(model_input if start.shown is None else torch.cat([model_input, start.shown], 1), timestep)
-        if negative is not None:
-            without_prompt, with_prompt = output.chunk(2)
-            output = without_prompt + guidance * (with_prompt - without_prompt)
-        latents = scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
-        if start.hold is not None:
-            latents = start.hold.apply(latents, scheduler, index, timesteps)
-        yield Denoised(index, len(timesteps), latents, model_input, output, timestep)
+    index, stop = first, len(noise) if stop is None else stop
+    for span in spans:
+        end = min(span.stop, stop)
+        if end <= index:
+            continue
+        span.enter()
+        told = [branch.conditioning for branch in span.positive]
+        if span.negative is not None:
+            told.insert(0, span.negative)
+        forwards = [(part, shortcuts and replace(shortcuts)) for part in backbone.prepare(told, len(latents), shown)]
+        while index < end:
+            if cancelled():
+                raise Stopped
+            seen, time = noise.model_input(latents, index), noise.time(index)
+            outputs = [output for part, own in forwards for output in backbone.predict(seen, time, part, own)]
+            unconditional = None if span.negative is None else outputs.pop(0)
+            output = guide(unconditional, outputs, span.positive, span.guidance)
+            latents = noise.step(output, index, latents)
+            index += 1
+            if keep is not None:
+                latents = keep(latents, index)
+            yield Denoised(index, len(noise), latents, seen, output)
+    if index < stop:
+        raise ValueError(f"the spans end at evaluation {index} of {stop}")
 
 
-def predicted_original(step: Denoised, alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
-    """What the finished latents look like from here, (n, c, h, w): DDPM's x0 (Ho et al. 2020, equation 15).
+def guided_until(spans: Iterable[ReadySpan], index: int) -> Iterator[ReadySpan]:
+    """The same spans, at guidance 1 from evaluation ``index`` on.
 
-    Every sampler hands the UNet an input in variance-preserving form, so one formula serves all of them; between
-    two training timesteps (Karras, exponential) the nearest is close enough for a preview.
+    Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval": the prompt goes on alone, which is less work.
+    Only terms that are not whole need the unconditional branch there, too.
     """
-    nearest = step.timestep.round().long().clamp(0, len(alphas_cumprod) - 1).cpu()
-    alpha = alphas_cumprod[nearest].item()
-    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-    if prediction_type == "v_prediction":  # Salimans and Ho 2022, appendix D
-        return signal * step.model_input - noise * step.output
-    if prediction_type == "sample":
-        return step.output
-    return (step.model_input - noise * step.output) / signal
-
-
-def _predictor(
-    model: Model, positive: Conditioning, negative: Conditioning | None, count: int, shortcuts: Shortcuts | None
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The UNet, told the prompts of the whole batch, the unconditional half first; it begins with a whole forward.
-
-    Two prompts of different length cannot be stacked; each half is asked by itself then, with its own.
-    """
-    halves = [
-        {name: tensor.repeat_interleave(count, dim=0) for name, tensor in part.items()}
-        for part in ([positive] if negative is None else [negative, positive])
-    ]
-    if len({tuple(tensor.shape for tensor in half.values()) for half in halves}) == 1:
-        halves = [{name: torch.cat([half[name] for half in halves]) for name in positive}]
-    parts = [(model.tell(half), shortcuts and replace(shortcuts)) for half in halves]
-    if len(parts) == 1:
-        ((told, own),) = parts
-        return lambda seen, timestep: model.predict(seen, timestep, told, own)
-    return lambda seen, timestep: torch.cat([model.predict(seen, timestep, *part) for part in parts])
+    for span in spans:
+        yield replace(span, stop=min(span.stop, index))
+        if span.stop > index:
+            alone = are_whole(span.positive)
+            yield replace(span, negative=None if alone else span.negative, guidance=1.0)

@@ -7,9 +7,7 @@ what lies outside the mask.
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from math import ceil
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +18,8 @@ from torch.nn import functional
 from webui.core.canvas import Canvas
 from webui.core.groups.init import Init
 from webui.core.images import Size
-from webui.core.request import MAX_STEPS
 from webui.engine.families.base import Model, Posterior
+from webui.engine.noise import Noise
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -64,50 +62,29 @@ class Hold:
     noise: torch.Tensor
     greys: bool = False
 
-    def apply(self, latents: torch.Tensor, scheduler: Any, index: int, timesteps: torch.Tensor) -> torch.Tensor:
-        """The latents after evaluation ``index`` (1..n) with the held places put back to their noise level."""
-        kept = self.original
-        if index < len(timesteps):
-            kept = scheduler.add_noise(kept, self.noise, timesteps[index : index + 1])
+    def apply(self, noise: Noise, latents: torch.Tensor, index: int) -> torch.Tensor:
+        """The latents before evaluation ``index`` (1..n), or at the end, with the held places at their noise level."""
+        kept = noise.add(self.original, self.noise, index)
         reached = index - 0.5 if self.greys else index
-        free = (self.mask > 1 - reached / len(timesteps)).to(latents.dtype)
+        free = (self.mask > 1 - reached / len(noise)).to(latents.dtype)
         return (1 - free) * kept + free * latents
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the loop begins: latents at their noise level, the timesteps still to go, and what inpainting adds.
+    """Where the loop begins: latents at their noise level, and what inpainting adds.
 
-    ``shown`` (n, 1 + channels, h, w) is concatenated to the UNet's input. Of the timesteps, those from ``first`` to
-    before ``stop`` are this start's share, where two models share them.
+    ``shown`` (n, 1 + channels, h, w) is concatenated to the UNet's input.
     """
 
     latents: torch.Tensor
-    timesteps: torch.Tensor
     hold: Hold | None = None
     shown: torch.Tensor | None = None
-    first: int = 0
-    stop: int | None = None
 
 
 def make_generators(seed: int, count: int) -> list[torch.Generator]:
     """One CPU generator a picture, ``seed + k`` for picture k: the device and the batch change nothing."""
     return [torch.Generator("cpu").manual_seed(seed + k) for k in range(count)]
-
-
-def steps_to_take(steps: int, strength: float) -> int:
-    """How many of ``steps`` are left for a strength of 0..1: at least one, unless the strength is 0."""
-    return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))
-
-
-def scheduled_steps(steps: int, strength: float, most: int = MAX_STEPS) -> int:
-    """How many steps the noise schedule has of which ``steps_to_take`` are drawn.
-
-    They are ``steps``, but where the strength is less than one of them: then so many, up to ``most``, that it is one.
-    """
-    if strength == 0 or int(steps * strength) > 0:
-        return steps
-    return max(steps, ceil(min(1 / strength, most)))
 
 
 @torch.inference_mode()
@@ -139,29 +116,26 @@ def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
 
 @torch.inference_mode()
 def prepare(
-    model: Model, scheduler: Any, size: Size, generators: Sequence[torch.Generator], device: torch.device
+    model: Model, noise: Noise, size: Size, generators: Sequence[torch.Generator], device: torch.device
 ) -> Start:
     """txt2img: each picture's own noise (n, channels, height / scale, width / scale), float32, at full level."""
-    noise = _noise(model, size, generators).to(device)
+    drawn = _random(model, size, generators).to(device)
     hidden = _hidden(model, size, device)
     shown = None if hidden is None else _shown(hidden, None, generators)
-    return Start(noise * scheduler.init_noise_sigma, scheduler.timesteps, shown=shown)
+    return Start(noise.full(drawn), shown=shown)
 
 
 @torch.inference_mode()
 def prepare_from(
     model: Model,
-    scheduler: Any,
+    noise: Noise,
     encoded: Encoded,
     size: Size,
     init: Init,
-    steps: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
 ) -> Start:
-    """img2img and inpaint: the picture's latents, noised to the level at which ``init.strength`` of the way is left.
-
-    ``steps`` are those of the scheduler.
+    """img2img and inpaint: the picture's latents, noised to the level at which ``noise`` begins.
 
     Inpainting at full strength starts from noise alone. Random numbers are drawn in the order of diffusers' pipelines:
     posterior (but where nothing of the picture is needed), noise, masked posterior.
@@ -170,41 +144,13 @@ def prepare_from(
     unseen = noise_alone and encoded.masked is not None
     picture = encoded.picture.mean if unseen else encoded.picture.sample(generators)
     original = _at_size(picture, model, size)
-    noise = _noise(model, size, generators).to(device)
-    first = (steps - steps_to_take(steps, init.strength)) * scheduler.order
-    timesteps = scheduler.timesteps[first:]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
+    drawn = _random(model, size, generators).to(device)
     mask = encoded.mask
-    begin = original if mask is None else _refill(original, noise, mask, init)
-    latents = noise * scheduler.init_noise_sigma if noise_alone else scheduler.add_noise(begin, noise, timesteps[:1])
+    begin = original if mask is None else _refill(original, drawn, mask, init)
+    latents = noise.full(drawn) if noise_alone else noise.add(begin, drawn, 0)
     if encoded.masked is not None:
-        return Start(latents, timesteps, shown=_shown(encoded.masked, mask, generators))
-    return Start(latents, timesteps, hold=None if mask is None else Hold(mask, original, noise, encoded.greys))
-
-
-def refiner_cutoff(scheduler: Any, share: float) -> int:
-    """The timestep below which a refiner goes on, after ``share`` (0..1) of the noise schedule, as in diffusers."""
-    train_steps: int = scheduler.config.num_train_timesteps
-    return round(train_steps - share * train_steps)
-
-
-def split(start: Start, cutoff: int | None) -> tuple[Start, Start | None]:
-    """The first model's share, and the second's from ``cutoff`` on; None where nothing is left for it."""
-    if cutoff is None:
-        return start, None
-    first = int((start.timesteps >= cutoff).sum())
-    if first == len(start.timesteps):
-        return start, None
-    return replace(start, stop=first), replace(start, first=first, shown=None)
-
-
-def begin_at(rest: Start, scheduler: Any, latents: torch.Tensor) -> Start:
-    """The second model's share, on its own fresh scheduler, from the latents that the first one came to."""
-    skipped = len(scheduler.timesteps) - len(rest.timesteps)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(skipped + rest.first)
-    return replace(rest, latents=latents, timesteps=scheduler.timesteps[skipped:])
+        return Start(latents, shown=_shown(encoded.masked, mask, generators))
+    return Start(latents, hold=None if mask is None else Hold(mask, original, drawn, encoded.greys))
 
 
 @torch.inference_mode()
@@ -234,7 +180,7 @@ def decode(
     return PilImages.fromarray(levels.permute(1, 2, 0).cpu().numpy(), "RGB")
 
 
-def _noise(model: Model, size: Size, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def _random(model: Model, size: Size, generators: Sequence[torch.Generator]) -> torch.Tensor:
     shape = (1, model.latent_channels, size[1] // model.latent_scale, size[0] // model.latent_scale)
     return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from webui.core.lora_files import find_adapter_config
 from webui.core.names import choose_file, is_word
 from webui.core.notices import approximations, notices
 from webui.core.recipe import Batch, Recipe
-from webui.core.request import MAX_STEPS, Request
+from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.core.spans import spans
 from webui.core.tensor_file import BadFile, hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine import latents as latent_ops
-from webui.engine.denoise import Stopped, denoise
+from webui.engine.denoise import ReadySpan, Stopped, denoise, guided_until
 from webui.engine.devices import (
     choose_device,
     choose_dtype,
@@ -40,11 +41,12 @@ from webui.engine.devices import (
 )
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
 from webui.engine.families.base import CannotLoad, Conditioning, Model
+from webui.engine.guide import Branch
 from webui.engine.lora.cache import Contributions
+from webui.engine.noise import Noise, make_noise, steps_to_take
 from webui.engine.preview import Previewer
 from webui.engine.provenance import FileHashes, describe_environment, describe_sampler
 from webui.engine.residence import PLAN_WORDS, Residence
-from webui.engine.samplers import make_scheduler
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.jobs.resolve import resolve
 from webui.library.library import Library, Snapshot
@@ -80,7 +82,7 @@ class _Job:
     library: Snapshot
     cancelled: Cancel
     hashes: FileHashes
-    positive: Conditioning = field(default_factory=dict)
+    positive: Sequence[tuple[int, Sequence[Branch]]] = ()
     negative: Conditioning | None = None
     canvas: Canvas | None = None
     encoded: latent_ops.Encoded | None = None
@@ -103,9 +105,12 @@ class _Job:
         return self.request.width, self.request.height
 
     @property
+    def strength(self) -> float:
+        return 1.0 if self.request.init is None else self.request.init.strength
+
+    @property
     def batch_steps(self) -> int:
-        strength = 1.0 if self.request.init is None else self.request.init.strength
-        return latent_ops.steps_to_take(self.request.steps, strength)
+        return steps_to_take(self.request.steps, self.strength)
 
     @property
     def total(self) -> int:
@@ -263,7 +268,7 @@ class PipelineManager:
         """Frees what can be freed; the words for the smaller memory plan, or None where there is none."""
         self._prompts.clear()
         self._pictures.clear()
-        job.positive, job.negative, job.canvas, job.encoded = {}, None, None, None
+        job.positive, job.negative, job.canvas, job.encoded = (), None, None, None
         release_memory(self.device)
         if words := self._residence.shrink():
             job.warnings[f"The memory did not suffice; drawn with {words}."] = None
@@ -335,12 +340,17 @@ class PipelineManager:
 
     def _encode_prompts(self, job: _Job) -> None:
         request = job.request
-        positive = self._encode_prompt(request.prompt, False, job)
-        job.positive = self._model.condition(positive, job.size, request.guidance, negative=False)
-        job.negative = None
-        if request.guidance != 1 and not self._model.guides_itself:
-            negative = self._encode_prompt(request.negative, True, job)
-            job.negative = self._model.condition(negative, job.size, request.guidance, negative=True)
+
+        def condition(text: str, negative: bool = False) -> Conditioning:
+            prompt = self._encode_prompt(text, negative, job)
+            return self._model.condition(prompt, job.size, request.guidance, negative)
+
+        told = spans(request.prompt, job.batch_steps)
+        job.positive = [
+            (span.stop, [Branch(condition(term.text), term.weight) for term in span.terms]) for span in told
+        ]
+        guided = request.guidance != 1 and not self._model.guides_itself
+        job.negative = condition(request.negative, negative=True) if guided else None
 
     def _draw_batch(self, job: _Job, batch: int) -> Iterator[Event]:
         request, first = job.request, batch * job.request.count
@@ -350,23 +360,23 @@ class PipelineManager:
             return
         generators = latent_ops.make_generators(request.seed + first, request.count)
         with job.part("prepare"):
-            scheduler = self._make_scheduler(job)
-            start = self._prepare(job, scheduler, generators)
-            job.sampler, job.compiled = describe_sampler(scheduler), self.is_compiled
-        cutoff = latent_ops.refiner_cutoff(scheduler, request.refiner_at) if request.refiner else None
-        own, rest = latent_ops.split(start, cutoff)
-        latents = yield from self._denoise(job, batch, scheduler, own, generators)
-        if rest is None and request.refiner:
+            noise = self._make_noise(job, generators)
+            start = self._prepare(job, noise, generators)
+            job.sampler, job.compiled = describe_sampler(noise.scheduler), self.is_compiled
+        handover = noise.handover(request.refiner_at) if request.refiner else len(noise)
+        latents = yield from self._denoise(job, batch, noise, start, stop=handover)
+        if request.refiner and handover == len(noise):
             job.warnings["The refiner drew nothing: no step was left for it."] = None
-        if rest is not None:
+        if handover < len(noise):
             yield from self._use_model(job, job.library.models[request.refiner])
             with job.part("encode"):
                 self._encode_prompts(job)
                 self._residence.rest()
             with job.part("prepare"):
-                scheduler = self._make_scheduler(job)
-                rest = latent_ops.begin_at(rest, scheduler, latents)
-            latents = yield from self._denoise(job, batch, scheduler, rest, generators)
+                noise = self._make_noise(job, generators)
+                noise.begin(handover)
+                start = replace(start, latents=latents, shown=None)
+            latents = yield from self._denoise(job, batch, noise, start, handover)
         self._residence.make_room_to_decode(*job.size)
         for k in range(request.count):
             job.check()
@@ -387,24 +397,20 @@ class PipelineManager:
             raise
 
     def _denoise(
-        self, job: _Job, batch: int, scheduler: Any, start: latent_ops.Start, generators: list[torch.Generator]
+        self, job: _Job, batch: int, noise: Noise, start: latent_ops.Start, first: int = 0, stop: int | None = None
     ) -> Generator[Step, None, torch.Tensor]:
-        """One model's share of the steps; returns the latents it came to."""
-        model, latents = self._model, start.latents
-        previewer = Previewer(model.preview_map, scheduler.alphas_cumprod, scheduler.config.prediction_type)
-        before_s = job.parts_s["steps"] + job.parts_s["previews"] if start.first else 0.0
-        request = job.request
+        """One model's share of the evaluations; returns the latents it came to."""
+        request, model, latents = job.request, self._model, start.latents
+        previewer = Previewer(model.preview_map, noise)
+        before_s = job.parts_s["steps"] + job.parts_s["previews"] if first else 0.0
+        told = [
+            ReadySpan(noise.first(stop_step), positive, job.negative, request.guidance)
+            for stop_step, positive in job.positive
+        ]
+        ready = guided_until(told, round(request.guidance_until * len(noise)))
+        keep = None if start.hold is None else partial(start.hold.apply, noise)
         steps = denoise(
-            model,
-            scheduler,
-            start,
-            job.positive,
-            job.negative,
-            request.guidance,
-            generators,
-            job.cancelled,
-            request.guidance_until,
-            _shortcuts(request),
+            model, noise, latents, ready, job.cancelled, first, stop, start.shown, keep, _shortcuts(request)
         )
         started = time.perf_counter()
         try:
@@ -418,13 +424,11 @@ class PipelineManager:
             job.parts_s["previews"] += previewer.spent_s
         return latents
 
-    def _prepare(self, job: _Job, scheduler: Any, generators: list[torch.Generator]) -> latent_ops.Start:
+    def _prepare(self, job: _Job, noise: Noise, generators: list[torch.Generator]) -> latent_ops.Start:
         init, encoded = job.request.init, job.encoded
         if init is None or encoded is None:
-            return latent_ops.prepare(self._model, scheduler, job.size, generators, self.device)
-        return latent_ops.prepare_from(
-            self._model, scheduler, encoded, job.size, init, scheduler.num_inference_steps, generators, self.device
-        )
+            return latent_ops.prepare(self._model, noise, job.size, generators, self.device)
+        return latent_ops.prepare_from(self._model, noise, encoded, job.size, init, generators, self.device)
 
     def _finish(self, job: _Job, index: int, image: PilImage) -> Iterator[Image]:
         """The picture with its recipe; nothing for one that was finished before the memory ran out."""
@@ -446,27 +450,19 @@ class PipelineManager:
         )
         yield Image(index, image, recipe)
 
-    def _make_scheduler(self, job: _Job) -> Any:
-        request = job.request
+    def _make_noise(self, job: _Job, generators: list[torch.Generator]) -> Noise:
+        request, config = job.request, self._model.scheduler_config
         checkpoint = self._model.file.checkpoint
         own = checkpoint is None or request.prediction == checkpoint.prediction_name or self.model_name != request.model
         prediction = "auto" if own else request.prediction
-        scheduler = make_scheduler(request.sampler, request.schedule, self._model.scheduler_config, prediction)
-        steps, init = request.steps, request.init
-        if init is not None and init.strength > 0:
-            most = scheduler.config.get("original_inference_steps", MAX_STEPS)
-            steps = latent_ops.scheduled_steps(steps, init.strength, most)
-            if 1 / init.strength > steps:
-                job.warnings[
-                    f"Strength {init.strength:g} is less than {request.sampler} can take; drawn at {1 / steps:.2g}."
-                ] = None
-        try:
-            scheduler.set_timesteps(steps, device=self.device)
-        except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise RequestError(
-                f"steps {request.steps} does not work with sampler {request.sampler!r}: {error}"
-            ) from error
-        return scheduler
+        noise = make_noise(
+            request.sampler, request.schedule, config, prediction, request.steps, job.strength, generators, self.device
+        )
+        if 1 / job.strength > (steps := noise.scheduled):
+            job.warnings[
+                f"Strength {job.strength:g} is less than {request.sampler} can take; drawn at {1 / steps:.2g}."
+            ] = None
+        return noise
 
     @torch.inference_mode()
     def _encode_prompt(self, text: str, negative: bool, job: _Job) -> Conditioning:

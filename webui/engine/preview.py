@@ -7,8 +7,9 @@ import time
 import torch
 from PIL import Image as PilImages
 
-from webui.engine.denoise import Denoised, predicted_original
+from webui.engine.denoise import Denoised
 from webui.engine.families.base import PreviewMap
+from webui.engine.noise import Noise
 
 BUDGET = 0.02  # of the sampling time
 FIRST_COST_S = 0.001  # assumed until measured
@@ -20,16 +21,8 @@ class Previewer:
     while it is over.
     """
 
-    def __init__(
-        self,
-        preview_map: PreviewMap,
-        alphas_cumprod: torch.Tensor,
-        prediction_type: str,
-        budget: float | None = None,
-    ) -> None:
-        self._map = preview_map
-        self._alphas_cumprod = alphas_cumprod
-        self._prediction_type = prediction_type
+    def __init__(self, preview_map: PreviewMap, noise: Noise, budget: float | None = None) -> None:
+        self._map, self._noise = preview_map, noise
         self._budget = BUDGET if budget is None else budget
         self._cost_s = FIRST_COST_S
         self.spent_s = 0.0
@@ -39,8 +32,7 @@ class Previewer:
         if self.spent_s + self._cost_s > self._budget * sampling_s:
             return None
         started = time.perf_counter()
-        original = predicted_original(step, self._alphas_cumprod, self._prediction_type)
-        jpeg = to_jpeg(original, self._map)
+        jpeg = to_jpeg(self._noise.original(step.seen, step.output, step.index - 1), self._map)
         self._cost_s = time.perf_counter() - started
         self.spent_s += self._cost_s
         return jpeg

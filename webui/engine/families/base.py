@@ -11,7 +11,7 @@ from webui.core.errors import RequestError
 from webui.core.files import ModelFile
 from webui.core.images import Size
 from webui.engine.embeddings import Embedding
-from webui.engine.nets.unet import Prepared, UNet
+from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 Conditioning = Mapping[str, Any]
@@ -54,7 +54,28 @@ class Posterior:
         return self.mean.nbytes + self.std.nbytes
 
 
-class Model(Protocol):
+class Backbone(Protocol):
+    """The network that is asked in each evaluation, behind one signature."""
+
+    def prepare(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
+    ) -> Sequence[Any]:
+        """What it is told of ``count`` pictures in each evaluation, one entry a forward.
+
+        Conditionings of one shape are one forward. It holds as long as the weights do. ``shown`` (count, further
+        channels, h, w) is what the network sees beside the latents: inpainting's mask and picture.
+        """
+
+    def predict(
+        self, latents: torch.Tensor, time: torch.Tensor, prepared: Any, shortcuts: Shortcuts | None = None
+    ) -> Sequence[torch.Tensor]:
+        """One forward: an output like ``latents`` (count, channels, h, w), float32, for each conditioning in it.
+
+        ``latents`` are those of ``Noise.model_input`` and ``time`` is 0..1000.
+        """
+
+
+class Model(Backbone, Protocol):
     """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
 
     ``run_unet`` calls the UNet, compiled or not, with what ``UNet.forward`` takes.
@@ -84,17 +105,6 @@ class Model(Protocol):
 
     def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
         """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
-
-    def tell(self, conditioning: Conditioning) -> Prepared:
-        """What the UNet makes of conditioned prompts, one or several rows; holds as long as the weights do."""
-
-    def predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Prepared, shortcuts: Shortcuts | None = None
-    ) -> torch.Tensor:
-        """The UNet's output (epsilon or v), (rows, channels, h, w), float32, for as many rows as were told.
-
-        ``latents`` (n, channels or more, h, w) serve each n rows anew.
-        """
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The latents of a picture (1, 3, height, width), float32, -1..1."""

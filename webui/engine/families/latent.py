@@ -1,6 +1,7 @@
 """What all families share: a UNet that works on the latents of a KL autoencoder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -16,6 +17,14 @@ from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 EMBEDDED_GUIDANCE_SCALE = 1000.0
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of the UNet: the prompts as it takes them, and what it is shown beside the latents."""
+
+    prompts: Prepared
+    shown: torch.Tensor | None = None
 
 
 class LatentDiffusionModel:
@@ -52,15 +61,22 @@ class LatentDiffusionModel:
         told = torch.cat([angles.sin(), angles.cos()])[None]
         return {**prompt, "guidance": told.to(self.device, self.unet.dtype)}
 
-    def tell(self, conditioning: Conditioning) -> Prepared:
-        """As in ``base.Model``."""
-        return self.unet.prepare(**conditioning)
+    def prepare(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
+    ) -> list[Forward]:
+        """As in ``base.Backbone``: prompts of one length are stacked; where lengths differ, each is a forward."""
+        rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
+        if len({tuple(part.shape for part in told.values()) for told in rows}) == 1:
+            rows = [{name: torch.cat([told[name] for told in rows]) for name in rows[0]}]
+        return [Forward(self.unet.prepare(**told), shown) for told in rows]
 
     def predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, told: Prepared, shortcuts: Shortcuts | None = None
-    ) -> torch.Tensor:
-        """One UNet forward; ``latents`` (n, 4 or 9, h, w) in any float type, the result (rows, 4, h, w) in float32."""
-        return self.run_unet(latents.to(self.unet.dtype), timestep, told, shortcuts).float()
+        self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
+    ) -> Sequence[torch.Tensor]:
+        """As in ``base.Backbone``: one forward of the UNet in its own format."""
+        seen = latents if prepared.shown is None else torch.cat([latents, prepared.shown], dim=1)
+        output = self.run_unet(seen.to(self.unet.dtype), time, prepared.prompts, shortcuts).float()
+        return output.chunk(len(output) // len(latents))
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The autoencoder's encoder; mean and standard deviation scaled like the latents. A tiny one is certain."""
