@@ -35,6 +35,9 @@ WORKLOADS = {
 ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
 
+AGAINST = ("txt2img", "img2img", "inpaint", "previews", "lora", "coldstart")
+"""Workloads that ``--against`` measures: whole pictures, and starts."""
+
 
 def main() -> int:
     """Runs the named workloads (without a name all), prints a table each, writes JSON where asked."""
@@ -80,6 +83,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help=f"what draws in {', '.join(ON_CUDA)} (default: cpu)"
     )
+    text = f"another checkout of this product to compare with, instead of other programs: {', '.join(AGAINST)}"
+    parser.add_argument("--against", type=Path, metavar="DIR", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     if unknown := [name for name in options.workload if name not in WORKLOADS]:
@@ -87,7 +92,7 @@ def _parse() -> argparse.Namespace:
     if others := [name for name in options.workload if options.size not in (None, *WORKLOADS[name])]:
         parser.error(f"{others[0]} is measured at --size {WORKLOADS[others[0]][0]} alone")
     if not options.workload:
-        everything = ON_CUDA if options.device == "cuda" else WORKLOADS
+        everything = ON_CUDA if options.device == "cuda" else AGAINST if options.against else WORKLOADS
         options.workload = [name for name in everything if options.size in (None, *WORKLOADS[name])]
         if left_out := [name for name in everything if name not in options.workload]:
             print(f"not measured at --size {options.size}: {', '.join(left_out)}")
@@ -96,10 +101,24 @@ def _parse() -> argparse.Namespace:
             parser.error(f"{others[0]} is measured on the CPU alone; --device cuda takes {', '.join(ON_CUDA)}")
         if options.peers or options.comfyui or options.sdapi:
             parser.error("other programs are measured on the CPU alone: leave out --device cuda")
+    if options.against:
+        _check_against(parser, options)
     for name in ("rounds", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(options, name)}")
     return options
+
+
+def _check_against(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    options.against = options.against.resolve()
+    if not (options.against / "benchmarks/peers/darkroom_worker.py").is_file():
+        parser.error(f"--against {options.against} is no checkout of this product")
+    if others := [name for name in options.workload if name not in AGAINST]:
+        parser.error(f"{others[0]} is not measured --against another checkout; there are {', '.join(AGAINST)}")
+    if "lora" in options.workload and options.size == "sd15":
+        parser.error("lora is measured --against another checkout at --size demo alone")
+    if options.peers or options.comfyui or options.sdapi:
+        parser.error("other programs are not measured --against another checkout: leave one of them out")
 
 
 def _only(size: str) -> str:

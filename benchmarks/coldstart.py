@@ -5,6 +5,7 @@ at 256 px.
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from benchmarks.peers.convert import of_size
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 300.0
+QUIET = subprocess.DEVNULL
+PAST_IT = ("-m", "webui")
 REQUEST = {"prompt": "a red apple, flat style, on a blue background", "guidance": 5, "seed": 7}
 
 SCRIPT = """
@@ -37,8 +41,25 @@ steps, side = int(sys.argv[3]), int(sys.argv[4])
 options = {"num_inference_steps": steps, "width": side, "height": side, "guidance_scale": 5.0, "generator": generator}
 pipe(prompt, **options).images[0].save(sys.argv[2])
 """
-QUIET = subprocess.DEVNULL
 DATA = str(Path(tempfile.gettempdir()) / "darkroom-coldstart")  # kept, so that the number format is probed once
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What is started, and how: through its launch.py, or past it where another environment than its own is used."""
+
+    folder: Path = ROOT
+    way: tuple[str, ...] = ("launch.py",)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Its process; warnings go where ours go for ``serve`` alone."""
+        command = [sys.executable, *self.way, *arguments]
+        errors = None if arguments[0] == "serve" else QUIET
+        variables = os.environ | {"PYTHONPATH": str(self.folder)}
+        return subprocess.Popen(command, cwd=self.folder, env=variables, stdout=QUIET, stderr=errors)
+
+
+OURS = Checkout()
 
 
 def run(options: Options) -> list[Row]:
@@ -47,28 +68,49 @@ def run(options: Options) -> list[Row]:
     steps = options.steps or steps
     request = REQUEST | {"model": options.size, "steps": steps, "width": side, "height": side}
     has_model = ["--model", options.size] + ([] if options.size == "demo" else ["--models-dir", str(folder)])
-    marks: dict[str, list[float]] = {"page": [], "preview": [], "picture": []}
+    if options.against:
+        return _against(Checkout(options.against, PAST_IT), request, has_model, options.rounds)
+    marks: dict[str, list[float]] = {"page answers": [], "first preview": [], "first picture": [], "generate": []}
     bare: list[float] = []
-    generate: list[float] = []
     script: list[float] = []
     for k in range(options.rounds + 1):
-        bare_s, measured = _import_gradio(), _first_picture(request, has_model)
-        script_s, generate_s = _draw_with_diffusers(folder, steps, side), _generate(request, has_model)
+        bare_s, script_s = _import_gradio(), _draw_with_diffusers(folder, steps, side)
+        measured = _start(OURS, request, has_model)
         if k:  # the first round fills the disk cache
             bare.append(bare_s)
             script.append(script_s)
-            generate.append(generate_s)
             for name, seconds in measured.items():
                 marks[name].append(seconds)
     yardstick, minimal = Row("import gradio", "s", bare), Row("a minimal diffusers script", "s", script)
     return [
         yardstick,
-        compared("page answers", "s", marks["page"], yardstick),
-        Row("first preview", "s", marks["preview"]),
-        Row("first picture", "s", marks["picture"]),
+        compared("page answers", "s", marks["page answers"], yardstick),
+        Row("first preview", "s", marks["first preview"]),
+        Row("first picture", "s", marks["first picture"]),
         minimal,
-        compared("generate", "s", generate, minimal),
+        compared("generate", "s", marks["generate"], minimal),
     ]
+
+
+def _against(other: Checkout, request: dict[str, Any], has_model: list[str], rounds: int) -> list[Row]:
+    """Two rows for each mark, of the other checkout and of this one, which take turns."""
+    own = Checkout(ROOT, other.way)
+    marks: dict[str, dict[Checkout, list[float]]] = {}
+    for k in range(rounds + 1):
+        for checkout in (other, own) if k % 2 else (own, other):
+            for name, seconds in _start(checkout, request, has_model).items():
+                if k:
+                    marks.setdefault(name, {}).setdefault(checkout, []).append(seconds)
+    rows: list[Row] = []
+    for name, samples in marks.items():
+        before = Row(f"{name}, before", "s", samples[other])
+        rows += [before, compared(f"{name}, now", "s", samples[own], before)]
+    return rows
+
+
+def _start(checkout: Checkout, request: dict[str, Any], has_model: list[str]) -> dict[str, float]:
+    """The marks of one start of the server, and of one ``generate``."""
+    return _first_picture(checkout, request, has_model) | {"generate": _generate(checkout, request, has_model)}
 
 
 def _import_gradio() -> float:
@@ -86,18 +128,18 @@ def _draw_with_diffusers(model: Path, steps: int, side: int) -> float:
         return time.perf_counter() - started
 
 
-def _generate(request: dict[str, Any], has_model: list[str]) -> float:
+def _generate(checkout: Checkout, request: dict[str, Any], has_model: list[str]) -> float:
     """The same picture with ``python launch.py generate``."""
     with tempfile.TemporaryDirectory() as folder:
         flags = [f"--{name}={value}" for name, value in request.items() if name != "model"] + has_model
-        command = [sys.executable, "launch.py", "generate", *flags, "--data-dir", DATA, "--out", folder]
         started = time.perf_counter()
-        subprocess.run(command, cwd=ROOT, check=True, stdout=QUIET, stderr=QUIET)
+        if status := checkout.start("generate", *flags, "--data-dir", DATA, "--out", folder).wait():
+            raise RuntimeError(f"generate in {checkout.folder} ended with status {status}")
         return time.perf_counter() - started
 
 
-def _first_picture(request: dict[str, Any], has_model: list[str]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as data_dir, server(data_dir, *has_model) as (url, started):
+def _first_picture(checkout: Checkout, request: dict[str, Any], has_model: list[str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as data_dir, server(data_dir, *has_model, checkout=checkout) as (url, started):
         wait_for_page(url)
         page_s = time.perf_counter() - started
         with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
@@ -110,28 +152,18 @@ def _first_picture(request: dict[str, Any], has_model: list[str]) -> dict[str, f
                     picture_s = time.perf_counter() - started
                 if event["event"] in ("failed", "cancelled"):
                     raise RuntimeError(f"the job ended with {event}")
-    return {"page": page_s, "preview": preview_s, "picture": picture_s}
+    return {"page answers": page_s, "first preview": preview_s, "first picture": picture_s}
 
 
 @contextmanager
-def server(data_dir: str, *flags: str) -> Iterator[tuple[str, float]]:
+def server(data_dir: str, *flags: str, checkout: Checkout = OURS) -> Iterator[tuple[str, float]]:
     """A server of its own: its address, and when it was started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "launch.py",
-        "serve",
-        "--no-browser",
-        "--port",
-        str(port),
-        "--data-dir",
-        data_dir,
-        *flags,
-    ]
+    wanted = ("serve", "--no-browser", "--port", str(port), "--data-dir", data_dir, *flags)
     started = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = checkout.start(*wanted)
     try:
         yield f"http://127.0.0.1:{port}", started
     finally:

@@ -50,12 +50,14 @@ Tensors = Mapping[str, torch.Tensor]
 
 def run(options: Options) -> list[Row]:
     """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in whole pictures."""
+    if options.against:
+        return _pictures(options, "lora", 2) + _pictures(options, "new LoRAs", options.rounds + 1)
     if options.size == "sd15":
         comparison = _Comparison("SD1.5", *_sd15(), side=32, forwards=1)
         return comparison.rows(min(options.rounds, SD15_ROUNDS))
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     comparison = _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8)
-    return comparison.rows(options.rounds) + _pictures(options)
+    return comparison.rows(options.rounds) + _pictures(options, "lora", 2)
 
 
 class _Way(Protocol):
@@ -292,13 +294,14 @@ class _Comparison:
             raise RuntimeError(f"the set was {self._ours.how}, not {how}")
 
 
-def _pictures(options: Options) -> list[Row]:
-    """Whole pictures on the demo model, each with the other one of two known sets of three LoRAs."""
+def _pictures(options: Options, name: str, count: int) -> list[Row]:
+    """Whole pictures on the demo model, with so many sets of three LoRAs in turn; more than the rounds are new ones."""
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = [str(_write_lora(Path(folder) / f"known{k}.safetensors", unet, seed=k).path) for k in range(6)]
-        sets = [[(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]]
-        return compare(Task("lora", programs=PROGRAMS, baseline=FUSED, lora_sets=sets), options)
+        word = name.split()[0]
+        files = [str(_write_lora(Path(folder) / f"{word}{k}.safetensors", unet, k).path) for k in range(3 * count)]
+        sets = [[(file, 0.8) for file in files[k : k + 3]] for k in range(0, len(files), 3)]
+        return compare(Task(name, programs=PROGRAMS, baseline=FUSED, lora_sets=sets), options)
 
 
 def _make_pipe(unet: UNet2DConditionModel) -> StableDiffusionPipeline:

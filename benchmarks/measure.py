@@ -20,7 +20,10 @@ SIZES = {"demo": "demo model", "sd15": "SD 1.5 size, random weights"}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of all workloads; ``steps`` and ``side`` (px) are 0 for the workload's own."""
+    """What the command line says of all workloads; ``steps`` and ``side`` (px) are 0 for the workload's own.
+
+    ``against`` is another checkout of this product, to be measured instead of other programs.
+    """
 
     rounds: int = 7
     size: str = "demo"
@@ -32,6 +35,7 @@ class Options:
     comfyui_python: Path | None = None
     sdapi: str = ""
     device: str = "cpu"
+    against: Path | None = None
 
 
 @dataclass(frozen=True)

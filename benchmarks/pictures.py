@@ -23,7 +23,9 @@ from benchmarks.measure import Options, Row, compared
 from benchmarks.peers import PEERS, Drawing, Models, Ready, Session, Unavailable, Worker, adapters, environments, start
 from benchmarks.peers.convert import of_size
 from webui.engine.devices import choose_dtype
+from webui.library.library import DEMO_MODEL
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "a red apple, flat style, on a blue background"
 BASELINE = "diffusers fp32"
 FUSED = "diffusers fp32, LoRAs fused"
@@ -85,6 +87,10 @@ def compare(task: Task, options: Options) -> list[Row]:
 def _compare(task: Task, options: Options, models: Models, side: int) -> list[Row]:
     steps = options.steps or (task.steps if options.size == "demo" else 4)
     label = f"{task.name} {side} px, {steps} steps"
+    if options.against:
+        from benchmarks.versions import compare_checkouts  # which draws with what is here
+
+        return compare_checkouts(task, options, models, side, label, steps)
     drawn: dict[str, _Drawn] = {}
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -192,12 +198,14 @@ def _refusal(refused: dict[str, str], name: str) -> Iterator[None]:
         refused[name] = str(reason)
 
 
-def own_process(name: str, variant: str, models: Models, work: Path, options: Options) -> Worker:
-    """A program that runs in this environment, ours or stock diffusers."""
-    script = Path(__file__).with_name("peers") / f"{name.partition(' ')[0]}_worker.py"
-    command = [sys.executable, str(script), "--model", str(models.folder), "--variant", variant]
-    command += ["--device", options.device]
-    return Worker([*command, "--threads", str(options.threads)], work / f"{name}.log", options.threads)
+def own_process(name: str, variant: str, models: Models, work: Path, options: Options, checkout: Path = ROOT) -> Worker:
+    """A program that runs in this environment, ours or stock diffusers; ours is the one in ``checkout``."""
+    script = checkout / "benchmarks/peers" / f"{name.partition(' ')[0]}_worker.py"
+    folder = checkout / "webui/demo" if models.folder == DEMO_MODEL else models.folder
+    command = [sys.executable, str(script), "--model", str(folder.resolve()), "--variant", variant]
+    command += ["--device", options.device, "--threads", str(options.threads)]
+    log = work / f"{name}, {checkout.name}.log"
+    return Worker(command, log, options.threads, {"PYTHONPATH": str(checkout)})
 
 
 def drawing_of(work: Path, side: int, steps: int, seed: int, task: Task | None = None) -> Drawing:

@@ -8,9 +8,10 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 HERE = Path(__file__).resolve().parent
@@ -110,9 +111,11 @@ def start(name: str, variant: str, models: Models, python: Path, log: Path, thre
 
 
 class Worker:
-    """A peer's process, which answers a line with a line."""
+    """A peer's process, which answers a line with a line; ``variables`` are of its environment."""
 
-    def __init__(self, command: Sequence[str], log: Path, threads: int) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, threads: int, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         self._log = log
         with log.open("wb") as errors:
@@ -122,7 +125,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 encoding="utf-8",
-                env=os.environ | quiet | {"OMP_NUM_THREADS": str(threads)},
+                env=os.environ | quiet | {"OMP_NUM_THREADS": str(threads)} | dict(variables),
             )
         assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes
         self._requests, self._answers = self._process.stdin, self._process.stdout
@@ -136,6 +139,14 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
             print(json.dumps(asdict(drawing)), file=self._requests, flush=True)
         return Answer(**self._read())
+
+    def processor_s(self) -> float:
+        """Seconds that its threads have had a processor so far, whatever else the machine does; 0 but on Linux."""
+        spent_ns = 0
+        for file in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                spent_ns += int(file.read_text("ascii").split()[0])
+        return spent_ns / 1e9
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

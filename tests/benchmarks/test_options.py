@@ -19,6 +19,9 @@ from benchmarks.measure import Options, Row
         (["queue", "--device", "cuda"], "queue is measured on the CPU alone"),
         (["page", "--size", "sd15"], "page is measured at --size demo alone"),
         (["load", "--size", "demo"], "load is measured at --size sd15 alone"),
+        (["queue", "--against", "."], "queue is not measured --against another checkout"),
+        (["txt2img", "--against", "tests"], "is no checkout of this product"),
+        (["txt2img", "--against", ".", "--peers"], "other programs are not measured --against another checkout"),
         (["txt2img", "--device", "cuda", "--peers"], "other programs are measured on the CPU alone"),
     ],
 )
