@@ -1,7 +1,7 @@
 """What the machine could do at most: the speed of one large matrix product and of one convolution, in this run.
 
 A picture's floor is its operations at these speeds: convolutions at the one, all else at the other. In float32 it can
-be made in less, as Darkroom's large convolutions then need fewer operations (``webui.engine.nets.winograd``).
+be made in less, as Darkroom's large convolutions then need fewer operations (``webui.engine.cpu.winograd``).
 """
 
 import json

@@ -9,6 +9,7 @@ import torch
 from checkpoints import SMALL_UNET
 
 from webui.core.settings import Settings
+from webui.engine.cpu.install import install
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
 from webui.engine.speed import compiled
@@ -91,8 +92,11 @@ def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, req
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cpu_kernels", [False, True])
 @torch.inference_mode()
-def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch) -> None:
+def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch, cpu_kernels) -> None:
+    if cpu_kernels:
+        install(unet)
     latents, timestep, context = given()
     prepared = unet.prepare(context)
     run = CompiledUNet(unet, tmp_path)
