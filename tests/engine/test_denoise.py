@@ -1,6 +1,7 @@
 """The one loop: equal to stock diffusers for every sampler and schedule, and right where the right answer is known."""
 
 import json
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -380,6 +381,25 @@ class TestSpans:
         plain = draw(sampler, [([(3, one, negative, 4.0), (6, other, negative, 4.0)], 6)])
         same = draw(sampler, [([(6, one, negative, 4.0)], 6)])
         assert not torch.equal(whole, plain) and not torch.equal(plain, same), "something changes nothing"
+
+    def test_a_term_of_weight_0_changes_no_bit_and_is_no_work(self, draw, prompts, unet_rows):
+        (one,), (other,), negative = prompts
+        plain = draw("Euler a", [([(6, [one], negative, 4.0)], 6)])
+        both = draw("Euler a", [([(6, [one, replace(other, weight=0.0)], negative, 4.0)], 6)])
+        assert torch.equal(both, plain) and unet_rows == [(2, 4)] * 12
+        none = draw("Euler a", [([(6, [replace(one, weight=0.0)], negative, 4.0)], 6)])
+        assert torch.equal(none, draw("Euler a", [([(6, [Branch(negative)], None, 1.0)], 6)]))
+
+    def test_several_terms_are_asked_in_one_forward_where_they_have_one_length(self, model, draw, prompts, unet_rows):
+        (one,), (other,), negative = prompts
+        with torch.inference_mode():
+            long = Branch(model.encode_prompt(", ".join(self.WORDS * 20), 1, {}), 0.5)
+        weighed = [one, replace(other, weight=0.6)]
+        plain = draw("Euler", [([(6, [one], negative, 4.0)], 6)])
+        both = draw("Euler", [([(6, weighed, negative, 4.0)], 6)])
+        mixed = draw("Euler", [([(6, [*weighed, long], negative, 4.0)], 6)])
+        assert unet_rows == [(2, 4)] * 6 + [(2, 6)] * 6 + [(2, 6), (2, 2)] * 6
+        assert not torch.equal(both, plain) and not torch.equal(mixed, both)
 
     def test_the_same_in_two_spans_is_the_same_in_one(self, draw, prompts):
         one, _, negative = prompts

@@ -67,8 +67,9 @@ def denoise(
 ) -> Iterator[Denoised]:
     """Takes the noise's evaluations from ``first`` to before ``stop``, with latents at the level of the first of them.
 
-    ``shown`` is what the network sees beside the latents (n, channels, h, w). Each span begins with a whole forward,
-    whatever the shortcuts. Raises Stopped, and ValueError for spans that end before ``stop``.
+    ``shown`` is what the network sees beside the latents (n, channels, h, w). A term of weight 0 is not asked for. Each
+    span begins with a whole forward, whatever the shortcuts. Raises Stopped, and ValueError where the spans end before
+    ``stop``.
     """
     index, stop = first, len(noise) if stop is None else stop
     for span in spans:
@@ -76,7 +77,8 @@ def denoise(
         if end <= index:
             continue
         span.enter()
-        told = [branch.conditioning for branch in span.positive]
+        positive = [branch for branch in span.positive if branch.weight]
+        told = [branch.conditioning for branch in positive]
         if span.negative is not None:
             told.insert(0, span.negative)
         forwards = [(part, shortcuts and replace(shortcuts)) for part in backbone.prepare(told, len(latents), shown)]
@@ -86,7 +88,7 @@ def denoise(
             seen, time = noise.model_input(latents, index), noise.time(index)
             outputs = [output for part, own in forwards for output in backbone.predict(seen, time, part, own)]
             unconditional = None if span.negative is None else outputs.pop(0)
-            output = guide(unconditional, outputs, span.positive, span.guidance)
+            output = guide(unconditional, outputs, positive, span.guidance)
             latents = noise.step(output, index, latents)
             index += 1
             if keep is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -39,13 +40,11 @@ def guide(
     to at guidance 1, where branches that are whole need none.
     """
     if unconditional is None:
-        return _sum([branch.share(output) for output, branch in zip(outputs, branches, strict=True)])
-    changes = [branch.share(output - unconditional) for output, branch in zip(outputs, branches, strict=True)]
-    return unconditional + guidance * _sum(changes)
+        return _weighted(outputs, branches)
+    if not branches:
+        return unconditional
+    return unconditional + guidance * _weighted([output - unconditional for output in outputs], branches)
 
 
-def _sum(terms: Sequence[torch.Tensor]) -> torch.Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+def _weighted(terms: Sequence[torch.Tensor], branches: Sequence[Branch]) -> torch.Tensor:
+    return reduce(torch.add, [branch.share(term) for term, branch in zip(terms, branches, strict=True)])

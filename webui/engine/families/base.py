@@ -62,7 +62,7 @@ class Backbone(Protocol):
     ) -> Sequence[Any]:
         """What it is told of ``count`` pictures in each evaluation, one entry a forward.
 
-        Conditionings of one shape are one forward. It holds as long as the weights do. ``shown`` (count, further
+        Neighbours of one shape are one forward. It holds as long as the weights do. ``shown`` (count, further
         channels, h, w) is what the network sees beside the latents: inpainting's mask and picture.
         """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -64,11 +65,11 @@ class LatentDiffusionModel:
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
     ) -> list[Forward]:
-        """As in ``base.Backbone``: prompts of one length are stacked; where lengths differ, each is a forward."""
+        """As in ``base.Backbone``: neighbours of one length are stacked, and are one forward."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
-        if len({tuple(part.shape for part in told.values()) for told in rows}) == 1:
-            rows = [{name: torch.cat([told[name] for told in rows]) for name in rows[0]}]
-        return [Forward(self.unet.prepare(**told), shown) for told in rows]
+        alike = [list(group) for _, group in groupby(rows, key=lambda told: [part.shape for part in told.values()])]
+        stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in alike]
+        return [Forward(self.unet.prepare(**told), shown) for told in stacked]
 
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
