@@ -75,7 +75,8 @@ class PackedConv2d(nn.Conv2d):
         if not self.packs:
             return functional.conv2d(input, self.weight, self.bias, self.stride, padding)
         if torch.compiler.is_compiling():
-            return torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
+            output: torch.Tensor = torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
+            return output
         weight = parameter_of(self, "weight")
         if winograd.suits(input, weight, self.stride):
             self._refill()
@@ -159,7 +160,8 @@ class PackedConv2d(nn.Conv2d):
     def _parameters(self) -> dict[str, nn.Parameter | None]:
         """torch's own attribute; what is in it may be read."""
         self.keep()
-        return self.__dict__["_parameters"]
+        parameters: dict[str, nn.Parameter | None] = self.__dict__["_parameters"]
+        return parameters
 
     @_parameters.setter
     def _parameters(self, parameters: dict[str, nn.Parameter | None]) -> None:
@@ -199,7 +201,8 @@ class PackedConv2d(nn.Conv2d):
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
     """The parameter as it is: that of a lean convolution may have no numbers, and must not be read then."""
-    return module.__dict__["_parameters"][name]
+    parameter: nn.Parameter = module.__dict__["_parameters"][name]
+    return parameter
 
 
 def _version(weight: torch.Tensor) -> int:
@@ -275,6 +278,7 @@ def _pack(weight: Any, stride: Sequence[int], padding: Sequence[int], shape: Seq
 def _convolve(
     input: torch.Tensor, packed: Any, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int]
 ) -> torch.Tensor:
-    return torch.ops.mkldnn._convolution_pointwise(
+    output: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
         input, packed, bias, list(padding), list(stride), [1, 1], 1, "none", [], ""
     )
+    return output

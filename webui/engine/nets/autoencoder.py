@@ -180,7 +180,8 @@ class Half(nn.Module):
 
     def finish(self, hidden: torch.Tensor) -> torch.Tensor:
         """The last norm and convolution."""
-        return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+        output: torch.Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+        return output
 
 
 class _Block(nn.Module):
@@ -207,7 +208,8 @@ class Downsampler(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.conv(functional.pad(hidden, (0, 1, 0, 1)))
+        output: torch.Tensor = self.conv(functional.pad(hidden, (0, 1, 0, 1)))
+        return output
 
 
 class Upsampler(nn.Module):
@@ -218,7 +220,8 @@ class Upsampler(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.conv(functional.interpolate(hidden, scale_factor=2.0))
+        output: torch.Tensor = self.conv(functional.interpolate(hidden, scale_factor=2.0))
+        return output
 
 
 class Resnet(nn.Module):
@@ -236,7 +239,8 @@ class Resnet(nn.Module):
         inner = self.conv1(functional.silu(self.norm1(hidden), inplace=True))
         inner = self.norm2(inner)  # what it was made of is free from here on
         inner = self.conv2(functional.silu(inner, inplace=True))
-        return inner.add_(self.shortcut(hidden))
+        output: torch.Tensor = inner.add_(self.shortcut(hidden))
+        return output
 
     def shortcut(self, hidden: torch.Tensor) -> torch.Tensor:
         """What goes past the convolutions, with as many channels as they give."""

@@ -108,7 +108,8 @@ class _Embeddings(nn.Module):
         embedded = self.token_embedding(ids)
         if place:
             place(embedded)
-        return embedded + self.position_embedding(torch.arange(length, device=ids.device))
+        output: torch.Tensor = embedded + self.position_embedding(torch.arange(length, device=ids.device))
+        return output
 
 
 class _Encoder(nn.Module):
@@ -142,7 +143,9 @@ class _Layer(nn.Module):
         query, key, value = (self._split(self.self_attn[name](normed)) for name in ("q_proj", "k_proj", "v_proj"))
         found = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         tokens = tokens + self.self_attn["out_proj"](found.transpose(1, 2).flatten(2))
-        return tokens + self.mlp["fc2"](self.activation(self.mlp["fc1"](self.layer_norm2(tokens))))
+        output: torch.Tensor = tokens + self.mlp["fc2"](self.activation(self.mlp["fc1"](self.layer_norm2(tokens))))
+        return output
 
     def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        output: torch.Tensor = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return output

@@ -28,4 +28,5 @@ def spread(values: torch.Tensor, rows: int) -> torch.Tensor:
 
 def to_picture(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(n, h * w, c) as (n, c, h, w), channels-last: a view."""
-    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    output: torch.Tensor = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    return output

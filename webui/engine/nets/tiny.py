@@ -61,7 +61,8 @@ class _Half(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
-        return self.layers(given.contiguous(memory_format=torch.channels_last))
+        output: torch.Tensor = self.layers(given.contiguous(memory_format=torch.channels_last))
+        return output
 
 
 class _Block(nn.Module):

@@ -66,7 +66,8 @@ class _Layer(nn.Module):
             tokens = merging.spread(self.attn1(few, *self.attn1.attend_to(few))).add_(tokens)
         tokens = spread(tokens, len(keys))  # until here the prompts have made no difference
         tokens = self.attn2(self.norm2(tokens), keys, values).add_(tokens)
-        return self.ff(self.norm3(tokens)).add_(tokens)
+        output: torch.Tensor = self.ff(self.norm3(tokens)).add_(tokens)
+        return output
 
 
 class Attention(nn.Module):
@@ -86,10 +87,12 @@ class Attention(nn.Module):
 
     def forward(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         found = functional.scaled_dot_product_attention(self._split(self.to_q(tokens)), keys, values)
-        return self.to_out[0](found.transpose(1, 2).flatten(2))
+        output: torch.Tensor = self.to_out[0](found.transpose(1, 2).flatten(2))
+        return output
 
     def _split(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        output: torch.Tensor = tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return output
 
 
 class FeedForward(nn.Module):
@@ -104,4 +107,5 @@ class FeedForward(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(..., width) to the same."""
         inner, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
-        return self.net[2](functional.gelu(gate).mul_(inner))
+        output: torch.Tensor = self.net[2](functional.gelu(gate).mul_(inner))
+        return output

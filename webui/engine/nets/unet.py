@@ -5,7 +5,7 @@ lie channels-last all the way, so that an attention's tokens are a view of them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,6 +92,7 @@ class UNet(nn.Module):
     Raises ValueError for a configuration that asks for what this one does not do.
     """
 
+    __call__: Callable[..., torch.Tensor]  # which torch has without types
     down_blocks: Any
     mid_block: Any
     up_blocks: Any
@@ -220,7 +221,8 @@ class UNet(nn.Module):
         elif attends := sum(len(layer[1].transformer_blocks) for layer in outer if layer[1] is not None):
             walk.prompts = iter(prepared.attended[-attends:])
         hidden = walk.up(features, outer)
-        return self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+        output: torch.Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
+        return output
 
     def _downward(self) -> Iterator[tuple[nn.Module, Any]]:
         """What makes a skip each: a residual layer with its transformer, if it has one, or a downsampler."""
@@ -271,7 +273,8 @@ class _Walk:
         first, second = block.resnets
         hidden = first(self.skips[-1], self.time)
         hidden = block.attentions[0](hidden, self.prompts, self.merging)
-        return second(hidden, self.time)
+        output: torch.Tensor = second(hidden, self.time)
+        return output
 
     def up(self, hidden: torch.Tensor, layers: Iterable[tuple[nn.Module, Any, Any]]) -> torch.Tensor:
         for resnet, transformer, upsampler in layers:
@@ -311,7 +314,8 @@ class _Embedding(nn.Module):
     def forward(self, values: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         if condition is not None:
             values = values + self.cond_proj(condition)
-        return self.linear_2(functional.silu(self.linear_1(values)))
+        output: torch.Tensor = self.linear_2(functional.silu(self.linear_1(values)))
+        return output
 
 
 class _Block(nn.Module):
@@ -337,7 +341,8 @@ class _Resampler(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
 
     def forward(self, hidden: torch.Tensor, _time: torch.Tensor | None = None) -> torch.Tensor:
-        return self.conv(hidden)
+        output: torch.Tensor = self.conv(hidden)
+        return output
 
 
 class _Resnet(nn.Module):
@@ -358,4 +363,5 @@ class _Resnet(nn.Module):
         inner = self.conv2(functional.silu(inner, inplace=True))
         if self.conv_shortcut is not None:
             hidden = self.conv_shortcut(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return inner.add_(hidden)
+        output: torch.Tensor = inner.add_(hidden)
+        return output

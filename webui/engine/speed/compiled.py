@@ -113,7 +113,8 @@ class CompiledUNet:
         for convolution in self._convolutions:
             if convolution.packs:
                 convolution.hold()
-        return code(self._weights, latents, timestep, pytree.tree_leaves(prepared))
+        output: torch.Tensor = code(self._weights, latents, timestep, pytree.tree_leaves(prepared))
+        return output
 
     @property
     def is_compiled(self) -> bool:
@@ -186,7 +187,8 @@ class _Bare(nn.Module):
         leaves: Sequence[torch.Tensor | None],
     ) -> torch.Tensor:
         prepared = pytree.tree_unflatten(leaves, self._structure)
-        return torch.func.functional_call(self._unet[0], dict(weights), (latents, timestep, prepared))
+        output: torch.Tensor = torch.func.functional_call(self._unet[0], dict(weights), (latents, timestep, prepared))
+        return output
 
 
 def make(order: Order, file: Path) -> None:
