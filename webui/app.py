@@ -95,7 +95,7 @@ def serve(settings: Settings) -> NoReturn:
     streams.end()
     blocks.server.config.timeout_graceful_shutdown = ANSWERS_WAIT_S
     blocks.close(verbose=False)
-    leave(0)
+    exit_process(0)
 
 
 def _routers(
@@ -169,7 +169,7 @@ def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """Ends the process now that all is written and closed.
 
     Python would take seconds to give back torch's memory, and ends in a crash where a thread is still at work in it.

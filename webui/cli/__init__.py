@@ -22,7 +22,7 @@ COMMANDS = {
     "bench": "measure this product on this machine",
     "test": "run lint, types and the test suite",
 }
-HANDING_ON = ("bench", "test")  # what these are given is for another program
+PASS_THROUGH = ("bench", "test")  # what these are given is for another program
 
 
 class BadInput(Exception):
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.insert(0, "serve")
     parser = make_parser(arguments[0])
     options, remaining = parser.parse_known_args(arguments)
-    if remaining and options.command not in HANDING_ON:
+    if remaining and options.command not in PASS_THROUGH:
         parser.error(f"unknown argument {remaining[0]!r} for {options.command}")
     options.remaining = remaining
     try:
@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"webui: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        from webui.app import leave
+        from webui.app import exit_process
 
         print("webui: interrupted", file=sys.stderr)
-        leave(130)
+        exit_process(130)
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def make_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"Darkroom {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        flags = commands.add_parser(name, help=text, add_help=name not in HANDING_ON, allow_abbrev=False)
+        flags = commands.add_parser(name, help=text, add_help=name not in PASS_THROUGH, allow_abbrev=False)
         if name == command:
             module = importlib.import_module(f"webui.cli.{name}")
             module.add_flags(flags)
