@@ -23,7 +23,7 @@ from benchmarks.quality import psnr_db, ssim
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 from webui.engine.nets.tiny import TinyAutoencoder
 
 TINY = "tiny"
@@ -60,11 +60,11 @@ def run(options: Options) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         model = _fill(Path(folder), options)
-        manager = PipelineManager(Settings(device="cpu", data_dir=Path(folder)))
-        for _ in manager.load(model):
+        darkroom = Darkroom(Settings(device="cpu", data_dir=Path(folder)))
+        for _ in darkroom.load(model):
             pass
         for side in (128, 256) if options.size == "demo" else (256, 512):
-            rows += _compare(manager, model, side, options)
+            rows += _compare(darkroom, model, side, options)
     return rows
 
 
@@ -76,7 +76,7 @@ def _fill(folder: Path, options: Options) -> str:
     return offer(options.size, folder)
 
 
-def _compare(manager: PipelineManager, model: str, side: int, options: Options) -> list[Row]:
+def _compare(darkroom: Darkroom, model: str, side: int, options: Options) -> list[Row]:
     steps = options.steps or (20 if options.size == "demo" else 4)
     ways = ON_DEMO if model == "demo" else AT_SD15
     label = f"{side} px, {steps} steps"
@@ -85,7 +85,7 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
         pictures: dict[str, PilImage] = {}
         for name in ways if k % 2 else reversed(ways):
             wanted = {"prompt": PROMPT, "model": model, "steps": steps, "seed": k, "width": side, "height": side}
-            pictures[name], done = _draw(manager, Request(**{**wanted, **ways[name]}))
+            pictures[name], done = _draw(darkroom, Request(**{**wanted, **ways[name]}))
             if k:
                 found[name].total_ms.append(done.seconds * 1e3)
                 found[name].steps_ms.append(done.parts_s["steps"] * 1e3)
@@ -97,7 +97,7 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
     rows = []
     for name, drawn in found.items():
         parts = f"steps {median(drawn.steps_ms):.0f} ms, decoding {median(drawn.decode_ms):.0f} ms"
-        notes = [str(manager.dtype).removeprefix("torch."), parts]
+        notes = [str(darkroom.manager.dtype).removeprefix("torch."), parts]
         likeness = {}
         if name not in ("exact", "tiny VAE") and model == "demo":
             likeness = {"psnr_db": median(drawn.psnr_db), "ssim": median(drawn.ssim)}
@@ -108,8 +108,8 @@ def _compare(manager: PipelineManager, model: str, side: int, options: Options) 
     return rows
 
 
-def _draw(manager: PipelineManager, request: Request) -> tuple[PilImage, Done]:
-    for event in manager.generate(request):
+def _draw(darkroom: Darkroom, request: Request) -> tuple[PilImage, Done]:
+    for event in darkroom.generate(request):
         if isinstance(event, Image):
             picture = event.image
         elif isinstance(event, Done):

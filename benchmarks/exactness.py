@@ -1,7 +1,7 @@
 """``python -m benchmarks.exactness``: whether pictures keep their bits, by the SHA-256 of their pixels.
 
 Each request is drawn once; then again from its recipe, in the opposite order, with LoRAs going on and off between;
-again in a new process; and, on CUDA, twice by a manager that replays CUDA graphs. All of it must be equal. In float32
+again in a new process; and, on CUDA, twice by one that replays CUDA graphs. All of it must be equal. In float32
 on CUDA it also says, without judging, how far pictures are from the CPU's.
 """
 
@@ -24,7 +24,7 @@ from webui.core.recipe import Recipe
 from webui.core.request import LoraRef, Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 
 DTYPES = ("float32", "float16", "bfloat16")
 PROMPT = "a red apple, flat style, on a blue background"
@@ -69,12 +69,9 @@ def requests(quick: bool = False) -> dict[str, Request]:
     return {name: Request(**{**common, **wanted[name]}) for name in (QUICK if quick else wanted)}
 
 
-def draw(manager: PipelineManager, asked: Mapping[str, Request]) -> dict[str, list[Image]]:
+def draw(darkroom: Darkroom, asked: Mapping[str, Request]) -> dict[str, list[Image]]:
     """The pictures of each request."""
-    return {
-        name: [event for event in manager.generate(request) if isinstance(event, Image)]
-        for name, request in asked.items()
-    }
+    return {name: darkroom.draw(request) for name, request in asked.items()}
 
 
 def hashes(pictures: Mapping[str, Sequence[Image]]) -> Hashes:
@@ -115,13 +112,13 @@ def check(options: argparse.Namespace, data_dir: Path) -> dict[str, Any]:
     """By way of drawing, the requests whose pictures came out different; "cpu": how far the CPU's are."""
     asked = requests(options.quick)
     settings = Settings(device=options.device, dtype=options.dtype, data_dir=data_dir)
-    manager = PipelineManager(settings)
-    pictures = draw(manager, asked)
+    darkroom = Darkroom(settings)
+    pictures = draw(darkroom, asked)
     expected = hashes(pictures)
-    ways = {"again, from its recipe": hashes(draw(manager, again(pictures, asked)))}
+    ways = {"again, from its recipe": hashes(draw(darkroom, again(pictures, asked)))}
     ways["in a new process"] = in_a_new_process(options)
     if options.device == "cuda":
-        graphed = PipelineManager(settings.model_copy(update={"cuda_graphs": True}))
+        graphed = Darkroom(settings.model_copy(update={"cuda_graphs": True}))
         ways["with CUDA graphs"] = hashes(draw(graphed, asked))
         ways["with CUDA graphs, again"] = hashes(draw(graphed, again(pictures, asked)))
     different = {way: [name for name in asked if found[name] != expected[name]] for way, found in ways.items()}
@@ -130,7 +127,7 @@ def check(options: argparse.Namespace, data_dir: Path) -> dict[str, Any]:
     if len({tuple(found) for found in expected.values()}) < len(asked):
         different["as another request"] = _twins(expected)
     if options.device == "cuda" and options.dtype == "float32":
-        cpu = PipelineManager(settings.model_copy(update={"device": "cpu"}))
+        cpu = Darkroom(settings.model_copy(update={"device": "cpu"}))
         others = draw(cpu, {name: asked[name] for name in BESIDE_CPU if name in asked})
         report["cpu"] = dict(distances(pictures, others))
     return report
@@ -155,8 +152,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.hashes:
-            manager = PipelineManager(Settings(device=options.device, dtype=options.dtype, data_dir=Path(folder)))
-            print(json.dumps(hashes(draw(manager, requests(options.quick)))))
+            darkroom = Darkroom(Settings(device=options.device, dtype=options.dtype, data_dir=Path(folder)))
+            print(json.dumps(hashes(draw(darkroom, requests(options.quick)))))
             return 0
         report = check(options, Path(folder))
     print(f"{report['requests']} requests on {report['device']} in {report['dtype']}")

@@ -19,8 +19,8 @@ from webui.core.groups.init import Init
 from webui.core.images import ensure_multiple_of_8, open_image, to_rgb
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.latents import to_tensor
-from webui.engine.manager import PipelineManager
 
 SIDE_PX = 1024
 CPU = torch.device("cpu")
@@ -70,11 +70,11 @@ def _encode_cache(options: Options) -> list[Row]:
     first, again = [], []
     with tempfile.TemporaryDirectory() as data_dir:
         model = offer(options.size, Path(data_dir))
-        manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=Path(data_dir)))
+        darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=Path(data_dir)))
         for k in range(options.rounds + 1):
             init = Init(image=_picture(512, seed=k), strength=0.05)
             jobs = [Request(prompt=f"{word} {k}", model=model, steps=20, init=init) for word in ("a cat", "a dog")]
-            times = [_encode_ms(manager, job) for job in jobs]
+            times = [_encode_ms(darkroom, job) for job in jobs]
             if k:
                 first.append(times[0])
                 again.append(times[1])
@@ -82,8 +82,8 @@ def _encode_cache(options: Options) -> list[Row]:
     return [new, compared("encode, known picture, new prompt", "ms", again, new)]
 
 
-def _encode_ms(manager: PipelineManager, request: Request) -> float:
-    done = next(event for event in manager.generate(request) if isinstance(event, Done))
+def _encode_ms(darkroom: Darkroom, request: Request) -> float:
+    done = next(event for event in darkroom.generate(request) if isinstance(event, Done))
     return done.parts_s["encode"] * 1e3
 
 

@@ -33,11 +33,11 @@ print(json.dumps([time.perf_counter() - started, peak() - before]))
 """
 OURS = {
     "imports": (
-        "from webui.core.settings import Settings\n"
-        "from webui.engine.manager import PipelineManager\n"
-        "manager = PipelineManager(Settings(device='cpu', dtype='bfloat16', data_dir=sys.argv[1]))"
+        "from webui import Darkroom, Settings\n"
+        "darkroom = Darkroom(Settings(device='cpu', dtype='bfloat16', data_dir=sys.argv[1]))\n"
+        "darkroom.manager"
     ),
-    "load": "for _ in manager.load('sd15'): pass",
+    "load": "for _ in darkroom.load('sd15'): pass",
 }
 DIFFUSERS = {
     "imports": (

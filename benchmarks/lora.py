@@ -25,7 +25,7 @@ from torch import nn
 from benchmarks.measure import Options, Row, compared
 from benchmarks.pictures import BASELINE, FUSED, Task, compare
 from webui.core.files import LoraFile
-from webui.core.request import LoraRef
+from webui.core.stages import LoraUse
 from webui.engine.cpu.install import install
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
@@ -97,10 +97,9 @@ class _Darkroom:
         """Nothing: files are read when they are first used."""
 
     def use(self, loras: LoraSet) -> None:
-        refs = [LoraRef(name=file.name, weight=weight) for file, weight in loras]
-        files = {file.name: file for file, _ in loras}
-        self.switcher.must_merge(refs, files)
-        self.how = self.switcher.switch(refs, files)[0].how
+        uses = [LoraUse(file, weight, weight) for file, weight in loras]
+        self.switcher.must_merge(uses)
+        self.how = self.switcher.switch(uses)[0].how
 
     def clear(self) -> None:
         self.use([])

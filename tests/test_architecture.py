@@ -13,26 +13,27 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVERYTHING = {
     *("webui", "compat", "core", "library", "workspace", "interop", "engine", "jobs", "ui", "api", "cli"),
-    *("app", "doctor"),
+    *("app", "darkroom", "doctor"),
 }
 
 FRONT = {"webui", "core", "library", "workspace", "interop", "jobs"}
 
 # layer -> the layers it may import at any time, and those it may import only inside a function. "webui" is the package
-# itself, for its version.
+# itself, for its version; what Python programs import from it is looked up when it is asked for.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    "webui": (set(), set()),
+    "webui": (set(), {"core", "darkroom"}),
     "__main__": ({"cli"}, set()),
     "compat": (set(), set()),
     "core": ({"webui", "core"}, set()),
     "library": ({"webui", "core", "library"}, set()),
     "workspace": ({"webui", "core", "workspace"}, set()),
     "interop": ({"webui", "core", "library", "interop"}, set()),
-    "engine": ({"webui", "compat", "core", "engine", "library", "jobs"}, set()),
+    "engine": ({"webui", "compat", "core", "engine"}, set()),
     "jobs": ({"webui", "core", "library", "workspace", "jobs"}, {"engine"}),
     "ui": ({*FRONT, "compat", "ui"}, set()),
     "api": ({*FRONT, "api"}, set()),
     "cli": ({*FRONT, "cli"}, {"app", "doctor"}),
+    "darkroom": ({"webui", "core", "library", "jobs"}, {"engine"}),
     "doctor": ({"webui", "core", "library"}, {"engine"}),
     "app": (EVERYTHING, set()),
 }
@@ -203,6 +204,16 @@ def test_stand_ins_for_parts_of_libraries_are_in_compat_alone():
     assert files and found == []
 
 
+def test_the_engine_is_told_all_and_looks_nothing_up():
+    """It is given options and orders: what they are made from is none of its business."""
+    named = {
+        f"{file.relative_to(REPOSITORY)}: {name}"
+        for file in (REPOSITORY / "webui/engine").rglob("*.py")
+        for name in re.findall(r"\b(Settings|Library|Snapshot|resolve)\b", file.read_text("utf-8"))
+    }
+    assert named == set()
+
+
 def test_every_part_of_the_package_has_its_rule():
     assert {layer_of(found.module) for found in read_imports(REPOSITORY)} <= set(MAY_IMPORT)
 
@@ -216,6 +227,8 @@ def test_every_part_of_the_package_has_its_rule():
         ("core/x.py", "from webui import engine"),
         ("core/deep/x.py", "from ...engine import manager"),
         ("engine/x.py", "from webui.workspace.outputs import save_picture"),
+        ("engine/x.py", "from webui.library.library import Library"),
+        ("engine/x.py", "def f():\n    from webui.jobs.resolve import resolve"),
         ("engine/x.py", "import gradio as gr"),
         ("engine/nets/x.py", "from webui.engine.cpu.install import install"),
         ("engine/nets/x.py", "def f():\n    from webui.engine.cpu import conv"),
@@ -274,6 +287,8 @@ def test_the_rules_let_through(tmp_path, file, source):
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
+        ("webui", "torch diffusers transformers accelerate gradio pydantic PIL"),
+        ("webui.darkroom", "torch diffusers transformers accelerate gradio"),
         ("webui.ui.layout", "torch diffusers transformers accelerate"),
         ("webui.app", "torch diffusers transformers accelerate"),
         ("webui.jobs.local", "torch diffusers transformers accelerate gradio"),

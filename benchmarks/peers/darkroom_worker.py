@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
-from webui.core.events import Image as Finished
 from webui.core.groups.init import Init
 from webui.core.request import LoraRef
 from webui.core.request import Request as Wanted
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine import preview
-from webui.engine.manager import PipelineManager
 from webui.library.library import DEMO_MODEL
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0
 
 
-class Darkroom:
-    """One manager, which draws what the API would have it draw."""
+class Worker:
+    """One engine, which draws what the API would have it draw."""
 
     packages = ("torch", "diffusers")
     note = ""
@@ -53,10 +52,10 @@ class Darkroom:
         cache = {"lora_cache": 4 * 2**30}
         more = {"compile": self._compiled, "cuda_graphs": options.variant == "graphed", **cache}
         settings = Settings(device=options.device, dtype=dtype, data_dir=self._data, **more)
-        self._manager = PipelineManager(settings)
-        for _ in self._manager.load(self._model):
+        self._darkroom = Darkroom(settings)
+        for _ in self._darkroom.load(self._model):
             pass
-        self.dtype = str(self._manager.dtype).removeprefix("torch.")
+        self.dtype = str(self._darkroom.manager.dtype).removeprefix("torch.")
         if options.device == "cuda":
             self.peak_bytes = torch.cuda.max_memory_reserved
 
@@ -68,9 +67,9 @@ class Darkroom:
                 link.symlink_to(path)
         wanted = self._wanted(request)
         image = self._draw(wanted)
-        if self._compiled and not self._manager.is_compiled:  # the first picture of its size
+        if self._compiled and not self._darkroom.manager.is_compiled:  # the first picture of its size
             deadline = time.monotonic() + COMPILE_LIMIT_S
-            while not self._manager.is_compiled:
+            while not self._darkroom.manager.is_compiled:
                 if time.monotonic() > deadline:
                     raise TimeoutError("nothing was compiled")
                 time.sleep(0.2)
@@ -78,8 +77,8 @@ class Darkroom:
         return image
 
     def _draw(self, wanted: Wanted) -> Image.Image:
-        (image,) = [event.image for event in self._manager.generate(wanted) if isinstance(event, Finished)]
-        return image
+        (picture,) = self._darkroom.draw(wanted)
+        return picture.image
 
     def _wanted(self, request: Request) -> Wanted:
         init = None
@@ -108,4 +107,4 @@ class Darkroom:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Darkroom))
+    sys.exit(serve(Worker))

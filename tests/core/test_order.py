@@ -32,10 +32,13 @@ class Shelf:
         }
         self.loras = {name: LoraFile(name, tmp_path / name, place=name) for name in ("ink", "gold")}
         self.vaes = {"fine": VaeFile("fine", tmp_path / "fine", place="fine", namesakes=("old/fine",))}
-        self.embeddings = {"glow": EmbeddingFile("glow", tmp_path / "glow", place="light/glow")}
+        self.embeddings = {
+            name: EmbeddingFile(name, tmp_path / name, place=f"light/{name}") for name in ("glow", "shade")
+        }
 
     def embeddings_in(self, text):
-        return {"glow": [form for form in ("glow", "light/glow") if form in text]} if "glow" in text else {}
+        forms = {name: [form for form in (name, f"light/{name}") if form in text] for name in self.embeddings}
+        return {name: found for name, found in forms.items() if found}
 
 
 @pytest.fixture
@@ -71,6 +74,12 @@ def test_a_refiner_is_a_second_pass_that_latents_are_handed_to(files, start):
     assert second.init == first.init == start and second.strength == first.strength
 
 
+def test_a_model_that_refines_its_own_work_goes_on_as_it_was(files):
+    ask = resolved(refiner="whole", loras=(LoraRef(name="ink"),), prediction="v")
+    first, second = plan(ask, files).stages
+    assert second == replace(first, begin="handover") and second.loras and second.prediction == "v"
+
+
 def test_loras_come_with_their_files_and_both_strengths(files):
     (only,) = plan(resolved(loras=(LoraRef(name="gold", weight=0.5, text_weight=0.2),)), files).stages
     assert only.loras == (LoraUse(files.loras["gold"], unet=0.5, text=0.2),)
@@ -86,6 +95,17 @@ def test_embeddings_come_with_the_words_that_may_mean_them(files):
     (use,) = only.embeddings
     assert use.file == files.embeddings["glow"] and use.forms == ("glow", "light/glow")
     assert use.forms_in("A GLOW") == ["glow"]
+
+
+def test_embeddings_come_in_the_order_of_their_files_whichever_is_named_first(files):
+    (only,) = plan(resolved(prompt="a shade", negative="glow, shade"), files).stages
+    assert [use.file.name for use in only.embeddings] == ["glow", "shade"]
+
+
+@pytest.mark.parametrize("text", ["ink:0.8", "ink:-1", "ink:0.5:0.25"])
+def test_a_lora_in_use_is_written_as_in_a_request(files, text):
+    (only,) = plan(resolved(loras=(text,)), files).stages
+    assert str(only.loras[0]) == text == str(LoraRef.model_validate(text))
 
 
 def test_what_people_should_know_is_said_once(files):

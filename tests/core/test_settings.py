@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from webui.core.engine_options import EngineOptions
 from webui.core.settings import DEVICES, DTYPES, Settings
 
 
@@ -102,3 +103,11 @@ def test_a_root_path_has_a_slash_before_it_and_none_behind(text, path):
 def test_a_root_path_that_is_none_is_refused(text):
     with pytest.raises(ValidationError, match="is not a path, as /darkroom is"):
         Settings(root_path=text)
+
+
+def test_an_engine_is_told_what_concerns_it(tmp_path):
+    given = {"device": "cpu", "dtype": "bfloat16", "memory": "offload", "compile": True, "cuda_graphs": True}
+    settings = Settings(**given, data_dir=tmp_path, lora_cache="2MB", cpu_kernels=False)
+    options = EngineOptions(tmp_path / "cache", **given, lora_cache_bytes=2_000_000, cpu_kernels=False)
+    assert settings.engine_options == options
+    assert Settings(data_dir=tmp_path).engine_options == EngineOptions(tmp_path / "cache")

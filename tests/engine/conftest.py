@@ -1,4 +1,4 @@
-"""One manager with the embedded model, shared: what it draws must not depend on what ran before."""
+"""One darkroom with the embedded model, shared: what it draws must not depend on what ran before."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ from torch import nn
 from webui.core.events import Event, Image
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 from webui.engine.nets.unet import Prepared
 from webui.engine.preview import Previewer
 from webui.library.library import DEMO_MODEL
@@ -28,18 +28,18 @@ STEPS = 6
 
 
 @pytest.fixture(scope="session")
-def manager(tmp_path_factory: pytest.TempPathFactory, device: str) -> PipelineManager:
+def darkroom(tmp_path_factory: pytest.TempPathFactory, device: str) -> Darkroom:
     """With the embedded model loaded."""
-    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path_factory.mktemp("data")))
-    for _ in manager.load("demo"):
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path_factory.mktemp("data")))
+    for _ in darkroom.load("demo"):
         pass
-    return manager
+    return darkroom
 
 
 @pytest.fixture
-def model(manager):
+def model(darkroom):
     """The resident model and its components."""
-    return manager._model
+    return darkroom.manager._residence.model
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +61,11 @@ def request_for() -> Callable[..., Request]:
 
 
 @pytest.fixture(scope="session")
-def run(manager, request_for) -> Callable[..., list[Event]]:
+def run(darkroom, request_for) -> Callable[..., list[Event]]:
     """``run(sampler=..., ...)``: every event of such a job."""
 
     def run(**fields) -> list[Event]:
-        return list(manager.generate(request_for(**fields)))
+        return list(darkroom.generate(request_for(**fields)))
 
     return run
 
@@ -120,12 +120,12 @@ def decoded_pictures(model) -> Iterator[list[int]]:
 @pytest.fixture
 def preview_each_step(monkeypatch) -> None:
     """Lifts the budget: a preview at every step, whatever it costs."""
-    monkeypatch.setattr("webui.engine.manager.Previewer", functools.partial(Previewer, budget=math.inf))
+    monkeypatch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=math.inf))
 
 
 @pytest.fixture
 def no_previews(monkeypatch) -> None:
-    monkeypatch.setattr("webui.engine.manager.Previewer", functools.partial(Previewer, budget=0.0))
+    monkeypatch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=0.0))
 
 
 @pytest.fixture

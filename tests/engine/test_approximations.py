@@ -16,7 +16,7 @@ from webui.core.events import Cancelled, Done, Image, Step
 from webui.core.groups.init import Init
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 from webui.engine.nets import unet
 from webui.engine.nets.tiny import TinyAutoencoder
 
@@ -130,10 +130,10 @@ def test_loras_come_and_go_as_ever(draw, lever):
 
 
 @EACH
-def test_stop_acts_and_the_next_picture_is_whole(manager, request_for, draw, lever):
+def test_stop_acts_and_the_next_picture_is_whole(darkroom, request_for, draw, lever):
     plain = draw(**LEVERS[lever])
     cancel, events = threading.Event(), []
-    for event in manager.generate(request_for(**LEVERS[lever]), cancel.is_set):
+    for event in darkroom.generate(request_for(**LEVERS[lever]), cancel.is_set):
         events.append(event)
         if isinstance(event, Step) and event.index == 3:
             cancel.set()
@@ -206,7 +206,7 @@ class TestRefiner:
         self, tmp_path, clone_demo, request_for, monkeypatch, device
     ):
         clone_demo(tmp_path / "models/Stable-diffusion/second", own=("unet",))
-        manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
+        darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
         rows: list[int] = []
         through = unet._Walk.through
         monkeypatch.setattr(
@@ -215,7 +215,7 @@ class TestRefiner:
 
         def draw(**fields) -> np.ndarray:
             rows.clear()
-            events = list(manager.generate(request_for(**({"refiner": "second", "refiner_at": 0.5} | fields))))
+            events = list(darkroom.generate(request_for(**({"refiner": "second", "refiner_at": 0.5} | fields))))
             assert isinstance(events[-1], Done)
             unused = "The refiner drew nothing: no step was left for it."
             assert (unused in events[-1].warnings) is (fields.get("refiner_at") == 1)
@@ -233,8 +233,8 @@ def test_a_tiny_autoencoder_is_said_to_be_approximate(tmp_path, request_for, dev
     (tmp_path / "models/VAE").mkdir(parents=True)
     torch.manual_seed(0)
     save_file(TinyAutoencoder().state_dict(), tmp_path / "models/VAE/taesd.safetensors")
-    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
-    done = list(manager.generate(request_for(vae="taesd", reuse=2)))[-1]
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
+    done = list(darkroom.generate(request_for(vae="taesd", reuse=2)))[-1]
     assert done.warnings == ("Approximate: the whole network every 2 steps, a tiny VAE.",)
 
 
@@ -244,8 +244,8 @@ class TestFewSteps:
     LAYERS = "attn|proj_in|proj_out|ff.net|resnets|samplers"
 
     @pytest.fixture
-    def lcm_lora(self, manager, model, random_lora):
-        folder = manager._settings.data_dir / "models/Lora"
+    def lcm_lora(self, darkroom, model, random_lora):
+        folder = darkroom.settings.data_dir / "models/Lora"
         folder.mkdir(parents=True)
         tensors = random_lora({"unet": model.unet}, 4, self.LAYERS, size=0.05)
         downs = [key for key in tensors if key.endswith("lora_down.weight")]

@@ -7,7 +7,7 @@ import torch
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 
 pytestmark = [
     pytest.mark.cuda,
@@ -18,13 +18,13 @@ LORAS = ("", "blueprint:0.8", "night:1 sepia:0.5", "blueprint:-0.5", "blueprint:
 
 @pytest.fixture
 def draw_with(request_for, tmp_path):
-    """``draw_with(memory="offload")``: a manager of these settings as a function from a request's fields to bytes."""
+    """``draw_with(memory="offload")``: a darkroom of these settings as a function from a request's fields to bytes."""
 
     def make(**settings):
-        manager = PipelineManager(Settings(device="cuda", data_dir=tmp_path, **settings))
+        darkroom = Darkroom(Settings(device="cuda", data_dir=tmp_path, **settings))
 
         def draw(**fields) -> bytes:
-            events = list(manager.generate(request_for(**fields)))
+            events = list(darkroom.generate(request_for(**fields)))
             assert isinstance(events[-1], Done)
             (picture,) = (event.image for event in events if isinstance(event, Image))
             assert np.asarray(picture).std() > 1, "a picture of one colour shows nothing"
@@ -56,4 +56,4 @@ def test_where_the_parts_lie_changes_no_picture(draw_with, dtype) -> None:
 
 
 def test_float16_is_what_it_chooses() -> None:
-    assert PipelineManager(Settings()).dtype == torch.float16
+    assert Darkroom(Settings()).manager.dtype == torch.float16

@@ -330,20 +330,20 @@ class TestSpans:
     LORA = (LoraRef(name="blueprint", weight=0.9),)
 
     @pytest.fixture
-    def switch(self, manager):
+    def switch(self, darkroom, request_for):
         def switch(loras):
-            manager._residence.loras.switch(loras, manager._library.snapshot().loras)
+            darkroom.manager._residence.loras.switch(darkroom.plan(request_for(loras=loras)).stages[0].loras)
 
         yield switch
         switch(())
 
     @pytest.fixture
-    def draw(self, manager, model):
+    def draw(self, darkroom, model):
         """``draw(sampler, [(spans, until), ...], between)``: one run, or several that each go on with its latents."""
 
         def draw(sampler, runs, between=lambda: None):
             config, generators = model.scheduler_config, make_generators(5, 2)
-            noise = make_noise(sampler, "Default", config, "auto", 6, 1.0, generators, manager.device)
+            noise = make_noise(sampler, "Default", config, "auto", 6, 1.0, generators, darkroom.manager.device)
             latents = torch.cat([torch.randn(1, 4, 8, 8, generator=generator) for generator in generators])
             latents, first = noise.full(latents), 0
             for spans, step in runs:

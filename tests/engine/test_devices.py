@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
-from webui.core.settings import Settings
 from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, measure_bfloat16
 from webui.engine.manager import PipelineManager
 
@@ -34,7 +34,7 @@ def test_a_device_that_is_not_there_is_refused_by_name(machine_with, tmp_path, n
         choose_device(name)
     assert caught.value.field == "device"
     with pytest.raises(RequestError, match=name):
-        PipelineManager(Settings(device=name, data_dir=tmp_path))
+        PipelineManager(EngineOptions(tmp_path, device=name))
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(1.5, torch.bfloat16), (1.0, torch.float32), (0.0, torch.float32)])

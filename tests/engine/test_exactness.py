@@ -18,12 +18,12 @@ from pathlib import Path
 from webui.core.events import Image
 from webui.core.recipe import Recipe
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 
-manager = PipelineManager(Settings(device=sys.argv[2], dtype="float32", data_dir=Path(sys.argv[1])))
+darkroom = Darkroom(Settings(device=sys.argv[2], dtype="float32", data_dir=Path(sys.argv[1])))
 for line in sys.stdin:
     request = Recipe.from_json(line).drawn_as()
-    pictures = [event for event in manager.generate(request) if isinstance(event, Image)]
+    pictures = [event for event in darkroom.generate(request) if isinstance(event, Image)]
     print(json.dumps([picture.pixels_sha256 for picture in pictures]), flush=True)
 """
 

@@ -20,11 +20,12 @@ from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
+from webui.core.stages import LoraUse
+from webui.darkroom import Darkroom
 from webui.engine.cpu import conv
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.manager import PipelineManager
 from webui.library.library import DEMO_MODEL, Library, find_loras
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -42,10 +43,10 @@ SETS = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def folder(manager, random_lora, by_diffusers):
+def folder(darkroom, random_lora, by_diffusers):
     """Three random LoRAs: for both parts in kohya's names, for the UNet in diffusers', for the text encoder."""
-    list(manager.load("demo"))
-    parts, folder = manager._model.components, manager._settings.data_dir / "models/Lora"
+    list(darkroom.load("demo"))
+    parts, folder = darkroom.manager._residence.model.components, darkroom.settings.data_dir / "models/Lora"
     folder.mkdir(parents=True)
     whole = random_lora(parts, 1, "attn|conv_in|conv_shortcut|mlp")
     save_file(whole, folder / "whole.safetensors")
@@ -61,17 +62,19 @@ def folder(manager, random_lora, by_diffusers):
     yield folder
     torch.set_num_threads(threads)
     shutil.rmtree(folder)
-    manager._residence.loras.switch((), {})
-    manager._prompts.clear()
+    darkroom.manager._residence.loras.switch(())
+    darkroom.manager._encoder._prompts.clear()
 
 
 @pytest.fixture(autouse=True)
-def _fresh(manager):
+def _fresh(darkroom):
     """Each test begins without LoRAs, merged weights and known prompts."""
-    list(manager.load("demo"))
-    manager._residence.loras.switch((), {})
-    manager._residence._resident.loras = LoraSwitcher(manager._model, manager.device)
-    manager._prompts.clear()
+    list(darkroom.load("demo"))
+    darkroom.manager._residence.loras.switch(())
+    darkroom.manager._residence._resident.loras = LoraSwitcher(
+        darkroom.manager._residence.model, darkroom.manager.device
+    )
+    darkroom.manager._encoder._prompts.clear()
 
 
 @pytest.fixture
@@ -118,42 +121,43 @@ def sha256(model) -> str:
 
 
 class TestExactness:
-    def test_200_random_switches_leave_the_plain_picture_and_each_set_its_own(self, manager, model, quick):
+    def test_200_random_switches_leave_the_plain_picture_and_each_set_its_own(self, darkroom, model, quick):
         start, plain, alone, largest = sha256(model), pictures(quick()), {}, 0
         for loras in SETS:
-            manager._residence._resident.loras = LoraSwitcher(model, manager.device)
+            darkroom.manager._residence._resident.loras = LoraSwitcher(model, darkroom.manager.device)
             alone[loras] = pictures(quick(*loras))
-            largest = max(largest, manager._residence.loras.cache.nbytes)
+            largest = max(largest, darkroom.manager._residence.loras.cache.nbytes)
             assert pictures(quick()) == plain
         assert len({picture for drawn in (*alone.values(), plain) for picture in drawn}) == len(SETS) + 1
 
-        manager._residence._resident.loras = LoraSwitcher(model, manager.device, largest * 5 // 2)
-        files, dice, hows = find_loras(manager._settings), random.Random(5), []
+        darkroom.manager._residence._resident.loras = LoraSwitcher(model, darkroom.manager.device, largest * 5 // 2)
+        files, dice, hows = find_loras(darkroom.settings), random.Random(5), []
         for number in range(200):
             loras = dice.choice(SETS)
-            hows.append(manager._residence.loras.switch(dice.sample(loras, len(loras)), files)[0].how)
+            uses = [LoraUse(files[ref.name], *ref.strengths) for ref in dice.sample(loras, len(loras))]
+            hows.append(darkroom.manager._residence.loras.switch(uses)[0].how)
             if number % 20 == 19:
                 loras = dice.choice(SETS)
                 assert pictures(quick(*loras)) == alone[loras]
         assert {*hows} == {"unchanged", "cached", "merged"}
         assert pictures(quick()) == plain and sha256(model) == start
 
-    def test_weights_that_are_kept_once_are_the_same_weights(self, manager, quick, request_for, monkeypatch):
+    def test_weights_that_are_kept_once_are_the_same_weights(self, darkroom, quick, request_for, monkeypatch):
         def convolutions_of(model):
             return [part for part in model.unet.modules() if isinstance(part, conv.PackedConv2d) and part.packs]
 
-        for part in convolutions_of(manager._model):
+        for part in convolutions_of(darkroom.manager._residence.model):
             part.keep()
         monkeypatch.setattr(conv, "LARGE_BYTES", 0)
         monkeypatch.setattr(conv, "ROOM_BYTES", 2**60)
-        start, lean = sha256(manager._model), PipelineManager(manager._settings)
+        start, lean = sha256(darkroom.manager._residence.model), Darkroom(darkroom.settings)
 
         def draw(*loras, **fields):
             asked = request_for(**({"loras": loras, "steps": 2, "sampler": "Euler"} | fields))
             return pictures(list(lean.generate(asked)))
 
         assert draw() == pictures(quick())
-        convolutions = convolutions_of(lean._model)  # none where there is no oneDNN
+        convolutions = convolutions_of(lean.manager._residence.model)  # none where there is no oneDNN
         kept = [conv.parameter_of(part, "weight").untyped_storage().nbytes() > 0 for part in convolutions]
         assert not any(kept)
         for loras, fields in ((SETS[3], {}), (SETS[0], {}), ((), {"width": 128}), (SETS[2], {}), ((), {})):
@@ -162,27 +166,27 @@ class TestExactness:
         assert not convolutions or (kept[0] and not all(kept))  # a LoRA was merged into conv_in
         for part in convolutions:
             part.keep()
-        assert sha256(lean._model) == start
+        assert sha256(lean.manager._residence.model) == start
 
-    def test_a_manager_that_drew_nothing_before_draws_the_same(self, manager, quick, request_for):
+    def test_a_manager_that_drew_nothing_before_draws_the_same(self, darkroom, quick, request_for):
         for loras in (SETS[3], SETS[0], (), SETS[4]):
             quick(*loras)
-        fresh = PipelineManager(manager._settings)
+        fresh = Darkroom(darkroom.settings)
         request = request_for(loras=SETS[7], steps=2, sampler="Euler")
         assert pictures(quick(*SETS[7])) == pictures(fresh.generate(request))
 
     @pytest.mark.parametrize("budget_bytes", [0, 1_000_000])
-    def test_the_budget_changes_no_picture(self, manager, model, quick, budget_bytes):
+    def test_the_budget_changes_no_picture(self, darkroom, model, quick, budget_bytes):
         expected = [pictures(quick(*loras)) for loras in SETS[2:5]]
         quick()
-        manager._residence._resident.loras = LoraSwitcher(model, manager.device, budget_bytes)
+        darkroom.manager._residence._resident.loras = LoraSwitcher(model, darkroom.manager.device, budget_bytes)
         assert [pictures(quick(*loras)) for loras in SETS[2:5]] == expected
 
     def test_the_settings_bound_the_merged_weights(self, tmp_path, device):
         for lora_cache in (0, 12_345):
-            manager = PipelineManager(Settings(device=device, data_dir=tmp_path, lora_cache=lora_cache))
-            list(manager.load("demo"))
-            assert manager._residence.loras.cache._budget_bytes == lora_cache
+            darkroom = Darkroom(Settings(device=device, data_dir=tmp_path, lora_cache=lora_cache))
+            list(darkroom.load("demo"))
+            assert darkroom.manager._residence.loras.cache._budget_bytes == lora_cache
 
 
 class TestAsking:
@@ -204,19 +208,23 @@ class TestAsking:
         assert pictures(both) == pictures(quick("whole:0.5", "attention"))
 
     @pytest.mark.parametrize("loras", [("whole:0",), ("whole:0", "attention:0:0")])
-    def test_weight_0_is_no_lora(self, quick, manager, reads, loras):
+    def test_weight_0_is_no_lora(self, quick, darkroom, reads, loras):
         plain = quick()
         events = quick(*loras)
         assert pictures(events) == pictures(plain) and events[-1].loras is None
         assert pictures(quick(prompt=f"{PROMPT} <lora:whole:0>")) == pictures(plain)
-        assert reads == [] and manager._residence.loras.cache.key == () and manager._residence.loras.cache.nbytes == 0
+        assert (
+            reads == []
+            and darkroom.manager._residence.loras.cache.key == ()
+            and darkroom.manager._residence.loras.cache.nbytes == 0
+        )
 
-    def test_the_recipe_names_them_and_makes_its_picture_again(self, manager, quick):
+    def test_the_recipe_names_them_and_makes_its_picture_again(self, darkroom, quick):
         events = quick(prompt=f"{PROMPT} <lora:whole:0.8> <lora:words:0.2:1>")
         (picture,) = [event for event in events if isinstance(event, Image)]
         quick()
         assert [str(ref) for ref in picture.recipe.request.loras] == ["whole:0.8", "words:0.2:1"]
-        assert pictures(manager.generate(picture.recipe.request)) == pictures(events)
+        assert pictures(darkroom.generate(picture.recipe.request)) == pictures(events)
         tagged = join_loras(PROMPT, picture.recipe.request.loras)
         assert pictures(quick(prompt=tagged)) == pictures(events)
 
@@ -231,9 +239,9 @@ class TestAsking:
             ({"prompt": "<lora:whole:0.1>" * 33}, ["33", "32"]),
         ],
     )
-    def test_what_cannot_be_is_refused_before_anything_is_drawn(self, manager, request_for, unet_rows, fields, words):
+    def test_what_cannot_be_is_refused_before_anything_is_drawn(self, darkroom, request_for, unet_rows, fields, words):
         with pytest.raises(RequestError) as caught:
-            manager.generate(request_for(**fields))  # not even iterated
+            darkroom.generate(request_for(**fields))  # not even iterated
         assert all(word in str(caught.value) for word in words) and unet_rows == []
 
 
@@ -279,8 +287,8 @@ class TestEvents:
         assert "loras" not in to_json(jobs[-1][-1])
 
     @pytest.mark.parametrize("budget_bytes", [None, 0])
-    def test_merging_is_told_and_nothing_else_is(self, manager, model, quick, budget_bytes):
-        manager._residence._resident.loras = LoraSwitcher(model, manager.device, budget_bytes)
+    def test_merging_is_told_and_nothing_else_is(self, darkroom, model, quick, budget_bytes):
+        darkroom.manager._residence._resident.loras = LoraSwitcher(model, darkroom.manager.device, budget_bytes)
         told = [
             [event.what for event in quick(*loras) if isinstance(event, Loading)]
             for loras in ([WHOLE, ATTENTION], [ATTENTION, WHOLE], [])
@@ -323,32 +331,32 @@ class TestOtherWork:
         assert pictures(quick(init=init, steps=4)) == pictures(plain)
         assert pictures(quick(WHOLE, init=init, steps=4)) == pictures(changed)
 
-    def test_another_model_has_none_of_the_merged_weights(self, manager, quick, clone_demo, tmp_path, monkeypatch):
+    def test_another_model_has_none_of_the_merged_weights(self, darkroom, quick, clone_demo, tmp_path, monkeypatch):
         clone_demo(tmp_path / "models/Stable-diffusion/twin")
-        both = manager._settings.model_copy(update={"models_dir": (tmp_path,)})
-        monkeypatch.setattr(manager, "_library", Library(both))
+        both = darkroom.settings.model_copy(update={"models_dir": (tmp_path,)})
+        monkeypatch.setattr(darkroom, "library", Library(both))
         expected = pictures(quick(WHOLE))
-        old = weakref.ref(manager._residence.loras)
+        old = weakref.ref(darkroom.manager._residence.loras)
         twin = quick(WHOLE, model="twin")
         gc.collect()
         assert old() is None and twin[-1].loras.how == "merged" and pictures(twin) == expected
         again = quick(WHOLE, model="demo")
         assert again[-1].loras.how == "merged" and pictures(again) == expected
 
-    def test_on_the_cpu_there_is_nothing_idle_to_prepare_with(self, manager, request_for, reads, quick):
+    def test_on_the_cpu_there_is_nothing_idle_to_prepare_with(self, darkroom, request_for, reads, quick):
         before = pictures(quick(ATTENTION))
-        manager.prepare(request_for(loras=("whole",)))
+        darkroom.manager.prepare(darkroom.plan(request_for(loras=("whole",))))
         assert reads == ["attention"] and quick(WHOLE)[-1].loras.how == "merged"
         assert pictures(quick(ATTENTION)) == before
 
 
 class TestFailures:
     @pytest.mark.parametrize("before", [[], [ATTENTION]], ids=["from none", "from another"])
-    def test_cancelled_while_merging_it_leaves_the_base(self, manager, model, quick, request_for, monkeypatch, before):
+    def test_cancelled_while_merging_it_leaves_the_base(self, darkroom, model, quick, request_for, monkeypatch, before):
         plain, expected = pictures(quick()), pictures(quick(WHOLE))
-        manager._residence.loras.switch((), {})
+        darkroom.manager._residence.loras.switch(())
         start = sha256(model)
-        manager._residence._resident.loras = LoraSwitcher(model, manager.device)
+        darkroom.manager._residence._resident.loras = LoraSwitcher(model, darkroom.manager.device)
         quick(*before)
         cancel, made, merge = threading.Event(), [], cache_module.merge
 
@@ -360,20 +368,20 @@ class TestFailures:
 
         with monkeypatch.context() as patch:
             patch.setattr(cache_module, "merge", cancelling)
-            events = list(manager.generate(request_for(loras=(WHOLE,), steps=2), cancel.is_set))
+            events = list(darkroom.generate(request_for(loras=(WHOLE,), steps=2), cancel.is_set))
         assert [type(event) for event in events] == [Loading, Cancelled] and events[-1] == Cancelled(0, 2)
         assert len(made) == 3 and sha256(model) == start
         assert pictures(quick()) == plain and pictures(quick(WHOLE)) == expected
 
-    def test_whoever_stops_listening_before_the_merge_leaves_the_base(self, manager, quick, request_for):
+    def test_whoever_stops_listening_before_the_merge_leaves_the_base(self, darkroom, quick, request_for):
         plain = pictures(quick())
-        job = manager.generate(request_for(loras=(WHOLE,)))
+        job = darkroom.generate(request_for(loras=(WHOLE,)))
         assert isinstance(next(job), Loading)
         job.close()
-        assert manager._residence.loras.cache.key == () and pictures(quick()) == plain
+        assert darkroom.manager._residence.loras.cache.key == () and pictures(quick()) == plain
 
     @pytest.mark.parametrize("damage", ["web page", "cut short", "not-a-number", "another shape", "nothing fits"])
-    def test_a_broken_lora_is_named_and_the_next_job_is_the_plain_one(self, manager, quick, folder, damage, unet_rows):
+    def test_a_broken_lora_is_named_and_the_next_job_is_the_plain_one(self, darkroom, quick, folder, damage, unet_rows):
         plain, path = pictures(quick()), folder / "broken.safetensors"
         layer = "lora_unet_down_blocks_1_attentions_0_proj_in"
         good = {f"{layer}.lora_up.weight": torch.ones(160, 2), f"{layer}.lora_down.weight": torch.ones(2, 160)}
@@ -393,9 +401,9 @@ class TestFailures:
         assert unet_rows == [] and pictures(quick()) == plain
         path.unlink()
 
-    def test_one_that_vanishes_while_it_waits_is_named(self, manager, quick, request_for, folder):
+    def test_one_that_vanishes_while_it_waits_is_named(self, darkroom, quick, request_for, folder):
         shutil.copy(folder / "words.safetensors", folder / "brief.safetensors")
-        plain, job = pictures(quick()), manager.generate(request_for(loras=("brief",)))
+        plain, job = pictures(quick()), darkroom.generate(request_for(loras=("brief",)))
         (folder / "brief.safetensors").unlink()
         with pytest.raises(RequestError, match="'brief' cannot be read: No such file"):
             list(job)

@@ -2,20 +2,26 @@
 
 import math
 import os
+import pickle
+import shutil
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading, Step
+from webui.core.groups.init import Init
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
+from webui.darkroom import Darkroom
 from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.families.base import CannotLoad
 from webui.engine.latents import NotFinite
-from webui.engine.manager import PipelineManager
 from webui.library.library import DEMO_MODEL, Library
 
 TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")
@@ -34,12 +40,12 @@ def hashes(events) -> list[str]:
 
 
 @pytest.fixture
-def run_until(manager, request_for):
+def run_until(darkroom, request_for):
     """``run_until(stop, **fields)``: the events of a job that is cancelled at the first event for which ``stop``."""
 
     def run_until(stop, **fields):
         cancel, events = threading.Event(), []
-        for event in manager.generate(request_for(**fields), cancel.is_set):
+        for event in darkroom.generate(request_for(**fields), cancel.is_set):
             events.append(event)
             if stop(event):
                 cancel.set()
@@ -72,13 +78,13 @@ class TestBatches:
 
 
 class TestLibrary:
-    def test_folders_are_not_walked_for_each_job(self, manager, request_for, monkeypatch):
-        list(manager.generate(request_for(steps=1, prompt="a cat <lora:sepia:1>")))
+    def test_folders_are_not_walked_for_each_job(self, darkroom, request_for, monkeypatch):
+        list(darkroom.generate(request_for(steps=1, prompt="a cat <lora:sepia:1>")))
         walked = []
         scandir = os.scandir
         monkeypatch.setattr(os, "scandir", lambda path: walked.append(str(path)) or scandir(path))
         for seed in range(3):
-            list(manager.generate(request_for(steps=1, seed=seed, prompt="a cat <lora:sepia:1>")))
+            list(darkroom.generate(request_for(steps=1, seed=seed, prompt="a cat <lora:sepia:1>")))
         assert not [path for path in walked if path.endswith("loras")]
 
     def test_a_name_that_several_files_could_have_is_told(self, settings, request_for):
@@ -86,10 +92,10 @@ class TestLibrary:
         for place in ("a", "b"):
             (settings.data_dir / "models/Lora" / place).mkdir(parents=True)
             (settings.data_dir / "models/Lora" / place / "same.safetensors").write_bytes(lora)
-        manager = PipelineManager(settings)
+        darkroom = Darkroom(settings)
         told = "2 files are called “same”: Lora/a/same was used, not b/same."
         for name, warnings in (("same", (told,)), ("b\\same.safetensors", ())):
-            *_, done = manager.generate(request_for(prompt=f"a cat <lora:{name}:1>", steps=1))
+            *_, done = darkroom.generate(request_for(prompt=f"a cat <lora:{name}:1>", steps=1))
             assert done.warnings == warnings
 
 
@@ -104,9 +110,7 @@ class TestRepeatability:
     def test_a_picture_does_not_depend_on_what_was_drawn_before(self, run, tmp_path, request_for):
         run(sampler="Euler a", count=3, prompt="something else", guidance=1, width=128)
         warm = run()
-        fresh = list(
-            PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path)).generate(request_for())
-        )
+        fresh = list(Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path)).generate(request_for()))
         assert hashes(warm) == hashes(fresh)
 
     def test_seed_minus_1_draws_a_seed_and_tells_it(self, run):
@@ -114,11 +118,11 @@ class TestRepeatability:
         assert one.seed >= 0 and one.seed != other.seed
         assert hashes(run(seed=one.seed, steps=2)) == [one.pixels_sha256]
 
-    def test_the_recipe_makes_its_picture_again(self, manager, run):
+    def test_the_recipe_makes_its_picture_again(self, darkroom, run):
         for picture in images(run(seed=-1, count=2, sampler="dpm++ 2m karras", negative="blurry")):
             assert picture.recipe.request.count == picture.recipe.request.repeat == 1
             assert (picture.recipe.request.sampler, picture.recipe.request.schedule) == ("DPM++ 2M", "Karras")
-            (again,) = images(manager.generate(picture.recipe.request))
+            (again,) = images(darkroom.generate(picture.recipe.request))
             difference = np.asarray(again.image).astype(int) - np.asarray(picture.image)
             assert abs(difference).max() <= 1
 
@@ -148,24 +152,25 @@ class TestWork:
         run(**(fields | {"clip_skip": 2}))
         assert sum(encoded_prompts) == 4, "another text layer was not read"
 
-    def test_the_model_is_loaded_once_and_stays(self, manager, run):
-        model, unet = manager._model, manager._model.unet
+    def test_the_model_is_loaded_once_and_stays(self, darkroom, run):
+        model, unet = darkroom.manager._residence.model, darkroom.manager._residence.model.unet
         events = run(prompt="one") + run(prompt="two", width=128)
         assert not any(isinstance(event, Loading) for event in events)
-        assert manager._model is model and manager._model.unet is unet
-        assert manager.model_name == "demo"
+        assert darkroom.manager._residence.model is model and darkroom.manager._residence.model.unet is unet
+        assert darkroom.manager.model_name == "demo"
 
     def test_weights_are_put_in_order_once_a_size_and_a_warm_up_changes_no_picture(self, settings, request_for, run):
-        manager = PipelineManager(settings)
-        list(manager.load("demo"))
-        convolutions = [part for part in manager._model.unet.modules() if isinstance(part, PackedConv2d) and part.packs]
+        darkroom = Darkroom(settings)
+        list(darkroom.load("demo"))
+        unet = darkroom.manager._residence.model.unet
+        convolutions = [part for part in unet.modules() if isinstance(part, PackedConv2d) and part.packs]
 
         def draw(**fields):
             before = [part._packed for part in convolutions]
-            events = list(manager.generate(request_for(**fields)))
+            events = list(darkroom.generate(request_for(**fields)))
             return hashes(events), [part._packed is one for part, one in zip(convolutions, before, strict=True)]
 
-        manager.warm_up()
+        darkroom.manager.warm_up(darkroom.plan(request_for(steps=1, reuse=2)))
         first, kept = draw(width=128, height=72)
         assert first == hashes(run(width=128, height=72)) and not any(kept)
         assert draw(width=128, height=72) == (first, [True] * len(convolutions))
@@ -173,14 +178,14 @@ class TestWork:
         assert draw(width=128, height=72) == (first, [False] * len(convolutions))
 
     def test_another_model_replaces_it_and_only_when_it_is_asked_for(
-        self, settings, clone_demo, manager, run, monkeypatch
+        self, settings, clone_demo, darkroom, run, monkeypatch
     ):
         clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
-        monkeypatch.setattr(manager, "_library", Library(settings))
+        monkeypatch.setattr(darkroom, "library", Library(settings))
         loads = []
         for name in ("demo", "twin", "TWIN", "demo"):
             loads.append(any(isinstance(event, Loading) for event in run(model=name, steps=1)))
-            assert manager.model_name == name.lower()
+            assert darkroom.manager.model_name == name.lower()
         assert loads == [False, True, False, True]
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -199,26 +204,26 @@ class TestEvents:
         assert [type(event).__name__ for event in events] == ["Step"] * 3 + ["Image"] * 2 + ["Done"]
 
     def test_a_first_job_says_that_it_loads_what(self, settings, request_for):
-        first = next(PipelineManager(settings).generate(request_for(steps=1)))
+        first = next(Darkroom(settings).generate(request_for(steps=1)))
         assert first == Loading("Loading demo", 0.0)
 
-    def test_a_picture_has_its_size_and_recipe(self, run, manager):
+    def test_a_picture_has_its_size_and_recipe(self, run, darkroom):
         (picture,) = images(run(width=128, height=72, steps=1))
         assert picture.image.size == (128, 72) and picture.image.mode == "RGB"
         request = picture.recipe.request
         assert (request.width, request.height, request.seed, request.model) == (128, 72, 11, "demo")
-        assert picture.recipe.model_hash == content_hash(manager._model.file)
+        assert picture.recipe.model_hash == content_hash(darkroom.manager._residence.model.file)
         assert picture.path is None and picture.warning == ""
 
     def test_done_says_where_the_seconds_went(self, settings, request_for):
-        manager, started = PipelineManager(settings), time.perf_counter()
-        done = list(manager.generate(request_for(steps=8, count=2)))[-1]
+        darkroom, started = Darkroom(settings), time.perf_counter()
+        done = list(darkroom.generate(request_for(steps=8, count=2)))[-1]
         measured_s = time.perf_counter() - started
         assert {"load", "encode", "steps", "previews", "decode"} <= set(done.parts_s)
         assert all(seconds >= 0 for seconds in done.parts_s.values())
         assert 0 < sum(done.parts_s.values()) <= 1.001 * done.seconds <= 1.01 * measured_s
         assert all(done.parts_s[part] > 0 for part in ("load", "encode", "steps", "decode"))
-        again = list(manager.generate(request_for(steps=8, count=2)))[-1]
+        again = list(darkroom.generate(request_for(steps=8, count=2)))[-1]
         assert again.parts_s["load"] < done.parts_s["load"]
         assert again.warnings == ()
 
@@ -248,42 +253,109 @@ class TestRefusals:
             ({"loras": ({"name": "x"},)}, "loras", "LoRA"),
         ],
     )
-    def test_what_cannot_be_drawn_is_refused_at_once(self, manager, request_for, fields, field, words):
+    def test_what_cannot_be_drawn_is_refused_at_once(self, darkroom, request_for, fields, field, words):
         with pytest.raises(RequestError) as caught:
-            manager.generate(request_for(**fields))  # not even iterated
+            darkroom.generate(request_for(**fields))  # not even iterated
         assert caught.value.field == field and words in str(caught.value)
 
-    def test_too_much_clip_skip_is_refused_before_any_event(self, manager, request_for):
+    def test_too_much_clip_skip_is_refused_before_any_event(self, darkroom, request_for):
         events = []
         with pytest.raises(RequestError, match="clip_skip 12"):
-            for event in manager.generate(request_for(clip_skip=12)):
+            for event in darkroom.generate(request_for(clip_skip=12)):
                 events.append(event)
         assert events == []
 
     @pytest.mark.parametrize("sampler", ["LCM", "TCD"])
-    def test_more_steps_than_a_sampler_has_are_refused_by_name_before_any_step(self, manager, request_for, sampler):
+    def test_more_steps_than_a_sampler_has_are_refused_by_name_before_any_step(self, darkroom, request_for, sampler):
         events = []
         with pytest.raises(RequestError, match=f"steps 51 does not work with sampler '{sampler}'"):
-            for event in manager.generate(request_for(sampler=sampler, steps=51)):
+            for event in darkroom.generate(request_for(sampler=sampler, steps=51)):
                 events.append(event)
         assert events == []
 
     @pytest.mark.parametrize("number", [math.nan, math.inf])
-    def test_numbers_that_are_none_end_in_an_error_and_no_picture(self, manager, request_for, broken_output, number):
+    def test_numbers_that_are_none_end_in_an_error_and_no_picture(self, darkroom, request_for, broken_output, number):
         broken_output(number)
         events = []
         with pytest.raises(NotFinite, match="not-a-number"):
-            for event in manager.generate(request_for(count=2)):
+            for event in darkroom.generate(request_for(count=2)):
                 events.append(event)
         assert not images(events) and not isinstance(events[-1], Done)
 
-    def test_the_job_after_a_failed_one_is_unharmed(self, run, manager, request_for, broken_output, monkeypatch):
+    def test_the_job_after_a_failed_one_is_unharmed(self, run, darkroom, request_for, broken_output, monkeypatch):
         expected = hashes(run())
         broken_output(math.nan)
         with pytest.raises(NotFinite):
-            list(manager.generate(request_for()))
+            list(darkroom.generate(request_for()))
         monkeypatch.undo()
         assert hashes(run()) == expected
+
+
+class TestOrders:
+    """What a worker gets is all that it needs, wherever and whenever it gets it."""
+
+    @pytest.fixture
+    def twin(self, tmp_path, clone_demo):
+        """A darkroom with a second model, ``twin``, and the file of its UNet."""
+        folder = clone_demo(tmp_path / "models/Stable-diffusion/twin", own=("unet",))
+        darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+        return darkroom, folder / "unet/diffusion_pytorch_model.safetensors"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"loras": ("night:0.8",), "count": 2, "sampler": "Euler a", "repeat": 2},
+            {"refiner": "demo", "refiner_at": 0.5, "negative": "blurry"},
+            {"init": Init(image=PilImages.effect_noise((64, 64), 90), strength=0.7), "guidance_until": 0.5},
+        ],
+    )
+    def test_an_order_that_travelled_draws_the_same_bits(self, darkroom, request_for, fields):
+        order = darkroom.plan(request_for(**fields))
+        expected = list(darkroom.manager.draw(order))
+        again = list(darkroom.manager.draw(pickle.loads(pickle.dumps(order))))
+        assert hashes(again) == hashes(expected) and len(set(hashes(expected))) == order.request.image_count
+        assert [event.recipe for event in images(again)] == [event.recipe for event in images(expected)]
+
+    @pytest.mark.parametrize("role", ["model", "refiner"])
+    def test_a_model_that_was_changed_meanwhile_is_refused_by_name_before_it_is_loaded(self, twin, request_for, role):
+        darkroom, file = twin
+        order = darkroom.plan(request_for(**{"steps": 2, "refiner_at": 0.5, role: "twin"}))
+        file.write_bytes(file.read_bytes() + b"more")
+        events = []
+        with pytest.raises(CannotLoad, match="model 'twin': twin was changed after this was asked for; ask again"):
+            events += darkroom.manager.draw(order)
+        assert events == [] and darkroom.manager.model_name is None
+
+    def test_so_it_is_where_the_old_one_is_still_loaded(self, twin, request_for):
+        darkroom, file = twin
+        order = darkroom.plan(request_for(model="twin", steps=1))
+        assert images(darkroom.manager.draw(order))
+        file.touch()
+        with pytest.raises(CannotLoad, match="'twin'"):
+            list(darkroom.manager.draw(order))
+        assert images(darkroom.generate(request_for(model="twin", steps=1)))
+
+    @pytest.mark.parametrize("what", ["a part", "all of it"])
+    def test_a_model_that_is_gone_is_named(self, twin, request_for, what):
+        darkroom, file = twin
+        order = darkroom.plan(request_for(model="twin", steps=1))
+        if what == "a part":
+            file.unlink()
+        else:
+            shutil.rmtree(file.parents[1])
+        with pytest.raises(CannotLoad, match="model 'twin': twin (was changed|cannot be read: No such file)"):
+            list(darkroom.manager.draw(order))
+
+    def test_a_lender_that_was_changed_meanwhile_is_named(self, tmp_path, clone_demo, request_for):
+        folder = clone_demo(tmp_path / "models/Stable-diffusion/whole", own=("vae",))
+        shutil.copy(DEMO_MODEL / "unet/diffusion_pytorch_model.safetensors", folder.parent / "bare.safetensors")
+        darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+        order = darkroom.plan(request_for(model="bare", steps=1))
+        others = [file for file in order.stages[0].lenders if file.name == "whole"]
+        order = replace(order, stages=(replace(order.stages[0], lenders=tuple(others)),))
+        (folder / "vae/diffusion_pytorch_model.safetensors").touch()
+        with pytest.raises(CannotLoad, match="model 'whole': whole was changed"):
+            list(darkroom.manager.draw(order))
 
 
 class TestCancel:
@@ -302,8 +374,8 @@ class TestCancel:
         run_until(lambda event: isinstance(event, Step) and event.index == 3, sampler="DPM++ 2M SDE", count=2)
         assert hashes(run(sampler="DPM++ 2M SDE", count=2)) == expected
 
-    def test_before_the_first_step_nothing_is_computed(self, manager, request_for, unet_rows, encoded_prompts):
-        assert list(manager.generate(request_for(prompt="unheard of"), lambda: True)) == [Cancelled(0, 6)]
+    def test_before_the_first_step_nothing_is_computed(self, darkroom, request_for, unet_rows, encoded_prompts):
+        assert list(darkroom.generate(request_for(prompt="unheard of"), lambda: True)) == [Cancelled(0, 6)]
         assert unet_rows == [] and encoded_prompts == []
 
     def test_between_two_pictures_the_second_is_not_decoded(self, run_until, decoded_pictures):
@@ -316,29 +388,29 @@ class TestCancel:
         assert events[-1] == Cancelled(6, 12) and len(unet_rows) == 6
 
     def test_while_loading_it_leaves_no_half_loaded_model(self, settings, request_for, run):
-        manager, cancel, events = PipelineManager(settings), threading.Event(), []
-        for event in manager.generate(request_for(), cancel.is_set):
+        darkroom, cancel, events = Darkroom(settings), threading.Event(), []
+        for event in darkroom.generate(request_for(), cancel.is_set):
             events.append(event)
             cancel.set()
         assert [type(event) for event in events] == [Loading, Cancelled]
-        assert manager.model_name is None
-        assert hashes(manager.generate(request_for())) == hashes(run())
+        assert darkroom.manager.model_name is None
+        assert hashes(darkroom.generate(request_for())) == hashes(run())
 
-    def test_while_loading_another_model_the_one_before_stays(self, settings, clone_demo, manager, run, monkeypatch):
+    def test_while_loading_another_model_the_one_before_stays(self, settings, clone_demo, darkroom, run, monkeypatch):
         clone_demo(settings.data_dir / "models/Stable-diffusion/twin")
         run(steps=1)
-        monkeypatch.setattr(manager, "_library", Library(settings))
+        monkeypatch.setattr(darkroom, "library", Library(settings))
         answers = iter([False, True])  # the second part of the model is not loaded any more
-        loading = manager.load("twin", lambda: next(answers, True))
+        loading = darkroom.load("twin", lambda: next(answers, True))
         with pytest.raises(Exception) as caught:
             list(loading)
         assert type(caught.value).__name__ == "Stopped"
-        assert manager.model_name == "demo"
+        assert darkroom.manager.model_name == "demo"
 
-    def test_whoever_stops_listening_stops_the_work(self, manager, request_for, run, unet_rows):
+    def test_whoever_stops_listening_stops_the_work(self, darkroom, request_for, run, unet_rows):
         expected = hashes(run())
         unet_rows.clear()
-        job = manager.generate(request_for())
+        job = darkroom.generate(request_for())
         for event in job:
             if isinstance(event, Step):
                 break

@@ -19,14 +19,14 @@ from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine import residence
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
 from webui.engine.latents import NotFinite
-from webui.engine.manager import OutOfMemory, PipelineManager
-from webui.library.library import find_models
+from webui.engine.manager import OutOfMemory
 
 PROMPT = "a red apple, flat style, on a blue background"
 QUICK = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 5, "guidance": 3.0, "sampler": "Euler"}
@@ -43,26 +43,24 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def make(tree, monkeypatch):
-    """``make(memory="offload")``: a manager over these models; how far loading is, is told at every tensor."""
+    """``make(memory="offload")``: a darkroom over these models; how far loading is, is told at every tensor."""
     monkeypatch.setattr(residence, "TELL_EVERY_S", 0.0)
-    return lambda **settings: PipelineManager(
-        Settings(**({"device": "cpu", "dtype": "float32", "data_dir": tree} | settings))
-    )
+    return lambda **settings: Darkroom(Settings(**({"device": "cpu", "dtype": "float32", "data_dir": tree} | settings)))
 
 
-def run(manager, **fields) -> list:
-    return list(manager.generate(Request(**(QUICK | fields))))
+def run(darkroom, **fields) -> list:
+    return list(darkroom.generate(Request(**(QUICK | fields))))
 
 
-def draw(manager, **fields) -> np.ndarray:
-    events = run(manager, **fields)
+def draw(darkroom, **fields) -> np.ndarray:
+    events = run(darkroom, **fields)
     assert isinstance(events[-1], Done)
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     return np.asarray(picture).astype(int)
 
 
-def digest(manager) -> dict[str, bytes]:
-    model = manager._model
+def digest(darkroom) -> dict[str, bytes]:
+    model = darkroom.manager._residence.model
     parts = {**model.components, "vae": model.vae}
     return {
         f"{part}.{name}": tensor.contiguous().view(torch.uint8).numpy().tobytes()
@@ -103,55 +101,57 @@ class TestLoading:
 
     @pytest.mark.parametrize("both_fit", [True, False])
     def test_cancelled_half_way_the_former_model_is_there_again(self, make, monkeypatch, both_fit):
-        manager = make()
-        before = draw(manager, model="sd1")
+        darkroom = make()
+        before = draw(darkroom, model="sd1")
         if not both_fit:
-            needed = 10 * manager._residence._resident.nbytes
+            needed = 10 * darkroom.manager._residence._resident.nbytes
             monkeypatch.setattr(
-                residence, "free_bytes", lambda _: needed if manager._residence._resident is None else 1
+                residence, "free_bytes", lambda _: needed if darkroom.manager._residence._resident is None else 1
             )
             monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         asked = iter(range(1000))
-        events = list(manager.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 40))
+        events = list(darkroom.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 40))
         assert isinstance(events[-1], Cancelled)
-        assert manager.model_name == "sd1"
+        assert darkroom.manager.model_name == "sd1"
         monkeypatch.undo()
-        assert (draw(manager, model="sd1") == before).all()
+        assert (draw(darkroom, model="sd1") == before).all()
 
     @pytest.mark.parametrize(("least", "trimmed"), [(10**12, 0), (1, 2)])
     def test_only_a_large_decoder_finds_the_heap_trimmed(self, make, monkeypatch, least, trimmed):
         calls = []
         monkeypatch.setattr(residence, "trim_heap", lambda: calls.append(1) or trim_heap())
         monkeypatch.setattr(residence, "TRIM_FROM_BYTES", least)
-        manager = make()
+        darkroom = make()
         for _ in range(2):
-            draw(manager, model="sd1")
+            draw(darkroom, model="sd1")
         assert len(calls) == trimmed
 
     @pytest.mark.parametrize("both_fit", [True, False])
     def test_the_former_model_stays_only_where_memory_holds_both(self, make, monkeypatch, both_fit):
-        manager = make()
-        draw(manager, model="sd1")
+        darkroom = make()
+        draw(darkroom, model="sd1")
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12 if both_fit else 1)
         monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
         held = {
-            manager.model_name
-            for event in manager.generate(Request(**QUICK, model="sdxl"))
+            darkroom.manager.model_name
+            for event in darkroom.generate(Request(**QUICK, model="sdxl"))
             if isinstance(event, Loading) and 0 < event.fraction < 1
         }
         assert held == {"sd1" if both_fit else None}
-        assert manager.model_name == "sdxl"
+        assert darkroom.manager.model_name == "sdxl"
 
     def test_where_memory_holds_one_no_two_are_ever_in_it(self, make, monkeypatch, alive):
         """Neither the former model while the new one is read, nor what was read of it while the former comes back."""
-        manager = make()
-        draw(manager, model="sd1")
-        needed = 10 * manager._residence._resident.nbytes
-        monkeypatch.setattr(residence, "free_bytes", lambda _: needed if manager._residence._resident is None else 1)
+        darkroom = make()
+        draw(darkroom, model="sd1")
+        needed = 10 * darkroom.manager._residence._resident.nbytes
+        monkeypatch.setattr(
+            residence, "free_bytes", lambda _: needed if darkroom.manager._residence._resident is None else 1
+        )
         monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
-        former, half_read, counts = alive(manager._model.unet), alive(), []
+        former, half_read, counts = alive(darkroom.manager._residence.model.unet), alive(), []
         read = loading.Filling.read
 
         def watched(filling, *args):
@@ -161,31 +161,31 @@ class TestLoading:
 
         monkeypatch.setattr(loading.Filling, "read", watched)
         asked = iter(range(1000))
-        events = list(manager.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 500))
-        assert isinstance(events[-1], Cancelled) and manager.model_name == "sd1"
+        events = list(darkroom.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 500))
+        assert isinstance(events[-1], Cancelled) and darkroom.manager.model_name == "sd1"
         assert counts[:3] == [(0, 0), (0, 1), (0, 2)], "text encoders and UNet of the new model"
         assert counts[-3:] == [(0, 0), (0, 1), (0, 2)], "and those of the former one"
 
     def test_after_a_failed_load_the_former_model_is_there(self, make, tree, monkeypatch, tmp_path):
-        manager = make(models_dir=(tmp_path,))
-        before = draw(manager, model="sd1")
+        darkroom = make(models_dir=(tmp_path,))
+        before = draw(darkroom, model="sd1")
         shutil.copytree(tree / "models/Stable-diffusion/sdxl", tmp_path / "checkpoints/changing")
         file = tmp_path / "checkpoints/changing/vae/diffusion_pytorch_model.safetensors"
-        request = manager.generate(Request(**QUICK, model="changing"))
+        request = darkroom.generate(Request(**QUICK, model="changing"))
         with pytest.raises(
             CannotLoad, match="model 'changing' cannot be loaded: changing was changed while it was read"
         ):
             for event in request:
                 if isinstance(event, Loading) and event.fraction > 0.5:
                     file.write_bytes(file.read_bytes() + b"more")
-        assert manager.model_name == "sd1" and (draw(manager, model="sd1") == before).all()
+        assert darkroom.manager.model_name == "sd1" and (draw(darkroom, model="sd1") == before).all()
 
     def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(self, make, tree, tmp_path):
         shutil.copytree(tree / "models/Stable-diffusion/sdxl", tmp_path / "checkpoints/shrinking")
-        manager = make(models_dir=(tmp_path,))
+        darkroom = make(models_dir=(tmp_path,))
         file = tmp_path / "checkpoints/shrinking/vae/diffusion_pytorch_model.safetensors"
         with pytest.raises(CannotLoad, match="was cut short while it was read"):
-            for event in manager.generate(Request(**QUICK, model="shrinking")):
+            for event in darkroom.generate(Request(**QUICK, model="shrinking")):
                 if isinstance(event, Loading) and event.fraction > 0.1:
                     with file.open("r+b") as opened:
                         opened.truncate(2000)
@@ -193,24 +193,24 @@ class TestLoading:
     def test_a_model_whose_files_were_replaced_is_loaded_again(self, make, tree, tmp_path):
         folder = tmp_path / "checkpoints/mine"
         shutil.copytree(tree / "models/Stable-diffusion/sd1", folder)
-        manager = make(models_dir=(tmp_path,))
-        first = draw(manager, model="mine")
+        darkroom = make(models_dir=(tmp_path,))
+        first = draw(darkroom, model="mine")
         file = folder / "unet/diffusion_pytorch_model.safetensors"
         tensors = load_file(file)
         tensors["conv_out.bias"] = tensors["conv_out.bias"] + 0.5
         save_file(tensors, file)
-        events = run(manager, model="mine")
+        events = run(darkroom, model="mine")
         assert any(isinstance(event, Loading) for event in events)
-        assert abs(draw(manager, model="mine") - first).max() > 1
+        assert abs(draw(darkroom, model="mine") - first).max() > 1
 
     def test_not_enough_memory_is_said_before_loading_with_the_numbers(self, make, monkeypatch):
-        manager = make()
-        before = draw(manager, model="sd1")
+        darkroom = make()
+        before = draw(darkroom, model="sd1")
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**5)
         with pytest.raises(CannotLoad, match=r"model 'sdxl' needs \d+\.\d GiB of memory on cpu, and 0\.0 GiB are free"):
-            run(manager, model="sdxl")
+            run(darkroom, model="sdxl")
         monkeypatch.undo()
-        assert manager.model_name == "sd1" and (draw(manager, model="sd1") == before).all()
+        assert darkroom.manager.model_name == "sd1" and (draw(darkroom, model="sd1") == before).all()
 
 
 class TestPlans:
@@ -219,33 +219,39 @@ class TestPlans:
     @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
     @pytest.mark.parametrize("memory", ["offload", "sequential"])
     def test_a_plan_changes_no_bit_of_a_picture(self, make, memory, kind):
-        manager = make(memory=memory)
+        darkroom = make(memory=memory)
         expected = draw(make(), model=kind)
-        assert (draw(manager, model=kind) == expected).all()
-        assert (draw(manager, model=kind) == expected).all(), "and again"
-        assert manager._residence.plan == memory and manager.memory_plan == residence.PLAN_WORDS[memory]
+        assert (draw(darkroom, model=kind) == expected).all()
+        assert (draw(darkroom, model=kind) == expected).all(), "and again"
+        assert (
+            darkroom.manager._residence.plan == memory and darkroom.manager.memory_plan == residence.PLAN_WORDS[memory]
+        )
 
     @pytest.mark.parametrize("memory", ["offload", "sequential"])
     def test_loras_come_and_go_under_every_plan(self, tree, memory, random_lora, tmp_path):
-        managers = [
-            PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,), memory=plan))
+        darkrooms = [
+            Darkroom(Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,), memory=plan))
             for plan in ("resident", memory)
         ]
-        plain = [draw(manager, model="sd1") for manager in managers]
+        plain = [draw(darkroom, model="sd1") for darkroom in darkrooms]
         (tmp_path / "Lora").mkdir()
-        save_file(random_lora(managers[0]._model.components, only="attn"), tmp_path / "Lora/all.safetensors")
+        save_file(
+            random_lora(darkrooms[0].manager._residence.model.components, only="attn"),
+            tmp_path / "Lora/all.safetensors",
+        )
         for loras in (("all:1",), ("all:-0.5",), (), ("all:1",)):
-            one, other = (draw(manager, model="sd1", loras=loras) for manager in managers)
+            one, other = (draw(darkroom, model="sd1", loras=loras) for darkroom in darkrooms)
             assert (one == other).all()
             assert bool(abs(one - plain[0]).max() > 1) == bool(loras)
         assert (plain[0] == plain[1]).all()
 
     @pytest.mark.parametrize("plan", residence.PLANS)
     def test_it_is_the_largest_that_fits_into_what_is_free(self, make, monkeypatch, plan):
-        home = make()._residence
+        darkroom = make()
+        home = darkroom.manager._residence
         monkeypatch.setattr(home, "device", torch.device("cuda"))
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12)
-        loading = Plan(find_models(home._settings)["sdxl"], [], torch.float32)
+        loading = Plan(darkroom.catalog().models["sdxl"], [], torch.float32)
         assert home._choose_plan(loading, home._device_bytes(loading, plan)) == plan
 
 
@@ -264,15 +270,15 @@ class TestOutOfMemory:
         return calls
 
     def test_it_is_tried_once_more_and_people_are_told(self, make, monkeypatch):
-        manager = make()
-        expected = draw(manager, model="sd1")
-        self.fail_once(monkeypatch, manager._model, torch.OutOfMemoryError("CUDA out of memory"))
-        events = run(manager, model="sd1")
+        darkroom = make()
+        expected = draw(darkroom, model="sd1")
+        self.fail_once(monkeypatch, darkroom.manager._residence.model, torch.OutOfMemoryError("CUDA out of memory"))
+        events = run(darkroom, model="sd1")
         assert isinstance(events[-1], Done)
         assert events[-1].warnings[0] == "The memory did not suffice; drawn with decoding in tiles."
         (picture,) = [event.image for event in events if isinstance(event, Image)]
         assert abs(np.asarray(picture).astype(int) - expected).max() <= 1
-        assert run(manager, model="sd1")[-1].warnings == (), "the next job is unharmed"
+        assert run(darkroom, model="sd1")[-1].warnings == (), "the next job is unharmed"
 
     FAILING = {
         "UNet": ("webui.engine.nets.unet.UNet", "forward"),
@@ -287,10 +293,13 @@ class TestOutOfMemory:
         self, tree, random_lora, tmp_path, monkeypatch, alive, part, always
     ):
         settings = Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,))
-        manager, other = PipelineManager(settings), PipelineManager(settings)
-        list(manager.load("sd1"))
+        darkroom, other = Darkroom(settings), Darkroom(settings)
+        list(darkroom.load("sd1"))
         (tmp_path / "Lora").mkdir()
-        save_file(random_lora(manager._model.components, only="attn1.to_q"), tmp_path / "Lora/one.safetensors")
+        save_file(
+            random_lora(darkroom.manager._residence.model.components, only="attn1.to_q"),
+            tmp_path / "Lora/one.safetensors",
+        )
         init = {"image": PilImages.new("RGB", (64, 64), "red"), "strength": 0.7}
         fields = {"model": "sd1", "loras": ("one:0.5",), "init": init}
         expected = draw(other, **fields)
@@ -311,17 +320,17 @@ class TestOutOfMemory:
             patch.setattr(owner, name, failing)
             if always:
                 with pytest.raises(OutOfMemory):
-                    run(manager, **fields)
+                    run(darkroom, **fields)
             else:
-                assert (draw(manager, **fields) == expected).all()
+                assert (draw(darkroom, **fields) == expected).all()
         assert counts[:2] == [0, 0]
         assert tensors.count() == 0
-        assert (draw(manager, model="sd1") == draw(other, model="sd1")).all()
+        assert (draw(darkroom, model="sd1") == draw(other, model="sd1")).all()
 
     def test_pictures_that_are_finished_are_not_drawn_again(self, make, monkeypatch):
-        manager = make()
-        expected = [event.pixels_sha256 for event in run(manager, model="sd1", repeat=3) if isinstance(event, Image)]
-        decode = type(manager._model).decode
+        darkroom = make()
+        expected = [event.pixels_sha256 for event in run(darkroom, model="sd1", repeat=3) if isinstance(event, Image)]
+        decode = type(darkroom.manager._residence.model).decode
         calls: list[int] = []
 
         def failing(self, *args, **options):
@@ -330,29 +339,31 @@ class TestOutOfMemory:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return decode(self, *args, **options)
 
-        monkeypatch.setattr(type(manager._model), "decode", failing)
-        events = run(manager, model="sd1", repeat=3)
+        monkeypatch.setattr(type(darkroom.manager._residence.model), "decode", failing)
+        events = run(darkroom, model="sd1", repeat=3)
         pictures = [event for event in events if isinstance(event, Image)]
         assert [picture.index for picture in pictures] == [0, 1, 2]
         assert [picture.pixels_sha256 for picture in pictures] == expected
 
     def test_twice_is_an_error_in_words_and_the_next_job_draws(self, make, monkeypatch):
-        manager = make()
-        expected = draw(manager, model="sd1")
+        darkroom = make()
+        expected = draw(darkroom, model="sd1")
         with monkeypatch.context() as patch:
-            self.fail_once(patch, manager._model, torch.OutOfMemoryError("CUDA out of memory"), times=2)
+            self.fail_once(
+                patch, darkroom.manager._residence.model, torch.OutOfMemoryError("CUDA out of memory"), times=2
+            )
             with pytest.raises(OutOfMemory, match="ran out of memory at 64 x 64 px, 1 at once; draw fewer or smaller"):
-                run(manager, model="sd1")
-        assert (draw(manager, model="sd1") == expected).all()
+                run(darkroom, model="sd1")
+        assert (draw(darkroom, model="sd1") == expected).all()
 
     def test_going_to_a_smaller_plan_and_back_changes_no_picture(self, make):
         """What a card does when memory runs out, and before the next job."""
-        manager = make()
-        expected, weights = draw(manager, model="sdxl"), digest(manager)
+        darkroom = make()
+        expected, weights = draw(darkroom, model="sdxl"), digest(darkroom)
         for plan in ("offload", "sequential", "resident"):
-            manager._residence._move_to(plan)
-            assert (draw(manager, model="sdxl") == expected).all()
-        assert digest(manager) == weights
+            darkroom.manager._residence._move_to(plan)
+            assert (draw(darkroom, model="sdxl") == expected).all()
+        assert digest(darkroom) == weights
 
 
 class TestNotANumber:
@@ -366,20 +377,20 @@ class TestNotANumber:
         monkeypatch.setattr(model.vae, "decode", broken)
 
     def test_a_decode_that_overflows_is_done_again_in_float32(self, make, monkeypatch):
-        manager = make(dtype="bfloat16")
-        expected = draw(manager, model="sd1")
-        weights = digest(manager)
-        self.break_decoder(monkeypatch, manager._model, in_float32=False)
-        assert abs(draw(manager, model="sd1") - expected).mean() < 3
+        darkroom = make(dtype="bfloat16")
+        expected = draw(darkroom, model="sd1")
+        weights = digest(darkroom)
+        self.break_decoder(monkeypatch, darkroom.manager._residence.model, in_float32=False)
+        assert abs(draw(darkroom, model="sd1") - expected).mean() < 3
         monkeypatch.undo()
-        assert digest(manager) == weights and manager._model.vae.dtype == torch.bfloat16
+        assert digest(darkroom) == weights and darkroom.manager._residence.model.vae.dtype == torch.bfloat16
 
     def test_still_not_a_number_is_an_error_that_names_the_likely_cause(self, make, monkeypatch):
-        manager = make(dtype="bfloat16")
-        draw(manager, model="sd1")
-        self.break_decoder(monkeypatch, manager._model, in_float32=True)
+        darkroom = make(dtype="bfloat16")
+        draw(darkroom, model="sd1")
+        self.break_decoder(monkeypatch, darkroom.manager._residence.model, in_float32=True)
         with pytest.raises(NotFinite, match="the autoencoder came to not-a-number values even in float32"):
-            run(manager, model="sd1")
+            run(darkroom, model="sd1")
 
 
 class TestVae:
@@ -403,12 +414,12 @@ class TestVae:
         save_file(
             {f"first_stage_model.{name}": tensor for name, tensor in bare.items()}, folder / "other whole.safetensors"
         )
-        manager = make()
-        own = draw(manager, model="sd1")
-        pictures = [draw(manager, model="sd1", vae=name) for name in ("other", "other diffusers", "other whole")]
+        darkroom = make()
+        own = draw(darkroom, model="sd1")
+        pictures = [draw(darkroom, model="sd1", vae=name) for name in ("other", "other diffusers", "other whole")]
         assert all((picture == pictures[0]).all() for picture in pictures)
         assert abs(pictures[0] - own).max() > 1
-        assert (draw(manager, model="sd1") == own).all()
+        assert (draw(darkroom, model="sd1") == own).all()
 
     def test_a_tiny_one_serves_in_diffusers_and_in_its_authors_names(self, make, folder):
         torch.manual_seed(3)
@@ -422,10 +433,10 @@ class TestVae:
                     number, rest = name.removeprefix(f"{half}.layers.").split(".", 1)
                     own[f"{int(number) + shift}.{rest}"] = tensor.clone()
             save_file(own, folder / f"taesd_{half}.safetensors")
-        manager = make()
-        events = run(manager, model="sd1", vae="tiny")
+        darkroom = make()
+        events = run(darkroom, model="sd1", vae="tiny")
         (picture,) = [event.image for event in events if isinstance(event, Image)]
-        again = [event.image for event in run(manager, model="sd1", vae="taesd_decoder") if isinstance(event, Image)]
+        again = [event.image for event in run(darkroom, model="sd1", vae="taesd_decoder") if isinstance(event, Image)]
         assert np.array_equal(np.asarray(picture), np.asarray(again[0]))
 
     def test_what_is_no_autoencoder_of_this_family_is_refused_by_name(self, make, folder):
@@ -439,19 +450,19 @@ class TestVae:
         save_file({"x": torch.zeros(1)}, folder / "nothing.safetensors")
         save_file({"lora_unet_conv_in.lora_up.weight": torch.zeros(1, 1)}, folder / "lora.safetensors")
         (folder / "old.pt").write_bytes(b"pickle")
-        manager = make()
-        before = draw(manager, model="sd1")
+        darkroom = make()
+        before = draw(darkroom, model="sd1")
         with pytest.raises(CannotLoad, match="VAE 'flux' cannot be used: flux.safetensors has latents of 16 channels"):
-            run(manager, model="sd1", vae="flux")
+            run(darkroom, model="sd1", vae="flux")
         with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no autoencoder"):
-            run(manager, model="sd1", vae="nothing")
+            run(darkroom, model="sd1", vae="nothing")
         with pytest.raises(CannotLoad, match="lora.safetensors is a LoRA; it belongs in the folder for LoRAs"):
-            run(manager, model="sd1", vae="lora")
+            run(darkroom, model="sd1", vae="lora")
         with pytest.raises(CannotLoad, match="VAE 'old' cannot be used: old.pt is a pickle"):
-            run(manager, model="sd1", vae="old")
+            run(darkroom, model="sd1", vae="old")
         with pytest.raises(RequestError, match="no VAE “flix”; did you mean flux"):
-            run(manager, model="sd1", vae="flix")
-        assert (draw(manager, model="sd1") == before).all()
+            run(darkroom, model="sd1", vae="flix")
+        assert (draw(darkroom, model="sd1") == before).all()
 
 
 class TestEmbeddings:
@@ -465,13 +476,15 @@ class TestEmbeddings:
             folder / "zix.safetensors",
         )
         (folder / "zbad.safetensors").write_text("<html>")
-        manager = make()
-        words = draw(manager, model="sd1", prompt="a zug")
-        assert abs(draw(manager, model="sd1", prompt="a zog") - words).max() > 1
-        told = run(manager, model="sd1", prompt="a zix")[-1].warnings
+        darkroom = make()
+        words = draw(darkroom, model="sd1", prompt="a zug")
+        assert abs(draw(darkroom, model="sd1", prompt="a zog") - words).max() > 1
+        told = run(darkroom, model="sd1", prompt="a zix")[-1].warnings
         assert told == ("Embedding zix is for another kind of model and was read as plain words.",)
-        assert run(manager, model="sdxl", prompt="a zix")[-1].warnings == ()
-        assert abs(draw(manager, model="sdxl", prompt="a zix") - draw(manager, model="sdxl", prompt="a zax")).max() > 1
+        assert run(darkroom, model="sdxl", prompt="a zix")[-1].warnings == ()
+        assert (
+            abs(draw(darkroom, model="sdxl", prompt="a zix") - draw(darkroom, model="sdxl", prompt="a zax")).max() > 1
+        )
 
     def test_those_in_a_lora_s_file_stand_while_it_is_on(self, make, tree):
         embeddings, loras = tree / "embeddings", tree / "models/Lora"
@@ -484,34 +497,34 @@ class TestEmbeddings:
         note = {"bundle_emb.zorb.string_to_token.*": torch.tensor(265)}
         save_file({"bundle_emb.zorb.string_to_param.*": one} | note, loras / "one.safetensors")
         save_file({"bundle_emb.Zorb.clip_l": narrow, "bundle_emb.Zorb.clip_g": wide}, loras / "both.safetensors")
-        manager = make()
-        words = draw(manager, model="sd1", prompt="a zorb")
+        darkroom = make()
+        words = draw(darkroom, model="sd1", prompt="a zorb")
         on = {"model": "sd1", "loras": ("one:0.3",)}
-        assert (draw(manager, **on, prompt="a zorb") == draw(manager, model="sd1", prompt="a zap")).all()
-        assert abs(draw(manager, **on, prompt="a zorb") - words).max() > 1
-        assert (draw(manager, model="sd1", prompt="a zorb") == words).all()
-        assert run(manager, **on, prompt="a zorb")[-1].warnings == ()
-        as_file = draw(manager, model="sdxl", prompt="a zep")
-        assert (draw(manager, model="sdxl", loras=("both",), prompt="a zorb") == as_file).all()
+        assert (draw(darkroom, **on, prompt="a zorb") == draw(darkroom, model="sd1", prompt="a zap")).all()
+        assert abs(draw(darkroom, **on, prompt="a zorb") - words).max() > 1
+        assert (draw(darkroom, model="sd1", prompt="a zorb") == words).all()
+        assert run(darkroom, **on, prompt="a zorb")[-1].warnings == ()
+        as_file = draw(darkroom, model="sdxl", prompt="a zep")
+        assert (draw(darkroom, model="sdxl", loras=("both",), prompt="a zorb") == as_file).all()
         for loras_, told in (("one",), "LoRA"), (("both", "one"), "Several LoRAs bring an embedding called"):
-            done = run(manager, model="sdxl", loras=loras_, prompt="a zorb")[-1]
+            done = run(darkroom, model="sdxl", loras=loras_, prompt="a zorb")[-1]
             assert any(told in warning for warning in done.warnings)
         (embeddings / "zorb.safetensors").write_bytes((embeddings / "zep.safetensors").read_bytes())
-        told = run(manager, **on, prompt="a zorb")[-1].warnings
+        told = run(darkroom, **on, prompt="a zorb")[-1].warnings
         assert told == ("“zorb” stands for the embedding that a LoRA brings, not for the file.",)
 
     def test_one_that_cannot_be_used_is_told_and_read_as_words(self, make, tree):
         folder = tree / "embeddings"
         folder.mkdir(exist_ok=True)
-        manager = make()
-        words = draw(manager, model="sd1", prompt="a zbad")
+        darkroom = make()
+        words = draw(darkroom, model="sd1", prompt="a zbad")
         (folder / "zbad.safetensors").write_text("<html>")
         (folder / "zold.pt").write_bytes(b"pickle")
-        assert (draw(manager, model="sd1", prompt="a zbad") == words).all()
+        assert (draw(darkroom, model="sd1", prompt="a zbad") == words).all()
         for name, reason in (("zbad", "zbad.safetensors is"), ("zold", "zold.pt is a pickle")):
-            (told,) = run(manager, model="sd1", prompt=f"a {name}, a cat")[-1].warnings
+            (told,) = run(darkroom, model="sd1", prompt=f"a {name}, a cat")[-1].warnings
             assert told.startswith(f"Embedding {name} was read as plain words: {reason}"), told
-        assert run(manager, model="sd1", prompt="a zbadger")[-1].warnings == (), "no word of the prompt is its name"
+        assert run(darkroom, model="sd1", prompt="a zbadger")[-1].warnings == (), "no word of the prompt is its name"
 
     def test_the_usable_one_of_a_name_is_used_and_where_a_file_lies_is_a_name_too(self, make, tree):
         folder = tree / "embeddings"
@@ -520,28 +533,28 @@ class TestEmbeddings:
         for place in ("ztwo", "deep/ztwo"):
             save_file({"emb_params": torch.randn(3, 64, generator=generator)}, folder / f"{place}.safetensors")
         (folder / "ztwo.bin").write_bytes(b"pickle")
-        manager = make()
-        events = run(manager, model="sd1", prompt="a ztwo")
+        darkroom = make()
+        events = run(darkroom, model="sd1", prompt="a ztwo")
         told = "2 files are called “ztwo”: embeddings/ztwo was used, not deep/ztwo."
         assert events[-1].warnings == (told,)
         (picture,) = [event for event in events if isinstance(event, Image)]
         assert list(picture.recipe.hashes["embedding"]) == ["ztwo"]
-        first, second = (draw(manager, model="sd1", prompt=f"a {name}") for name in ("ztwo", "deep/ztwo"))
+        first, second = (draw(darkroom, model="sd1", prompt=f"a {name}") for name in ("ztwo", "deep/ztwo"))
         assert abs(first - second).max() > 1
-        assert (draw(manager, model="sd1", prompt="a embeddings/ztwo") == first).all()
+        assert (draw(darkroom, model="sd1", prompt="a embeddings/ztwo") == first).all()
         (folder / "ztwo.safetensors").unlink()
-        assert (draw(manager, model="sd1", prompt="a deep/ztwo") == second).all(), "the name that it had is kept"
+        assert (draw(darkroom, model="sd1", prompt="a deep/ztwo") == second).all(), "the name that it had is kept"
 
 
 class TestPrediction:
     def test_the_choice_overrides_the_file_and_the_recipe_tells_it(self, make):
-        manager = make()
-        events = run(manager, model="sd1")
+        darkroom = make()
+        events = run(darkroom, model="sd1")
         (picture,) = [event for event in events if isinstance(event, Image)]
         assert picture.recipe.request.prediction == "epsilon"
-        own = draw(manager, model="sd1")
-        assert (draw(manager, model="sd1", prediction="epsilon") == own).all()
-        others = [draw(manager, model="sd1", prediction=name) for name in ("v", "v zero-SNR")]
+        own = draw(darkroom, model="sd1")
+        assert (draw(darkroom, model="sd1", prediction="epsilon") == own).all()
+        others = [draw(darkroom, model="sd1", prediction=name) for name in ("v", "v zero-SNR")]
         assert abs(others[0] - own).max() > 1 and abs(others[1] - others[0]).max() > 1
 
     def test_zero_snr_starts_from_pure_noise_or_not_at_all(self, make):
@@ -570,10 +583,10 @@ class TestDefaults:
         if "zero-SNR" in scheduler:
             config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
-        manager = make(models_dir=(tmp_path,))
-        events = list(manager.generate(Request(prompt=PROMPT, model="tuned", width=64, height=64, seed=1)))
+        darkroom = make(models_dir=(tmp_path,))
+        events = list(darkroom.generate(Request(prompt=PROMPT, model="tuned", width=64, height=64, seed=1)))
         request = next(event for event in events if isinstance(event, Image)).recipe.request
         assert (request.steps, request.guidance, request.sampler, request.schedule) == expected
-        asked = list(manager.generate(Request(**QUICK, model="tuned", schedule="Default")))
+        asked = list(darkroom.generate(Request(**QUICK, model="tuned", schedule="Default")))
         request = next(event for event in asked if isinstance(event, Image)).recipe.request
         assert (request.steps, request.guidance, request.sampler, request.schedule) == (2, 3.0, "Euler", "Default")

@@ -21,8 +21,9 @@ from webui.core.canvas import make_canvas
 from webui.core.events import Image
 from webui.core.request import Init
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine import preview
-from webui.engine.manager import PipelineManager
+from webui.engine.drawing import Drawing
 from webui.engine.preview import Previewer
 from webui.engine.samplers import SAMPLERS
 from webui.engine.speed.shortcuts import Shortcuts
@@ -111,21 +112,23 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def manager_of(models):
     """``manager_of("bfloat16")``: one that draws in this number format."""
-    return functools.cache(lambda dtype: PipelineManager(Settings(device="cpu", dtype=dtype, data_dir=models)))
+    return functools.cache(lambda dtype: Darkroom(Settings(device="cpu", dtype=dtype, data_dir=models)))
 
 
 @pytest.fixture
 def draw_now(monkeypatch):
-    """``draw_now(manager, request)``: what comes to the decoder and what previews are made of, and the pictures."""
+    """``draw_now(darkroom, request)``: what comes to the decoder and what previews are made of, and the pictures."""
 
-    def draw(manager, request):
+    def draw(darkroom, request):
         drawn = Drawn()
         with monkeypatch.context() as patch:
-            patch.setattr("webui.engine.manager.Previewer", functools.partial(Previewer, budget=math.inf))
+            patch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=math.inf))
             patch.setattr(preview, "to_jpeg", lambda latents, _map: drawn.originals.append(latents) or b"")
-            decode = manager._decode
-            patch.setattr(manager, "_decode", lambda latents: drawn.latents.append(latents) or decode(latents))
-            pictures = [event for event in manager.generate(request) if isinstance(event, Image)]
+            decode = Drawing._decode
+            patch.setattr(
+                Drawing, "_decode", lambda self, latents: drawn.latents.append(latents) or decode(self, latents)
+            )
+            pictures = [event for event in darkroom.generate(request) if isinstance(event, Image)]
         assert len(pictures) == len(drawn.latents) == request.count * request.repeat
         return drawn
 
@@ -136,21 +139,21 @@ def draw_now(monkeypatch):
 def assert_same(manager_of, request_for, draw_now):
     """``assert_same("float32", sampler=...)``: this request is drawn as it ever was, bit for bit."""
 
-    def use(manager, name, request):
-        for _ in manager.load(name):
+    def use(darkroom, name, request):
+        for _ in darkroom.load(name):
             pass
-        loras = request.loras if name == request.model else ()
-        manager._residence.loras.switch(loras, manager._library.snapshot().loras)
-        return Network(manager._model)
+        first = darkroom.plan(request).stages[0]
+        darkroom.manager._residence.loras.switch(first.loras if name == request.model else ())
+        return Network(darkroom.manager._residence.model)
 
     def check(dtype, request=None, **fields):
-        request, manager = request or request_for(**({"model": "demo", "steps": 4} | fields)), manager_of(dtype)
-        now = draw_now(manager, request)
+        request, darkroom = request or request_for(**({"model": "demo", "steps": 4} | fields)), manager_of(dtype)
+        now = draw_now(darkroom, request)
         shortcuts = Shortcuts(request.token_merging, request.reuse)
         canvas = None if request.init is None else make_canvas(request.init, (request.width, request.height))
         ever = draw_as_ever(
             request,
-            functools.partial(use, manager, request=request),
+            functools.partial(use, darkroom, request=request),
             shortcuts if shortcuts.taken else None,
             canvas,
         )

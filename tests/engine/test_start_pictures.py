@@ -18,8 +18,9 @@ from webui.core.groups.init import Init
 from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine import latents
-from webui.engine.manager import PipelineManager, _picture_nbytes
+from webui.engine.encoding import picture_nbytes
 from webui.engine.samplers import make_scheduler
 from webui.library.library import DEMO_MODEL
 
@@ -179,7 +180,7 @@ class TestStockInpaint:
 
 @pytest.fixture(scope="module")
 def nine_and_unet(tmp_path_factory, device):
-    """A manager with a checkpoint whose UNet takes mask and masked picture, and diffusers' UNet of it.
+    """A darkroom with a checkpoint whose UNet takes mask and masked picture, and diffusers' UNet of it.
 
     Its weights are random.
     """
@@ -191,10 +192,10 @@ def nine_and_unet(tmp_path_factory, device):
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config({**config, "in_channels": 9}).eval()
     unet.save_pretrained(folder / "unet")
-    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=data_dir))
-    for _ in manager.load("nine"):
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=data_dir))
+    for _ in darkroom.load("nine"):
         pass
-    return manager, unet.to(device)
+    return darkroom, unet.to(device)
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ class TestStockInpaintNineChannels:
         def stock(sampler, **options):
             given = {"image": noise(), "mask_image": rectangle(), "height": SIDE_PX, "width": SIDE_PX}
             kind = diffusers.StableDiffusionInpaintPipeline
-            (picture,) = draw_stock(kind, parts, nine._model, sampler, **(given | options))
+            (picture,) = draw_stock(kind, parts, nine.manager._residence.model, sampler, **(given | options))
             return picture
 
         return stock
@@ -239,7 +240,7 @@ class TestStockInpaintNineChannels:
 
     def test_the_mask_and_the_masked_picture_are_what_it_is_shown(self, draw_nine, nine):
         seen = []
-        hook = nine._model.unet.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        hook = nine.manager._residence.model.unet.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         draw_nine(init=inpaint(), sampler="DDIM")
         hook.remove()
         assert {tuple(one.shape[1:]) for one in seen} == {(9, 8, 8)}
@@ -249,7 +250,7 @@ class TestStockInpaintNineChannels:
         hidden = noise()
         hidden.paste((99, 99, 99), BOX)  # what lies under the mask must not matter
         again = []
-        hook = nine._model.unet.register_forward_pre_hook(lambda _module, args: again.append(args[0]))
+        hook = nine.manager._residence.model.unet.register_forward_pre_hook(lambda _module, args: again.append(args[0]))
         draw_nine(init=inpaint(hidden), sampler="DDIM")
         hook.remove()
         assert torch.equal(seen[0][:, 4:], again[0][:, 4:])
@@ -335,9 +336,9 @@ class TestExactness:
         first, again, other = (restart(init, sampler=sampler, seed=seed) for seed in (3, 3, 4))
         assert np.array_equal(first, again) and abs(first - other).max() > 1
 
-    def test_a_picture_that_was_encoded_before_is_drawn_the_same(self, restart, manager, monkeypatch):
+    def test_a_picture_that_was_encoded_before_is_drawn_the_same(self, restart, darkroom, monkeypatch):
         warm = restart(start())
-        monkeypatch.setattr(manager, "_pictures", LRUCache(10**8, getsizeof=_picture_nbytes))
+        monkeypatch.setattr(darkroom.manager._encoder, "_pictures", LRUCache(10**8, getsizeof=picture_nbytes))
         assert np.array_equal(restart(start()), warm)
 
     @pytest.mark.parametrize(
@@ -513,8 +514,8 @@ class TestImagePath:
 
 class TestEncodeCache:
     @pytest.fixture(autouse=True)
-    def fresh(self, manager, monkeypatch):
-        monkeypatch.setattr(manager, "_pictures", LRUCache(10**8, getsizeof=_picture_nbytes))
+    def fresh(self, darkroom, monkeypatch):
+        monkeypatch.setattr(darkroom.manager._encoder, "_pictures", LRUCache(10**8, getsizeof=picture_nbytes))
 
     @pytest.mark.parametrize("make", [start, inpaint])
     def test_what_the_picture_does_not_depend_on_does_not_encode_it_again(self, restart, encoded_pictures, make):
@@ -559,39 +560,39 @@ class TestEncodeCache:
             restart(start(noise(seed=seed)), steps=2)
         assert len(encoded_pictures) == 2
 
-    def test_it_holds_no_more_bytes_than_it_may(self, restart, manager, monkeypatch, encoded_pictures):
+    def test_it_holds_no_more_bytes_than_it_may(self, restart, darkroom, monkeypatch, encoded_pictures):
         restart(start(), steps=1)
-        ((canvas, encoded),) = manager._pictures.values()
+        ((canvas, encoded),) = darkroom.manager._encoder._pictures.values()
         assert encoded.nbytes >= 2 * 4 * 4 * 8 * 8, "mean and deviation, four channels of floats"
         each = canvas.nbytes + encoded.nbytes
-        monkeypatch.setattr(manager, "_pictures", LRUCache(int(2.5 * each), getsizeof=_picture_nbytes))
+        monkeypatch.setattr(darkroom.manager._encoder, "_pictures", LRUCache(int(2.5 * each), getsizeof=picture_nbytes))
         for seed in range(5):
             restart(start(noise(seed=seed)), steps=1)
-            assert manager._pictures.currsize <= 2.5 * each
-        assert len(manager._pictures) == 2
+            assert darkroom.manager._encoder._pictures.currsize <= 2.5 * each
+        assert len(darkroom.manager._encoder._pictures) == 2
         encoded_pictures.clear()
         restart(start(noise(seed=4)), steps=1)
         assert encoded_pictures == []
 
-    def test_a_picture_too_large_to_keep_is_drawn_all_the_same(self, restart, manager, monkeypatch):
+    def test_a_picture_too_large_to_keep_is_drawn_all_the_same(self, restart, darkroom, monkeypatch):
         expected = restart(start(), steps=2)
-        monkeypatch.setattr("webui.engine.manager.CACHED_PICTURE_BYTES", 100)
-        monkeypatch.setattr(manager, "_pictures", LRUCache(100, getsizeof=_picture_nbytes))
+        monkeypatch.setattr("webui.engine.encoding.CACHED_PICTURE_BYTES", 100)
+        monkeypatch.setattr(darkroom.manager._encoder, "_pictures", LRUCache(100, getsizeof=picture_nbytes))
         assert np.array_equal(restart(start(), steps=2), expected)
-        assert len(manager._pictures) == 0
+        assert len(darkroom.manager._encoder._pictures) == 0
 
-    def test_memory_does_not_grow_with_the_pictures_that_were_given(self, manager, monkeypatch):
+    def test_memory_does_not_grow_with_the_pictures_that_were_given(self, darkroom, monkeypatch):
         """The region that is drawn is small; the picture that it is put back into is not."""
         limit = 32 * 2**20
-        monkeypatch.setattr(manager, "_pictures", LRUCache(limit, getsizeof=_picture_nbytes))
-        monkeypatch.setattr("webui.engine.manager.CACHED_PICTURE_BYTES", limit)
+        monkeypatch.setattr(darkroom.manager._encoder, "_pictures", LRUCache(limit, getsizeof=picture_nbytes))
+        monkeypatch.setattr("webui.engine.encoding.CACHED_PICTURE_BYTES", limit)
         process, size = psutil.Process(), (1600, 1200)
         mask = rectangle((700, 500, 764, 564), size)
 
         def draw_one(level) -> int:
             image = PilImages.new("RGB", size, (level, 90, 90))
             init = Init(image=image, mask=mask, only_masked=True, strength=0.3)
-            list(manager.generate(Request(prompt="a cat", steps=4, seed=1, width=64, height=64, init=init)))
+            list(darkroom.generate(Request(prompt="a cat", steps=4, seed=1, width=64, height=64, init=init)))
             return process.memory_info().rss
 
         settled = max(draw_one(level) for level in range(4))
@@ -602,12 +603,12 @@ class TestEncodeCache:
 class TestCancel:
     @pytest.mark.parametrize("init", [start(strength=1.0), inpaint(strength=1.0)])
     def test_it_acts_before_the_next_step_and_the_next_job_is_unharmed(
-        self, manager, run, request_for, init, unet_rows
+        self, darkroom, run, request_for, init, unet_rows
     ):
         expected = [event.pixels_sha256 for event in run(init=init, sampler="Euler") if isinstance(event, Image)]
         unet_rows.clear()
         cancel, events = threading.Event(), []
-        for event in manager.generate(request_for(init=init, sampler="Euler"), cancel.is_set):
+        for event in darkroom.generate(request_for(init=init, sampler="Euler"), cancel.is_set):
             events.append(event)
             if isinstance(event, Step) and event.index == 2:
                 cancel.set()

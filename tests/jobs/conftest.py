@@ -2,12 +2,14 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from PIL import Image as PilImages
 
 from webui.core.events import Cancelled, Done, Event, Image, Loading, Step
+from webui.core.files import ModelFile
+from webui.core.order import Order
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.settings import Settings
@@ -30,7 +32,7 @@ class FakeManager:
         self.begun: queue.Queue[Request] = queue.Queue()
         self.ended: queue.Queue[Request] = queue.Queue()
         self.prepared: queue.Queue[Request] = queue.Queue()
-        self.warmed: queue.Queue[tuple[int, int] | None] = queue.Queue()
+        self.warmed: queue.Queue[tuple[int, int]] = queue.Queue()
         self.step_s = 0.01
         self.parts_s: dict[str, float] = {}
         self.failure: Exception | None = None
@@ -57,22 +59,23 @@ class FakeManager:
         self._held = False
         self._steps.release(1000)
 
-    def load(self, name: str, cancelled: Callable[[], bool]) -> Iterator[Loading]:
+    def load(self, file: ModelFile, lenders: Sequence[ModelFile], cancelled: Callable[[], bool]) -> Iterator[Loading]:
         if self.failure:
             raise self.failure
-        yield Loading(name, 0.0)
-        self.model_name = name
+        yield Loading(file.name, 0.0)
+        self.model_name = file.name
 
-    def warm_up(self, size: tuple[int, int] | None) -> None:
-        self.warmed.put(size)
+    def warm_up(self, order: Order) -> None:
+        self.warmed.put(order.stages[0].size)
 
-    def prepare(self, request: Request) -> None:
+    def prepare(self, order: Order) -> None:
         self.threads.add(threading.current_thread().name)
-        self.prepared.put(request)
+        self.prepared.put(order.request)
         if self.failure_to_prepare:
             raise self.failure_to_prepare
 
-    def generate(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def draw(self, order: Order, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        request = order.request
         self.threads.add(threading.current_thread().name)
         self._active += 1
         self.most_at_once = max(self.most_at_once, self._active)

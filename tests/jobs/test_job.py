@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImages
 
 from webui.core.events import TERMINAL, Cancelled, Done, Failed, Image, Loading, Queued, Step
+from webui.core.order import Order
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.jobs.job import LocalJob
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def make_job(on_cancel=lambda job: None) -> LocalJob:
-    return LocalJob(Request(), on_cancel)
+    return LocalJob(Order(Request(), ()), on_cancel)
 
 
 def picture(index: int = 0) -> Image:

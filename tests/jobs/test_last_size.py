@@ -4,12 +4,14 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.events import Done, Image, Step
+from webui.core.images import MIN_SIDE_PX
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.jobs.last_size import QUICK_STEP_S, LastSize
 
 pytestmark = pytest.mark.timeout(60)
 WAIT_S = 20
+SMALLEST = (MIN_SIDE_PX, MIN_SIDE_PX)
 
 
 def request(**fields) -> Request:
@@ -26,7 +28,7 @@ def size_of_warm_up(executor, engine):
 
 
 def test_the_first_one_is_the_engine_s_choice(executor, engine):
-    assert size_of_warm_up(executor, engine) is None
+    assert size_of_warm_up(executor, engine) == SMALLEST
 
 
 def test_it_has_the_last_picture_s_size(make_executor, engine, settings):
@@ -43,7 +45,7 @@ def test_a_size_that_takes_long_is_not_waited_for(make_executor, engine, setting
     engine.step_s = QUICK_STEP_S
     events_of(first.submit(request(width=512, height=512)))
     first.close()
-    assert size_of_warm_up(make_executor(settings), engine) is None
+    assert size_of_warm_up(make_executor(settings), engine) == SMALLEST
 
 
 def test_a_sampler_that_asks_twice_a_step_is_at_none_at_first(make_executor, engine, settings, monkeypatch):
@@ -59,7 +61,7 @@ def test_a_sampler_that_asks_twice_a_step_is_at_none_at_first(make_executor, eng
 
 def test_another_model_s_size_is_not_taken(make_executor, engine, settings):
     LastSize(settings.cache_dir / "last-size.json").keep("another", (768, 768), 0.1)
-    assert size_of_warm_up(make_executor(settings), engine) is None
+    assert size_of_warm_up(make_executor(settings), engine) == SMALLEST
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_file_that_says_nothing_is_passed_over(make_executor, engine, settings
     settings.cache_dir.mkdir(parents=True)
     (settings.cache_dir / "last-size.json").write_bytes(text.encode("latin-1"))
     executor = make_executor(settings)
-    assert size_of_warm_up(executor, engine) is None
+    assert size_of_warm_up(executor, engine) == SMALLEST
     assert events_of(executor.submit(request(width=128, height=64)))[-1].seconds >= 0
     executor.close()
     assert size_of_warm_up(make_executor(settings), engine) == (128, 64)

@@ -18,7 +18,7 @@ from training.prompts import full_prompts
 from webui.core.events import Image
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 
 MODEL = Path(__file__).resolve().parents[2] / "webui" / "demo"
 pytestmark = pytest.mark.skipif(not (MODEL / "model_index.json").exists(), reason="no exported model here")
@@ -108,11 +108,11 @@ def test_the_texts_mean_is_far_from_zero(pipeline):
 def draw_border(tmp_path_factory):
     """``draw_border(prompt, negative, seed)``: the name of the colour behind the thing, drawn by the product."""
     settings = Settings(device="cpu", dtype="float32", data_dir=tmp_path_factory.mktemp("data"))
-    manager = PipelineManager(settings)
+    darkroom = Darkroom(settings)
 
     def draw(prompt: str, negative: str = "", seed: int = 0) -> str:
         request = Request(prompt=prompt, negative=negative, seed=seed, guidance=5.0)
-        (picture,) = (event.image for event in manager.generate(request) if isinstance(event, Image))
+        (picture,) = (event.image for event in darkroom.generate(request) if isinstance(event, Image))
         pixels = torch.from_numpy(np.asarray(picture) / 255).float().permute(2, 0, 1)
         return list(COLOURS)[int(nearest_colour(border_colour(pixels[None])))]
 

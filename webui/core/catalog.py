@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from webui.core.files import EmbeddingFile, LoraFile, ModelFile, VaeFile
+from webui.core.files import EmbeddingFile, Files, LoraFile, ModelFile, VaeFile
+from webui.core.samplers import SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,12 @@ class Catalog:
     vaes: Mapping[str, VaeFile]
     embeddings: Mapping[str, EmbeddingFile]
     samplers: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, files: Files) -> "Catalog":
+        """All files, and every sampler."""
+        samplers = {name: row.schedules for name, row in SAMPLERS.items()}
+        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers)
 
     @property
     def schedules(self) -> tuple[str, ...]:

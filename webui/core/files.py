@@ -43,7 +43,7 @@ class File:
 class ModelFile(File):
     """A model: a diffusers folder or a single file. ``checkpoint`` is what it is, or None with the ``problem``.
 
-    ``stamp`` changes with its files.
+    ``stamp`` changes with its files (``core.weight_files.stamp``).
     """
 
     checkpoint: Checkpoint | None = None

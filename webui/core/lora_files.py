@@ -7,6 +7,7 @@ from pathlib import Path
 from webui.core.tensor_file import read_header
 
 MAX_TEXT = 2_000
+MAX_SIDECAR_BYTES = 2**20
 _BUNDLED = re.compile(
     r"bundle_emb\.(?P<name>[^.]{1,200})\.(?P<vectors>clip_[lg]|emb_params|text_encoders_[01]|string_to_param\..+)"
 )

@@ -62,17 +62,11 @@ def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
     )
     if not request.refiner:
         return (first,)
-    refiner = files.models[request.refiner]
-    second = replace(
-        first,
-        model=refiner,
-        lenders=_lenders(refiner, files),
-        prediction="auto",
-        loras=(),
-        begin="handover",
-        handover_at=request.refiner_at,
-    )
-    return replace(first, handover_at=request.refiner_at), second
+    first = replace(first, handover_at=request.refiner_at)
+    second, refiner = replace(first, begin="handover"), files.models[request.refiner]
+    if refiner != model:
+        second = replace(second, model=refiner, lenders=_lenders(refiner, files), prediction="auto", loras=())
+    return first, second
 
 
 def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
@@ -83,11 +77,12 @@ def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
 
 
 def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
+    """What the texts may name, in the order of the files."""
     forms: dict[str, dict[str, None]] = {}
     for text in texts:
         for name, found in files.embeddings_in(text).items():
             forms.setdefault(name, {}).update(dict.fromkeys(found))
-    return tuple(EmbeddingUse(files.embeddings[name], tuple(found)) for name, found in forms.items())
+    return tuple(EmbeddingUse(file, tuple(forms[name])) for name, file in files.embeddings.items() if name in forms)
 
 
 def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:

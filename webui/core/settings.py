@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
+from webui.core.engine_options import EngineOptions
 from webui.core.filenames import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
@@ -122,3 +123,17 @@ class Settings(BaseModel):
     def cache_dir(self) -> Path:
         """What may be deleted at any time."""
         return self.data_dir / "cache"
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """What of them an engine is told."""
+        return EngineOptions(
+            cache_dir=self.cache_dir,
+            device=self.device,
+            dtype=self.dtype,
+            memory=self.memory,
+            lora_cache_bytes=self.lora_cache,
+            compile=self.compile,
+            cuda_graphs=self.cuda_graphs,
+            cpu_kernels=self.cpu_kernels,
+        )

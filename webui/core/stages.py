@@ -19,6 +19,11 @@ class LoraUse:
     unet: float = 1.0
     text: float = 1.0
 
+    def __str__(self) -> str:
+        """As a request has it: ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``."""
+        strengths = (self.unet,) if self.text == self.unet else (self.text, self.unet)
+        return ":".join((self.file.name, *(f"{strength:g}" for strength in strengths)))
+
 
 @dataclass(frozen=True)
 class EmbeddingUse:

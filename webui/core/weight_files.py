@@ -35,6 +35,13 @@ def _component_files(folder: Path) -> tuple[Path, ...]:
     return tuple(groups[plain])
 
 
+def stamp(path: Path) -> int:
+    """A number that changes with a model's weight files: their names, sizes or times. Raises OSError."""
+    files = [file for part in weight_files(path).values() for file in part]
+    stats = [(file.relative_to(path).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    return int.from_bytes(hashlib.sha256(repr(stats).encode()).digest()[:6])
+
+
 def content_hash(model: ModelFile) -> str:
     """SHA-256 over a model's weight files, one behind the other; kept until one of them changes.
 

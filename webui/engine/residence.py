@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
-from webui.core.settings import Settings
 from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.families.loading import Plan, read_vae
+from webui.engine.families.loading import Plan, check_unchanged, read_vae
 from webui.engine.lora.switcher import LoraSwitcher
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Resident:
 class Residence:
     """Keeps one model on one device, exchanges it, and moves its parts as the memory plan says."""
 
-    def __init__(self, settings: Settings, device: torch.device, dtype: torch.dtype) -> None:
-        self._settings, self.device, self._dtype = settings, device, dtype
+    def __init__(self, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> None:
+        self.options, self.device, self.dtype = options, device, dtype
         self._resident: Resident | None = None
         self._hooks: list[Any] = []
         self._tiles = False
@@ -89,7 +89,7 @@ class Residence:
         return self._resident.plan if self._resident else PLANS[0]
 
     def load(self, file: ModelFile, lenders: Iterable[ModelFile], check: Callable[[], None]) -> Iterator[Loading]:
-        """Makes this file the resident model; yields how far it is.
+        """Makes this file the resident model, with what ``lenders`` lend it; yields how far it is.
 
         Where memory holds both, the former model stays until the new one is whole; where it does not, it goes first and
         comes back if the new one fails. ``check`` is called between tensors and may raise to stop. Raises CannotLoad.
@@ -98,21 +98,21 @@ class Residence:
             self._grow()
             return
         yield Loading(f"Loading {file.name}", 0.0)
-        plan = Plan(file, lenders, self._dtype)
+        plan = Plan(file, lenders, self.dtype)
+        for used in (file, *plan.lenders):
+            check_unchanged(used)
         free = free_bytes(self.device)
         held = self._resident.nbytes if self._resident and self._resident.plan == PLANS[0] else 0
         placing = self._choose_plan(plan, free + held)
         if self._resident and self._device_bytes(plan, placing) > free:
-            yield from self._exchange(plan, placing, lenders, check)
+            yield from self._exchange(plan, placing, check)
         else:
             yield from self._read(plan, placing, check)
 
-    def _exchange(
-        self, plan: Plan, placing: str, lenders: Iterable[ModelFile], check: Callable[[], None]
-    ) -> Iterator[Loading]:
+    def _exchange(self, plan: Plan, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
         """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
         assert self._resident
-        former, former_placing = self._resident.model.file, self._resident.plan
+        former, lenders, former_placing = self._resident.model.file, self._resident.lenders, self._resident.plan
         self._drop()
         failed: BaseException
         try:
@@ -121,7 +121,7 @@ class Residence:
         except BaseException as error:
             failed = error
         release_frames(failed)
-        for _ in self._read(Plan(former, lenders, self._dtype), former_placing):
+        for _ in self._read(Plan(former, lenders, self.dtype), former_placing):
             pass
         raise failed
 
@@ -130,11 +130,11 @@ class Residence:
         resident = self._resident
         if resident is None or resident.plan != PLANS[0]:
             return
-        if self._settings.compile:
+        if self.options.compile:
             from webui.engine.speed.compiled import CompiledUNet
 
-            resident.faster = CompiledUNet(resident.model.unet, self._settings.cache_dir)
-        elif self._settings.cuda_graphs:
+            resident.faster = CompiledUNet(resident.model.unet, self.options.cache_dir)
+        elif self.options.cuda_graphs:
             from webui.engine.speed.graphed import GraphedUNet
 
             resident.faster = GraphedUNet(resident.model.unet)
@@ -148,8 +148,12 @@ class Residence:
             self._resident.model.run_unet = self._resident.model.unet
 
     def _make_switcher(self, model: Model, placing: str) -> LoraSwitcher:
-        in_place = self._settings.cuda_graphs and placing == PLANS[0]
-        return LoraSwitcher(model, self.device, self._settings.lora_cache, in_place)
+        in_place = self.options.cuda_graphs and placing == PLANS[0]
+        return LoraSwitcher(model, self.device, self.options.lora_cache_bytes, in_place)
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._drop()
 
     def _drop(self) -> None:
         self._unhook()
@@ -190,8 +194,8 @@ class Residence:
 
     def _install(self, network: torch.nn.Module, placing: str) -> None:
         """Has a network that computes on the CPU do so the CPU's way; its weights stay what they are."""
-        if self.device.type == "cpu" and self._settings.cpu_kernels:
-            install(network, lean=placing == PLANS[0] and not self._settings.compile)
+        if self.device.type == "cpu" and self.options.cpu_kernels:
+            install(network, lean=placing == PLANS[0] and not self.options.compile)
 
     def _place(self, part: str, placing: str) -> torch.device:
         """Where a part rests."""
@@ -207,7 +211,7 @@ class Residence:
 
     def _choose_plan(self, plan: Plan, free: int) -> str:
         """The largest that fits, or the one that was asked for; CannotLoad with the numbers where nothing does."""
-        wanted = self._settings.memory
+        wanted = self.options.memory
         choices: tuple[str, ...] = PLANS if wanted == "auto" else (wanted,)
         if self.device.type == "cpu" and wanted == "auto":
             choices = PLANS[:1]  # there is nowhere else to rest
@@ -229,7 +233,7 @@ class Residence:
         """Whether the resident model's files hold numbers that are none, in words; reads them all."""
         assert self._resident
         file = self._resident.model.file
-        damage = Plan(file, self._resident.lenders, self._dtype).find_not_finite()
+        damage = Plan(file, self._resident.lenders, self.dtype).find_not_finite()
         return damage and f"model {file.name!r}: {damage}"
 
     # ---- where the parts are while they work ----
@@ -262,7 +266,7 @@ class Residence:
         assert self._resident
         self._unhook()
         self._slow_down()
-        self._resident.loras.switch((), {})  # the model's own tensors are what moves
+        self._resident.loras.switch(())  # the model's own tensors are what moves
         for part, module in self._modules().items():
             module.to(self._place(part, placing))
         self._resident.plan = placing
@@ -320,7 +324,7 @@ class Residence:
         assert checkpoint
         vae = resident.own_vae
         if file:
-            vae = read_vae(file, checkpoint.family, self._dtype, self._place("vae", resident.plan))
+            vae = read_vae(file, checkpoint.family, self.dtype, self._place("vae", resident.plan))
             self._install(vae, resident.plan)
         with self.unhooked():
             resident.model.vae, resident.vae = vae, file

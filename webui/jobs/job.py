@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.order import Order
 from webui.core.request import Request
 from webui.jobs.protocols import State
 
@@ -36,13 +37,13 @@ class LocalJob:
 
     def __init__(
         self,
-        request: Request,
+        order: Order,
         on_cancel: "Callable[[LocalJob], None]",
         submitted_at: float | None = None,
         keep: bool = True,
     ) -> None:
         self.id = secrets.token_hex(16)
-        self.request, self.keep = request, keep
+        self.order, self.keep = order, keep
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel
@@ -51,6 +52,11 @@ class LocalJob:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._watchers: set[Callable[[], None]] = set()
+
+    @property
+    def request(self) -> Request:
+        """What was asked for, with nothing left open."""
+        return self.order.request
 
     @property
     def state(self) -> State:

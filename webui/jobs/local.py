@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.images import MIN_SIDE_PX
 from webui.core.ledger import Totals, balance
+from webui.core.names import choose_file
+from webui.core.order import Order, plan
 from webui.core.request import Request
-from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
@@ -68,14 +70,7 @@ class LocalExecutor:
 
     def catalog(self, max_age_s: float = 0.0) -> Catalog:
         """The files that were on disk so long ago at most, and every sampler with its schedules."""
-        library = self._library.snapshot(max_age_s)
-        return Catalog(
-            models=library.models,
-            loras=library.loras,
-            vaes=library.vaes,
-            embeddings=library.embeddings,
-            samplers={name: row.schedules for name, row in SAMPLERS.items()},
-        )
+        return Catalog.of(self._library.snapshot(max_age_s))
 
     def reload(self) -> None:
         """The next look at the files walks all folders, whatever their times say."""
@@ -88,13 +83,12 @@ class LocalExecutor:
             self._changed.notify_all()
 
     def submit(self, request: Request, keep: bool = True) -> LocalJob:
-        """Checks the names, draws nothing yet; pictures are saved unless ``keep`` is false.
+        """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 
         Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        resolved = resolve(request, self._library.snapshot(max_age_s=0))
-        job = LocalJob(resolved, self._drop_waiting, submitted_at, keep)
+        job = LocalJob(self._plan(request), self._drop_waiting, submitted_at, keep)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:
@@ -109,6 +103,10 @@ class LocalExecutor:
             self._publish_positions()
             self._changed.notify_all()
         return job
+
+    def _plan(self, request: Request) -> Order:
+        files = self._library.snapshot(max_age_s=0)
+        return plan(resolve(request, files), files)
 
     def job(self, job_id: str) -> LocalJob | None:
         """A job that waits, runs, or ended recently."""
@@ -248,7 +246,7 @@ class LocalExecutor:
         taken_at = time.perf_counter()
         if self._manager is None:
             job.publish(Loading("Starting the engine", 0.0))
-        events = self._engine().generate(job.request, job.is_cancelled)
+        events = self._engine().draw(job.order, job.is_cancelled)
         warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
         starting_s = time.perf_counter() - taken_at
         job.parts_s = {"queue": taken_at - job.submitted_at - warming_s, "load": warming_s + starting_s}
@@ -257,7 +255,7 @@ class LocalExecutor:
     def _prepare_next(self) -> None:
         """Lets the engine make ready what the next job needs; where that fails, the job itself will say why."""
         with self._changed:
-            upcoming = self._waiting[0].request if self._waiting else None
+            upcoming = self._waiting[0].order if self._waiting else None
         if upcoming is not None:
             try:
                 self._engine().prepare(upcoming)
@@ -268,20 +266,27 @@ class LocalExecutor:
         if self._manager is None:
             from webui.engine.manager import PipelineManager
 
-            self._manager = PipelineManager(self._settings, self._library)
+            self._manager = PipelineManager(self._settings.engine_options)
         return self._manager
 
     def _load_default(self) -> None:
         try:
-            manager = self._engine()
-            for _ in manager.load(self._settings.model, lambda: self._closing):
+            manager, order = self._engine(), self._plan_warm_up()
+            first = order.stages[0]
+            for _ in manager.load(first.model, first.lenders, lambda: self._closing):
                 self._watchdog.ping()
-            manager.warm_up(self._last_size.of(manager.model_name or ""))
+            manager.warm_up(order)
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
             if not self._closing:
                 log_error("warm-up failed", error)
                 self._trouble = self._explain(error)
+
+    def _plan_warm_up(self) -> Order:
+        """One step of the default model. With reuse it is one of the plain UNet: no code is compiled for its size."""
+        name = choose_file("model", self._settings.model, self._library.snapshot(max_age_s=0).models)
+        width, height = self._last_size.of(name) or (MIN_SIDE_PX, MIN_SIDE_PX)
+        return self._plan(Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2))
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""

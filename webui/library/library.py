@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from webui.core.checkpoint import Defaults
 from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
-from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
-from webui.core.weight_files import weight_files
+from webui.core.weight_files import stamp
 from webui.library.checkpoint import read_checkpoint
 from webui.library.naming import FoundFile, give_names, namesakes
 from webui.library.scan import LOOK_S, Scan, ScanCache
@@ -87,8 +86,7 @@ def _note_model(path: Path, scan: Scan) -> None:
 def _read_model(path: Path) -> ModelFile:
     try:
         checkpoint = read_checkpoint(path)
-        files = [file for part in weight_files(path).values() for file in part]
-        return ModelFile("", path, checkpoint, stamp=max(file.stat().st_mtime_ns for file in files))
+        return ModelFile("", path, checkpoint, stamp=stamp(path))
     except BadFile as error:
         return ModelFile("", path, problem=str(error))
     except OSError as error:
@@ -195,13 +193,6 @@ class Snapshot:
             if form and form.casefold() in text.casefold():
                 found.setdefault(name, []).append(form)
         return found
-
-    def ambiguities(self, request: Request) -> Iterator[str]:
-        """For people: which of several files the names of a request that was resolved stand for."""
-        files: list[File] = [self.models[name] for name in (request.model, request.refiner) if name]
-        files += [self.vaes[request.vae]] if request.vae else []
-        files += [self.loras[ref.name] for ref in request.loras]
-        yield from (file.ambiguity for file in files if file.ambiguity)
 
 
 class Library:

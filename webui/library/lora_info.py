@@ -12,11 +12,10 @@ from typing import Any
 
 from webui.core.file_kinds import recognize
 from webui.core.files import LoraFile, ModelFile
-from webui.core.lora_files import bundled_embeddings, made_for, short_text
+from webui.core.lora_files import MAX_SIDECAR_BYTES, bundled_embeddings, made_for, short_text
 from webui.core.tensor_file import BadFile, read_header
 
 MAX_WORDS = 24
-MAX_SIDECAR_BYTES = 2**20
 MAX_PREVIEW_BYTES = 8 * 2**20
 PREVIEW_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 

@@ -16,10 +16,10 @@ from torch import nn
 
 from webui.core.events import Image
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.cpu import conv, parts, strips, winograd
 from webui.engine.cpu.conv import PackedConv2d
 from webui.engine.cpu.install import FASTER, install, uninstall
-from webui.engine.manager import PipelineManager
 from webui.engine.nets.autoencoder import Autoencoder, Half, Resnet, Upsampler
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.transformer import FeedForward
@@ -152,12 +152,12 @@ def test_every_part_of_the_networks_that_has_a_faster_way_gets_it() -> None:
         assert {part.kernel_size for part in network.modules() if type(part) is nn.Conv2d} <= {(1, 1)}
 
 
-def test_a_manager_draws_without_them_and_its_recipe_says_so(manager, draw, request_for, tmp_path) -> None:
-    plain = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path, cpu_kernels=False))
+def test_a_manager_draws_without_them_and_its_recipe_says_so(darkroom, draw, request_for, tmp_path) -> None:
+    plain = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path, cpu_kernels=False))
     (done,) = (event for event in plain.generate(request_for()) if isinstance(event, Image))
-    assert not [part for part in plain._model.unet.modules() if type(part) in FASTER.values()]
-    assert not [part for part in plain._model.vae.modules() if type(part) in FASTER.values()]
-    assert [part for part in manager._model.unet.modules() if isinstance(part, PackedConv2d)]
+    assert not [part for part in plain.manager._residence.model.unet.modules() if type(part) in FASTER.values()]
+    assert not [part for part in plain.manager._residence.model.vae.modules() if type(part) in FASTER.values()]
+    assert [part for part in darkroom.manager._residence.model.unet.modules() if isinstance(part, PackedConv2d)]
     assert np.abs(np.asarray(done.image).astype(int) - draw()[0]).max() <= 1
     assert done.recipe is not None and done.recipe.environment["cpu_kernels"] is False
 
@@ -174,7 +174,7 @@ def test_another_autoencoder_gets_them_too(tmp_path, request_for) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "taesd.safetensors").rename(folder / "taesd.safetensors")
     for own in (True, False):
-        made = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path, cpu_kernels=own))
+        made = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path, cpu_kernels=own))
         list(made.generate(request_for(vae="taesd", steps=1)))
-        found = {type(part) for part in made._model.vae.modules() if isinstance(part, nn.Conv2d)}
+        found = {type(part) for part in made.manager._residence.model.vae.modules() if isinstance(part, nn.Conv2d)}
         assert found == {PackedConv2d if own else nn.Conv2d}

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from webui.core.files import ModelFile
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
+from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
-from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
 from webui.library.checkpoint import read_checkpoint
 from webui.library.library import find_models
@@ -135,11 +135,11 @@ def test_what_is_missing_is_named(tmp_path, header_of):
 LOAD = """
 import resource, sys, time
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
-manager = PipelineManager(Settings(device="cpu", dtype=sys.argv[2], data_dir=sys.argv[1]))
+from webui.darkroom import Darkroom
+darkroom = Darkroom(Settings(device="cpu", dtype=sys.argv[2], data_dir=sys.argv[1]))
 import webui.engine.residence
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for _ in manager.load("x"):
+for _ in darkroom.load("x"):
     pass
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) * 1024)
@@ -168,10 +168,10 @@ def test_what_was_loaded_is_what_the_file_says(tmp_path, kind, dtype):
     folder.mkdir(parents=True)
     path = folder / "x.safetensors"
     write_random(path, kind, dtype=dtype)
-    manager = PipelineManager(Settings(device="cpu", dtype="bfloat16", data_dir=tmp_path))
-    for _ in manager.load("x"):
+    darkroom = Darkroom(Settings(device="cpu", dtype="bfloat16", data_dir=tmp_path))
+    for _ in darkroom.load("x"):
         pass
-    model = manager._model
+    model = darkroom.manager._residence.model
     with safe_open(path, "pt") as file:
         expected = {
             "unet": file.get_tensor("model.diffusion_model.middle_block.0.in_layers.2.weight"),

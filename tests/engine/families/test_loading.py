@@ -12,8 +12,8 @@ from webui.core.errors import RequestError
 from webui.core.events import Done, Image
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
-from webui.engine.manager import PipelineManager
 from webui.engine.tokens import Tokenizer
 
 FP8 = torch.float8_e4m3fn
@@ -34,10 +34,10 @@ def tensors(tmp_path_factory):
 
 
 @pytest.fixture
-def manager(tensors, tmp_path, monkeypatch):
+def darkroom(tensors, tmp_path, monkeypatch):
     monkeypatch.setattr("webui.engine.families.loading.CLIP_WORDS", WORDS)
     monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(tensors[1]))
-    return PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+    return Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def write(tmp_path):
     )
 
 
-def draw(manager, name, **fields) -> tuple[np.ndarray, tuple[str, ...]]:
+def draw(darkroom, name, **fields) -> tuple[np.ndarray, tuple[str, ...]]:
     quick = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 2, "seed": 5}
-    events = list(manager.generate(Request(**(quick | {"model": name} | fields))))
+    events = list(darkroom.generate(Request(**(quick | {"model": name} | fields))))
     assert isinstance(events[-1], Done)
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     return np.asarray(picture).astype(int), events[-1].warnings
 
 
 @pytest.mark.parametrize("spelling", ["weight_scale", "scale_weight"])
-def test_scaled_fp8_draws_what_its_weights_times_their_scales_draw(manager, write, tensors, spelling):
+def test_scaled_fp8_draws_what_its_weights_times_their_scales_draw(darkroom, write, tensors, spelling):
     """In all three parts: UNet, text encoder and autoencoder."""
     scaled, whole = {"scaled_fp8": torch.zeros(2).to(FP8)}, {}
     for key, weight in tensors[0]["sd1"].items():
@@ -73,8 +73,8 @@ def test_scaled_fp8_draws_what_its_weights_times_their_scales_draw(manager, writ
             scaled[key] = weight
     write("scaled", scaled)
     write("whole", whole)
-    picture, warnings = draw(manager, "scaled")
-    assert (picture == draw(manager, "whole")[0]).all() and warnings == ()
+    picture, warnings = draw(darkroom, "scaled")
+    assert (picture == draw(darkroom, "whole")[0]).all() and warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -89,23 +89,23 @@ def test_scaled_fp8_draws_what_its_weights_times_their_scales_draw(manager, writ
         ("sd1", "text_encoders.clip_l.transformer."),
     ],
 )
-def test_a_text_encoder_is_found_under_each_of_its_names(manager, write, tensors, kind, start):
+def test_a_text_encoder_is_found_under_each_of_its_names(darkroom, write, tensors, kind, start):
     usual = "cond_stage_model.transformer." if kind != "sd2" else "cond_stage_model.model."
     base = tensors[0][kind.removesuffix("-hf")]
     write("usual", base)
     write("other", {key.replace(usual, start): value for key, value in tensors[0][kind].items()})
-    picture, warnings = draw(manager, "other")
-    assert (picture == draw(manager, "usual")[0]).all()
+    picture, warnings = draw(darkroom, "other")
+    assert (picture == draw(darkroom, "usual")[0]).all()
     assert warnings == (), "nobody lent one, and nothing was left over"
 
 
-def test_keys_that_nothing_reads_are_said_with_an_example(manager, write, tensors):
+def test_keys_that_nothing_reads_are_said_with_an_example(darkroom, write, tensors):
     base, more = tensors[0]["sd1"], torch.zeros(3)
     write("plain", base | {"model_ema.decay": more, "first_stage_model.loss.logvar": more, "junk": more})
     write("gligen", base | {f"{UNET}position_net.linears.0.bias": more, f"{UNET}position_net.linears.2.bias": more})
-    assert draw(manager, "plain")[1] == ()
+    assert draw(darkroom, "plain")[1] == ()
     expected = "gligen: 2 keys match nothing in its UNet and did nothing, for example "
-    assert draw(manager, "gligen")[1] == (f"{expected}{UNET}position_net.linears.0.bias.",)
+    assert draw(darkroom, "gligen")[1] == (f"{expected}{UNET}position_net.linears.0.bias.",)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_keys_that_nothing_reads_are_said_with_an_example(manager, write, tensor
         ("first_stage_model.decoder.conv_out.weight", "autoencoder"),
     ],
 )
-def test_a_file_that_holds_nan_is_named_with_the_part(manager, write, tensors, key, part):
+def test_a_file_that_holds_nan_is_named_with_the_part(darkroom, write, tensors, key, part):
     write("nan", tensors[0]["sd1"] | {key: torch.full_like(tensors[0]["sd1"][key], math.nan)})
     with pytest.raises(CannotLoad) as caught:
-        draw(manager, "nan")
+        draw(darkroom, "nan")
     words = f"model 'nan': nan.safetensors holds not-a-number values in its {part} ({key}): it is damaged"
     assert str(caught.value) == words
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2"])
-def test_a_missing_tensor_is_bad_input_that_names_it(manager, write, tensors, kind):
+def test_a_missing_tensor_is_bad_input_that_names_it(darkroom, write, tensors, kind):
     write("less", {key: value for key, value in tensors[0][kind].items() if key != f"{UNET}out.2.weight"})
     with pytest.raises(RequestError, match=rf"model 'less' cannot be loaded: less.safetensors lacks {UNET}out.2.weigh"):
-        draw(manager, "less")
+        draw(darkroom, "less")

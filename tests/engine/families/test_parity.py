@@ -15,7 +15,7 @@ from webui.core.events import Done, Image
 from webui.core.groups.init import Init
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.engine.manager import PipelineManager
+from webui.darkroom import Darkroom
 from webui.engine.tokens import Tokenizer
 
 SIDE, STEPS, SEED, GUIDANCE = 64, 5, 21, 4.0
@@ -41,8 +41,8 @@ def pipes(tmp_path_factory, device):
 
 
 @pytest.fixture(scope="module")
-def manager(pipes, device):
-    return PipelineManager(Settings(device=device, dtype="float32", data_dir=pipes[0].parents[1]))
+def darkroom(pipes, device):
+    return Darkroom(Settings(device=device, dtype="float32", data_dir=pipes[0].parents[1]))
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def small_vocabulary(monkeypatch, pipes):
     monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(folder))
 
 
-def draw(manager, **fields) -> np.ndarray:
+def draw(darkroom, **fields) -> np.ndarray:
     quick = {"prompt": PROMPT, "width": SIDE, "height": SIDE, "steps": STEPS, "seed": SEED, "guidance": GUIDANCE}
-    events = list(manager.generate(Request(**(quick | {"sampler": "DDIM", "schedule": "Default"} | fields))))
+    events = list(darkroom.generate(Request(**(quick | {"sampler": "DDIM", "schedule": "Default"} | fields))))
     assert isinstance(events[-1], Done)
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     return np.asarray(picture).astype(int)
@@ -88,57 +88,57 @@ def mask() -> PilImages.Image:
 
 @pytest.mark.parametrize("negative", [pytest.param("", marks=pytest.mark.slow), NEGATIVE])
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
-def test_a_picture_from_words_is_stock_diffusers(manager, pipes, kind, negative):
+def test_a_picture_from_words_is_stock_diffusers(darkroom, pipes, kind, negative):
     theirs = stock(pipes[1][kind], negative_prompt=negative or None)
-    ours = draw(manager, model=kind, negative=negative)
+    ours = draw(darkroom, model=kind, negative=negative)
     assert abs(ours - theirs).max() <= LEVELS
     assert ours.std() > 5, "it is a picture"
 
 
-def test_sdxl_counts_skipped_layers_from_the_one_it_was_trained_on(manager, pipes):
+def test_sdxl_counts_skipped_layers_from_the_one_it_was_trained_on(darkroom, pipes):
     """diffusers counts the layers left out, ours the one that is read; only for the prompt, therefore guidance 1."""
     theirs = stock(pipes[1]["sdxl"], clip_skip=1, guidance_scale=1.0)
-    ours = draw(manager, model="sdxl", clip_skip=2, guidance=1.0)
+    ours = draw(darkroom, model="sdxl", clip_skip=2, guidance=1.0)
     assert abs(ours - theirs).max() <= LEVELS
-    assert abs(ours - draw(manager, model="sdxl", guidance=1.0)).max() > LEVELS
+    assert abs(ours - draw(darkroom, model="sdxl", guidance=1.0)).max() > LEVELS
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
-def test_a_picture_from_a_picture_is_stock_diffusers(manager, pipes, kind):
+def test_a_picture_from_a_picture_is_stock_diffusers(darkroom, pipes, kind):
     pipeline = f"StableDiffusion{'XL' * (kind == 'sdxl')}Img2ImgPipeline"
     theirs = stock(pipes[1][kind], pipeline, image=photo(), strength=0.8)
-    assert abs(draw(manager, model=kind, init=Init(image=photo(), strength=0.8)) - theirs).max() <= LEVELS
+    assert abs(draw(darkroom, model=kind, init=Init(image=photo(), strength=0.8)) - theirs).max() <= LEVELS
 
 
 @pytest.mark.parametrize("kind", ["sd1-inpaint", "sd2-inpaint", "sdxl-inpaint"])
-def test_the_nine_channel_unets_paint_as_stock_diffusers_do(manager, pipes, kind):
+def test_the_nine_channel_unets_paint_as_stock_diffusers_do(darkroom, pipes, kind):
     theirs = stock(pipes[1][kind], image=photo(), mask_image=mask(), strength=1.0)
-    ours = draw(manager, model=kind, init=Init(image=photo(), mask=mask(), strength=1.0, mask_blur=0))
+    ours = draw(darkroom, model=kind, init=Init(image=photo(), mask=mask(), strength=1.0, mask_blur=0))
     inside = np.asarray(mask()) == 255
     assert abs(ours - theirs)[inside].max() <= LEVELS
     assert (ours[~inside] == np.asarray(photo()).astype(int)[~inside]).all()
 
 
-def test_the_refiner_alone_reworks_a_picture_as_stock_diffusers_does(manager, pipes):
+def test_the_refiner_alone_reworks_a_picture_as_stock_diffusers_does(darkroom, pipes):
     theirs = stock(pipes[1]["sdxl-refiner"], image=photo(), strength=0.8)
-    ours = draw(manager, model="sdxl-refiner", init=Init(image=photo(), strength=0.8))
+    ours = draw(darkroom, model="sdxl-refiner", init=Init(image=photo(), strength=0.8))
     assert abs(ours - theirs).max() <= LEVELS
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.8])
-def test_the_refiner_as_second_stage_is_stock_diffusers_ensemble_of_experts(manager, pipes, share):
+def test_the_refiner_as_second_stage_is_stock_diffusers_ensemble_of_experts(darkroom, pipes, share):
     latents = stock_latents(pipes[1]["sdxl"], share)
     theirs = stock(pipes[1]["sdxl-refiner"], image=latents, denoising_start=share)
-    ours = draw(manager, model="sdxl", refiner="sdxl-refiner", refiner_at=share)
+    ours = draw(darkroom, model="sdxl", refiner="sdxl-refiner", refiner_at=share)
     assert abs(ours - theirs).max() <= LEVELS
-    assert abs(ours - draw(manager, model="sdxl")).max() > LEVELS, "it takes part"
+    assert abs(ours - draw(darkroom, model="sdxl")).max() > LEVELS, "it takes part"
 
 
-def test_a_refiner_must_be_able_to_go_on_from_latents(manager):
+def test_a_refiner_must_be_able_to_go_on_from_latents(darkroom):
     with pytest.raises(RequestError, match="refiner 'sdxl-inpaint' is for inpainting and cannot go on from latents"):
-        draw(manager, model="sdxl", refiner="sdxl-inpaint")
+        draw(darkroom, model="sdxl", refiner="sdxl-inpaint")
     with pytest.raises(RequestError, match="refiner 'sd1' is SD 1.x and cannot go on with the latents of SDXL"):
-        draw(manager, model="sdxl", refiner="sd1")
+        draw(darkroom, model="sdxl", refiner="sd1")
 
 
 def stock_latents(pipe, share: float) -> torch.Tensor:
@@ -149,32 +149,32 @@ def stock_latents(pipe, share: float) -> torch.Tensor:
     return pipe(PROMPT, generator=generator, denoising_end=share, output_type="latent", **given).images
 
 
-def test_the_refiner_leaves_one_model_behind(manager):
-    draw(manager, model="sdxl", refiner="sdxl-refiner")
-    assert manager.model_name in ("sdxl", "sdxl-refiner")
-    first = draw(manager, model="sdxl", refiner="sdxl-refiner")
-    assert (draw(manager, model="sdxl", refiner="sdxl-refiner") == first).all()
+def test_the_refiner_leaves_one_model_behind(darkroom):
+    draw(darkroom, model="sdxl", refiner="sdxl-refiner")
+    assert darkroom.manager.model_name in ("sdxl", "sdxl-refiner")
+    first = draw(darkroom, model="sdxl", refiner="sdxl-refiner")
+    assert (draw(darkroom, model="sdxl", refiner="sdxl-refiner") == first).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_single_file_is_the_folder_bit_for_bit(manager, small_vocabulary, kind):
+def test_a_single_file_is_the_folder_bit_for_bit(darkroom, small_vocabulary, kind):
     fields = {}
     if kind.endswith("refiner"):
         fields = {"init": Init(image=photo(), strength=0.8)}
     elif kind.endswith("inpaint"):
         fields = {"init": Init(image=photo(), mask=mask(), strength=0.8)}
     prediction = "v" if kind == "sd2" else "auto"  # random weights do not show which it is
-    folder = draw(manager, model=kind, **fields)
-    of_folder = weights(manager)
-    single = draw(manager, model=f"{kind}-ldm", prediction=prediction, **fields)
-    of_file = weights(manager)
+    folder = draw(darkroom, model=kind, **fields)
+    of_folder = weights(darkroom)
+    single = draw(darkroom, model=f"{kind}-ldm", prediction=prediction, **fields)
+    of_file = weights(darkroom)
     assert of_file.keys() == of_folder.keys()
     assert all(torch.equal(tensor, of_file[name]) for name, tensor in of_folder.items())
     assert (single == folder).all()
 
 
-def weights(manager) -> dict[str, torch.Tensor]:
-    model = manager._model
+def weights(darkroom) -> dict[str, torch.Tensor]:
+    model = darkroom.manager._residence.model
     parts = {**model.components, "vae": model.vae}
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
@@ -187,16 +187,16 @@ def test_a_file_without_text_encoder_and_autoencoder_borrows_them_and_says_so(
     bare = to_ldm(unet=pipe.unet)
     save_file({name: tensor.contiguous() for name, tensor in bare.items()}, checkpoints / "bare.safetensors")
     save_file(dict(pipe.unet.state_dict()), checkpoints / "bare diffusers.safetensors")
-    manager = PipelineManager(Settings(device=device, dtype="float32", data_dir=tmp_path))
-    whole = draw(manager, model="whole")
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
+    whole = draw(darkroom, model="whole")
     for name in ("bare", "bare diffusers"):
-        assert (draw(manager, model=name) == whole).all()
-        warnings = list(manager.generate(Request(model=name, width=SIDE, height=SIDE, steps=1)))[-1].warnings
+        assert (draw(darkroom, model=name) == whole).all()
+        warnings = list(darkroom.generate(Request(model=name, width=SIDE, height=SIDE, steps=1)))[-1].warnings
         missing = ("text encoder", "second text encoder", "autoencoder")
         assert warnings == tuple(f"{name} has no {part}; the one of whole is used." for part in missing)
 
 
-def test_a_variant_and_shards_are_read_like_the_plain_file(manager, pipes):
+def test_a_variant_and_shards_are_read_like_the_plain_file(darkroom, pipes):
     checkpoints, made = pipes
     folder = checkpoints / "variant"
     shutil.copytree(checkpoints / "sd1", folder)
@@ -209,6 +209,6 @@ def test_a_variant_and_shards_are_read_like_the_plain_file(manager, pipes):
     half = len(tensors) // 2
     for number, part in enumerate((tensors[:half], tensors[half:]), start=1):
         save_file(dict(part), plain.with_name(f"diffusion_pytorch_model-{number:05d}-of-00002.safetensors"))
-    expected = draw(manager, model="sd1")
-    assert (draw(manager, model="variant") == expected).all()
-    assert (draw(manager, model="shards") == expected).all()
+    expected = draw(darkroom, model="sd1")
+    assert (draw(darkroom, model="variant") == expected).all()
+    assert (draw(darkroom, model="shards") == expected).all()

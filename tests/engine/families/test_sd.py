@@ -12,8 +12,8 @@ from webui.core.errors import RequestError
 from webui.core.events import Done, Image, Loading
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
-from webui.engine.manager import PipelineManager
 from webui.library.library import Library, find_models
 
 SMALL = {"width": 64, "height": 64, "steps": 2, "seed": 3}
@@ -73,24 +73,24 @@ BROKEN = {
 
 @pytest.mark.parametrize("damage", BROKEN)
 def test_a_broken_folder_is_named_with_a_reason_and_the_model_before_stays(
-    settings, checkpoints, clone_demo, manager, monkeypatch, damage
+    settings, checkpoints, clone_demo, darkroom, monkeypatch, damage
 ):
-    list(manager.load("demo"))
+    list(darkroom.load("demo"))
     path, break_it = BROKEN[damage]
     folder = clone_demo(checkpoints / "broken", own=(path.split("/")[0],))
     break_it(folder / path)
-    monkeypatch.setattr(manager, "_library", Library(settings))
+    monkeypatch.setattr(darkroom, "library", Library(settings))
     with pytest.raises((CannotLoad, RequestError)) as caught:
-        list(manager.generate(Request(model="broken", **SMALL)))
+        list(darkroom.generate(Request(model="broken", **SMALL)))
     message = str(caught.value)
     assert message.startswith("model 'broken'") and "\n" not in message
     assert len(message.removeprefix("model 'broken' cannot be loaded: ")) > 3
-    assert manager.model_name == "demo"
-    assert isinstance(list(manager.generate(Request(**SMALL)))[-1], Done)
+    assert darkroom.manager.model_name == "demo"
+    assert isinstance(list(darkroom.generate(Request(**SMALL)))[-1], Done)
 
 
 def test_a_pickle_is_never_loaded_not_even_where_the_safetensors_are_broken(
-    settings, checkpoints, clone_demo, tmp_path, manager, monkeypatch
+    settings, checkpoints, clone_demo, tmp_path, darkroom, monkeypatch
 ):
     canary = tmp_path / "canary"
 
@@ -106,22 +106,22 @@ def test_a_pickle_is_never_loaded_not_even_where_the_safetensors_are_broken(
         folder = clone_demo(checkpoints / f"evil-{part}", own=(part,))
         torch.save(Evil(), folder / part / evil)
         truncate(folder / part / good)
-        monkeypatch.setattr(manager, "_library", Library(settings))
+        monkeypatch.setattr(darkroom, "library", Library(settings))
         with pytest.raises((CannotLoad, RequestError), match=f"evil-{part}"):
-            list(manager.generate(Request(model=f"evil-{part}", **SMALL)))
+            list(darkroom.generate(Request(model=f"evil-{part}", **SMALL)))
         (folder / part / good).unlink()
         with pytest.raises((CannotLoad, RequestError), match=f"evil-{part}"):
-            list(manager.generate(Request(model=f"evil-{part}", **SMALL)))
+            list(darkroom.generate(Request(model=f"evil-{part}", **SMALL)))
     assert not canary.exists()
 
 
 def test_a_folder_that_shares_its_parts_by_links_draws_the_same_and_is_told_apart_by_content(
-    settings, checkpoints, clone_demo, manager, monkeypatch
+    settings, checkpoints, clone_demo, darkroom, monkeypatch
 ):
     clone_demo(checkpoints / "twin")
-    monkeypatch.setattr(manager, "_library", Library(settings))
-    twin = list(manager.generate(Request(model="twin", **SMALL)))
-    demo = list(manager.generate(Request(model="demo", **SMALL)))
+    monkeypatch.setattr(darkroom, "library", Library(settings))
+    twin = list(darkroom.generate(Request(model="twin", **SMALL)))
+    demo = list(darkroom.generate(Request(model="demo", **SMALL)))
     assert any(isinstance(event, Loading) for event in twin)
     (one,), (other,) = ([event for event in events if isinstance(event, Image)] for events in (twin, demo))
     assert one.pixels_sha256 == other.pixels_sha256
@@ -129,9 +129,9 @@ def test_a_folder_that_shares_its_parts_by_links_draws_the_same_and_is_told_apar
     assert one.recipe.model_hash == other.recipe.model_hash != ""
 
 
-def test_the_size_left_out_is_the_model_s_own(manager, settings):
+def test_the_size_left_out_is_the_model_s_own(darkroom, settings):
     native_px = find_models(settings)["demo"].native_px
-    events = list(manager.generate(Request(steps=1, seed=1)))
+    events = list(darkroom.generate(Request(steps=1, seed=1)))
     (picture,) = [event for event in events if isinstance(event, Image)]
     assert picture.image.size == (native_px, native_px)
     assert (picture.recipe.request.width, picture.recipe.request.height) == (native_px, native_px)
@@ -170,13 +170,13 @@ def test_any_text_can_be_encoded(model, text):
 def test_other_number_formats_draw_almost_the_same(tmp_path, draw, dtype):
     import numpy as np
 
-    manager = PipelineManager(Settings(device="cpu", dtype=dtype, data_dir=tmp_path))
+    darkroom = Darkroom(Settings(device="cpu", dtype=dtype, data_dir=tmp_path))
     fields = {"prompt": PROMPT, "steps": 4, "seed": 3, "sampler": "DDIM"}
-    events = list(manager.generate(Request(width=64, height=64, **fields)))
+    events = list(darkroom.generate(Request(width=64, height=64, **fields)))
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     (exact,) = draw(**fields)
     assert abs(np.asarray(picture).astype(int) - exact).mean() < 16
-    assert manager._model.unet.dtype == getattr(torch, dtype)
+    assert darkroom.manager._residence.model.unet.dtype == getattr(torch, dtype)
 
 
 def test_an_autoencoder_that_overflows_float16_stays_in_float32(tmp_path, settings, checkpoints, clone_demo):
@@ -184,8 +184,8 @@ def test_an_autoencoder_that_overflows_float16_stays_in_float32(tmp_path, settin
         folder = clone_demo(checkpoints / name, own=("vae",))
         config = json.loads((folder / "vae/config.json").read_text("utf-8"))
         (folder / "vae/config.json").write_text(json.dumps(config | {"force_upcast": force_upcast}))
-    manager = PipelineManager(settings.model_copy(update={"dtype": "float16"}))
+    darkroom = Darkroom(settings.model_copy(update={"dtype": "float16"}))
     for name, expected in (("fragile", torch.float32), ("sturdy", torch.float16)):
-        for _ in manager.load(name):
+        for _ in darkroom.load(name):
             pass
-        assert manager._model.vae.dtype == expected
+        assert darkroom.manager._residence.model.vae.dtype == expected

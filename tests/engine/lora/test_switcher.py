@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import nn
 
 from webui.core.request import LoraRef
+from webui.core.stages import LoraUse
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.reading import CannotApply
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 PLENTY = 2**40
 ATTENTION = r"attn\d?\.(to_|\w_proj)"
 SETS = tuple(
-    tuple(LoraRef.model_validate(text) for text in names.split())
+    tuple(names.split())
     for names in (
         "whole",
         "whole:-0.6",
@@ -137,8 +138,8 @@ def same(one: State, other: State) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def refs(*texts: str) -> tuple[LoraRef, ...]:
-    return tuple(LoraRef.model_validate(text) for text in texts)
+def uses(files, *texts: str) -> tuple[LoraUse, ...]:
+    return tuple(LoraUse(files[ref.name], *ref.strengths) for ref in map(LoraRef.model_validate, texts))
 
 
 class TestExactness:
@@ -149,31 +150,31 @@ class TestExactness:
         alone, largest = {}, 0
         for wanted in SETS:
             fresh = make_switcher()
-            fresh.switch(wanted, files)
+            fresh.switch(uses(files, *wanted))
             alone[wanted], largest = (state(), output()), max(largest, fresh.cache.nbytes)
-            fresh.switch((), files)
+            fresh.switch(())
         assert len({said for _, said in alone.values()} | {first}) == len(SETS) + 1
 
         walking, hows = make_switcher(largest * 5 // 2), []
         for number in range(200):
             wanted = dice.choice(SETS)
             shuffled = dice.sample(wanted, len(wanted))
-            hows.append(walking.switch(shuffled, files)[0].how)
+            hows.append(walking.switch(uses(files, *shuffled))[0].how)
             assert walking.cache.nbytes <= largest * 5 // 2
             assert same(now(), alone[wanted][0])
             assert number % 10 or output() == alone[wanted][1]
         assert {*hows} == {"unchanged", "cached", "merged"}
 
-        walking.switch((), files)
+        walking.switch(())
         assert sha256(now()) == start and output() == first
 
     def test_the_same_lora_twice_counts_with_the_sum_and_minus_one_takes_one_back(self, make_switcher, files, state):
         switcher, start = make_switcher(), sha256(state())
-        switcher.switch(refs("whole:0.25", "whole:0.5:0.5"), files)
+        switcher.switch(uses(files, "whole:0.25", "whole:0.5:0.5"))
         twice = state()
-        assert switcher.switch(refs("whole:0.75"), files)[0].how == "unchanged" and same(state(), twice)
+        assert switcher.switch(uses(files, "whole:0.75"))[0].how == "unchanged" and same(state(), twice)
         for texts in (("whole:-1",), ("whole:1",), ("whole:1", "whole:-1")):
-            switcher.switch(refs(*texts), files)
+            switcher.switch(uses(files, *texts))
         assert switcher.cache.key == () and sha256(state()) == start
 
     def test_two_stacked_loras_are_what_peft_merges(
@@ -195,9 +196,9 @@ class TestExactness:
             assert not report.unexpected_keys
         expected = dict(adapted.merge_and_unload(adapter_names=["one", "two"]).named_parameters())
         switcher = make_switcher()
-        switcher.switch(refs("one:0.8", "two:0.5"), files)
+        switcher.switch(uses(files, "one:0.8", "two:0.5"))
         found = {name: parameter.clone() for name, parameter in parts["unet"].named_parameters()}
-        switcher.switch((), files)
+        switcher.switch(())
         assert found.keys() == expected.keys() and len(layers) > 15
         for name, tensor in found.items():
             assert (tensor - expected[name]).abs().max() <= 1e-6 * expected[name].abs().max(), name
@@ -223,7 +224,7 @@ class TestWork:
     def test_a_file_is_read_once_whatever_is_merged_of_it(self, make_switcher, files, reads):
         switcher = make_switcher(0)
         hows = [
-            switcher.switch(refs(*texts), files)[0].how
+            switcher.switch(uses(files, *texts))[0].how
             for texts in (["words"], ["words"], ["words:0.5", "rows"], ["words"], ["rows"])
         ]
         assert hows == ["merged", "unchanged", "merged", "merged", "merged"] and sorted(reads) == ["rows", "words"]
@@ -232,25 +233,25 @@ class TestWork:
         monkeypatch.setattr(switcher_module, "READ_BYTES", 10)
         switcher = make_switcher()
         for texts in (["words"], ["rows"], ["words"], ["words:2"]):
-            switcher.switch(refs(*texts), files)
+            switcher.switch(uses(files, *texts))
         assert reads == ["words", "rows", "words"]
 
     def test_a_set_that_is_there_needs_no_merging(self, make_switcher, files):
         for budget_bytes in (PLENTY, 0):
             switcher = make_switcher(budget_bytes)
-            assert switcher.must_merge(refs("words"), files) and not switcher.must_merge((), files)
-            switcher.switch(refs("words"), files)
-            assert not switcher.must_merge(refs("words"), files)
-            switcher.switch((), files)
-            assert switcher.must_merge(refs("words"), files) is (budget_bytes == 0)
+            assert switcher.must_merge(uses(files, "words")) and not switcher.must_merge(())
+            switcher.switch(uses(files, "words"))
+            assert not switcher.must_merge(uses(files, "words"))
+            switcher.switch(())
+            assert switcher.must_merge(uses(files, "words")) is (budget_bytes == 0)
 
     def test_a_prepared_set_is_cached(self, make_switcher, files, state):
         switcher = make_switcher()
-        switcher.switch(refs("words"), files)
+        switcher.switch(uses(files, "words"))
         before = state()
-        assert switcher.prepare(refs("rows", "words"), files) is True and same(state(), before)
-        assert switcher.switch(refs("words", "rows"), files)[0].how == "cached"
-        switcher.switch((), files)
+        assert switcher.prepare(uses(files, "rows", "words")) is True and same(state(), before)
+        assert switcher.switch(uses(files, "words", "rows"))[0].how == "cached"
+        switcher.switch(())
 
 
 class TestFiles:
@@ -267,23 +268,23 @@ class TestFiles:
     def test_one_content_under_two_names_is_one_lora(self, make_switcher, files, write_lora, random_lora, parts):
         switcher = make_switcher()
         files["copy"] = write_lora(random_lora(parts, 4, r"up_blocks.*(to_q|conv_shortcut)", form="dora"), name="copy")
-        switcher.switch(refs("rows"), files)
-        assert switcher.switch(refs("copy"), files)[0].how == "unchanged"
-        assert switcher.switch(refs("copy:0.5", "rows:0.5"), files)[0].how == "unchanged"
-        switcher.switch((), files)
+        switcher.switch(uses(files, "rows"))
+        assert switcher.switch(uses(files, "copy"))[0].how == "unchanged"
+        assert switcher.switch(uses(files, "copy:0.5", "rows:0.5"))[0].how == "unchanged"
+        switcher.switch(())
 
     def test_other_content_under_the_same_name_is_another_lora(
         self, make_switcher, files, write_lora, random_lora, parts, state
     ):
         switcher, only = make_switcher(), r"^text_encoder.*proj"
-        switcher.switch(refs("words"), files)
+        switcher.switch(uses(files, "words"))
         before = state()
         old = files["words"].path.read_bytes()
         write_lora(random_lora(parts, 99, only), name="words")
-        assert switcher.switch(refs("words"), files)[0].how == "merged" and not same(state(), before)
+        assert switcher.switch(uses(files, "words"))[0].how == "merged" and not same(state(), before)
         files["words"].path.write_bytes(old)
-        assert switcher.switch(refs("words"), files)[0].how == "cached" and same(state(), before)
-        switcher.switch((), files)
+        assert switcher.switch(uses(files, "words"))[0].how == "cached" and same(state(), before)
+        switcher.switch(())
 
     def test_another_configuration_of_peft_s_beside_it_makes_it_another_lora(self, make_switcher, write_lora, state):
         ends = {"A": torch.ones(2, 4, 3, 3), "B": torch.ones(64, 2, 1, 1)}
@@ -294,9 +295,9 @@ class TestFiles:
             config.unlink(missing_ok=True)
             if alpha:
                 config.write_text(json.dumps({"peft_type": "LORA", "lora_alpha": alpha}))
-            switcher.switch(refs("x"), files)
+            switcher.switch(uses(files, "x"))
             found.append(state()["unet.conv_in.weight"])
-        switcher.switch((), files)
+        switcher.switch(())
         base = state()["unet.conv_in.weight"]
         torch.testing.assert_close(found[1] - base, 2 * (found[0] - base))
         assert torch.equal(found[2], found[0])
@@ -309,16 +310,16 @@ class TestFiles:
         files = {"odd": write_lora(tensors | {"lora_unet_nowhere.lora_up.weight": up}, name="odd")}
         switcher = make_switcher()
         for _ in range(2):
-            _, (warning,) = switcher.switch(refs("odd"), files)
+            _, (warning,) = switcher.switch(uses(files, "odd"))
             assert "LoRA odd: 1 key has no place in this model" in warning and "lora_unet_nowhere" in warning
-        assert switcher.switch((), files)[1] == []
+        assert switcher.switch(())[1] == []
 
     @pytest.mark.parametrize("damage", ["gone", "cut short", "changed while it is read", "of other shapes"])
     def test_a_file_that_cannot_be_used_is_named_and_leaves_the_base(
         self, make_switcher, files, write_lora, damage, monkeypatch
     ):
         switcher, path = make_switcher(), files["words"].path
-        switcher.switch(refs("rows"), files)
+        switcher.switch(uses(files, "rows"))
         if damage == "gone":
             path.unlink()
         elif damage == "cut short":
@@ -336,10 +337,10 @@ class TestFiles:
             key = "unet.conv_in.lora_{}.weight"
             write_lora({key.format("A"): torch.ones(2, 7), key.format("B"): torch.ones(9, 2)}, name="words")
         with pytest.raises(CannotApply, match="^LoRA 'words' "):
-            switcher.switch(refs("words", "rows"), files)
+            switcher.switch(uses(files, "words", "rows"))
         monkeypatch.undo()
-        assert switcher.switch(refs("rows"), files)[0].how in ("cached", "unchanged")
-        switcher.switch((), files)
+        assert switcher.switch(uses(files, "rows"))[0].how in ("cached", "unchanged")
+        switcher.switch(())
 
     def test_stopped_between_two_tensors_it_leaves_the_base(self, make_switcher, files, state, monkeypatch):
         switcher, before, made = make_switcher(), state(), []
@@ -351,5 +352,5 @@ class TestFiles:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            switcher.switch(refs("whole"), files, check)
+            switcher.switch(uses(files, "whole"), check)
         assert len(made) == 5 and same(state(), before) and switcher.text_key == ()

@@ -9,8 +9,8 @@ import torch
 from checkpoints import SMALL_UNET
 
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.cpu.install import install
-from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
 from webui.engine.speed import compiled
 from webui.engine.speed.compiled import CompiledUNet
@@ -80,10 +80,10 @@ def test_with_shortcuts_the_plain_unet_draws_and_nothing_is_compiled(unet, tmp_p
 
 
 def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, request_for) -> None:
-    manager = PipelineManager(Settings(device="cpu", dtype="float32", data_dir=tmp_path, compile=True))
-    list(manager.load("demo"))
-    manager.warm_up()
-    done = list(manager.generate(request_for(reuse=2)))[-1]
+    darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path, compile=True))
+    list(darkroom.load("demo"))
+    darkroom.manager.warm_up(darkroom.plan(request_for(steps=1, reuse=2)))
+    done = list(darkroom.generate(request_for(reuse=2)))[-1]
     assert done.warnings == (
         "Approximate: the whole network every 2 steps.",
         "Reuse and token merging run without compiled code.",

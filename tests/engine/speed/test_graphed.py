@@ -7,10 +7,12 @@ import pytest
 import torch
 from checkpoints import SMALL_UNET
 
+from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
+from webui.darkroom import Darkroom
 from webui.engine.manager import PipelineManager
 from webui.engine.nets.unet import UNet
 from webui.engine.residence import Residence
@@ -117,9 +119,11 @@ def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(un
 
 def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch) -> None:
     settings = {"device": "cpu", "dtype": "float32", "data_dir": tmp_path, "cpu_kernels": False}  # as on a GPU
-    plain, replaying = (PipelineManager(Settings(**settings)) for _ in range(2))
-    replaying._residence = Residence(Settings(**settings, cuda_graphs=True), plain.device, plain.dtype)
-    recorder = Recorder(lambda: replaying._model.unet)
+    plain, replaying = (Darkroom(Settings(**settings)) for _ in range(2))
+    options = Settings(**settings, cuda_graphs=True).engine_options
+    home = Residence(options, plain.manager.device, plain.manager.dtype)
+    monkeypatch.setattr(replaying.manager, "_residence", home)
+    recorder = Recorder(lambda: home.model.unet)
     monkeypatch.setattr(graphed, "record", recorder)
     pictures = [(draw(plain, loras), draw(replaying, loras)) for loras in LORAS]
     assert all(np.array_equal(one, other) for one, other in pictures)
@@ -129,19 +133,19 @@ def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp
 
 def test_without_an_nvidia_gpu_it_is_refused(tmp_path) -> None:
     with pytest.raises(RequestError, match="CUDA graphs need an NVIDIA GPU, and this is cpu"):
-        PipelineManager(Settings(device="cpu", data_dir=tmp_path, cuda_graphs=True))
+        PipelineManager(EngineOptions(tmp_path, device="cpu", cuda_graphs=True))
 
 
 def recorded(recorder: Recorder) -> tuple[int, int]:
     return recorder.recorded, recorder.replayed
 
 
-def draw(manager: PipelineManager, loras: str) -> np.ndarray:
+def draw(darkroom: Darkroom, loras: str) -> np.ndarray:
     refs = tuple(LoraRef.model_validate(text) for text in loras.split())
     request = Request(
         prompt="a house, 3d style", width=64, height=64, steps=2, seed=3, guidance=3.0, sampler="Euler", loras=refs
     )
-    events = list(manager.generate(request))
+    events = list(darkroom.generate(request))
     assert isinstance(events[-1], Done)
     (picture,) = (event.image for event in events if isinstance(event, Image))
     return np.asarray(picture)

@@ -19,7 +19,7 @@ from webui.core.file_kinds import recognize
 from webui.core.files import ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
 from webui.core.text_encoders import has_open_clip_names
-from webui.core.weight_files import weight_files
+from webui.core.weight_files import stamp, weight_files
 from webui.engine.families import configs
 from webui.engine.families.base import CannotLoad, PreviewMap
 from webui.engine.families.ldm import Key, keys_of
@@ -62,6 +62,16 @@ class Components:
     pipeline_config: Mapping[str, Any] = field(default_factory=dict)
     preview_map: PreviewMap | None = None
     warnings: tuple[str, ...] = ()
+
+
+def check_unchanged(file: ModelFile) -> None:
+    """Raises CannotLoad where it is not the file any more that the order was made for."""
+    try:
+        changed = stamp(file.path) != file.stamp
+    except OSError as error:
+        raise CannotLoad(f"model {file.name!r}: {file.path.name} cannot be read: {error.strerror}") from None
+    if changed:
+        raise CannotLoad(f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again")
 
 
 class Plan:

@@ -8,11 +8,10 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from webui.core.files import LoraFile
-from webui.core.lora_files import find_adapter_config
+from webui.core.lora_files import MAX_SIDECAR_BYTES, find_adapter_config
 from webui.core.tensor_file import Header
 from webui.engine.lora.deltas import ResidualOf
 from webui.engine.lora.formats import Notes, Tensors
-from webui.library.lora_info import MAX_SIDECAR_BYTES
 
 RANKED = ("down", "hada_b1", "lokr_w2_b", "lokr_w1_b", "q")
 """Roles whose first axis is the rank."""

@@ -1,6 +1,6 @@
-"""LoRA names and weights -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
+"""LoRAs and their strengths -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 import torch
@@ -9,7 +9,7 @@ from cachetools import LRUCache
 from webui.core.events import LoraSwitch
 from webui.core.files import LoraFile
 from webui.core.lora_files import find_adapter_config
-from webui.core.request import LoraRef
+from webui.core.stages import LoraUse
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import hash_whole
 from webui.engine.devices import free_bytes
@@ -48,22 +48,20 @@ class LoraSwitcher:
         """What of the present set changes the text encoders."""
         return self.cache.text_key
 
-    def is_installed(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+    def is_installed(self, uses: Sequence[LoraUse]) -> bool:
         """Whether the model is already what these make of it."""
-        return self._key(refs, files)[0] == self.cache.key
+        return self._key(uses)[0] == self.cache.key
 
-    def must_merge(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+    def must_merge(self, uses: Sequence[LoraUse]) -> bool:
         """Whether switching to these would take computing."""
-        return self._key(refs, files)[0] not in self.cache
+        return self._key(uses)[0] not in self.cache
 
-    def switch(
-        self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile], check: Callable[[], None] = lambda: None
-    ) -> tuple[LoraSwitch, list[str]]:
+    def switch(self, uses: Sequence[LoraUse], check: Callable[[], None] = lambda: None) -> tuple[LoraSwitch, list[str]]:
         """Makes the model what these LoRAs make of it; returns the cost, and warnings for people.
 
         ``check`` may raise to stop. Raises CannotApply, and after any error the model is without LoRAs.
         """
-        key, by_hash = self._key(refs, files)
+        key, by_hash = self._key(uses)
         self.embeddings = {}
         how, seconds = self.cache.switch(key, lambda content_hash: self._weights(by_hash[content_hash]), check)
         warnings = [
@@ -74,20 +72,20 @@ class LoraSwitcher:
         for embedding in (embedding for content_hash, *_ in key for embedding in self._bundled[content_hash]):
             if self.embeddings.setdefault(embedding.name.casefold(), embedding) is not embedding:
                 warnings.append(f"Several LoRAs bring an embedding called {embedding.name}; one of them is used.")
-        return LoraSwitch(tuple(str(ref) for ref in refs), how, seconds), warnings
+        return LoraSwitch(tuple(str(use) for use in uses), how, seconds), warnings
 
-    def prepare(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> bool:
+    def prepare(self, uses: Sequence[LoraUse]) -> bool:
         """Merges what the next job wants without installing it; whether it is ready then."""
-        key, by_hash = self._key(refs, files)
+        key, by_hash = self._key(uses)
         return self.cache.prepare(key, lambda content_hash: self._weights(by_hash[content_hash]))
 
-    def _key(self, refs: Sequence[LoraRef], files: Mapping[str, LoraFile]) -> tuple[SetKey, dict[str, LoraFile]]:
+    def _key(self, uses: Sequence[LoraUse]) -> tuple[SetKey, dict[str, LoraFile]]:
         by_hash: dict[str, LoraFile] = {}
         entries = []
-        for ref in refs:
-            content_hash = _content_hash(files[ref.name])
-            by_hash[content_hash] = files[ref.name]
-            entries.append((content_hash, *ref.strengths))
+        for use in uses:
+            content_hash = _content_hash(use.file)
+            by_hash[content_hash] = use.file
+            entries.append((content_hash, use.unet, use.text))
         return set_key(entries), by_hash
 
     def _weights(self, file: LoraFile) -> LoraWeights:

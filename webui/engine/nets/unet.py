@@ -65,7 +65,7 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
 }
-"""Settings that diffusers' class knows and these models do not use, with the values that mean so."""
+"""What diffusers' class knows and these models do not use, with the values that mean so."""
 
 MAX_PERIOD = 10_000
 

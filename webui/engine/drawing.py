@@ -1,0 +1,257 @@
+"""An order's stages, one behind the other, for each batch of its pictures."""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL.Image import Image as PilImage
+
+from webui.core.canvas import Canvas
+from webui.core.events import Event, Image, Loading, Step
+from webui.core.lora_files import find_adapter_config
+from webui.core.recipe import Batch, Recipe
+from webui.core.stages import Pass
+from webui.core.tensor_file import hash_file
+from webui.core.weight_files import content_hash, hash_whole
+from webui.engine import latents as latent_ops
+from webui.engine.denoise import denoise
+from webui.engine.encoding import Encoder, Picture, Prompts
+from webui.engine.families.base import CannotLoad, Model
+from webui.engine.latents import Start
+from webui.engine.noise import Noise, make_noise, steps_to_take
+from webui.engine.preview import Previewer
+from webui.engine.provenance import describe_environment, describe_sampler
+from webui.engine.residence import Residence
+from webui.engine.run import Run, steps_of
+from webui.engine.speed.shortcuts import Shortcuts
+
+
+@dataclass
+class Drawn:
+    """What the stages so far have made of a batch: latents (n, channels, h, w), or None where nothing was to be drawn.
+
+    ``canvas`` is the start picture's. ``handover`` is the evaluation at which another pass is to go on, and ``start``
+    what the present one began with.
+    """
+
+    generators: list[torch.Generator]
+    latents: torch.Tensor | None = None
+    canvas: Canvas | None = None
+    start: Start | None = None
+    handover: int | None = None
+
+
+def shortcuts_of(stage: Pass) -> Shortcuts | None:
+    """What the UNet may leave out in a pass, or None where it is to do all of its work."""
+    shortcuts = Shortcuts(stage.token_merging, stage.reuse)
+    return shortcuts if shortcuts.taken else None
+
+
+class Drawing:
+    """One try at an order; goes on behind the pictures that ``run`` has finished already."""
+
+    def __init__(self, residence: Residence, encoder: Encoder, run: Run) -> None:
+        self._residence, self._encoder, self._run = residence, encoder, run
+        self._pictures: dict[Pass, Picture] = {}
+
+    @property
+    def _model(self) -> Model:
+        assert self._residence.model
+        return self._residence.model
+
+    def draw(self) -> Iterator[Event]:
+        """Everything from loading to the last picture."""
+        request = self._run.order.request
+        for batch in range(self._run.finished // request.count, request.repeat):
+            first, behind = batch * request.count, batch * self._run.batch_steps
+            drawn = Drawn(latent_ops.make_generators(request.seed + first, request.count))
+            for stage in self._run.order.stages:
+                yield from self._pass(stage, drawn, behind)
+                behind += steps_of(stage)
+            yield from self._finish(drawn, first)
+
+    def _pass(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
+        """One run of the loop, ``behind`` steps after the start."""
+        run, handed = self._run, stage.begin == "handover"
+        if handed and drawn.handover is None:
+            if drawn.latents is not None:
+                run.warn("The refiner drew nothing: no step was left for it.")
+            return
+        yield from self._use(stage)
+        with run.part("encode"):
+            prompts = self._encode(stage, drawn)
+        if not handed and drawn.canvas and (steps_of(stage) == 0 or drawn.canvas.nothing_masked):
+            return
+        with run.part("prepare"):
+            noise = self._make_noise(stage, drawn.generators)
+            first = self._begin(stage, drawn, noise)
+        drawn.latents = yield from self._denoise(stage, drawn, noise, prompts, first, behind)
+
+    # ---- what a pass needs ----
+
+    def _use(self, stage: Pass) -> Iterator[Loading]:
+        """The model with the LoRAs and the autoencoder of this pass."""
+        run = self._run
+        with run.part("load"):
+            yield from self._residence.load(stage.model, stage.lenders, run.check)
+            self._residence.use_vae(stage.vae)
+        role = "model" if stage.model == run.order.stages[0].model else "refiner"
+        run.hashes.want(role, stage.model.name, partial(content_hash, stage.model))
+        for lender in self._residence.lenders:
+            run.hashes.want("lender", lender.name, partial(content_hash, lender))
+        if stage.vae:
+            run.hashes.want("vae", stage.vae.name, partial(hash_whole, stage.vae.path))
+        run.warn(*self._model.warnings)
+        run.check()
+        if self._residence.tile(*stage.size):
+            run.decoded = "in tiles"
+            run.warn("Memory is short: the picture was decoded in tiles, and seams are possible.")
+        yield from self._switch_loras(stage)
+
+    def _switch_loras(self, stage: Pass) -> Iterator[Loading]:
+        run, uses, switcher = self._run, stage.loras, self._residence.loras
+        assert switcher
+        with run.part("lora"):
+            if switcher.must_merge(uses):
+                yield Loading(f"Merging {len(uses)} LoRA{'s' if len(uses) > 1 else ''}", 0.0)
+            with nullcontext() if switcher.is_installed(uses) else self._residence.unhooked():
+                switch, warnings = switcher.switch(uses, run.check)
+        run.warn(*warnings)
+        if uses and run.loras is None:
+            run.loras = switch
+            for use in uses:
+                run.hashes.want("lora", use.file.name, partial(_hash_tensors, use.file.path))
+                if (config := find_adapter_config(use.file.path)) is not None:
+                    run.hashes.want("lora configuration", use.file.name, partial(hash_whole, config))
+
+    def _encode(self, stage: Pass, drawn: Drawn) -> Prompts:
+        """Prompts and start picture as the model sees them; a picture is encoded once for all batches."""
+        assert self._residence.loras
+        prompts = self._encoder.prompts(self._model, self._residence.loras, stage, self._run)
+        if stage.begin == "picture":
+            if stage not in self._pictures:
+                self._pictures[stage] = self._encoder.picture(self._model, stage)
+            drawn.canvas = self._pictures[stage][0]
+        self._residence.rest()
+        return prompts
+
+    def _make_noise(self, stage: Pass, generators: list[torch.Generator]) -> Noise:
+        config, strength, device = self._model.scheduler_config, stage.strength, self._residence.device
+        noise = make_noise(
+            stage.sampler, stage.schedule, config, stage.prediction, stage.steps, strength, generators, device
+        )
+        if 1 / strength > (steps := noise.scheduled):
+            drawn_at = f"drawn at {1 / steps:.2g}"
+            self._run.warn(f"Strength {strength:g} is less than {stage.sampler} can take; {drawn_at}.")
+        return noise
+
+    def _begin(self, stage: Pass, drawn: Drawn, noise: Noise) -> int:
+        """Brings the latents to where the pass begins, and says at which evaluation that is."""
+        model, device = self._model, self._residence.device
+        if stage.begin == "handover":
+            assert drawn.start and drawn.handover is not None
+            first, drawn.handover = drawn.handover, None
+            noise.begin(first)
+            drawn.start = replace(drawn.start, shown=None)
+            return first
+        if stage.begin == "picture":
+            assert stage.init
+            encoded = self._pictures[stage][1]
+            start = latent_ops.prepare_from(model, noise, encoded, stage.size, stage.init, drawn.generators, device)
+        else:
+            start = latent_ops.prepare(model, noise, stage.size, drawn.generators, device)
+        drawn.start, drawn.latents = start, start.latents
+        if stage.handover_at is not None and (reached := noise.handover(stage.handover_at)) < len(noise):
+            drawn.handover = reached
+        self._run.sampler, self._run.compiled = describe_sampler(noise.scheduler), self._residence.is_compiled
+        return 0
+
+    def _denoise(
+        self, stage: Pass, drawn: Drawn, noise: Noise, prompts: Prompts, first: int, behind: int
+    ) -> Generator[Step, None, torch.Tensor]:
+        """Returns the latents that the pass came to."""
+        assert drawn.start and drawn.latents is not None
+        run, latents, hold = self._run, drawn.latents, drawn.start.hold
+        previewer = Previewer(self._model.preview_map, noise)
+        before_s = run.parts_s["steps"] + run.parts_s["previews"] if first else 0.0
+        steps = denoise(
+            self._model,
+            noise,
+            latents,
+            prompts.ready(stage, noise),
+            run.cancelled,
+            first,
+            drawn.handover,
+            drawn.start.shown,
+            None if hold is None else partial(hold.apply, noise),
+            shortcuts_of(stage),
+        )
+        steps_in_all = steps_to_take(stage.steps, stage.strength)
+        behind -= steps_in_all - steps_of(stage)  # those that it goes on with
+        started = time.perf_counter()
+        try:
+            for step in steps:
+                latents = step.latents
+                preview = previewer.preview(step, time.perf_counter() - started)
+                spent_s = before_s + time.perf_counter() - started
+                run.index = behind + step.index * steps_in_all // step.total  # a step may take several evaluations
+                yield Step(run.index, run.total, spent_s, preview)
+        finally:  # steps that ran out of memory took their time too
+            run.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
+            run.parts_s["previews"] += previewer.spent_s
+        return latents
+
+    # ---- from latents to pictures ----
+
+    def _finish(self, drawn: Drawn, first: int) -> Iterator[Image]:
+        """The batch as pictures with their recipes; those that were finished before memory ran out are left out."""
+        run = self._run
+        if drawn.latents is not None:
+            self._residence.make_room_to_decode(*run.order.stages[-1].size)
+        for k in range(max(run.finished - first, 0), run.order.request.count):
+            if drawn.latents is None:
+                assert drawn.canvas
+                image = drawn.canvas.unchanged
+            else:
+                run.check()
+                with run.part("decode"):
+                    image = self._decode(drawn.latents[k : k + 1])
+                    image = drawn.canvas.finish(image) if drawn.canvas else image
+            run.finished = first + k + 1
+            yield Image(first + k, image, self._make_recipe(first, k))
+        if drawn.latents is not None:
+            with run.part("decode"):
+                self._residence.rest()
+
+    def _decode(self, latents: torch.Tensor) -> PilImage:
+        """One picture; where it is none, for the reason that the model's files show, if they do."""
+        try:
+            return latent_ops.decode(self._model, latents, self._residence.unhooked)
+        except latent_ops.NotFinite:
+            if damage := self._residence.find_damage():
+                raise CannotLoad(damage) from None
+            raise
+
+    def _make_recipe(self, first: int, k: int) -> Recipe:
+        run, request = self._run, self._run.order.request
+        with run.part("hash"):
+            hashes, warnings = run.hashes.collect()
+        run.warn(*warnings)
+        home = self._residence
+        compiled = home.is_compiled if home.is_compiled == run.compiled else "partly"
+        return Recipe(
+            request.model_copy(update={"seed": request.seed + first + k, "count": 1, "repeat": 1}),
+            hashes,
+            Batch(request.seed + first, request.count, k),
+            run.sampler,
+            describe_environment(home.device, home.dtype, home.options.cpu_kernels)
+            | {"compiled": compiled, "memory": home.plan, "decoded": run.decoded},
+        )
+
+
+def _hash_tensors(path: Path) -> str:
+    return hash_file(path).tensors

@@ -1,0 +1,138 @@
+"""Prompts and start pictures as a model sees them, kept for as long as they may be wanted again."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from cachetools import LRUCache
+
+from webui.core.canvas import Canvas, make_canvas
+from webui.core.files import ModelFile, VaeFile
+from webui.core.images import Size
+from webui.core.names import is_word
+from webui.core.spans import spans
+from webui.core.stages import Pass
+from webui.core.tensor_file import BadFile
+from webui.core.weight_files import hash_whole
+from webui.engine.denoise import ReadySpan, guided_until
+from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
+from webui.engine.families.base import Conditioning, Model
+from webui.engine.guide import Branch
+from webui.engine.latents import Encoded, encode
+from webui.engine.lora.cache import Contributions
+from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.noise import Noise, steps_to_take
+from webui.engine.run import Run
+
+CACHED_PROMPTS = 64
+CACHED_PICTURE_BYTES = 128 * 2**20
+
+PromptKey = tuple[ModelFile, Contributions, str, int, bool, tuple[tuple[str, str], ...]]
+"""The model, what of the LoRAs changes its text encoder, the text, clip skip, whether it is the negative one, and the
+names and hashes of the embeddings in it."""
+PictureKey = tuple[ModelFile, VaeFile | None, str, Size]
+"""The model, the autoencoder instead of its own, what it is shown, and the size of what is drawn."""
+Picture = tuple[Canvas, Encoded]
+
+
+def picture_nbytes(picture: Picture) -> int:
+    """Memory that it holds."""
+    canvas, encoded = picture
+    return canvas.nbytes + encoded.nbytes
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The terms of the guidance in the steps before each of their stops, and what is told without a prompt.
+
+    ``negative`` is None where no unconditional branch runs.
+    """
+
+    positive: Sequence[tuple[int, Sequence[Branch]]]
+    negative: Conditioning | None
+
+    def ready(self, stage: Pass, noise: Noise) -> Iterator[ReadySpan]:
+        """The same by evaluations."""
+        told = (
+            ReadySpan(noise.first(stop), branches, self.negative, stage.guidance) for stop, branches in self.positive
+        )
+        return guided_until(told, round(stage.guidance_until * len(noise)))
+
+
+class Encoder:
+    """Keeps the newest prompts, and start pictures up to ``CACHED_PICTURE_BYTES``."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._prompts: LRUCache[PromptKey, Conditioning] = LRUCache(CACHED_PROMPTS)
+        self._pictures: LRUCache[PictureKey, Picture] = LRUCache(CACHED_PICTURE_BYTES, getsizeof=picture_nbytes)
+
+    def clear(self) -> None:
+        """Lets go of everything."""
+        self._prompts.clear()
+        self._pictures.clear()
+
+    def prompts(self, model: Model, loras: LoraSwitcher, stage: Pass, run: Run) -> Prompts:
+        """All that a pass tells its model."""
+
+        def condition(text: str, negative: bool = False) -> Conditioning:
+            prompt = self._prompt(model, loras, stage, text, negative, run)
+            return model.condition(prompt, stage.size, stage.guidance, negative)
+
+        positive = [
+            (span.stop, [Branch(condition(term.text), term.weight) for term in span.terms])
+            for span in spans(stage.prompt, steps_to_take(stage.steps, stage.strength))
+        ]
+        guided = stage.guidance != 1 and not model.guides_itself
+        return Prompts(positive, condition(stage.negative, negative=True) if guided else None)
+
+    @torch.inference_mode()
+    def _prompt(
+        self, model: Model, loras: LoraSwitcher, stage: Pass, text: str, negative: bool, run: Run
+    ) -> Conditioning:
+        embeddings = _find_embeddings(model, loras, stage, text, run)
+        hashes = tuple((name, embedding.content_hash) for name, embedding in embeddings.items())
+        key = (model.file, loras.text_key, text, stage.clip_skip, negative, hashes)
+        if key not in self._prompts:
+            self._prompts[key] = model.encode_prompt(text, stage.clip_skip, embeddings, negative)
+        return self._prompts[key]
+
+    def picture(self, model: Model, stage: Pass) -> Picture:
+        """The picture that a pass begins from, fitted to what is drawn, and as latents."""
+        assert stage.init
+        key = (model.file, stage.vae, stage.init.fingerprint, stage.size)
+        if key not in self._pictures:
+            canvas = make_canvas(stage.init, stage.size)
+            found = canvas, encode(model, canvas, self._device)
+            if picture_nbytes(found) > CACHED_PICTURE_BYTES:
+                return found
+            self._pictures[key] = found
+        return self._pictures[key]
+
+
+def _find_embeddings(model: Model, loras: LoraSwitcher, stage: Pass, text: str, run: Run) -> dict[str, Embedding]:
+    """The textual inversions that the text may name; those for another kind of model are told and left out."""
+    found, problems = find_bundled(text, loras.embeddings, model.text_widths)
+    run.warn(*problems)
+    taken = {name.casefold() for name in found}
+    for use in stage.embeddings:
+        name, path, forms = use.file.name, use.file.path, use.forms_in(text)
+        if taken & {form.casefold() for form in forms}:
+            run.warn(f"“{name}” stands for the embedding that a LoRA brings, not for the file.")
+            forms = [form for form in forms if form.casefold() not in taken]
+        elif not forms:
+            continue
+        problem = use.file.ambiguity if forms == [name] else ""
+        try:
+            embedding = read_embedding(name, path)
+            if fits(embedding, model.text_widths):
+                found |= dict.fromkeys(forms, embedding)
+                run.hashes.want("embedding", name, partial(hash_whole, path))
+            else:
+                problem = f"Embedding {name} is for another kind of model and was read as plain words."
+        except BadFile as error:
+            problem = f"Embedding {name} was read as plain words: {path.name} {error}."
+        if problem and any(is_word(form, text) for form in forms):
+            run.warn(problem)
+    return found

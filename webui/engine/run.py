@@ -1,0 +1,86 @@
+"""``Run``: an order on its way: how far it is, what people should know of it, and where its seconds went."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from webui.core.events import LoraSwitch
+from webui.core.order import Order
+from webui.core.stages import Pass
+from webui.engine.denoise import Stopped
+from webui.engine.noise import steps_to_take
+from webui.engine.provenance import FileHashes
+
+Cancel = Callable[[], bool]
+
+
+def never() -> bool:
+    """For work that nobody stops."""
+    return False
+
+
+def check_with(cancelled: Cancel) -> Callable[[], None]:
+    """What raises Stopped once ``cancelled`` says so."""
+
+    def check() -> None:
+        if cancelled():
+            raise Stopped
+
+    return check
+
+
+def steps_of(stage: Pass) -> int:
+    """How many steps a pass adds; one that latents are handed to goes on with those of the pass before."""
+    return 0 if stage.begin == "handover" else steps_to_take(stage.steps, stage.strength)
+
+
+@dataclass
+class Run:
+    """``finished`` pictures are behind us, and ``index`` steps.
+
+    ``sampler``, ``compiled`` and ``decoded`` are what the recipes say of how the present pictures are drawn; ``loras``
+    is what the first switch took. ``parts_s`` is the ledger.
+    """
+
+    order: Order
+    cancelled: Cancel
+    hashes: FileHashes
+    index: int = 0
+    finished: int = 0
+    sampler: dict[str, Any] = field(default_factory=dict)
+    compiled: bool = False
+    decoded: str = "whole"
+    loras: LoraSwitch | None = None
+    warnings: dict[str, None] = field(default_factory=dict)
+    parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def batch_steps(self) -> int:
+        """The steps of one batch, all stages together."""
+        return sum(steps_of(stage) for stage in self.order.stages)
+
+    @property
+    def total(self) -> int:
+        """The steps of all batches."""
+        return self.batch_steps * self.order.request.repeat
+
+    def warn(self, *lines: str) -> None:
+        """Keeps what people should know, each line once."""
+        self.warnings |= dict.fromkeys(lines)
+
+    def check(self) -> None:
+        """Raises Stopped where the job was cancelled."""
+        if self.cancelled():
+            raise Stopped
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts the seconds within to a part of the ledger."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts_s[name] += time.perf_counter() - started
