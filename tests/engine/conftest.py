@@ -1,6 +1,5 @@
 """One darkroom with the embedded model, shared: what it draws must not depend on what ran before."""
 
-import functools
 import math
 import os
 import re
@@ -20,7 +19,6 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.nets.unet import Prepared
-from webui.engine.preview import Previewer
 from webui.library.library import DEMO_MODEL
 
 SIDE_PX = 64
@@ -120,12 +118,12 @@ def decoded_pictures(model) -> Iterator[list[int]]:
 @pytest.fixture
 def preview_each_step(monkeypatch) -> None:
     """Lifts the budget: a preview at every step, whatever it costs."""
-    monkeypatch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=math.inf))
+    monkeypatch.setattr("webui.engine.preview.BUDGET", math.inf)
 
 
 @pytest.fixture
 def no_previews(monkeypatch) -> None:
-    monkeypatch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=0.0))
+    monkeypatch.setattr("webui.engine.preview.BUDGET", 0.0)
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from webui.core.request import Init
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine import preview
-from webui.engine.drawing import Drawing
-from webui.engine.preview import Previewer
+from webui.engine.families.latent import LatentDiffusionModel
 from webui.engine.samplers import SAMPLERS
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.library.library import DEMO_MODEL
@@ -54,7 +53,7 @@ def start(**fields) -> Init:
 
 
 class Network:
-    """The product's resident model as the frozen loop asks it. The one place that follows the product."""
+    """The product's resident model as the frozen loop asks it; this and the fixtures follow the product."""
 
     def __init__(self, model):
         self._model = model
@@ -120,14 +119,11 @@ def draw_now(monkeypatch):
     """``draw_now(darkroom, request)``: what comes to the decoder and what previews are made of, and the pictures."""
 
     def draw(darkroom, request):
-        drawn = Drawn()
+        drawn, decode = Drawn(), LatentDiffusionModel.decode
         with monkeypatch.context() as patch:
-            patch.setattr("webui.engine.drawing.Previewer", functools.partial(Previewer, budget=math.inf))
+            patch.setattr(preview, "BUDGET", math.inf)
             patch.setattr(preview, "to_jpeg", lambda latents, _map: drawn.originals.append(latents) or b"")
-            decode = Drawing._decode
-            patch.setattr(
-                Drawing, "_decode", lambda self, latents: drawn.latents.append(latents) or decode(self, latents)
-            )
+            patch.setattr(LatentDiffusionModel, "decode", lambda *args: drawn.latents.append(args[1]) or decode(*args))
             pictures = [event for event in darkroom.generate(request) if isinstance(event, Image)]
         assert len(pictures) == len(drawn.latents) == request.count * request.repeat
         return drawn

@@ -17,19 +17,16 @@ JPEG_QUALITY = 85
 
 
 class Previewer:
-    """Makes previews as often as the budget allows (``BUDGET``, where none is given); measures its own cost and skips
-    while it is over.
-    """
+    """Makes previews as often as ``BUDGET`` allows; measures its own cost and skips while it is over."""
 
-    def __init__(self, preview_map: PreviewMap, noise: Noise, budget: float | None = None) -> None:
+    def __init__(self, preview_map: PreviewMap, noise: Noise) -> None:
         self._map, self._noise = preview_map, noise
-        self._budget = BUDGET if budget is None else budget
         self._cost_s = FIRST_COST_S
         self.spent_s = 0.0
 
     def preview(self, step: Denoised, sampling_s: float) -> bytes | None:
         """A JPEG one latent cell a pixel, several pictures side by side; None when ``sampling_s`` allows no more."""
-        if self.spent_s + self._cost_s > self._budget * sampling_s:
+        if self.spent_s + self._cost_s > BUDGET * sampling_s:
             return None
         started = time.perf_counter()
         jpeg = to_jpeg(self._noise.original(step.seen, step.output, step.index - 1), self._map)
