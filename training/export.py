@@ -11,7 +11,7 @@ import torch
 from diffusers.models import AutoencoderKL
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from transformers import CLIPTokenizer
+from transformers.models.clip import CLIPTokenizer
 
 from . import card
 from . import latents as latents_module

@@ -12,8 +12,8 @@ import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.models.clip import CLIPTextConfig, CLIPTokenizer
 
 from benchmarks.peers import Models
 from benchmarks.peers.environments import CACHE, cache_folder

@@ -1,14 +1,16 @@
 """``--against``: another checkout draws through its own code, and its pictures are told from ours."""
 
+import contextlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import pictures
+from benchmarks import pictures, versions
 from benchmarks.measure import Options
 from benchmarks.pictures import Task, compare
-from benchmarks.versions import ours
+from benchmarks.versions import FORMAT, ours
 
 WORKER = "benchmarks/peers/darkroom_worker.py"
 
@@ -57,3 +59,16 @@ def test_ours_runs_from_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path:
     pictures.own_process("darkroom fp32", "fp32", models, tmp_path, Options())
     (command, _, _, variables) = started[0]
     assert command[1] == str(repository / WORKER) and variables == {"PYTHONPATH": str(repository)}
+
+
+def test_both_draw_in_the_format_that_is_measured_here(other: Path, monkeypatch) -> None:
+    known = other / "known"
+    (known / FORMAT).parent.mkdir(parents=True)
+    (known / FORMAT).write_text('{"this processor": 2.0}')
+    monkeypatch.setattr(versions, "ROOT", known)
+    monkeypatch.setattr(versions, "own_process", lambda *given: SimpleNamespace(close=lambda: None))
+    checkouts = {versions.NOW: known, versions.BEFORE: other}
+    with contextlib.ExitStack() as stack:
+        started = versions._start("darkroom fp32", checkouts, pictures.of_size("demo"), Options(), known, stack)
+        assert next(started)[0] == versions.NOW and next(started)[0] == versions.BEFORE
+        assert (other / FORMAT).read_text() == '{"this processor": 2.0}'
