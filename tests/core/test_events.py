@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImages
 
+from webui.core.errors import RequestError
 from webui.core.events import (
     TERMINAL,
     Cancelled,
@@ -24,7 +25,7 @@ from webui.core.events import (
     Step,
     to_json,
 )
-from webui.core.recipe import Recipe
+from webui.core.recipe import Recipe, read_picture
 from webui.core.request import Request
 
 NOISE = PilImages.fromarray(np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8), "RGB")
@@ -100,3 +101,21 @@ def test_the_pixel_hash_is_of_the_rgb_bytes_and_changes_with_one_pixel():
     other = NOISE.copy()
     other.putpixel((63, 47), tuple(255 - level for level in NOISE.getpixel((63, 47))))
     assert Image(0, other, RECIPE).pixels_sha256 != Image(0, NOISE, RECIPE).pixels_sha256
+
+
+@pytest.mark.parametrize(("name", "file_format"), [("a.png", "PNG"), ("deep/b.JPG", "JPEG"), ("c.webp", "WEBP")])
+def test_a_picture_is_saved_with_its_recipe_as_its_ending_says(tmp_path, name, file_format):
+    picture = Image(0, NOISE, Recipe(Request(seed=5, prompt="a cat")))
+    picture.save(tmp_path / name)
+    with PilImages.open(tmp_path / name) as saved:
+        assert saved.format == file_format and saved.size == NOISE.size
+        assert file_format != "PNG" or saved.tobytes() == NOISE.tobytes()
+    recipe = read_picture(tmp_path / name)
+    assert recipe.request == picture.recipe.request and recipe.pixels_sha256 == picture.pixels_sha256
+
+
+@pytest.mark.parametrize("name", ["a", "a.bmp", ".png"])
+def test_an_ending_that_means_no_format_is_refused_and_nothing_is_written(tmp_path, name):
+    with pytest.raises(RequestError, match=r"does not end in one of \.png, \.jpg, \.jpeg, \.webp"):
+        Image(0, NOISE, Recipe(Request(seed=5))).save(str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []

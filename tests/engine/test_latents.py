@@ -1,13 +1,10 @@
-"""Start latents from seeds, pictures from latents."""
+"""Start latents from seeds, and what a mask lets go."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 
 from webui.core.samplers import SAMPLERS
-from webui.engine.latents import Hold, NotFinite, decode, make_generators, prepare
+from webui.engine.latents import Hold, make_generators, prepare
 from webui.engine.noise import make_noise
 
 CPU = torch.device("cpu")
@@ -55,21 +52,6 @@ def test_every_allowed_seed_gives_noise_of_its_own(start, seed):
     assert not torch.equal(start(seed, 1)[0], start(max(seed - 1, 1), 1)[0])
 
 
-def test_a_decoded_picture_has_the_size_that_was_asked_for_and_uses_the_whole_range(model):
-    latents = torch.randn(1, 4, 9, 16, generator=torch.manual_seed(0))
-    picture = decode(model, latents)
-    assert picture.mode == "RGB" and picture.size == (16 * model.latent_scale, 9 * model.latent_scale)
-    assert np.asarray(picture).std() > 1
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_one_number_that_is_none_is_an_error_instead_of_a_black_picture(model, number):
-    latents = torch.zeros(1, 4, 8, 8)
-    latents[0, 1, 2, 3] = number
-    with pytest.raises(NotFinite, match="not-a-number"):
-        decode(model, latents)
-
-
 def steps_let_go(level: int, steps: int, greys: bool) -> int:
     """For how many of the last steps a place of this level is what was drawn, not what was kept."""
 
@@ -99,16 +81,3 @@ def test_a_grey_is_let_go_for_its_share_of_the_steps_to_the_nearest(level, steps
 @pytest.mark.parametrize(("level", "let_go"), [(0, 0), (1, 1), (128, 11), (254, 20), (255, 20)])
 def test_the_soft_edge_of_a_white_mask_is_let_go_a_part_of_a_step_earlier(level, let_go):
     assert steps_let_go(level, 20, greys=False) == let_go
-
-
-class Painter:
-    """A model whose autoencoder is the identity on RGB, to see levels exactly."""
-
-    def decode(self, latents):
-        return latents
-
-
-@pytest.mark.parametrize(("value", "level"), [(-1.0, 0), (1.0, 255), (0.0, 128), (-9.0, 0), (9.0, 255), (-0.5, 64)])
-def test_levels_are_rounded_and_what_is_out_of_range_is_cut(value, level):
-    picture = decode(Painter(), torch.full((1, 3, 2, 2), value))
-    assert np.unique(np.asarray(picture)).tolist() == [level]

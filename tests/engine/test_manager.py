@@ -20,8 +20,8 @@ from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
 from webui.darkroom import Darkroom
 from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.decode import NotFinite
 from webui.engine.families.base import CannotLoad
-from webui.engine.latents import NotFinite
 from webui.library.library import DEMO_MODEL, Library
 
 TWO_EVALUATIONS_A_STEP = ("Heun", "DPM2", "DPM2 a")

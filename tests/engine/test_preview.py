@@ -13,9 +13,9 @@ from PIL import Image as PilImages
 
 from webui.core.events import Image, Step
 from webui.engine import preview as preview_module
+from webui.engine.decode import decode
 from webui.engine.denoise import Denoised
 from webui.engine.families.base import PreviewMap
-from webui.engine.latents import decode
 from webui.engine.preview import BUDGET, Previewer, to_jpeg
 
 FIRST_CHANNELS = PreviewMap(torch.eye(3, 4), torch.zeros(3))  # channels 0, 1, 2 are red, green, blue

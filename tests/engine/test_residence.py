@@ -21,11 +21,11 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine import residence
+from webui.engine.decode import NotFinite
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import Plan
-from webui.engine.latents import NotFinite
 from webui.engine.manager import OutOfMemory
 
 PROMPT = "a red apple, flat style, on a blue background"

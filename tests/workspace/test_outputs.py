@@ -15,7 +15,7 @@ from PIL import Image as PilImages
 
 from webui.core.filenames import slug
 from webui.workspace import outputs
-from webui.workspace.outputs import encode_png, save_picture
+from webui.workspace.outputs import save_picture
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and limits")
 
@@ -79,7 +79,7 @@ def test_the_file_holds_exactly_the_picture(make_picture, tmp_path):
     with PilImages.open(save_picture(picture, tmp_path)) as saved:
         assert saved.format == "PNG" and saved.mode == "RGB"
         assert np.array_equal(np.asarray(saved), pixels)
-    with PilImages.open(io.BytesIO(encode_png(picture))) as encoded:
+    with PilImages.open(io.BytesIO(picture.encode())) as encoded:
         assert np.array_equal(np.asarray(encoded), pixels)
 
 

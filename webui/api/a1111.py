@@ -26,7 +26,6 @@ from webui.interop.a1111.refusals import flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
 from webui.jobs.protocols import Executor, Job
-from webui.workspace.outputs import encode_png
 
 Values = Annotated[dict[str, Any], Body()]
 
@@ -252,7 +251,7 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
     Raises HTTPException where it was stopped before there was anything to see.
     """
     request, pictures, comments = call.job.request, call.job.images, list(call.comments)
-    encoded = [encode_png(picture) for picture in pictures]
+    encoded = [picture.encode() for picture in pictures]
     if not isinstance(call.event, Done) and call.preview:
         half = answers.half_drawn(request, len(pictures), call.preview)
         encoded += [answers.encode_half_drawn(picture.image) for picture in half]

@@ -11,7 +11,6 @@ from webui.core.errors import RequestError
 from webui.core.events import to_json
 from webui.core.request import Request
 from webui.jobs.protocols import Executor, Job
-from webui.workspace.outputs import encode_png
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
 
@@ -64,7 +63,7 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
         images = job.images
         if not 0 <= index < len(images):
             raise HTTPException(404, f"the job has {len(images)} pictures so far, numbered from 0")
-        return Response(encode_png(images[index]), media_type="image/png")
+        return Response(images[index].encode(), media_type="image/png")
 
     @router.delete("/jobs/{job_id}")
     async def cancel(job: KnownJob) -> JSONResponse:

@@ -3,15 +3,14 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from webui.cli import BadInput
 from webui.core.errors import explain
-from webui.core.filenames import FILENAME, FILENAME_FIELDS
+from webui.core.filenames import FILENAME, FILENAME_FIELDS, FileFormat
 from webui.core.settings import DEVICES, DTYPES, MEMORY_PLANS, Settings
-from webui.workspace.outputs import SAVE_OPTIONS
 
 SETTINGS_FLAGS = (
     "model",
@@ -55,7 +54,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def add_saving(parser: argparse.ArgumentParser) -> None:
     """How pictures become files."""
-    parser.add_argument("--format", choices=tuple(SAVE_OPTIONS), help="of the files (default: png)")
+    parser.add_argument("--format", choices=get_args(FileFormat), help="of the files (default: png)")
     fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
     parser.add_argument("--filename", metavar="PATTERN", help=f"their names, of {fields} (default: {FILENAME})")
 

@@ -17,11 +17,11 @@ from webui.core.recipe import Batch, Recipe
 from webui.core.stages import Pass
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
-from webui.engine import latents as latent_ops
+from webui.engine.decode import NotFinite, decode
 from webui.engine.denoise import denoise
 from webui.engine.encoding import Encoder, Picture, Prompts
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.latents import Start
+from webui.engine.latents import Start, make_generators, prepare, prepare_from
 from webui.engine.noise import Noise, make_noise, steps_to_take
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_environment, describe_sampler
@@ -68,7 +68,7 @@ class Drawing:
         request = self._run.order.request
         for batch in range(self._run.finished // request.count, request.repeat):
             first, behind = batch * request.count, batch * self._run.batch_steps
-            drawn = Drawn(latent_ops.make_generators(request.seed + first, request.count))
+            drawn = Drawn(make_generators(request.seed + first, request.count))
             for stage in self._run.order.stages:
                 yield from self._pass(stage, drawn, behind)
                 behind += steps_of(stage)
@@ -159,11 +159,10 @@ class Drawing:
             drawn.start = replace(drawn.start, shown=None)
             return first
         if stage.begin == "picture":
-            assert stage.init
-            encoded = self._pictures[stage][1]
-            start = latent_ops.prepare_from(model, noise, encoded, stage.size, stage.init, drawn.generators, device)
+            _, encoded = self._pictures[stage]
+            start = prepare_from(model, noise, encoded, stage, drawn.generators, device)
         else:
-            start = latent_ops.prepare(model, noise, stage.size, drawn.generators, device)
+            start = prepare(model, noise, stage.size, drawn.generators, device)
         drawn.start, drawn.latents = start, start.latents
         if stage.handover_at is not None and (reached := noise.handover(stage.handover_at)) < len(noise):
             drawn.handover = reached
@@ -230,8 +229,8 @@ class Drawing:
     def _decode(self, latents: torch.Tensor) -> PilImage:
         """One picture; where it is none, for the reason that the model's files show, if they do."""
         try:
-            return latent_ops.decode(self._model, latents, self._residence.unhooked)
-        except latent_ops.NotFinite:
+            return decode(self._model, latents, self._residence.unhooked)
+        except NotFinite:
             if damage := self._residence.find_damage():
                 raise CannotLoad(damage) from None
             raise

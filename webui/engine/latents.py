@@ -1,32 +1,26 @@
-"""What goes into the loop and what comes out of it: the only place where the three tasks differ.
+"""What goes into the loop: the only place where the three tasks differ.
 
 txt2img starts from noise, img2img from a noised picture part of the way down, inpaint besides keeps or is shown
 what lies outside the mask.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 from torch.nn import functional
 
 from webui.core.canvas import Canvas
-from webui.core.groups.init import Init
 from webui.core.images import Size
+from webui.core.stages import Pass
 from webui.engine.families.base import Model, Posterior
 from webui.engine.noise import Noise
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-
-
-class NotFinite(RuntimeError):
-    """The picture came out as NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +124,7 @@ def prepare_from(
     model: Model,
     noise: Noise,
     encoded: Encoded,
-    size: Size,
-    init: Init,
+    stage: Pass,
     generators: Sequence[torch.Generator],
     device: torch.device,
 ) -> Start:
@@ -140,44 +133,19 @@ def prepare_from(
     Inpainting at full strength starts from noise alone. Random numbers are drawn in the order of diffusers' pipelines:
     posterior (but where nothing of the picture is needed), noise, masked posterior.
     """
-    noise_alone = encoded.mask is not None and init.strength == 1.0
+    noise_alone = encoded.mask is not None and stage.strength == 1.0
     unseen = noise_alone and encoded.masked is not None
     picture = encoded.picture.mean if unseen else encoded.picture.sample(generators)
-    original = _at_size(picture, model, size)
-    drawn = _random(model, size, generators).to(device)
+    original = _at_size(picture, model, stage.size)
+    drawn = _random(model, stage.size, generators).to(device)
     mask = encoded.mask
-    begin = original if mask is None else _refill(original, drawn, mask, init)
+    begin = (
+        original if mask is None else _refill(original, drawn, mask, stage.init.mask_fill if stage.init else "original")
+    )
     latents = noise.full(drawn) if noise_alone else noise.add(begin, drawn, 0)
     if encoded.masked is not None:
         return Start(latents, shown=_shown(encoded.masked, mask, generators))
     return Start(latents, hold=None if mask is None else Hold(mask, original, drawn, encoded.greys))
-
-
-@torch.inference_mode()
-def decode(
-    model: Model, latents: torch.Tensor, unhooked: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> PilImage:
-    """One picture from its latents (1, channels, h, w); raises NotFinite instead of passing off a black one.
-
-    An autoencoder that overflows in its own format is asked again in float32, with its plain module: ``unhooked``.
-    """
-    if not torch.isfinite(latents).all():
-        overflows = model.unet.dtype != torch.float32
-        raise NotFinite(
-            f"the UNet came to not-a-number values: {'it overflows in this number format, or ' if overflows else ''}a"
-            " LoRA or a weight in the prompt is far too strong; try"
-            f" {'--dtype float32 (or bfloat16), ' if overflows else ''}smaller weights, or another prediction"
-        )
-    picture = model.decode(latents)[0]
-    if not torch.isfinite(picture).all():
-        with unhooked():
-            picture = model.decode(latents, in_float32=True)[0]
-    if not torch.isfinite(picture).all():
-        raise NotFinite(
-            "the autoencoder came to not-a-number values even in float32: its file is likely damaged; choose another"
-        )
-    levels = (picture / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return PilImages.fromarray(levels.permute(1, 2, 0).cpu().numpy(), "RGB")
 
 
 def _random(model: Model, size: Size, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -193,11 +161,11 @@ def _at_size(latents: torch.Tensor, model: Model, size: Size) -> torch.Tensor:
     return functional.interpolate(latents, (height, width), mode="bilinear", antialias=True)
 
 
-def _refill(original: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor, init: Init) -> torch.Tensor:
+def _refill(original: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor, fill: str) -> torch.Tensor:
     """What the masked part starts from; "fill" was done in pixels."""
-    if init.mask_fill == "noise":
+    if fill == "noise":
         return (1 - mask) * original + mask * noise
-    if init.mask_fill == "nothing":
+    if fill == "nothing":
         return (1 - mask) * original
     return original
 

@@ -111,7 +111,7 @@ class PipelineManager:
     def close(self) -> None:
         """Lets go of the model and of all that is kept."""
         self._encoder.clear()
-        self._residence.close()
+        self._residence.drop()
         self._hasher.shutdown()
 
     def _events(self, run: Run) -> Iterator[Event]:

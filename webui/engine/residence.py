@@ -113,7 +113,7 @@ class Residence:
         """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
         assert self._resident
         former, lenders, former_placing = self._resident.model.file, self._resident.lenders, self._resident.plan
-        self._drop()
+        self.drop()
         failed: BaseException
         try:
             yield from self._read(plan, placing, check)
@@ -151,11 +151,8 @@ class Residence:
         in_place = self.options.cuda_graphs and placing == PLANS[0]
         return LoraSwitcher(model, self.device, self.options.lora_cache_bytes, in_place)
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Lets go of the model."""
-        self._drop()
-
-    def _drop(self) -> None:
         self._unhook()
         self._slow_down()
         self._resident = None
@@ -187,7 +184,7 @@ class Residence:
         loras = self._make_switcher(model, placing)
         for part in (model.unet, model.vae):
             self._install(part, placing)
-        self._drop()
+        self.drop()
         self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
         self._hook()
         self._speed_up()

@@ -14,7 +14,6 @@ from pathlib import Path
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
 from webui.core.ledger import shares
 from webui.jobs.protocols import Job, State
-from webui.workspace.outputs import encode_png
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
 
@@ -203,7 +202,7 @@ def preview_html(step: Step, job: Job) -> str:
 
 
 def _inline_html(picture: Image) -> str:
-    data = base64.b64encode(encode_png(picture)).decode("ascii")
+    data = base64.b64encode(picture.encode()).decode("ascii")
     image = f'<img alt="Picture with seed {picture.seed}" src="data:image/png;base64,{data}">'
     return f'<div class="preview-live">{image}</div>'
 
@@ -229,5 +228,5 @@ def _link_or_write(picture: Image, served: Path) -> None:
         except OSError:  # another file system, or the picture was moved away
             pass
     temporary = served.with_suffix(f".{time.monotonic_ns()}.tmp")
-    temporary.write_bytes(encode_png(picture))
+    temporary.write_bytes(picture.encode())
     os.replace(temporary, served)

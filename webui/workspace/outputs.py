@@ -1,45 +1,23 @@
 """Finished pictures -> files, written whole or not at all."""
 
 import errno
-import io
 import os
 import re
 import string
 import time
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from webui.core.disk import temporary_file
 from webui.core.events import Image
 from webui.core.filenames import FILENAME, FileFormat, make_stem, slug
-from webui.core.recipe import RecipeError, save_options
+from webui.core.recipe import RecipeError
 from webui.core.request import Request
 
-SAVE_OPTIONS: Mapping[FileFormat, Mapping[str, Any]] = {
-    "png": {"compress_level": 1},  # half the time of zlib's default level for about a seventh more bytes
-    "jpeg": {"quality": 92},
-    "webp": {"quality": 90},
-}
 UNNAMEABLE = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
 """Errors of disks that do not take a name."""
-
-
-def encode_png(picture: Image) -> bytes:
-    """The picture as PNG with its recipe."""
-    return _encode(picture, "png")
-
-
-def _encode(picture: Image, file_format: FileFormat) -> bytes:
-    """Raises RecipeError where the format cannot hold the recipe."""
-    recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
-    options = save_options(recipe, file_format.upper())
-    buffer = io.BytesIO()
-    picture.image.save(buffer, file_format.upper(), **SAVE_OPTIONS[file_format], **options)
-    return buffer.getvalue()
 
 
 def save_picture(picture: Image, folder: Path, file_format: FileFormat = "png", filename: str = FILENAME) -> Path:
@@ -50,9 +28,9 @@ def save_picture(picture: Image, folder: Path, file_format: FileFormat = "png", 
     are too long for a JPEG becomes a PNG.
     """
     try:
-        data = _encode(picture, file_format)
+        data = picture.encode(file_format)
     except RecipeError:
-        data, file_format = encode_png(picture), "png"
+        data, file_format = picture.encode(), "png"
     values, ending = _name_values(picture.recipe.request), f".{file_format}"
     with temporary_file(folder, data, 0o644) as temporary:
         try:
