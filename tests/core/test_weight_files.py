@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from webui.core.files import ModelFile
-from webui.core.weight_files import content_hash, weight_files
+from webui.core.weight_files import content_hash, stamp, weight_files
 
 
 def make_model(folder: Path, weights: bytes = b"w") -> ModelFile:
@@ -67,3 +67,21 @@ def test_the_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = content_hash(model)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("the weights were read again"))
     assert content_hash(model) == first
+
+
+def test_the_stamp_changes_with_a_file_s_time_size_or_absence_and_with_nothing_else(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m").path
+    file, seen = folder / "vae/diffusion_pytorch_model.safetensors", [stamp(folder)]
+    (folder / "vae/notes.txt").write_text("of no weight")
+    assert stamp(folder) == seen[0]
+    stat = file.stat()
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**9))  # an older one in its place
+    seen.append(stamp(folder))
+    file.write_bytes(b"more")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    seen.append(stamp(folder))
+    file.unlink()
+    seen.append(stamp(folder))
+    assert len(set(seen)) == 4
+    with pytest.raises(FileNotFoundError):
+        stamp(tmp_path / "gone.safetensors")

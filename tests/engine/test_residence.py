@@ -116,6 +116,22 @@ class TestLoading:
         monkeypatch.undo()
         assert (draw(darkroom, model="sd1") == before).all()
 
+    def test_the_former_model_comes_back_with_the_parts_that_it_had_borrowed(self, make, tree, tmp_path, monkeypatch):
+        (tmp_path / "checkpoints").mkdir()
+        unet = tree / "models/Stable-diffusion/sd1/unet/diffusion_pytorch_model.safetensors"
+        shutil.copy(unet, tmp_path / "checkpoints/bare.safetensors")
+        darkroom = make(models_dir=(tmp_path,))
+        before = draw(darkroom, model="bare")
+        home = darkroom.manager._residence
+        needed = 10 * home._resident.nbytes
+        monkeypatch.setattr(residence, "free_bytes", lambda _: needed if home._resident is None else 1)
+        monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
+        asked = iter(range(1000))
+        assert isinstance([*darkroom.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 40)][-1], Cancelled)
+        monkeypatch.undo()
+        assert darkroom.manager.model_name == "bare" and {file.name for file in home.lenders} == {"sd1"}
+        assert (draw(darkroom, model="bare") == before).all()
+
     @pytest.mark.parametrize(("least", "trimmed"), [(10**12, 0), (1, 2)])
     def test_only_a_large_decoder_finds_the_heap_trimmed(self, make, monkeypatch, least, trimmed):
         calls = []

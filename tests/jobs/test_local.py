@@ -72,6 +72,15 @@ class TestOneAfterTheOther:
         assert engine.most_at_once == 1 and engine.threads == {"device"}
         assert [engine.begun.get_nowait().seed for _ in range(7)] == list(range(1, 8))
 
+    def test_what_is_drawn_is_what_was_planned_when_it_was_sent(self, executor, engine, monkeypatch):
+        engine.hold()
+        jobs = [executor.submit(request(seed=seed)) for seed in (1, 2)]
+        monkeypatch.setattr(local, "resolve", lambda *_: pytest.fail("a name was looked up again"))
+        engine.go_on()
+        for job in jobs:
+            assert isinstance(events_of(job)[-1], Done)
+            assert engine.begun.get_nowait() is job.request is job.order.request
+
     def test_jobs_from_many_threads_all_run_once(self, executor, engine):
         jobs, threads = [], []
         for seed in range(20):
