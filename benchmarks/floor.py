@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from webui.core.stages import steps_to_take
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.unet import UNet
-from webui.engine.noise import steps_to_take
 
 SIDE, CHANNELS, REPEATS = 2048, 320, 7
 PROMPT_LENGTH = 77

@@ -12,6 +12,7 @@ from webui.core import images
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
 from webui.core.groups.init import Init
+from webui.core.lora_ref import LoraRef
 from webui.core.notices import approximations, notices
 from webui.core.request import Request
 
@@ -81,9 +82,26 @@ def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
 
 
 def test_forms_of_prompts_that_are_not_done_are_said_once():
-    assert lines(prompt="[a|b]", negative="[a|b]") == (
+    assert lines(prompt="{a|b}", negative="{a|b}") == (
+        "{a|b} (a choice of words) is not done here and is read as plain words.",
+    )
+    assert lines(prompt="[a|b]", negative="[a|b]") == ()
+    assert lines(prompt="[a|b]", negative="[a|b]", syntax=1) == (
         "[a|b] (alternating words) is not done here and is read as plain words.",
     )
+
+
+def test_brackets_that_nothing_closes_are_said():
+    assert lines(prompt="a [cat:dog:0.5", negative="x)") == ("The prompt has 1 [ that nothing closes.",)
+
+
+def test_a_weight_for_a_pass_that_there_is_not_is_said():
+    loras = (LoraRef.model_validate("night:1:hr=0"),)
+    assert lines(loras=loras) == ("LoRA night: its weight for the hires pass has no effect without one.",)
+
+
+def test_several_prompts_want_the_negative_one_at_any_guidance():
+    assert lines(prompt="a AND b", negative="x", guidance=1) == ()
 
 
 def test_a_file_that_ends_early_is_said():

@@ -11,7 +11,7 @@ from webui.core.files import EmbeddingFile, LoraFile, ModelFile, VaeFile
 from webui.core.groups.init import Init
 from webui.core.order import plan
 from webui.core.request import LoraRef, Request
-from webui.core.stages import LoraUse
+from webui.core.stages import LoraSchedule, LoraUse
 
 WHOLE = Checkpoint("SD 1.x", "ldm", ("unet", "vae", "text_encoder"), 4, 768, 512)
 
@@ -83,6 +83,35 @@ def test_a_model_that_refines_its_own_work_goes_on_as_it_was(files):
 def test_loras_come_with_their_files_and_both_strengths(files):
     (only,) = plan(resolved(loras=(LoraRef(name="gold", weight=0.5, text_weight=0.2),)), files).stages
     assert only.loras == (LoraUse(files.loras["gold"], unet=0.5, text=0.2),)
+
+
+def test_loras_that_change_come_with_their_points_and_tags_in_brackets_with_their_text(files):
+    until = ((0.0, 1.0), (0.4, 1.0), (0.4, 0.0))
+    ask = resolved(prompt="a [<LORA:Gold:0.5>::0.4]", loras=(LoraRef(name="ink", weight=until),))
+    (only,) = plan(ask, files).stages
+    assert only.loras == () and only.prompt == "a [<LORA:Gold:0.5>::0.4]"
+    assert only.lora_schedules == (
+        LoraSchedule(files.loras["ink"], until, until),
+        LoraSchedule(files.loras["gold"], 0.5, 0.5, "<LORA:Gold:0.5>"),
+    )
+    assert set(only.files) >= {files.loras["ink"], files.loras["gold"]}
+    first, second = plan(ask.model_copy(update={"refiner": "refiner"}), files).stages
+    assert first.lora_schedules == only.lora_schedules and second.lora_schedules == ()
+
+
+def test_marks_of_the_first_syntax_are_words_to_a_pass(files):
+    order = plan(resolved(prompt="[a|b] AND c", negative="[a:b:3]", syntax=1), files)
+    assert order.request.prompt == "[a|b] AND c" and order.request.syntax == 1
+    (only,) = order.stages
+    assert (only.prompt, only.negative) == (r"[a\|b] \AND c", r"[a\:b\:3]")
+
+
+def test_an_embedding_may_be_named_by_words_that_change(files):
+    (only,) = plan(resolved(prompt="a [gl|sh][ow|ade]", negative="[a:light/glow:5]"), files).stages
+    assert [(use.file.name, use.forms) for use in only.embeddings] == [
+        ("glow", ("glow", "light/glow")),
+        ("shade", ("shade",)),
+    ]
 
 
 def test_only_what_lacks_a_part_is_lent_one(files):

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.core.errors import RequestError
-from webui.core.prompt import WEIGHT_LIMIT, Words, join_loras, parse_weights, split_loras, unbalanced, unsupported
+from webui.core.prompt import (
+    WEIGHT_LIMIT,
+    Words,
+    join_loras,
+    parse_weights,
+    split_constant_loras,
+    split_loras,
+    unbalanced,
+    unclosed,
+    unsupported,
+)
 from webui.core.request import LoraRef
 
 
@@ -316,10 +326,61 @@ brackets = st.lists(
         ("[a|b] __x__", ["[a|b] (alternating words) is", "__x__ (a wildcard) is"]),
     ],
 )
-def test_forms_that_are_not_done_are_said(prompt, expected):
-    lines = unsupported(prompt)
+def test_forms_that_the_first_syntax_does_not_know_are_said(prompt, expected):
+    lines = unsupported(prompt, syntax=1)
     assert [line.partition(" not done here and ")[0] for line in lines] == expected
     assert all(line.endswith("read as plain words.") for line in lines)
+    marks = ("prompt editing", "alternating words", "several prompts")
+    assert unsupported(prompt) == tuple(line for line in lines if not any(mark in line for mark in marks))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("[x [a:b] y:z:5]", "[x [a:b] y:z:5] (prompt editing) is"),
+        ("[a AND b:c:5]", "[a AND b:c:5] (prompt editing) is"),
+        ("[a|(b:c:d)], [e:f:2]", "[a|(b:c:d)] (alternating words) is"),
+        ("[(a:b:c):0.5] AND [e:f:2] AND [x [a:b] y:z:5]", "[(a:b:c):0.5] and 1 more (prompt editing) are"),
+    ],
+)
+def test_brackets_that_are_no_form_of_a1111s_are_said(prompt, said):
+    (line,) = unsupported(prompt)
+    assert line.partition(" not done here and ")[0] == said
+
+
+def test_several_negative_prompts_are_words():
+    assert unsupported("a AND b", negative=True) == (
+        "AND (several prompts in one) is not done here and is read as plain words.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wrong"),
+    [
+        ("a [cat:dog:0.5", "1 [ that nothing closes"),
+        ("(a [b", "1 ( that nothing closes and 1 [ that nothing closes"),
+        (":-) [x]", ""),
+        ("[a AND b]", "1 [ that nothing closes"),
+        ("<lora:a[:1>", ""),
+    ],
+)
+def test_brackets_that_nothing_closes_are_said(prompt, wrong):
+    assert unclosed(prompt) == wrong
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept", "constant", "moving"),
+    [
+        ("a <lora:x:0.5> b", "a  b", ["x:0.5"], []),
+        ("[<lora:x:1>::0.4] b", "[<lora:x:1>::0.4] b", [], ["x:1"]),
+        ("[<lora:x>|<lora:y:2>] b <lora:z:1>", "[<lora:x>|<lora:y:2>] b", ["z:1"], ["x:1", "y:2"]),
+        ("[[<lora:x:1>]:3] ([<lora:y:1>])", "[[<lora:x:1>]:3] ([])", ["y:1"], ["x:1"]),
+        (" a  b", " a  b", [], []),
+    ],
+)
+def test_tags_that_hold_at_some_steps_only_stay(prompt, kept, constant, moving):
+    text, *found = split_constant_loras(prompt)
+    assert (text, *([str(ref) for ref in refs] for refs in found)) == (kept, constant, moving)
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_the_json_has_what_others_may_look_for(make_picture):
 def test_marks_of_the_first_schema_stay_words(make_picture, field, text, syntax):
     recipe = make_picture(**{field: text, "syntax": syntax}).recipe
     body = json.loads(recipe.to_json())
-    assert body["schema"] == syntax and "syntax" not in body["request"]
+    assert body["schema"] == syntax and body["request"].get("syntax") == (2 if syntax == 2 else None)
     assert Recipe.from_json(json.dumps(body)) == recipe
     if syntax == 1:
         today = recipe.request.in_newest_syntax()

@@ -125,6 +125,30 @@ def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab)
     tab.wait_for_value("seed", "7")
 
 
+def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(open_tab, lora_server):
+    tab = open_tab()
+    tag = "<lora:night:1@0;0.2@0.5>"
+    tab.draw(**SEEDED | {"prompt": f"{SEEDED['prompt']} <lora:night:1@0,0.2@0.5>"})
+    tab.wait_for_infotext(tag)
+    drawn = pixels(tab.picture_bytes())
+    over_http, _ = draw_over_http(lora_server, **SEEDED, loras=[{"name": "night", "weight": [[0, 1], [0.5, 0.2]]}])
+    assert drawn == over_http != draw_over_http(lora_server, **SEEDED, loras=["night:1"])[0]
+    tab.find("reuse-seed").click()
+    open_panel(tab)
+    wait_for(lambda: chosen(tab) == ["night"], "the LoRA of the picture")
+    weights = tab.find("lora-panel").get_by_label("Weights of night over the steps")
+    assert weights.input_value() == "1@0;0.2@0.5"
+    tab.draw()
+    assert pixels(tab.picture_bytes()) == drawn
+    weights.fill("1")
+    weights.blur()
+    assert tab.find("lora-panel").get_by_label("Weight of night as a number").input_value() == "1"
+    tab.find("reuse-seed").click()
+    weights.wait_for()
+    tab.find("lora-panel").get_by_role("button", name="Write night into the prompt").click()
+    tab.wait_for_value("prompt", f"{SEEDED['prompt']} {tag}")
+
+
 def test_a_new_file_is_there_after_refresh(open_tab, lora_server):
     tab = open_tab()
     open_panel(tab)

@@ -59,16 +59,20 @@ def test_loras_of_field_and_prompt_are_the_request_s_by_their_files_names(resolv
 
 
 @pytest.mark.parametrize(
-    ("fields", "syntax"),
+    ("fields", "prompt", "loras"),
     [
-        ({"prompt": "a (cat:1.2) [b]"}, 2),
-        ({"prompt": "a [cat:dog:0.5]"}, 1),
-        ({"negative": "[a|b]"}, 1),
-        ({"prompt": "a AND b"}, 1),
+        ({"prompt": "a [<lora:chalk:1>::0.4] <lora:ink:0.5>"}, "a [<lora:chalk:1>::0.4]", ["ink:0.5"]),
+        ({"prompt": "[<lora:Chalk:1>|<lora:ink:0>]"}, "[<lora:Chalk:1>|<lora:ink:0>]", []),
+        ({"prompt": "a [<lora:chalk:1>]"}, "a []", ["Chalk:1"]),
+        ({"prompt": "a [<lora:chalk:1>::0.4]", "syntax": 1}, "a [::0.4]", ["Chalk:1"]),
+        ({"prompt": "a <lora:chalk:1@0,0.5@0.5>"}, "a", ["Chalk:1@0;0.5@0.5"]),
+        ({"loras": refs("ink:0@0;0@1")}, "", []),
     ],
 )
-def test_what_is_drawn_as_words_says_so(resolved, fields, syntax):
-    assert resolved(**fields).syntax == syntax
+def test_tags_in_brackets_that_change_stay_where_they_are(resolved, fields, prompt, loras):
+    request = resolved(**fields)
+    assert request.prompt == prompt and request.loras == refs(*loras)
+    assert resolve_again(resolved, request) == request
 
 
 def resolve_again(resolved, request: Request) -> Request:
@@ -80,6 +84,10 @@ def resolve_again(resolved, request: Request) -> Request:
     [
         ({"loras": refs("chal")}, ["no LoRA “chal”", "did you mean Chalk"]),
         ({"prompt": "x <lora:inc:1>"}, ["no LoRA “inc”", "ink"]),
+        ({"prompt": "x [a:<lora:inc:1>:5]"}, ["no LoRA “inc”", "ink"]),
+        ({"prompt": "x [<lora:ink:1>|<lora:old:1>]"}, ["LoRA 'old'", "pickle"]),
+        ({"negative": "[<lora:ink:1>::5]"}, ["negative: a LoRA acts on the whole picture"]),
+        ({"prompt": "x <lora:ink:1@0,2@x>"}, ["<lora:ink:1@0,2@x> cannot be read", "'x' is not a number"]),
         ({"prompt": "x <lora:../ink:1>"}, ["There is no "]),
         ({"prompt": "x <lora:ink:0>", "loras": refs("nowhere:0")}, ["“nowhere”"]),
         ({"loras": refs("page")}, ["LoRA 'page': page.safetensors is no safetensors file"]),

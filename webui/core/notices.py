@@ -6,17 +6,19 @@ from webui.core import images
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
 from webui.core.groups.init import Init
-from webui.core.prompt import unsupported
+from webui.core.prompt import unclosed, unsupported
 from webui.core.request import Request
+from webui.core.schedule import split_terms
 
 OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
 
 
 def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
     """A line for people for each such thing in a resolved request; ``checkpoint`` is its model's."""
+    several = request.syntax == 2 and len(split_terms(request.prompt)) > 1
     guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
     lines = {
-        "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1,
+        "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1 and not several,
         "A negative prompt has no effect on a model that guides itself.": request.negative and guides_itself,
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
         "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
@@ -30,7 +32,14 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
             request.prediction != own
         ),
     }
-    said = [*unsupported(request.prompt), *unsupported(request.negative)]
+    said = [*unsupported(request.prompt, False, request.syntax), *unsupported(request.negative, True, request.syntax)]
+    wrong = {"prompt": unclosed(request.prompt), "negative prompt": unclosed(request.negative)}
+    said += [f"The {name} has {brackets}." for name, brackets in wrong.items() if brackets]
+    said += [
+        f"LoRA {ref.name}: its weight for the hires pass has no effect without one."
+        for ref in request.loras
+        if ref.hires_weight is not None
+    ]
     said += [line for line, is_so in lines.items() if is_so]
     if request.init:
         said += [*_of_files(request.init), *_of_init(request.init, checkpoint)]

@@ -5,9 +5,13 @@ from dataclasses import dataclass, replace
 
 from webui.core.files import File, Files, ModelFile
 from webui.core.groups import GROUPS
+from webui.core.lora_ref import LoraRef
+from webui.core.names import choose_lora
 from webui.core.notices import approximations, notices
+from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.request import Request
-from webui.core.stages import EmbeddingUse, LoraUse, Pass, Stage
+from webui.core.spans import spans
+from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ def plan(request: Request, files: Files) -> Order:
 
 def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
     """The pass that every request has, and the refiner's behind it where one is named."""
+    request = request.in_newest_syntax()
     assert request.width and request.height, "a resolved request has a size"
     model = files.models[request.model]
     own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name
@@ -55,17 +60,20 @@ def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
         prediction="auto" if own else request.prediction,
         clip_skip=request.clip_skip,
         guidance_until=request.guidance_until,
-        loras=tuple(LoraUse(files.loras[ref.name], *ref.strengths) for ref in request.loras),
-        embeddings=_embeddings((request.prompt, request.negative), files),
+        loras=_constant_loras(request.loras, files),
+        lora_schedules=(*_moving_loras(request.loras, files), *_tagged_loras(request.prompt, files)),
         reuse=request.reuse,
         token_merging=request.token_merging,
     )
+    first = replace(first, embeddings=_embeddings(_texts(first), files))
     if not request.refiner:
         return (first,)
     first = replace(first, handover_at=request.refiner_at)
     second, refiner = replace(first, begin="handover"), files.models[request.refiner]
     if refiner != model:
-        second = replace(second, model=refiner, lenders=_lenders(refiner, files), prediction="auto", loras=())
+        second = replace(
+            second, model=refiner, lenders=_lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
+        )
     return first, second
 
 
@@ -74,6 +82,35 @@ def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
     missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
     others = (file for file in files.models.values() if file.checkpoint and missing & set(file.checkpoint.parts))
     return tuple(others) if missing else ()
+
+
+def _constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:
+    strengths = ((files.loras[ref.name], *ref.strengths) for ref in refs)
+    return tuple(
+        LoraUse(file, unet, text)
+        for file, unet, text in strengths
+        if not isinstance(unet, tuple) and not isinstance(text, tuple)
+    )
+
+
+def _moving_loras(refs: Iterable[LoraRef], files: Files) -> Iterable[LoraSchedule]:
+    for ref in refs:
+        if any(isinstance(weight, tuple) for weight in ref.strengths):
+            yield LoraSchedule(files.loras[ref.name], *ref.strengths)
+
+
+def _tagged_loras(prompt: str, files: Files) -> Iterable[LoraSchedule]:
+    """What the tags ask for that stand in brackets which change over the steps, each tag once."""
+    *_, refs = split_constant_loras(prompt)
+    for tag, ref in dict(zip(tags_in(prompt), refs, strict=True)).items():
+        yield LoraSchedule(files.loras[choose_lora(ref.name, files.loras)], *ref.strengths, tag)
+
+
+def _texts(stage: Pass) -> Iterable[str]:
+    """All that it is ever told."""
+    told = spans(stage)
+    prompts = (term.text for span in told for term in span.terms)
+    return dict.fromkeys((*prompts, *(span.negative for span in told)))
 
 
 def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
@@ -87,7 +124,7 @@ def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
 
 def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:
     first = stages[0]
-    named: Iterable[File | None] = (*(stage.model for stage in stages), first.vae, *(use.file for use in first.loras))
+    named: Iterable[File | None] = (*(stage.model for stage in stages), first.vae, *first.lora_files)
     yield from (file.ambiguity for file in named if file and file.ambiguity)
     if words := approximations(request, files.vaes if request.vae else {}):
         yield f"Approximate: {', '.join(words)}."

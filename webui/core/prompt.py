@@ -10,7 +10,8 @@ from operator import itemgetter
 from pydantic import ValidationError
 
 from webui.core.errors import RequestError, explain
-from webui.core.request import LoraRef
+from webui.core.lora_ref import LoraRef
+from webui.core.schedule import choice_places, read, split_terms
 
 WEIGHT_LIMIT = 1e6
 """What brackets multiply to is held between this and its negative, however many or large they are."""
@@ -26,15 +27,14 @@ _NOT_IN_TAGS = re.compile(r"[<>:]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
 _MARKS = re.compile(r"\\.|[()\[\]:|]", re.DOTALL)
 _WHEN = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
+EDITING, ALTERNATION, SEVERAL = "prompt editing", "alternating words", "several prompts in one"
 _FORMS = {
-    "several prompts in one": re.compile(r"\bAND\b"),
+    SEVERAL: re.compile(r"\bAND\b"),
     "an extra network": re.compile(r"<\w+:[^<>]*>"),
     "a wildcard": re.compile(r"(?<!\w)__[\w/*.~@-]{1,100}?__(?!\w)"),
     "a choice of words": re.compile(r"\{[^{}|]*\|[^{}]*\}"),
 }
 _SHOWN_CHARACTERS = 60
-
-EDITING, ALTERNATION = "prompt editing", "alternating words"
 
 
 def split_loras(text: str) -> tuple[str, tuple[LoraRef, ...]]:
@@ -44,6 +44,34 @@ def split_loras(text: str) -> tuple[str, tuple[LoraRef, ...]]:
     """
     found = tuple(_read_tag(match[0], match[1]) for match in _LORA_TAG.finditer(text))
     return (_LORA_TAG.sub("", text).strip(), found) if found else (text, found)
+
+
+def split_constant_loras(text: str) -> tuple[str, tuple[LoraRef, ...], tuple[LoraRef, ...]]:
+    """The text without the tags that hold at all steps, what they ask for, and what the tags that stay ask for.
+
+    Those stay that are in a bracket which changes over the steps. Raises RequestError.
+    """
+    scheduled = read(text)
+    kept: list[str] = []
+    dropped: list[str] = []
+    last = -1  # where the bracket ends that we are in
+    for place, piece in enumerate(scheduled.pieces):
+        if place in scheduled.choices:
+            last = max(last, scheduled.choices[place].bounds[-1])
+        is_constant = place > last and _LORA_TAG.fullmatch(piece)
+        (dropped if is_constant else kept).append(piece)
+    constant, moving = (split_loras("".join(pieces))[1] for pieces in (dropped, kept))
+    return "".join(kept).strip() if dropped else text, constant, moving
+
+
+def tags_in(text: str) -> list[str]:
+    """The LoRA tags in it, as they are written."""
+    return [match[0] for match in _LORA_TAG.finditer(text)]
+
+
+def without_tags(text: str) -> str:
+    """Its words."""
+    return _LORA_TAG.sub("", text)
 
 
 def join_loras(text: str, loras: tuple[LoraRef, ...]) -> str:
@@ -119,14 +147,25 @@ def unbalanced(text: str) -> str:
     return " and ".join(wrong)
 
 
-def unsupported(text: str) -> tuple[str, ...]:
-    """A line for people for each form of A1111's or its extensions' that is read as plain words here."""
-    text = _LORA_TAG.sub("", text)
+def unclosed(text: str) -> str:
+    """The same of brackets that nothing closes, each prompt between AND for itself."""
+    wrong = ", ".join(part for term, _ in split_terms(without_tags(text)) if (part := unbalanced(term)))
+    return " and ".join(part for part in re.split(" and |, ", wrong) if part.endswith("closes"))
+
+
+def unsupported(text: str, negative: bool = False, syntax: int = 2) -> tuple[str, ...]:
+    """A line for people for each form of A1111's or its extensions' that is read as plain words here.
+
+    They are those of a ``negative`` prompt, and of a request's ``syntax``.
+    """
+    text = without_tags(text)
     found: dict[str, list[str]] = {form: [] for form in (EDITING, ALTERNATION, *_FORMS)}
-    for form, whole in _find_square_brackets(text):
-        found[form].append(whole)
+    done = choice_places(text) if syntax == 2 else frozenset()
+    for form, place, whole in _find_square_brackets(text):
+        found[form] += [whole] if place not in done else []
     for form, pattern in _FORMS.items():
-        found[form] += pattern.findall(text)
+        if form != SEVERAL or negative or syntax == 1:
+            found[form] += pattern.findall(text)
     return tuple(_say_unsupported(form, parts) for form, parts in found.items() if parts)
 
 
@@ -137,8 +176,9 @@ def _say_unsupported(form: str, parts: list[str]) -> str:
     return f"{first} and {len(parts) - 1} more ({form}) are not done here and are read as plain words."
 
 
-def _find_square_brackets(text: str) -> Iterator[tuple[str, str]]:
-    """The form of each ``[from:to:when]``, ``[to:when]``, ``[from::when]`` and ``[a|b]``, and its text, long or not.
+def _find_square_brackets(text: str) -> Iterator[tuple[str, int, str]]:
+    """The form of each ``[from:to:when]``, ``[to:when]``, ``[from::when]`` and ``[a|b]``, where it begins, and its
+    text, long or not.
 
     As in A1111's grammar colons and bars count for the innermost bracket around them, and brackets do not cross.
     """
@@ -153,9 +193,9 @@ def _find_square_brackets(text: str) -> Iterator[tuple[str, str]]:
             start, inner = open_places.pop()
             whole = text[start : min(place, start + _SHOWN_CHARACTERS) + 1]
             if sign == "]" and any(text[at] == "|" for at in inner):
-                yield ALTERNATION, whole
+                yield ALTERNATION, start, whole
             elif sign == "]" and len(inner) in (1, 2) and _WHEN.fullmatch(text, inner[-1] + 1, place):
-                yield EDITING, whole
+                yield EDITING, start, whole
 
 
 def _closes(piece: str) -> bool:

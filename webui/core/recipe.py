@@ -83,11 +83,12 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as one line, without pictures: ``from_json`` reads it back."""
-        schema = 2 if self.request.syntax == 2 and self.request.has_marks else 1
+        schema = self.request.recipe_schema
+        unknown = {"init", "syntax"} if schema == 1 else {"init"}
         body = {
             "schema": schema,
             "darkroom": __version__,
-            "request": self.request.model_dump(mode="json", exclude={"init", "syntax"}),
+            "request": self.request.model_dump(mode="json", exclude=unknown),
             "start": self.start or _start_values(self.request.init),
             "hashes": self.hashes,
             "batch": asdict(self.batch) if self.batch else None,

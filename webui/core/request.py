@@ -5,6 +5,7 @@ appears everywhere. ``title`` is the label people see, ``description`` the help 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from webui.core import schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups.init import Init
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
+from webui.core.lora_ref import LoraRef as LoraRef
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_LORAS = 32
@@ -30,73 +32,8 @@ DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 NOT_ASKED = ("init", "syntax")
 """What no control, flag or preset holds: the one is a group, the other is what a recipe says."""
+_BETWEEN_LORAS = re.compile(r",(?!\s*[-+.\d]+\s*@\s*[.\d])")  # not those between points
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
-
-
-class LoraRef(BaseModel):
-    """A LoRA by name, with the strength it is applied at; as text ``NAME``, ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(min_length=1, max_length=255, title="Name")
-    weight: float = Field(
-        default=1.0,
-        ge=-10.0,
-        le=10.0,
-        allow_inf_nan=False,
-        title="Weight",
-        description="How strongly it acts: 0 is not at all, 1 as it was trained",
-    )
-    text_weight: float | None = Field(
-        default=None,
-        ge=-10.0,
-        le=10.0,
-        allow_inf_nan=False,
-        title="Text weight",
-        description="How strongly it acts on the text encoder; left out, the same as the weight",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_text(cls, value: Any) -> Any:
-        return _read_lora(value) if isinstance(value, str) else value
-
-    def __str__(self) -> str:
-        if self.text_weight is None or self.text_weight == self.weight:
-            return f"{self.name}:{self.weight:g}"
-        return f"{self.name}:{self.text_weight:g}:{self.weight:g}"
-
-    @property
-    def strengths(self) -> tuple[float, float]:
-        """On the UNet, on the text encoder."""
-        return self.weight, self.weight if self.text_weight is None else self.text_weight
-
-
-def _read_lora(text: str) -> dict[str, Any]:
-    """``NAME[:TEXT[:UNET]]`` as A1111 has it, with ``te=`` and ``unet=`` for either weight; raises ValueError.
-
-    The text's weight is 1 where it is not given, and the UNet's the same as the text's.
-    """
-    name, *weights = text.split(":")
-    given: dict[str, str] = {}
-    for place, weight in zip(("te", "unet"), weights, strict=False):
-        if "=" not in weight:
-            given[place] = weight
-    for weight in weights:
-        key, equals, value = weight.partition("=")
-        if equals and key.strip() not in ("te", "unet"):
-            raise ValueError(f"{key.strip()!r} is not supported in a LoRA's weights; te and unet are")
-        if equals:
-            given[key.strip()] = value
-    if len(weights) > 2:
-        raise ValueError(f"must be NAME, NAME:WEIGHT or NAME:TEXT:UNET, not {text[:60]!r}")
-    values: dict[str, Any] = {"name": name.strip()}
-    if given:
-        text_weight = given.get("te", 1.0)
-        values["weight"] = given.get("unet", text_weight)
-        if "unet" in given:
-            values["text_weight"] = text_weight
-    return values
 
 
 def _read_json(text: str) -> Any:
@@ -246,7 +183,7 @@ class Request(BaseModel):
             return () if value is None else value
         if value.lstrip().startswith("["):
             return _read_json(value)
-        return [entry.strip() for entry in value.split(",") if entry.strip()]
+        return [entry.strip() for entry in _BETWEEN_LORAS.split(value) if entry.strip()]
 
     @field_validator("width", "height")
     @classmethod
@@ -289,6 +226,12 @@ class Request(BaseModel):
     def has_marks(self) -> bool:
         """Whether its prompts are read otherwise in the other syntax."""
         return schedule.has_marks(self.prompt) or schedule.changes(self.negative)
+
+    @property
+    def recipe_schema(self) -> int:
+        """The first schema of recipes that can say it."""
+        moving = any(ref.changes or ref.hires_weight is not None for ref in self.loras)
+        return 2 if moving or self.has_marks and self.syntax == 2 else 1
 
     def in_newest_syntax(self) -> "Request":
         """The same request, its prompts written so that today's syntax reads in them what its own does."""

@@ -23,12 +23,16 @@ Nothing here imports anything of ours.
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 Points = tuple[tuple[float, float], ...]
 """(place, weight) in order of place: a share of the steps, 0..1, or, where the last one is above 1, a step."""
 
+Weight = float | Points
+
+MAX_PLACE = 1000
 LEVELS = 8
 """In how many weights a straight line is drawn at most: each is a set of LoRAs to be merged."""
 
@@ -121,33 +125,51 @@ def split_terms(text: str) -> tuple[tuple[str, float], ...]:
 
     They are parted before brackets are read, as in A1111: one that holds an AND is not closed on either side.
     """
-    cuts = [found.span() for found in _AND.finditer(text) if found[0] == "AND"]
-    if not cuts:
-        return ((text, 1.0),)
-    bounds = [0, *(place for cut in cuts for place in cut), len(text)]
-    return tuple(_read_term(text[start:stop]) for start, stop in zip(bounds[::2], bounds[1::2], strict=True))
+    parts = _parts(text)
+    return tuple(_read_term(text[start:stop]) for start, stop in parts) if len(parts) > 1 else ((text, 1.0),)
+
+
+def texts_of(text: str, steps: int) -> tuple[str, ...]:
+    """All that a prompt says in so many steps, each text once."""
+    terms = [read(term) for term, _ in split_terms(text)]
+    return tuple(dict.fromkeys(term.at(step, steps) for term in terms for step in range(steps if term.choices else 1)))
 
 
 def has_marks(text: str) -> bool:
     """Whether the text says something else than its words alone."""
-    return len(terms := split_terms(text)) > 1 or changes(terms[0][0])
+    return len(_parts(text)) > 1 or changes(text)
+
+
+def choice_places(text: str) -> frozenset[int]:
+    """Where in the text the brackets begin that change over the steps, whichever prompt they are in."""
+    return frozenset(start + place for start, stop in _parts(text) for place, _ in _signs(text[start:stop]))
 
 
 def as_words(text: str) -> str:
     """The same text with a backslash before each mark, so that it says its words alone, whatever the step."""
-    marks = {found.start() for found in _AND.finditer(text) if found[0] == "AND"}
-    place = 0
-    read_text = read(text)
-    signs = {sign for choice in read_text.choices.values() for sign in choice.bounds[1:-1]}
-    for number, piece in enumerate(read_text.pieces):
-        if number in signs:
-            marks.add(place)
-        place += len(piece)
-    bounds = [0, *sorted(marks), len(text)]
-    return "\\".join(text[start:stop] for start, stop in pairwise(bounds))
+    marks = {start - len("AND") for start, _ in _parts(text)[1:]}
+    bounds = [0, *sorted(marks.union(*(signs for _, signs in _signs(text)))), len(text)]
+    words = "\\".join(text[start:stop] for start, stop in pairwise(bounds))
+    return words if words == text else as_words(words)  # a bar beside colons is a mark once they are none
 
 
-def read_points(text: str) -> float | Points:
+def _parts(text: str) -> list[tuple[int, int]]:
+    """The places (from, to) of the prompts between AND."""
+    cuts = [found.span() for found in _AND.finditer(text) if found[0] == "AND"]
+    bounds = [0, *(place for cut in cuts for place in cut), len(text)]
+    return list(zip(bounds[::2], bounds[1::2], strict=True))
+
+
+def _signs(text: str) -> Iterable[tuple[int, tuple[int, ...]]]:
+    """Of each bracket that changes over the steps, where it begins in the text, and where its colons or bars are."""
+    found = read(text)
+    places = [0, *accumulate(map(len, found.pieces))]
+    for choice in found.choices.values():
+        opening, *signs, _ = choice.bounds
+        yield places[opening], tuple(places[sign] for sign in signs)
+
+
+def read_points(text: str) -> Weight:
     """A LoRA's weight, or its weights over the steps: ``1@0,0.5@0.5``; raises ValueError.
 
     As in sd-webui-loractl: between points stands ``,`` or ``;``, one without a place is at the end, and they are put in
@@ -164,14 +186,14 @@ def read_points(text: str) -> float | Points:
     return tuple(sorted(points, key=lambda point: point[0]))
 
 
-def write_points(weight: float | Points) -> str:
+def write_points(weight: Weight) -> str:
     """The inverse, with ``;`` between points, for commas part LoRAs."""
     if isinstance(weight, tuple):
         return ";".join(f"{value:g}@{place:g}" for place, value in weight)
     return f"{weight:g}"
 
 
-def weight_at(weight: float | Points, step: int, steps: int) -> float:
+def weight_at(weight: Weight, step: int, steps: int) -> float:
     """The weight at ``step`` (0..steps - 1): straight lines between points, each in at most ``LEVELS`` weights.
 
     The place of a point is the steps taken before it: a share of them is rounded down, and the end is the last step.

@@ -1,6 +1,12 @@
 """What a pass is told, and when: its steps as spans in which nothing changes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+
+from webui.core.prompt import tags_in, without_tags
+from webui.core.schedule import read, split_terms
+from webui.core.stages import LoraUse, Pass
 
 
 @dataclass(frozen=True)
@@ -13,12 +19,46 @@ class Term:
 
 @dataclass(frozen=True)
 class Span:
-    """The steps before ``stop`` (1..n, of those that the pass takes), from the span before on, with their terms."""
+    """The steps before ``stop`` (1..n, of those that the pass takes), from the span before on, and what is told in
+    them: the terms of the prompt, the negative prompt, and the LoRAs at the weights that they have there."""
 
     stop: int
     terms: tuple[Term, ...]
+    negative: str = ""
+    loras: tuple[LoraUse, ...] = ()
 
 
-def spans(prompt: str, steps: int) -> tuple[Span, ...]:
-    """The spans of a pass that takes so many steps. A prompt says the same in all of them: it is one."""
-    return (Span(steps, (Term(prompt),)),)
+def spans(stage: Pass) -> tuple[Span, ...]:
+    """The steps that a pass takes, counted from the first of them, as few spans as they can be.
+
+    From a picture a pass takes only its last steps, and half of them is half of those. Terms that count nothing are
+    left out, unless there is no other.
+    """
+    steps = stage.steps_taken
+    parts = [(read(text), weight) for text, weight in split_terms(stage.prompt)]
+    negative = read(stage.negative)
+
+    def told(step: int) -> Span:
+        said = [(text.at(step, steps), weight) for text, weight in parts]
+        loras = _loras(stage, step, steps, [text for text, _ in said])
+        terms = tuple(Term(without_tags(text), weight) for text, weight in said)
+        counting = tuple(term for term in terms if term.weight)
+        return Span(steps, counting or terms[:1], without_tags(negative.at(step, steps)), loras)
+
+    if not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts))):
+        return (told(0),)
+    found = []
+    for span, group in groupby(range(steps), told):
+        found.append(Span(1 + max(group), span.terms, span.negative, span.loras))
+    return tuple(found) or (told(0),)
+
+
+def _loras(stage: Pass, step: int, steps: int, texts: Iterable[str]) -> tuple[LoraUse, ...]:
+    tags = [tag for text in texts for tag in tags_in(text)] if stage.lora_schedules else []
+    moving = []
+    for schedule in stage.lora_schedules:
+        times = tags.count(schedule.tag) if schedule.tag else 1
+        use = schedule.at(step, steps)
+        if times and (use.unet or use.text):
+            moving.append(LoraUse(use.file, use.unet * times, use.text * times))
+    return (*stage.loras, *moving)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
 from webui.core.images import Size
+from webui.core.schedule import Weight, weight_at
 
 if TYPE_CHECKING:
     from webui.core.groups.init import Init
@@ -23,6 +24,20 @@ class LoraUse:
         """As a request has it: ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``."""
         strengths = (self.unet,) if self.text == self.unet else (self.text, self.unet)
         return ":".join((self.file.name, *(f"{strength:g}" for strength in strengths)))
+
+
+@dataclass(frozen=True)
+class LoraSchedule:
+    """A LoRA that is not the same in all steps; with a ``tag`` it acts where the prompt says this."""
+
+    file: LoraFile
+    unet: Weight
+    text: Weight
+    tag: str = ""
+
+    def at(self, step: int, steps: int) -> LoraUse:
+        """What it is at a step, 0..steps - 1."""
+        return LoraUse(self.file, weight_at(self.unet, step, steps), weight_at(self.text, step, steps))
 
 
 @dataclass(frozen=True)
@@ -65,18 +80,34 @@ class Pass:
     handover_at: float | None = None
     guidance_until: float = 1.0
     loras: tuple[LoraUse, ...] = ()
+    lora_schedules: tuple[LoraSchedule, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     init: "Init | None" = None
     reuse: int = 1
     token_merging: float = 0.0
 
     @property
+    def steps_taken(self) -> int:
+        """How many of its steps it takes."""
+        return steps_to_take(self.steps, self.strength)
+
+    @property
     def files(self) -> tuple[File, ...]:
         """All that it reads; of the lenders those that it may need."""
         own: Iterable[File | None] = (self.model, *self.lenders, self.vae)
-        used = (*(use.file for use in self.loras), *(use.file for use in self.embeddings))
+        used = (*self.lora_files, *(use.file for use in self.embeddings))
         return tuple(file for file in (*own, *used) if file)
+
+    @property
+    def lora_files(self) -> tuple[LoraFile, ...]:
+        """Of all LoRAs that it puts on at any step."""
+        return (*(use.file for use in self.loras), *(schedule.file for schedule in self.lora_schedules))
 
 
 Stage = Pass
 """The kinds of stage there are."""
+
+
+def steps_to_take(steps: int, strength: float) -> int:
+    """How many of ``steps`` are left for a strength of 0..1: at least one, unless the strength is 0."""
+    return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))

@@ -27,7 +27,7 @@ class ReadySpan:
     positive: Sequence[Branch]
     negative: Conditioning | None = None
     guidance: float = 1.0
-    enter: Callable[[], None] = lambda: None
+    enter: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         if self.negative is None and not are_whole(self.positive):

@@ -1,7 +1,7 @@
 """An order's stages, one behind the other, for each batch of its pictures."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,18 +11,20 @@ import torch
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas
-from webui.core.events import Event, Image, Loading, Step
+from webui.core.events import Event, Image, Loading, LoraSwitch, Step
 from webui.core.lora_files import find_adapter_config
 from webui.core.recipe import Batch, Recipe
-from webui.core.stages import Pass
+from webui.core.spans import Span, spans
+from webui.core.stages import LoraUse, Pass
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
-from webui.engine.denoise import denoise
-from webui.engine.encoding import Encoder, Picture, Prompts
+from webui.engine.denoise import ReadySpan, denoise, guided_until
+from webui.engine.encoding import Encoder, Picture, Told
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.latents import Start, make_generators, prepare, prepare_from
-from webui.engine.noise import Noise, make_noise, steps_to_take
+from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_environment, describe_sampler
 from webui.engine.residence import Residence
@@ -63,6 +65,11 @@ class Drawing:
         assert self._residence.model
         return self._residence.model
 
+    @property
+    def _loras(self) -> LoraSwitcher:
+        assert self._residence.loras
+        return self._residence.loras
+
     def draw(self) -> Iterator[Event]:
         """Everything from loading to the last picture."""
         request = self._run.order.request
@@ -82,19 +89,20 @@ class Drawing:
                 run.warn("The refiner drew nothing: no step was left for it.")
             return
         yield from self._use(stage)
+        told = yield from self._tell(stage)
         with run.part("encode"):
-            prompts = self._encode(stage, drawn)
+            self._show(stage, drawn)
         if not handed and drawn.canvas and (steps_of(stage) == 0 or drawn.canvas.nothing_masked):
             return
         with run.part("prepare"):
             noise = self._make_noise(stage, drawn.generators)
             first = self._begin(stage, drawn, noise)
-        drawn.latents = yield from self._denoise(stage, drawn, noise, prompts, first, behind)
+        drawn.latents = yield from self._denoise(stage, drawn, noise, told, first, behind)
 
     # ---- what a pass needs ----
 
     def _use(self, stage: Pass) -> Iterator[Loading]:
-        """The model with the LoRAs and the autoencoder of this pass."""
+        """The model with the autoencoder of this pass."""
         run = self._run
         with run.part("load"):
             yield from self._residence.load(stage.model, stage.lenders, run.check)
@@ -110,34 +118,62 @@ class Drawing:
         if self._residence.tile(*stage.size):
             run.decoded = "in tiles"
             run.warn("Memory is short: the picture was decoded in tiles, and seams are possible.")
-        yield from self._switch_loras(stage)
+        for lora in stage.lora_files:
+            run.hashes.want("lora", lora.name, partial(_hash_tensors, lora.path))
+            if (config := find_adapter_config(lora.path)) is not None:
+                run.hashes.want("lora configuration", lora.name, partial(hash_whole, config))
 
-    def _switch_loras(self, stage: Pass) -> Iterator[Loading]:
-        run, uses, switcher = self._run, stage.loras, self._residence.loras
-        assert switcher
+    def _switch_loras(self, uses: Sequence[LoraUse]) -> Iterator[Loading]:
+        run, switcher = self._run, self._loras
         with run.part("lora"):
             if switcher.must_merge(uses):
                 yield Loading(f"Merging {len(uses)} LoRA{'s' if len(uses) > 1 else ''}", 0.0)
-            with nullcontext() if switcher.is_installed(uses) else self._residence.unhooked():
-                switch, warnings = switcher.switch(uses, run.check)
-        run.warn(*warnings)
+            switch = self._put_on(uses)
         if uses and run.loras is None:
             run.loras = switch
-            for use in uses:
-                run.hashes.want("lora", use.file.name, partial(_hash_tensors, use.file.path))
-                if (config := find_adapter_config(use.file.path)) is not None:
-                    run.hashes.want("lora configuration", use.file.name, partial(hash_whole, config))
 
-    def _encode(self, stage: Pass, drawn: Drawn) -> Prompts:
-        """Prompts and start picture as the model sees them; a picture is encoded once for all batches."""
-        assert self._residence.loras
-        prompts = self._encoder.prompts(self._model, self._residence.loras, stage, self._run)
+    def _put_on(self, uses: Sequence[LoraUse]) -> LoraSwitch:
+        """The model becomes what these LoRAs make of it."""
+        with nullcontext() if self._loras.is_installed(uses) else self._residence.unhooked():
+            switch, warnings = self._loras.switch(uses, self._run.check)
+        self._run.warn(*warnings)
+        return switch
+
+    def _tell(self, stage: Pass) -> Generator[Loading, None, list[tuple[Span, Told]]]:
+        """What is told in each span, encoded with its own LoRAs on, which merges all sets before the first step."""
+        run, told = self._run, []
+        for span in spans(stage):
+            yield from self._switch_loras(span.loras)
+            with run.part("encode"):
+                told.append((span, self._encoder.tell(self._model, self._loras, stage, span, run)))
+        if again := sum(self._loras.must_merge(span.loras) for span, _ in told):
+            run.warn(
+                f"The memory for LoRAs holds too few sets: {again} are merged again in the middle of each picture."
+            )
+        return told
+
+    def _show(self, stage: Pass, drawn: Drawn) -> None:
+        """The start picture as the model sees it, encoded once for all batches."""
         if stage.begin == "picture":
             if stage not in self._pictures:
                 self._pictures[stage] = self._encoder.picture(self._model, stage)
             drawn.canvas = self._pictures[stage][0]
         self._residence.rest()
-        return prompts
+
+    def _make_ready(self, stage: Pass, noise: Noise, told: Sequence[tuple[Span, Told]]) -> Iterator[ReadySpan]:
+        """The spans by evaluations; where LoRAs change, each begins with its own."""
+        changing = len({span.loras for span, _ in told}) > 1
+        ready = (
+            ReadySpan(
+                noise.first(span.stop),
+                words.positive,
+                words.negative,
+                words.guidance,
+                partial(self._put_on, span.loras) if changing else lambda: None,
+            )
+            for span, words in told
+        )
+        return guided_until(ready, round(stage.guidance_until * len(noise)))
 
     def _make_noise(self, stage: Pass, generators: list[torch.Generator]) -> Noise:
         config, strength, device = self._model.scheduler_config, stage.strength, self._residence.device
@@ -170,7 +206,7 @@ class Drawing:
         return 0
 
     def _denoise(
-        self, stage: Pass, drawn: Drawn, noise: Noise, prompts: Prompts, first: int, behind: int
+        self, stage: Pass, drawn: Drawn, noise: Noise, told: Sequence[tuple[Span, Told]], first: int, behind: int
     ) -> Generator[Step, None, torch.Tensor]:
         """Returns the latents that the pass came to."""
         assert drawn.start and drawn.latents is not None
@@ -181,7 +217,7 @@ class Drawing:
             self._model,
             noise,
             latents,
-            prompts.ready(stage, noise),
+            self._make_ready(stage, noise, told),
             run.cancelled,
             first,
             drawn.handover,
@@ -189,7 +225,7 @@ class Drawing:
             None if hold is None else partial(hold.apply, noise),
             shortcuts_of(stage),
         )
-        steps_in_all = steps_to_take(stage.steps, stage.strength)
+        steps_in_all = stage.steps_taken
         behind -= steps_in_all - steps_of(stage)  # those that it goes on with
         started = time.perf_counter()
         try:

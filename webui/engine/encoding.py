@@ -1,6 +1,6 @@
 """Prompts and start pictures as a model sees them, kept for as long as they may be wanted again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,18 +11,16 @@ from webui.core.canvas import Canvas, make_canvas
 from webui.core.files import ModelFile, VaeFile
 from webui.core.images import Size
 from webui.core.names import is_word
-from webui.core.spans import spans
+from webui.core.spans import Span
 from webui.core.stages import Pass
 from webui.core.tensor_file import BadFile
 from webui.core.weight_files import hash_whole
-from webui.engine.denoise import ReadySpan, guided_until
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
 from webui.engine.families.base import Conditioning, Model
-from webui.engine.guide import Branch
+from webui.engine.guide import Branch, are_whole
 from webui.engine.latents import Encoded, encode
 from webui.engine.lora.cache import Contributions
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.noise import Noise, steps_to_take
 from webui.engine.run import Run
 
 CACHED_PROMPTS = 64
@@ -43,21 +41,12 @@ def picture_nbytes(picture: Picture) -> int:
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """The terms of the guidance in the steps before each of their stops, and what is told without a prompt.
+class Told:
+    """What a model is told in a span of steps. ``negative`` is None where no unconditional branch runs."""
 
-    ``negative`` is None where no unconditional branch runs.
-    """
-
-    positive: Sequence[tuple[int, Sequence[Branch]]]
+    positive: Sequence[Branch]
     negative: Conditioning | None
-
-    def ready(self, stage: Pass, noise: Noise) -> Iterator[ReadySpan]:
-        """The same by evaluations."""
-        told = (
-            ReadySpan(noise.first(stop), branches, self.negative, stage.guidance) for stop, branches in self.positive
-        )
-        return guided_until(told, round(stage.guidance_until * len(noise)))
+    guidance: float
 
 
 class Encoder:
@@ -73,19 +62,17 @@ class Encoder:
         self._prompts.clear()
         self._pictures.clear()
 
-    def prompts(self, model: Model, loras: LoraSwitcher, stage: Pass, run: Run) -> Prompts:
-        """All that a pass tells its model."""
+    def tell(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> Told:
+        """All that a span of a pass tells its model, which has the span's LoRAs on."""
 
         def condition(text: str, negative: bool = False) -> Conditioning:
             prompt = self._prompt(model, loras, stage, text, negative, run)
             return model.condition(prompt, stage.size, stage.guidance, negative)
 
-        positive = [
-            (span.stop, [Branch(condition(term.text), term.weight) for term in span.terms])
-            for span in spans(stage.prompt, steps_to_take(stage.steps, stage.strength))
-        ]
-        guided = stage.guidance != 1 and not model.guides_itself
-        return Prompts(positive, condition(stage.negative, negative=True) if guided else None)
+        positive = [Branch(condition(term.text), term.weight) for term in span.terms]
+        guidance = 1.0 if model.guides_itself else stage.guidance
+        guided = guidance != 1 or not are_whole(positive)
+        return Told(positive, condition(span.negative, negative=True) if guided else None, guidance)
 
     @torch.inference_mode()
     def _prompt(

@@ -12,6 +12,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Event, Loading, Step
 from webui.core.files import ModelFile
 from webui.core.order import Order
+from webui.core.spans import spans
 from webui.engine.denoise import Stopped
 from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, release_memory
 from webui.engine.drawing import Drawing, shortcuts_of
@@ -97,15 +98,19 @@ class PipelineManager:
     def prepare(self, order: Order) -> None:
         """Makes ready what a job that comes next will need, where that costs the present one nothing.
 
-        On CUDA the LoRAs of its first pass are merged on a stream of low priority; elsewhere there is nothing idle.
+        On CUDA the LoRAs that its first pass begins with are merged on a stream of low priority; elsewhere there is
+        nothing idle.
         """
         loras, model, first = self._residence.loras, self._residence.model, order.stages[0]
-        if self.device.type != "cuda" or loras is None or model is None or not first.loras or first.model != model.file:
+        if self.device.type != "cuda" or loras is None or model is None or first.model != model.file:
+            return
+        uses = spans(first)[0].loras
+        if not uses:
             return
         stream = torch.cuda.Stream(self.device, priority=0)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            loras.prepare(first.loras)
+            loras.prepare(uses)
         stream.synchronize()  # the next job reads on another stream
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from webui.core.errors import RequestError
 from webui.core.request import MAX_STEPS
+from webui.core.stages import steps_to_take
 from webui.engine.samplers import make_scheduler
 
 Prediction = Literal["epsilon", "v", "flow", "sample"]
@@ -19,11 +20,6 @@ PREDICTIONS: Mapping[str, Prediction] = {
     "sample": "sample",
 }
 """By diffusers' ``prediction_type``."""
-
-
-def steps_to_take(steps: int, strength: float) -> int:
-    """How many of ``steps`` are left for a strength of 0..1: at least one, unless the strength is 0."""
-    return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))
 
 
 def scheduled_steps(steps: int, strength: float, most: int = MAX_STEPS) -> int:
@@ -68,7 +64,7 @@ class Noise:
         self._skipped = (self.scheduled - self.steps) * self.order
         self._further = max(0, len(scheduler.timesteps) - self.scheduled * self.order)
         self._timesteps: torch.Tensor = scheduler.timesteps[self._skipped :]
-        self._times = self._timesteps
+        self._times: torch.Tensor = self._timesteps
         if self.prediction == "flow":  # of some schedulers the timesteps are cut to whole numbers
             self._levels: torch.Tensor = scheduler.sigmas[self._skipped :][: len(self)]
             self._times = (self._levels * 1000).to(self._timesteps.device)

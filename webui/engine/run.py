@@ -11,7 +11,6 @@ from webui.core.events import LoraSwitch
 from webui.core.order import Order
 from webui.core.stages import Pass
 from webui.engine.denoise import Stopped
-from webui.engine.noise import steps_to_take
 from webui.engine.provenance import FileHashes
 
 Cancel = Callable[[], bool]
@@ -34,7 +33,7 @@ def check_with(cancelled: Cancel) -> Callable[[], None]:
 
 def steps_of(stage: Pass) -> int:
     """How many steps a pass adds; one that latents are handed to goes on with those of the pass before."""
-    return 0 if stage.begin == "handover" else steps_to_take(stage.steps, stage.strength)
+    return 0 if stage.begin == "handover" else stage.steps_taken
 
 
 @dataclass

@@ -46,7 +46,8 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
         except RequestError as error:
             reasons.append(str(error))
     for field in ("prompt", "negative"):
-        reasons += [f"{field}: {line}" for line in unsupported(str(values.get(field, "")))]
+        forms = unsupported(str(values.get(field, "")), negative=field == "negative")
+        reasons += [f"{field}: {line}" for line in forms]
     return {name: values[name] for name in (*Request.model_fields, *Init.model_fields) if name in values}, reasons
 
 

@@ -12,6 +12,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.files import File
 from webui.core.names import find_file
+from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import NOT_ASKED, Request
 from webui.interop.checked import check
@@ -93,7 +94,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     if find_file(request.model, catalog.models) is None:
         reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
     wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
-        ("LoRA", [ref.name for ref in request.loras], catalog.loras),
+        ("LoRA", [ref.name for ref in (*request.loras, *split_constant_loras(request.prompt)[2])], catalog.loras),
         ("VAE", [request.vae], catalog.vaes),
         ("refiner", [request.refiner], catalog.models),
     )

@@ -8,7 +8,7 @@ from webui.core.canvas import drawn_size
 from webui.core.errors import RequestError
 from webui.core.files import LoraFile, ModelFile
 from webui.core.names import choose_file, choose_lora
-from webui.core.prompt import check_chunks, parse_weights, split_loras
+from webui.core.prompt import check_chunks, parse_weights, split_constant_loras, split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
@@ -34,7 +34,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
     names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
-    resolved = request.model_copy(
+    return request.model_copy(
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed}
@@ -42,7 +42,6 @@ def resolve(request: Request, library: Snapshot) -> Request:
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, lambda: library.loras)
     )
-    return resolved.model_copy(update={"syntax": 1}) if resolved.has_marks else resolved  # what is drawn: words alone
 
 
 def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:
@@ -91,17 +90,20 @@ def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelF
 
 def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraFile]]) -> dict[str, object]:
     """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out."""
-    prompt, tagged = split_loras(request.prompt)
+    if request.syntax == 2:
+        prompt, tagged, moving = split_constant_loras(request.prompt)
+    else:
+        (prompt, tagged), moving = split_loras(request.prompt), ()
     if split_loras(request.negative)[1]:
         raise RequestError("negative: a LoRA acts on the whole picture; put its tag into the prompt", field="negative")
-    wanted = (*request.loras, *tagged)
+    wanted = (*request.loras, *tagged, *moving)
     if not wanted:
         return {}
     if len(wanted) > MAX_LORAS:
         raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
     files = find_loras()
     loras = tuple(_resolve_lora(ref, files) for ref in wanted)
-    return {"prompt": prompt, "loras": tuple(ref for ref in loras if any(ref.strengths))}
+    return {"prompt": prompt, "loras": tuple(ref for ref in loras[: len(wanted) - len(moving)] if ref.acts)}
 
 
 def _resolve_lora(ref: LoraRef, files: Mapping[str, LoraFile]) -> LoraRef:

@@ -10,18 +10,22 @@ from webui.core.files import EmbeddingFile
 from webui.core.lora_files import bundled_rows
 from webui.core.names import choose_lora
 from webui.core.prompt import split_loras
-from webui.core.request import LoraRef
+from webui.core.request import LoraRef, Request
+from webui.core.schedule import texts_of
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
 
 if TYPE_CHECKING:
     from webui.engine.tokens import Tokenizer
 
+STEPS: int = Request.model_fields["steps"].default  # as good as any number: it is what is said that counts
+
 
 def count_tokens(model: str, prompt: str, library: Snapshot) -> tuple[int, int]:
     """As the model's tokenizer counts, without LoRA tags; embeddings, also those in tagged LoRAs, by their rows.
 
-    Returns the tokens, and how many the prompt's chunks hold.
+    Returns the tokens, and how many the prompt's chunks hold: of the longest text where it changes over the steps or
+    is several prompts in one.
     """
     from webui.engine import tokens
 
@@ -39,7 +43,8 @@ def count_tokens(model: str, prompt: str, library: Snapshot) -> tuple[int, int]:
         with contextlib.suppress(RequestError, BadFile):
             named |= bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
     room = tokenizer.length - 2
-    return tokens.count_tokens(prompt, tokenizer, {name: rows for name, rows in named.items() if 0 < rows <= room})
+    known = {name: rows for name, rows in named.items() if 0 < rows <= room}
+    return max(tokens.count_tokens(text, tokenizer, known) for text in texts_of(prompt, STEPS))
 
 
 @lru_cache(maxsize=8)

@@ -29,10 +29,48 @@
     put(prompt, before + joint + text);
   };
 
+  // A weight that changes over the steps is a list of [place, weight], as text "1@0;0.5@0.5".
+  const isCurve = (weight) => Array.isArray(weight) || String(weight).includes("@");
+  const weightText = (weight) => (Array.isArray(weight) ? weight.map(([place, value]) => `${value}@${place}`).join(";") : `${weight}`);
+  const weightsText = ({ weight = 1, text_weight: text, hires_weight: hires }) =>
+    [...(text == null ? [] : [text]), weight].map(weightText).concat(hires == null ? [] : `hr=${weightText(hires)}`).join(":");
+
+  const curve = (page, entry, index) => {
+    const input = make("input", { type: "text", value: weightText(entry.weight), "aria-label": `Weights of ${entry.name} over the steps` });
+    input.addEventListener("change", () => {
+      const entries = chosen(page);
+      if (!entries[index] || !input.value.trim()) return;
+      entries[index].weight = input.value.trim();
+      choose(page, entries);
+    });
+    return [input];
+  };
+
   const row = (page, entry, index) => {
+    const controls = isCurve(entry.weight) ? curve(page, entry, index) : sliders(page, entry, index);
+    const info = find(entry.name);
+    const act = (label, name, run) => {
+      const button = make("button", { type: "button", "aria-label": name, title: name }, label);
+      button.addEventListener("click", run);
+      return button;
+    };
+    const without = () => chosen(page).filter((_, k) => k !== index);
+    const words = (info?.trigger_words ?? []).map((word) => act(word, `Add "${word}" to the prompt`, () => insert(page, word)));
+    const remove = act("×", `Remove ${entry.name}`, () => choose(page, without()));
+    remove.className = "loras-remove";
+    const toPrompt = act("To prompt", `Write ${entry.name} into the prompt`, () => {
+      insert(page, `<lora:${info?.tag ?? entry.name}:${weightsText(entry)}>`);
+      choose(page, without());
+    });
+    toPrompt.disabled = info?.tag === "";
+    const item = make("li", { "data-name": entry.name }, make("strong", {}, entry.name), ...controls, toPrompt, remove);
+    if (words.length) item.append(make("div", { class: "loras-words" }, "Trigger words: ", ...words));
+    return item;
+  };
+
+  const sliders = (page, entry, index) => {
     const weight = Number(entry.weight ?? 1);
     const wide = weight < 0 || weight > 2;
-    const info = find(entry.name);
     const slider = make("input", {
       type: "range", min: wide ? -10 : 0, max: wide ? 10 : 2, step: 0.05, value: weight, "aria-label": `Weight of ${entry.name}`,
     });
@@ -50,23 +88,7 @@
     };
     slider.addEventListener("input", () => change(slider.value, false));
     number.addEventListener("change", () => change(number.value, true));
-    const act = (label, name, run) => {
-      const button = make("button", { type: "button", "aria-label": name, title: name }, label);
-      button.addEventListener("click", run);
-      return button;
-    };
-    const without = () => chosen(page).filter((_, k) => k !== index);
-    const words = (info?.trigger_words ?? []).map((word) => act(word, `Add "${word}" to the prompt`, () => insert(page, word)));
-    const remove = act("×", `Remove ${entry.name}`, () => choose(page, without()));
-    remove.className = "loras-remove";
-    const toPrompt = act("To prompt", `Write ${entry.name} into the prompt`, () => {
-      insert(page, `<lora:${info?.tag ?? entry.name}:${entry.weight ?? 1}>`);
-      choose(page, without());
-    });
-    toPrompt.disabled = info?.tag === "";
-    const item = make("li", { "data-name": entry.name }, make("strong", {}, entry.name), slider, number, toPrompt, remove);
-    if (words.length) item.append(make("div", { class: "loras-words" }, "Trigger words: ", ...words));
-    return item;
+    return [slider, number];
   };
 
   // A tag cannot hold "<", ">", ":" or blanks around a name.
