@@ -18,7 +18,7 @@ from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import write_configs
 from tests.checkpoints import write_random
 from webui.core.settings import Settings
-from webui.engine.families.loading import Plan
+from webui.engine.families.loading import ModelLoader
 from webui.library.library import find_models
 
 MIB = 2**20
@@ -58,14 +58,14 @@ def run(options: Options) -> list[Row]:
         checkpoints = Path(folder, "models/checkpoints")
         checkpoints.mkdir(parents=True)
         write_random(checkpoints / "sd15.safetensors", "sd15")
-        plan = Plan(find_models(Settings(data_dir=Path(folder)))["sd15"], [], torch.bfloat16)
+        loader = ModelLoader(find_models(Settings(data_dir=Path(folder)))["sd15"], [], torch.bfloat16)
         write_configs(Path(folder, "configs"))
         for k in range(min(options.rounds, 5) + 1):
             for name, way in (("diffusers", DIFFUSERS), ("ours", OURS)):
                 found = _measure(way, folder)
                 if k:
                     samples[name].append(found)
-    weights = Row("weights in bfloat16", "MiB", [plan.memory_bytes / MIB] * len(samples["ours"]))
+    weights = Row("weights in bfloat16", "MiB", [loader.memory_bytes / MIB] * len(samples["ours"]))
     seconds = {name: [one for one, _ in found] for name, found in samples.items()}
     memory = {name: [nbytes / MIB for _, nbytes in found] for name, found in samples.items()}
     other = Row("load, diffusers from_single_file", "s", seconds["diffusers"])

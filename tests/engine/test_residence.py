@@ -25,7 +25,7 @@ from webui.engine.decode import NotFinite
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
 from webui.engine.families.base import CannotLoad
-from webui.engine.families.loading import Plan
+from webui.engine.families.loading import ModelLoader
 from webui.engine.manager import OutOfMemory
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -44,7 +44,7 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def make(tree, monkeypatch):
     """``make(memory="offload")``: a darkroom over these models; how far loading is, is told at every tensor."""
-    monkeypatch.setattr(residence, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(residence, "REPORT_EVERY_S", 0.0)
     return lambda **settings: Darkroom(Settings(**({"device": "cpu", "dtype": "float32", "data_dir": tree} | settings)))
 
 
@@ -168,14 +168,14 @@ class TestLoading:
         monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
         former, half_read, counts = alive(darkroom.manager._residence.model.unet), alive(), []
-        read = loading.Filling.read
+        read = loading.WeightLoader.read
 
         def watched(filling, *args):
             half_read.add(filling.module)
             counts.append((former.count(), half_read.count() - 1))
             yield from read(filling, *args)
 
-        monkeypatch.setattr(loading.Filling, "read", watched)
+        monkeypatch.setattr(loading.WeightLoader, "read", watched)
         asked = iter(range(1000))
         events = list(darkroom.generate(Request(**QUICK, model="sdxl"), lambda: next(asked) > 500))
         assert isinstance(events[-1], Cancelled) and darkroom.manager.model_name == "sd1"
@@ -267,7 +267,7 @@ class TestPlans:
         home = darkroom.manager._residence
         monkeypatch.setattr(home, "device", torch.device("cuda"))
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12)
-        loading = Plan(darkroom.catalog().models["sdxl"], [], torch.float32)
+        loading = ModelLoader(darkroom.catalog().models["sdxl"], [], torch.float32)
         assert home._choose_plan(loading, home._device_bytes(loading, plan)) == plan
 
 

@@ -9,20 +9,20 @@ from torch import nn
 
 from webui.core.tensor_file import BadFile
 from webui.engine.families.ldm import Key
-from webui.engine.weights import Files, Filling, build_empty
+from webui.engine.weights import Files, WeightLoader, build_empty
 
 CPU = torch.device("cpu")
 FP8 = torch.float8_e4m3fn
 
 
-def fill(path, tensors, keys=None, out=6, width=4, dtype=torch.float32) -> Filling:
-    """A linear layer's filling from a file of these tensors, read."""
+def fill(path, tensors, keys=None, out=6, width=4, dtype=torch.float32) -> WeightLoader:
+    """A linear layer's loader from a file of these tensors, read."""
     save_file(tensors, path)
     module = build_empty(lambda: nn.Linear(width, out, bias=False))
-    filling = Filling(module, Files([path]), keys or (lambda name: iter([Key(name)])))
-    for _ in filling.read(dtype, CPU):
+    loader = WeightLoader(module, Files([path]), keys or (lambda name: iter([Key(name)])))
+    for _ in loader.read(dtype, CPU):
         pass
-    return filling
+    return loader
 
 
 def weight_of(*args, **options) -> torch.Tensor:
@@ -77,10 +77,10 @@ def test_what_is_not_read_is_known_and_what_belongs_to_fp8_is_not_counted(tmp_pa
     weight = torch.randn(6, 4)
     tensors = {"weight": weight, "weight_scale": torch.ones(()), "input_scale": torch.ones(())}
     tensors |= {"scaled_fp8": torch.zeros(2).to(FP8), "more.weight": weight, "more.weight_scale": torch.ones(())}
-    filling = fill(tmp_path / "x.safetensors", {f"unet.{key}": tensor.clone() for key, tensor in tensors.items()},
+    loader = fill(tmp_path / "x.safetensors", {f"unet.{key}": tensor.clone() for key, tensor in tensors.items()},
                    lambda name: iter([Key(f"unet.{name}")]))  # fmt: skip
-    assert sorted(filling.unread("unet.")) == ["more.weight", "more.weight_scale"]
-    assert filling.unread("other.") == []
+    assert sorted(loader.unread("unet.")) == ["more.weight", "more.weight_scale"]
+    assert loader.unread("other.") == []
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])

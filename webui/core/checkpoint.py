@@ -6,7 +6,7 @@ from typing import Literal
 
 FamilyName = Literal["SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"]
 Prediction = Literal["epsilon", "v"]
-Names = Literal["diffusers", "ldm"]
+KeyNames = Literal["diffusers", "ldm"]
 
 TEXT_PARTS: Mapping[FamilyName, tuple[str, ...]] = {
     "SD 1.x": ("text_encoder",),
@@ -42,7 +42,7 @@ class Checkpoint:
     """
 
     family: FamilyName
-    names: Names
+    names: KeyNames
     parts: tuple[str, ...]
     in_channels: int
     context_width: int

@@ -16,14 +16,14 @@ from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.families.loading import Plan, check_unchanged, read_vae
+from webui.engine.families.loading import ModelLoader, check_unchanged, read_vae
 from webui.engine.lora.switcher import LoraSwitcher
 
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
     from webui.engine.speed.graphed import GraphedUNet
 
-TELL_EVERY_S = 0.1
+REPORT_EVERY_S = 0.1
 HEADROOM = 1.15
 """How much more than its weights a model must find free: what drawing takes besides is small beside them."""
 
@@ -98,30 +98,30 @@ class Residence:
             self._grow()
             return
         yield Loading(f"Loading {file.name}", 0.0)
-        plan = Plan(file, lenders, self.dtype)
-        for used in (file, *plan.lenders):
+        loader = ModelLoader(file, lenders, self.dtype)
+        for used in (file, *loader.lenders):
             check_unchanged(used)
         free = free_bytes(self.device)
         held = self._resident.nbytes if self._resident and self._resident.plan == PLANS[0] else 0
-        placing = self._choose_plan(plan, free + held)
-        if self._resident and self._device_bytes(plan, placing) > free:
-            yield from self._exchange(plan, placing, check)
+        placing = self._choose_plan(loader, free + held)
+        if self._resident and self._device_bytes(loader, placing) > free:
+            yield from self._exchange(loader, placing, check)
         else:
-            yield from self._read(plan, placing, check)
+            yield from self._read(loader, placing, check)
 
-    def _exchange(self, plan: Plan, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
+    def _exchange(self, loader: ModelLoader, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
         """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
         assert self._resident
         former, lenders, former_placing = self._resident.model.file, self._resident.lenders, self._resident.plan
         self.drop()
         failed: BaseException
         try:
-            yield from self._read(plan, placing, check)
+            yield from self._read(loader, placing, check)
             return
         except BaseException as error:
             failed = error
         release_frames(failed)
-        for _ in self._read(Plan(former, lenders, self.dtype), former_placing):
+        for _ in self._read(ModelLoader(former, lenders, self.dtype), former_placing):
             pass
         raise failed
 
@@ -158,8 +158,8 @@ class Residence:
         self._resident = None
         release_memory(self.device)
 
-    def _read(self, plan: Plan, placing: str, check: Callable[[], None] = lambda: None) -> Iterator[Loading]:
-        file, reading = plan.file, plan.read(lambda part: self._place(part, placing))
+    def _read(self, loader: ModelLoader, placing: str, check: Callable[[], None] = lambda: None) -> Iterator[Loading]:
+        file, reading = loader.file, loader.read(lambda part: self._place(part, placing))
         told = -math.inf
         while True:
             check()
@@ -169,7 +169,7 @@ class Residence:
                 components = stop.value
                 break
             whole = progress.done_bytes == progress.total_bytes
-            if time.monotonic() - told < TELL_EVERY_S and not whole:
+            if time.monotonic() - told < REPORT_EVERY_S and not whole:
                 continue
             told = time.monotonic()
             done, total = (count / 2**30 for count in (progress.done_bytes, progress.total_bytes))
@@ -177,7 +177,7 @@ class Residence:
                 f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",
                 progress.done_bytes / progress.total_bytes,
             )
-        family = next(family for family in FAMILIES if plan.checkpoint.family in family.names)
+        family = next(family for family in FAMILIES if loader.checkpoint.family in family.names)
         model: Any = family.assemble(file, components, self.device)
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,43 +185,43 @@ class Residence:
         for part in (model.unet, model.vae):
             self._install(part, placing)
         self.drop()
-        self._resident = Resident(model, loras, placing, placing, plan.memory_bytes, model.vae, tuple(plan.lenders))
+        self._resident = Resident(model, loras, placing, placing, loader.memory_bytes, model.vae, tuple(loader.lenders))
         self._hook()
         self._speed_up()
 
     def _install(self, network: torch.nn.Module, placing: str) -> None:
         """Has a network that computes on the CPU do so the CPU's way; its weights stay what they are."""
         if self.device.type == "cpu" and self.options.cpu_kernels:
-            install(network, lean=placing == PLANS[0] and not self.options.compile)
+            install(network, low_memory=placing == PLANS[0] and not self.options.compile)
 
     def _place(self, part: str, placing: str) -> torch.device:
         """Where a part rests."""
         stays = placing == "resident" or (placing == "offload" and part == "unet")
         return self.device if stays else torch.device("cpu")
 
-    def _device_bytes(self, plan: Plan, placing: str) -> int:
+    def _device_bytes(self, loader: ModelLoader, placing: str) -> int:
         """What the device must hold at once under a plan, drawing included."""
-        parts = plan.part_bytes
+        parts = loader.part_bytes
         largest = max((nbytes for part, nbytes in parts.items() if part != "unet"), default=0)
         held = {"resident": sum(parts.values()), "offload": parts["unet"] + largest, "sequential": 0}[placing]
         return int(held * HEADROOM)
 
-    def _choose_plan(self, plan: Plan, free: int) -> str:
+    def _choose_plan(self, loader: ModelLoader, free: int) -> str:
         """The largest that fits, or the one that was asked for; CannotLoad with the numbers where nothing does."""
         wanted = self.options.memory
         choices: tuple[str, ...] = PLANS if wanted == "auto" else (wanted,)
         if self.device.type == "cpu" and wanted == "auto":
             choices = PLANS[:1]  # there is nowhere else to rest
-        fitting = next((name for name in choices if self._device_bytes(plan, name) <= free), None)
+        fitting = next((name for name in choices if self._device_bytes(loader, name) <= free), None)
         if fitting is None:
-            needed = min(self._device_bytes(plan, name) for name in choices)
+            needed = min(self._device_bytes(loader, name) for name in choices)
             raise CannotLoad(
-                f"model {plan.file.name!r} needs {needed / 2**30:.1f} GiB of memory on {self.device.type},"
+                f"model {loader.file.name!r} needs {needed / 2**30:.1f} GiB of memory on {self.device.type},"
                 f" and {free / 2**30:.1f} GiB are free; close other programs or choose a smaller model"
             )
-        if fitting != PLANS[0] and self.device.type != "cpu" and plan.memory_bytes > free_bytes(torch.device("cpu")):
+        if fitting != PLANS[0] and self.device.type != "cpu" and loader.memory_bytes > free_bytes(torch.device("cpu")):
             raise CannotLoad(
-                f"model {plan.file.name!r} needs {plan.memory_bytes / 2**30:.1f} GiB of the computer's memory, and"
+                f"model {loader.file.name!r} needs {loader.memory_bytes / 2**30:.1f} GiB of the computer's memory, and"
                 f" {free_bytes(torch.device('cpu')) / 2**30:.1f} GiB are free"
             )
         return fitting
@@ -230,7 +230,7 @@ class Residence:
         """Whether the resident model's files hold numbers that are none, in words; reads them all."""
         assert self._resident
         file = self._resident.model.file
-        damage = Plan(file, self._resident.lenders, self.dtype).find_not_finite()
+        damage = ModelLoader(file, self._resident.lenders, self.dtype).find_not_finite()
         return damage and f"model {file.name!r}: {damage}"
 
     # ---- where the parts are while they work ----

@@ -85,7 +85,7 @@ def build_empty(make: Callable[[], Module]) -> Module:
         return make().eval().requires_grad_(False)
 
 
-class Filling:
+class WeightLoader:
     """What an empty module needs from files: all of it found and checked before anything is read.
 
     ``keys_of`` says under which keys a parameter may be found. Raises BadFile for what is missing or misshapen.

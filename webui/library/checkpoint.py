@@ -23,7 +23,7 @@ from webui.core.checkpoint import (
     Checkpoint,
     Defaults,
     FamilyName,
-    Names,
+    KeyNames,
     Prediction,
 )
 from webui.core.file_kinds import recognize
@@ -105,7 +105,7 @@ def _describe(
     shapes: Mapping[str, tuple[int, ...]],
     header: Header,
     path: Path,
-    names: Names,
+    names: KeyNames,
     prefix: str,
     parts: tuple[str, ...],
 ) -> Checkpoint:
@@ -136,7 +136,7 @@ def _describe(
     )
 
 
-def _family(shapes: Mapping[str, tuple[int, ...]], prefix: str, names: Names, context: int) -> FamilyName:
+def _family(shapes: Mapping[str, tuple[int, ...]], prefix: str, names: KeyNames, context: int) -> FamilyName:
     """SDXL is told sizes as well as words; SD 2.x differs from 1.x by linear layers around its attention."""
     label = shapes.get(f"{prefix}label_emb.0.0.weight" if names == "ldm" else f"{prefix}add_embedding.linear_1.weight")
     if label is not None:

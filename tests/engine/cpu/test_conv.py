@@ -41,7 +41,7 @@ def is_empty(convolution: PackedConv2d) -> bool:
 def test_a_lean_one_computes_the_same_and_has_its_bits_back(into: int, out: int, stride: int, dtype) -> None:
     usual, lean = (make(into, out, stride, dtype) for _ in range(2))
     weight = lean.weight.clone()
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     for rows, height, width in SHAPES:  # each in an order of its own
         given = picture(rows, into, height, width, dtype)
         assert torch.equal(lean(given), usual(given))
@@ -55,7 +55,7 @@ def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) ->
     monkeypatch.setattr(conv, "ROOM_BYTES", 0)
     lean = make(64, 32)
     weight, told = lean.weight.clone(), []
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     for rows, height, width in (*SHAPES, SHAPES[0]):
         lean(picture(rows, 64, height, width))
         told.append(is_empty(lean))
@@ -70,7 +70,7 @@ def test_float32_is_given_back() -> None:
 def test_another_weight_in_its_place_and_the_first_one_again() -> None:
     usual, lean = make(64, 32), make(64, 32)
     given, base, other = picture(2, 64, 16, 16), lean.weight.data, torch.randn(32, 64, 3, 3)
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     plain = usual(given)
     assert torch.equal(lean(given), plain) and is_empty(lean)
     for weight in (other, base, other.double().float(), base):
@@ -84,11 +84,11 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
     first, second, small = (make(64, 32) for _ in range(3))
     first.weight.data, second.weight.data = together
     for convolution in (first, second):
-        install(convolution, lean=True)
+        install(convolution, low_memory=True)
         convolution(picture(1, 64, 8, 8))
         assert not is_empty(convolution)
     monkeypatch.setattr(conv, "LARGE_BYTES", small.weight.nbytes + 1)
-    install(small, lean=True)
+    install(small, low_memory=True)
     small(picture(1, 64, 8, 8))
     assert not is_empty(small)
 
@@ -96,7 +96,7 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
 def test_where_memory_ends_the_weight_can_still_be_had(monkeypatch) -> None:
     lean = make(64, 32)
     weight, given = lean.weight.clone(), picture(1, 64, 8, 8)
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     expected = lean(given)
 
     class Full:
@@ -133,7 +133,7 @@ WAYS_TO_A_WEIGHT = {
 def test_whoever_asks_for_an_empty_weight_gets_its_numbers_and_they_stay(way: str) -> None:
     module, given = torch.nn.Sequential(make(64, 32)), picture(1, 64, 8, 8)
     weight = module[0].weight.clone()
-    install(module, lean=True)
+    install(module, low_memory=True)
     expected = module(given)
     assert is_empty(module[0])
     found = WAYS_TO_A_WEIGHT[way](module)
@@ -146,7 +146,7 @@ def test_whoever_asks_for_an_empty_weight_gets_its_numbers_and_they_stay(way: st
 
 def test_a_weight_that_was_asked_for_before_stays_too() -> None:
     lean = make(64, 32)
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     weight = lean.weight
     expected = weight.clone()
     lean(picture(1, 64, 8, 8))
@@ -160,7 +160,7 @@ def test_a_weight_that_was_asked_for_before_stays_too() -> None:
 )
 def test_what_is_written_into_a_weight_counts_from_then_on(write) -> None:
     usual, lean, new = make(64, 32), make(64, 32), torch.randn(32, 64, 3, 3)
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     given = picture(1, 64, 8, 8)
     lean(given)
     for convolution in (usual, lean):
@@ -170,7 +170,7 @@ def test_what_is_written_into_a_weight_counts_from_then_on(write) -> None:
 
 def test_a_moved_one_holds_nothing_of_what_it_was() -> None:
     lean = make(64, 32)
-    install(lean, lean=True)
+    install(lean, low_memory=True)
     lean(picture(1, 64, 8, 8))
     lean.to("meta")
     assert lean._of is None and lean._packed is None
@@ -243,7 +243,7 @@ class TestExchange:
     def test_a_lean_one_s_weight_has_its_numbers_while_it_is_away(self) -> None:
         lean, given = make(64, 32), picture(1, 64, 8, 8)
         weight, base = lean.weight.clone(), lean.weight.data
-        install(lean, lean=True)
+        install(lean, low_memory=True)
         expected = lean(given)
         assert is_empty(lean)
         ordered = lean.exchange(torch.zeros_like(weight))

@@ -120,7 +120,7 @@ def test_taken_out_they_leave_the_plain_network(name, dtype, limits) -> None:
     classes, state = [type(part) for part in network.modules()], [set(part.__dict__) for part in network.modules()]
     parameters = list(network.parameters())
     plain = run(copy.deepcopy(network), dtype)
-    install(network, lean=True)
+    install(network, low_memory=True)
     fast = run(network, dtype)
     uninstall(network)
     assert classes == [type(part) for part in network.modules()]

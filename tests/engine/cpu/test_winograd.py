@@ -82,7 +82,7 @@ def test_sizes_and_weights_come_and_go(used_for_all, monkeypatch):
     conv = PackedConv2d(128, 1024, 3, padding=1)
     own, small, large = conv.weight.data, picture_of(1, 128, 4, 4), picture_of(1, 128, 8, 8)
     base = own.clone()
-    install(conv, lean=True)
+    install(conv, low_memory=True)
     monkeypatch.setattr(winograd, "LEAST_PIXELS", 64)
 
     def check(weight: torch.Tensor) -> None:

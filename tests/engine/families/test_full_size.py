@@ -16,7 +16,7 @@ from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
-from webui.engine.families.loading import Plan
+from webui.engine.families.loading import ModelLoader
 from webui.engine.nets.unet import UNet
 from webui.library.checkpoint import read_checkpoint
 from webui.library.library import find_models
@@ -65,15 +65,15 @@ def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype
     checkpoint = file.checkpoint
     assert (checkpoint.family, checkpoint.kind, checkpoint.native_px) == (family, words, native_px)
     assert checkpoint.dtype == dtype and checkpoint.missing_parts == ()
-    plan = Plan(file, [], torch.bfloat16)
-    assert sorted(plan.part_bytes.values()) == sorted(2 * count for count in numbers)
-    assert plan.memory_bytes == 2 * sum(numbers)
+    loader = ModelLoader(file, [], torch.bfloat16)
+    assert sorted(loader.part_bytes.values()) == sorted(2 * count for count in numbers)
+    assert loader.memory_bytes == 2 * sum(numbers)
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_its_unet_has_the_published_number_of_heads(header_of, kind):
-    plan = Plan(model_file(header_of(kind)), [], torch.float32)
-    unet: UNet = plan._fillings["unet"].module
+    loader = ModelLoader(model_file(header_of(kind)), [], torch.float32)
+    unet: UNet = loader._loaders["unet"].module
     found = [
         {layer.attn1.heads for attention in block.attentions for layer in attention.transformer_blocks}
         for block in unet.down_blocks
@@ -89,9 +89,10 @@ def test_without_text_encoder_and_autoencoder_another_model_lends_them(header_of
     write_random(whole, kind, sparse=True)
     file, lender = model_file(bare), model_file(whole)
     assert file.checkpoint.parts == ("unet",)
-    assert Plan(file, [lender], torch.bfloat16).memory_bytes == Plan(lender, [], torch.bfloat16).memory_bytes
+    lent, whole = ModelLoader(file, [lender], torch.bfloat16), ModelLoader(lender, [], torch.bfloat16)
+    assert lent.memory_bytes == whole.memory_bytes
     with pytest.raises(CannotLoad, match="model 'bare' has no text encoder, and no other SD"):
-        Plan(file, [file], torch.bfloat16)
+        ModelLoader(file, [file], torch.bfloat16)
 
 
 def test_sd2_that_predicts_v_is_told_by_a_weight(tmp_path, header_of):
@@ -129,7 +130,7 @@ def test_what_is_missing_is_named(tmp_path, header_of):
         file.seek(8)
         file.write(lost)
     with pytest.raises(CannotLoad, match=r"x.safetensors lacks model.diffusion_model.middle_block.1.norm.weight"):
-        Plan(model_file(path), [], torch.float32)
+        ModelLoader(model_file(path), [], torch.float32)
 
 
 LOAD = """
@@ -152,7 +153,7 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path, kind, dtype
     folder = tmp_path / "models/checkpoints"
     folder.mkdir(parents=True)
     write_random(folder / "x.safetensors", kind, dtype=dtype)
-    weights = Plan(find_models(Settings(data_dir=tmp_path))["x"], [], getattr(torch, load_as)).memory_bytes
+    weights = ModelLoader(find_models(Settings(data_dir=tmp_path))["x"], [], getattr(torch, load_as)).memory_bytes
     command = [sys.executable, "-c", LOAD, str(tmp_path), load_as]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert peak < 1.3 * weights

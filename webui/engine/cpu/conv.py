@@ -16,7 +16,7 @@ from webui.engine.cpu import winograd
 
 LARGE_BYTES = 4 * 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
-LEAN_ORDERS = 2  # the warm-up's, and that of the size that is drawn
+LOW_MEMORY_ORDERS = 2  # the warm-up's, and that of the size that is drawn
 ROOM_BYTES = 2 * 2**30
 """With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
 
@@ -49,13 +49,13 @@ class PackedConv2d(nn.Conv2d):
 
     Large ones in float32 take ``winograd``'s way, for which the weight stays as it is.
 
-    A ``lean`` one keeps a large weight in the ordered copy alone: the weight's storage is empty until it has been put
-    in several orders and there is room for both, or until somebody asks for the weight. All of torch's ways to it
-    (the attribute, parameters, state dicts, moving, copying, saving) go by ``weight`` or ``_parameters``, or are
+    With ``low_memory`` it keeps a large weight in the ordered copy alone: the weight's storage is empty until it has
+    been put in several orders and there is room for both, or until somebody asks for the weight. All of torch's ways to
+    it (the attribute, parameters, state dicts, moving, copying, saving) go by ``weight`` or ``_parameters``, or are
     below; they find its numbers, and the weight keeps them from then on.
     """
 
-    lean = False
+    low_memory = False
     _orders = 0
     padding: tuple[int, ...]
     _of: torch.Tensor | None = None
@@ -110,8 +110,8 @@ class PackedConv2d(nn.Conv2d):
         if self._packed is None or self._packed_for != (shape, tuple(padding)):
             self._refill()
             self._orders += 1
-            if self._orders > LEAN_ORDERS and psutil.virtual_memory().available > ROOM_BYTES:
-                self.__dict__.pop("lean", None)
+            if self._orders > LOW_MEMORY_ORDERS and psutil.virtual_memory().available > ROOM_BYTES:
+                self.__dict__.pop("low_memory", None)
             self._packed = None  # its memory first
             self._packed = _pack(self._of, self.stride, padding, shape)
             self._packed_for = (shape, tuple(padding))
@@ -120,7 +120,7 @@ class PackedConv2d(nn.Conv2d):
 
     def keep(self) -> None:
         """The weight has its numbers again, and keeps them beside its ordered copy from now on."""
-        self.__dict__.pop("lean", None)
+        self.__dict__.pop("low_memory", None)
         self._refill()
 
     def unpack(self) -> None:
@@ -178,7 +178,7 @@ class PackedConv2d(nn.Conv2d):
         return {name: value for name, value in self.__dict__.items() if name not in STATE}
 
     def _empty(self) -> None:
-        if not self.lean or self._of is None or self._of.nbytes < LARGE_BYTES or not _gives_back(self._of.dtype):
+        if not self.low_memory or self._of is None or self._of.nbytes < LARGE_BYTES or not _gives_back(self._of.dtype):
             return
         storage = self._of.untyped_storage()
         if storage.nbytes() == self._of.nbytes:  # nobody else's
@@ -200,7 +200,7 @@ class PackedConv2d(nn.Conv2d):
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
-    """The parameter as it is: that of a lean convolution may have no numbers, and must not be read then."""
+    """The parameter as it is: that of a convolution of low memory may have no numbers, and must not be read then."""
     parameter: nn.Parameter = module.__dict__["_parameters"][name]
     return parameter
 

@@ -24,17 +24,17 @@ FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
 PLAIN: Mapping[type[nn.Module], type[nn.Module]] = {faster: plain for plain, faster in FASTER.items()}
 
 
-def install(network: nn.Module, lean: bool = False) -> None:
+def install(network: nn.Module, low_memory: bool = False) -> None:
     """Has ``network`` computed the CPU's way, which is within rounding of the plain one.
 
-    ``lean`` lets the convolutions keep their large weights once, in oneDNN's order. Whoever took such a weight out of
-    the network before asks the convolution to ``keep`` it before reading.
+    ``low_memory`` lets the convolutions keep their large weights once, in oneDNN's order. Whoever took such a weight
+    out of the network before asks the convolution to ``keep`` it before reading.
     """
     for part in network.modules():
         if faster := _faster(part):
             part.__class__ = faster
-        if lean and isinstance(part, PackedConv2d):
-            part.lean = True
+        if low_memory and isinstance(part, PackedConv2d):
+            part.low_memory = True
 
 
 def uninstall(network: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """From a model's files to its components: configurations, tokenizers, and the weights that fill them.
 
-Everything that can be wrong with a file shows in ``Plan``, before a byte of weights is read.
+Everything that can be wrong with a file shows in ``ModelLoader``, before a byte of weights is read.
 """
 
 import json
@@ -28,7 +28,7 @@ from webui.engine.nets.clip import ClipText
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.unet import UNet
 from webui.engine.tokens import Tokenizer
-from webui.engine.weights import Files, Filling, build_empty
+from webui.engine.weights import Files, WeightLoader, build_empty
 
 # What is raised for configurations that are not what they say.
 UNREADABLE = (BadFile, OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
@@ -74,7 +74,7 @@ def check_unchanged(file: ModelFile) -> None:
         raise CannotLoad(f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again")
 
 
-class Plan:
+class ModelLoader:
     """All that loading a model takes, found and checked; ``read`` does it.
 
     ``lenders`` are models that may lend what the file lacks, a text encoder or an autoencoder. Raises CannotLoad.
@@ -86,7 +86,7 @@ class Plan:
         self.file, self.checkpoint = file, file.checkpoint
         self.warnings: list[str] = []
         self.lenders: list[ModelFile] = []
-        self._fillings: dict[str, Filling] = {}
+        self._loaders: dict[str, WeightLoader] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         owners = {part: file for part in file.checkpoint.parts}
@@ -105,12 +105,12 @@ class Plan:
     @property
     def file_bytes(self) -> int:
         """How much there is to read."""
-        return sum(filling.file_bytes for filling in self._fillings.values())
+        return sum(loader.file_bytes for loader in self._loaders.values())
 
     @property
     def part_bytes(self) -> Mapping[str, int]:
         """How much memory the loaded weights of each part take."""
-        return {part: filling.numbers * self._dtypes[part].itemsize for part, filling in self._fillings.items()}
+        return {part: loader.numbers * self._dtypes[part].itemsize for part, loader in self._loaders.items()}
 
     @property
     def memory_bytes(self) -> int:
@@ -120,13 +120,13 @@ class Plan:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts by diffusers' names, without weights before they are read."""
-        return {part: filling.module for part, filling in self._fillings.items()}
+        return {part: loader.module for part, loader in self._loaders.items()}
 
     def find_not_finite(self) -> str:
         """What of the files' weights is not finite, for people: the part and a tensor; empty where all is well."""
-        for part, filling in self._fillings.items():
-            if key := filling.find_not_finite():
-                names = " and ".join(path.name for path in filling.files.paths)
+        for part, loader in self._loaders.items():
+            if key := loader.find_not_finite():
+                names = " and ".join(path.name for path in loader.files.paths)
                 return f"{names} holds not-a-number values in its {PART_NAMES[part]} ({key[:120]}): it is damaged"
         return ""
 
@@ -134,12 +134,12 @@ class Plan:
         """Reads each part to the device that ``place`` says; raises CannotLoad. After a failure it holds no weights."""
         done, total = 0, self.file_bytes
         try:
-            for part, filling in self._fillings.items():
-                for nbytes in filling.read(self._dtypes[part], place(part)):
+            for part, loader in self._loaders.items():
+                for nbytes in loader.read(self._dtypes[part], place(part)):
                     done += nbytes
                     yield Progress(PART_NAMES[part], done, total)
         except BaseException as error:
-            self._fillings.clear()
+            self._loaders.clear()
             if not isinstance(error, BadFile | OSError):
                 raise
             raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
@@ -184,10 +184,10 @@ class Plan:
         names: str = "diffusers" if folder else checkpoint.names
         if part.startswith("text_encoder") and not has_open_clip_names(files.shapes, prefix):
             names = "diffusers"
-        self._fillings[part] = Filling(module, files, lambda name: keys_of(part, name, module, names, prefix))
+        self._loaders[part] = WeightLoader(module, files, lambda name: keys_of(part, name, module, names, prefix))
         self._dtypes[part] = _vae_dtype(config, dtype) if part == "vae" else dtype
         alone = folder or prefix or len(checkpoint.parts) == 1  # else the other parts' keys begin so, too
-        unread = [key for key in self._fillings[part].unread(prefix) if alone and _means_something(key, config)]
+        unread = [key for key in self._loaders[part].unread(prefix) if alone and _means_something(key, config)]
         if unread:
             keys = "key matches" if len(unread) == 1 else "keys match"
             self.warnings.append(
@@ -227,22 +227,22 @@ def read_vae(file: VaeFile, family: FamilyName, dtype: torch.dtype, device: torc
                     f" {family} has {LATENT_CHANNELS}"
                 )
             module = build_empty(partial(_make, "vae", config))
-            filling = Filling(module, files, lambda name: keys_of("vae", name, module, names, prefix))
+            loader = WeightLoader(module, files, lambda name: keys_of("vae", name, module, names, prefix))
             dtype = _vae_dtype(config, dtype)
         else:
-            module, filling = _tiny_vae(file, files)
-        for _ in filling.read(dtype, device):
+            module, loader = _tiny_vae(file, files)
+        for _ in loader.read(dtype, device):
             pass
         return module
     except UNREADABLE as error:
         raise CannotLoad(f"VAE {file.name!r} cannot be used: {file.path.name} {str(error).splitlines()[0]}") from error
 
 
-def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, Filling]:
+def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, WeightLoader]:
     """TAESD: one file as diffusers saves it, or the decoder's with the encoder's beside it."""
     module = build_empty(TinyAutoencoder)
     if "decoder.layers.0.weight" in files.shapes:
-        return module, Filling(module, files, lambda name: iter([Key(name)]))
+        return module, WeightLoader(module, files, lambda name: iter([Key(name)]))
     beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
     if "1.weight" not in files.shapes:
         kind = recognize(files.shapes)
@@ -255,7 +255,7 @@ def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, Filling]:
         half, _, number, rest = name.split(".", 3)
         yield Key(f"{half}.{int(number) + (half == 'decoder')}.{rest}")  # its decoder begins with a clamp
 
-    return module, Filling(module, both, find)
+    return module, WeightLoader(module, both, find)
 
 
 def _vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:

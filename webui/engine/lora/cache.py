@@ -52,7 +52,7 @@ NOTHING = MergedSet()
 
 
 @dataclass(frozen=True)
-class _Plan:
+class MergePlan:
     """What goes into each tensor of a set, those that are ``known``, and how large the others will be."""
 
     parts: Mapping[Parameter, Sequence[tuple[Delta, float]]]
@@ -163,7 +163,7 @@ class WeightCache:
         fetched = {place: tensor.to(self._base[place].device, copy=True) for place, tensor in missing.items()}
         return MergedSet({**known.tensors, **fetched}, stored.contributions, stored.text_key)
 
-    def _plan(self, key: SetKey, read: Callable[[str], LoraWeights]) -> "_Plan":
+    def _plan(self, key: SetKey, read: Callable[[str], LoraWeights]) -> "MergePlan":
         parts: dict[Parameter, list[tuple[Delta, float]]] = {}
         contributions: dict[Parameter, Contributions] = {}
         text_key: dict[str, float] = {}
@@ -177,7 +177,7 @@ class WeightCache:
                         text_key[content_hash] = strength
         known = self._known(contributions)
         new_bytes = sum(self._base[place].nbytes for place in parts if place not in known.tensors)
-        return _Plan(parts, contributions, tuple(text_key.items()), known, new_bytes)
+        return MergePlan(parts, contributions, tuple(text_key.items()), known, new_bytes)
 
     def _known(self, contributions: Mapping[Parameter, Contributions]) -> MergedSet:
         """The tensors that kept sets have already: where the same LoRAs went in at the same strengths."""
@@ -188,7 +188,7 @@ class WeightCache:
                     known[place] = other.tensors[place]
         return MergedSet(known)
 
-    def _merge(self, plan: "_Plan", check: Callable[[], None] = lambda: None) -> MergedSet:
+    def _merge(self, plan: "MergePlan", check: Callable[[], None] = lambda: None) -> MergedSet:
         """The set's tensors: the known ones, and the others computed."""
         self._make_room(plan.new_bytes, plan.known)
         tensors: dict[Parameter, torch.Tensor] = {}

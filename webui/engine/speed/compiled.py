@@ -56,7 +56,7 @@ class Like:
 
 
 @dataclass(frozen=True)
-class Order:
+class CompileTarget:
     """What is to be compiled: a UNet, with the CPU's ways in it or without, for one size of inputs.
 
     ``inputs`` are latents, timestep and what is told, each tensor as a ``Like``.
@@ -75,7 +75,7 @@ class Order:
 
     @property
     def name(self) -> str:
-        """Of the code's file: the same for the same order alone."""
+        """Of the code's file: the same for the same target alone."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:32]
 
 
@@ -153,8 +153,8 @@ class CompiledUNet:
         """Loads the code, after having it made where it is not kept from before."""
         unet = self._unet
         threads, kernels = torch.get_num_threads(), bool(self._convolutions)
-        order = Order(unet.config, unet.dtype, unet.device.type, threads, kernels, inputs)
-        file = self._folder / f"{order.name}.pt2"
+        target = CompileTarget(unet.config, unet.dtype, unet.device.type, threads, kernels, inputs)
+        file = self._folder / f"{target.name}.pt2"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._process = subprocess.Popen(
@@ -164,7 +164,7 @@ class CompiledUNet:
                 stderr=subprocess.PIPE,
                 env=os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            _, said = self._process.communicate(pickle.dumps((order, file)))
+            _, said = self._process.communicate(pickle.dumps((target, file)))
             if self._process.returncode:
                 lines = said.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
                 raise RuntimeError(lines[-1][:300])
@@ -191,18 +191,18 @@ class _Bare(nn.Module):
         return output
 
 
-def make(order: Order, file: Path) -> None:
+def make(target: CompileTarget, file: Path) -> None:
     """Writes the code for one UNet and one size of inputs to the file."""
     from torch._inductor import aoti_compile_and_package
 
     define_packed_conv()
-    torch.set_num_threads(order.threads)
-    device = torch.device(order.device)
+    torch.set_num_threads(target.threads)
+    device = torch.device(target.device)
     with device:
-        unet = UNet(order.config).to(order.dtype).eval().requires_grad_(False)
-    if order.cpu_kernels:
+        unet = UNet(target.config).to(target.dtype).eval().requires_grad_(False)
+    if target.cpu_kernels:
         install(unet)
-    latents, timestep, prepared = pytree.tree_map_only(Like, lambda like: like.make(device), order.inputs)
+    latents, timestep, prepared = pytree.tree_map_only(Like, lambda like: like.make(device), target.inputs)
     leaves, structure = pytree.tree_flatten(prepared)
     with torch.no_grad():
         inputs = (dict(unet.named_parameters()), latents, timestep, leaves)
