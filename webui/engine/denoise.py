@@ -19,8 +19,8 @@ class ReadySpan:
     """The evaluations before ``stop`` (1..n), from the span before on, in which the network is told the same.
 
     ``negative`` is None where no unconditional branch runs; the guidance is as good as 1 then, and ValueError is raised
-    for branches that are not whole. ``enter`` is called as the span begins. It is the one place where weights change,
-    for what is prepared holds only as long as they do.
+    for branches that are not whole. ``enter`` is called as the span begins, and again where its guidance ends. It is
+    the one place where weights change, for what is prepared holds only as long as they do.
     """
 
     stop: int
