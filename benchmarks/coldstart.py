@@ -79,8 +79,8 @@ def run(options: Options) -> list[Row]:
         if k:  # the first round fills the disk cache
             bare.append(bare_s)
             script.append(script_s)
-            for name, seconds in measured.items():
-                marks[name].append(seconds)
+            for name in marks:
+                marks[name].append(measured[name])
     yardstick, minimal = Row("import gradio", "s", bare), Row("a minimal diffusers script", "s", script)
     return [
         yardstick,
@@ -94,23 +94,28 @@ def run(options: Options) -> list[Row]:
 
 def _against(other: Checkout, request: dict[str, Any], has_model: list[str], rounds: int) -> list[Row]:
     """Two rows for each mark, of the other checkout and of this one, which take turns."""
-    own = Checkout(ROOT, other.way)
-    marks: dict[str, dict[Checkout, list[float]]] = {}
+    checkouts = {"before": other, "now": Checkout(ROOT, other.way)}
+    marks: dict[str, dict[str, list[float]]] = {}
     for k in range(rounds + 1):
-        for checkout in (other, own) if k % 2 else (own, other):
-            for name, seconds in _start(checkout, request, has_model).items():
+        for when in checkouts if k % 2 else reversed(checkouts):
+            for name, seconds in _start(checkouts[when], request, has_model).items():
                 if k:
-                    marks.setdefault(name, {}).setdefault(checkout, []).append(seconds)
+                    marks.setdefault(name, {}).setdefault(when, []).append(seconds)
     rows: list[Row] = []
     for name, samples in marks.items():
-        before = Row(f"{name}, before", "s", samples[other])
-        rows += [before, compared(f"{name}, now", "s", samples[own], before)]
+        before = Row(f"{name}, before", "s", samples["before"])
+        rows += [before, compared(f"{name}, now", "s", samples["now"], before)]
     return rows
 
 
 def _start(checkout: Checkout, request: dict[str, Any], has_model: list[str]) -> dict[str, float]:
-    """The marks of one start of the server, and of one ``generate``."""
-    return _first_picture(checkout, request, has_model) | {"generate": _generate(checkout, request, has_model)}
+    """The marks of one start of the server, and of one ``generate``, which has also what it took of the processors."""
+    marks = _first_picture(checkout, request, has_model)
+    before = os.times()
+    marks["generate"] = _generate(checkout, request, has_model)
+    now = os.times()
+    spent_s = now.children_user - before.children_user + now.children_system - before.children_system
+    return marks | {"generate, processor time": spent_s}
 
 
 def _import_gradio() -> float:
