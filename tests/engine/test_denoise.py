@@ -261,6 +261,28 @@ def test_each_span_is_told_its_own_and_entered_before_it_is_prepared():
     assert network.prepared == [[0.5, 1], [2], [1, 3, 5]]
 
 
+def test_spans_that_come_back_are_prepared_once_for_the_weights_that_they_have():
+    noise, network, weights = make("Euler", steps=8), Sum(), [0.0]
+    one, other = [Branch(told(1.0))], [Branch(told(2.0))]
+
+    def night():
+        weights.append(1.0)
+
+    spans = [ReadySpan(stop, (one, other)[stop % 2]) for stop in range(1, 5)]
+    spans += [ReadySpan(5, one, enter=night), *(ReadySpan(stop, (one, other)[stop % 2]) for stop in range(6, 9))]
+    found = [float(step.output.unique()) for step in denoise(network, noise, ZEROS, spans, never)]
+    assert found == [2, 1, 2, 1, 1, 1, 2, 1]
+    assert network.prepared == [[2], [1], [1], [2]], "with other weights all is prepared anew"
+
+
+def test_more_spans_than_are_kept_are_prepared_anew():
+    noise, network = make("Euler", steps=12), Sum()
+    terms = [[Branch(told(float(value)))] for value in range(1, 7)]
+    spans = [ReadySpan(stop, terms[(stop - 1) % 6]) for stop in range(1, 13)]
+    assert [float(step.output.unique()) for step in denoise(network, noise, ZEROS, spans, never)] == [*range(1, 7)] * 2
+    assert len(network.prepared) == 12
+
+
 def test_it_takes_the_evaluations_it_is_asked_for():
     noise = make("Euler")
     spans = [ReadySpan(2, [Branch(told(1.0))]), ReadySpan(5, [Branch(told(2.0))])]

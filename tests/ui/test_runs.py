@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.events import Done, Event, Image
+from webui.core.order import Order
 from webui.core.recipe import Recipe
-from webui.core.request import Request
 from webui.jobs import local
 from webui.ui import layout, stream
 from webui.workspace.presets import PresetStore
@@ -29,7 +29,8 @@ class Painter:
     def __init__(self) -> None:
         self.pictures: list[weakref.ref[PilImages.Image]] = []
 
-    def generate(self, request: Request, _cancelled: Any) -> Iterator[Event]:
+    def draw(self, order: Order, _cancelled: Any) -> Iterator[Event]:
+        request = order.request
         picture = PilImages.new("RGB", (request.width, request.height))
         self.pictures.append(weakref.ref(picture))
         yield Image(0, picture, Recipe(request))

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from webui.engine.families.base import Backbone, Conditioning
 from webui.engine.guide import Branch, are_whole, guide
@@ -14,20 +16,29 @@ Keep = Callable[[torch.Tensor, int], torch.Tensor]
 """The latents before evaluation ``index`` (1..n) as they are to go on; at n they are the result."""
 
 
+KEPT_SPANS = 4
+"""So many different spans may take turns before what they are told is prepared anew each time."""
+
+
+def stay() -> None:
+    """For a span that begins with the weights that are there."""
+
+
 @dataclass(frozen=True)
 class ReadySpan:
     """The evaluations before ``stop`` (1..n), from the span before on, in which the network is told the same.
 
     ``negative`` is None where no unconditional branch runs; the guidance is as good as 1 then, and ValueError is raised
     for branches that are not whole. ``enter`` is called as the span begins, and again where its guidance ends. It is
-    the one place where weights change, for what is prepared holds only as long as they do.
+    the one place where weights change, for what is prepared holds only as long as they do: the same ``enter`` makes the
+    same weights, each time.
     """
 
     stop: int
     positive: Sequence[Branch]
     negative: Conditioning | None = None
     guidance: float = 1.0
-    enter: Callable[[], object] = lambda: None
+    enter: Callable[[], object] = stay
 
     def __post_init__(self) -> None:
         if self.negative is None and not are_whole(self.positive):
@@ -68,20 +79,26 @@ def denoise(
     """Takes the noise's evaluations from ``first`` to before ``stop``, with latents at the level of the first of them.
 
     ``shown`` is what the network sees beside the latents (n, channels, h, w). A term of weight 0 is not asked for. Each
-    span begins with a whole forward, whatever the shortcuts. Raises Stopped, and ValueError where the spans end before
-    ``stop``.
+    span begins with a whole forward, whatever the shortcuts. Spans of the very same terms and weights are prepared
+    once, if they are few. Raises Stopped, and ValueError where the spans end before ``stop``.
     """
     index, stop = first, len(noise) if stop is None else stop
+    weights: Callable[[], object] = stay
+    known: LRUCache[tuple[int, ...], tuple[Any, ...]] = LRUCache(KEPT_SPANS)
     for span in spans:
         end = min(span.stop, stop)
         if end <= index:
             continue
         span.enter()
+        weights = weights if span.enter is stay else span.enter
         positive = [branch for branch in span.positive if branch.weight]
         told = [branch.conditioning for branch in positive]
         if span.negative is not None:
             told.insert(0, span.negative)
-        forwards = [(part, shortcuts and replace(shortcuts)) for part in backbone.prepare(told, len(latents), shown)]
+        key = id(weights), id(span.positive), id(span.negative)
+        if key not in known:  # with what the addresses are of, so that they stay its own
+            known[key] = weights, span, backbone.prepare(told, len(latents), shown)
+        forwards = [(part, shortcuts and replace(shortcuts)) for part in known[key][-1]]
         while index < end:
             if cancelled():
                 raise Stopped

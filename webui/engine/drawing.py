@@ -19,7 +19,7 @@ from webui.core.stages import LoraUse, Pass
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
-from webui.engine.denoise import ReadySpan, denoise, guided_until
+from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import Encoder, Picture, Told
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.latents import Start, make_generators, prepare, prepare_from
@@ -142,10 +142,14 @@ class Drawing:
     def _tell(self, stage: Pass) -> Generator[Loading, None, list[tuple[Span, Told]]]:
         """What is told in each span, encoded with its own LoRAs on, which merges all sets before the first step."""
         run, told = self._run, []
+        known: dict[Span, Told] = {}
         for span in spans(stage):
-            yield from self._switch_loras(span.loras)
-            with run.part("encode"):
-                told.append((span, self._encoder.tell(self._model, self._loras, stage, span, run)))
+            said = replace(span, stop=0)
+            if said not in known:
+                yield from self._switch_loras(span.loras)
+                with run.part("encode"):
+                    known[said] = self._encoder.tell(self._model, self._loras, stage, span, run)
+            told.append((span, known[said]))
         if again := sum(self._loras.must_merge(span.loras) for span, _ in told):
             run.warn(
                 f"The memory for LoRAs holds too few sets: {again} are merged again in the middle of each picture."
@@ -162,14 +166,14 @@ class Drawing:
 
     def _make_ready(self, stage: Pass, noise: Noise, told: Sequence[tuple[Span, Told]]) -> Iterator[ReadySpan]:
         """The spans by evaluations; where LoRAs change, each begins with its own."""
-        changing = len({span.loras for span, _ in told}) > 1
+        enter = {span.loras: partial(self._put_on, span.loras) for span, _ in told}
         ready = (
             ReadySpan(
                 noise.first(span.stop),
                 words.positive,
                 words.negative,
                 words.guidance,
-                partial(self._put_on, span.loras) if changing else lambda: None,
+                enter[span.loras] if len(enter) > 1 else stay,
             )
             for span, words in told
         )
