@@ -65,7 +65,7 @@ def test_events_are_numbered_previewed_and_resumable(server):
     numbers = [number for number, _ in seen + resumed]
     assert numbers == sorted(set(numbers))
     kinds = [body["event"] for _, body in resumed]
-    assert kinds[-1] == "done" and kinds.count("done") == 1
+    assert kinds[-1] == "done" and kinds.count("done") == 1, resumed[-1]
     assert "image" in kinds
     assert not {"queued", "loading"} & set(kinds)
     last = [body for _, body in resumed if body["event"] == "step"][-1]
