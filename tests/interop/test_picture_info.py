@@ -144,6 +144,16 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
         assert json.loads(json.dumps(info.to_json()))["values"]["loras"] == [{"name": "gone", "weight": 0.5}]
 
 
+@pytest.mark.parametrize(
+    ("program", "prompt"), [("ComfyUI", r"a \AND b, [c\|d]"), ("A1111", "a AND b, [c|d]")], ids=lambda text: text[:7]
+)
+def test_marks_that_another_program_does_not_know_stay_words(read, program, prompt) -> None:
+    words = "a AND b, [c|d]"
+    graph = COMFY | {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": words, "clip": ["4", 1]}}}
+    texts = {"ComfyUI": {"prompt": json.dumps(graph)}, "A1111": {"parameters": f"{words}\nSteps: 5, Sampler: Euler"}}
+    assert read(**texts[program]).values["prompt"] == prompt
+
+
 def test_what_was_drawn_as_words_is_written_so_that_it_stays_words(tmp_path: Path, catalog: Catalog) -> None:
     request = Request(prompt="a [cat:dog:0.5] AND b", width=64, height=64, syntax=1)
     path = save_picture(Image(0, PilImages.new("RGB", (64, 64)), Recipe(request)), tmp_path)

@@ -14,11 +14,14 @@ from webui.core.files import File
 from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.prompt import split_loras, unsupported
-from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, LoraRef, Request
+from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, LoraRef, Request
+from webui.core.schedule import as_words
 from webui.interop.found import Found, Lora, clean, short
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup
 
+MARKS_ARE_WORDS = ("ComfyUI", "Fooocus", "InvokeAI", "NovelAI", "SwarmUI")
+"""Programs to which prompt editing, alternating words and AND are what their letters say."""
 MAX_LOOKED_UP = 2 * MAX_LORAS
 STAND_IN = PilImages.new("L", (64, 64))  # settings of a start picture are checked where there is none
 NO_FILE = ("", "none", "automatic", "default", "default (model)", "baked", "baked vae", "same as model")
@@ -45,7 +48,9 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
             values[name] = _check_one(name, value)
         except RequestError as error:
             reasons.append(str(error))
-    for field in ("prompt", "negative"):
+    for field in PROMPTS:
+        if found.program in MARKS_ARE_WORDS and field in values:
+            values[field] = as_words(values[field])
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
     return {name: values[name] for name in (*Request.model_fields, *Init.model_fields) if name in values}, reasons
