@@ -145,7 +145,7 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "prompt"), [("ComfyUI", r"a \AND b, [c\|d]"), ("A1111", "a AND b, [c|d]")], ids=lambda text: text[:7]
+    ("program", "prompt"), [("ComfyUI", r"a \AND b, \[c|d\]"), ("A1111", "a AND b, [c|d]")], ids=lambda text: text[:7]
 )
 def test_marks_that_another_program_does_not_know_stay_words(read, program, prompt) -> None:
     words = "a AND b, [c|d]"
