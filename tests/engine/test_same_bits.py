@@ -14,7 +14,7 @@ from PIL import Image as PilImages
 from PIL import ImageDraw
 from reference.denoise import Drawn
 from reference.denoise import draw as draw_as_ever
-from reference.samplers import CLASSES
+from reference.samplers import CLASSES, SCHEDULES
 from safetensors.torch import load_file, save_file
 
 from webui.core.canvas import make_canvas
@@ -30,7 +30,9 @@ from webui.library.library import DEMO_MODEL
 from webui.workspace.preset import read_preset
 
 EACH_DTYPE = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-OTHER_SCHEDULES = [(name, schedule) for name, row in SAMPLERS.items() for schedule in row.schedules[1:]]
+OTHER_SCHEDULES = [
+    (name, schedule) for name in CLASSES for schedule in SAMPLERS[name].schedules[1:] if schedule in SCHEDULES
+]
 LONG = ", ".join(["a red apple, flat style, on a blue background"] * 10)
 PRESETS = sorted((Path(__file__).parents[2] / "presets").glob("*.toml"))
 
@@ -164,8 +166,9 @@ def assert_same(manager_of, request_for, draw_now):
     return check
 
 
-def test_the_frozen_samplers_are_all():
-    assert list(SAMPLERS) == list(CLASSES)
+def test_every_frozen_sampler_is_still_there():
+    """One that came later has no bits to keep."""
+    assert [name for name in SAMPLERS if name in CLASSES] == list(CLASSES)
 
 
 @pytest.mark.parametrize(("sampler", "schedule"), OTHER_SCHEDULES)
@@ -183,7 +186,7 @@ TASKS = {
 @pytest.mark.parametrize(
     ("task", "dtype"), [*((task, "float32") for task in TASKS), ("txt2img", "bfloat16"), ("inpaint", "bfloat16")]
 )
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", CLASSES)
 def test_every_sampler_in_every_task(assert_same, sampler, task, dtype):
     assert_same(dtype, sampler=sampler, steps=5, **TASKS[task])
 
