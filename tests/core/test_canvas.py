@@ -60,6 +60,11 @@ class TestInit:
     def test_the_ends_of_the_range_are_in_it(self, strength):
         assert Request.parse({"init": {"image": noise(), "strength": strength}}).init.strength == float(strength)
 
+    @pytest.mark.parametrize("field", ["strength", "mask_blur", "padding"])
+    @pytest.mark.parametrize("value", [True, False])
+    def test_true_and_false_are_no_numbers(self, field, value):
+        assert str(refusal(**{field: value})) == f"init.{field} must be a number, not {value}"
+
     @pytest.mark.parametrize(
         ("value", "reason"),
         [

@@ -9,20 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from webui.core import schedule
 from webui.core.errors import RequestError, explain
+from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.lora_ref import LoraRef as LoraRef
+from webui.core.values import Value
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_LORAS = 32
@@ -30,8 +25,8 @@ MAX_STEPS = 150
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
-NOT_ASKED = ("init", "syntax")
-"""What no control, flag or preset holds: the one is a group, the other is what a recipe says."""
+NOT_ASKED = (*GROUPS, "syntax")
+"""What no control, flag or preset holds as it is: the groups, and what a recipe says."""
 _BETWEEN_LORAS = re.compile(r",(?!\s*[-+.\d]+\s*@\s*[.\d])")  # not those between points
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
@@ -43,10 +38,8 @@ def _read_json(text: str) -> Any:
         raise ValueError("cannot be read as JSON") from None
 
 
-class Request(BaseModel):
+class Request(Value):
     """One job: ``count`` pictures drawn as one batch, ``repeat`` times over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     prompt: str = Field(
         default="",
@@ -163,17 +156,6 @@ class Request(BaseModel):
         description="How prompts are read: 1 takes what changes over the steps, and AND, for plain words",
     )
     init: Init | None = Field(default=None, title="Start picture")
-
-    @field_validator(
-        *("seed", "steps", "count", "repeat", "width", "height", "clip_skip", "guidance", "refiner_at"),
-        *("guidance_until", "reuse", "token_merging"),
-        mode="before",
-    )
-    @classmethod
-    def _refuse_booleans(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise ValueError("must be a number")
-        return value
 
     @field_validator("loras", mode="before")
     @classmethod

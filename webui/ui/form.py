@@ -22,17 +22,14 @@ AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields
 LINES = {"prompt": 3, "negative": 2}
 FILES = ("model", "vae", "refiner")  # what may come and go while the page is open
-SLIDER_STEPS = {
+FRACTION_STEP = 0.05
+SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with another step
     "steps": 1,
     "guidance": 0.5,
     "count": 1,
     "repeat": 1,
     "clip_skip": 1,
-    "refiner_at": 0.05,
-    "guidance_until": 0.05,
     "reuse": 1,
-    "token_merging": 0.05,
-    "strength": 0.05,
     "mask_blur": 1,
     "padding": 8,
 }
@@ -81,11 +78,11 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         return gr.Checkbox(**options)
     if field in LINES:
         return gr.Textbox(lines=LINES[field], max_lines=8, **options)
-    if field in SLIDER_STEPS:
+    if field in SLIDER_STEPS or info.annotation is float:
         bounds = {
             limit: getattr(entry, limit) for entry in info.metadata for limit in ("ge", "le") if hasattr(entry, limit)
         }
-        return Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS[field], **options)
+        return Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS.get(field, FRACTION_STEP), **options)
     if field == "background":
         return gr.ColorPicker(**options)
     step = SIDE_STEP_PX if field in ("width", "height") else 1

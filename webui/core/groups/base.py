@@ -1,15 +1,12 @@
 """What every group is."""
 
-from pydantic import BaseModel, ConfigDict
-
 from webui.core.files import Files
 from webui.core.stages import Stage
+from webui.core.values import Value
 
 
-class Group(BaseModel):
-    """A frozen value whose fields become controls, flags and JSON as those of the request do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Group(Value):
+    """A part of a request that may be left out. In JSON it is an object under its name."""
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """The stages with what this group does to them."""

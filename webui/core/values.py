@@ -1,0 +1,20 @@
+"""What a request and its groups are made of."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+NUMBERS = (int, float, int | None)
+
+
+class Value(BaseModel):
+    """A frozen value with bounds on every field. True and false are no numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in NUMBERS:
+            raise ValueError("must be a number")
+        return value
