@@ -6,6 +6,7 @@ Each command is a module with ``add_flags`` and ``run``, which is imported when 
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -50,10 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.remaining = remaining
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
         return status
     except BadInput as error:
         print(f"webui: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read has gone, as behind `| head`; what is left has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         from webui.app import exit_process
 

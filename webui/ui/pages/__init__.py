@@ -1,5 +1,5 @@
 """The tabs, in order. To add one: a module with a ``TASK`` here, its name in ``PAGES``, and in ``PAGES`` of
-``static/page.js`` and ``BOXES`` of ``static/prompt.js``, for its keys.
+``static/page.js``.
 """
 
 from webui.ui.pages import img2img, inpaint, txt2img

@@ -3,7 +3,7 @@
   "use strict";
   const PAUSE_MS = 250;
   const STEP = 0.1;
-  const BOXES = ["txt2img", "img2img", "inpaint"].flatMap((page) => [`#${page}-prompt`, `#${page}-negative`]).join(", ");
+  const BOXES = darkroom.PAGES.flatMap((page) => [`#${page}-prompt`, `#${page}-negative`]).join(", ");
   const NUMBER = /:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$/;
   const WORD_END = /[\s,.;:!?()[\]{}<>|\\/"]/;
 
