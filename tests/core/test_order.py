@@ -106,6 +106,11 @@ def test_marks_of_the_first_syntax_are_words_to_a_pass(files):
     assert (only.prompt, only.negative) == (r"[a\|b] \AND c", r"[a\:b\:3]")
 
 
+def test_a_tag_that_is_left_in_words_of_the_first_syntax_is_none(files):
+    (only,) = plan(resolved(prompt="a <lora:ink:1>", syntax=1), files).stages
+    assert (only.loras, only.lora_schedules) == ((), ())
+
+
 def test_an_embedding_may_be_named_by_words_that_change(files):
     (only,) = plan(resolved(prompt="a [gl|sh][ow|ade]", negative="[a:light/glow:5]"), files).stages
     assert [(use.file.name, use.forms) for use in only.embeddings] == [

@@ -21,7 +21,7 @@ from webui.core.prompt import (
     unclosed,
     unsupported,
 )
-from webui.core.request import LoraRef
+from webui.core.request import MAX_LORAS, LoraRef
 
 
 @pytest.mark.parametrize(
@@ -376,11 +376,20 @@ def test_brackets_that_nothing_closes_are_said(prompt, wrong):
         ("[<lora:x>|<lora:y:2>] b <lora:z:1>", "[<lora:x>|<lora:y:2>] b", ["z:1"], ["x:1", "y:2"]),
         ("[[<lora:x:1>]:3] ([<lora:y:1>])", "[[<lora:x:1>]:3] ([])", ["y:1"], ["x:1"]),
         (" a  b", " a  b", [], []),
+        ("<<lora:x:1>lora:y:1> b", "b", ["x:1", "y:1"], []),  # the other is one as soon as the first is out of it
+        (r"\<lora:x:1>[<lora:y:1>:3]", r"\[:3]", ["x:1", "y:1"], []),
     ],
 )
 def test_tags_that_hold_at_some_steps_only_stay(prompt, kept, constant, moving):
     text, *found = split_constant_loras(prompt)
     assert (text, *([str(ref) for ref in refs] for refs in found)) == (kept, constant, moving)
+    assert split_constant_loras(text)[:2] == (text, ())
+
+
+def test_tags_within_tags_are_read_until_they_are_too_many():
+    depth = MAX_LORAS + 3
+    _, constant, _ = split_constant_loras("<" * depth + "lora:x:1>" + "lora:x:1>" * (depth - 1))
+    assert len(constant) == MAX_LORAS + 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ def test_its_examples_of_a_second_pass(text, said):
     assert table(text, done=10) == said
 
 
+def test_where_there_are_no_steps_all_is_said_that_comes_last():
+    assert [text_at(f"[a:b:{when}]", 0, 0) for when in ("0.5", "1e999", "1.e999", "-1.e999")] == ["b"] * 4
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -198,6 +198,12 @@ def test_prompts_are_encoded_anew_for_what_changes_the_text_encoder(picture, enc
     assert len(encoded_prompts) == encoded  # each time the prompt and the negative one
 
 
+def test_a_job_can_be_stopped_between_the_texts_that_it_encodes(darkroom, encoded_prompts, request_for):
+    changing = request_for(prompt="[first|second|third] words of a job that is stopped", steps=3)
+    events = list(darkroom.generate(changing, lambda: bool(encoded_prompts)))
+    assert type(events[-1]).__name__ == "Cancelled" and len(encoded_prompts) <= 2
+
+
 def test_half_of_the_steps_from_a_picture_is_half_of_those_that_are_taken(picture):
     start = Init(image=PilImages.linear_gradient("L").resize((SIDE_PX, SIDE_PX)), strength=0.5)
     drawn = [

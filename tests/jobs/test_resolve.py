@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from webui.core.errors import RequestError
-from webui.core.prompt import MAX_CHUNKS
+from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
 from webui.core.request import LoraRef, Request
 from webui.jobs.resolve import MAX_LORAS, resolve
 from webui.library.library import Library
@@ -129,3 +129,12 @@ def test_a_prompt_of_too_many_chunks_is_refused_before_it_waits(resolved, field)
     with pytest.raises(RequestError, match=f"^{field}: it comes to more than 64 chunks of 75 tokens") as caught:
         resolved(**{field: "BREAK " * MAX_CHUNKS})
     assert caught.value.field == field
+
+
+def test_a_prompt_that_is_too_many_in_one_is_refused_before_it_waits(resolved):
+    assert resolved(prompt=" AND ".join(["cat"] * MAX_TERMS))
+    many = " AND ".join(["cat"] * (MAX_TERMS + 1))
+    assert resolved(prompt=many, syntax=1)  # words
+    with pytest.raises(RequestError, match="^prompt: AND makes 33 prompts of it, and 32 is the limit") as caught:
+        resolved(prompt=many)
+    assert caught.value.field == "prompt"

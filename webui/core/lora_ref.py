@@ -19,6 +19,7 @@ from pydantic_core import PydanticKnownError
 
 from webui.core.schedule import MAX_PLACE, Weight, read_points, write_points
 
+MAX_LORAS = 32
 MAX_WEIGHT = 10.0
 MAX_POINTS = 64
 _KEYS = ("te", "unet", "hr", "start", "end")

@@ -101,7 +101,7 @@ def _moving_loras(refs: Iterable[LoraRef], files: Files) -> Iterable[LoraSchedul
 
 def _tagged_loras(prompt: str, files: Files) -> Iterable[LoraSchedule]:
     """What the tags ask for that stand in brackets which change over the steps, each tag once."""
-    *_, refs = split_constant_loras(prompt)
+    prompt, _, refs = split_constant_loras(prompt)
     for tag, ref in dict(zip(tags_in(prompt), refs, strict=True)).items():
         yield LoraSchedule(files.loras[choose_lora(ref.name, files.loras)], *ref.strengths, tag)
 

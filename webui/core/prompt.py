@@ -10,7 +10,7 @@ from operator import itemgetter
 from pydantic import ValidationError
 
 from webui.core.errors import RequestError, explain
-from webui.core.lora_ref import LoraRef
+from webui.core.lora_ref import MAX_LORAS, LoraRef
 from webui.core.schedule import choice_places, read, split_terms
 
 WEIGHT_LIMIT = 1e6
@@ -18,6 +18,9 @@ WEIGHT_LIMIT = 1e6
 
 MAX_CHUNKS = 64
 """What the text encoder reads one by one: each takes its time, and all of them in every step."""
+
+MAX_TERMS = 32
+"""Of prompts in one, each of which is a picture more in every step."""
 
 _FACTORS = {"(": 1.1, "[": 1 / 1.1}
 _OPENINGS = {")": "(", "]": "["}
@@ -49,8 +52,18 @@ def split_loras(text: str) -> tuple[str, tuple[LoraRef, ...]]:
 def split_constant_loras(text: str) -> tuple[str, tuple[LoraRef, ...], tuple[LoraRef, ...]]:
     """The text without the tags that hold at all steps, what they ask for, and what the tags that stay ask for.
 
-    Those stay that are in a bracket which changes over the steps. Raises RequestError.
+    Those stay that are in a bracket which changes over the steps. What is left may be a tag once another is out of it:
+    ``<<lora:a:1>lora:b:1>`` is two, so that reading the text again finds no further one. Raises RequestError.
     """
+    constant: tuple[LoraRef, ...] = ()
+    while True:
+        text, found, moving = _split_constant_once(text)
+        constant += found
+        if not found or len(constant) > MAX_LORAS:  # too many already, and each round takes its time
+            return text, constant, moving
+
+
+def _split_constant_once(text: str) -> tuple[str, tuple[LoraRef, ...], tuple[LoraRef, ...]]:
     scheduled = read(text)
     kept: list[str] = []
     dropped: list[str] = []
@@ -129,6 +142,12 @@ def check_chunks(count: int, field: str = "prompt") -> None:
             " each time",
             field=field,
         )
+
+
+def check_terms(count: int) -> None:
+    """Raises RequestError for a prompt that is too many in one."""
+    if count > MAX_TERMS:
+        raise RequestError(f"prompt: AND makes {count} prompts of it, and {MAX_TERMS} is the limit", field="prompt")
 
 
 def unbalanced(text: str) -> str:

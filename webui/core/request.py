@@ -16,11 +16,11 @@ from webui.core.errors import RequestError, explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
+from webui.core.lora_ref import MAX_LORAS as MAX_LORAS
 from webui.core.lora_ref import LoraRef as LoraRef
 from webui.core.values import Value
 
 MAX_PROMPT_CHARACTERS = 8_000
-MAX_LORAS = 32
 MAX_STEPS = 150
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32

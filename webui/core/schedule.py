@@ -213,7 +213,7 @@ def weight_at(weight: Weight, step: int, steps: int) -> float:
 
 def _first_step(when: str, steps: int, done: int) -> int:
     """The step at which an edit is made, 0..steps; what is too late is never made."""
-    number = float(when)
+    number = min(max(float(when), -MAX_PLACE), MAX_PLACE)  # of no steps, infinity would be no place at all
     place = (number - bool(done)) * steps if "." in when else number - done
     return int(min(max(place, 0.0), steps))
 

@@ -146,6 +146,7 @@ class Drawing:
         for span in spans(stage):
             said = replace(span, stop=0)
             if said not in known:
+                run.check()  # a prompt may say something else in each step, and each takes its time
                 yield from self._switch_loras(span.loras)
                 with run.part("encode"):
                     known[said] = self._encoder.tell(self._model, self._loras, stage, span, run)

@@ -8,8 +8,9 @@ from webui.core.canvas import drawn_size
 from webui.core.errors import RequestError
 from webui.core.files import LoraFile, ModelFile
 from webui.core.names import choose_file, choose_lora
-from webui.core.prompt import check_chunks, parse_weights, split_constant_loras, split_loras
+from webui.core.prompt import check_chunks, check_terms, parse_weights, split_constant_loras, split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
+from webui.core.schedule import split_terms
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
 
@@ -22,6 +23,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     """
     for field in ("prompt", "negative"):
         check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
+    check_terms(len(split_terms(request.prompt)) if request.syntax == 2 else 1)
     file = _choose_model("model", request.model, library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
