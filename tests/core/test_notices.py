@@ -32,6 +32,7 @@ def of_init(checkpoint=PLAIN, **options) -> tuple[str, ...]:
 def test_nothing_is_said_of_what_is_drawn_as_asked():
     assert lines() == lines(negative="blur", guidance=0.5) == lines(refiner="second", refiner_at=0.5) == ()
     assert lines(guidance=1) == lines(guidance_until=0.5, reuse=2, token_merging=0.5) == ()
+    assert lines(refiner="demo", loras=("night:1",)) == ()  # the model itself
     assert of_init() == of_init(strength=1.0, resize="latent resize", background="#000000") == ()
     assert of_init(mask=MASK, mask_blur=9, mask_fill="noise", invert_mask=True, padding=8) == ()
     assert of_init(outpaint=(8, 0, 0, 0), mask_blur=9, mask_fill="fill", resize="crop and resize") == ()
@@ -45,6 +46,7 @@ def test_nothing_is_said_of_what_is_drawn_as_asked():
         ({"guidance": 1, "guidance_until": 0.5}, "Guidance until has no effect at guidance 1."),
         ({"refiner_at": 0.5}, "Refiner from has no effect without a refiner."),
         ({"refiner": "second", "loras": ("night:1",)}, "LoRAs have no effect on the refiner."),
+        ({"refiner": "second", "prompt": "[<lora:night:1>:3]"}, "LoRAs have no effect on the refiner."),
         ({"prediction": "v"}, "Prediction v was taken, as asked; from its file it would be epsilon."),
     ],
 )
@@ -63,6 +65,7 @@ def test_clip_skip_counts_otherwise_on_sdxl():
 def test_a_model_that_guides_itself_takes_no_negative_prompt_and_no_guidance_below_1():
     model = replace(PLAIN, guides_itself=True)
     assert lines(model, negative="blur") == ("A negative prompt has no effect on a model that guides itself.",)
+    assert lines(model, negative="blur", prompt="a AND b") == ()  # what each adds is told from the negative one
     assert lines(model, guidance=0) == ("A model that guides itself takes guidance below 1 as 1.",)
     assert lines(model, guidance=0.5, refiner="second") == ()
 

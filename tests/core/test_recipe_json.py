@@ -221,6 +221,7 @@ def test_marks_of_the_first_schema_stay_words(make_picture, field, text, syntax)
     if syntax == 1:
         today = recipe.request.in_newest_syntax()
         assert not today.has_marks and parse_weights(getattr(today, field)) == parse_weights(text)
+        assert getattr(today, field) in recipe.infotext()  # whose readers know no other syntax
 
 
 @pytest.mark.parametrize("syntax", [1, 2])

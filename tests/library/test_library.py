@@ -11,7 +11,8 @@ from webui.core.files import LoraFile
 from webui.core.names import choose_file, choose_lora, find_file
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
-from webui.library.library import DEMO_MODEL, find_embeddings, find_loras, find_models, find_vaes
+from webui.core.weight_files import stamp
+from webui.library.library import DEMO_MODEL, Library, find_embeddings, find_loras, find_models, find_vaes
 from webui.library.lora_info import describe
 
 UNET = {
@@ -117,6 +118,15 @@ def test_models_on_disk_now_are_found_without_a_restart(settings):
     assert set(find_models(settings)) == {"demo"}
     make_model(settings.data_dir / "models/Stable-diffusion/new")
     assert set(find_models(settings)) == {"demo", "new"}
+
+
+def test_the_embedded_model_is_read_again_when_it_was_replaced(settings, tmp_path, monkeypatch):
+    folder = make_model(tmp_path / "demo")
+    monkeypatch.setattr("webui.library.library.DEMO_MODEL", folder)
+    library = Library(settings)
+    before = library.snapshot(max_age_s=0).models["demo"].stamp
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(tensor_file({}, b"others"))
+    assert before != library.snapshot(max_age_s=0).models["demo"].stamp == stamp(folder)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "demo/../demo", "demo\0", "C:\\x"])

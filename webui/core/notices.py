@@ -6,7 +6,7 @@ from webui.core import images
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
 from webui.core.groups.init import Init
-from webui.core.prompt import unclosed, unsupported
+from webui.core.prompt import tags_in, unclosed, unsupported
 from webui.core.request import Request
 from webui.core.schedule import split_terms
 
@@ -19,7 +19,9 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
     guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
     lines = {
         "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1 and not several,
-        "A negative prompt has no effect on a model that guides itself.": request.negative and guides_itself,
+        "A negative prompt has no effect on a model that guides itself.": (
+            request.negative and guides_itself and not several
+        ),
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
         "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
         f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
@@ -27,7 +29,9 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
         ),
         "Guidance until has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
         "Refiner from has no effect without a refiner.": not request.refiner and _is_set(request, "refiner_at"),
-        "LoRAs have no effect on the refiner.": request.refiner and request.loras,
+        "LoRAs have no effect on the refiner.": (
+            request.refiner not in ("", request.model) and (request.loras or tags_in(request.prompt))
+        ),
         f"Prediction {request.prediction} was taken, as asked; from its file it would be {own}.": (
             request.prediction != own
         ),

@@ -154,8 +154,11 @@ class Recipe:
         return self.request.model_copy(update={"seed": self.batch.seed, "count": self.batch.count})
 
     def infotext(self) -> str:
-        """The ``parameters`` text: prompt, negative prompt, one line of settings."""
-        request = self.request
+        """The ``parameters`` text: prompt, negative prompt, one line of settings.
+
+        Its readers know no other syntax than the newest.
+        """
+        request = self.request.in_newest_syntax()
         settings = {
             "Steps": request.steps,
             "Sampler": request.sampler,

@@ -42,6 +42,7 @@ def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, Model
     What cannot be used is listed with its problem, so that whoever asks for it is told why.
     """
     scan = scan or Scan()
+    _note_model(DEMO_MODEL, scan)
     demo = _read_model(DEMO_MODEL)
     if demo.checkpoint:
         demo = replace(demo, checkpoint=replace(demo.checkpoint, defaults=Defaults()))
