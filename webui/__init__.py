@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from webui.core.groups.init import Init
+    from webui.core.groups.variation import Variation
     from webui.core.request import LoraRef, Request
     from webui.core.settings import Settings
     from webui.darkroom import Darkroom
 
-__all__ = ["Darkroom", "Init", "LoraRef", "Request", "Settings"]
+__all__ = ["Darkroom", "Init", "LoraRef", "Request", "Settings", "Variation"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -18,6 +19,7 @@ _HOMES = {
     "LoraRef": "webui.core.request",
     "Request": "webui.core.request",
     "Settings": "webui.core.settings",
+    "Variation": "webui.core.groups.variation",
 }
 
 

@@ -12,6 +12,7 @@ from sd_parsers import ParserManager
 
 from webui.core.events import Image
 from webui.core.groups.init import Init
+from webui.core.groups.variation import Variation
 from webui.core.images import ImageError
 from webui.core.prompt import parse_weights
 from webui.core.recipe import Batch, Recipe, RecipeError, read_picture
@@ -85,6 +86,7 @@ requests = st.builds(
     token_merging=st.floats(0, 0.75),
     syntax=st.just(2),  # 1 says nothing where there are no marks; see below
     init=st.none() | inits(),
+    variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
 )
 
 

@@ -244,3 +244,32 @@ def test_png_info_reads_text_too(open_tab, tmp_path):
     tab.find("generate").wait_for()
     wait_for(lambda: remembered(tab).get("prompt") == "a red apple", "the prompt")
     wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS | {"seed": -1}, "the fields")
+
+
+def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings(open_tab):
+    tab = open_tab()
+
+    def open_fold() -> None:
+        tab.find("variation").get_by_role("button", name="Variation").click()
+        tab.find("variation-seed").locator("input").wait_for()
+        tab.let_fields_settle()
+
+    open_fold()
+    tab.draw(prompt=PROMPT, **SMALL, seed=5)
+    assert "Variation" not in tab.infotext
+    plain = tab.infotext
+    tab.set(**{"variation-seed": 9, "variation-strength": 0.25})
+    tab.draw(count=2)
+    assert ", Variation seed: 9, Variation seed strength: 0.25, " in tab.infotext and "Seed: 5, " in tab.infotext
+    tab.reload()
+    open_fold()
+    assert tab.values("variation-seed", "variation-strength") == {"variation-seed": "9", "variation-strength": "0.25"}
+    tab.set(**{"variation-strength": 0})
+    tab.find("reuse-seed").click()
+    tab.wait_for_value("variation-strength", "0.25")
+    tab.find("reuse").click()
+    tab.wait_for_value("variation-seed", "-1")
+    assert tab.values("seed", "variation-strength") == {"seed": "-1", "variation-strength": "0.25"}
+    tab.set(prompt=plain)
+    tab.page.locator(".pasted[data-page=txt2img][data-field=prompt]").get_by_role("button", name="Apply them").click()
+    tab.wait_for_value("variation-strength", "0")

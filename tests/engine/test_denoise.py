@@ -364,7 +364,7 @@ class TestSpans:
         """``draw(sampler, [(spans, until), ...], between)``: one run, or several that each go on with its latents."""
 
         def draw(sampler, runs, between=lambda: None):
-            config, generators = model.scheduler_config, make_generators(5, 2)
+            config, generators = model.scheduler_config, make_generators((5, 6))
             noise = make_noise(sampler, "Default", config, "auto", 6, 1.0, generators, darkroom.manager.device)
             latents = torch.cat([torch.randn(1, 4, 8, 8, generator=generator) for generator in generators])
             latents, first = noise.full(latents), 0

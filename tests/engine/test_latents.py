@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from webui.core.samplers import SAMPLERS
-from webui.engine.latents import Hold, make_generators, prepare
+from webui.engine.latents import Hold, make_draw, make_generators, prepare
 from webui.engine.noise import make_noise
 
 CPU = torch.device("cpu")
@@ -15,9 +15,9 @@ def start(model):
     """``start(seed, count, ...)``: the start latents of such a job."""
 
     def start(seed, count, width=64, height=64, sampler="Euler"):
-        generators = make_generators(seed, count)
+        generators = make_generators(range(seed, seed + count))
         noise = make_noise(sampler, "Default", model.scheduler_config, "auto", 10, 1.0, generators, CPU)
-        return prepare(model, noise, (width, height), generators, CPU).latents, noise.scheduler
+        return prepare(model, noise, (width, height), make_draw(generators), CPU).latents, noise.scheduler
 
     return start
 

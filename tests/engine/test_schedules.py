@@ -18,7 +18,7 @@ from webui.core.samplers import SAMPLERS
 from webui.engine.decode import decode
 from webui.engine.denoise import ReadySpan, denoise
 from webui.engine.guide import Branch
-from webui.engine.latents import make_generators, prepare
+from webui.engine.latents import make_draw, make_generators, prepare
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import make_noise
 from webui.library.library import DEMO_MODEL
@@ -70,9 +70,9 @@ def halves(darkroom, model, request_for):
     @torch.inference_mode()
     def halves(sampler, one, other, at=STEPS // 2):
         device, switcher = darkroom.manager.device, darkroom.manager._residence.loras
-        generators = make_generators(SEED, 1)
+        generators = make_generators([SEED])
         noise = make_noise(sampler, "Default", model.scheduler_config, "auto", STEPS, 1.0, generators, device)
-        latents, first = prepare(model, noise, (SIDE_PX, SIDE_PX), generators, device).latents, 0
+        latents, first = prepare(model, noise, (SIDE_PX, SIDE_PX), make_draw(generators), device).latents, 0
         for fields, step in ((one, at), (other, STEPS)):
             switcher.switch(darkroom.plan(request_for(loras=fields.get("loras", ()))).stages[0].loras)
             words, negative = (

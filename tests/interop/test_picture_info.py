@@ -144,6 +144,16 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
         assert json.loads(json.dumps(info.to_json()))["values"]["loras"] == [{"name": "gone", "weight": 0.5}]
 
 
+def test_a_variation_is_read_from_both_texts(read, tmp_path: Path, catalog: Catalog) -> None:
+    request = Request(prompt="a fox", seed=5, variation={"seed": 9, "strength": 0.25})
+    picture = Image(0, PilImages.new("RGB", (64, 64)), Recipe(request))
+    for info in (read_info(save_picture(picture, tmp_path), catalog), read(parameters=picture.recipe.infotext())):
+        assert (info.values["variation.seed"], info.values["variation.strength"]) == (9, 0.25)
+        assert info.to_json()["values"]["variation"] == {"seed": 9, "strength": 0.25}
+    wrong = read(parameters="a fox\nSteps: 5, Seed: 1, Size: 64x64, Variation seed: 9, Variation seed strength: 7")
+    assert wrong.values["variation.seed"] == 9 and "variation.strength must be at most 1, not '7'" in wrong.unmapped
+
+
 @pytest.mark.parametrize(
     ("program", "prompt"), [("ComfyUI", r"a \AND b, \[c|d\]"), ("A1111", "a AND b, [c|d]")], ids=lambda text: text[:7]
 )

@@ -27,6 +27,13 @@ def test_a_fraction_is_a_slider_between_its_bounds(boost):
     assert (boost.label, boost.info) == ("Boost", "How much more")
 
 
+def test_a_group_s_control_has_the_group_in_its_id_and_parameter():
+    seed, strength = (form.make_control("inpaint", f"variation.{field}", NOTHING) for field in ("seed", "strength"))
+    assert (seed.elem_id, seed.value, seed.precision) == ("inpaint-variation-seed", -1, 0)
+    assert (strength.elem_id, strength.value, strength.step) == ("inpaint-variation-strength", 0.0, 0.01)
+    assert [*form.signature(["steps", "variation.seed"]).parameters] == ["steps", "variation_seed"]
+
+
 @pytest.mark.parametrize(
     ("field", "step"), [("guidance", 0.5), ("strength", 0.05), ("token_merging", 0.05), ("steps", 1), ("padding", 8)]
 )

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
+from webui.core.groups.variation import Variation
 from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
 from webui.library.library import find_loras, find_models
@@ -66,6 +67,21 @@ def test_what_goes_with_a_start_picture_waits_for_one():
     assert preset.request().init is None
     init = preset.request(overrides={"init": {"image": PilImages.new("RGB", (64, 64)), "strength": 0.9}}).init
     assert init and (init.strength, init.resize) == (0.9, "crop and resize")
+
+
+def test_a_group_is_a_table_of_its_own():
+    preset = read_preset(b"[fields]\nsteps = 3\n[variation]\nstrength = '0.25'\nink = 1", "x")
+    assert preset.fields == {"steps": 3, "variation.strength": 0.25}
+    assert [notice.partition(" ")[0] for notice in preset.notices] == ["fields.variation.ink"]
+    assert "[variation]\nstrength = 0.25\n" in preset.text
+    assert read_preset(preset.text.encode(), "x").fields == preset.fields
+    assert preset.request().variation == Variation(strength=0.25)
+    assert preset.request(overrides={"variation": {"seed": 9}}).variation == Variation(seed=9, strength=0.25)
+    assert preset.request(overrides={"variation": None}).variation is None
+    with pytest.raises(RequestError, match="^variation must be a table"):
+        read_preset(b"variation = 3", "x")
+    with pytest.raises(RequestError, match="variation.strength must be at most 1, not 2"):
+        read_preset(b"[variation]\nstrength = 2", "x")
 
 
 def test_unknown_settings_are_ignored_with_a_notice():

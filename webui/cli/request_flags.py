@@ -8,6 +8,7 @@ from typing import Any
 
 from webui.core.checkpoint import Defaults
 from webui.core.errors import RequestError
+from webui.core.groups import GROUP_FIELDS, nest
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.request import NOT_ASKED, Request
@@ -29,11 +30,11 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     text = "apply a LoRA; more than one with more flags"
     parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
     parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
-    fields = Init.model_fields | Request.model_fields
+    fields = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
     for name in _switches(Init) + _switches(Request):
         parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help=fields[name].description)
     suited = {field.name for field in dataclasses.fields(Defaults)}
-    for name in _text_flags(Request) + _text_flags(Init):
+    for name in (*_text_flags(Request), *_text_flags(Init), *GROUP_FIELDS):
         field = fields[name]
         if name in suited:
             shown = "what suits the model"
@@ -46,7 +47,8 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 
 def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Request, Preset | None]:
     """The request of the flags, over the preset if there is one, and that preset; raises RequestError."""
-    given = _given(options, (*_text_flags(Request), *_switches(Request), "model", "loras")) | _read_init(options)
+    names = (*_text_flags(Request), *_switches(Request), "model", "loras", *GROUP_FIELDS)
+    given = nest(_given(options, names)) | _read_init(options)
     variables = {}
     for text in options.variables:
         name, equals, value = text.partition("=")

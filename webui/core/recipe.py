@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from webui import __version__
 from webui.core import images
 from webui.core.errors import explain
+from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.prompt import join_loras
 from webui.core.request import Request
@@ -84,7 +85,8 @@ class Recipe:
     def to_json(self) -> str:
         """The recipe as one line, without pictures: ``from_json`` reads it back."""
         schema = self.request.recipe_schema
-        unknown = {"init", "syntax"} if schema == 1 else {"init"}
+        unknown = {"init"} | {group for group in GROUPS if getattr(self.request, group) is None}
+        unknown |= {"syntax"} if schema == 1 else set()
         body = {
             "schema": schema,
             "darkroom": __version__,
@@ -151,7 +153,8 @@ class Recipe:
         """What to ask for to draw it again as it was drawn: together with the others of its batch."""
         if self.batch is None:
             return self.request
-        return self.request.model_copy(update={"seed": self.batch.seed, "count": self.batch.count})
+        first = self.request.picture(-self.batch.index)
+        return first.model_copy(update={"seed": self.batch.seed, "count": self.batch.count})
 
     def infotext(self) -> str:
         """The ``parameters`` text: prompt, negative prompt, one line of settings.
@@ -168,6 +171,8 @@ class Recipe:
             "Size": f"{request.width}x{request.height}",
             "Model hash": self.model_hash[:10],
             "Model": re.sub(r"[,:\n]", " ", request.model),
+            "Variation seed": request.varied.seed if request.varied else None,
+            "Variation seed strength": f"{request.varied.strength:g}" if request.varied else None,
             **_start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),

@@ -15,14 +15,15 @@ from webui.core import schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
+from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.lora_ref import MAX_LORAS as MAX_LORAS
 from webui.core.lora_ref import LoraRef as LoraRef
+from webui.core.values import MAX_SEED as MAX_SEED
 from webui.core.values import Value
 
 MAX_PROMPT_CHARACTERS = 8_000
 MAX_STEPS = 150
-MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 NOT_ASKED = (*GROUPS, "syntax")
@@ -156,6 +157,7 @@ class Request(Value):
         description="How prompts are read: 1 takes what changes over the steps, and AND, for plain words",
     )
     init: Init | None = Field(default=None, title="Start picture")
+    variation: Variation | None = Field(default=None, title="Variation")
 
     @field_validator("loras", mode="before")
     @classmethod
@@ -179,14 +181,25 @@ class Request(Value):
 
     @model_validator(mode="after")
     def _check_last_seed(self) -> "Request":
-        if self.seed + self.image_count - 1 > MAX_SEED:
-            raise ValueError(f"seed: the last picture's seed would be above {MAX_SEED}")
+        name, seed = ("variation.seed", self.varied.seed) if self.varied else ("seed", self.seed)
+        if seed + self.image_count - 1 > MAX_SEED:
+            raise ValueError(f"{name}: the last picture's seed would be above {MAX_SEED}")
         return self
 
     @property
     def image_count(self) -> int:
         """How many pictures the job makes in all."""
         return self.count * self.repeat
+
+    @property
+    def varied(self) -> Variation | None:
+        """The variation, where it does anything."""
+        return self.variation if self.variation and self.variation.strength > 0 else None
+
+    def picture(self, k: int) -> "Request":
+        """What to ask for to draw picture ``k`` of the job alone: with a seed of its own, or a variation seed."""
+        own = {"variation": self.varied.picture(k)} if self.varied else {"seed": self.seed + k}
+        return self.model_copy(update={"count": 1, "repeat": 1} | own)
 
     @property
     def approximations(self) -> tuple[str, ...]:
@@ -213,7 +226,9 @@ class Request(Value):
     def recipe_schema(self) -> int:
         """The first schema of recipes that can say it."""
         moving = any(ref.changes or ref.hires_weight is not None for ref in self.loras)
-        return 2 if moving or self.has_marks and self.syntax == 2 else 1
+        fields = 2 if moving or self.has_marks and self.syntax == 2 else 1
+        groups = [made_of.since for group, made_of in GROUPS.items() if getattr(self, group) is not None]
+        return max([fields, *groups])
 
     def in_newest_syntax(self) -> "Request":
         """The same request, its prompts written so that today's syntax reads in them what its own does."""

@@ -10,6 +10,7 @@ from webui.core.schedule import Weight, weight_at
 
 if TYPE_CHECKING:
     from webui.core.groups.init import Init
+    from webui.core.groups.variation import Variation
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Pass:
     level (``handover``). ``handover_at`` is the share of the noise, 0..1, after which the one hands over to the other.
     ``strength`` is the share of the steps that a pass from a picture takes. ``guidance_until`` is the share of the
     network's evaluations after which the prompt goes on alone. ``prediction`` is ``auto`` for the one that the model's
-    file says. ``lenders`` are models that may lend what the model's file lacks.
+    file says. ``lenders`` are models that may lend what the model's file lacks. ``variation`` is that of the
+    order's first picture.
     """
 
     model: ModelFile
@@ -83,6 +85,7 @@ class Pass:
     lora_schedules: tuple[LoraSchedule, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     init: "Init | None" = None
+    variation: "Variation | None" = None
     reuse: int = 1
     token_merging: float = 0.0
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
 NUMBERS = (int, float, int | None)
 
 

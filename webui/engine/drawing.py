@@ -22,7 +22,7 @@ from webui.engine.decode import NotFinite, decode
 from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import Encoder, Picture, Told
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.latents import Start, make_generators, prepare, prepare_from
+from webui.engine.latents import Start, make_draw, make_generators, prepare, prepare_from
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
@@ -36,11 +36,12 @@ from webui.engine.speed.shortcuts import Shortcuts
 class Drawn:
     """What the stages so far have made of a batch: latents (n, channels, h, w), or None where nothing was to be drawn.
 
-    ``canvas`` is the start picture's. ``handover`` is the evaluation at which another pass is to go on, and ``start``
-    what the present one began with.
+    ``first`` is the number of its first picture in the job. ``canvas`` is the start picture's. ``handover`` is the
+    evaluation at which another pass is to go on, and ``start`` what the present one began with.
     """
 
     generators: list[torch.Generator]
+    first: int
     latents: torch.Tensor | None = None
     canvas: Canvas | None = None
     start: Start | None = None
@@ -75,7 +76,8 @@ class Drawing:
         request = self._run.order.request
         for batch in range(self._run.finished // request.count, request.repeat):
             first, behind = batch * request.count, batch * self._run.batch_steps
-            drawn = Drawn(make_generators(request.seed + first, request.count))
+            seeds = (request.picture(first + k).seed for k in range(request.count))
+            drawn = Drawn(make_generators(seeds), first)
             for stage in self._run.order.stages:
                 yield from self._pass(stage, drawn, behind)
                 behind += steps_of(stage)
@@ -199,11 +201,12 @@ class Drawing:
             noise.begin(first)
             drawn.start = replace(drawn.start, shown=None)
             return first
+        draw = make_draw(drawn.generators, stage.variation, drawn.first)
         if stage.begin == "picture":
             _, encoded = self._pictures[stage]
-            start = prepare_from(model, noise, encoded, stage, drawn.generators, device)
+            start = prepare_from(model, noise, encoded, stage, draw, device)
         else:
-            start = prepare(model, noise, stage.size, drawn.generators, device)
+            start = prepare(model, noise, stage.size, draw, device)
         drawn.start, drawn.latents = start, start.latents
         if stage.handover_at is not None and (reached := noise.handover(stage.handover_at)) < len(noise):
             drawn.handover = reached
@@ -284,9 +287,9 @@ class Drawing:
         home = self._residence
         compiled = home.is_compiled if home.is_compiled == run.compiled else "partly"
         return Recipe(
-            request.model_copy(update={"seed": request.seed + first + k, "count": 1, "repeat": 1}),
+            request.picture(first + k),
             hashes,
-            Batch(request.seed + first, request.count, k),
+            Batch(request.picture(first).seed, request.count, k),
             run.sampler,
             describe_environment(home.device, home.dtype, home.options.cpu_kernels)
             | {"compiled": compiled, "memory": home.plan, "decoded": run.decoded},

@@ -5,7 +5,7 @@ what lies outside the mask.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ from PIL.Image import Image as PilImage
 from torch.nn import functional
 
 from webui.core.canvas import Canvas
+from webui.core.groups.variation import Variation
 from webui.core.images import Size
 from webui.core.stages import Pass
-from webui.engine.families.base import Model, Posterior
+from webui.engine.families.base import Draw, Model, Posterior
 from webui.engine.noise import Noise
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.
@@ -76,9 +77,45 @@ class Start:
     shown: torch.Tensor | None = None
 
 
-def make_generators(seed: int, count: int) -> list[torch.Generator]:
-    """One CPU generator a picture, ``seed + k`` for picture k: the device and the batch change nothing."""
-    return [torch.Generator("cpu").manual_seed(seed + k) for k in range(count)]
+def make_generators(seeds: Iterable[int]) -> list[torch.Generator]:
+    """One CPU generator a picture, for each its seed: the device and the batch change nothing."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def make_draw(generators: Sequence[torch.Generator], variation: Variation | None = None, first: int = 0) -> Draw:
+    """What a pass begins with, from each picture's generator; ``first`` is the number of the first one in its job.
+
+    With a variation each number lies between that one and what the variation's seed would have drawn in its place.
+    """
+
+    def draw(shape: Sequence[int]) -> torch.Tensor:
+        return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+    if variation is None:
+        return draw
+    seeds = (variation.picture(first + k).seed for k in range(len(generators)))
+    draw_other = make_draw(make_generators(seeds))
+
+    def draw_between(shape: Sequence[int]) -> torch.Tensor:
+        pairs = zip(draw(shape), draw_other(shape), strict=True)
+        return torch.stack([slerp(one, other, variation.strength) for one, other in pairs])
+
+    return draw_between
+
+
+def slerp(one: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """From ``one`` (0) to ``other`` (1), both (channels, h, w), along the sphere, for each column by itself.
+
+    Shoemake 1985, "Animating Rotation with Quaternion Curves", with the dimension and the limit of A1111's
+    ``modules/rng.py``. Of noises that are all but the same there is a mean, with the shares the other way round there.
+    """
+    ways = [noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True) for noise in (one, other)]
+    cosine = (ways[0] * ways[1]).sum(1)
+    if cosine.mean() > 0.9995:
+        return one * share + other * (1 - share)
+    angle = torch.acos(cosine)
+    parts = [torch.sin(part * angle) / torch.sin(angle) for part in (1.0 - share, share)]
+    return parts[0].unsqueeze(1) * one + parts[1].unsqueeze(1) * other
 
 
 @torch.inference_mode()
@@ -109,13 +146,11 @@ def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def prepare(
-    model: Model, noise: Noise, size: Size, generators: Sequence[torch.Generator], device: torch.device
-) -> Start:
+def prepare(model: Model, noise: Noise, size: Size, draw: Draw, device: torch.device) -> Start:
     """txt2img: each picture's own noise (n, channels, height / scale, width / scale), float32, at full level."""
-    drawn = _random(model, size, generators).to(device)
+    drawn = draw(_shape(model, size)).to(device)
     hidden = _hidden(model, size, device)
-    shown = None if hidden is None else _shown(hidden, None, generators)
+    shown = None if hidden is None else _shown(hidden, None, draw)
     return Start(noise.full(drawn), shown=shown)
 
 
@@ -125,7 +160,7 @@ def prepare_from(
     noise: Noise,
     encoded: Encoded,
     stage: Pass,
-    generators: Sequence[torch.Generator],
+    draw: Draw,
     device: torch.device,
 ) -> Start:
     """img2img and inpaint: the picture's latents, noised to the level at which ``noise`` begins.
@@ -135,22 +170,22 @@ def prepare_from(
     """
     noise_alone = encoded.mask is not None and stage.strength == 1.0
     unseen = noise_alone and encoded.masked is not None
-    picture = encoded.picture.mean if unseen else encoded.picture.sample(generators)
+    picture = encoded.picture.mean if unseen else encoded.picture.sample(draw)
     original = _at_size(picture, model, stage.size)
-    drawn = _random(model, stage.size, generators).to(device)
+    drawn = draw(_shape(model, stage.size)).to(device)
     mask = encoded.mask
     begin = (
         original if mask is None else _refill(original, drawn, mask, stage.init.mask_fill if stage.init else "original")
     )
     latents = noise.full(drawn) if noise_alone else noise.add(begin, drawn, 0)
     if encoded.masked is not None:
-        return Start(latents, shown=_shown(encoded.masked, mask, generators))
+        return Start(latents, shown=_shown(encoded.masked, mask, draw))
     return Start(latents, hold=None if mask is None else Hold(mask, original, drawn, encoded.greys))
 
 
-def _random(model: Model, size: Size, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    shape = (1, model.latent_channels, size[1] // model.latent_scale, size[0] // model.latent_scale)
-    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+def _shape(model: Model, size: Size) -> tuple[int, int, int, int]:
+    """Of one picture's latents."""
+    return 1, model.latent_channels, size[1] // model.latent_scale, size[0] // model.latent_scale
 
 
 def _at_size(latents: torch.Tensor, model: Model, size: Size) -> torch.Tensor:
@@ -170,8 +205,8 @@ def _refill(original: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor, fil
     return original
 
 
-def _shown(masked: Posterior, mask: torch.Tensor | None, generators: Sequence[torch.Generator]) -> torch.Tensor:
+def _shown(masked: Posterior, mask: torch.Tensor | None, draw: Draw) -> torch.Tensor:
     """The further input channels of an inpainting UNet: binary mask, then the masked picture's latents."""
-    latents = masked.sample(generators)
+    latents = masked.sample(draw)
     hard = torch.ones_like(latents[:, :1]) if mask is None else (mask >= 0.5).to(latents.dtype)
     return torch.cat([hard.expand(len(latents), -1, -1, -1), latents], dim=1)

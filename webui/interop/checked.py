@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError, explain
 from webui.core.files import File
+from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.prompt import split_loras, unsupported
@@ -53,10 +54,13 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
             values[field] = as_words(values[field])
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
-    return {name: values[name] for name in (*Request.model_fields, *Init.model_fields) if name in values}, reasons
+    known = (*Request.model_fields, *Init.model_fields, *GROUP_FIELDS)
+    return {name: values[name] for name in known if name in values}, reasons
 
 
 def _check_one(name: str, value: Any) -> Any:
+    if name in GROUP_FIELDS:
+        return group_values(Request.parse(nest({name: value})))[name]
     if name in Request.model_fields:
         return getattr(Request.parse({name: value}), name)
     try:

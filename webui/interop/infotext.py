@@ -32,6 +32,8 @@ FIELDS = {
     "vae": "vae",
     "refiner": "refiner",
     "refiner switch at": "refiner_at",
+    "variation seed": "variation.seed",
+    "variation seed strength": "variation.strength",
 }
 OURS = {"guidance until": "guidance_until", "deep features every": "reuse", "token merging ratio": "token_merging"}
 WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

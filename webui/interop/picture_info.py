@@ -11,6 +11,7 @@ from typing import Any
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.files import File
+from webui.core.groups import group_values, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError
@@ -43,7 +44,7 @@ class PictureInfo:
     def to_json(self) -> dict[str, Any]:
         """The same as JSON holds it."""
         loras = [ref.model_dump(exclude_none=True) for ref in self.values.get("loras", ())]
-        values = dict(self.values) | ({"loras": loras} if "loras" in self.values else {})
+        values = nest(self.values) | ({"loras": loras} if "loras" in self.values else {})
         return asdict(self) | {"values": values, "unmapped": list(self.unmapped)}
 
 
@@ -84,6 +85,7 @@ def _describe(
 def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -> PictureInfo:
     request = recipe.request.in_newest_syntax()
     values = {name: getattr(request, name) for name in Request.model_fields if name not in NOT_ASKED}
+    values |= group_values(request)
     start = {**(recipe.start or {})}
     reasons = []
     if start:

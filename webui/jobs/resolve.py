@@ -31,7 +31,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
-    seed = request.seed if request.seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
+    varied = request.varied and request.varied.model_copy(update={"seed": _draw_seed(request.varied.seed)})
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
@@ -39,11 +39,15 @@ def resolve(request: Request, library: Snapshot) -> Request:
     return request.model_copy(
         update=suited
         | names
-        | {"width": width, "height": height, "seed": seed}
+        | {"width": width, "height": height, "seed": _draw_seed(request.seed), "variation": varied}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, lambda: library.loras)
     )
+
+
+def _draw_seed(seed: int) -> int:
+    return seed if seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
 
 
 def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:

@@ -9,11 +9,14 @@ from typing import Any
 import gradio as gr
 
 from webui.core.catalog import Catalog
+from webui.core.groups import GROUP_FIELDS
 from webui.core.request import Request
 from webui.ui import form, loras, sizes
 
 Update = Any
 TEXTS = ("prompt", "negative")
+OFF = {field: info.default for field, info in GROUP_FIELDS.items()}  # groups that a picture's settings do not name
+SEEDS = ("seed", *(field for field in GROUP_FIELDS if field.endswith(".seed")))
 NUMBERS = ("count", "repeat")  # how many to draw, which the settings of one picture do not say
 
 
@@ -57,7 +60,7 @@ def from_picture(
     Without its seed new ones are drawn, as many as the page says. ``keep_texts``: an empty prompt leaves the page's
     own. What is not said, and files that are not here, leave their fields as they are.
     """
-    values = dict(values)
+    values = (OFF if "steps" in values else {}) | dict(values)
     if "loras" in values:
         values["loras"] = loras.to_text(values["loras"])
     for field in form.FILES:
@@ -66,7 +69,8 @@ def from_picture(
             del values[field]
     values |= own_prediction(values, catalog)
     if not with_seed:
-        values = {field: value for field, value in values.items() if field not in NUMBERS} | {"seed": -1}
+        values = {field: value for field, value in values.items() if field not in NUMBERS}
+        values |= dict.fromkeys(SEEDS, -1)
     for field in TEXTS if keep_texts else ():
         if not values.get(field):
             values.pop(field, None)

@@ -3,6 +3,7 @@
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -14,12 +15,13 @@ from pydantic.fields import FieldInfo
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
+from webui.core.groups import GROUP_FIELDS
 from webui.core.groups.init import Init
 from webui.core.images import SIDE_STEP_PX
 from webui.core.request import Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
-FIELDS: dict[str, FieldInfo] = Init.model_fields | Request.model_fields
+FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
 LINES = {"prompt": 3, "negative": 2}
 FILES = ("model", "vae", "refiner")  # what may come and go while the page is open
 FRACTION_STEP = 0.05
@@ -32,6 +34,7 @@ SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with anothe
     "reuse": 1,
     "mask_blur": 1,
     "padding": 8,
+    "variation.strength": 0.01,
 }
 
 
@@ -61,13 +64,14 @@ Image = _trusting(gr.Image, _path_of)  # Gradio's own would decode the picture, 
 
 
 def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> Any:
-    """The control of one field, with the field's label, help, bounds and default. Its id is ``<page>-<field>``."""
+    """The control of one field, with the field's label, help, bounds and default. Its id is ``<page>-<field>``, that of
+    a group's ``<page>-<group>-<field>``."""
     info = FIELDS[field]
     options: dict[str, Any] = {
         "label": info.title,
         "info": info.description,
         "value": info.default,
-        "elem_id": f"{page}-{field}",
+        "elem_id": f"{page}-{field.replace('.', '-')}",
         "interactive": True,
     } | overrides
     if field in (*FILES, "sampler", "schedule"):
@@ -87,6 +91,15 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         return gr.ColorPicker(**options)
     step = SIDE_STEP_PX if field in ("width", "height") else 1
     return Number(precision=0, step=step, **options)
+
+
+def build_groups(page: str, catalog: Catalog) -> dict[str, Any]:
+    """A fold for each group that is made from its fields alone, in the open page; returns its controls by name."""
+    controls = {}
+    for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
+        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}"), gr.Row():
+            controls |= {name: make_control(page, name, catalog) for name in names}
+    return controls
 
 
 def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
@@ -122,7 +135,9 @@ def open_picture(path: str, what: str) -> PilImage:
 
 
 def signature(fields: Sequence[str]) -> inspect.Signature:
-    """Parameters named like the fields, all optional, so that API clients can name the ones they set."""
+    """Parameters named like the fields, those of groups ``group_field``, all optional, so that API clients can name the
+    ones they set."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     defaults = {field: FIELDS[field].default for field in fields if field in FIELDS and not FIELDS[field].is_required()}
-    return inspect.Signature([inspect.Parameter(field, kind, default=defaults.get(field)) for field in fields])
+    names = {field: field.replace(".", "_") for field in fields}
+    return inspect.Signature([inspect.Parameter(names[field], kind, default=defaults.get(field)) for field in fields])

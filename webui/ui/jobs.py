@@ -15,6 +15,7 @@ import gradio as gr
 
 from webui.core.errors import RequestError
 from webui.core.events import Failed
+from webui.core.groups import nest
 from webui.core.request import Request
 from webui.jobs.protocols import Job, QueueFull
 from webui.ui import form, stream
@@ -108,7 +109,7 @@ class Handlers:
             job.cancel()
 
     def _start(self, values: Sequence[Any]) -> list[Job]:
-        return self.runs.start(self.requests(dict(zip(self.fields, values, strict=True))))
+        return self.runs.start(self.requests(nest(dict(zip(self.fields, values, strict=True)))))
 
     async def _watch(self, jobs: Sequence[Job], is_news: bool = True) -> AsyncIterator[tuple[Update, ...]]:
         async for view in stream.watch_all(jobs, self.cache_dir):

@@ -13,6 +13,7 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import Image
 from webui.core.files import File
+from webui.core.groups import group_values
 from webui.core.names import choose, choose_file, choose_lora
 from webui.core.request import NOT_ASKED
 from webui.interop import sampler_names
@@ -41,7 +42,8 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     ``texts`` are its variables in order. Raises RequestError, for a file that is missing too.
     """
     request = preset.request(dict(zip(preset.variables, texts, strict=False)))
-    values = {field: getattr(request, field) for field in preset.fields} | preset.init
+    told = vars(request) | group_values(request)
+    values = {field: told[field] for field in preset.fields} | preset.init
     if "sampler" in values:
         values |= _translate_sampler(values, catalog)
     for field, names in {"sampler": catalog.samplers, "schedule": catalog.schedules}.items():
@@ -86,9 +88,10 @@ def of_picture(job: Job, picture: Image, device: str) -> dict[str, Any]:
     of a batch of one on the reference device, of its pixels."""
     request = picture.recipe.request
     init = request.init.model_dump(mode="json", include=set(INIT_FIELDS)) if request.init else {}
+    fields = request.in_newest_syntax().model_dump(mode="json", exclude=set(NOT_ASKED), exclude_none=True)
     is_reference = device == REFERENCE and job.request.count == 1 and request.init is None
     return {
-        "fields": request.in_newest_syntax().model_dump(mode="json", exclude=set(NOT_ASKED), exclude_none=True),
+        "fields": fields | fills.OFF | group_values(request),
         "init": init,
         "pins": {"model": picture.recipe.model_hash or None, "loras": dict(picture.recipe.lora_hashes)},
         "expected": picture.pixels_sha256 if is_reference else None,

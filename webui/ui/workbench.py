@@ -11,6 +11,7 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.events import Failed
+from webui.core.groups import GROUP_FIELDS, group_values
 from webui.core.groups.init import Init
 from webui.core.request import NOT_ASKED, Request
 from webui.jobs.protocols import Executor
@@ -31,7 +32,7 @@ from webui.ui import (
 from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
-FIELDS = tuple(field for field in Request.model_fields if field not in NOT_ASKED)
+FIELDS = (*(field for field in Request.model_fields if field not in NOT_ASKED), *GROUP_FIELDS)
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
 
 Update = Any
@@ -109,6 +110,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
+            controls |= form.build_groups(name, catalog)
             controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
@@ -186,7 +188,7 @@ def filled_fields(controls: Controls) -> Controls:
 def settings_of(request: Request) -> Controls:
     """What a picture's request says for the fields of a page, those of its start picture among them."""
     today = request.in_newest_syntax()
-    values = {field: getattr(today, field) for field in FIELDS}
+    values = {field: getattr(today, field) for field in FIELDS if field not in GROUP_FIELDS} | group_values(today)
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
+from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
@@ -25,7 +26,8 @@ VERSION = 1
 MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS = 80, 1_000
 MAX_VARIABLES = 8
 MAX_PRESET_BYTES = 64 * 2**10
-REQUEST_FIELDS = frozenset(Request.model_fields).difference(NOT_ASKED)
+REQUEST_FIELDS = frozenset(Request.model_fields).difference(NOT_ASKED) | GROUP_FIELDS.keys()
+GROUP_TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in GROUP_FIELDS))
 INIT_FIELDS = frozenset(Init.model_fields) - {"image", "mask"}  # a preset holds no pictures
 _VARIABLE = re.compile(r"\{([A-Za-z_]\w{0,39})\}")
 _LONG_KEY = re.compile(r"(?:[^.\s]{1,40}[ \t]{0,40}\.[ \t]{0,40}){20}")  # tomllib's time goes with its square
@@ -52,6 +54,8 @@ class Pins(BaseModel):
 
 class Preset(BaseModel):
     """``fields`` are those of Request that it holds, ``init`` those of Init; all others are left alone.
+
+    Fields of other groups are among the ``fields`` as ``group.field``; in TOML each group is a table.
 
     ``expected`` is the SHA-256 of the first picture's RGB bytes in float32 on a CPU, with the variables' own values.
     """
@@ -97,7 +101,7 @@ class Preset(BaseModel):
             init = Init.model_validate({"image": _NO_PICTURE} | self.init)
         except ValidationError as error:
             raise ValueError(f"init.{explain(error)}") from None
-        plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True)
+        plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True) | group_values(request)
         templates = {prompt: self.fields[prompt] for prompt in PROMPTS if prompt in self.fields}
         self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}
         self.__dict__["init"] = init.model_dump(mode="json", include=set(self.init))
@@ -110,7 +114,7 @@ class Preset(BaseModel):
             if isinstance(text := values.get(prompt), str) and texts:
                 filled = _VARIABLE.sub(lambda found: texts.get(found[1], found[0]), text)
                 values[prompt] = filled if all(texts.values()) else filled.strip(" ,")
-        return values
+        return nest(values)
 
     def values(self, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The request's fields with the variables filled in; RequestError for a variable that it does not have."""
@@ -133,9 +137,11 @@ class Preset(BaseModel):
         given, texts = dict(overrides or {}), dict(variables or {})
         if "prompt" in self.variables and isinstance(given.get("prompt"), str):
             texts.setdefault("prompt", given.pop("prompt"))
-        if isinstance(given.get("init"), Mapping):
-            given["init"] = self.init | dict(given["init"])
-        return Request.parse(self.values(texts) | given)
+        values = self.values(texts)
+        for group, held in ({"init": self.init} | {table: values.get(table, {}) for table in GROUP_TABLES}).items():
+            if isinstance(given.get(group), Mapping):
+                given[group] = held | dict(given[group])
+        return Request.parse(values | given)
 
     @cached_property
     def text(self) -> str:
@@ -143,6 +149,8 @@ class Preset(BaseModel):
         held = self.model_dump(mode="json", exclude_none=True)
         held = {"version": VERSION, "name": held.pop("name"), "note": held.pop("note")} | held
         held["pins"] = {name: pin for name, pin in held["pins"].items() if pin}
+        nested = nest(held["fields"])
+        held |= {table: nested.pop(table) for table in GROUP_TABLES if table in nested} | {"fields": nested}
         order = sorted(held, key=lambda name: isinstance(held[name], dict))
         return tomli_w.dumps({name: held[name] for name in order if held[name]})
 
@@ -176,11 +184,22 @@ def read_preset(data: bytes, fallback_name: str) -> Preset:
         raise RequestError(f"version must be {VERSION}, not {str(version)[:60]!r}")
     if version > VERSION:
         raise RequestError(f"is of version {version}; this program reads versions up to {VERSION}")
-    notices = _drop_unknown(held, frozenset(Preset.model_fields) - {"notices"}, "")
+    notices = _drop_unknown(held, frozenset((*Preset.model_fields, *GROUP_TABLES)) - {"notices"}, "")
+    _take_groups(held)
     for table, known in (("fields", REQUEST_FIELDS), ("init", INIT_FIELDS), ("pins", frozenset(Pins.model_fields))):
         if isinstance(held.get(table), dict):
             notices += _drop_unknown(held[table], known, f"{table}.")
     return make_preset(**({"name": fallback_name} | held | {"notices": notices}))
+
+
+def _take_groups(held: dict[str, Any]) -> None:
+    """The tables of groups become fields, ``group.field``; raises RequestError for what is no table."""
+    for table in filter(held.__contains__, GROUP_TABLES):
+        values, fields = held.pop(table), held.setdefault("fields", {})
+        if not isinstance(values, dict):
+            raise RequestError(f"{table} must be a table")
+        if isinstance(fields, dict):
+            fields |= {f"{table}.{name}": value for name, value in values.items()}
 
 
 def _drop_unknown(held: dict[str, Any], known: frozenset[str], prefix: str) -> tuple[str, ...]:

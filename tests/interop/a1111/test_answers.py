@@ -24,6 +24,14 @@ def test_info_has_an_entry_a_picture():
     assert json.loads(answers.info(request, []))["all_seeds"] == []
 
 
+def test_info_names_the_variation_of_each():
+    request = Request(seed=5, count=2, width=64, height=64, variation={"seed": 9, "strength": 0.25})
+    pictures = [Image(k, PilImages.new("RGB", (64, 64)), Recipe(request.picture(k))) for k in range(2)]
+    found = json.loads(answers.info(request, pictures))
+    assert (found["all_seeds"], found["subseed"], found["all_subseeds"]) == ([5, 5], 9, [9, 10])
+    assert found["subseed_strength"] == 0.25
+
+
 def test_the_echo_leaves_pictures_out_unless_they_are_wanted():
     body = {"prompt": "a", "init_images": ["x"], "mask": "y"}
     assert answers.echo(body) == {"prompt": "a"}

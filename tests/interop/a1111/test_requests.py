@@ -11,6 +11,7 @@ from webui.core.catalog import Catalog
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile, VaeFile
+from webui.core.groups.variation import Variation
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.interop.a1111 import refusals, requests
@@ -100,6 +101,16 @@ class TestRequest:
         with pytest.raises(RequestError, match="enable_hr 'true' is not supported here"):
             read(catalog, enable_hr="true")
 
+    def test_a_variation_is_drawn_and_off_at_strength_0(self, catalog):
+        varied = read(catalog, seed=4, subseed="9", subseed_strength="0.25").variation
+        assert varied == Variation(seed=9, strength=0.25)
+        assert read(catalog, subseed_strength=0.25).variation == Variation(strength=0.25)
+        assert read(catalog, subseed=9).variation is None
+        told = "a fox\nSteps: 3, Seed: 987, Variation seed: 12, Variation seed strength: 0.5, Size: 128x64"
+        assert read(catalog, infotext=told).variation == Variation(seed=12, strength=0.5)
+        assert read(catalog, infotext=told, subseed=3).variation == Variation(seed=3, strength=0.5)
+        assert read(catalog, infotext=told, subseed_strength=0).variation is None
+
     def test_a_schedule_alone_is_that_of_the_model_s_sampler(self, catalog):
         request = read(catalog, scheduler="karras")
         assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
@@ -168,7 +179,8 @@ class TestRequest:
             ({"s_tmax": 9}, "s_tmax 9"),
             ({"s_min_uncond": 0.1}, "s_min_uncond 0.1"),
             ({"initial_noise_multiplier": 0.5}, "initial_noise_multiplier 0.5"),
-            ({"subseed_strength": "x"}, "subseed_strength 'x'"),
+            ({"subseed_strength": "x"}, "subseed_strength must be a number, not 'x'"),
+            ({"subseed_strength": 0.5, "subseed": -2}, "subseed must be at least -1, not -2"),
             ({"sampler_name": "Euler a", "eta": 0}, "eta 0 is not supported here with Euler a; 1 is"),
             ({"sampler_name": "DDIM", "eta": 0.9}, "eta 0.9 is not supported here with DDIM; 0 is"),
             ({"unheard_of": {"a": ["\ud800"]}}, "unheard_of is not valid Unicode text: '\\ud800'"),
@@ -178,7 +190,7 @@ class TestRequest:
             ({"\ud800": 1}, "body is not valid Unicode text"),
             ({"styles": ["ink"]}, "styles ['ink']"),
             ({"styles": 3}, "styles 3"),
-            ({"subseed_strength": 0.5}, "subseed_strength 0.5"),
+            ({"subseed_strength": 1.5}, "subseed_strength must be at most 1, not 1.5"),
             ({"seed_resize_from_w": 64}, "seed_resize_from_w 64"),
             ({"script_name": "x/y plot"}, "script_name 'x/y plot'"),
             ({"alwayson_scripts": {"ControlNet": {"args": []}}}, "alwayson_scripts: there is no script 'ControlNet'"),

@@ -1,5 +1,7 @@
 """What every group is."""
 
+from typing import ClassVar
+
 from webui.core.files import Files
 from webui.core.stages import Stage
 from webui.core.values import Value
@@ -7,6 +9,9 @@ from webui.core.values import Value
 
 class Group(Value):
     """A part of a request that may be left out. In JSON it is an object under its name."""
+
+    since: ClassVar[int] = 2
+    """The first schema of recipes that can say it."""
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """The stages with what this group does to them."""

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from PIL.Image import Image as PilImage
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -35,6 +35,8 @@ class Init(Group):
     """The picture to start from, and where ``mask`` is given, the part of it to draw anew."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    since: ClassVar[int] = 1
 
     image: Picture = Field(title="Picture", description="The picture to start from")
     strength: float = Field(

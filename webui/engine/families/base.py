@@ -17,6 +17,9 @@ from webui.engine.speed.shortcuts import Shortcuts
 Conditioning = Mapping[str, Any]
 """What the UNet is told, one row a picture: ``context``, and for some models ``summary``, ``ids`` and ``guidance``."""
 
+Draw = Callable[[Sequence[int]], torch.Tensor]
+"""Normal numbers on the CPU: for a shape (1, ...) one row for each picture of a batch, (n, ...)."""
+
 
 class CannotLoad(RequestError):
     """A model that cannot be used; the message names it and the reason."""
@@ -43,10 +46,9 @@ class Posterior:
     mean: torch.Tensor
     std: torch.Tensor
 
-    def sample(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """One latent a generator, (n, channels, h, w); the noise is drawn on the CPU."""
-        noise = torch.cat([torch.randn(self.mean.shape, generator=generator) for generator in generators])
-        return self.mean + self.std * noise.to(self.mean.device)
+    def sample(self, draw: Draw) -> torch.Tensor:
+        """One latent a picture, (n, channels, h, w)."""
+        return self.mean + self.std * draw(self.mean.shape).to(self.mean.device)
 
     @property
     def nbytes(self) -> int:

@@ -42,8 +42,7 @@ def half_drawn(request: Request, first: int, preview: bytes) -> list[Image]:
     for k in range(request.count):
         left, top = k % columns * width, k // columns * height
         cell = sheet.crop((left, top, left + width, top + height)).resize(size, Resampling.BICUBIC)
-        own = request.model_copy(update={"seed": request.seed + first + k, "count": 1, "repeat": 1})
-        pictures.append(Image(first + k, cell, Recipe(own)))
+        pictures.append(Image(first + k, cell, Recipe(request.picture(first + k))))
     return pictures
 
 
@@ -61,6 +60,7 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
     """
     count = len(pictures)
     seeds = [picture.seed for picture in pictures]
+    variations = [varied for picture in pictures if (varied := picture.recipe.request.varied)]
     model_hash = pictures[0].recipe.model_hash[:10] if pictures else ""
     return json.dumps(
         {
@@ -70,9 +70,9 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
             "all_negative_prompts": [request.negative] * count,
             "seed": request.seed,
             "all_seeds": seeds,
-            "subseed": request.seed,
-            "all_subseeds": seeds,
-            "subseed_strength": 0,
+            "subseed": request.varied.seed if request.varied else request.seed,
+            "all_subseeds": [varied.seed for varied in variations] if request.varied else seeds,
+            "subseed_strength": request.varied.strength if request.varied else 0,
             "width": request.width,
             "height": request.height,
             "sampler_name": request.sampler,
@@ -159,6 +159,8 @@ def png_info(found: PictureInfo) -> dict[str, Any]:
         "model": "Model",
         "strength": "Denoising strength",
         "clip_skip": "Clip skip",
+        "variation.seed": "Variation seed",
+        "variation.strength": "Variation seed strength",
     }
     settings = {theirs: found.values[ours] for ours, theirs in named.items() if found.values.get(ours) is not None}
     return {"info": found.raw, "items": {"parameters": found.raw} if found.raw else {}, "parameters": settings}

@@ -17,6 +17,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
+from webui.core.groups import nest
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
 from webui.core.prompt import split_loras
@@ -46,6 +47,8 @@ FIELDS = {
     "batch_size": "count",
     "n_iter": "repeat",
     "refiner_switch_at": "refiner_at",
+    "subseed": "variation.seed",
+    "subseed_strength": "variation.strength",
 }
 INIT_FIELDS = {
     "denoising_strength": "strength",
@@ -158,6 +161,8 @@ def read_request(body: Mapping[str, Any], catalog: Catalog, options: Options, wi
     told, comments = _read_infotext(given, catalog)
     values |= told
     values |= {ours: given[theirs] for theirs, ours in FIELDS.items() if theirs in given}
+    if not is_other_than(0)(values.get("variation.strength", 0)):  # it is off, whatever its seed
+        values = {name: value for name, value in values.items() if not name.startswith("variation.")}
     refiner = given.get("refiner_checkpoint", "")
     if str(refiner).casefold() not in NO_FILE:
         values["refiner"] = find_model("refiner_checkpoint", refiner, catalog)
@@ -166,7 +171,8 @@ def read_request(body: Mapping[str, Any], catalog: Catalog, options: Options, wi
     if with_picture:
         values["init"] = _read_init(given, told)
     try:
-        request = Request.parse({name: value for name, value in values.items() if name in Request.model_fields})
+        known = {name: value for name, value in nest(values).items() if name in Request.model_fields}
+        request = Request.parse(known)
     except RequestError as error:
         raise in_their_words(error) from None
     if flag(given.get("disable_extra_networks")) and split_loras(request.prompt)[1]:
@@ -220,7 +226,7 @@ def _check_eta(given: Mapping[str, Any], values: Mapping[str, Any], catalog: Cat
 def in_their_words(error: RequestError) -> RequestError:
     """The same with the names that A1111 has for the fields, which come first in each reason."""
     reasons = (
-        re.sub(r"^(?:init\.)?(\w+)", lambda match: THEIRS.get(match[1], match[1]), reason)
+        re.sub(r"^(?:init\.)?(\w+(?:\.\w+)*)", lambda match: THEIRS.get(match[1], match[1]), reason)
         for reason in str(error).split("; ")
     )
     return RequestError("; ".join(reasons), field=THEIRS.get(error.field, error.field))

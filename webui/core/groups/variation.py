@@ -1,0 +1,40 @@
+"""A picture near another one: the noise that it begins from lies between that of its seed and that of a second one."""
+
+from dataclasses import replace
+
+from pydantic import Field
+
+from webui.core.files import Files
+from webui.core.groups.base import Group
+from webui.core.stages import Stage
+from webui.core.values import MAX_SEED
+
+
+class Variation(Group):
+    """A1111's variation seed. While it acts, the pictures of a job keep their seed, and its own goes up by one."""
+
+    seed: int = Field(
+        default=-1,
+        ge=-1,
+        le=MAX_SEED,
+        title="Variation seed",
+        description="The seed of the other noise; -1 draws a new one",
+    )
+    strength: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Variation strength",
+        description="How far to go from the seed's noise to the other: 0 is off, 1 is the other alone",
+    )
+
+    def picture(self, k: int) -> "Variation":
+        """That of picture ``k`` of the job."""
+        return self.model_copy(update={"seed": self.seed + k})
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """All passes that draw noise to begin from."""
+        if self.strength == 0:
+            return stages
+        return tuple(stage if stage.begin == "handover" else replace(stage, variation=self) for stage in stages)
