@@ -20,7 +20,7 @@ from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
 from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
-from webui.engine.encoding import Encoder, Picture, Told
+from webui.engine.encoding import EncodedSpan, Encoder, Picture
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.latents import Start, make_draw, make_generators, prepare, prepare_from
 from webui.engine.lora.switcher import LoraSwitcher
@@ -91,7 +91,7 @@ class Drawing:
                 run.warn("The refiner drew nothing: no step was left for it.")
             return
         yield from self._use(stage)
-        told = yield from self._tell(stage)
+        encoded = yield from self._encode_spans(stage)
         with run.part("encode"):
             self._show(stage, drawn)
         if not handed and drawn.canvas and (steps_of(stage) == 0 or drawn.canvas.nothing_masked):
@@ -99,7 +99,7 @@ class Drawing:
         with run.part("prepare"):
             noise = self._make_noise(stage, drawn.generators)
             first = self._begin(stage, drawn, noise)
-        drawn.latents = yield from self._denoise(stage, drawn, noise, told, first, behind)
+        drawn.latents = yield from self._denoise(stage, drawn, noise, encoded, first, behind)
 
     # ---- what a pass needs ----
 
@@ -141,23 +141,23 @@ class Drawing:
         self._run.warn(*warnings)
         return switch
 
-    def _tell(self, stage: Pass) -> Generator[Loading, None, list[tuple[Span, Told]]]:
+    def _encode_spans(self, stage: Pass) -> Generator[Loading, None, list[tuple[Span, EncodedSpan]]]:
         """What is told in each span, encoded with its own LoRAs on, which merges all sets before the first step."""
-        run, told = self._run, []
-        known: dict[Span, Told] = {}
+        run, encoded = self._run, []
+        known: dict[Span, EncodedSpan] = {}
         for span in spans(stage):
             said = replace(span, stop=0)
             if said not in known:
                 run.check()  # a prompt may say something else in each step, and each takes its time
                 yield from self._switch_loras(span.loras)
                 with run.part("encode"):
-                    known[said] = self._encoder.tell(self._model, self._loras, stage, span, run)
-            told.append((span, known[said]))
-        if again := sum(self._loras.must_merge(span.loras) for span, _ in told):
+                    known[said] = self._encoder.encode(self._model, self._loras, stage, span, run)
+            encoded.append((span, known[said]))
+        if again := sum(self._loras.must_merge(span.loras) for span, _ in encoded):
             run.warn(
                 f"The memory for LoRAs holds too few sets: {again} are merged again in the middle of each picture."
             )
-        return told
+        return encoded
 
     def _show(self, stage: Pass, drawn: Drawn) -> None:
         """The start picture as the model sees it, encoded once for all batches."""
@@ -167,9 +167,11 @@ class Drawing:
             drawn.canvas = self._pictures[stage][0]
         self._residence.rest()
 
-    def _make_ready(self, stage: Pass, noise: Noise, told: Sequence[tuple[Span, Told]]) -> Iterator[ReadySpan]:
+    def _make_ready(
+        self, stage: Pass, noise: Noise, encoded: Sequence[tuple[Span, EncodedSpan]]
+    ) -> Iterator[ReadySpan]:
         """The spans by evaluations; where LoRAs change, each begins with its own."""
-        enter = {span.loras: partial(self._put_on, span.loras) for span, _ in told}
+        enter = {span.loras: partial(self._put_on, span.loras) for span, _ in encoded}
         ready = (
             ReadySpan(
                 noise.first(span.stop),
@@ -178,7 +180,7 @@ class Drawing:
                 words.guidance,
                 enter[span.loras] if len(enter) > 1 else stay,
             )
-            for span, words in told
+            for span, words in encoded
         )
         return guided_until(ready, round(stage.guidance_until * len(noise)))
 
@@ -214,7 +216,13 @@ class Drawing:
         return 0
 
     def _denoise(
-        self, stage: Pass, drawn: Drawn, noise: Noise, told: Sequence[tuple[Span, Told]], first: int, behind: int
+        self,
+        stage: Pass,
+        drawn: Drawn,
+        noise: Noise,
+        encoded: Sequence[tuple[Span, EncodedSpan]],
+        first: int,
+        behind: int,
     ) -> Generator[Step, None, torch.Tensor]:
         """Returns the latents that the pass came to."""
         assert drawn.start and drawn.latents is not None
@@ -225,7 +233,7 @@ class Drawing:
             self._model,
             noise,
             latents,
-            self._make_ready(stage, noise, told),
+            self._make_ready(stage, noise, encoded),
             run.cancelled,
             first,
             drawn.handover,

@@ -41,7 +41,7 @@ def picture_nbytes(picture: Picture) -> int:
 
 
 @dataclass(frozen=True)
-class Told:
+class EncodedSpan:
     """What a model is told in a span of steps. ``negative`` is None where no unconditional branch runs."""
 
     positive: Sequence[Branch]
@@ -62,7 +62,7 @@ class Encoder:
         self._prompts.clear()
         self._pictures.clear()
 
-    def tell(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> Told:
+    def encode(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> EncodedSpan:
         """All that a span of a pass tells its model, which has the span's LoRAs on."""
 
         def condition(text: str, negative: bool = False) -> Conditioning:
@@ -72,7 +72,7 @@ class Encoder:
         positive = [Branch(condition(term.text), term.weight) for term in span.terms]
         guidance = 1.0 if model.guides_itself else stage.guidance
         guided = guidance != 1 or not are_whole(positive)
-        return Told(positive, condition(span.negative, negative=True) if guided else None, guidance)
+        return EncodedSpan(positive, condition(span.negative, negative=True) if guided else None, guidance)
 
     @torch.inference_mode()
     def _prompt(
