@@ -42,8 +42,10 @@ class Folder:
         return History(self.outputs, self.cache)
 
     def draw(self, prompt: str, file_format: str = "png", **fields) -> Path:
-        request = Request(prompt=prompt, seed=7, **fields)
-        picture = Image(0, PilImages.new("RGB", (64, 64), "red"), Recipe(request, {"model": {"demo": "0" * 64}}))
+        return self.save(Recipe(Request(prompt=prompt, seed=7, **fields), {"model": {"demo": "0" * 64}}), file_format)
+
+    def save(self, recipe: Recipe, file_format: str = "png") -> Path:
+        picture = Image(0, PilImages.new("RGB", (64, 64), "red"), recipe)
         return self.date(save_picture(picture, self.outputs / "txt2img" / "2026-11-25", file_format))
 
     def date(self, path: Path) -> Path:
@@ -85,6 +87,13 @@ def test_pictures_are_found_by_what_made_them(folder: Folder) -> None:
         64,
     )
     assert read_picture(page.pictures[1].path).request.loras[0].weight == 0.8
+
+
+def test_pictures_are_found_by_the_loras_in_their_prompts_too(folder: Folder) -> None:
+    request = Request(prompt="a [<lora:ink:1>:0.5] cat", seed=7, loras=("sepia:0.8",))
+    path = folder.save(Recipe(request, {"lora": {"sepia": "1" * 64, "ink": "2" * 64}}))
+    assert folder.names(lora="ink") == folder.names(lora="sepia") == [path.name]
+    assert folder.history().search(Filter()).pictures[0].loras == ("sepia", "ink")
 
 
 def test_days_count_from_the_first_to_the_last(folder: Folder) -> None:
