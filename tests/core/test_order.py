@@ -119,6 +119,13 @@ def test_an_embedding_may_be_named_by_words_that_change(files):
     ]
 
 
+def test_embeddings_are_looked_for_once_whatever_is_said_over_the_steps(files, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(files, "embeddings_in", lambda text: asked.append(text) or {})
+    plan(resolved(prompt="[a|b|c|d] cat", negative="[x|y]"), files)
+    assert len(asked) == 1 and all(word in asked[0] for word in ("a cat", "d cat", "x", "y"))
+
+
 def test_only_what_lacks_a_part_is_lent_one(files):
     (only,) = plan(resolved(model="unet"), files).stages
     assert only.lenders == (files.models["whole"], files.models["refiner"])

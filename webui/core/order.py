@@ -115,10 +115,7 @@ def _texts(stage: Pass) -> Iterable[str]:
 
 def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
     """What the texts may name, in the order of the files."""
-    forms: dict[str, dict[str, None]] = {}
-    for text in texts:
-        for name, found in files.embeddings_in(text).items():
-            forms.setdefault(name, {}).update(dict.fromkeys(found))
+    forms = files.embeddings_in("\0".join(texts))  # which no name has in it
     return tuple(EmbeddingUse(file, tuple(forms[name])) for name, file in files.embeddings.items() if name in forms)
 
 

@@ -190,8 +190,9 @@ class Snapshot:
             for place in (file.place, file.full_place):
                 forms.setdefault(place, file.name)
         found: dict[str, list[str]] = {}
+        text = text.casefold()
         for form, name in forms.items():
-            if form and form.casefold() in text.casefold():
+            if form and form.casefold() in text:
                 found.setdefault(name, []).append(form)
         return found
 
