@@ -37,7 +37,7 @@ class FileHashes:
                 try:
                     found.setdefault(kind, {})[name] = future.result()
                 except OSError as error:
-                    warnings.append(f"The recipe has no {kind} hash: {name} cannot be read any more: {error}")
+                    warnings.append(f"The recipe has no {kind} hash: {name} cannot be read any more: {error.strerror}")
         return found, warnings
 
 

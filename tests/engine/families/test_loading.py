@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image
+from webui.core.files import VaeFile
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
+from webui.engine.families.loading import ModelLoader, read_vae
 from webui.engine.tokens import Tokenizer
 
 FP8 = torch.float8_e4m3fn
@@ -97,6 +99,19 @@ def test_a_text_encoder_is_found_under_each_of_its_names(darkroom, write, tensor
     picture, warnings = draw(darkroom, "other")
     assert (picture == draw(darkroom, "usual")[0]).all()
     assert warnings == (), "nobody lent one, and nothing was left over"
+
+
+def test_a_file_that_is_gone_is_named_without_its_folder(darkroom, write, tensors, tmp_path):
+    write("gone", tensors[0]["sd1"])
+    file = darkroom.plan(Request(model="gone")).stages[0].model
+    file.path.unlink()
+    words = "gone.safetensors cannot be read: No such file or directory"
+    with pytest.raises(CannotLoad) as caught:
+        ModelLoader(file, (), torch.float32)
+    assert str(caught.value) == f"model 'gone' cannot be loaded: {words}"
+    with pytest.raises(CannotLoad) as caught:
+        read_vae(VaeFile("gone", file.path), "SD 1.x", torch.float32, torch.device("cpu"))
+    assert str(caught.value) == f"VAE 'gone' cannot be used: {words}"
 
 
 def test_keys_that_nothing_reads_are_said_with_an_example(darkroom, write, tensors):

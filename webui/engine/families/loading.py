@@ -16,7 +16,7 @@ from torch import nn
 
 from webui.core.checkpoint import TEXT_PARTS, VAE_PREFIX, Checkpoint, FamilyName
 from webui.core.file_kinds import recognize
-from webui.core.files import ModelFile, VaeFile
+from webui.core.files import File, ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
 from webui.core.text_encoders import has_open_clip_names
 from webui.core.weight_files import stamp, weight_files
@@ -74,6 +74,14 @@ def check_unchanged(file: ModelFile) -> None:
         raise CannotLoad(f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again")
 
 
+def _reason(file: File, error: Exception) -> str:
+    """In one line, with the file's name but not where it lies: guests read it too."""
+    if isinstance(error, OSError) and error.strerror:
+        error = BadFile(f"cannot be read: {error.strerror}")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{file.path.name} {reason}" if isinstance(error, BadFile) else reason
+
+
 class ModelLoader:
     """All that loading a model takes, found and checked; ``read`` does it.
 
@@ -98,9 +106,7 @@ class ModelLoader:
             self.scheduler_config, self.pipeline_config = self._read_configs()
             self._preview_map = _read_preview_map(file.path)
         except UNREADABLE as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = f"{file.path.name} {reason}" if isinstance(error, BadFile) else reason
-            raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason[:400]}") from error
+            raise CannotLoad(f"model {file.name!r} cannot be loaded: {_reason(file, error)[:400]}") from error
 
     @property
     def file_bytes(self) -> int:
@@ -235,7 +241,7 @@ def read_vae(file: VaeFile, family: FamilyName, dtype: torch.dtype, device: torc
             pass
         return module
     except UNREADABLE as error:
-        raise CannotLoad(f"VAE {file.name!r} cannot be used: {file.path.name} {str(error).splitlines()[0]}") from error
+        raise CannotLoad(f"VAE {file.name!r} cannot be used: {_reason(file, error)}") from error
 
 
 def _tiny_vae(file: VaeFile, files: Files) -> tuple[nn.Module, WeightLoader]:
