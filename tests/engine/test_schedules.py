@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 
 import diffusers
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
-from webui.core.events import Image
+from webui.core.events import Image, Step
 from webui.core.groups.init import Init
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef
@@ -258,6 +259,19 @@ def test_sets_that_do_not_fit_are_said_and_drawn_all_the_same(run, picture, fres
     events = run(prompt=APPLE, loras=[lora])
     assert any(f"{STEPS - 1} are merged again" in line for line in events[-1].warnings), events[-1].warnings
     assert [event.pixels_sha256 for event in events if isinstance(event, Image)] == [whole.pixels_sha256]
+
+
+def test_a_lora_that_is_exchanged_while_it_is_drawn_with_is_said(darkroom, request_for):
+    file = darkroom.settings.data_dir / "models/Lora/mine.safetensors"
+    file.parent.mkdir(parents=True)
+    shutil.copy(DEMO_MODEL / "loras/night.safetensors", file)
+    try:
+        with pytest.raises(RequestError, match="^LoRA mine: a file was changed while it was drawn with; ask again$"):
+            for event in darkroom.generate(request_for(prompt="a [:<lora:mine:1>:2] cat")):
+                if isinstance(event, Step):
+                    shutil.copy(DEMO_MODEL / "loras/sepia.safetensors", file)
+    finally:
+        shutil.rmtree(file.parent)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas
+from webui.core.errors import RequestError
 from webui.core.events import Event, Image, Loading, LoraSwitch, Step
 from webui.core.lora_files import find_adapter_config
 from webui.core.recipe import Batch, Recipe
@@ -23,6 +24,7 @@ from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import EncodedSpan, Encoder, Picture
 from webui.engine.families.base import CannotLoad, Model
 from webui.engine.latents import Start, make_draw, make_generators, prepare, prepare_from
+from webui.engine.lora.cache import SetKey
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
@@ -171,7 +173,7 @@ class Drawing:
         self, stage: Pass, noise: Noise, encoded: Sequence[tuple[Span, EncodedSpan]]
     ) -> Iterator[ReadySpan]:
         """The spans by evaluations; where LoRAs change, each begins with its own."""
-        enter = {span.loras: partial(self._put_on, span.loras) for span, _ in encoded}
+        enter = {span.loras: partial(self._enter, span.loras, self._loras.key_of(span.loras)) for span, _ in encoded}
         ready = (
             ReadySpan(
                 noise.first(span.stop),
@@ -183,6 +185,13 @@ class Drawing:
             for span, words in encoded
         )
         return guided_until(ready, round(stage.guidance_until * len(noise)))
+
+    def _enter(self, uses: Sequence[LoraUse], key: SetKey) -> None:
+        """Another span's LoRAs, which must be those that its words were encoded with."""
+        self._put_on(uses)
+        if self._loras.cache.key != key:
+            names = ", ".join(use.file.name for use in uses)
+            raise RequestError(f"LoRA {names}: a file was changed while it was drawn with; ask again", field="loras")
 
     def _make_noise(self, stage: Pass, generators: list[torch.Generator]) -> Noise:
         config, strength, device = self._model.scheduler_config, stage.strength, self._residence.device

@@ -50,11 +50,15 @@ class LoraSwitcher:
 
     def is_installed(self, uses: Sequence[LoraUse]) -> bool:
         """Whether the model is already what these make of it."""
-        return self._key(uses)[0] == self.cache.key
+        return self.key_of(uses) == self.cache.key
+
+    def key_of(self, uses: Sequence[LoraUse]) -> SetKey:
+        """The set that these are, by what their files hold now."""
+        return self._key(uses)[0]
 
     def must_merge(self, uses: Sequence[LoraUse]) -> bool:
         """Whether switching to these would take computing."""
-        return self._key(uses)[0] not in self.cache
+        return self.key_of(uses) not in self.cache
 
     def switch(self, uses: Sequence[LoraUse], check: Callable[[], None] = lambda: None) -> tuple[LoraSwitch, list[str]]:
         """Makes the model what these LoRAs make of it; returns the cost, and warnings for people.
