@@ -164,6 +164,8 @@ def _between(weight: Any, start: float | None, end: float | None) -> Any:
     """The weight from ``start`` to ``end`` and 0 elsewhere, as points."""
     if start is None and end is None:
         return weight
+    if start is not None and end is not None and end < start:
+        raise ValueError(f"end={end:g} is before start={start:g}")
     if isinstance(weight, str):
         weight = read_points(weight)
     if isinstance(weight, tuple):

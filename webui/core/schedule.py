@@ -175,7 +175,7 @@ def read_points(text: str) -> Weight:
     As in sd-webui-loractl: between points stands ``,`` or ``;``, one without a place is at the end, and they are put in
     order. Two at one place are a jump.
     """
-    if "@" not in text and "," not in text and ";" not in text:
+    if "@" not in text:  # 0,5 is more likely meant as a half
         return _number(text, text)
     points = []
     for entry in re.split("[,;]", text):
