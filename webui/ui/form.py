@@ -97,7 +97,7 @@ def build_groups(page: str, catalog: Catalog) -> dict[str, Any]:
     """A fold for each group that is made from its fields alone, in the open page; returns its controls by name."""
     controls: dict[str, Any] = {}
     for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
-        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}"), gr.Row():
+        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}"):
             controls |= {name: make_control(page, name, catalog) for name in names}
     return controls
 
