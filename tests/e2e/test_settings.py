@@ -260,6 +260,7 @@ def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings
     plain = tab.infotext
     tab.set(**{"variation-seed": 9, "variation-strength": 0.25})
     tab.draw(count=2)
+    tab.find("gallery").get_by_text("Seed 5, variation seed 9").first.wait_for()
     assert ", Variation seed: 9, Variation seed strength: 0.25, " in tab.infotext and "Seed: 5, " in tab.infotext
     tab.reload()
     open_fold()

@@ -134,8 +134,10 @@ class Verifier:
 
     def _preset_request(self, preset: Preset) -> Request:
         request = preset.request()
-        if request.seed < 0 and preset.expected:
-            raise RequestError("it expects a picture but has no seed")
+        seeds = {"seed": request.seed} | ({"variation seed": request.varied.seed} if request.varied else {})
+        missing = [name for name, seed in seeds.items() if seed < 0]
+        if missing and preset.expected:
+            raise RequestError(f"it expects a picture but has no {missing[0]}")
         return request
 
     def _executor_like(self, recipe: Recipe) -> Executor:

@@ -217,7 +217,8 @@ def gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | Non
             _link_or_write(picture, served)
     except OSError:
         return None
-    return str(served), f"Seed {picture.seed}"
+    varied = picture.recipe.request.varied
+    return str(served), f"Seed {picture.seed}" + (f", variation seed {varied.seed}" if varied else "")
 
 
 def _link_or_write(picture: Image, served: Path) -> None:
