@@ -274,3 +274,23 @@ def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings
     tab.set(prompt=plain)
     tab.page.locator(".pasted[data-page=txt2img][data-field=prompt]").get_by_role("button", name="Apply them").click()
     tab.wait_for_value("variation-strength", "0")
+
+
+def test_vary_draws_pictures_near_one(open_tab):
+    tab = open_tab()
+    tab.draw(prompt=PROMPT, seed=5, **SMALL)
+    first = tab.pixels(tab.picture)
+    tab.set(prompt="something else", seed=-1, count=2)
+    tab.find("vary").click()
+    tab.find("variation-strength").locator("input[type=number]").wait_for()  # its fold is open
+    tab.wait_for_value("variation-strength", "0.1")
+    expected = {"prompt": PROMPT, "seed": "5", "variation-seed": "-1", "count": "2"}
+    assert tab.values(*expected) == expected
+    tab.draw()
+    assert "Seed: 5, " in tab.infotext and "Variation seed strength: 0.1, " in tab.infotext
+    assert tab.pixels(tab.picture) != first
+    tab.draw(**{"variation-seed": 9, "variation-strength": 0.25})
+    tab.set(**{"variation-strength": 0})
+    tab.find("vary").click()
+    tab.wait_for_value("variation-strength", "0.25")  # what the picture says is kept
+    assert tab.values("variation-seed") == {"variation-seed": "-1"}

@@ -18,6 +18,7 @@ TEXTS = ("prompt", "negative")
 OFF = {field: info.default for field, info in GROUP_FIELDS.items()}  # groups that a picture's settings do not name
 SEEDS = ("seed", *(field for field in GROUP_FIELDS if field.endswith(".seed")))
 NUMBERS = ("count", "repeat")  # how many to draw, which the settings of one picture do not say
+NEAR = 0.1  # the variation strength of pictures near one that has none
 
 
 def wire(
@@ -75,6 +76,12 @@ def from_picture(
         if not values.get(field):
             values.pop(field, None)
     return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+
+
+def near(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture's settings, by field, for new ones near it: its seed stays, and the other noise is drawn anew."""
+    values = {field: value for field, value in values.items() if field not in NUMBERS}
+    return values | {"variation.seed": -1, "variation.strength": values.get("variation.strength") or NEAR}
 
 
 def own_prediction(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:

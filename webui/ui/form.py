@@ -93,13 +93,14 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
     return Number(precision=0, step=step, **options)
 
 
-def build_groups(page: str, catalog: Catalog) -> dict[str, Any]:
-    """A fold for each group that is made from its fields alone, in the open page; returns its controls by name."""
+def build_groups(page: str, catalog: Catalog) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:
+    """A fold for each group that is made from its fields alone, in the open page; gives controls and folds by name."""
     controls: dict[str, Any] = {}
+    folds: dict[str, gr.Accordion] = {}
     for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
-        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}"):
+        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}") as folds[group]:
             controls |= {name: make_control(page, name, catalog) for name in names}
-    return controls
+    return controls, folds
 
 
 def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:

@@ -78,12 +78,13 @@ class Workbench:
 @dataclass(frozen=True)
 class Results:
     """What a page shows of its pictures, and what can be done with the chosen one. ``reuse`` are the buttons that take
-    its settings over, the second with its seed."""
+    its settings over, the second with its seed; ``vary`` sets the page to draw pictures near it."""
 
     preview: gr.HTML
     gallery: gr.Gallery
     infotext: gr.Textbox
     reuse: tuple[gr.Button, gr.Button]
+    vary: gr.Button
     verify: gr.Button
     senders: dict[str, gr.Button]
     verdict: gr.HTML
@@ -110,7 +111,8 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
-            controls |= form.build_groups(name, catalog)
+            grouped, folds = form.build_groups(name, catalog)
+            controls |= grouped
             controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
@@ -118,7 +120,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             results = _build_results(name, empty, targets)
     runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
-    helpers["chosen"] = picker.chosen
+    helpers |= {"chosen": picker.chosen, "variation": folds["variation"]}
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
     handlers = jobs.Handlers(runs, task.requests, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
@@ -166,13 +168,14 @@ def _build_results(name: str, empty: str, targets: Sequence[str]) -> Results:
             gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124),
             gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124),
         )
+        vary = gr.Button("Vary", size="sm", elem_id=f"{name}-vary", min_width=60)
         check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=60)
         senders = {
             target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
             for target in targets
         }
     verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
-    return Results(preview, gallery, infotext, reuse, check, senders, verdict)
+    return Results(preview, gallery, infotext, reuse, vary, check, senders, verdict)
 
 
 def job_id_js(page: str) -> str:
@@ -298,6 +301,14 @@ def _wire_pictures(
         values = settings_of(found[1].recipe.request)
         return fills.from_picture(values, reused, runs.executor.catalog(), with_seed=with_seed)
 
+    def vary(job_id: str, index: int) -> list[Update]:
+        found = runs.picture(job_id, index)
+        if found is None:
+            return [gr.skip()] * (len(reused) + 3)
+        values = fills.near(settings_of(found[1].recipe.request))
+        filled = fills.from_picture(values, reused, runs.executor.catalog(), with_seed=True)
+        return [*filled, gr.Accordion(open=True)]
+
     def reuse_seed(job_id: str, index: int) -> Update:
         found = runs.picture(job_id, index)
         return found[1].seed if found else gr.skip()
@@ -309,6 +320,8 @@ def _wire_pictures(
     for button, with_seed in zip(results.reuse, (False, True), strict=True):
         reusing = partial(reuse_settings, with_seed=with_seed)
         fills.wire(page, f"reuse {with_seed}", button.click, reusing, outputs=settled, all_fields=True, **here)
+    varied = [*settled, helpers["variation"]]
+    fills.wire(page, "vary", results.vary.click, vary, outputs=varied, all_fields=True, **here)
     fills.wire(page, "last seed", helpers["last"].click, reuse_seed, outputs=[controls["seed"]], queue=False, **here)
 
 
