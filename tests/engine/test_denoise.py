@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import diffusers
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from webui.core.request import LoraRef
 from webui.core.samplers import SAMPLERS, SCHEDULES, SPACED
+from webui.engine import denoise as denoise_module
 from webui.engine.denoise import ReadySpan, Stopped, denoise, guided_until
 from webui.engine.families.loading import read_scheduler_config
 from webui.engine.guide import Branch
@@ -275,12 +277,60 @@ def test_spans_that_come_back_are_prepared_once_for_the_weights_that_they_have()
     assert network.prepared == [[2], [1], [1], [2]], "with other weights all is prepared anew"
 
 
-def test_more_spans_than_are_kept_are_prepared_anew():
+def test_more_spans_than_are_kept_are_prepared_anew(monkeypatch):
+    monkeypatch.setattr(denoise_module, "KEPT_SPANS", (4, 4))
     noise, network = make("Euler", steps=12), Sum()
     terms = [[Branch(told(float(value)))] for value in range(1, 7)]
     spans = [ReadySpan(stop, terms[(stop - 1) % 6]) for stop in range(1, 13)]
     assert [float(step.output.unique()) for step in denoise(network, noise, ZEROS, spans, never)] == [*range(1, 7)] * 2
     assert len(network.prepared) == 12
+
+
+class TestAhead:
+    """Spans that are prepared before the first evaluation."""
+
+    class Weighed(Sum):
+        """The weights and the number of evaluations when something was prepared, and how large it is."""
+
+        def __init__(self, nbytes=0):
+            super().__init__()
+            self.weights, self.predicted, self.seen, self.nbytes = 0.0, 0, [], nbytes
+
+        def prepare(self, conditionings, *_):
+            class Values(list):
+                nbytes = self.nbytes
+
+            self.seen.append((self.predicted, self.weights))
+            return [Values(self.weights * float(told["c"].sum()) for told in conditionings)]
+
+        def predict(self, *args):
+            self.predicted += 1
+            return super().predict(*args)
+
+    @staticmethod
+    def run(network, cancelled=never):
+        enters = [partial(setattr, network, "weights", weights) for weights in (1.0, 10.0)]
+        terms = [[Branch(told(1.0))], [Branch(told(2.0))]]
+        spans = [ReadySpan(stop, terms[stop // 4], enter=enters[stop % 2]) for stop in range(1, 7)]
+        steps = denoise(network, make("Euler", steps=6), ZEROS, spans, cancelled, ahead=True)
+        return [float(step.output.unique()) for step in steps]
+
+    def test_each_is_prepared_once_under_its_own_weights(self):
+        network = self.Weighed()
+        assert self.run(network) == [10, 1, 10, 2, 20, 2]
+        assert network.seen == [(0, 10), (0, 1), (0, 1), (0, 10)], "the last first"
+
+    def test_where_not_all_have_room_they_are_prepared_at_their_steps(self, monkeypatch):
+        monkeypatch.setattr(denoise_module, "KEPT_SPANS", (1, 64))
+        network = self.Weighed(denoise_module.KEPT_BYTES // 3)
+        assert self.run(network) == [10, 1, 10, 2, 20, 2]
+        assert [predicted for predicted, _ in network.seen] == [0, 0, 1, 3, 4]
+
+    def test_it_can_be_stopped_between_them(self):
+        network = self.Weighed()
+        with pytest.raises(Stopped):
+            self.run(network, lambda: len(network.seen) == 2)
+        assert len(network.seen) == 2 and not network.predicted
 
 
 def test_it_takes_the_evaluations_it_is_asked_for():

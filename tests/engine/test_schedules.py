@@ -261,6 +261,20 @@ def test_sets_that_do_not_fit_are_said_and_drawn_all_the_same(run, picture, fres
     assert [event.pixels_sha256 for event in events if isinstance(event, Image)] == [whole.pixels_sha256]
 
 
+@pytest.mark.parametrize(("budget_bytes", "inside"), [(None, False), (1, True)], ids=["all fit", "merged again"])
+@pytest.mark.parametrize("prompt", [f"{APPLE} <lora:sepia:1@0,1@0.5,0@0.5>", f"{APPLE} [a|b] [<lora:night:1>|]"])
+def test_nothing_is_prepared_between_steps(
+    darkroom, model, request_for, fresh, monkeypatch, prompt, budget_bytes, inside
+):
+    fresh(budget_bytes)
+    happened, own = [], model.prepare
+    monkeypatch.setattr(model, "prepare", lambda *told: happened.append("prepare") or own(*told))
+    for event in darkroom.generate(request_for(prompt=prompt, guidance_until=0.7)):
+        happened.append(type(event).__name__)
+    assert happened.count("prepare") >= 3
+    assert ("prepare" in happened[happened.index("Step") :]) is inside
+
+
 def test_a_lora_that_is_exchanged_while_it_is_drawn_with_is_said(darkroom, request_for):
     file = darkroom.settings.data_dir / "models/Lora/mine.safetensors"
     file.parent.mkdir(parents=True)

@@ -14,10 +14,12 @@ from webui.engine.speed.shortcuts import Shortcuts
 
 Keep = Callable[[torch.Tensor, int], torch.Tensor]
 """The latents before evaluation ``index`` (1..n) as they are to go on; at n they are the result."""
+Enter = Callable[[], object]
 
 
-KEPT_SPANS = 4
-"""So many different spans may take turns before what they are told is prepared anew each time."""
+KEPT_BYTES = 256 * 2**20
+KEPT_SPANS = 4, 64
+"""What different spans are told is kept as far as it has room, but for so many at least, and at most."""
 
 
 def stay() -> None:
@@ -29,16 +31,16 @@ class ReadySpan:
     """The evaluations before ``stop`` (1..n), from the span before on, in which the network is told the same.
 
     ``negative`` is None where no unconditional branch runs; the guidance is as good as 1 then, and ValueError is raised
-    for branches that are not whole. ``enter`` is called as the span begins, and again where its guidance ends. It is
-    the one place where weights change, for what is prepared holds only as long as they do: the same ``enter`` makes the
-    same weights, each time.
+    for branches that are not whole. ``enter`` is called as the span begins, again where its guidance ends, and where it
+    is prepared ahead. It is the one place where weights change, for what is prepared holds only as long as they do: the
+    same ``enter`` makes the same weights, each time.
     """
 
     stop: int
     positive: Sequence[Branch]
     negative: Conditioning | None = None
     guidance: float = 1.0
-    enter: Callable[[], object] = stay
+    enter: Enter = stay
 
     def __post_init__(self) -> None:
         if self.negative is None and not are_whole(self.positive):
@@ -75,31 +77,25 @@ def denoise(
     shown: torch.Tensor | None = None,
     keep: Keep | None = None,
     shortcuts: Shortcuts | None = None,
+    ahead: bool = False,
 ) -> Iterator[Denoised]:
     """Takes the noise's evaluations from ``first`` to before ``stop``, with latents at the level of the first of them.
 
     ``shown`` is what the network sees beside the latents (n, channels, h, w). A term of weight 0 is not asked for. Each
     span begins with a whole forward, whatever the shortcuts. Spans of the very same terms and weights are prepared
-    once, if they are few. Raises Stopped, and ValueError where the spans end before ``stop``.
+    once, if they are few. ``ahead`` prepares all before the first evaluation, where they have room; all spans enter
+    weights then, or none does. Raises Stopped, and ValueError where the spans end before ``stop``.
     """
     index, stop = first, len(noise) if stop is None else stop
-    weights: Callable[[], object] = stay
-    known: LRUCache[tuple[int, ...], tuple[Any, ...]] = LRUCache(KEPT_SPANS)
-    for span in spans:
-        end = min(span.stop, stop)
-        if end <= index:
-            continue
+    due = list(_due(spans, first, stop))
+    told = _Told(backbone, len(latents), shown)
+    if ahead:
+        told.prepare_all(due, cancelled)
+    for span, weights in due:
         span.enter()
-        weights = weights if span.enter is stay else span.enter
         positive = [branch for branch in span.positive if branch.weight]
-        told = [branch.conditioning for branch in positive]
-        if span.negative is not None:
-            told.insert(0, span.negative)
-        key = id(weights), id(span.positive), id(span.negative)
-        if key not in known:  # with what the addresses are of, so that they stay its own
-            known[key] = weights, span, backbone.prepare(told, len(latents), shown)
-        forwards = [(part, shortcuts and replace(shortcuts)) for part in known[key][-1]]
-        while index < end:
+        forwards = [(part, shortcuts and replace(shortcuts)) for part in told.prepare(span, weights)]
+        while index < min(span.stop, stop):
             if cancelled():
                 raise Stopped
             seen, time = noise.model_input(latents, index), noise.time(index)
@@ -113,6 +109,49 @@ def denoise(
             yield Denoised(index, len(noise), latents, seen, output)
     if index < stop:
         raise ValueError(f"the spans end at evaluation {index} of {stop}")
+
+
+def _due(spans: Iterable[ReadySpan], index: int, stop: int) -> Iterator[tuple[ReadySpan, Enter]]:
+    """The spans that have evaluations from ``index`` to before ``stop``, each with what makes its weights."""
+    weights: Enter = stay
+    for span in spans:
+        if min(span.stop, stop) > index:
+            index, weights = span.stop, weights if span.enter is stay else span.enter
+            yield span, weights
+
+
+class _Told:
+    """What the network is told, by terms and weights of spans that live as long as this does."""
+
+    def __init__(self, backbone: Backbone, count: int, shown: torch.Tensor | None) -> None:
+        self._backbone, self._count, self._shown = backbone, count, shown
+        self._known: LRUCache[tuple[int, ...], Sequence[Any]] = LRUCache(KEPT_BYTES, getsizeof=_size)
+
+    def prepare(self, span: ReadySpan, weights: Enter) -> Sequence[Any]:
+        """As in ``Backbone``, where it is not known; the weights must be there."""
+        key = id(weights), id(span.positive), id(span.negative)
+        if key not in self._known:
+            told = [branch.conditioning for branch in span.positive if branch.weight]
+            if span.negative is not None:
+                told.insert(0, span.negative)
+            self._known[key] = self._backbone.prepare(told, self._count, self._shown)
+        return self._known[key]
+
+    def prepare_all(self, due: Iterable[tuple[ReadySpan, Enter]], cancelled: Callable[[], bool]) -> None:
+        """The last first, which ends with the first one's weights; it stops once it shows that not all have room."""
+        different = {(id(weights), id(span.positive), id(span.negative)): (span, weights) for span, weights in due}
+        for span, weights in reversed(different.values()):
+            if cancelled():
+                raise Stopped
+            weights()
+            if _size(self.prepare(span, weights)) * len(different) > KEPT_BYTES:
+                return
+
+
+def _size(prepared: Sequence[Any]) -> int:
+    """Its bytes, within what lets as few and as many be kept as ``KEPT_SPANS`` says."""
+    nbytes = sum(getattr(forward, "nbytes", 0) for forward in prepared)
+    return min(max(nbytes, KEPT_BYTES // KEPT_SPANS[1]), KEPT_BYTES // KEPT_SPANS[0])
 
 
 def guided_until(spans: Iterable[ReadySpan], index: int) -> Iterator[ReadySpan]:

@@ -29,7 +29,7 @@ from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_environment, describe_sampler
-from webui.engine.residence import Residence
+from webui.engine.residence import PLANS, Residence
 from webui.engine.run import Run, steps_of
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -249,6 +249,8 @@ class Drawing:
             drawn.start.shown,
             None if hold is None else partial(hold.apply, noise),
             shortcuts_of(stage),
+            self._residence.plan == PLANS[0]
+            and not any(self._loras.must_merge(uses) for uses in {span.loras for span, _ in encoded}),
         )
         steps_in_all = stage.steps_taken
         behind -= steps_in_all - steps_of(stage)  # those that it goes on with

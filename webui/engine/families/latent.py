@@ -27,6 +27,11 @@ class Forward:
     prompts: Prepared
     shown: torch.Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values."""
+        return sum(part.nbytes for pair in self.prompts.attended for part in pair)
+
 
 class LatentDiffusionModel:
     """The components, resident on one device in one dtype. See ``base.Model`` for the contract."""
