@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from webui.core.tensor_file import BadFile
-from webui.engine.families.ldm import Key
-from webui.engine.weights import Files, WeightLoader, build_empty
+from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 CPU = torch.device("cpu")
 FP8 = torch.float8_e4m3fn

@@ -17,7 +17,6 @@ from torch import nn
 
 from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Place, read_header
-from webui.engine.families.ldm import Key
 
 Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {
@@ -30,6 +29,15 @@ DTYPES = {
 }
 NAMED_MISSING = 3
 BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
+
+
+@dataclass(frozen=True)
+class Key:
+    """A tensor in a file: its name, which third of its rows (None for all of them), and whether it lies transposed."""
+
+    name: str
+    third: int | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ its own. OpenCLIP keeps query, key and value in one tensor and its projection th
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from torch import nn
+
+from webui.engine.weights import Key
 
 RESNET_NAMES = {
     "norm1": "in_layers.0",
@@ -38,15 +39,6 @@ OPEN_CLIP_NAMES = {
     "self_attn.out_proj": "attn.out_proj",
 }
 IN_PROJECTION = ("q_proj", "k_proj", "v_proj")
-
-
-@dataclass(frozen=True)
-class Key:
-    """A tensor in a file: its name, which third of its rows (None for all of them), and whether it lies transposed."""
-
-    name: str
-    third: int | None = None
-    transposed: bool = False
 
 
 def keys_of(component: str, parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:

@@ -22,13 +22,13 @@ from webui.core.text_encoders import has_open_clip_names
 from webui.core.weight_files import stamp, weight_files
 from webui.engine.families import configs
 from webui.engine.families.base import CannotLoad, PreviewMap
-from webui.engine.families.ldm import Key, keys_of
+from webui.engine.families.ldm import keys_of
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.clip import ClipText
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.unet import UNet
 from webui.engine.tokens import Tokenizer
-from webui.engine.weights import Files, WeightLoader, build_empty
+from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 # What is raised for configurations that are not what they say.
 UNREADABLE = (BadFile, OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)

@@ -86,6 +86,15 @@ class Prepared(NamedTuple):
     guidance: torch.Tensor | None = None
 
 
+def _read_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a UNet is built from, with diffusers' defaults; raises ValueError for what this one does not do."""
+    for name, allowed in FIXED.items():
+        if config.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"the UNet's {name} is {config[name]!r}, which is not supported")
+    given = {name: config.get(name, default) for name, default in DEFAULTS.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
 class UNet(nn.Module):
     """Predicts the noise (or v) in latents. ``config`` is that of diffusers' UNet2DConditionModel.
 
@@ -93,20 +102,15 @@ class UNet(nn.Module):
     """
 
     __call__: Callable[..., torch.Tensor]  # which torch has without types
+    config: Mapping[str, Any]
     down_blocks: Any
     mid_block: Any
     up_blocks: Any
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        for name, allowed in FIXED.items():
-            if config.get(name, allowed[0]) not in allowed:
-                raise ValueError(f"the UNet's {name} is {config[name]!r}, which is not supported")
-        given = {name: config.get(name, default) for name, default in DEFAULTS.items()}
-        self.config: Mapping[str, Any] = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in given.items()
-        }
-        channels = list(given["block_out_channels"])
+        given = self.config = _read_config(config)
+        channels = given["block_out_channels"]
         count, first, last = len(channels), channels[0], channels[-1]
         self.in_channels: int = given["in_channels"]
         self.guidance_channels: int | None = given["time_cond_proj_dim"]
