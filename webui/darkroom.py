@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 from webui.core.catalog import Catalog
 from webui.core.events import Event, Image, Loading
-from webui.core.order import Order, plan
+from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.jobs.resolve import resolve
+from webui.jobs.resolve import make_order
 from webui.library.library import Library
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Darkroom:
     def plan(self, request: Request) -> Order:
         """What a request becomes, by the files that are there now; raises RequestError for what cannot be drawn."""
         files = self.library.snapshot(max_age_s=0)
-        return plan(resolve(request, files), files)
+        return make_order(request, files)
 
     def generate(self, request: Request, cancelled: Callable[[], bool] = _never) -> Iterator[Event]:
         """The events of a request, the last one Done, or Cancelled soon after ``cancelled`` says so.

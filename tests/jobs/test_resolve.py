@@ -8,7 +8,7 @@ import pytest
 from webui.core.errors import RequestError
 from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
 from webui.core.request import LoraRef, Request
-from webui.jobs.resolve import MAX_LORAS, resolve
+from webui.jobs.resolve import MAX_LORAS, make_order, resolve
 from webui.library.library import Library
 
 
@@ -118,8 +118,11 @@ def test_a_model_that_guides_itself_is_not_called_approximate_for_guidance(setti
     demo = library.models["demo"]
     checkpoint = replace(demo.checkpoint, guides_itself=guides_itself)
     library.models = {"demo": replace(demo, checkpoint=checkpoint)}
-    request = resolve(Request(guidance=5.0, guidance_until=0.5), library)
+    asked = Request(guidance=5.0, guidance_until=0.5)
+    request = resolve(asked, library)
     assert request.guidance_until == guided_until
+    in_vain = "Guidance until has no effect on a model that guides itself."
+    assert (in_vain in make_order(asked, library).warnings) == guides_itself
     assert bool(request.approximations) == (not guides_itself)
 
 
@@ -138,3 +141,12 @@ def test_a_prompt_that_is_too_many_in_one_is_refused_before_it_waits(resolved):
     with pytest.raises(RequestError, match="^prompt: AND makes 33 prompts of it, and 32 is the limit") as caught:
         resolved(prompt=many)
     assert caught.value.field == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("variation", "said"),
+    [({"seed": 5}, True), ({"seed": 5, "strength": 0.2}, False), ({"seed": -1}, False), (None, False)],
+)
+def test_a_variation_seed_without_a_strength_is_said_to_do_nothing(settings, variation, said):
+    order = make_order(Request.parse({"variation": variation}), Library(settings).snapshot())
+    assert ("A variation seed has no effect at variation strength 0." in order.warnings) == said

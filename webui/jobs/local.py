@@ -18,13 +18,13 @@ from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, L
 from webui.core.images import MIN_SIDE_PX
 from webui.core.ledger import Totals, balance
 from webui.core.names import choose_file
-from webui.core.order import Order, plan
+from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import QueueFull
-from webui.jobs.resolve import resolve
+from webui.jobs.resolve import make_order
 from webui.jobs.saving import Saver
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
@@ -106,7 +106,7 @@ class LocalExecutor:
 
     def _plan(self, request: Request) -> Order:
         files = self._library.snapshot(max_age_s=0)
-        return plan(resolve(request, files), files)
+        return make_order(request, files)
 
     def job(self, job_id: str) -> LocalJob | None:
         """A job that waits, runs, or ended recently."""

@@ -1,18 +1,37 @@
 """What a request leaves open, decided: names as the tables spell them, size, seed. Nothing here imports torch."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from webui.core import samplers
 from webui.core.canvas import drawn_size
 from webui.core.errors import RequestError
 from webui.core.files import LoraFile, ModelFile
 from webui.core.names import choose_file, choose_lora
+from webui.core.order import Order, plan
 from webui.core.prompt import check_chunks, check_terms, parse_weights, split_constant_loras, split_loras
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
 from webui.core.schedule import split_terms
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
+
+
+def make_order(request: Request, library: Snapshot) -> Order:
+    """The whole job, with one look at the files; raises RequestError for what cannot be drawn.
+
+    Its warnings also tell of what was asked for and is off, for a resolved request does not know of it any more.
+    """
+    resolved = resolve(request, library)
+    order = plan(resolved, library)
+    return replace(order, warnings=(*order.warnings, *_asked_in_vain(request, resolved)))
+
+
+def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
+    if request.guidance_until < resolved.guidance_until:
+        yield "Guidance until has no effect on a model that guides itself."
+    if request.variation and request.variation.seed >= 0 and not request.varied:
+        yield "A variation seed has no effect at variation strength 0."
 
 
 def resolve(request: Request, library: Snapshot) -> Request:
