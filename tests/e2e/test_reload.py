@@ -22,11 +22,27 @@ def files(tmp_path) -> tuple[Path, Path]:
 
 
 def reload(page: Page) -> Page:
+    """Until the page is there again, with the job that it followed."""
+    job = page.status.get_attribute("data-job")
     page.tab.leaving = True
     page.page.reload()
     page.tab.leaving = False
     page.find("generate").wait_for()
+    if job:
+        page.page.locator(f"#{page.name}-status [data-job='{job}']").wait_for(state="attached")
     return page
+
+
+def kept(page: Page) -> str:
+    """The id of the start picture that the browser keeps, or nothing. It comes a moment after the picture."""
+    return page.page.evaluate("page => sessionStorage.getItem(`darkroom.${page}.image`) ?? ''", page.name)
+
+
+def wait_until_kept(page: Page, other_than: str = "") -> None:
+    page.page.wait_for_function(
+        "([page, old]) => { const id = sessionStorage.getItem(`darkroom.${page}.image`); return id && id !== old; }",
+        arg=[page.name, other_than],
+    )
 
 
 def mask_of(inpaint: Page) -> np.ndarray:
@@ -61,16 +77,19 @@ def test_start_picture_painted_mask_and_mask_picture_come_back(open_tab, server,
 
 def test_what_is_taken_away_or_replaced_stays_so(open_tab, server, files, tmp_path):
     img2img = Page(open_tab(), "img2img").show().give(files[0])
-    first = img2img.shown()
+    wait_until_kept(img2img)
+    first, first_id = img2img.shown(), kept(img2img)
     (tmp_path / "second.png").write_bytes(png(picture((64, 80))))
     img2img.find("image").get_by_role("button", name="Remove Image").click()
     img2img.give(tmp_path / "second.png").wait_for_picture(other_than=first)
+    wait_until_kept(img2img, other_than=first_id)
     reload(img2img).wait_for_picture()
     job = img2img.quick(steps=1).generate()
     start = PilImages.open(io.BytesIO(base64.b64decode(server.show(job)["request"]["init"]["image"])))
     assert start.size == (64, 80)
     img2img.find("image").get_by_role("button", name="Remove Image").click()
     img2img.find("image").locator("input[type=file]").first.wait_for(state="attached")
+    img2img.page.wait_for_function("sessionStorage.getItem('darkroom.img2img.image') === ''")
     reload(img2img)
     assert "image is missing" in img2img.generate("failed")
 

@@ -131,9 +131,6 @@ class Page:
         """Presses Generate and returns the job that ended so, or the words where it failed."""
         before = self.status.get_attribute("data-job")
         self.find("generate").click()
-        if state == "failed":
-            self.page.locator(f"#{self.name}-status [data-state=failed]").wait_for()
-            return self.status.inner_text()
         self.page.wait_for_function(
             "([id, before]) => { const at = document.querySelector(`#${id} [data-state]`)?.dataset;"
             " return at?.job ? at.job !== before && ['done', 'failed', 'cancelled'].includes(at.state)"
@@ -141,6 +138,8 @@ class Page:
             arg=[f"{self.name}-status", before],
         )
         assert self.status.get_attribute("data-state") == state, self.status.inner_text()
+        if state == "failed":
+            return self.status.inner_text()
         return self.status.get_attribute("data-job")
 
     def result(self) -> PilImages.Image:

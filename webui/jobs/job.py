@@ -11,6 +11,7 @@ from dataclasses import replace
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.order import Order
 from webui.core.request import Request
+from webui.core.visitor import OWNER, Visitor
 from webui.jobs.protocols import State
 
 _STATES: dict[type, State] = {
@@ -41,9 +42,10 @@ class LocalJob:
         on_cancel: "Callable[[LocalJob], None]",
         submitted_at: float | None = None,
         keep: bool = True,
+        visitor: Visitor = OWNER,
     ) -> None:
         self.id = secrets.token_hex(16)
-        self.order, self.keep = order, keep
+        self.order, self.keep, self.visitor = order, keep, visitor
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel

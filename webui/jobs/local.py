@@ -21,6 +21,7 @@ from webui.core.names import choose_file
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.core.visitor import OWNER, Visitor
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import QueueFull
@@ -82,13 +83,13 @@ class LocalExecutor:
             self._warm_up = True
             self._changed.notify_all()
 
-    def submit(self, request: Request, keep: bool = True) -> LocalJob:
+    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 
         Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        job = LocalJob(self._plan(request), self._drop_waiting, submitted_at, keep)
+        job = LocalJob(self._plan(request), self._drop_waiting, submitted_at, keep, visitor)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         with self._changed:

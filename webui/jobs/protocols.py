@@ -7,6 +7,7 @@ from webui.core.catalog import Catalog
 from webui.core.events import Event, Image
 from webui.core.ledger import Totals
 from webui.core.request import Request
+from webui.core.visitor import OWNER, Visitor
 
 State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
 
@@ -20,6 +21,8 @@ class Job(Protocol):
 
     @property
     def id(self) -> str: ...
+    @property
+    def visitor(self) -> Visitor: ...
     @property
     def request(self) -> Request: ...
     @property
@@ -51,8 +54,8 @@ class Executor(Protocol):
     def reload(self) -> None:
         """Whoever asks next has all folders walked, also on disks that do not tell what has changed."""
 
-    def submit(self, request: Request, keep: bool = True) -> Job:
-        """Queues a job, whose pictures are saved unless ``keep`` is false.
+    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> Job:
+        """Queues a job of the visitor's, whose pictures are saved unless ``keep`` is false.
 
         Raises RequestError for what cannot be done, QueueFull when too many wait.
         """
