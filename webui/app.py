@@ -61,6 +61,7 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.guard import Guard
     from webui.api.hosts import AllowedHosts
     from webui.api.login import Login
+    from webui.api.policy import Policy
     from webui.api.streams import Streams
     from webui.ui import layout
     from webui.ui.application import Application, name_no_host
@@ -70,9 +71,10 @@ def serve(settings: Settings) -> NoReturn:
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
     find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
-    hosts, streams = AllowedHosts(settings), Streams()
+    hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
     app = Application(
-        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams), exception_handlers=dict(ERROR_ANSWERS)
+        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams, policy),
+        exception_handlers=dict(ERROR_ANSWERS),
     )
     for router in _routers(settings, executor, presets, history):
         app.include_router(router)

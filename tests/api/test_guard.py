@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from webui.api import bodies
 from webui.api.errors import ERROR_ANSWERS
 from webui.api.guard import Guard
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
+from webui.api.policy import FILES, Policy
 from webui.api.streams import Streams
 from webui.core.settings import Settings
 
@@ -34,13 +36,20 @@ class Site:
         login = SimpleNamespace(auth={"ann": "s3cret"} if auth else None, cookie_id="x", tokens={"token": "ann"})
         inner = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
 
+        @inner.get("/page")
+        async def page(request: Request) -> HTMLResponse:
+            answer = HTMLResponse(request.state.nonce)
+            answer.set_cookie("token", "x", httponly=True, samesite="none", secure=True)
+            answer.set_cookie("token-unsecure", "x", httponly=True)
+            return answer
+
         @inner.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
         async def route(request: Request) -> JSONResponse:
             self.reached.append(request.url.path)
             size = len(await request.body())
             return JSONResponse({"size": size}, headers={"Access-Control-Allow-Origin": "*"})
 
-        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams)
+        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams, Policy(["let own"]))
 
         async def app(scope, receive, send):
             async def counted():
@@ -270,14 +279,36 @@ def test_gradio_serves_files_of_the_one_folder_and_fetches_none(tmp_path, monkey
 def test_every_answer_says_that_it_is_no_frame_and_no_other_type(site):
     for answer in (site.ask(), site.ask(Host="evil.example"), site.ask("POST", "/login", b"x" * 70_000)):
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
+        assert answer.headers["content-security-policy"] == FILES and "frame-ancestors 'self'" in FILES
         assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_a_page_runs_scripts_of_this_server_alone(site):
+    pages = [site.ask(path="/page") for _ in range(2)]
+    assert pages[0].text != pages[1].text, "a nonce is of one answer"
+    for page in pages:
+        scripts, *others = page.headers["content-security-policy"].split("; ")
+        hashed = base64.b64encode(hashlib.sha256(b"let own").digest()).decode()
+        assert scripts == f"script-src 'self' 'unsafe-eval' 'nonce-{page.text}' 'sha256-{hashed}'"
+        assert "object-src 'none'" in others and "frame-ancestors 'self'" in others
+
+
+@pytest.mark.parametrize(("scheme", "ends"), [("http", "SameSite=Lax"), ("https", "SameSite=Lax; Secure")])
+def test_no_cookie_goes_along_from_other_sites_nor_in_the_clear(site, scheme, ends):
+    first, second = site.ask(path=f"{scheme}://{LOCAL}/page").headers.get_list("set-cookie")
+    assert first == "token=x; HttpOnly; Path=/; Secure; SameSite=Lax"
+    assert second == f"token-unsecure=x; HttpOnly; Path=/; {ends}"
 
 
 def test_behind_a_root_path_the_routes_are_the_same(tmp_path):
     site = Site(tmp_path)
     guard = Guard(
-        site._app, site.hosts, Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={})), tmp_path, site.streams
+        site._app,
+        site.hosts,
+        Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={})),
+        tmp_path,
+        site.streams,
+        Policy(),
     )
 
     async def status(path: str) -> int:
@@ -324,7 +355,8 @@ class TestStreams:
             async def send(message):
                 sent.append(message)
 
-            guard = Guard(app, AllowedHosts(Settings()), Login(SimpleNamespace(auth=None)), tmp_path, streams)
+            login = Login(SimpleNamespace(auth=None))
+            guard = Guard(app, AllowedHosts(Settings()), login, tmp_path, streams, Policy())
             scope = {"type": "http", "method": "GET", "path": "/api/jobs/x/events", "headers": []}
             task = asyncio.create_task(guard(scope, receive, send))
             await started.wait()
@@ -374,7 +406,7 @@ def test_web_sockets_are_kept_to_the_same_rules(tmp_path):
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
 
-        guard = Guard(app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams)
+        guard = Guard(app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams, Policy())
         await guard(scope, _nothing, send)
         return [message["type"] for message in sent] == ["websocket.close"]
 

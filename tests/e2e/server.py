@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -91,12 +92,14 @@ def on_a_disk(folder: Path, state: str) -> list[str]:
 class Server:
     """A running server and its data folder. Closing it ends the process."""
 
-    def __init__(self, folder: Path, *flags: str, port: int | None = None, disk: str = "") -> None:
+    def __init__(
+        self, folder: Path, *flags: str | Path, port: int | None = None, disk: str = "", cert: Path | None = None
+    ) -> None:
         self.data_dir = folder / "data"
         self.log = folder / "server.log"
         self._auth: tuple[str, str] | None = None
         if "--auth" in flags:
-            user, _, password = flags[flags.index("--auth") + 1].partition(":")
+            user, _, password = str(flags[flags.index("--auth") + 1]).partition(":")
             self._auth = (user, password)
         where = ["--port", str(port or free_port())] if port != 0 else []  # 0: the default port
         with self.log.open("w") as log:
@@ -119,7 +122,8 @@ class Server:
                 start_new_session=True,
             )
         self.url = wait_for(self._find_url, "the server's address")
-        self.client = httpx.Client(base_url=self.url, timeout=60, auth=self._auth, trust_env=False)
+        verify = ssl.create_default_context(cafile=cert) if cert else True
+        self.client = httpx.Client(base_url=self.url, timeout=60, auth=self._auth, verify=verify, trust_env=False)
         wait_for(self._is_ready, "the model to be loaded")
 
     def _find_url(self) -> str | None:

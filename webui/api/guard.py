@@ -4,6 +4,7 @@ By the head of a request alone, before any of its body is read: the name it came
 sends it (``hosts``), whether it needs a login (``login``), and how large it says its body is (``bodies``).
 """
 
+import secrets
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -15,6 +16,7 @@ from webui.api import bodies
 from webui.api.errors import answer, route_of
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
+from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.core.disk import is_below
 
@@ -28,15 +30,18 @@ OWN_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"SAMEORIGIN",
     b"cross-origin-resource-policy": b"same-origin",
-    b"content-security-policy": b"frame-ancestors 'self'",
+    b"referrer-policy": b"same-origin",
 }
 
 
 class Guard:
     """ASGI middleware around ``app``. ``uploads`` is the one folder whose files Gradio may serve."""
 
-    def __init__(self, app: ASGIApp, hosts: AllowedHosts, login: Login, uploads: Path, streams: Streams) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: AllowedHosts, login: Login, uploads: Path, streams: Streams, policy: Policy
+    ) -> None:
         self._app, self._hosts, self._login, self._uploads, self._streams = app, hosts, login, uploads, streams
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -52,7 +57,9 @@ class Guard:
             else:
                 await self._app(scope, receive, send)
             return
-        answering = _Answer(send)
+        nonce = secrets.token_urlsafe(16)
+        scope.setdefault("state", {})["nonce"] = nonce
+        answering = _Answer(send, self._policy, nonce, is_https=scope.get("scheme") == "https")
         if refusal:
             await refusal(scope, receive, answering.send)
             return
@@ -85,18 +92,20 @@ class Guard:
 class _Answer:
     """An answer on its way out: with our headers, without leave for other sites, and always with an end."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, policy: Policy, nonce: str, is_https: bool) -> None:
+        self._send, self._policy, self._nonce, self._is_https = send, policy, nonce, is_https
         self._is_open = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [
-                (name, value)
+                (name, _guarded(value, self._is_https) if name.lower() == b"set-cookie" else value)
                 for name, value in message.get("headers", [])
                 if not name.lower().startswith(b"access-control-") and name.lower() != b"x-content-type-options"
             ]
-            message = {**message, "headers": [*kept, *OWN_HEADERS.items()]}
+            policy = self._policy.header(Headers(raw=kept).get("content-type", ""), self._nonce)
+            own = (*OWN_HEADERS.items(), (b"content-security-policy", policy.encode("ascii")))
+            message = {**message, "headers": [*kept, *own]}
             self._is_open = True
         elif message["type"] == "http.response.body":
             self._is_open = message.get("more_body", False)
@@ -106,6 +115,14 @@ class _Answer:
         """Closes a stream that was broken off, in the way of its protocol."""
         if self._is_open:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _guarded(cookie: bytes, is_https: bool) -> bytes:
+    """A cookie that no other site's page sends along, and that is not sent in the clear where there is https."""
+    first, *rest = cookie.split(b"; ")
+    kept = [part for part in rest if not part.lower().startswith(b"samesite=")]
+    secure = [b"Secure"] if is_https and b"secure" not in map(bytes.lower, kept) else []
+    return b"; ".join([first, *kept, b"SameSite=Lax", *secure])
 
 
 def _is_visit(scope: Scope, path: str, headers: Headers) -> bool:

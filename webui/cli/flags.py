@@ -25,6 +25,8 @@ SETTINGS_FLAGS = (
     "cuda_graphs",
     "allow_host",
     "root_path",
+    "tls_cert",
+    "tls_key",
     "format",
     "filename",
 )

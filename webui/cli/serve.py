@@ -1,10 +1,12 @@
 """``webui serve``: opens the page."""
 
 import argparse
+from pathlib import Path
 
 from webui.cli import BadInput
 from webui.cli.flags import add_saving, add_settings, read_settings
 from webui.core.errors import RequestError
+from webui.core.tls import check_certificate
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +25,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-host", action="append", metavar="NAME", help=text)
     text = "where a proxy has the page, as /darkroom; the proxy takes it off before it asks here"
     parser.add_argument("--root-path", metavar="PATH", help=text)
+    text = "certificate in PEM form, with those between it and its authority, to be asked by https; needs --tls-key"
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, in PEM form")
     faster = parser.add_mutually_exclusive_group()
     faster.add_argument(
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
@@ -39,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     auth = _read_auth(options.auth)
     if auth and options.no_auth:
         raise BadInput("--auth and --no-auth contradict each other: give one of them")
+    _check_tls(options)
     settings = read_settings(
         options,
         host=options.host,
@@ -54,6 +60,20 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         serve(settings)
+    except RequestError as error:
+        raise BadInput(str(error)) from None
+
+
+def _check_tls(options: argparse.Namespace) -> None:
+    cert, key = options.tls_cert, options.tls_key
+    if not (cert or key):
+        return
+    if not (cert and key):
+        raise BadInput("--tls-cert and --tls-key belong together: give both")
+    if options.share:
+        raise BadInput("--share has a certificate of its own, and its tunnel asks here without: leave out --tls-cert")
+    try:
+        check_certificate(cert, key)
     except RequestError as error:
         raise BadInput(str(error)) from None
 

@@ -70,6 +70,8 @@ class Settings(BaseModel):
     auth: tuple[str, str] | None = None
     allow_host: tuple[Annotated[str, AfterValidator(check_host_name)], ...] = ()
     root_path: Annotated[str, AfterValidator(check_root_path)] = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     model: str = "demo"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from gradio import Blocks, route_utils
-from gradio.routes import App, ORJSONResponse
+from gradio.routes import App, ORJSONResponse, templates
 from gradio.state_holder import SessionState, StateHolder
+from jinja2 import BaseLoader, Environment
 from starlette.types import ASGIApp
 
 
@@ -18,6 +19,8 @@ class Application(App):
 
     def __init__(self, wrap: Callable[[ASGIApp, "Application"], ASGIApp], **options: Any) -> None:
         self._wrap = wrap
+        if not isinstance(templates.env.loader, WithNonces):
+            templates.env.loader = WithNonces(templates.env.loader)
         super().__init__(default_response_class=ORJSONResponse, **options)
         self.state_holder = Visitors()
 
@@ -32,6 +35,17 @@ def name_no_host() -> None:
     came through the proxy do not reach it, or take it for another site.
     """
     route_utils.get_root_url = lambda request, route_path, root_path: str(root_path)
+
+
+class WithNonces(BaseLoader):
+    """Gradio's pages, whose inline scripts carry the nonce that the policy of the answer names."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, *rest = self._loader.get_source(environment, template)
+        return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 
 
 class Visitor(SessionState):

@@ -106,6 +106,9 @@ def launch(
         quiet=True,
         max_file_size="20mb",
         root_path=settings.root_path or None,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+        ssl_verify=False,  # when Gradio asks itself
         _app=app,
     )
     return url, share_url
@@ -145,11 +148,15 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
         )
 
 
+def scripts() -> list[str]:
+    """Those of the document's head, as they stand there: a browser runs them by their hashes."""
+    return [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
+
+
 def head() -> str:
     """Scripts and style for the document's head: keys, memory of fields, painter, panels, prompt help, our look."""
-    scripts = [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
     style = (STATIC / "style.css").read_text("utf-8")
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{''.join(f'<script>{script}</script>' for script in scripts)}<style>{style}</style>"
+        f"{''.join(f'<script>{script}</script>' for script in scripts())}<style>{style}</style>"
     )
