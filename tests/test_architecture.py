@@ -235,7 +235,7 @@ def test_every_part_of_the_package_has_its_rule():
         ("jobs/x.py", "class A:\n    from ..engine import manager"),
         ("jobs/x.py", "import torch.nn"),
         ("ui/x.py", "from webui.api import jobs"),
-        ("ui/x.py", "def f():\n    from webui.jobs.local import LocalExecutor"),
+        ("ui/x.py", "def f():\n    from webui.jobs.executor import LocalExecutor"),
         ("ui/pages/x.py", "import safetensors"),
         ("api/x.py", "from gradio import Blocks"),
         ("api/x.py", "import webui.ui.form"),
@@ -253,7 +253,7 @@ def test_every_part_of_the_package_has_its_rule():
 def test_the_rules_catch(tmp_path, file, source):
     for name in ("core", "engine", "jobs", "library", "workspace", "interop", "ui", "api", "cli"):
         (tmp_path / "webui" / name).mkdir(parents=True)
-    modules = "engine/__init__ engine/manager engine/samplers jobs/__init__ jobs/local workspace/outputs api/jobs"
+    modules = "engine/__init__ engine/manager engine/samplers jobs/__init__ jobs/executor workspace/outputs api/jobs"
     for name in ("__init__", *modules.split()):
         (tmp_path / "webui" / f"{name}.py").touch()
     path = tmp_path / "webui" / file
@@ -289,7 +289,7 @@ def test_the_rules_let_through(tmp_path, file, source):
         ("webui.darkroom", "torch diffusers transformers accelerate gradio"),
         ("webui.ui.layout", "torch diffusers transformers accelerate"),
         ("webui.app", "torch diffusers transformers accelerate"),
-        ("webui.jobs.local", "torch diffusers transformers accelerate gradio"),
+        ("webui.jobs.executor", "torch diffusers transformers accelerate gradio"),
         ("webui.engine.manager", "diffusers transformers accelerate"),
         ("webui.cli", "torch diffusers transformers accelerate gradio pydantic PIL"),
     ],

@@ -19,7 +19,7 @@ from webui.compat import without_web_application
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
-from webui.jobs.local import LocalExecutor
+from webui.jobs.executor import LocalExecutor
 from webui.workspace.history import History
 from webui.workspace.presets import PresetStore
 from webui.workspace.start_pictures import StartPictures

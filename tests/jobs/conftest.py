@@ -13,7 +13,8 @@ from webui.core.order import Order
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.jobs.local import LocalExecutor
+from webui.jobs.executor import LocalExecutor
+from webui.jobs.workers.thread import ThreadWorker
 
 
 class FakeManager:
@@ -123,8 +124,7 @@ def make_executor(engine) -> Iterator[Callable[[Settings], LocalExecutor]]:
     made = []
 
     def make(settings: Settings) -> LocalExecutor:
-        executor = LocalExecutor(settings)
-        executor._manager = engine
+        executor = LocalExecutor(settings, ThreadWorker(settings.engine_options, engine))
         made.append(executor)
         return executor
 

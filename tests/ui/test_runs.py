@@ -12,7 +12,8 @@ from PIL import Image as PilImages
 from webui.core.events import Done, Event, Image
 from webui.core.order import Order
 from webui.core.recipe import Recipe
-from webui.jobs import local
+from webui.jobs import executor as executors
+from webui.jobs.workers.thread import ThreadWorker
 from webui.ui import layout, stream
 from webui.workspace.presets import PresetStore
 
@@ -38,16 +39,20 @@ class Painter:
 
 
 @pytest.fixture
-def executor(settings, monkeypatch):
-    monkeypatch.setattr(local, "KEPT_JOBS", KEPT)
+def painter() -> Painter:
+    return Painter()
+
+
+@pytest.fixture
+def executor(settings, painter, monkeypatch):
+    monkeypatch.setattr(executors, "KEPT_JOBS", KEPT)
     monkeypatch.setattr(stream, "MIN_INTERVAL_S", 0)
-    executor = local.LocalExecutor(settings)
-    executor._manager = Painter()
+    executor = executors.LocalExecutor(settings, ThreadWorker(settings.engine_options, painter))
     yield executor
     executor.close()
 
 
-def test_a_page_keeps_no_more_pictures_in_memory_than_the_executor(executor, settings, monkeypatch):
+def test_a_page_keeps_no_more_pictures_in_memory_than_the_executor(executor, painter, settings, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(settings.cache_dir / "gradio"))
     page = layout.build_page(executor, PresetStore(settings.presets_dir), lambda _: None)
     [draw] = [event for event in page.fns.values() if event.api_name == "txt2img"]
@@ -62,5 +67,5 @@ def test_a_page_keeps_no_more_pictures_in_memory_than_the_executor(executor, set
         gallery, *_ = asyncio.run(run())[-1]
         assert len(gallery) == 1
     gc.collect()
-    assert len(executor._manager.pictures) == JOBS
-    assert sum(picture() is not None for picture in executor._manager.pictures) <= KEPT + 1
+    assert len(painter.pictures) == JOBS
+    assert sum(picture() is not None for picture in painter.pictures) <= KEPT + 1

@@ -10,7 +10,7 @@ from PIL import Image as PilImages
 
 from webui.core.disk import is_below
 from webui.core.settings import Settings
-from webui.jobs.local import LocalExecutor
+from webui.jobs.executor import LocalExecutor
 from webui.ui import layout
 from webui.workspace.history import History
 from webui.workspace.presets import PresetStore

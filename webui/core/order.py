@@ -30,6 +30,11 @@ class Order:
         """All that its stages read, each once."""
         return tuple(dict.fromkeys(file for stage in self.stages for file in stage.files))
 
+    @property
+    def cost(self) -> float:
+        """What drawing it comes to, in megapixel-evaluations: it is the same on every device."""
+        return sum(stage.cost for stage in self.stages) * self.request.image_count
+
 
 def plan(request: Request, files: Files) -> Order:
     """The stages of a request that is resolved already, so that all its names are those of ``files``."""

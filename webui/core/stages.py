@@ -95,6 +95,15 @@ class Pass:
         return steps_to_take(self.steps, self.strength)
 
     @property
+    def cost(self) -> float:
+        """Megapixel-evaluations for one picture: of a pass that hands over or is handed to, its share of the steps."""
+        share = 1.0 if self.handover_at is None else self.handover_at
+        share = 1.0 - share if self.begin == "handover" else share
+        both = 1 if self.guidance == 1 else 2
+        width, height = self.size
+        return self.steps_taken * share * both * width * height / 1e6
+
+    @property
     def files(self) -> tuple[File, ...]:
         """All that it reads; of the lenders those that it may need."""
         own: Iterable[File | None] = (self.model, *self.lenders, self.vae)

@@ -61,6 +61,11 @@ class LocalJob:
         return self.order.request
 
     @property
+    def cost(self) -> float:
+        """What its work comes to, in megapixel-evaluations."""
+        return self.order.cost
+
+    @property
     def state(self) -> State:
         """Where the job is, by its last event."""
         with self._lock:

@@ -1,6 +1,6 @@
 """The two protocols between whoever asks for pictures and whoever makes them."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from webui.core.catalog import Catalog
@@ -62,6 +62,9 @@ class Executor(Protocol):
 
     def job(self, job_id: str) -> Job | None:
         """The job of that id, or None when it is not, or no longer, known."""
+
+    def jobs(self, visitor: Visitor) -> Sequence[Job]:
+        """The jobs that are known and the visitor's own, all there are for the owner; oldest first."""
 
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.

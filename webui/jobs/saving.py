@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from webui.core.events import Image
 from webui.core.settings import Settings
@@ -25,7 +26,7 @@ class Saver:
 
     def save(self, job: LocalJob, picture: Image) -> None:
         """The picture is published with its path when it is saved, and with a warning where it cannot be."""
-        self._thread.submit(self._save, job, picture)
+        self.afterwards(partial(self._save, job, picture))
 
     def afterwards(self, act: Callable[[], None]) -> None:
         """Calls ``act`` when all that came before is saved; never, if that is after ``close``."""

@@ -21,8 +21,9 @@ from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
-from webui.jobs import local, saving
-from webui.jobs.local import LocalExecutor
+from webui.jobs import executor as executors
+from webui.jobs import queue, saving
+from webui.jobs.executor import LocalExecutor
 from webui.jobs.protocols import QueueFull
 from webui.library.library import DEMO_MODEL
 
@@ -75,7 +76,7 @@ class TestOneAfterTheOther:
     def test_what_is_drawn_is_what_was_planned_when_it_was_sent(self, executor, engine, monkeypatch):
         engine.hold()
         jobs = [executor.submit(request(seed=seed)) for seed in (1, 2)]
-        monkeypatch.setattr(local, "make_order", lambda *_: pytest.fail("a name was looked up again"))
+        monkeypatch.setattr(executors, "make_order", lambda *_: pytest.fail("a name was looked up again"))
         engine.go_on()
         for job in jobs:
             assert isinstance(events_of(job)[-1], Done)
@@ -130,7 +131,7 @@ class TestQueue:
         assert wait_for(jobs[3], Queued, position=1)
 
     def test_a_full_queue_refuses_and_takes_again_when_there_is_room(self, executor, engine, monkeypatch):
-        monkeypatch.setattr(local, "MAX_WAITING", 2)
+        monkeypatch.setattr(queue, "MAX_WAITING", 2)
         engine.hold()
         executor.submit(request())
         engine.begun.get(timeout=WAIT_S)
@@ -417,7 +418,7 @@ class TestFailures:
 
 class TestMemory:
     def test_old_jobs_are_forgotten_beyond_a_number_and_the_newest_are_kept(self, executor, monkeypatch):
-        monkeypatch.setattr(local, "KEPT_JOBS", 3)
+        monkeypatch.setattr(executors, "KEPT_JOBS", 3)
         jobs = []
         for seed in range(6):
             jobs.append(executor.submit(request(seed=seed)))
@@ -427,7 +428,7 @@ class TestMemory:
         assert isinstance(events_of(jobs[0])[-1], Done), "whoever holds a job can still read it"
 
     def test_old_jobs_are_forgotten_beyond_the_memory_of_their_pictures_but_never_the_last(self, executor, monkeypatch):
-        monkeypatch.setattr(local, "KEPT_PIXEL_BYTES", 1)
+        monkeypatch.setattr(executors, "KEPT_PIXEL_BYTES", 1)
         jobs = [executor.submit(request(seed=seed)) for seed in range(4)]
         for job in jobs:
             events_of(job)
@@ -435,7 +436,7 @@ class TestMemory:
         assert [executor.job(job.id) is job for job in jobs] == [False, False, False, True]
 
     def test_waiting_and_running_jobs_are_never_forgotten(self, executor, engine, monkeypatch):
-        monkeypatch.setattr(local, "KEPT_JOBS", 1)
+        monkeypatch.setattr(executors, "KEPT_JOBS", 1)
         events_of(executor.submit(request()))
         engine.hold()
         jobs = [executor.submit(request()) for _ in range(5)]
@@ -443,7 +444,7 @@ class TestMemory:
         assert all(executor.job(job.id) is job for job in jobs if not job.ended)
 
     def test_jobs_cancelled_in_the_queue_do_not_pile_up(self, executor, engine, monkeypatch):
-        monkeypatch.setattr(local, "KEPT_JOBS", 3)
+        monkeypatch.setattr(executors, "KEPT_JOBS", 3)
         engine.hold()
         running = executor.submit(request())
         engine.begun.get(timeout=WAIT_S)

@@ -1,4 +1,4 @@
-"""One device thread in this process: a queue before it, a registry of jobs, a saving thread behind it.
+"""Takes work, keeps jobs, gives turns: a queue before a worker's thread, a registry of jobs, a saving thread behind.
 
 A watching thread says when the device has stopped answering.
 """
@@ -6,11 +6,10 @@ A watching thread says when the device has stopped answering.
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
@@ -25,43 +24,38 @@ from webui.core.visitor import OWNER, Visitor
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import QueueFull
+from webui.jobs.queue import Queue
 from webui.jobs.resolve import make_order
 from webui.jobs.saving import Saver
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
-from webui.jobs.watchdog import Watchdog, is_lost
+from webui.jobs.watchdog import Watchdog
+from webui.jobs.workers.thread import ThreadWorker
+from webui.jobs.workers.worker import Worker
 from webui.library.library import Library
 
-if TYPE_CHECKING:
-    from webui.engine.manager import PipelineManager
-
-MAX_WAITING = 100
 KEPT_JOBS = 200
 KEPT_PIXEL_BYTES = 256 * 2**20
 CHECK_EVERY_S = 15.0
-RESTART_NEEDED = "Restart needed: the GPU reported an error from which this program cannot recover."
 
 log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
-    """Runs jobs one after the other, first come first served. The engine is imported on the device thread."""
+    """Has jobs drawn one after the other, on a thread of the worker's own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
         self._settings, self._library = settings, Library(settings)
-        self._waiting: deque[LocalJob] = deque()
+        self._worker = worker or ThreadWorker(settings.engine_options)
+        self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)))
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
         self._running: LocalJob | None = None
-        self._changed = threading.Condition()
-        self._closing = False
-        self._warm_up = False
-        self._manager: PipelineManager | None = None
-        self._trouble = ""
-        self._lost = ""
-        self._watchdog = Watchdog()
+        self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._warm_up = False
+        self._trouble = ""
+        self._watchdog = Watchdog()
         self._totals = Totals()
-        self._counting = threading.Lock()
         self._warm_at = time.perf_counter()
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
         self._saver = Saver(settings)
@@ -79,30 +73,28 @@ class LocalExecutor:
 
     def warm_up(self) -> None:
         """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
-        with self._changed:
-            self._warm_up = True
-            self._changed.notify_all()
+        self._warm_up = True
+        self._queue.wake()
 
     def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 
-        Raises RequestError, or QueueFull with ``MAX_WAITING`` waiting or after a GPU's last error.
+        Raises RequestError, or QueueFull with too many waiting (``jobs.queue``) or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        job = LocalJob(self._plan(request), self._drop_waiting, submitted_at, keep, visitor)
+        job = LocalJob(self._plan(request), self._cancel, submitted_at, keep, visitor)
         if request.init is not None and request.init.nothing_masked:
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
-        with self._changed:
-            if self._closing:
-                raise QueueFull("the server is shutting down")
-            if self._lost:
-                raise QueueFull(self._lost)
-            if len(self._waiting) >= MAX_WAITING:
-                raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
-            self._waiting.append(job)
+        if lost := self._worker.status().lost:
+            raise QueueFull(lost)
+        with self._lock:
             self._jobs[job.id] = job
-            self._publish_positions()
-            self._changed.notify_all()
+        try:
+            self._queue.put(job)
+        except QueueFull:
+            with self._lock:
+                del self._jobs[job.id]
+            raise
         return job
 
     def _plan(self, request: Request) -> Order:
@@ -111,23 +103,26 @@ class LocalExecutor:
 
     def job(self, job_id: str) -> LocalJob | None:
         """A job that waits, runs, or ended recently."""
-        with self._changed:
+        with self._lock:
             return self._jobs.get(job_id)
+
+    def jobs(self, visitor: Visitor) -> Sequence[LocalJob]:
+        """See ``jobs.protocols.Executor``."""
+        with self._lock:
+            return [job for job in self._jobs.values() if visitor.is_owner or job.visitor == visitor]
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
-        manager = self._manager
-        ready = manager is not None and manager.model_name is not None
-        memory_bytes = manager.memory_bytes if manager and not self._lost else {}
-        trouble = self._lost or self._watchdog.trouble or self._trouble
+        worker = self._worker.status()
+        trouble = worker.lost or self._watchdog.trouble or self._trouble
         return {
-            "status": "degraded" if trouble else "ok" if ready else "loading",
-            "device": manager.device_description if manager else None,
-            "model": manager.model_name if manager else None,
-            "memory": manager.memory_plan if manager else None,
-            "waiting": len(self._waiting),
+            "status": "degraded" if trouble else "ok" if worker.model else "loading",
+            "device": worker.device,
+            "model": worker.model,
+            "memory": worker.memory,
+            "waiting": len(self._queue),
             "running": self._running is not None,
-            **({"memory_bytes": memory_bytes} if memory_bytes else {}),
+            **({"memory_bytes": worker.memory_bytes} if worker.memory_bytes else {}),
             **({"trouble": trouble} if trouble else {}),
         }
 
@@ -141,88 +136,72 @@ class LocalExecutor:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stops taking jobs, cancels all, and waits for the device and the last file."""
-        with self._changed:
-            self._closing = True
-            self._closed.set()
-            jobs = [*self._waiting, *([self._running] if self._running else [])]
-            self._changed.notify_all()
+        self._closed.set()
+        jobs = self._queue.close()
+        with self._lock:
+            jobs += [self._running] if self._running else []
         for job in jobs:
             job.cancel()
+        self._worker.close()
         self._thread.join(timeout_s)
         for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
             job.publish(Cancelled())
         self._saver.close()
 
-    def _drop_waiting(self, job: LocalJob) -> None:
-        """A waiting job ends at once; a running one sees its flag between steps, if the device still answers."""
-        with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._publish_positions()
-            elif job is not self._running or self._watchdog.silent_s is None:
+    def _cancel(self, job: LocalJob) -> None:
+        """A waiting job ends at once; a running one within a step, if the device still answers."""
+        if not self._queue.drop(job):
+            with self._lock:
+                if job is not self._running:
+                    return
+                self._worker.cancel()
+            if self._watchdog.silent_s is None:
                 return
         waited_s = time.perf_counter() - job.submitted_at
         self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
 
-    def _publish_positions(self) -> None:
-        for position, job in enumerate(self._waiting, start=1):
-            job.publish(Queued(position))
-
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._waiting or self._closing or self._warm_up):
-                    self._changed.wait()
-                if self._closing and not self._waiting:
-                    return
-                job = self._running = self._waiting.popleft() if self._waiting else None
+        while not self._closed.is_set():
+            if self._warm_up:
                 self._warm_up = False
-                self._publish_positions()
-            self._watchdog.begin()
-            if job is None:
                 self._load_default()
-                self._watchdog.end()
-                self._warm_at = time.perf_counter()
+            if (job := self._queue.take()) is None:
                 continue
-            last = self._run(job)
+            with self._lock:
+                self._running = job
+            self._watchdog.begin()
+            try:
+                last = self._run(job)
+            except Exception as error:  # whatever it is, the job must end and the next one must run
+                log_error(f"job {job.id} failed", error)
+                last = Failed(for_people(error))
             self._watchdog.end()
-            self._running = None
+            with self._lock:
+                self._running = None
             self._saver.afterwards(partial(self._finish, job, last, time.perf_counter()))
 
     def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
         """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
-        started = time.perf_counter()
-        reached, step_s = 0, 0.0
-        if self._lost:
-            return Failed(self._lost)
-        try:
-            for event in self._begin(job):
-                if isinstance(event, TERMINAL):
-                    return event
-                self._count(event, reached)
-                self._watchdog.ping(isinstance(event, Step))
-                if isinstance(event, Image):
-                    self._saver.afterwards(partial(self._note_size, event, step_s))
-                if isinstance(event, Image) and job.keep:
-                    self._saver.save(job, event)
-                else:
-                    job.publish(event)
-                if isinstance(event, Step):
-                    reached, step_s = event.index, event.seconds / event.total
-                    if reached == 2:
-                        self._prepare_next()
-            raise RuntimeError("the engine ended without saying how")
-        except RequestError as error:
-            return Failed(str(error), bad_input=True, parts_s=self._spent_s())
-        except Exception as error:  # whatever it is, the job must end and the next one must run
-            log_error(f"job {job.id} failed after {time.perf_counter() - started:.1f} s", error)
-            return Failed(self._explain(error), parts_s=self._spent_s())
-
-    def _explain(self, error: BaseException) -> str:
-        """The error for people; from one that the device does not recover from on, nothing is drawn any more."""
-        if is_lost(error):
-            self._lost = RESTART_NEEDED
-        return self._lost or for_people(error)
+        reached, step_s, share = 0, 0.0, 0.0
+        last: Done | Failed | Cancelled = Cancelled()
+        for event in self._begin(job):
+            if isinstance(event, TERMINAL):
+                last, share = event, 1.0 if isinstance(event, Done) else share
+                break
+            self._count(event, reached)
+            self._watchdog.ping(isinstance(event, Step))
+            if isinstance(event, Image):
+                self._saver.afterwards(partial(self._note_size, event, step_s))
+            if isinstance(event, Image) and job.keep:
+                self._saver.save(job, event)
+            else:
+                job.publish(event)
+            if isinstance(event, Step):
+                reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
+                if reached == 2 and (upcoming := self._queue.upcoming()):
+                    self._worker.prepare(upcoming.order)
+        self._queue.settle(job, share)
+        return last
 
     def _watch(self) -> None:
         while not self._closed.wait(CHECK_EVERY_S):
@@ -233,55 +212,35 @@ class LocalExecutor:
         if (job := self._running) and (trouble := self._watchdog.trouble):
             job.publish(Loading(trouble, 0.0))
 
-    def _spent_s(self) -> Mapping[str, float]:
-        """What the engine had spent on the job that failed."""
-        return dict(self._manager.parts_s) if self._manager else {}
-
     def _note_size(self, picture: Image, step_s: float) -> None:
         request = picture.recipe.request
         if step_s and request.width and request.height:
             self._last_size.keep(request.model, (request.width, request.height), step_s)
 
     def _begin(self, job: LocalJob) -> Iterator[Event]:
-        """The engine at work on the job, with what it waited for until then in its ledger."""
-        taken_at = time.perf_counter()
-        if self._manager is None:
-            job.publish(Loading("Starting the engine", 0.0))
-        events = self._engine().draw(job.order, job.is_cancelled)
+        """The worker at work on the job, with what it waited for until then in its ledger."""
+        waited_s = time.perf_counter() - job.submitted_at
         warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
-        starting_s = time.perf_counter() - taken_at
-        job.parts_s = {"queue": taken_at - job.submitted_at - warming_s, "load": warming_s + starting_s}
+        job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
+        events = self._worker.draw(job.order)
+        if job.is_cancelled():  # since it was taken
+            self._worker.cancel()
         return events
 
-    def _prepare_next(self) -> None:
-        """Lets the engine make ready what the next job needs; where that fails, the job itself will say why."""
-        with self._changed:
-            upcoming = self._waiting[0].order if self._waiting else None
-        if upcoming is not None:
-            try:
-                self._engine().prepare(upcoming)
-            except Exception as error:
-                log.info("could not prepare the next job: %s", error)
-
-    def _engine(self) -> "PipelineManager":
-        if self._manager is None:
-            from webui.engine.manager import PipelineManager
-
-            self._manager = PipelineManager(self._settings.engine_options)
-        return self._manager
-
     def _load_default(self) -> None:
+        self._watchdog.begin()
         try:
-            manager, order = self._engine(), self._plan_warm_up()
-            first = order.stages[0]
-            for _ in manager.load(first.model, first.lenders, lambda: self._closing):
+            for _ in self._worker.load(self._plan_warm_up()):
                 self._watchdog.ping()
-            manager.warm_up(order)
+                if self._closed.is_set():
+                    self._worker.cancel()
             self._trouble = ""
         except Exception as error:  # the page stays up and says what is wrong
-            if not self._closing:
+            if not self._closed.is_set():
                 log_error("warm-up failed", error)
-                self._trouble = self._explain(error)
+                self._trouble = for_people(error)
+        self._watchdog.end()
+        self._warm_at = time.perf_counter()
 
     def _plan_warm_up(self) -> Order:
         """One step of the default model. With reuse it is one of the plain UNet: no code is compiled for its size."""
@@ -307,12 +266,12 @@ class LocalExecutor:
         self._forget_old()
 
     def _count(self, event: Event, reached: int = 0) -> None:
-        with self._counting:
+        with self._lock:
             self._totals = self._totals.plus(event, reached)
 
     def _forget_old(self) -> None:
         """Drops ended jobs, oldest first, beyond a number and beyond the memory their pictures hold."""
-        with self._changed:
+        with self._lock:
             ended = [job for job in self._jobs.values() if job.ended]
             pixel_bytes = sum(job.pixel_bytes for job in ended)
             excess = len(ended) - KEPT_JOBS

@@ -1,0 +1,225 @@
+"""Whose turn it is: the least served visitor of the last hour, and of one visitor's jobs the first."""
+
+import itertools
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webui.core.visitor import OWNER, Visitor
+from webui.jobs import queue
+from webui.jobs.protocols import QueueFull
+from webui.jobs.queue import REMEMBERED_S, Queue
+
+WAIT_S = 20
+numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A job that does nothing."""
+
+    id: str
+    visitor: Visitor
+    cost: float = 1.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 5000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make(*clock: Clock) -> Queue[Sent]:
+    return Queue(lambda *_: None, *clock)
+
+
+def send(line: Queue[Sent], name: str, count: int = 1, cost: float = 1.0) -> list[Sent]:
+    jobs = [Sent(f"{name} {next(numbers)}", Visitor(name), cost) for _ in range(count)]
+    for job in jobs:
+        line.put(job)
+    return jobs
+
+
+def turns(line: Queue[Sent]) -> list[str]:
+    """Whose jobs are taken, one after the other, until nobody's wait."""
+    return [line.take().visitor.id for _ in range(len(line))]
+
+
+def test_one_visitor_s_jobs_come_in_the_order_they_were_sent():
+    line = make()
+    jobs = send(line, "a", 20)
+    assert [line.take(0) for _ in range(21)] == [*jobs, None]
+
+
+def test_ten_of_one_and_one_of_another_the_other_is_second():
+    line = make()
+    send(line, "many", 10)
+    first = line.take()
+    send(line, "one")
+    assert first.visitor.id == "many" and turns(line)[:2] == ["one", "many"]
+
+
+def test_somebody_who_sends_500_delays_others_by_the_running_job_alone(monkeypatch):
+    line = make()
+    sent = refused = 0
+    for _ in range(500):
+        try:
+            send(line, "greedy")
+            sent += 1
+        except QueueFull:
+            refused += 1
+    assert (sent, refused) == (queue.MAX_WAITING, 500 - queue.MAX_WAITING)
+    line.take()  # runs
+    for name in ("b", "c", "d"):
+        send(line, name)
+    assert turns(line)[:4] == ["b", "c", "d", "greedy"]
+
+
+def test_it_is_the_cost_that_counts_not_the_number_of_jobs():
+    line = make()
+    send(line, "large", 4, cost=10.0)
+    send(line, "small", 25, cost=1.0)
+    assert Counter(turns(line)[:12]) == {"large": 2, "small": 10}
+
+
+def test_what_was_served_is_forgotten_after_an_hour():
+    clock = Clock()
+    line = make(clock)
+    send(line, "a", cost=100.0)
+    line.take()
+    send(line, "a")
+    send(line, "b")
+    assert line.upcoming().visitor.id == "b"
+    clock.now_s += REMEMBERED_S
+    assert line.upcoming().visitor.id == "a"  # who came first
+
+
+@pytest.mark.parametrize("jump_s", [-1e9, -3600.0, -1.0, 1.0, 1e9])
+def test_a_clock_that_jumps_loses_no_job_and_blocks_nobody_for_longer_than_an_hour(jump_s):
+    clock = Clock()
+    line = make(clock)
+    send(line, "served", 3, cost=50.0)
+    line.take()
+    send(line, "other", 40, cost=1.0)
+    clock.now_s += jump_s
+    before = turns(line)
+    assert Counter(before) == {"served": 2, "other": 40}
+    send(line, "served")
+    send(line, "other", 5)
+    clock.now_s += REMEMBERED_S
+    assert turns(line)[0] == "served"
+
+
+def test_a_job_that_was_stopped_counts_by_what_was_drawn_of_it():
+    line = make()
+    send(line, "a", cost=100.0)
+    line.settle(line.take(), 0.01)
+    send(line, "b", cost=2.0)
+    line.settle(line.take(), 1.0)
+    send(line, "b")
+    send(line, "a")
+    assert turns(line) == ["a", "b"]
+
+
+def test_a_job_that_was_taken_back_never_comes():
+    line = make()
+    first, second, third = send(line, "a", 3)
+    assert line.drop(second) and not line.drop(second)
+    assert line.positions() == {first.id: 1, third.id: 2}
+    assert line.take() == first and not line.drop(first)
+    assert line.take() == third and line.take(0) is None
+
+
+def test_places_are_told_when_they_change_and_only_then():
+    told: list[tuple[str, int]] = []
+    line = Queue(lambda job, place: told.append((job.id, place)))
+    a, b = send(line, "a", 2)
+    assert told == [(a.id, 1), (b.id, 2)]
+    told.clear()
+    (c,) = send(line, "c")  # nobody was served yet: after a's first it is c's turn
+    assert told == [(b.id, 3), (c.id, 2)] or told == [(c.id, 2), (b.id, 3)]
+    told.clear()
+    assert line.take() == a
+    assert sorted(told) == sorted([(c.id, 1), (b.id, 2)])
+
+
+def test_nobody_fills_the_queue_for_all_and_what_was_accepted_is_never_refused(monkeypatch):
+    monkeypatch.setattr(queue, "MAX_WAITING", 2)
+    monkeypatch.setattr(queue, "MAX_IN_ALL", 5)
+    line = make()
+    send(line, "a", 2)
+    with pytest.raises(QueueFull, match="2 jobs wait"):
+        send(line, "a")
+    send(line, "b", 2)
+    send(line, "c")
+    with pytest.raises(QueueFull, match="5 jobs of all visitors wait"):
+        send(line, "d")
+    line.put(Sent("kept", Visitor("a")), accepted=True)
+    assert len(line) == 6 and Counter(turns(line))["a"] == 3
+
+
+def test_a_closed_queue_gives_back_what_waits_and_takes_no_more():
+    line, taken = make(), []
+    thread = threading.Thread(target=lambda: taken.append(line.take()))
+    thread.start()
+    assert line.close() == []
+    thread.join(WAIT_S)
+    assert taken == [None]
+    with pytest.raises(QueueFull, match="shutting down"):
+        send(line, "a")
+    line = make()
+    jobs = send(line, "a", 3)
+    assert line.close() == jobs and line.take() is None
+
+
+def test_whoever_waits_can_be_woken_without_a_job():
+    line, woken = make(), threading.Event()
+    line.wake()
+    assert line.take() is None
+    thread = threading.Thread(target=lambda: (line.take(), woken.set()))
+    thread.start()
+    (job,) = send(line, OWNER.id)
+    assert woken.wait(WAIT_S) and not line.drop(job)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.01, 50)), max_size=60))
+def test_every_job_is_taken_once_and_nobody_is_far_ahead_while_others_wait(sent):
+    line = make()
+    jobs = [Sent(str(number), Visitor(name), cost) for number, (name, cost) in enumerate(sent)]
+    for job in jobs:
+        line.put(job)
+    places = line.positions()
+    taken = [line.take() for _ in jobs]
+    assert sorted(taken, key=lambda job: int(job.id)) == jobs
+    assert places == {job.id: place for place, job in enumerate(taken, start=1)}
+    largest = max((cost for _, cost in sent), default=0.0)
+    served = Counter()
+    for position, job in enumerate(taken):
+        served[job.visitor.id] += job.cost
+        for other in {later.visitor.id for later in taken[position + 1 :]}:
+            assert served[job.visitor.id] <= served[other] + largest + 1e-6
+
+
+def test_jobs_from_many_threads_are_all_taken_once():
+    line, taken = make(), []
+
+    def take() -> None:
+        while job := line.take():
+            taken.append(job)
+
+    takers = [threading.Thread(target=take) for _ in range(3)]
+    senders = [threading.Thread(target=send, args=(line, name, 50)) for name in "abcdef"]
+    for thread in takers + senders:
+        thread.start()
+    for thread in senders:
+        thread.join(WAIT_S)
+    rest = line.close()
+    for thread in takers:
+        thread.join(WAIT_S)
+    assert len(taken) + len(rest) == 300 == len({job.id for job in taken + rest})

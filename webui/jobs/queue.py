@@ -1,0 +1,180 @@
+"""Whose turn it is among the jobs that wait. Knows nothing of devices.
+
+The visitor who was served least in the last hour is next, and of one visitor's jobs the one that came first. So
+somebody who sends very many jobs delays the first one of somebody else by no more than the job that runs.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+from typing import Generic, Protocol, TypeVar
+
+from webui.core.visitor import Visitor
+from webui.jobs.protocols import QueueFull
+
+MAX_WAITING = 100
+"""Jobs of one visitor."""
+MAX_IN_ALL = 1000
+REMEMBERED_S = 3600.0
+
+
+class Waiting(Protocol):
+    """What the queue asks of a job. ``cost`` is in megapixel-evaluations (``Order.cost``)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def visitor(self) -> Visitor: ...
+    @property
+    def cost(self) -> float: ...
+
+
+J = TypeVar("J", bound=Waiting)
+
+
+@dataclass
+class _Served:
+    """What somebody got, and when, by the queue's clock."""
+
+    at_s: float
+    cost: float
+
+
+@dataclass
+class _Line(Generic[J]):
+    """One visitor's jobs with their numbers in the order of arrival, and what they were served."""
+
+    waiting: deque[tuple[int, J]] = field(default_factory=deque)
+    served: deque[_Served] = field(default_factory=deque)
+
+    def forget(self, now_s: float) -> None:
+        """What is older than an hour; and, after a clock that went back, what is yet to come."""
+        while self.served and not 0 <= now_s - self.served[0].at_s < REMEMBERED_S:
+            self.served.popleft()
+
+    @property
+    def cost(self) -> float:
+        return sum(entry.cost for entry in self.served)
+
+
+class Queue(Generic[J]):
+    """Thread-safe. ``tell`` is called with a job and its place, 1 for the next, whenever that changes.
+
+    ``clock`` is in seconds and does not jump: the time of day has no say in whose turn it is.
+    """
+
+    def __init__(self, tell: Callable[[J, int], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell, self._clock = tell, clock
+        self._lines: dict[str, _Line[J]] = {}
+        self._visitors: dict[str, str] = {}  # of the jobs that wait; a job keeps the place in which it was sent
+        self._places: Mapping[str, int] = {}
+        self._running: dict[str, _Served] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._number = 0
+        self._woken = self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def put(self, job: J, accepted: bool = False) -> None:
+        """Lines the job up; raises QueueFull, unless it was accepted before, or the queue is closed."""
+        with self._changed:
+            if self._closed:
+                raise QueueFull("the server is shutting down")
+            line = self._lines.setdefault(job.visitor.id, _Line())
+            if not accepted:
+                self._check_room(line)
+            self._number += 1
+            line.waiting.append((self._number, job))
+            self._visitors[job.id] = job.visitor.id
+            self._tell_places()
+            self._changed.notify()
+
+    def take(self, timeout_s: float | None = None) -> J | None:
+        """The next job, which counts as served from now on; None after the time, a ``wake``, or ``close``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._visitors or self._woken or self._closed, timeout_s)
+            self._woken = False
+            if not self._visitors or self._closed:
+                return None
+            job = next(self._turns())
+            self._running[job.id] = entry = _Served(self._clock(), job.cost)
+            self._remove(job).served.append(entry)
+            self._tell_places()
+            return job
+
+    def settle(self, job: J, share: float) -> None:
+        """The job that was taken has ended after this share of its work, 0..1."""
+        with self._changed:
+            if entry := self._running.pop(job.id, None):
+                entry.cost *= min(max(share, 0.0), 1.0)
+
+    def drop(self, job: J) -> bool:
+        """Takes the job back; false where it does not wait (any more)."""
+        with self._changed:
+            if job.id not in self._visitors:
+                return False
+            self._remove(job)
+            self._tell_places()
+            return True
+
+    def upcoming(self) -> J | None:
+        """The job whose turn it would be now."""
+        with self._changed:
+            return next(self._turns(), None)
+
+    def positions(self) -> Mapping[str, int]:
+        """The places of all jobs that wait, by their ids, from 1: in which order they are taken if none comes."""
+        with self._changed:
+            return {job.id: place for place, job in enumerate(self._turns(), start=1)}
+
+    def wake(self) -> None:
+        """Has whoever waits for a job look up."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def close(self) -> list[J]:
+        """Takes and gives no more; returns what waits still, in its order."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            return list(self._turns())
+
+    def _check_room(self, line: _Line[J]) -> None:
+        if len(line.waiting) >= MAX_WAITING:
+            raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
+        if len(self._visitors) >= MAX_IN_ALL:
+            raise QueueFull(f"the queue is full: {MAX_IN_ALL} jobs of all visitors wait; try again later")
+
+    def _remove(self, job: J) -> _Line[J]:
+        line = self._lines[self._visitors.pop(job.id)]
+        line.waiting = deque(entry for entry in line.waiting if entry[1].id != job.id)
+        return line
+
+    def _turns(self) -> Iterator[J]:
+        """All jobs in the order in which they are taken, if nobody sends another one."""
+        now_s = self._clock()
+        for visitor, line in list(self._lines.items()):
+            line.forget(now_s)
+            if not line.waiting and not line.served:
+                del self._lines[visitor]
+        lines = {visitor: iter(line.waiting) for visitor, line in self._lines.items() if line.waiting}
+        turns = [(self._lines[visitor].cost, *next(line), visitor) for visitor, line in lines.items()]
+        heapify(turns)
+        while turns:
+            cost, _, job, visitor = turns[0]
+            yield job
+            if (following := next(lines[visitor], None)) is not None:
+                heapreplace(turns, (cost + job.cost, *following, visitor))
+            else:
+                heappop(turns)
+
+    def _tell_places(self) -> None:
+        before, self._places = self._places, self.positions()
+        for job in self._turns():
+            if before.get(job.id) != self._places[job.id]:
+                self._tell(job, self._places[job.id])

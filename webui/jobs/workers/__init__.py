@@ -1,0 +1,1 @@
+"""What draws the orders of jobs, each in a place of its own."""
