@@ -1,83 +1,169 @@
-"""Loading an SD 1.5 file of full size (random float16 weights) for the CPU in bfloat16: seconds, and peak memory.
+"""Many visitors at once on the embedded model, through the real server: what it promises of them, held or not.
 
-Beside diffusers' ``from_single_file`` with the same configurations on disk. Each load is a process of its own and only
-what comes after the imports is counted. The file is in the page cache; memory is the growth of the process's peak
-resident set, beside the bytes of the loaded weights.
+Half of them speak the page's protocol, half ``/api`` and ``/sdapi``; they draw, upload, stop, reload, lose their
+connection and go away; two of them flood the queue. Pictures are small, so that the queue moves. Visitors are a process
+of their own, and so is what asks for ``/api/health``.
 """
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
+import httpx
+import psutil
 
-from benchmarks.measure import Options, Row, compared
-from benchmarks.peers.convert import write_configs
-from tests.checkpoints import write_random
-from webui.core.settings import Settings
-from webui.engine.families.loading import ModelLoader
-from webui.library.library import find_models
+from benchmarks.coldstart import ROOT, wait_for_page
+from benchmarks.crowd.come import Plan, as_json
+from benchmarks.crowd.journal import Journal
+from benchmarks.crowd.promises import Server, find_pictures, judge
+from benchmarks.measure import Options, Row
 
-MIB = 2**20
-
-MEASURE = """
-import json, resource, sys, time
-{imports}
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, started = peak(), time.perf_counter()
-{load}
-print(json.dumps([time.perf_counter() - started, peak() - before]))
-"""
-OURS = {
-    "imports": (
-        "from webui import Darkroom, Settings\n"
-        "darkroom = Darkroom(Settings(device='cpu', dtype='bfloat16', data_dir=sys.argv[1]))\n"
-        "darkroom.manager"
-    ),
-    "load": "for _ in darkroom.load('sd15'): pass",
-}
-DIFFUSERS = {
-    "imports": (
-        "import torch\nfrom diffusers import StableDiffusionPipeline\n"
-        "import transformers, diffusers.loaders.single_file_utils"
-    ),
-    "load": (
-        "pipe = StableDiffusionPipeline.from_single_file(sys.argv[1] + '/models/checkpoints/sd15.safetensors',"
-        " config=sys.argv[1] + '/configs', torch_dtype=torch.bfloat16, local_files_only=True, safety_checker=None)"
-    ),
-}
+OWNER_KEY = "key-of-the-benchmark"
+GUESTS: tuple[str, ...] = ()
+WARM_VISITORS, WARM_S = 8, 15.0
+REST_S = 30.0  # after the last job has ended, until memory and files are looked at
+LOOK_S = 0.5
+PATIENCE_S = 300.0
 
 
 def run(options: Options) -> list[Row]:
-    """Both ways alternate; the first load of each fills the page cache."""
-    samples: dict[str, list[list[float]]] = {"ours": [], "diffusers": []}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Path(folder, "models/checkpoints")
-        checkpoints.mkdir(parents=True)
-        write_random(checkpoints / "sd15.safetensors", "sd15")
-        loader = ModelLoader(find_models(Settings(data_dir=Path(folder)))["sd15"], [], torch.bfloat16)
-        write_configs(Path(folder, "configs"))
-        for k in range(min(options.rounds, 5) + 1):
-            for name, way in (("diffusers", DIFFUSERS), ("ours", OURS)):
-                found = _measure(way, folder)
-                if k:
-                    samples[name].append(found)
-    weights = Row("weights in bfloat16", "MiB", [loader.memory_bytes / MIB] * len(samples["ours"]))
-    seconds = {name: [one for one, _ in found] for name, found in samples.items()}
-    memory = {name: [nbytes / MIB for _, nbytes in found] for name, found in samples.items()}
-    other = Row("load, diffusers from_single_file", "s", seconds["diffusers"])
-    return [
-        other,
-        compared("load", "s", seconds["ours"], other),
-        weights,
-        compared("peak memory, diffusers from_single_file", "MiB", memory["diffusers"], weights),
-        compared("peak memory", "MiB", memory["ours"], weights),
-    ]
+    """One run of ``--minutes`` with ``--visitors``, after a short one with a few that warms everything up."""
+    return measure(options.visitors, 60 * options.minutes, min(REST_S, 6 * options.minutes))
 
 
-def _measure(way: dict[str, str], folder: str) -> Any:
-    command = [sys.executable, "-c", MEASURE.format(**way), folder]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
+    """The rows of ``judge``; "before" is at rest, when a few visitors have done all that there is to do."""
+    with tempfile.TemporaryDirectory() as folder, _serve(Path(folder)) as server:
+        warm_s = min(WARM_S, seconds)
+        _send(Plan(server.url, min(visitors, WARM_VISITORS), warm_s, seed=1, with_floods=False))
+        server.rest(rest_s)
+        memory_before, files_before = server.memory(), server.files()
+        with server.watched() as peaks, _pulse(server.url) as health_ms:
+            journal = _send(Plan(server.url, visitors, seconds))
+            server.wait_until_idle()
+        server.rest(rest_s)
+        seen = Server(
+            memory_before=memory_before,
+            memory_after=server.memory(),
+            memory_peak=peaks.memory,
+            files_before=files_before,
+            files_after=server.files(),
+            files_peak=peaks.files,
+            tracebacks=server.log.read_text("utf-8", "replace").count("Traceback (most recent call last)"),
+        )
+        pictures = find_pictures(server.data_dir)
+        return list(judge(journal, pictures, seen, health_ms, visitors, is_fair=bool(GUESTS)))
+
+
+@dataclass
+class Peaks:
+    """The most that was seen so far."""
+
+    memory: int = 0
+    files: int = 0
+
+
+@dataclass
+class Running:
+    """A server of this benchmark's own."""
+
+    url: str
+    data_dir: Path
+    log: Path
+    process: psutil.Process
+    owner: httpx.Client = field(repr=False)
+
+    def memory(self) -> int:
+        """Resident, in bytes."""
+        return int(self.process.memory_info().rss)
+
+    def files(self) -> int:
+        """Open files and sockets."""
+        return int(self.process.num_fds())
+
+    def is_idle(self) -> bool:
+        health = self.owner.get("/api/health").raise_for_status().json()
+        return not health["running"] and not health["waiting"]
+
+    def wait_until_idle(self) -> None:
+        """Until nothing waits or is drawn; raises TimeoutError."""
+        deadline = time.perf_counter() + PATIENCE_S
+        while not self.is_idle():
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"jobs still wait {PATIENCE_S:.0f} s after the last visitor")
+            time.sleep(LOOK_S)
+
+    def rest(self, seconds: float) -> None:
+        """Once it is idle, so long again."""
+        self.wait_until_idle()
+        time.sleep(seconds)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Peaks]:
+        """The most of memory and files, looked at twice a second."""
+        peaks, is_over = Peaks(), threading.Event()
+
+        def look() -> None:
+            while not is_over.wait(LOOK_S):
+                peaks.memory, peaks.files = max(peaks.memory, self.memory()), max(peaks.files, self.files())
+
+        watching = threading.Thread(target=look, daemon=True)
+        watching.start()
+        try:
+            yield peaks
+        finally:
+            is_over.set()
+            watching.join()
+
+
+@contextlib.contextmanager
+def _serve(folder: Path) -> Iterator[Running]:
+    """A server for guests, whose owner is this benchmark."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "webui", "serve", "--no-browser", "--port", str(port)]
+    command += ["--data-dir", str(folder / "data"), *GUESTS]
+    url, log = f"http://127.0.0.1:{port}", folder / "server.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+    as_owner = {"Authorization": f"Bearer {OWNER_KEY}"}
+    try:
+        wait_for_page(url)
+        with httpx.Client(base_url=url, timeout=60, trust_env=False, headers=as_owner) as owner:
+            while owner.get("/api/health").json()["status"] == "loading":
+                time.sleep(LOOK_S)
+            yield Running(url, folder / "data", log, psutil.Process(process.pid), owner)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _send(plan: Plan) -> Journal:
+    """What the visitors of the plan met."""
+    command = [sys.executable, "-m", "benchmarks.crowd.come"]
+    found = subprocess.run(command, cwd=ROOT, input=as_json(plan), check=True, stdout=subprocess.PIPE, text=True)
+    return Journal.from_json(json.loads(found.stdout))
+
+
+@contextlib.contextmanager
+def _pulse(url: str) -> Iterator[list[float]]:
+    """Milliseconds that ``/api/health`` took, which are there at the end."""
+    answers_ms: list[float] = []
+    command = [sys.executable, "-m", "benchmarks.crowd.pulse", url]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
+        try:
+            yield answers_ms
+        finally:
+            said, _ = asking.communicate("")
+            if asking.returncode:
+                raise RuntimeError("the process that asks for health ended")
+            answers_ms += json.loads(said)

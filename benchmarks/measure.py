@@ -22,7 +22,8 @@ SIZES = {"demo": "demo model", "sd15": "SD 1.5 size, random weights"}
 class Options:
     """What the command line says of all workloads; ``steps`` and ``side`` (px) are 0 for the workload's own.
 
-    ``against`` is another checkout of this product, to be measured instead of other programs.
+    ``against`` is another checkout of this product, to be measured instead of other programs. ``visitors`` and
+    ``minutes`` are those of ``load``.
     """
 
     rounds: int = 7
@@ -36,6 +37,8 @@ class Options:
     sdapi: str = ""
     device: str = "cpu"
     against: Path | None = None
+    visitors: int = 50
+    minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Row:
     """One measured thing: its samples in ``unit``, and the name of the row that its ratio refers to.
 
     ``floor_share`` is the machine's floor in the median (1.0 is at the floor); ``max_difference`` (levels of 255),
-    ``psnr_db`` (infinite for equal pictures) and ``ssim`` are to the picture that it stands for.
+    ``psnr_db`` (infinite for equal pictures) and ``ssim`` are to the picture that it stands for. ``holds`` says
+    whether what is promised of it does.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Row:
     psnr_db: float | None = None
     ssim: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    holds: bool | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -77,6 +82,7 @@ class Row:
             figure = getattr(self, name)
             if figure is not None and math.isfinite(figure):
                 row[name] = float(figure)
+        row |= {} if self.holds is None else {"holds": self.holds}
         return row | {name: getattr(self, name) for name in ("versions", "note") if getattr(self, name)}
 
 

@@ -18,7 +18,10 @@ from benchmarks.measure import Options, Row
         (["--rounds", "0"], "--rounds must be at least 1, not 0"),
         (["queue", "--device", "cuda"], "queue is measured on the CPU alone"),
         (["page", "--size", "sd15"], "page is measured at --size demo alone"),
-        (["load", "--size", "demo"], "load is measured at --size sd15 alone"),
+        (["loading", "--size", "demo"], "loading is measured at --size sd15 alone"),
+        (["load", "--size", "sd15"], "load is measured at --size demo alone"),
+        (["load", "--visitors", "3"], "--visitors must be at least 4, not 3"),
+        (["load", "--minutes", "nan"], "--minutes must be at least 0.1, not nan"),
         (["queue", "--against", "."], "queue is not measured --against another checkout"),
         (["txt2img", "--against", "tests"], "is no checkout of this product"),
         (["txt2img", "--against", ".", "--peers"], "other programs are not measured --against another checkout"),
@@ -66,9 +69,9 @@ def test_what_is_measured_in_this_process_has_the_threads_that_were_asked_for(be
 def test_each_workload_has_the_size_that_it_is_measured_at(bench, capsys):
     asked, found = bench()
     assert asked.keys() == WORKLOADS.keys()
-    assert {name for name, options in asked.items() if options.size == "sd15"} == {"load"}
-    assert found["sizes"]["load"] == "sd15" and found["sizes"]["queue"] == "demo"
-    assert "load, SD 1.5 size, random weights" in capsys.readouterr().out
+    assert {name for name, options in asked.items() if options.size == "sd15"} == {"loading"}
+    assert found["sizes"]["loading"] == "sd15" and found["sizes"]["queue"] == "demo"
+    assert "loading, SD 1.5 size, random weights" in capsys.readouterr().out
 
 
 def test_what_a_size_leaves_out_is_said(bench, capsys):
