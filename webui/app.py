@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from webui.compat import without_web_application
+from webui.compat import with_connections, without_web_application
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
 from webui.core.settings import DEFAULT_PORT, Settings
@@ -57,8 +57,10 @@ def serve(settings: Settings) -> NoReturn:
     port = choose_port(settings)
     cache_dir = _private_cache(settings.cache_dir / "gradio")
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
+    from webui.api.connections import Sockets, raise_file_limit
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.guard import Guard
+    from webui.api.held import Held
     from webui.api.hosts import AllowedHosts
     from webui.api.login import Login
     from webui.api.policy import Policy
@@ -71,9 +73,9 @@ def serve(settings: Settings) -> NoReturn:
     history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
     find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
-    hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
+    hosts, streams, policy, held = AllowedHosts(settings), Streams(), Policy(layout.scripts()), Held(cache_dir)
     app = Application(
-        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams, policy),
+        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams, policy, held),
         exception_handlers=dict(ERROR_ANSWERS),
     )
     for router in _routers(settings, executor, presets, history):
@@ -84,7 +86,8 @@ def serve(settings: Settings) -> NoReturn:
         blocks = layout.build_page(executor, presets, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
-    url, share_url = layout.launch(blocks, app, settings, port, open_browser)
+    with with_connections(Sockets(raise_file_limit()).protocol()):
+        url, share_url = layout.launch(blocks, app, settings, port, open_browser)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
     print(f"Darkroom is at {url}", flush=True)

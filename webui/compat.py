@@ -4,9 +4,10 @@ Each says for which version it was needed; where a later one does without, it go
 stand-in into the place of a library's own parts.
 """
 
+import asyncio.constants
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,17 @@ def without_interface_files() -> AbstractContextManager[Any]:
 def without_web_application() -> AbstractContextManager[Any]:
     """Gradio 6.31, building a page: makes its web application three times, 0.13 s each, before launch makes it."""
     return patch("gradio.blocks.App.create_app")
+
+
+@contextmanager
+def with_connections(make: Callable[..., Any]) -> Iterator[None]:
+    """uvicorn 0.54, started by Gradio 6.31, which hands on none of its options: ``make`` makes what a client talks to.
+
+    asyncio waits a minute for a client to agree on a cipher, and nothing of ours sees it until then.
+    """
+    with patch.dict("uvicorn.config.HTTP_PROTOCOLS", {"auto": make}):
+        asyncio.constants.SSL_HANDSHAKE_TIMEOUT = 10.0
+        yield
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from webui.api import bodies
 from webui.api.errors import ERROR_ANSWERS
 from webui.api.guard import Guard
+from webui.api.held import Held
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
 from webui.api.policy import FILES, Policy
@@ -49,7 +50,7 @@ class Site:
             size = len(await request.body())
             return JSONResponse({"size": size}, headers={"Access-Control-Allow-Origin": "*"})
 
-        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams, Policy(["let own"]))
+        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams, Policy(["let own"]), Held(uploads))
 
         async def app(scope, receive, send):
             async def counted():
@@ -309,6 +310,7 @@ def test_behind_a_root_path_the_routes_are_the_same(tmp_path):
         tmp_path,
         site.streams,
         Policy(),
+        Held(tmp_path),
     )
 
     async def status(path: str) -> int:
@@ -356,7 +358,7 @@ class TestStreams:
                 sent.append(message)
 
             login = Login(SimpleNamespace(auth=None))
-            guard = Guard(app, AllowedHosts(Settings()), login, tmp_path, streams, Policy())
+            guard = Guard(app, AllowedHosts(Settings()), login, tmp_path, streams, Policy(), Held(tmp_path))
             scope = {"type": "http", "method": "GET", "path": "/api/jobs/x/events", "headers": []}
             task = asyncio.create_task(guard(scope, receive, send))
             await started.wait()
@@ -406,7 +408,9 @@ def test_web_sockets_are_kept_to_the_same_rules(tmp_path):
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
 
-        guard = Guard(app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams, Policy())
+        guard = Guard(
+            app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams, Policy(), Held(tmp_path)
+        )
         await guard(scope, _nothing, send)
         return [message["type"] for message in sent] == ["websocket.close"]
 
@@ -418,3 +422,36 @@ def test_web_sockets_are_kept_to_the_same_rules(tmp_path):
 
 async def _nothing() -> dict[str, Any]:
     return {}
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(site, monkeypatch):
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("webui.api.bodies.PATIENCE_S", 0.0)
+    monkeypatch.setattr("webui.api.bodies.LEAST_BYTES_S", 1e6)
+    answer = site.ask("POST", "/api/jobs", pieces())
+    assert (answer.status_code, answer.json()["error"]) == (408, "too slow") and "too slowly" in answer.json()["detail"]
+
+
+def test_one_who_waits_for_an_answer_is_not_slow(site, monkeypatch):
+    monkeypatch.setattr("webui.api.bodies.PATIENCE_S", 60.0)
+
+    async def waits() -> bool:
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> Any:
+            return next(messages, None) or await asyncio.Event().wait()
+
+        listen = bodies.counted(receive, bodies.OTHERS)
+        await listen()
+        monkeypatch.setattr("webui.api.bodies.PATIENCE_S", 0.0)
+        waiting = asyncio.ensure_future(listen())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done = waiting.done()
+        waiting.cancel()
+        return done
+
+    assert asyncio.run(waits()) is False

@@ -1,5 +1,6 @@
-"""How large the body of a request may be, by route; counted as it comes, whatever its head says."""
+"""How large the body of a request may be, by route, and how slow; counted as it comes, whatever its head says."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,6 +11,8 @@ MB = 2**20
 UPLOAD_BYTES = 256 * MB  # of all files of a batch; Gradio sees to each file's own limit, on its way to the disk
 PICTURES_BYTES = 32 * MB  # as text a picture takes a third more
 OTHER_BYTES = 64 * 2**10
+PATIENCE_S = 20.0  # what a body may take beside its bytes
+LEAST_BYTES_S = 4096  # of a slow line; slower ones would hold their places for hours
 MAX_VALUES = 100_000  # a body of nothing but brackets would hold the server for seconds and fill its memory
 
 
@@ -46,14 +49,27 @@ def refusal(headers: Headers, limit: Limit) -> str | None:
 
 
 def counted(receive: Receive, limit: Limit) -> Receive:
-    """``receive`` that raises HTTPException 413 once more has come than may."""
+    """``receive`` that raises HTTPException, 413 once more has come than may, 408 where it comes too slowly.
+
+    Only the time counts in which somebody waits for it.
+    """
     size = values = 0
+    waited_s = 0.0
+    is_whole = False
 
     async def receive_counted() -> Message:
-        nonlocal size, values
-        message = await receive()
+        nonlocal size, values, waited_s, is_whole
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            async with asyncio.timeout(None if is_whole else PATIENCE_S + size / LEAST_BYTES_S - waited_s):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, "the rest of the request came too slowly, or not at all") from None
+        waited_s += clock() - began_s
         if message["type"] == "http.request":
             part: bytes = message.get("body", b"")
+            is_whole = not message.get("more_body", False)
             size += len(part)
             if size > limit.max_bytes:
                 raise HTTPException(413, _too_large(limit))

@@ -23,7 +23,16 @@ log = logging.getLogger(__name__)
 
 OUR_PATHS = ("/api/", "/sdapi/")
 NO_ROOM = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
-SHORT = {401: "not logged in", 404: "not found", 405: "method not allowed"}
+SHORT = {
+    401: "not logged in",
+    404: "not found",
+    405: "method not allowed",
+    408: "too slow",
+    413: "too large",
+    429: "too much",
+    503: "busy",
+    507: "no room",
+}
 
 
 def route_of(scope: Scope) -> str:

@@ -13,12 +13,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui.api import bodies
-from webui.api.errors import answer, route_of
+from webui.api.errors import SHORT, answer, route_of
+from webui.api.held import Held, Refused
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
 from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.core.disk import is_below
+from webui.core.visitor import OWNER
 
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
@@ -26,6 +28,8 @@ PARTS_OF_PAGE = ("/assets/", "/static/", "/svelte/", "/favicon.ico", "/manifest.
 # Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk, never end.
 UNUSED = ("proxy=", "vibe-", "undo-vibe-", "component_server", "process_recording", "deep_link", "stream/", "dev/")
 FILES = ("/gradio_api/file=", "/gradio_api/file/")
+# What newcomers see first, whatever others hold.
+ALWAYS = (*WITHOUT_LOGIN, "/api/health", "/config", "/gradio_api/info")
 OWN_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"SAMEORIGIN",
@@ -38,10 +42,17 @@ class Guard:
     """ASGI middleware around ``app``. ``uploads`` is the one folder whose files Gradio may serve."""
 
     def __init__(
-        self, app: ASGIApp, hosts: AllowedHosts, login: Login, uploads: Path, streams: Streams, policy: Policy
+        self,
+        app: ASGIApp,
+        hosts: AllowedHosts,
+        login: Login,
+        uploads: Path,
+        streams: Streams,
+        policy: Policy,
+        held: Held,
     ) -> None:
         self._app, self._hosts, self._login, self._uploads, self._streams = app, hosts, login, uploads, streams
-        self._policy = policy
+        self._policy, self._held = policy, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -63,7 +74,23 @@ class Guard:
         if refusal:
             await refusal(scope, receive, answering.send)
             return
-        with self._streams.listen(bodies.counted(receive, limit)) as listen:
+        coming = bodies.counted(receive, limit)
+        if path in ALWAYS or path.startswith(PARTS_OF_PAGE):
+            await self._let_through(scope, coming, answering)
+            return
+        visitor, is_owner = visitor_of(scope)
+        place = self._held.place(scope["method"], path, visitor, is_owner)
+        try:
+            async with place:
+                coming = self._held.counted(coming, scope["method"], path, visitor, is_owner)
+                await self._let_through(scope, coming, answering)
+        except Refused as error:
+            short = SHORT.get(error.status_code, "refused")
+            response = answer(scope, error.status_code, short, error.detail, error.headers)
+            await response(scope, receive, answering.send)
+
+    async def _let_through(self, scope: Scope, receive: Receive, answering: "_Answer") -> None:
+        with self._streams.listen(receive) as listen:
             await self._app(scope, listen, answering.send)
         await answering.finish()
 
@@ -115,6 +142,12 @@ class _Answer:
         """Closes a stream that was broken off, in the way of its protocol."""
         if self._is_open:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def visitor_of(scope: Scope) -> tuple[str, bool]:
+    """Under which name what a request holds is counted, and whether it is the owner's."""
+    visitor = scope.get("visitor", OWNER)
+    return getattr(visitor, "turn", visitor.id), visitor.is_owner
 
 
 def _guarded(cookie: bytes, is_https: bool) -> bytes:

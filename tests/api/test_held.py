@@ -1,0 +1,147 @@
+"""What one visitor may hold at a time, and all together, on a clock of the test's own."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from webui.api import held
+from webui.api.held import ALL, GUEST, MB, UPLOAD, Held, Refused
+
+EVENTS = ("GET", "/api/jobs/x/events")
+Enter = Callable[..., Awaitable[None]]
+
+
+def play(tmp_path: Path, scene: Callable[[Held, AsyncExitStack, Enter], Awaitable[None]]) -> None:
+    async def run() -> None:
+        kept = Held(tmp_path)
+        async with AsyncExitStack() as stack:
+
+            async def enter(route: tuple[str, str], visitor: str, is_owner: bool = False) -> None:
+                await stack.enter_async_context(kept.place(*route, visitor, is_owner))
+
+            await scene(kept, stack, enter)
+        assert not kept._holdings, "nothing is left of who has gone"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/data", "/api/jobs/x/events", "/sdapi/v1/txt2img"])
+def test_streams_are_bounded_for_each_visitor(tmp_path, path):
+    async def scene(kept: Held, stack: AsyncExitStack, enter: Enter) -> None:
+        route = ("POST" if path.startswith("/sdapi") else "GET", path)
+        for _ in range(GUEST.streams):
+            await enter(route, "a")
+        with pytest.raises(Refused) as refused:
+            await enter(route, "a")
+        assert refused.value.status_code == 429 and int(refused.value.headers["Retry-After"]) > 0
+        assert str(GUEST.streams) in refused.value.detail
+        await enter(route, "b")
+        await enter(("GET", "/api/jobs/x"), "a")
+
+    play(tmp_path, scene)
+
+
+def test_all_guests_together_leave_the_owner_streams(tmp_path):
+    async def scene(kept: Held, stack: AsyncExitStack, enter: Enter) -> None:
+        for number in range(ALL.streams):
+            await enter(EVENTS, f"guest {number // GUEST.streams}")
+        with pytest.raises(Refused) as refused:
+            await enter(EVENTS, "another")
+        assert refused.value.status_code == 503
+        await enter(EVENTS, "owner", True)
+
+    play(tmp_path, scene)
+
+
+def test_requests_take_turns_and_too_many_are_refused(tmp_path):
+    async def scene(kept: Held, stack: AsyncExitStack, enter: Enter) -> None:
+        async def ask(done: asyncio.Event) -> None:
+            async with kept.place("POST", "/api/info", "a", False):
+                await done.wait()
+
+        done = asyncio.Event()
+        tasks = [asyncio.create_task(ask(done)) for _ in range(GUEST.at_once + GUEST.waiting)]
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refused:
+            await enter(("POST", "/api/info"), "a")
+        assert refused.value.status_code == 429
+        await enter(("POST", "/api/info"), "b")
+        done.set()
+        await asyncio.gather(*tasks)
+        await enter(("POST", "/api/info"), "a")
+
+    play(tmp_path, scene)
+
+
+class Uploading:
+    """Bytes that visitors send, a megabyte a time."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.free_bytes = 1000.0, 2**40
+        self.held = Held(folder, clock=lambda: self.now_s)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=self.free_bytes))
+
+    def send(self, visitor: str, megabytes: int, is_owner: bool = False, body: bytes = b"x" * MB) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": True}
+
+        async def run() -> None:
+            listen = self.held.counted(receive, "POST", UPLOAD, visitor, is_owner)
+            for _ in range(megabytes):
+                await listen()
+
+        asyncio.run(run())
+
+
+@pytest.fixture
+def uploading(tmp_path, monkeypatch) -> Uploading:
+    return Uploading(tmp_path, monkeypatch)
+
+
+def test_a_day_of_uploads_is_bounded_for_each_visitor(uploading):
+    uploading.send("a", GUEST.upload_bytes // MB)
+    with pytest.raises(Refused) as refused:
+        uploading.send("a", 1)
+    assert refused.value.status_code == 429 and "512 MB" in refused.value.detail
+    uploading.send("b", 1)
+    uploading.send("owner", 2 * GUEST.upload_bytes // MB, is_owner=True)
+    uploading.now_s += int(refused.value.headers["Retry-After"]) - 1
+    with pytest.raises(Refused):
+        uploading.send("a", 1)
+    uploading.now_s += 2
+    uploading.send("a", 1)
+
+
+def test_all_uploads_of_a_day_are_bounded(uploading):
+    visitors = ALL.upload_bytes // GUEST.upload_bytes
+    for number in range(visitors):
+        uploading.send(f"guest {number}", GUEST.upload_bytes // MB)
+    with pytest.raises(Refused) as refused:
+        uploading.send("another", 1)
+    assert refused.value.status_code == 503
+    uploading.send("owner", 1, is_owner=True)
+
+
+def test_files_count_however_small_they_are(uploading):
+    body = b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' * 1000
+    most = GUEST.upload_bytes // (len(body) + 1000 * held.FILE_BYTES)
+    uploading.send("a", most, body=body)
+    with pytest.raises(Refused):
+        uploading.send("a", 1, body=body)
+
+
+def test_uploads_leave_room_on_the_disk(uploading):
+    uploading.send("a", 1)
+    uploading.free_bytes = held.FREE_BYTES - 1
+    for is_owner in (False, True):
+        with pytest.raises(Refused) as refused:
+            uploading.send("a", 1, is_owner)
+        assert refused.value.status_code == 507
+    uploading.free_bytes = held.FREE_BYTES
+    uploading.send("a", 1)
