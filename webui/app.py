@@ -10,16 +10,20 @@ import sys
 import tempfile
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from webui.compat import with_connections, without_web_application
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
-from webui.core.settings import DEFAULT_PORT, Settings
+from webui.core.keys import read_keys
+from webui.core.settings import DEFAULT_PORT, GUEST, Settings
 from webui.jobs.executor import LocalExecutor
+from webui.jobs.protocols import Executor
+from webui.jobs.visitors import VisitorsExecutor
 from webui.workspace.history import History
 from webui.workspace.presets import PresetStore
 from webui.workspace.start_pictures import StartPictures
@@ -27,12 +31,10 @@ from webui.workspace.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+    from starlette.types import ASGIApp
 
 PORTS_TRIED = 50
 STALE_CACHE_S = 24 * 3600
-OPEN_TO_ALL = """Open to everybody who reaches this server: no login is asked for.
-  They can make pictures, as many and as large as they like, and see the names of your models, LoRAs and presets.
-  They cannot see your History or anybody's pictures, change presets, or read other files of this machine."""
 # The end comes within 5 s of the signal. A step or an answer that takes longer is left behind.
 DEVICE_WAIT_S = 2.5
 ANSWERS_WAIT_S = 1
@@ -65,19 +67,25 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.login import Login
     from webui.api.policy import Policy
     from webui.api.streams import Streams
+    from webui.api.visitors import Visitors
     from webui.ui import layout
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
-    executor, presets = LocalExecutor(settings), PresetStore(settings.presets_dir, writable=not settings.is_open)
-    history = None if settings.is_open else History(settings.outputs_dir, settings.cache_dir)
+    local, presets = LocalExecutor(settings), PresetStore(settings.presets_dir, writable=not settings.has_guests)
+    executor = VisitorsExecutor(local)
+    history = None if settings.has_guests else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else
-    find_start = (lambda _: None) if settings.is_open else StartPictures(settings.start_dir).find
+    find_start = (lambda _: None) if settings.has_guests else StartPictures(settings.start_dir).find
     hosts, streams, policy, held = AllowedHosts(settings), Streams(), Policy(layout.scripts()), Held(cache_dir)
-    app = Application(
-        lambda inner, app: Guard(inner, hosts, Login(app), cache_dir, streams, policy, held),
-        exception_handlers=dict(ERROR_ANSWERS),
-    )
+    keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
+
+    def guard(inner: "ASGIApp", app: Application) -> "ASGIApp":
+        login = Login(app)
+        visitors = Visitors(keys, login, len(settings.auth) > 1, settings.root_path)
+        return Guard(inner, hosts, login, visitors, cache_dir, streams, policy, held)
+
+    app = Application(guard, exception_handlers=dict(ERROR_ANSWERS))
     for router in _routers(settings, executor, presets, history):
         app.include_router(router)
     if settings.root_path:
@@ -87,24 +95,40 @@ def serve(settings: Settings) -> NoReturn:
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
     with with_connections(Sockets(raise_file_limit()).protocol()):
-        url, share_url = layout.launch(blocks, app, settings, port, open_browser)
+        url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
-    print(f"Darkroom is at {url}", flush=True)
-    if settings.is_open:
-        print(OPEN_TO_ALL, file=sys.stderr, flush=True)
-    executor.warm_up()
+    owners_url = f"{url}?{urlencode({'owner': keys.owner_key})}" if keys else url
+    told = [f"Darkroom is at {url}", *(_for_the_host(settings, owners_url, share_url) if keys else ())]
+    print("\n".join(told), flush=True)
+    if open_browser:
+        webbrowser.open(owners_url)
+    local.warm_up()
     _wait_for_signal()
     print("Stopping ...", flush=True)
-    executor.close(DEVICE_WAIT_S)  # jobs end first, so that who watches them is told
+    local.close(DEVICE_WAIT_S)  # jobs end first, so that who watches them is told
     streams.end()
     blocks.server.config.timeout_graceful_shutdown = ANSWERS_WAIT_S
     blocks.close(verbose=False)
     exit_process(0)
 
 
+def _for_the_host(settings: Settings, owners_url: str, share_url: str | None) -> list[str]:
+    """What whoever starts a server with guests is told: how they come in themselves, and how guests do."""
+    lines = [f"You come in as the owner at {owners_url}"]
+    if share_url:
+        lines.append(f"Guests come in at {share_url}")
+    elif settings.share:
+        lines.append("There is no public link; the page here goes on.")
+    if settings.passphrase:
+        lines.append(f"Guests log in as {GUEST} with the passphrase {settings.passphrase}")
+    else:
+        lines.append("Guests log in with --auth's accounts." if settings.auth else "Guests need no login.")
+    return lines
+
+
 def _routers(
-    settings: Settings, executor: LocalExecutor, presets: PresetStore, history: History | None
+    settings: Settings, executor: Executor, presets: PresetStore, history: History | None
 ) -> Iterator["APIRouter"]:
     """Our own routes; those of the history where there is one."""
     from webui.api.a1111 import a1111_router
@@ -121,7 +145,7 @@ def _routers(
         yield make(executor)
     yield jobs_router(executor, presets)
     yield presets_router(presets)
-    yield a1111_router(executor, settings.model, settings.is_open)
+    yield a1111_router(executor, settings.model, settings.has_guests)
     if history:
         yield history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
 

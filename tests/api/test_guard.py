@@ -21,6 +21,7 @@ from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
 from webui.api.policy import FILES, Policy
 from webui.api.streams import Streams
+from webui.api.visitors import Visitors
 from webui.core.settings import Settings
 
 LOCAL = "127.0.0.1:7860"
@@ -50,7 +51,8 @@ class Site:
             size = len(await request.body())
             return JSONResponse({"size": size}, headers={"Access-Control-Allow-Origin": "*"})
 
-        guard = Guard(inner, self.hosts, Login(login), uploads, self.streams, Policy(["let own"]), Held(uploads))
+        visitors, policy = Visitors(None, Login(login)), Policy(["let own"])
+        guard = Guard(inner, self.hosts, Login(login), visitors, uploads, self.streams, policy, Held(uploads))
 
         async def app(scope, receive, send):
             async def counted():
@@ -303,15 +305,9 @@ def test_no_cookie_goes_along_from_other_sites_nor_in_the_clear(site, scheme, en
 
 def test_behind_a_root_path_the_routes_are_the_same(tmp_path):
     site = Site(tmp_path)
-    guard = Guard(
-        site._app,
-        site.hosts,
-        Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={})),
-        tmp_path,
-        site.streams,
-        Policy(),
-        Held(tmp_path),
-    )
+    login = Login(SimpleNamespace(auth={"a": "b"}, cookie_id="x", tokens={}))
+    visitors = Visitors(None, login)
+    guard = Guard(site._app, site.hosts, login, visitors, tmp_path, site.streams, Policy(), Held(tmp_path))
 
     async def status(path: str) -> int:
         sent: list[dict[str, Any]] = []
@@ -358,7 +354,8 @@ class TestStreams:
                 sent.append(message)
 
             login = Login(SimpleNamespace(auth=None))
-            guard = Guard(app, AllowedHosts(Settings()), login, tmp_path, streams, Policy(), Held(tmp_path))
+            hosts, visitors = AllowedHosts(Settings()), Visitors(None, login)
+            guard = Guard(app, hosts, login, visitors, tmp_path, streams, Policy(), Held(tmp_path))
             scope = {"type": "http", "method": "GET", "path": "/api/jobs/x/events", "headers": []}
             task = asyncio.create_task(guard(scope, receive, send))
             await started.wait()
@@ -408,9 +405,9 @@ def test_web_sockets_are_kept_to_the_same_rules(tmp_path):
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
 
-        guard = Guard(
-            app, site.hosts, Login(SimpleNamespace(auth=None)), tmp_path, site.streams, Policy(), Held(tmp_path)
-        )
+        login = Login(SimpleNamespace(auth=None))
+        visitors = Visitors(None, login)
+        guard = Guard(app, site.hosts, login, visitors, tmp_path, site.streams, Policy(), Held(tmp_path))
         await guard(scope, _nothing, send)
         return [message["type"] for message in sent] == ["websocket.close"]
 

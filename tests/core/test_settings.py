@@ -78,20 +78,21 @@ def test_the_server_listens_on_this_machine_only_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("flags", "is_open"),
+    ("flags", "has_guests"),
     [
         ({}, False),
         ({"host": "localhost"}, False),
         ({"host": "::1"}, False),
+        ({"auth": (("a", "b"),)}, False),
         ({"host": "0.0.0.0"}, True),
         ({"host": "my-machine"}, True),
         ({"share": True}, True),
-        ({"share": True, "auth": ("a", "b")}, False),
-        ({"host": "0.0.0.0", "auth": ("a", "b")}, False),
+        ({"guests": True}, True),
+        ({"share": True, "auth": (("a", "b"),)}, True),
     ],
 )
-def test_it_is_open_where_strangers_come_in_without_a_login(flags, is_open):
-    assert Settings(**flags).is_open is is_open
+def test_there_are_guests_where_others_come_in_with_a_login_or_without(flags, has_guests):
+    assert Settings(**flags).has_guests is has_guests
 
 
 @pytest.mark.parametrize(("text", "path"), [("/sd", "/sd"), ("sd/", "/sd"), ("/a/b.c/", "/a/b.c"), ("/", ""), ("", "")])

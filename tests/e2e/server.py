@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -124,7 +125,13 @@ class Server:
         self.url = wait_for(self._find_url, "the server's address")
         verify = ssl.create_default_context(cafile=cert) if cert else True
         self.client = httpx.Client(base_url=self.url, timeout=60, auth=self._auth, verify=verify, trust_env=False)
+        if found := re.search(r"\?owner=(\S+)", self.log.read_text("utf-8")):
+            self.client = self.visitor(Authorization=f"Bearer {found[1]}")
         wait_for(self._is_ready, "the model to be loaded")
+
+    def visitor(self, **headers: str) -> httpx.Client:
+        """Somebody who has not been here before, and keeps the cookies that they are given."""
+        return httpx.Client(base_url=self.url, timeout=60, headers=headers, trust_env=False)
 
     def _find_url(self) -> str | None:
         said = self.log.read_text("utf-8")

@@ -250,24 +250,6 @@ def test_routes(history_server: Server, outputs: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "there"), [(["--host", "0.0.0.0", "--no-auth"], False), (["--host", "0.0.0.0", "--auth", "a:b"], True)]
-)
-def test_strangers_have_no_history(start_server, flags: list[str], there: bool) -> None:
-    server = start_server(*flags)
-    put(server.data_dir / "outputs", "a red apple")
-    answer = server.client.get("/api/history")
-    assert answer.status_code == (200 if there else 404), answer.text
-    if there:
-        server.client.auth = None
-        assert server.client.get("/api/history").status_code == 401
-    else:
-        assert "no login is asked for" in server.log.read_text("utf-8")
-        components = server.client.get("/config").json()["components"]
-        ids = {component["props"].get("elem_id") for component in components}
-        assert "tab-txt2img" in ids and not ids & {"tab-history", "history-reuse-txt2img"}
-
-
 def test_thumbnails_of_pictures_that_are_gone_go_too(tmp_path: Path) -> None:
     outputs, cache = tmp_path / "outputs", tmp_path / "cache"
     old, kept = put(outputs, "an old apple"), put(outputs, "a red apple")

@@ -1,10 +1,12 @@
 """What stands before every route, Gradio's too: who may ask, and how much.
 
 By the head of a request alone, before any of its body is read: the name it came under, whether another site's page
-sends it (``hosts``), whether it needs a login (``login``), and how large it says its body is (``bodies``).
+sends it (``hosts``), who asks (``visitors``), whether it needs a login (``login``), and how large it says its body is
+(``bodies``).
 """
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -19,8 +21,9 @@ from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
 from webui.api.policy import Policy
 from webui.api.streams import Streams
+from webui.api.visitors import Visitors
 from webui.core.disk import is_below
-from webui.core.visitor import OWNER
+from webui.core.visitor import asked_by
 
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
@@ -46,13 +49,14 @@ class Guard:
         app: ASGIApp,
         hosts: AllowedHosts,
         login: Login,
+        visitors: Visitors,
         uploads: Path,
         streams: Streams,
         policy: Policy,
         held: Held,
     ) -> None:
-        self._app, self._hosts, self._login, self._uploads, self._streams = app, hosts, login, uploads, streams
-        self._policy, self._held = policy, held
+        self._app, self._hosts, self._login, self._visitors = app, hosts, login, visitors
+        self._uploads, self._streams, self._policy, self._held = uploads, streams, policy, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -61,6 +65,7 @@ class Guard:
         path = route_of(scope)
         headers = Headers(scope=scope)
         limit = bodies.limit_of(path)
+        visitor, token = self._visitors.of(HTTPConnection(scope))
         refusal = self._refusal(scope, path, headers, limit)
         if scope["type"] == "websocket":
             if refusal:
@@ -70,19 +75,23 @@ class Guard:
             return
         nonce = secrets.token_urlsafe(16)
         scope.setdefault("state", {})["nonce"] = nonce
-        answering = _Answer(send, self._policy, nonce, is_https=scope.get("scheme") == "https")
-        if refusal:
+        cookies = [self._visitors.cookie(token, scope)] if token and _gives_cookie(scope, path) else []
+        answering = _Answer(send, self._policy, nonce, scope.get("scheme") == "https", cookies)
+        if refusal := refusal or self._visitors.answer_link(scope, path):
             await refusal(scope, receive, answering.send)
             return
+        if self._visitors.has_owners_key(request := HTTPConnection(scope)):
+            scope = self._login.admit_owner(request)
+        scope["visitor"] = visitor
         coming = bodies.counted(receive, limit)
         if path in ALWAYS or path.startswith(PARTS_OF_PAGE):
             await self._let_through(scope, coming, answering)
             return
-        visitor, is_owner = visitor_of(scope)
-        place = self._held.place(scope["method"], path, visitor, is_owner)
+        who = (visitor.turn, visitor.is_owner)
+        place = self._held.place(scope["method"], path, *who)
         try:
             async with place:
-                coming = self._held.counted(coming, scope["method"], path, visitor, is_owner)
+                coming = self._held.counted(coming, scope["method"], path, *who)
                 await self._let_through(scope, coming, answering)
         except Refused as error:
             short = SHORT.get(error.status_code, "refused")
@@ -90,7 +99,7 @@ class Guard:
             await response(scope, receive, answering.send)
 
     async def _let_through(self, scope: Scope, receive: Receive, answering: "_Answer") -> None:
-        with self._streams.listen(receive) as listen:
+        with self._streams.listen(receive) as listen, asked_by(scope["visitor"]):
             await self._app(scope, listen, answering.send)
         await answering.finish()
 
@@ -101,7 +110,9 @@ class Guard:
             return answer(scope, 403, "unknown host", detail)
         if self._hosts.is_cross_origin(headers) and not _is_visit(scope, path, headers):
             return answer(scope, 403, "another site", "a page of another site may not ask this")
-        if not (path in WITHOUT_LOGIN or path.startswith(PARTS_OF_PAGE) or self._login.lets_in(HTTPConnection(scope))):
+        request = HTTPConnection(scope)
+        needs_none = path in WITHOUT_LOGIN or path.startswith(PARTS_OF_PAGE)
+        if not (needs_none or self._login.lets_in(request) or self._visitors.has_owners_key(request)):
             # Only for programs: at a challenge browsers open a dialog of their own over the login page.
             challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
             detail = "log in at the page, or send name and password as HTTP Basic"
@@ -117,10 +128,11 @@ class Guard:
 
 
 class _Answer:
-    """An answer on its way out: with our headers, without leave for other sites, and always with an end."""
+    """An answer on its way out: with our headers and cookies, without leave for other sites, always with an end."""
 
-    def __init__(self, send: Send, policy: Policy, nonce: str, is_https: bool) -> None:
+    def __init__(self, send: Send, policy: Policy, nonce: str, is_https: bool, cookies: Iterable[str] = ()) -> None:
         self._send, self._policy, self._nonce, self._is_https = send, policy, nonce, is_https
+        self._cookies = [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
         self._is_open = False
 
     async def send(self, message: Message) -> None:
@@ -132,7 +144,7 @@ class _Answer:
             ]
             policy = self._policy.header(Headers(raw=kept).get("content-type", ""), self._nonce)
             own = (*OWN_HEADERS.items(), (b"content-security-policy", policy.encode("ascii")))
-            message = {**message, "headers": [*kept, *own]}
+            message = {**message, "headers": [*kept, *own, *self._cookies]}
             self._is_open = True
         elif message["type"] == "http.response.body":
             self._is_open = message.get("more_body", False)
@@ -144,10 +156,9 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def visitor_of(scope: Scope) -> tuple[str, bool]:
-    """Under which name what a request holds is counted, and whether it is the owner's."""
-    visitor = scope.get("visitor", OWNER)
-    return getattr(visitor, "turn", visitor.id), visitor.is_owner
+def _gives_cookie(scope: Scope, path: str) -> bool:
+    """Whether the answer has the guest's cookie: the page, whose own requests then have it, and what starts a job."""
+    return path == "/" or (scope["method"], path) == ("POST", "/api/jobs") or path.startswith("/sdapi/")
 
 
 def _guarded(cookie: bytes, is_https: bool) -> bytes:

@@ -1,12 +1,15 @@
 """``webui serve``: opens the page."""
 
 import argparse
+import secrets
 from pathlib import Path
 
 from webui.cli import BadInput
 from webui.cli.flags import add_saving, add_settings, read_settings
 from webui.core.errors import RequestError
 from webui.core.tls import check_certificate
+
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +18,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: this machine only); one that others reach asks for --auth or --no-auth",
+        help="address to listen on (default: this machine only); at one that others reach they are guests",
     )
     parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    parser.add_argument("--share", action="store_true", help="make a public link; asks for --auth or --no-auth")
-    parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    parser.add_argument("--share", action="store_true", help="make a public link for guests")
+    text = "ask visitors for this name and password; with more accounts each is a visitor of its own"
+    parser.add_argument("--auth", action="append", metavar="USER:PASS", help=text)
     text = "another name that this server is asked for, as by a proxy; more than one with more flags"
     parser.add_argument("--allow-host", action="append", metavar="NAME", help=text)
     text = "where a proxy has the page, as /darkroom; the proxy takes it off before it asks here"
@@ -36,14 +40,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--cuda-graphs", action="store_true", help="record the UNet once a size and replay it (needs an NVIDIA GPU)"
     )
     parser.add_argument("--no-auth", action="store_true", help="let in everybody who reaches it, without a login")
+    text = "take everybody without the owner's key for a guest, also where only this machine reaches it"
+    parser.add_argument("--guests", action="store_true", help=text)
+    text = "what makes its sender the owner where there are guests (default: one is made and kept)"
+    parser.add_argument("--owner-key", metavar="KEY", help=text)
     add_saving(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serves until a signal, which ends the process; raises BadInput."""
-    auth = _read_auth(options.auth)
+    auth = tuple(map(_read_auth, options.auth or ()))
     if auth and options.no_auth:
         raise BadInput("--auth and --no-auth contradict each other: give one of them")
+    names = [name for name, _ in auth]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"--auth has the name {twice!r} twice")
     _check_tls(options)
     settings = read_settings(
         options,
@@ -51,11 +62,12 @@ def run(options: argparse.Namespace) -> int:
         port=options.port,
         open_browser=not options.no_browser,
         share=options.share,
+        guests=options.guests,
+        owner_key=options.owner_key,
         auth=auth,
     )
-    if settings.is_open and not options.no_auth:
-        flag = "--share" if options.share else f"--host {options.host}"
-        raise BadInput(f"{flag} opens this machine to others: add --auth USER:PASS, or --no-auth to let anybody in")
+    if settings.is_reached and not (auth or options.no_auth):
+        settings = settings.model_copy(update={"passphrase": _make_passphrase()})
     from webui.app import serve
 
     try:
@@ -78,10 +90,13 @@ def _check_tls(options: argparse.Namespace) -> None:
         raise BadInput(str(error)) from None
 
 
-def _read_auth(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
+def _read_auth(text: str) -> tuple[str, str]:
     user, colon, password = text.partition(":")
     if not (user and colon and password):
         raise BadInput("--auth must be USER:PASS")
     return user, password
+
+
+def _make_passphrase() -> str:
+    """59 bits of chance, in letters and digits that nobody takes for others."""
+    return "-".join("".join(secrets.choice(LETTERS) for _ in range(4)) for _ in range(3))

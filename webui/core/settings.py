@@ -13,6 +13,7 @@ from webui.core.engine_options import EngineOptions
 from webui.core.filenames import FILENAME, FileFormat, check_filename
 
 DEFAULT_PORT = 7860
+GUEST = "guest"
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
@@ -58,6 +59,13 @@ def check_root_path(text: str) -> str:
     return f"/{path}" if path else ""
 
 
+def check_owner_key(text: str) -> str:
+    """The key as it is; raises ValueError where a header or an address could not carry it."""
+    if not re.fullmatch(r"[!-~]{1,200}", text):
+        raise ValueError("must be printable ASCII without blanks, at most 200 characters")
+    return text
+
+
 class Settings(BaseModel):
     """Flags of ``serve`` and ``generate``. Paths are made absolute once, here."""
 
@@ -67,7 +75,10 @@ class Settings(BaseModel):
     port: int | None = Field(default=None, ge=1, le=65535)
     open_browser: bool = True
     share: bool = False
-    auth: tuple[str, str] | None = None
+    auth: tuple[tuple[str, str], ...] = ()
+    passphrase: str = ""
+    guests: bool = False
+    owner_key: Annotated[str, AfterValidator(check_owner_key)] | None = None
     allow_host: tuple[Annotated[str, AfterValidator(check_host_name)], ...] = ()
     root_path: Annotated[str, AfterValidator(check_root_path)] = ""
     tls_cert: Path | None = None
@@ -107,9 +118,24 @@ class Settings(BaseModel):
         return (*own, self.out) if self.out else own
 
     @property
-    def is_open(self) -> bool:
-        """Whether strangers get in without a login: they may draw, but neither see nor change what is kept."""
-        return self.auth is None and (self.share or not is_loopback(self.host))
+    def has_guests(self) -> bool:
+        """Whether whoever has not the owner's key is a guest."""
+        return self.guests or self.is_reached
+
+    @property
+    def accounts(self) -> tuple[tuple[str, str], ...]:
+        """Names and passwords to log in with: those of ``auth``, or ``guest`` with the passphrase that was made."""
+        return self.auth or (((GUEST, self.passphrase),) if self.passphrase else ())
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether it can be reached from other machines."""
+        return self.share or not is_loopback(self.host)
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the owner's key and the secret behind the guests' cookies are kept."""
+        return self.data_dir / "keys.json"
 
     @property
     def start_dir(self) -> Path:

@@ -109,7 +109,7 @@ class LocalExecutor:
     def jobs(self, visitor: Visitor) -> Sequence[LocalJob]:
         """See ``jobs.protocols.Executor``."""
         with self._lock:
-            return [job for job in self._jobs.values() if visitor.is_owner or job.visitor == visitor]
+            return [job for job in self._jobs.values() if visitor.is_owner or job.visitor.id == visitor.id]
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""

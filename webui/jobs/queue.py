@@ -84,12 +84,12 @@ class Queue(Generic[J]):
         with self._changed:
             if self._closed:
                 raise QueueFull("the server is shutting down")
-            line = self._lines.setdefault(job.visitor.id, _Line())
+            line = self._lines.setdefault(job.visitor.turn, _Line())
             if not accepted:
                 self._check_room(line)
             self._number += 1
             line.waiting.append((self._number, job))
-            self._visitors[job.id] = job.visitor.id
+            self._visitors[job.id] = job.visitor.turn
             self._tell_places()
             self._changed.notify()
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import fills, history, models, png_info, presets, uploads
+from webui.ui import asking, fills, history, models, png_info, presets, uploads
 from webui.ui.application import Application
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
@@ -78,6 +78,7 @@ def build_page(
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, store, blocks)
     uploads.take_only_uploads(blocks)
+    asking.pass_on(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.
     for event in blocks.fns.values():
         if event.show_progress == "hidden":
@@ -85,16 +86,14 @@ def build_page(
     return blocks
 
 
-def launch(
-    blocks: gr.Blocks, app: Application, settings: Settings, port: int, open_browser: bool
-) -> tuple[str, str | None]:
+def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:
     """Serves the page and all that ``app`` has beside it; the address here, and the public one of ``--share``."""
     _, url, share_url = blocks.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=port,
         share=settings.share,
-        auth=settings.auth,
-        inbrowser=open_browser,
+        auth=[*settings.accounts] or None,
+        inbrowser=False,
         prevent_thread_lock=True,
         theme=theme(),
         head=head(),

@@ -1,0 +1,54 @@
+"""The executor as fronts have it: each call is that of the visitor who asks, so that no front can forget to say who."""
+
+from collections.abc import Mapping, Sequence
+
+from webui.core.catalog import Catalog
+from webui.core.ledger import Totals
+from webui.core.request import Request
+from webui.core.visitor import OWNER, Visitor, asking
+from webui.jobs.protocols import Executor, Job
+
+
+class VisitorsExecutor:
+    """An ``Executor`` over another. What a visitor may not see is not there for them."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def catalog(self, max_age_s: float = 0.0) -> Catalog:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.catalog(max_age_s)
+
+    def reload(self) -> None:
+        """For the owner alone: it makes the server walk all its folders."""
+        if asking().is_owner:
+            self._executor.reload()
+
+    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> Job:
+        """A job of the visitor who asks."""
+        return self._executor.submit(request, keep, asking())
+
+    def job(self, job_id: str) -> Job | None:
+        """The job, for the owner and for the visitor who sent it."""
+        job, visitor = self._executor.job(job_id), asking()
+        return job if job and (visitor.is_owner or job.visitor.id == visitor.id) else None
+
+    def jobs(self, visitor: Visitor) -> Sequence[Job]:
+        """Those of the visitor who asks; all there are for the owner."""
+        return self._executor.jobs(asking())
+
+    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.count_tokens(model, prompt)
+
+    def status(self) -> Mapping[str, object]:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.status()
+
+    def totals(self) -> Totals:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.totals()
+
+    def close(self) -> None:
+        """See ``jobs.protocols.Executor``."""
+        self._executor.close()
