@@ -6,12 +6,18 @@ import pytest
 from pydantic import ValidationError
 
 from webui.core.errors import explain
-from webui.core.lora_ref import MAX_POINTS, LoraRef
+from webui.core.lora_ref import MAX_POINTS, LoraRef, once_each
 from webui.core.recipe import Recipe
 from webui.core.request import Request
+from webui.core.schedule import weight_at
 
 FALL = ((0.0, 1.0), (0.5, 0.5))
 UNTIL = ((0.0, 1.0), (0.25, 1.0), (0.25, 0.0))
+
+FULL = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
+FIRST_STEP = (*FULL, (2.0, 0.0))
+BUT_THE_FIRST = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (2.0, 1.0))
+UNTIL_10 = ((0.0, 1.0), (10.0, 1.0), (10.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,14 @@ UNTIL = ((0.0, 1.0), (0.25, 1.0), (0.25, 0.0))
         ("x:1:end=0.25", UNTIL, UNTIL, None),
         ("x:1:start=0", ((0.0, 1.0),), ((0.0, 1.0),), None),
         ("x:0.5:1:start=0.5", ((0, 0), (0.5, 0), (0.5, 1)), ((0, 0), (0.5, 0), (0.5, 0.5)), None),
+        ("x:1:start=0:end=1", FULL, FULL, None),
+        ("x:1:end=1", FULL, FULL, None),
+        ("x:1:end=1.0", FULL, FULL, None),
+        ("x:1:stop=1", FIRST_STEP, FIRST_STEP, None),
+        ("x:1:start=1", BUT_THE_FIRST, BUT_THE_FIRST, None),
+        ("x:1:step=0-10", UNTIL_10, UNTIL_10, None),
+        ("x:1:start=0:stop=10", UNTIL_10, UNTIL_10, None),
+        ("x:1:stop=0.25", ((0.0, 1.0), (0.25, 1.0), (0.25, 0.0)), UNTIL, None),
         ("x:2:start=3:end=9", ((0, 0), (3, 0), (3, 2), (9, 2), (9, 0)), ((0, 0), (3, 0), (3, 2), (9, 2), (9, 0)), None),
     ],
 )
@@ -60,7 +74,24 @@ def test_points_as_json(weight):
         ("x:1:start=0.5:end=0.25", "end=0.25 is before start=0.5"),
         ("x:0,5", "'0,5' is no weight: '0,5' is not a number"),
         ("x:1:1:1", "must be NAME, NAME:WEIGHT or NAME:TEXT:UNET"),
-        ("x:1:lbw=OUTALL", "'lbw' is not supported"),
+        ("x:1:weight=1", "'weight' is not supported"),
+        ("x:te=1:te=0.5", "te= is given twice"),
+        ("x:1:lbw=1,1", "lbw has 2 values; SD 1.x and SD 2.x take 17 or 26 of them, SDXL takes 12 or 20"),
+        ("x:1:lbw=OUTAL", "lbw=OUTAL is no preset of block weights; there are NONE, ALL, INS, "),
+        ("x:1:lbw=outall", "lbw=outall is no preset"),
+        ("x:1:lbw=1", "lbw=1 is no preset"),
+        (f"x:1:lbw={'1,' * 16}Q", "lbw has the value 'Q', which is not a number from -10 to 10, R or U"),
+        (f"x:1:lbw={'1,' * 16}nan", "lbw has the value 'nan'"),
+        (f"x:1:lbw={'1,' * 16}11", "lbw has the value '11'"),
+        ("x:1:lbw=OUTALL:x=2", "x is the number for an X in lbw, and there is none"),
+        (f"x:1:lbw={'1,' * 16}X:x=a", "x must be a number, not 'a'"),
+        ("x:1:lbwe=ATTN", "lbwe=ATTN is no preset of elements; there are ATTNDEEPON"),
+        ("x:1:step=5", "step must be two steps, as step=5-10"),
+        ("x:1:step=5-9:start=1", "without start, end or stop"),
+        ("x:1:stop=5:end=9", "stop and end are the same"),
+        ("x:1:start=0.25:end=10", "start=0.25 is a share of the steps and end=10 is a step"),
+        ("x:1:start=2:end=0.75", "end=0.75 is a share of the steps and start=2 is a step"),
+        ("x:1:start=9:stop=5", "stop=5 is before start=9"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(text, reason):
@@ -113,3 +144,74 @@ def test_the_reason_is_one_and_names_the_field(weight, reason):
     with pytest.raises(ValidationError) as caught:
         LoraRef(name="x", weight=weight)
     assert explain(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "by_step"),
+    [
+        ("x:1:stop=1", [1, 0, 0, 0]),
+        ("x:1:start=1", [0, 1, 1, 1]),
+        ("x:1:step=1-3", [0, 1, 1, 0]),
+        ("x:1:start=3", [0, 0, 0, 1]),
+        ("x:1:stop=0", [0, 0, 0, 0]),
+        ("x:1:start=0:end=1", [1, 1, 1, 1]),
+        ("x:1:start=0.5:end=1", [0, 0, 1, 1]),
+        ("x:1:start=0.5:end=0.75", [0, 0, 1, 0]),
+    ],
+)
+def test_steps_and_shares_between_which_a_lora_acts(text, by_step):
+    weight = LoraRef.model_validate(text).weight
+    assert [weight_at(weight, step, 4) for step in range(4)] == by_step
+
+
+def test_weights_by_block_as_text_and_as_json():
+    listed = ",".join(["1", "0.5", *["0"] * 15])
+    assert LoraRef(name="x", block_weights=[1, 0.5, *[0] * 15]).block_weights == listed
+    for text, weights, elements in [
+        ("x:0.8:lbw=OUTALL", "OUTALL", ""),
+        ("x:0.8:OUTALL", "OUTALL", ""),
+        (f"x:0.8:{listed}", listed, ""),
+        (f"x:0.8:lbw= {listed.replace(',', ', ')} ", listed, ""),
+        ("x:0.8:lbwe=ATTNDEEPOFF:lbw=MIDD", "MIDD", "ATTNDEEPOFF"),
+        (f"x:0.8:lbw={'X,X-0.5,X+1,' + '0,' * 13}0:x=0.5", ",".join(["0.5", "0", "1.5", *["0"] * 14]), ""),
+        (f"x:0.8:lbw={'X,' * 16}R", "1," * 16 + "R", ""),
+    ]:
+        ref = LoraRef.model_validate(text)
+        assert (ref.weight, ref.block_weights, ref.block_elements) == (0.8, weights, elements)
+        assert LoraRef.model_validate(str(ref)) == ref == LoraRef.model_validate_json(ref.model_dump_json())
+        body = json.loads(Recipe(request := Request(loras=[ref])).to_json())
+        assert body["schema"] == 2 and Recipe.from_json(json.dumps(body)).request == request
+    for wrong in (7, [1, True, *[0] * 15], [[1]] * 17, {"BASE": 1}):
+        with pytest.raises(ValidationError):
+            LoraRef(name="x", block_weights=wrong)
+
+
+def test_weights_by_block_do_not_part_loras():
+    listed = "1,0,-0.5,R,U,X+0.5" + ",1" * 11
+    request = Request(loras=f"x:1:lbw={listed}:hr=0, y:1:lbw=OUTALL,z:lbw={listed}, 2:0.5")
+    filled = listed.replace("X+0.5", "1.5")
+    assert [str(ref) for ref in request.loras] == [
+        f"x:1:hr=0:lbw={filled}",
+        "y:1:lbw=OUTALL",
+        f"z:1:lbw={filled}",
+        "2:0.5",
+    ]
+
+
+def test_random_weights_by_block_are_those_of_the_seed():
+    ref = LoraRef.model_validate("x:1:lbw=1,R,U" + ",0" * 14)
+    drawn = ref.drawn(7)
+    base, random, wide, *rest = map(float, drawn.block_weights.split(","))
+    assert drawn == ref.drawn(7) == drawn.drawn(8) != ref.drawn(8)
+    assert base == 1 and 0 <= random <= 1 and -0.5 <= wide <= 1.5 and not any(rest)
+
+
+def test_a_lora_without_weight_in_any_block_does_nothing():
+    acts = {"lbw=NONE": False, "lbw=NONE:lbwe=ATTNDEEPON": True, "lbw=NONE:lbwe=ATTNDEEPOFF": False, "lbw=OUTALL": True}
+    assert {text: LoraRef.model_validate(f"x:1:{text}").acts for text in acts} == acts
+    assert not LoraRef.model_validate("x:0:lbw=ALL").acts
+
+
+def test_those_named_several_times_become_one_with_the_sum():
+    refs = [LoraRef.model_validate(text) for text in ("x:0.5", "y:1", "x:0:0.25", "z:1@0;0@1", "z:1")]
+    assert [str(ref) for ref in once_each(refs)] == ["x:0.5:0.75", "y:1", "z:1@0;0@1", "z:1"]

@@ -124,7 +124,7 @@ def test_of_files_that_share_a_name_the_one_with_the_recipe_s_hash_is_drawn_with
         "vae": {"same": hash_whole(vaes["b/same"].path)},
     }
     asked = prepare(Recipe(made, hashes), catalog, lambda _: None)
-    assert [str(ref) for ref in asked.loras] == ["b/same:0.5", "b/same:1"] and asked.vae == "b/same"
+    assert [str(ref) for ref in asked.loras] == ["b/same:1.5"] and asked.vae == "b/same"
     first = {"lora": {"same": hash_file(loras["same"].path).tensors}, "vae": {"same": hash_whole(vaes["same"].path)}}
     assert prepare(Recipe(made, first), catalog, lambda _: None) == made
 

@@ -196,7 +196,9 @@ class TestAsking:
             ("<lora:whole:0.8>", [{"name": "whole", "weight": 0.8}]),
             ("<lora:WHOLE>", ["whole:1"]),
             ("<lora:whole:0.3:0.9> <lora:attention:-1>", ["attention:-1", "whole:0.3:0.9"]),
-            ("<lora:whole:0.5><lora:whole:0.25>", ["whole:0.75"]),
+            ("<lora:attention:0.5:lbw=OUTALL>", [{"name": "attention", "weight": 0.5, "block_weights": "OUTALL"}]),
+            ("<lora:attention:0.5:OUTALL>", ["attention:0.5:lbw=1,0,0,0,0,0,0,0,1,1,1,1,1,1,1,1,1"]),
+            ("<lora:attention:0.5:lbw=ALL>", ["attention:0.5"]),
         ],
     )
     def test_tags_in_the_prompt_are_the_field_bit_for_bit(self, quick, tags, loras):

@@ -12,15 +12,22 @@ from webui.jobs.resolve import MAX_LORAS, make_order, resolve
 from webui.library.library import Library
 
 
+def write_header(path, *keys: str) -> None:
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps(dict.fromkeys(keys, entry)).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 @pytest.fixture
 def folder(settings):
     """With the LoRAs Chalk, ink and deep/ink, and files that cannot be used."""
     folder = settings.data_dir / "models/Lora"
     (folder / "deep").mkdir(parents=True)
-    header = json.dumps({"x.lora_up.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    content = len(header).to_bytes(8, "little") + header + bytes(4)
     for name in ("Chalk", "ink", "deep/ink"):
-        (folder / f"{name}.safetensors").write_bytes(content)
+        write_header(folder / f"{name}.safetensors", "x.lora_up.weight")
+    content = (folder / "ink.safetensors").read_bytes()
+    write_header(folder / "outside.safetensors", "lora_unet_conv_out.lora_up.weight")
+    write_header(folder / "wide.safetensors", "lora_unet_conv_in.alpha", "lora_unet_output_blocks_4_1_proj_in.alpha")
     (folder / "page.safetensors").write_text("<html>404 not found</html>")
     (folder / "short.safetensors").write_bytes(content[:-1])
     (folder / "empty.safetensors").touch()
@@ -47,8 +54,9 @@ def refs(*texts: str) -> tuple[LoraRef, ...]:
         ({"prompt": "<lora:CHALK.safetensors:-2>a cat"}, "a cat", ["Chalk:-2"]),
         ({"prompt": "<lora:ink:0.3:0.9>", "loras": refs("Chalk:1")}, "", ["Chalk:1", "ink:0.3:0.9"]),
         ({"prompt": "x <lora:ink:te=0.3:unet=0.9>"}, "x", ["ink:0.3:0.9"]),
-        ({"loras": refs("deep/ink:1", "ink:0.5", "ink:0.5")}, "", ["deep/ink:1", "ink:0.5", "ink:0.5"]),
-        ({"loras": refs("ink:0", "Chalk:0:0", "ink:0:1", "ink:1:0")}, "", ["ink:0:1", "ink:1:0"]),
+        ({"loras": refs("deep/ink:1", "ink:0.5")}, "", ["deep/ink:1", "ink:0.5"]),
+        ({"loras": refs("ink:0", "Chalk:0:0", "ink:0:1", "deep/ink:1:0")}, "", ["ink:0:1", "deep/ink:1:0"]),
+        ({"prompt": "<lora:ink:1:lbw=NONE> <lora:ink:1:OUTALL>"}, "", ["ink:1:lbw=OUTALL"]),
         ({"prompt": "x <lora:ink:0>"}, "x", []),
     ],
 )
@@ -95,6 +103,11 @@ def resolve_again(resolved, request: Request) -> Request:
         ({"loras": refs("empty")}, ["LoRA 'empty'", "is empty"]),
         ({"loras": refs("old")}, ["LoRA 'old'", "pickle"]),
         ({"negative": "x <lora:ink:1>"}, ["negative", "put its tag into the prompt"]),
+        ({"loras": refs("ink:0.5", "INK:1")}, ["LoRA “ink” is named more than once: ink:0.5 and ink:1"]),
+        ({"prompt": "<lora:ink:0.5>", "loras": refs("ink:1@0;0@1")}, ["LoRA “ink” is named more than once"]),
+        ({"prompt": "x <lora:ink:1:lbw=OUTAL>"}, ["<lora:ink:1:lbw=OUTAL>", "no preset of block weights"]),
+        ({"prompt": "x [<lora:ink:1:lbw=1,1>::5]"}, ["<lora:ink:1:lbw=1,1>", "lbw has 2 values"]),
+        ({"loras": refs("outside:1:lbw=ALL")}, ["LoRA 'outside': lbw and lbwe have no block for lora_unet_conv_out"]),
         ({"prompt": "x <lora::1>"}, ["<lora::1>", "cannot be read"]),
         ({"prompt": "x <lora:ink:99>"}, ["<lora:ink:99>", "at most 10"]),
         ({"prompt": "<lora:ink:1>" * MAX_LORAS, "loras": refs("ink")}, [f"{MAX_LORAS + 1} LoRAs", str(MAX_LORAS)]),
@@ -104,6 +117,45 @@ def test_what_cannot_be_applied_is_refused_by_name(resolved, fields, words):
     with pytest.raises(RequestError) as caught:
         resolved(**fields)
     assert all(word in str(caught.value) for word in words)
+
+
+def with_family(settings, family: str):
+    """The library, its demo model called one of another family."""
+    library = Library(settings).snapshot()
+    demo = library.models["demo"]
+    library.models = {"demo": replace(demo, checkpoint=replace(demo.checkpoint, family=family))}
+    return library
+
+
+def test_weights_by_block_are_for_families_that_have_these_blocks(settings, folder):
+    for family in ("SD 1.x", "SD 2.x", "SDXL"):
+        assert resolve(Request(loras=["ink:1:lbw=OUTALL"]), with_family(settings, family)).loras
+    for text in ("ink:1:lbw=OUTALL", "ink:1:lbwe=ATTNDEEPOFF"):
+        with pytest.raises(RequestError, match="LoRA 'ink': .*model 'demo' is SDXL refiner, which has others"):
+            resolve(Request(loras=[text]), with_family(settings, "SDXL refiner"))
+    assert resolve(
+        Request(loras=["outside:1:lbw=" + ",".join(["1"] * 26)]), with_family(settings, "SDXL refiner")
+    ).loras
+
+
+def test_blocks_that_a_list_does_not_name_are_told(settings, folder):
+    def said(**fields):
+        return [line for line in make_order(Request(**fields), Library(settings).snapshot()).warnings if "lbw" in line]
+
+    told = "LoRA wide: lbw=OUTALL has no value for IN00, which this file changes too: they count 0."
+    assert said(loras=["wide:1:lbw=OUTALL"]) == said(prompt="x [<lora:wide:1:OUTALL>::5]") == [told]
+    assert said(loras=["wide:1:lbw=" + ",".join(["0.5"] * 26), "ink:1:lbw=OUTALL"]) == []
+    (sdxl,) = said(loras=["wide:1:lbw=" + ",".join(["1"] * 12)])
+    assert "has no value for IN00, which" in sdxl
+
+
+def test_random_weights_by_block_are_drawn_once_and_kept(resolved):
+    text = "ink:1:lbw=R,U" + ",0" * 15
+    first, second, other = (resolved(loras=[text], seed=seed) for seed in (7, 7, 8))
+    assert first == second != other and "R" not in first.loras[0].block_weights
+    assert resolve_again(resolved, first) == first
+    moving = resolved(prompt=f"a [<lora:{text}>::5]", seed=7)
+    assert moving.prompt == f"a [<lora:{first.loras[0]}>::5]" and resolve_again(resolved, moving) == moving
 
 
 def test_folders_are_looked_through_only_where_loras_are_wanted(settings, monkeypatch):

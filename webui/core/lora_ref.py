@@ -12,17 +12,20 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
+from webui.core import block_weights
+from webui.core.block_weights import BlockWeights, read_block_weights
+from webui.core.lora_text import read_lora
 from webui.core.schedule import MAX_PLACE, Weight, read_points, write_points
 
 MAX_LORAS = 32
 MAX_WEIGHT = 10.0
 MAX_POINTS = 64
-_KEYS = ("te", "unet", "hr", "start", "end")
 
 _AS_IT_IS = PlainSerializer(lambda weight: weight, return_type=Any)
 _NUMBER: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)])
@@ -59,7 +62,8 @@ class LoraRef(BaseModel):
     """A LoRA by name, with the strength it is applied at; as text ``NAME``, ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``.
 
     A weight is a number, or points between which it changes over the steps: ``NAME:1@0;0.5@0.5``, or as a list
-    ``[[0, 1], [0.5, 0.5]]`` (see ``schedule.Points``).
+    ``[[0, 1], [0.5, 0.5]]`` (see ``schedule.Points``). The weights by block are a preset's name, ``NAME:1:lbw=OUTALL``,
+    or values, also as a list (see ``core.block_weights``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,23 +85,46 @@ class LoraRef(BaseModel):
         description="How strongly it acts in the hires pass; left out, as in the first",
     )
 
+    block_weights: str = Field(
+        default="",
+        title="Block weights",
+        description="How strongly it acts in each block: a preset as OUTALL, or 12, 17, 20 or 26 values between commas",
+    )
+    block_elements: str = Field(
+        default="",
+        title="Block elements",
+        description="Which parts of blocks it leaves alone: ATTNDEEPON, ATTNDEEPOFF or PROJDEEPOFF",
+    )
+
+    @field_validator("block_weights", mode="before")
+    @classmethod
+    def _check_block_weights(cls, value: Any) -> str:
+        return "" if value is None else block_weights.check_text(value)
+
+    @field_validator("block_elements", mode="before")
+    @classmethod
+    def _check_block_elements(cls, value: Any) -> str:
+        return "" if value is None else block_weights.check_elements(value)
+
     @model_validator(mode="before")
     @classmethod
     def _read_text(cls, value: Any) -> Any:
-        return _read_lora(value) if isinstance(value, str) else value
+        return read_lora(value) if isinstance(value, str) else value
 
     @model_serializer(mode="wrap")
     def _leave_out(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What recipes of the first schema do not know is there only where it is given."""
         values: dict[str, Any] = write(self)
-        if self.hires_weight is None:
-            values.pop("hires_weight", None)
-        return values
+        given = {"hires_weight": self.hires_weight is not None}
+        given |= {name: bool(getattr(self, name)) for name in ("block_weights", "block_elements")}
+        return {name: value for name, value in values.items() if given.get(name, True)}
 
     def __str__(self) -> str:
         unet, text = (write_points(weight) for weight in self.strengths)
-        hires = "" if self.hires_weight is None else f":hr={write_points(self.hires_weight)}"
-        return f"{self.name}:{unet}{hires}" if text == unet else f"{self.name}:{text}:{unet}{hires}"
+        more = "" if self.hires_weight is None else f":hr={write_points(self.hires_weight)}"
+        more += f":lbw={self.block_weights}" if self.block_weights else ""
+        more += f":lbwe={self.block_elements}" if self.block_elements else ""
+        return f"{self.name}:{unet}{more}" if text == unet else f"{self.name}:{text}:{unet}{more}"
 
     @property
     def strengths(self) -> tuple[Weight, Weight]:
@@ -110,65 +137,42 @@ class LoraRef(BaseModel):
         return any(isinstance(weight, tuple) for weight in (*self.strengths, self.hires_weight))
 
     @property
+    def blocks(self) -> BlockWeights | None:
+        """Its weights by block; None where they change nothing. Nothing may be left to be drawn."""
+        return read_block_weights(self.block_weights, self.block_elements)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether recipes of the first schema can say it."""
+        return not (self.changes or self.hires_weight is not None or self.block_weights or self.block_elements)
+
+    @property
     def acts(self) -> bool:
         """Whether it does anything at any step."""
-        return any(number for weight in self.strengths for number in _numbers(weight))
+        blocks = self.blocks
+        return any(number for weight in self.strengths for number in _numbers(weight)) and (not blocks or blocks.acts)
+
+    def drawn(self, seed: int) -> "LoraRef":
+        """The same with numbers where its weights by block are to be drawn at random, by a picture's seed."""
+        if not block_weights.has_letters(self.block_weights):
+            return self
+        return self.model_copy(update={"block_weights": block_weights.draw(self.block_weights, seed, self.name)})
 
 
 def _numbers(weight: Weight) -> Iterable[float]:
     return (number for _, number in weight) if isinstance(weight, tuple) else (weight,)
 
 
-def _read_lora(text: str) -> dict[str, Any]:
-    """``NAME[:TEXT[:UNET]]`` as A1111 has it, with ``te=`` and ``unet=`` for either weight; raises ValueError.
+def once_each(refs: Iterable[LoraRef]) -> tuple[LoraRef, ...]:
+    """Those that are named several times as one, with the sum of their weights: so they were drawn when they could be.
 
-    The text's weight is 1 where it is not given, and the UNet's the same as the text's. Points, and ``hr=`` for the
-    hires pass, are sd-webui-loractl's; ``start=`` and ``end=`` are the places between which it acts.
+    Only plain ones were.
     """
-    name, *weights = text.split(":")
-    given: dict[str, Any] = {}
-    for place, weight in zip(("te", "unet"), weights, strict=False):
-        if "=" not in weight:
-            given[place] = weight
-    for weight in weights:
-        key, equals, value = weight.partition("=")
-        if equals and key.strip() not in _KEYS:
-            raise ValueError(f"{key.strip()!r} is not supported in a LoRA's weights; te and unet are")
-        if equals:
-            given[key.strip()] = value
-    if sum("=" not in weight for weight in weights) > 2 or len(weights) > 2 + len(_KEYS):
-        raise ValueError(f"must be NAME, NAME:WEIGHT or NAME:TEXT:UNET, not {text[:60]!r}")
-    values: dict[str, Any] = {"name": name.strip()}
-    span = [_read_place(key, given.pop(key, None)) for key in ("start", "end")]
-    if "hr" in given:
-        values["hires_weight"] = given.pop("hr")
-    if given or span != [None, None]:
-        text_weight = given.get("te", 1.0)
-        values["weight"] = _between(given.get("unet", text_weight), *span)
-        if "unet" in given:
-            values["text_weight"] = _between(text_weight, *span)
-    return values
-
-
-def _read_place(key: str, text: str | None) -> float | None:
-    try:
-        place = None if text is None else float(text)
-    except ValueError:
-        place = -1.0
-    if place is not None and not 0 <= place <= MAX_PLACE:
-        raise ValueError(f"{key} must be a share of the steps or a step, not {str(text)[:20]!r}")
-    return place
-
-
-def _between(weight: Any, start: float | None, end: float | None) -> Any:
-    """The weight from ``start`` to ``end`` and 0 elsewhere, as points."""
-    if start is None and end is None:
-        return weight
-    if start is not None and end is not None and end < start:
-        raise ValueError(f"end={end:g} is before start={start:g}")
-    if isinstance(weight, str):
-        weight = read_points(weight)
-    if isinstance(weight, tuple):
-        raise ValueError("start and end do not go with points")
-    begin = [(0.0, 0.0), (start, 0.0), (start, weight)] if start else [(0.0, weight)]
-    return [*begin, *([] if end is None else [(end, weight), (end, 0.0)])]
+    found: dict[object, LoraRef] = {}
+    for ref in refs:
+        key = ref.name if ref.is_plain else (ref.name, len(found))
+        if (first := found.get(key)) is not None:
+            unet, text = (one + other for one, other in zip(first.strengths, ref.strengths, strict=True))  # type: ignore[operator]
+            ref = ref.model_copy(update={"weight": unet, "text_weight": text})
+        found[key] = ref
+    return tuple(found.values())

@@ -90,10 +90,10 @@ def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
 
 
 def _constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:
-    strengths = ((files.loras[ref.name], *ref.strengths) for ref in refs)
+    strengths = ((files.loras[ref.name], *ref.strengths, ref.blocks) for ref in refs)
     return tuple(
-        LoraUse(file, unet, text)
-        for file, unet, text in strengths
+        LoraUse(file, unet, text, blocks)
+        for file, unet, text, blocks in strengths
         if not isinstance(unet, tuple) and not isinstance(text, tuple)
     )
 
@@ -101,14 +101,14 @@ def _constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...
 def _moving_loras(refs: Iterable[LoraRef], files: Files) -> Iterable[LoraSchedule]:
     for ref in refs:
         if any(isinstance(weight, tuple) for weight in ref.strengths):
-            yield LoraSchedule(files.loras[ref.name], *ref.strengths)
+            yield LoraSchedule(files.loras[ref.name], *ref.strengths, blocks=ref.blocks)
 
 
 def _tagged_loras(prompt: str, files: Files) -> Iterable[LoraSchedule]:
     """What the tags ask for that stand in brackets which change over the steps, each tag once."""
     prompt, _, refs = split_constant_loras(prompt)
     for tag, ref in dict(zip(tags_in(prompt), refs, strict=True)).items():
-        yield LoraSchedule(files.loras[choose_lora(ref.name, files.loras)], *ref.strengths, tag)
+        yield LoraSchedule(files.loras[choose_lora(ref.name, files.loras)], *ref.strengths, tag, ref.blocks)
 
 
 def _texts(stage: Pass) -> Iterable[str]:

@@ -77,6 +77,16 @@ def _split_constant_once(text: str) -> tuple[str, tuple[LoraRef, ...], tuple[Lor
     return "".join(kept).strip() if dropped else text, constant, moving
 
 
+def draw_loras(text: str, seed: int) -> str:
+    """The text with numbers in the tags whose weights by block are to be drawn at random; raises RequestError."""
+
+    def drawn(match: re.Match[str]) -> str:
+        ref = _read_tag(match[0], match[1])
+        return match[0] if (numbered := ref.drawn(seed)) is ref else f"<lora:{numbered}>"
+
+    return _LORA_TAG.sub(drawn, text)
+
+
 def tags_in(text: str) -> list[str]:
     """The LoRA tags in it, as they are written."""
     return [match[0] for match in _LORA_TAG.finditer(text)]

@@ -5,7 +5,6 @@ appears everywhere. ``title`` is the label people see, ``description`` the help 
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.lora_ref import MAX_LORAS as MAX_LORAS
 from webui.core.lora_ref import LoraRef as LoraRef
+from webui.core.lora_text import split_refs
 from webui.core.values import MAX_SEED as MAX_SEED
 from webui.core.values import Value
 
@@ -28,7 +28,6 @@ DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 NOT_ASKED = (*GROUPS, "syntax")
 """What no control, flag or preset holds as it is: the groups, and what a recipe says."""
-_BETWEEN_LORAS = re.compile(r",(?!\s*[-+.\d]+\s*@\s*[.\d])")  # not those between points
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
 
@@ -167,7 +166,7 @@ class Request(Value):
             return () if value is None else value
         if value.lstrip().startswith("["):
             return _read_json(value)
-        return [entry.strip() for entry in _BETWEEN_LORAS.split(value) if entry.strip()]
+        return split_refs(value)
 
     @field_validator("width", "height")
     @classmethod
@@ -225,8 +224,8 @@ class Request(Value):
     @property
     def recipe_schema(self) -> int:
         """The first schema of recipes that can say it."""
-        moving = any(ref.changes or ref.hires_weight is not None for ref in self.loras)
-        fields = 2 if moving or self.has_marks and self.syntax == 2 else 1
+        plain = all(ref.is_plain for ref in self.loras)
+        fields = 1 if plain and not (self.has_marks and self.syntax == 2) else 2
         groups = [made_of.since for group, made_of in GROUPS.items() if getattr(self, group) is not None]
         return max([fields, *groups])
 

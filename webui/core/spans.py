@@ -1,7 +1,7 @@
 """What a pass is told, and when: its steps as spans in which nothing changes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from webui.core.prompt import tags_in, without_tags
@@ -60,5 +60,5 @@ def _loras(stage: Pass, step: int, steps: int, texts: Iterable[str]) -> tuple[Lo
         times = tags.count(schedule.tag) if schedule.tag else 1
         use = schedule.at(step, steps)
         if times and (use.unet or use.text):
-            moving.append(LoraUse(use.file, use.unet * times, use.text * times))
+            moving.append(replace(use, unet=use.unet * times, text=use.text * times))
     return (*stage.loras, *moving)

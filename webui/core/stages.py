@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from webui.core.block_weights import BlockWeights
 from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
 from webui.core.images import Size
 from webui.core.schedule import Weight, weight_at
@@ -15,16 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoraUse:
-    """A LoRA and how strongly it acts on the UNet and on the text encoder: 0 is not at all, 1 as it was trained."""
+    """A LoRA and how strongly it acts on the UNet and on the text encoder: 0 is not at all, 1 as it was trained.
+
+    ``blocks`` are factors by block of the network, None for 1 everywhere.
+    """
 
     file: LoraFile
     unet: float = 1.0
     text: float = 1.0
+    blocks: BlockWeights | None = None
 
     def __str__(self) -> str:
-        """As a request has it: ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``."""
+        """As a request has it: ``NAME:WEIGHT`` or ``NAME:TEXT:UNET``, and the weights by block."""
         strengths = (self.unet,) if self.text == self.unet else (self.text, self.unet)
-        return ":".join((self.file.name, *(f"{strength:g}" for strength in strengths)))
+        return ":".join((self.file.name, *(f"{strength:g}" for strength in strengths))) + str(self.blocks or "")
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,12 @@ class LoraSchedule:
     unet: Weight
     text: Weight
     tag: str = ""
+    blocks: BlockWeights | None = None
 
     def at(self, step: int, steps: int) -> LoraUse:
         """What it is at a step, 0..steps - 1."""
-        return LoraUse(self.file, weight_at(self.unet, step, steps), weight_at(self.text, step, steps))
+        unet, text = (weight_at(weight, step, steps) for weight in (self.unet, self.text))
+        return LoraUse(self.file, unet, text, self.blocks)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from PIL.Image import Image as PilImage
 from webui.core.catalog import Catalog
 from webui.core.events import Image
 from webui.core.files import File, LoraFile, ModelFile
+from webui.core.lora_ref import once_each
 from webui.core.names import find_file
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
@@ -89,7 +90,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     def meant(kind: str, name: str) -> str:
         return _find_same(name, recipe.hashes.get(kind, {}).get(name, ""), here[kind])
 
-    loras = tuple(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in request.loras)
+    loras = once_each(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in request.loras)
     names = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
     return request.model_copy(update={"loras": loras, **names})
 

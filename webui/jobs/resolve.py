@@ -1,18 +1,27 @@
 """What a request leaves open, decided: names as the tables spell them, size, seed. Nothing here imports torch."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from webui.core import samplers
+from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size
-from webui.core.errors import RequestError
+from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
 from webui.core.names import choose_file, choose_lora
 from webui.core.order import Order, plan
-from webui.core.prompt import check_chunks, check_terms, parse_weights, split_constant_loras, split_loras
+from webui.core.prompt import (
+    check_chunks,
+    check_terms,
+    draw_loras,
+    parse_weights,
+    split_constant_loras,
+    split_loras,
+)
 from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
 from webui.core.schedule import split_terms
+from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
 
@@ -24,7 +33,18 @@ def make_order(request: Request, library: Snapshot) -> Order:
     """
     resolved = resolve(request, library)
     order = plan(resolved, library)
-    return replace(order, warnings=(*order.warnings, *_asked_in_vain(request, resolved)))
+    return replace(order, warnings=(*order.warnings, *_left_out(order), *_asked_in_vain(request, resolved)))
+
+
+def _left_out(order: Order) -> Iterator[str]:
+    """What lists of weights by block do not name of their LoRAs."""
+    loras: list[LoraUse | LoraSchedule] = [*order.stages[0].loras, *order.stages[0].lora_schedules]
+    for lora in loras:
+        if lora.blocks and (blocks := left_out(lora.blocks, read_header(lora.file.path).shapes)):
+            yield (
+                f"LoRA {lora.file.name}: {str(lora.blocks)[1:]} has no value for {show_some(blocks)}, which this file"
+                " changes too: they count 0."
+            )
 
 
 def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
@@ -50,6 +70,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
+    seed = _draw_seed(request.seed)
     varied = request.varied and request.varied.model_copy(update={"seed": _draw_seed(request.varied.seed)})
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
@@ -58,10 +79,10 @@ def resolve(request: Request, library: Snapshot) -> Request:
     return request.model_copy(
         update=suited
         | names
-        | {"width": width, "height": height, "seed": _draw_seed(request.seed), "variation": varied}
+        | {"width": width, "height": height, "seed": seed, "variation": varied}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
-        | _resolve_loras(request, lambda: library.loras)
+        | _resolve_loras(request, seed, file, lambda: library.loras)
     )
 
 
@@ -113,12 +134,18 @@ def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelF
     return any(model.checkpoint is not None and not model.checkpoint.guides_itself for model in used)
 
 
-def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraFile]]) -> dict[str, object]:
-    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out."""
+def _resolve_loras(
+    request: Request, seed: int, model: ModelFile, find_loras: Callable[[], Mapping[str, LoraFile]]
+) -> dict[str, object]:
+    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out.
+
+    Weights by block that are to be drawn at random are, by the seed; those in tags that stay, in the prompt.
+    """
+    text = draw_loras(request.prompt, seed)
     if request.syntax == 2:
-        prompt, tagged, moving = split_constant_loras(request.prompt)
+        prompt, tagged, moving = split_constant_loras(text)
     else:
-        (prompt, tagged), moving = split_loras(request.prompt), ()
+        (prompt, tagged), moving = split_loras(text), ()
     if split_loras(request.negative)[1]:
         raise RequestError("negative: a LoRA acts on the whole picture; put its tag into the prompt", field="negative")
     wanted = (*request.loras, *tagged, *moving)
@@ -127,14 +154,38 @@ def _resolve_loras(request: Request, find_loras: Callable[[], Mapping[str, LoraF
     if len(wanted) > MAX_LORAS:
         raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
     files = find_loras()
-    loras = tuple(_resolve_lora(ref, files) for ref in wanted)
-    return {"prompt": prompt, "loras": tuple(ref for ref in loras[: len(wanted) - len(moving)] if ref.acts)}
+    loras = [_resolve_lora(ref.drawn(seed), model, files) for ref in wanted]
+    constant = tuple(ref for ref in loras[: len(wanted) - len(moving)] if ref.acts)
+    _check_names(constant)
+    return {"prompt": prompt, "loras": constant}
 
 
-def _resolve_lora(ref: LoraRef, files: Mapping[str, LoraFile]) -> LoraRef:
+def _check_names(refs: Sequence[LoraRef]) -> None:
+    """Raises RequestError for a LoRA that is named twice. In brackets that change over the steps one may be."""
+    names = [ref.name for ref in refs]
+    for name in names:
+        if names.count(name) > 1:
+            both = show_some([str(ref) for ref in refs if ref.name == name])
+            raise RequestError(f"LoRA “{show(name)}” is named more than once: {both}. Give it one weight.", "loras")
+
+
+def _resolve_lora(ref: LoraRef, model: ModelFile, files: Mapping[str, LoraFile]) -> LoraRef:
     name = choose_lora(ref.name, files)
     try:
-        read_header(files[name].path)
+        header = read_header(files[name].path)
     except BadFile as error:
         raise RequestError(f"LoRA {name[:80]!r}: {files[name].path.name} {error}", field="loras") from None
+    if ref.blocks:
+        family = model.checkpoint.family if model.checkpoint else ""
+        if family not in FAMILIES:
+            raise RequestError(
+                f"LoRA {name[:80]!r}: lbw and lbwe name the blocks of {show_some(FAMILIES)}; model {model.name!r} is"
+                f" {family}, which has others",
+                field="loras",
+            )
+        if key := outside(header.shapes):
+            raise RequestError(
+                f"LoRA {name[:80]!r}: lbw and lbwe have no block for {key[:120]}, which it changes",
+                field="loras",
+            )
     return ref.model_copy(update={"name": name})

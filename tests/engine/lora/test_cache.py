@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from webui.engine.lora import cache as cache_module
-from webui.engine.lora.cache import WeightCache, set_key
+from webui.engine.lora.cache import SetKey, WeightCache, set_key
 from webui.engine.lora.deltas import Difference, LowRank, merge
 from webui.engine.lora.reading import LoraWeights
 
@@ -19,8 +19,14 @@ SIDE, LAYERS = 16, 6
 TENSOR_BYTES = 4 * SIDE * SIDE
 PLENTY = 1000 * TENSOR_BYTES
 
+
+def keyed(loras) -> SetKey:
+    """A set of LoRAs without weights by block."""
+    return set_key((*lora, None) for lora in loras)
+
+
 A, B, AB, ABC, D = (
-    set_key((name, strength, strength) for name, strength in entries)
+    keyed((name, strength, strength) for name, strength in entries)
     for entries in (
         [("a", 1.0)],
         [("b", 0.5)],
@@ -29,7 +35,7 @@ A, B, AB, ABC, D = (
         [("d", 2.0)],
     )
 )
-SETS = (A, B, AB, ABC, D, set_key([("a", -1.0, 0.0)]), set_key([("c", 0.3, 0.9)]), set_key([("d", 1, 1), ("b", 1, 0)]))
+SETS = (A, B, AB, ABC, D, keyed([("a", -1.0, 0.0)]), keyed([("c", 0.3, 0.9)]), keyed([("d", 1, 1), ("b", 1, 0)]))
 
 
 class Stop(Exception):
@@ -153,12 +159,12 @@ class Operations(TorchDispatchMode):
 
 class TestKey:
     def test_order_does_not_matter_and_a_lora_named_twice_counts_with_the_sum(self):
-        assert set_key([("b", 1, 1), ("a", 2, 0)]) == set_key([("a", 2, 0), ("b", 1, 1)])
-        assert set_key([("a", 0.5, 0.25), ("b", 1, 1), ("a", 0.25, 0)]) == set_key([("b", 1, 1), ("a", 0.75, 0.25)])
+        assert keyed([("b", 1, 1), ("a", 2, 0)]) == keyed([("a", 2, 0), ("b", 1, 1)])
+        assert keyed([("a", 0.5, 0.25), ("b", 1, 1), ("a", 0.25, 0)]) == keyed([("b", 1, 1), ("a", 0.75, 0.25)])
 
     def test_what_adds_up_to_nothing_is_no_lora(self):
-        assert set_key([("a", 1, 1), ("a", -1, -1), ("b", 0, 0)]) == ()
-        assert set_key([("a", 0, 0.5)]) == (("a", 0, 0.5),)
+        assert keyed([("a", 1, 1), ("a", -1, -1), ("b", 0, 0)]) == ()
+        assert keyed([("a", 0, 0.5)]) == (("a", 0, 0.5, None),)
 
 
 @both_ways
@@ -193,9 +199,9 @@ class TestExactness:
 
     def test_a_lora_without_text_weight_leaves_the_text_encoder(self, make_cache, read, parts):
         cache, before = make_cache(), parts["text_encoder"]["layer0"].weight.clone()
-        cache.switch(set_key([("d", 1.0, 0.0)]), read)
+        cache.switch(keyed([("d", 1.0, 0.0)]), read)
         assert torch.equal(parts["text_encoder"]["layer0"].weight, before) and cache.text_key == ()
-        cache.switch(set_key([("d", 0.0, 0.7), ("a", 1, 1)]), read)
+        cache.switch(keyed([("d", 0.0, 0.7), ("a", 1, 1)]), read)
         assert not torch.equal(parts["text_encoder"]["layer0"].weight, before)
         assert cache.text_key == (("d", 0.7),), "a does nothing to the text encoder"
 
@@ -250,7 +256,7 @@ class TestWork:
     def test_another_strength_is_another_tensor(self, make_cache, read, merged):
         cache = make_cache()
         cache.switch(A, read)
-        cache.switch(set_key([("a", 0.5, 0.5)]), read)
+        cache.switch(keyed([("a", 0.5, 0.5)]), read)
         assert len(merged) == 6
 
     def test_a_cached_switch_touches_only_what_differs(self, make_cache, read, monkeypatch):

@@ -9,17 +9,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from webui.core.block_weights import BlockWeights, block_of
 from webui.engine.cpu.conv import Ordered, PackedConv2d, parameter_of
 from webui.engine.lora.deltas import Delta, merge
 from webui.engine.lora.reading import LoraWeights, Parameter
 
-SetKey = tuple[tuple[str, float, float], ...]
-"""(content hash, strength on the UNet, on the text encoders) of each LoRA, in the order of the hashes."""
+Entry = tuple[str, float, float, BlockWeights | None]
+"""Of a LoRA: content hash, strength on the UNet, on the text encoders, and factors on both by block."""
+SetKey = tuple[Entry, ...]
+"""All LoRAs of a set, in the order of the hashes."""
 
 Contributions = tuple[tuple[str, float], ...]
 """(content hash, strength) of each LoRA that changes one tensor, in the order of the hashes."""
@@ -27,13 +30,19 @@ Contributions = tuple[tuple[str, float], ...]
 How = Literal["unchanged", "cached", "merged"]
 
 
-def set_key(loras: Iterable[tuple[str, float, float]]) -> SetKey:
+def set_key(loras: Iterable[Entry]) -> SetKey:
     """The same for any order of the same LoRAs; one that is named twice counts with the sum of its strengths."""
-    sums: dict[str, tuple[float, float]] = {}
-    for content_hash, unet, text in loras:
-        before = sums.get(content_hash, (0.0, 0.0))
-        sums[content_hash] = before[0] + unet, before[1] + text
-    return tuple((name, unet, text) for name, (unet, text) in sorted(sums.items()) if unet or text)
+    sums: dict[tuple[str, BlockWeights | None], tuple[float, float]] = {}
+    for content_hash, unet, text, blocks in loras:
+        before = sums.get((content_hash, blocks), (0.0, 0.0))
+        sums[content_hash, blocks] = before[0] + unet, before[1] + text
+    entries = [(name, unet, text, blocks) for (name, blocks), (unet, text) in sums.items() if unet or text]
+    return tuple(sorted(entries, key=_order))
+
+
+def _order(entry: Entry) -> tuple[Any, ...]:
+    name, _, _, blocks = entry
+    return (name, blocks.values, blocks.elements) if blocks else (name,)
 
 
 @dataclass(frozen=True)
@@ -166,18 +175,19 @@ class WeightCache:
     def _plan(self, key: SetKey, read: Callable[[str], LoraWeights]) -> "MergePlan":
         parts: dict[Parameter, list[tuple[Delta, float]]] = {}
         contributions: dict[Parameter, Contributions] = {}
-        text_key: dict[str, float] = {}
-        for content_hash, unet, text in key:
+        text_key: list[tuple[str, float]] = []
+        for content_hash, unet, text, blocks in key:
+            on_text = 0.0
             for place, delta in read(content_hash).deltas.items():
-                strength = unet if place[0] == "unet" else text
+                strength = (unet if place[0] == "unet" else text) * (_factor(blocks, place) if blocks else 1)
                 if strength:
                     parts.setdefault(place, []).append((delta, strength))
                     contributions[place] = (*contributions.get(place, ()), (content_hash, strength))
-                    if place[0] != "unet":
-                        text_key[content_hash] = strength
+                    on_text = on_text if place[0] == "unet" else strength
+            text_key += [(content_hash, on_text)] if on_text else []
         known = self._known(contributions)
         new_bytes = sum(self._base[place].nbytes for place in parts if place not in known.tensors)
-        return MergePlan(parts, contributions, tuple(text_key.items()), known, new_bytes)
+        return MergePlan(parts, contributions, tuple(text_key), known, new_bytes)
 
     def _known(self, contributions: Mapping[Parameter, Contributions]) -> MergedSet:
         """The tensors that kept sets have already: where the same LoRAs went in at the same strengths."""
@@ -281,6 +291,11 @@ class WeightCache:
         with torch.no_grad():
             parameter.copy_(tensor)
         return None
+
+
+def _factor(blocks: BlockWeights, place: Parameter) -> float:
+    component, path, _ = place
+    return blocks.factor(block_of(path) if component == "unet" else "BASE", path)
 
 
 def _nbytes(sets: Iterable[MergedSet]) -> int:

@@ -1,11 +1,12 @@
 """LoRAs and their strengths -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 import torch
 from cachetools import LRUCache
 
+from webui.core.block_weights import block_of
 from webui.core.events import LoraSwitch
 from webui.core.files import LoraFile
 from webui.core.lora_files import find_adapter_config
@@ -67,7 +68,7 @@ class LoraSwitcher:
         """
         key, by_hash = self._key(uses)
         self.embeddings = {}
-        how, seconds = self.cache.switch(key, lambda content_hash: self._weights(by_hash[content_hash]), check)
+        how, seconds = self.cache.switch(key, self._reader(key, by_hash), check)
         warnings = [
             f"LoRA {file.name}: {text[:1].lower()}{text[1:]}"
             for content_hash, file in by_hash.items()
@@ -81,7 +82,7 @@ class LoraSwitcher:
     def prepare(self, uses: Sequence[LoraUse]) -> bool:
         """Merges what the next job wants without installing it; whether it is ready then."""
         key, by_hash = self._key(uses)
-        return self.cache.prepare(key, lambda content_hash: self._weights(by_hash[content_hash]))
+        return self.cache.prepare(key, self._reader(key, by_hash))
 
     def _key(self, uses: Sequence[LoraUse]) -> tuple[SetKey, dict[str, LoraFile]]:
         by_hash: dict[str, LoraFile] = {}
@@ -89,8 +90,22 @@ class LoraSwitcher:
         for use in uses:
             content_hash = _content_hash(use.file)
             by_hash[content_hash] = use.file
-            entries.append((content_hash, use.unet, use.text))
+            entries.append((content_hash, use.unet, use.text, use.blocks))
         return set_key(entries), by_hash
+
+    def _reader(self, key: SetKey, by_hash: Mapping[str, LoraFile]) -> Callable[[str], LoraWeights]:
+        """What gives the weights of a content hash; it raises CannotApply."""
+        by_block = {content_hash for content_hash, _, _, blocks in key if blocks}
+
+        def read(content_hash: str) -> LoraWeights:
+            file = by_hash[content_hash]
+            weights = self._weights(file)
+            for component, path, _ in weights.deltas if content_hash in by_block else ():
+                if component == "unet" and not block_of(path):
+                    raise CannotApply(file.name, f"changes {path}, which no block of lbw and lbwe has in it")
+            return weights
+
+        return read
 
     def _weights(self, file: LoraFile) -> LoraWeights:
         content_hash = _content_hash(file)
