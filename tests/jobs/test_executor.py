@@ -21,6 +21,8 @@ from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
+from webui.core.visitor import OWNER
+from webui.core.work import Batch
 from webui.jobs import executor as executors
 from webui.jobs import queue, saving
 from webui.jobs.executor import LocalExecutor
@@ -80,7 +82,7 @@ class TestOneAfterTheOther:
         engine.go_on()
         for job in jobs:
             assert isinstance(events_of(job)[-1], Done)
-            assert engine.begun.get_nowait() is job.request is job.order.request
+            assert engine.begun.get_nowait() is job.request is job.orders[0].request
 
     def test_jobs_from_many_threads_all_run_once(self, executor, engine):
         jobs, threads = [], []
@@ -114,6 +116,45 @@ class TestOneAfterTheOther:
         job = executor.submit(request(count=2))
         assert engine.ended.get(timeout=WAIT_S).seed == 5
         assert [type(event) for event in events_of(job)[-3:]] == [Image, Image, Done]
+
+
+class TestBatch:
+    """Several requests of one click are one job."""
+
+    def test_its_requests_are_drawn_in_turn_and_its_pictures_are_numbered_through(self, executor, engine):
+        job = executor.submit(Batch(tuple(request(seed=seed, count=seed) for seed in (1, 2, 3))))
+        events = events_of(job)
+        pictures = [event for event in events if isinstance(event, Image)]
+        assert [(picture.index, picture.seed) for picture in pictures] == list(enumerate([1, 2, 3, 3, 4, 5]))
+        assert all(picture.path.is_file() for picture in pictures) and isinstance(events[-1], Done)
+        assert [engine.begun.get_nowait().seed for _ in range(3)] == [1, 2, 3]
+        assert len(executor.jobs(job.visitor)) == 1 and executor.totals().jobs["done"] == 1
+        assert sum(events[-1].parts_s.values()) == pytest.approx(events[-1].seconds)
+        assert [asked.seed for asked in job.requests] == [1, 2, 3] and job.request == job.requests[0]
+
+    def test_one_that_cannot_be_drawn_keeps_all_from_being_queued(self, executor, engine):
+        engine.hold()
+        with pytest.raises(RequestError, match="nope"):
+            executor.submit(Batch((request(), request(model="nope"))))
+        assert executor.status()["waiting"] == 0 and engine.begun.empty() and not executor.jobs(OWNER)
+
+    def test_a_stop_ends_all_of_it_and_keeps_what_is_finished(self, executor, engine):
+        engine.hold()
+        job = executor.submit(Batch((request(seed=1), request(seed=2), request(seed=3))))
+        engine.let(4)
+        wait_for(job, Image, index=0)
+        job.cancel()
+        assert isinstance(events_of(job)[-1], Cancelled) and [picture.seed for picture in job.images] == [1]
+        assert engine.begun.qsize() == 2
+
+    def test_a_failure_ends_all_of_it_and_keeps_what_is_finished(self, executor, engine):
+        engine.hold()
+        job = executor.submit(Batch((request(seed=1), request(seed=2), request(seed=3))))
+        engine.let(3)
+        wait_for(job, Image, index=0)
+        engine.failure = RuntimeError("no memory")
+        engine.go_on()
+        assert events_of(job)[-1] == Failed("RuntimeError: no memory") and len(job.images) == 1
 
 
 class TestQueue:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def make_job(on_cancel=lambda job: None) -> LocalJob:
-    return LocalJob(Order(Request(), ()), on_cancel)
+    return LocalJob([Order(Request(), ())], on_cancel)
 
 
 def picture(index: int = 0) -> Image:

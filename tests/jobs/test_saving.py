@@ -14,7 +14,7 @@ WAIT_S = 20
 
 
 def make_job() -> LocalJob:
-    return LocalJob(Order(Request(), ()), lambda _: None)
+    return LocalJob([Order(Request(), ())], lambda _: None)
 
 
 def test_they_are_saved_in_order_while_whoever_gave_them_goes_on(settings: Settings, make_picture, monkeypatch) -> None:

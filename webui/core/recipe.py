@@ -285,8 +285,10 @@ def hash_start(init: Init) -> dict[str, str]:
 
 
 def start_pictures(init: Init) -> dict[str, PilImage]:
-    """In modes whose bytes are all that they show: without palettes, and transparency only as alpha."""
-    image = init.image
-    if image.mode == "P" or "transparency" in image.info:
-        image = image.convert("RGBA")
-    return {"image": image} | ({"mask": images.to_mask(init.mask)} if init.mask else {})
+    """Those of it that are kept."""
+    return {"image": without_palette(init.image)} | ({"mask": images.to_mask(init.mask)} if init.mask else {})
+
+
+def without_palette(image: PilImage) -> PilImage:
+    """In a mode whose bytes are all that it shows: without a palette, and transparency only as alpha."""
+    return image.convert("RGBA") if image.mode == "P" or "transparency" in image.info else image

@@ -186,6 +186,11 @@ class Request(Value):
         return self
 
     @property
+    def requests(self) -> "tuple[Request, ...]":
+        """Itself: one request is a ``Work``, too."""
+        return (self,)
+
+    @property
     def image_count(self) -> int:
         """How many pictures the job makes in all."""
         return self.count * self.repeat

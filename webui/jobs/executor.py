@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
+from webui.core.work import Work
 from webui.jobs.job import LocalJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import QueueFull
@@ -76,15 +77,17 @@ class LocalExecutor:
         self._warm_up = True
         self._queue.wake()
 
-    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
+    def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 
         Raises RequestError, or QueueFull with too many waiting (``jobs.queue``) or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        job = LocalJob(self._plan(request), self._cancel, submitted_at, keep, visitor)
-        if request.init is not None and request.init.nothing_masked:
+        files = self._library.snapshot(max_age_s=0)
+        orders = [make_order(request, files) for request in work.requests]
+        if any(request.init and request.init.nothing_masked for request in work.requests):
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
+        job = LocalJob(orders, self._cancel, submitted_at, keep, visitor)
         if lost := self._worker.status().lost:
             raise QueueFull(lost)
         with self._lock:
@@ -96,10 +99,6 @@ class LocalExecutor:
                 del self._jobs[job.id]
             raise
         return job
-
-    def _plan(self, request: Request) -> Order:
-        files = self._library.snapshot(max_age_s=0)
-        return make_order(request, files)
 
     def job(self, job_id: str) -> LocalJob | None:
         """A job that waits, runs, or ended recently."""
@@ -181,16 +180,40 @@ class LocalExecutor:
             self._saver.afterwards(partial(self._finish, job, last, time.perf_counter()))
 
     def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
-        """Runs one job and returns the event that ends it; pictures go to the saving thread on the way."""
-        reached, step_s, share = 0, 0.0, 0.0
+        """Draws the job's orders in turn and returns the event that ends it: what it says is true of all of them."""
+        waited_s = time.perf_counter() - job.submitted_at
+        warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
+        job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
+        warnings: dict[str, None] = {}
+        first, drawn = 0, 0.0
         last: Done | Failed | Cancelled = Cancelled()
-        for event in self._begin(job):
-            if isinstance(event, TERMINAL):
-                last, share = event, 1.0 if isinstance(event, Done) else share
+        for order in job.orders:
+            last, share = self._draw(job, order, first)
+            first += order.request.image_count
+            drawn += order.cost * share
+            if not isinstance(last, Done):
                 break
+            warnings |= dict.fromkeys(last.warnings)
+            last = replace(last, warnings=tuple(warnings))
+            if order is not job.orders[-1]:
+                job.parts_s = balance(0.0, job.parts_s, last.parts_s)
+        self._queue.settle(job, drawn / (job.cost or 1.0))
+        return last
+
+    def _draw(self, job: LocalJob, order: Order, first: int) -> tuple[Done | Failed | Cancelled, float]:
+        """How one order ended, and the share of it, 0..1, that was drawn. Its pictures have numbers from ``first`` on,
+        and go to the saving thread on the way."""
+        reached, step_s, share = 0, 0.0, 0.0
+        events = self._worker.draw(order)
+        if job.is_cancelled():  # since it was taken
+            self._worker.cancel()
+        for event in events:
+            if isinstance(event, TERMINAL):
+                return event, 1.0 if isinstance(event, Done) else share
             self._count(event, reached)
             self._watchdog.ping(isinstance(event, Step))
             if isinstance(event, Image):
+                event = replace(event, index=first + event.index)
                 self._saver.afterwards(partial(self._note_size, event, step_s))
             if isinstance(event, Image) and job.keep:
                 self._saver.save(job, event)
@@ -199,9 +222,8 @@ class LocalExecutor:
             if isinstance(event, Step):
                 reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
                 if reached == 2 and (upcoming := self._queue.upcoming()):
-                    self._worker.prepare(upcoming.order)
-        self._queue.settle(job, share)
-        return last
+                    self._worker.prepare(upcoming.orders[0])
+        return Failed("the worker ended without saying how"), share
 
     def _watch(self) -> None:
         while not self._closed.wait(CHECK_EVERY_S):
@@ -216,16 +238,6 @@ class LocalExecutor:
         request = picture.recipe.request
         if step_s and request.width and request.height:
             self._last_size.keep(request.model, (request.width, request.height), step_s)
-
-    def _begin(self, job: LocalJob) -> Iterator[Event]:
-        """The worker at work on the job, with what it waited for until then in its ledger."""
-        waited_s = time.perf_counter() - job.submitted_at
-        warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
-        job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
-        events = self._worker.draw(job.order)
-        if job.is_cancelled():  # since it was taken
-            self._worker.cancel()
-        return events
 
     def _load_default(self) -> None:
         self._watchdog.begin()
@@ -246,7 +258,8 @@ class LocalExecutor:
         """One step of the default model. With reuse it is one of the plain UNet: no code is compiled for its size."""
         name = choose_file("model", self._settings.model, self._library.snapshot(max_age_s=0).models)
         width, height = self._last_size.of(name) or (MIN_SIDE_PX, MIN_SIDE_PX)
-        return self._plan(Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2))
+        request = Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2)
+        return make_order(request, self._library.snapshot())
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""

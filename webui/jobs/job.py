@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
@@ -38,14 +38,14 @@ class LocalJob:
 
     def __init__(
         self,
-        order: Order,
+        orders: Sequence[Order],
         on_cancel: "Callable[[LocalJob], None]",
         submitted_at: float | None = None,
         keep: bool = True,
         visitor: Visitor = OWNER,
     ) -> None:
         self.id = secrets.token_hex(16)
-        self.order, self.keep, self.visitor = order, keep, visitor
+        self.orders, self.keep, self.visitor = tuple(orders), keep, visitor
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel
@@ -57,13 +57,18 @@ class LocalJob:
 
     @property
     def request(self) -> Request:
-        """What was asked for, with nothing left open."""
-        return self.order.request
+        """What was asked for first, with nothing left open."""
+        return self.orders[0].request
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """All that was asked for."""
+        return tuple(order.request for order in self.orders)
 
     @property
     def cost(self) -> float:
         """What its work comes to, in megapixel-evaluations."""
-        return self.order.cost
+        return sum(order.cost for order in self.orders)
 
     @property
     def state(self) -> State:
@@ -92,8 +97,8 @@ class LocalJob:
     @property
     def pixel_bytes(self) -> int:
         """Memory that the pictures hold, start picture and mask included."""
-        init = self.request.init
-        given = [init.image, init.mask] if init else []
+        inits = [request.init for request in self.requests if request.init]
+        given = [picture for init in inits for picture in (init.image, init.mask)]
         held = [picture.image for picture in self.images] + [picture for picture in given if picture]
         return sum(4 * picture.width * picture.height for picture in held)
 

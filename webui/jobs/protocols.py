@@ -8,6 +8,7 @@ from webui.core.events import Event, Image
 from webui.core.ledger import Totals
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
+from webui.core.work import Work
 
 State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
 
@@ -17,7 +18,10 @@ class QueueFull(RuntimeError):
 
 
 class Job(Protocol):
-    """A request on its way. ``id`` is 128 bits of chance, and whoever knows it may watch and cancel."""
+    """Work on its way. ``id`` is 128 bits of chance, and whoever knows it may watch and cancel.
+
+    ``requests`` are what is drawn, one after the other, with nothing left open, and ``request`` is the first of them.
+    """
 
     @property
     def id(self) -> str: ...
@@ -25,6 +29,8 @@ class Job(Protocol):
     def visitor(self) -> Visitor: ...
     @property
     def request(self) -> Request: ...
+    @property
+    def requests(self) -> tuple[Request, ...]: ...
     @property
     def state(self) -> State: ...
     @property
@@ -46,7 +52,7 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """Takes requests, makes pictures."""
+    """Takes work, makes pictures."""
 
     def catalog(self, max_age_s: float = 0.0) -> Catalog:
         """What there is, as it was so long ago at most."""
@@ -54,8 +60,8 @@ class Executor(Protocol):
     def reload(self) -> None:
         """Whoever asks next has all folders walked, also on disks that do not tell what has changed."""
 
-    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> Job:
-        """Queues a job of the visitor's, whose pictures are saved unless ``keep`` is false.
+    def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> Job:
+        """Queues one job of the visitor's, whose pictures are saved unless ``keep`` is false.
 
         Raises RequestError for what cannot be done, QueueFull when too many wait.
         """

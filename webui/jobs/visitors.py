@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from webui.core.catalog import Catalog
 from webui.core.ledger import Totals
-from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor, asking
+from webui.core.work import Work
 from webui.jobs.protocols import Executor, Job
 
 
@@ -24,9 +24,9 @@ class VisitorsExecutor:
         if asking().is_owner:
             self._executor.reload()
 
-    def submit(self, request: Request, keep: bool = True, visitor: Visitor = OWNER) -> Job:
+    def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> Job:
         """A job of the visitor who asks."""
-        return self._executor.submit(request, keep, asking())
+        return self._executor.submit(work, keep, asking())
 
     def job(self, job_id: str) -> Job | None:
         """The job, for the owner and for the visitor who sent it."""

@@ -96,7 +96,7 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[A
             raise page_error("This picture has no settings of ours.")
         settings = [gr.skip()] * (len(reused) + 2)
         if recipe:
-            catalog, sent = bench.runs.executor.catalog(), start is not None
+            catalog, sent = bench.executor.catalog(), start is not None
             values = settings_of(recipe.request)
             settings = fills.from_picture(values, reused, catalog, with_seed=with_seed, keep_texts=sent)
         return [gr.Tabs(selected=bench.name), *settings, *started]

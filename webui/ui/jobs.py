@@ -16,15 +16,15 @@ import gradio as gr
 from webui.core.errors import RequestError
 from webui.core.events import Failed
 from webui.core.groups import nest
-from webui.core.request import Request
-from webui.jobs.protocols import Job, QueueFull
+from webui.core.work import Work
+from webui.jobs.protocols import Executor, Job, QueueFull
 from webui.ui import form, stream
 from webui.ui.errors import page_error
-from webui.ui.runs import ENDED, Runs
 
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 LOST = "The server was restarted, and this job ended with it. Its settings are kept."
 FORGOTTEN = "These pictures are no longer in the server's memory."
+ENDED = ("done", "failed", "cancelled")
 PROMPT_LENGTH = 120  # of what the list of jobs shows
 
 Update = Any
@@ -58,61 +58,62 @@ def build_finished(page: str) -> None:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What the page's events ask of the server. ``requests`` is as in ``Task``, ``fields`` the names of its values;
+    """What the page's events ask of the server. ``work`` is as in ``Task``, ``fields`` the names of its values;
     ``empty`` is the preview where there is no job."""
 
-    runs: Runs
-    requests: Callable[[Mapping[str, Any]], Sequence[Request]]
+    executor: Executor
+    work: Callable[[Mapping[str, Any]], Work]
     fields: tuple[str, ...]
     cache_dir: Path
     empty: str
 
     async def send(self, *values: Any) -> AsyncIterator[tuple[Update, Update]]:
-        """Starts the jobs; yields what the browser keeps of them, as JSON, and the status."""
+        """Starts the job; yields what the browser keeps of it, as JSON, and the status."""
         try:
-            jobs = await asyncio.to_thread(self._start, values)
+            job = await asyncio.to_thread(self._start, values)
         except (RequestError, QueueFull) as error:
             yield gr.skip(), stream.status_html(Failed(str(error)), None)
             raise page_error(str(error)) from None
-        prompt = jobs[0].request.prompt[:PROMPT_LENGTH]
-        yield json.dumps({"ids": [job.id for job in jobs], "prompt": prompt}), gr.skip()
+        yield json.dumps({"ids": [job.id], "prompt": job.request.prompt[:PROMPT_LENGTH]}), gr.skip()
 
     async def draw(self, *values: Any) -> AsyncIterator[tuple[Update, ...]]:
-        """Both at once, for programs: starts the jobs and follows them."""
+        """Both at once, for programs: starts the job and follows it."""
         try:
-            jobs = await asyncio.to_thread(self._start, values)
+            job = await asyncio.to_thread(self._start, values)
         except (RequestError, QueueFull) as error:
             raise page_error(str(error)) from None
-        async for update in self._watch(jobs):
+        async for update in self._watch(job):
             yield update
 
     async def follow(self, job_id: str, known_as: str) -> AsyncIterator[tuple[Update, ...]]:
         """What there is to see of a job, to its end; ``known_as`` is the state that the browser last saw."""
-        jobs, was_over = self.runs.jobs(job_id), known_as in ENDED
-        if not jobs:
+        job, was_over = self.executor.job(job_id), known_as in ENDED
+        if job is None:
             status = IDLE if was_over else stream.status_html(Failed(LOST), None)
             yield _updates(stream.View(status, self.empty, gallery=[]))
-        async for update in self._watch(jobs, is_news=not was_over):
+            return
+        async for update in self._watch(job, is_news=not was_over):
             yield update
 
     def look_back(self, job_id: str) -> tuple[Update, str, int]:
         """Gallery, infotext and chosen picture of a job that ended before."""
-        pictures = self.runs.pictures(job_id)
-        items = [item for picture in pictures if (item := stream.gallery_item(*picture, self.cache_dir))]
+        job = self.executor.job(job_id)
+        images = job.images if job else ()
+        items = [item for image in images if job and (item := stream.gallery_item(job, image, self.cache_dir))]
         if not items:
             raise page_error(FORGOTTEN)
-        return gr.update(value=items, selected_index=0), pictures[0][1].recipe.infotext(), 0
+        return gr.update(value=items, selected_index=0), images[0].recipe.infotext(), 0
 
     def cancel(self, job_id: str) -> None:
-        """Stops the job, and those of the same click."""
-        for job in self.runs.jobs(job_id):
+        """Stops the job."""
+        if job := self.executor.job(job_id):
             job.cancel()
 
-    def _start(self, values: Sequence[Any]) -> list[Job]:
-        return self.runs.start(self.requests(nest(dict(zip(self.fields, values, strict=True)))))
+    def _start(self, values: Sequence[Any]) -> Job:
+        return self.executor.submit(self.work(nest(dict(zip(self.fields, values, strict=True)))))
 
-    async def _watch(self, jobs: Sequence[Job], is_news: bool = True) -> AsyncIterator[tuple[Update, ...]]:
-        async for view in stream.watch_all(jobs, self.cache_dir):
+    async def _watch(self, job: Job, is_news: bool = True) -> AsyncIterator[tuple[Update, ...]]:
+        async for view in stream.watch(job, self.cache_dir):
             yield _updates(view)
             if view.error and is_news:
                 raise page_error(view.error)

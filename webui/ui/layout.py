@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import asking, fills, history, models, png_info, presets, uploads
+from webui.ui import asking, fills, history, models, pictures, png_info, presets, uploads
 from webui.ui.application import Application
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
@@ -120,12 +120,12 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
     fields = {field: control for field, control in bench.controls.items() if field in FIELDS}
 
     def send(job_id: str, index: int, target: Workbench) -> list[Any]:
-        path = bench.runs.picture_file(job_id, index, Path(target.controls["image"].GRADIO_CACHE))
-        found = bench.runs.picture(job_id, index)
+        path = pictures.find_file(bench.executor, job_id, index, Path(target.controls["image"].GRADIO_CACHE))
+        found = pictures.find(bench.executor, job_id, index)
         if path is None or found is None:
             return [gr.skip()] * (len(fields) + 4)
         values = settings_of(found[1].recipe.request)
-        catalog = bench.runs.executor.catalog()
+        catalog = bench.executor.catalog()
         settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True)
         return [path, gr.Tabs(selected=target.name), *settings]
 

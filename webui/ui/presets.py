@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.core.errors import RequestError
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form
+from webui.ui import fills, form, pictures
 from webui.ui.preset_values import (
     INTRODUCTION,
     card_html,
@@ -138,7 +138,7 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Prese
     held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
         _wire_applying(bar, benches[page], store, held)
-        choose = partial(_choose, bar, choosers, store, benches[page].runs.executor)
+        choose = partial(_choose, bar, choosers, store, benches[page].executor)
         outputs = [*choosers, bar.card, *bar.variables, bar.new_name, bar.question]
         _wire_saving(bar, benches[page], store, choose, outputs)
         _wire_changing(bar, store, choose, outputs)
@@ -146,7 +146,7 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Prese
 
 def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapping[str, Sequence[str]]) -> None:
     """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
-    executor, controls, page = bench.runs.executor, bench.controls, bench.name
+    executor, controls, page = bench.executor, bench.controls, bench.name
     held = held_by[page]
     settled = [*(controls[field] for field in held), bench.picker.chosen, bench.sizes]
     shown = [bar.card, *bar.variables, bar.new_name]
@@ -226,18 +226,18 @@ def _wire_saving(
     bar: Bar, bench: Workbench, store: PresetStore, choose: Callable[..., list[Update]], outputs: list[Any]
 ) -> None:
     """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
-    runs, fields = bench.runs, held_controls(bench.controls)
+    executor, fields = bench.executor, held_controls(bench.controls)
     job_id = gr.Textbox(visible=False)
 
     def save(
         job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
     ) -> list[Update]:
         with page_errors():
-            found = runs.picture(job_id, index)
+            found = pictures.find(executor, job_id, index)
             if source == PICTURE and found is None:
                 raise RequestError("there is no picture yet: draw one first, or save the settings of this page")
             if source == PICTURE and found:
-                kept = of_picture(*found, str(runs.executor.status().get("device")))
+                kept = of_picture(*found, str(executor.status().get("device")))
             else:
                 kept = of_page(dict(zip(fields, values, strict=True))) | {"variables": read_variables(defaults)}
             preset = make_preset(name=name, note=note, **kept)

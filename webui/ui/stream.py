@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
@@ -49,34 +49,20 @@ class View:
     error: str = ""
 
 
-async def watch_all(jobs: Sequence[Job], cache_dir: Path) -> AsyncIterator[View]:
-    """Views of several jobs, one after the other; the gallery gathers the pictures of all that ended.
-
-    The status says done only when all are. A failed job is told in its own view; the others go on, and the last
-    view's ``error`` tells of it.
-    """
-    gallery: list[GalleryItem] = []
-    error = ""
-    for number, job in enumerate(jobs, start=1):
-        last = number == len(jobs)
-        async for view in watch(job, cache_dir):
-            gallery += view.gallery or []
-            error = error or view.error
-            yield replace(
-                view,
-                status=None if job.state == "done" and not last else view.status,
-                gallery=list(gallery) if view.gallery is not None else None,
-                error=error if last else "",
-            )
-
-
 async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
-    """Views of the job until it ends, at most one every ``MIN_INTERVAL_S``; the last one is complete."""
+    """Views of the job until it ends, at most one every ``MIN_INTERVAL_S``; the last one is complete.
+
+    The gallery of a job of several requests fills on the way.
+    """
     preview: str | None = None
+    gallery: list[GalleryItem] = []
     async for _, event in job.follow_async():
         if isinstance(event, Step) and event.preview:
             preview = preview_html(event, job)
         if isinstance(event, Image):
+            if len(job.requests) > 1 and (item := gallery_item(job, event, cache_dir)):
+                gallery.append(item)
+                yield View(None, gallery=list(gallery))
             continue
         if isinstance(event, Done | Failed | Cancelled):
             yield _last_view(job, event, preview, cache_dir)

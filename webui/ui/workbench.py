@@ -14,6 +14,7 @@ from webui.core.events import Failed
 from webui.core.groups import GROUP_FIELDS, group_values
 from webui.core.groups.init import Init
 from webui.core.request import NOT_ASKED, Request
+from webui.core.work import Work
 from webui.jobs.protocols import Executor
 from webui.ui import (
     approximations,
@@ -24,12 +25,12 @@ from webui.ui import (
     loras,
     models,
     pasted,
+    pictures,
     prompts,
     seed,
     sizes,
     stream,
 )
-from webui.ui.runs import Runs
 from webui.ui.verify import verify
 
 FIELDS = (*(field for field in Request.model_fields if field not in NOT_ASKED), *GROUP_FIELDS)
@@ -44,14 +45,14 @@ class Task:
     """What sets one page apart.
 
     ``build_inputs`` lays out the page's own controls above and below the prompt (it is called with "above", then
-    "below") and returns them by name; ``requests`` turns all values by name into one request or several, raising
+    "below") and returns them by name; ``work`` turns all values by name into what is to be drawn, raising
     RequestError. ``transient`` controls hold files: they are not remembered by the browser.
     ``collect_js`` is a function over all values in the browser, for what lives there until Generate is pressed.
     """
 
     name: str
     invitation: str
-    requests: Callable[[Mapping[str, Any]], Sequence[Request]]
+    work: Callable[[Mapping[str, Any]], Work]
     build_inputs: Callable[[str, Catalog], Controls]
     transient: tuple[str, ...] = ()
     collect_js: str | None = None
@@ -68,7 +69,7 @@ class Workbench:
     name: str
     controls: Controls
     picker: models.Picker
-    runs: Runs
+    executor: Executor
     selected: gr.Number
     senders: dict[str, gr.Button]
     sizes: gr.Dropdown
@@ -118,25 +119,24 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             results = _build_results(name, empty, targets)
-    runs = Runs(executor)
     selected = gr.Number(0, precision=0, visible=False)
     helpers |= {"chosen": picker.chosen, "variation": folds["variation"]}
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
-    handlers = jobs.Handlers(runs, task.requests, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
+    handlers = jobs.Handlers(executor, task.work, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
     restored = _wire_memory(name, executor, controls, task.transient, helpers)
     restored.then(None, None, None, js=f"() => darkroomJobs.begin('{name}')", api_visibility="private")
-    _wire_pictures(name, runs, controls, results, selected, helpers)
+    _wire_pictures(name, executor, controls, results, selected, helpers)
     seed.wire(new_seed, helpers["random"], controls["seed"])
-    pictures = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
-    browser_state.wire_pictures(name, pictures, restored)
+    given = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
+    browser_state.wire_pictures(name, given, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
-    _wire_verify(name, runs, results, selected)
+    _wire_verify(name, executor, results, selected)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
     approximations.wire(approximate, controls, executor)
-    return Workbench(name, controls, picker, runs, selected, results.senders, helpers["size"], restored)
+    return Workbench(name, controls, picker, executor, selected, results.senders, helpers["size"], restored)
 
 
 def _build_results(name: str, empty: str, targets: Sequence[str]) -> Results:
@@ -283,7 +283,7 @@ def _wire_memory(
 
 
 def _wire_pictures(
-    page: str, runs: Runs, controls: Controls, results: Results, selected: gr.Number, helpers: Controls
+    page: str, executor: Executor, controls: Controls, results: Results, selected: gr.Number, helpers: Controls
 ) -> None:
     job_id = gr.Textbox(visible=False)
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
@@ -291,26 +291,26 @@ def _wire_pictures(
 
     def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
         index = event.index if isinstance(event.index, int) else 0
-        found = runs.picture(job_id, index)
+        found = pictures.find(executor, job_id, index)
         return index, found[1].recipe.infotext() if found else gr.skip()
 
     def reuse_settings(job_id: str, index: int, with_seed: bool = False) -> list[Update]:
-        found = runs.picture(job_id, index)
+        found = pictures.find(executor, job_id, index)
         if found is None:
             return [gr.skip()] * (len(reused) + 2)
         values = settings_of(found[1].recipe.request)
-        return fills.from_picture(values, reused, runs.executor.catalog(), with_seed=with_seed)
+        return fills.from_picture(values, reused, executor.catalog(), with_seed=with_seed)
 
     def vary(job_id: str, index: int) -> list[Update]:
-        found = runs.picture(job_id, index)
+        found = pictures.find(executor, job_id, index)
         if found is None:
             return [gr.skip()] * (len(reused) + 3)
         values = fills.near(settings_of(found[1].recipe.request))
-        filled = fills.from_picture(values, reused, runs.executor.catalog(), with_seed=True)
+        filled = fills.from_picture(values, reused, executor.catalog(), with_seed=True)
         return [*filled, gr.Accordion(open=True)]
 
     def reuse_seed(job_id: str, index: int) -> Update:
-        found = runs.picture(job_id, index)
+        found = pictures.find(executor, job_id, index)
         return found[1].seed if found else gr.skip()
 
     picture: dict[str, Any] = {"js": job_id_js(page), **private}
@@ -336,17 +336,17 @@ def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropd
     swap.click(None, sides, sides, js="(w, h) => [h, w]", api_visibility="private", show_progress="hidden")
 
 
-def _wire_verify(page: str, runs: Runs, results: Results, selected: gr.Number) -> None:
+def _wire_verify(page: str, executor: Executor, results: Results, selected: gr.Number) -> None:
     job_id = gr.Textbox(visible=False)
 
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
-        found = runs.picture(job_id, index)
+        found = pictures.find(executor, job_id, index)
         if found is None:
             yield stream.status_html(Failed("There is no picture yet to verify."), None)
             return
         picture = found[1]
         recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
-        async for status in verify(runs.executor, picture.image, recipe, lambda _: None):
+        async for status in verify(executor, picture.image, recipe, lambda _: None):
             yield status
 
     results.verify.click(

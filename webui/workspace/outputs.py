@@ -6,7 +6,7 @@ import re
 import string
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +20,16 @@ UNNAMEABLE = (errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG)
 """Errors of disks that do not take a name."""
 
 
-def save_picture(picture: Image, folder: Path, file_format: FileFormat = "png", filename: str = FILENAME) -> Path:
+def save_picture(
+    picture: Image,
+    folder: Path,
+    file_format: FileFormat = "png",
+    filename: str = FILENAME,
+    claim: Callable[[Path], None] = lambda _: None,
+) -> Path:
     """Writes the picture into the folder, named by the pattern ``filename``, and returns its path; raises OSError.
+
+    ``claim`` is told each name before the picture may appear under it.
 
     The bytes go to a temporary file first and appear under the final name in one step, which fails where the
     name is taken: neither a crash nor a second process leaves half a picture or overwrites one. A picture whose texts
@@ -34,12 +42,12 @@ def save_picture(picture: Image, folder: Path, file_format: FileFormat = "png", 
     values, ending = _name_values(picture.recipe.request), f".{file_format}"
     with temporary_file(folder, data, 0o644) as temporary:
         try:
-            return _publish(temporary, folder, filename, values, ending)
+            return _publish(temporary, folder, filename, values, ending, claim)
         except (OSError, UnicodeEncodeError) as error:
             if getattr(error, "errno", errno.EINVAL) not in UNNAMEABLE:
                 raise
             plain = {name: _to_ascii(value) for name, value in values.items()}
-            return _publish(temporary, folder, filename, plain, ending)
+            return _publish(temporary, folder, filename, plain, ending, claim)
 
 
 def _name_values(request: Request) -> dict[str, object]:
@@ -58,9 +66,19 @@ def _name_values(request: Request) -> dict[str, object]:
     }
 
 
-def _publish(temporary: Path, folder: Path, filename: str, values: Mapping[str, object], ending: str) -> Path:
+def _publish(
+    temporary: Path,
+    folder: Path,
+    filename: str,
+    values: Mapping[str, object],
+    ending: str,
+    claim: Callable[[Path], None],
+) -> Path:
     for number in count(_next_number(folder, filename)):
         path = folder / f"{make_stem(filename, number, values)}{ending}"
+        if path.exists():
+            continue
+        claim(path)
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -9,7 +9,7 @@ from PIL.Image import Image as PilImage
 from webui.core import images
 from webui.core.disk import replace_file
 from webui.core.groups.init import Init
-from webui.core.recipe import start_pictures
+from webui.core.recipe import start_pictures, without_palette
 
 
 class StartPictures:
@@ -21,12 +21,18 @@ class StartPictures:
     def keep(self, init: Init) -> None:
         """Writes what is not there yet, each file whole or not at all; raises OSError."""
         for picture in start_pictures(init).values():
-            path = self._folder / f"{images.pixels_sha256(picture)}.png"
-            if path.exists():
-                continue
+            self.put(picture)
+
+    def put(self, picture: PilImage) -> str:
+        """Writes the picture where it is not there yet, and returns the hash it is found by; raises OSError."""
+        picture = without_palette(picture)
+        sha256 = images.pixels_sha256(picture)
+        path = self._folder / f"{sha256}.png"
+        if not path.exists():
             data = io.BytesIO()
             picture.save(data, "PNG", compress_level=1)
             replace_file(path, data.getvalue())
+        return sha256
 
     def find(self, sha256: str) -> PilImage | None:
         """The picture of this hash; None where it is not here or is another one by now."""

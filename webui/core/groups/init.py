@@ -3,31 +3,17 @@
 import hashlib
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from PIL.Image import Image as PilImage
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from webui.core import images
 from webui.core.files import Files
 from webui.core.groups.base import Group
 from webui.core.images import SIDE_STEP_PX
+from webui.core.picture import Picture
 from webui.core.stages import Stage
 
-
-def _read_picture(value: Any) -> Any:
-    if isinstance(value, str):
-        value = images.decode_text(value)
-    elif isinstance(value, bytes):
-        value = images.open_image(value)
-    if not isinstance(value, PilImage):
-        raise images.ImageError("is not a picture")
-    images.check_size(value.size)
-    return images.plain(value)
-
-
-_write_picture = PlainSerializer(images.encode_text, return_type=str, when_used="json")
-Picture = Annotated[PilImage, BeforeValidator(_read_picture), _write_picture]
 Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
 
 

@@ -1,6 +1,6 @@
 """The img2img tab: a picture, a prompt, and how far to move away from it; one picture or a batch of files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -8,6 +8,7 @@ import gradio as gr
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
+from webui.core.work import Batch, Work
 from webui.ui import form
 from webui.ui.workbench import Controls, Task
 
@@ -40,7 +41,7 @@ def _build_inputs(place: str, catalog: Catalog) -> Controls:
     return controls
 
 
-def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
+def _work(values: Mapping[str, Any]) -> Work:
     batch = [*(values["files"] or []), *(values["folder"] or [])]
     paths = batch or [values["image"]]
     if paths == [None]:
@@ -56,7 +57,7 @@ def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
         if pixels > MAX_BATCH_PIXELS:
             limit = MAX_BATCH_PIXELS // 10**6
             raise RequestError(f"files: together they have more than {limit} megapixels; give fewer", field="files")
-    return requests
+    return Batch(tuple(requests))
 
 
 def _request(path: str, values: Mapping[str, Any]) -> Request:
@@ -69,7 +70,7 @@ def _request(path: str, values: Mapping[str, Any]) -> Request:
 TASK = Task(
     NAME,
     "Give a picture and say what it should become.",
-    _requests,
+    _work,
     _build_inputs,
     transient=("image", "files", "folder"),
 )

@@ -4,7 +4,7 @@ The painter in the browser gives the mask alone, and only when Generate is press
 typed as rectangles, and all of them count together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -16,6 +16,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
+from webui.core.work import Work
 from webui.ui import form
 from webui.ui.workbench import INIT_FIELDS, Controls, Task
 
@@ -105,7 +106,7 @@ def _build_below(catalog: Catalog) -> Controls:
     return controls
 
 
-def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
+def _work(values: Mapping[str, Any]) -> Work:
     if not values["image"]:
         raise RequestError("image is missing: upload, paste or drop a picture", field="image")
     image = images.to_rgb(form.open_picture(values["image"], "image"), _colour(values["background"]))
@@ -118,7 +119,7 @@ def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
     size: dict[str, Any] = {}
     if values["keep_size"]:
         size = {"width": None, "height": None}
-    return [Request.parse({key: value for key, value in values.items() if key not in own} | size | {"init": init})]
+    return Request.parse({key: value for key, value in values.items() if key not in own} | size | {"init": init})
 
 
 def _colour(text: str) -> str:
@@ -161,7 +162,7 @@ def _painted(data_url: str) -> PilImage:
 TASK = Task(
     NAME,
     "Give a picture, paint over a part of it, and say what should be there.",
-    _requests,
+    _work,
     _build_inputs,
     transient=("image", "painted", "mask"),
     collect_js=COLLECT_JS,

@@ -1,10 +1,11 @@
 """The txt2img tab: a prompt, Generate, the picture; everything else one fold away."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from webui.core.catalog import Catalog
 from webui.core.request import Request
+from webui.core.work import Work
 from webui.ui.workbench import Controls, Task
 
 EXAMPLES = (
@@ -19,8 +20,8 @@ def _build_inputs(_place: str, _catalog: Catalog) -> Controls:
     return {}
 
 
-def _requests(values: Mapping[str, Any]) -> Sequence[Request]:
-    return [Request.parse(values)]
+def _work(values: Mapping[str, Any]) -> Work:
+    return Request.parse(values)
 
 
-TASK = Task("txt2img", "Type what you want to see.", _requests, _build_inputs, examples=EXAMPLES)
+TASK = Task("txt2img", "Type what you want to see.", _work, _build_inputs, examples=EXAMPLES)
