@@ -12,7 +12,7 @@ from benchmarks.crowd.visitor import Unexpected, Visitor, check_picture, expect
 
 CONFIG = re.compile(r"window\.gradio_config = (\{.*?\});\s*(?:window|</script)", re.DOTALL)
 STATE = re.compile(r'data-state=\\"(\w+)\\" data-job=\\"(\w*)\\"')
-PICTURE = re.compile(r'"url":\s*"([^"]*?/gradio_api/file=[^"]+)"')
+PICTURE = re.compile(r'"url":\s*"[^"]*?(/gradio_api/file=[^"]+)"')
 LOOK_S = 2.0  # how often a page asks for its jobs and for health while it is busy
 FOR_NOW = re.compile(r"full|limit|at most|wait|later|again|busy", re.IGNORECASE)
 
