@@ -1,6 +1,7 @@
 """The page below a path of a site, with the proxies and their examples from ``deploy/``, over TLS."""
 
 import asyncio
+import getpass
 import random
 import re
 import shutil
@@ -35,7 +36,8 @@ def nginx(example: str, target: str, port: int, folder: Path) -> list[str]:
     paths = "".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    main = f"daemon off; pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {paths}\n{example}\n}}"
+    user = f"user {getpass.getuser()};"  # else a worker started by root may not write where it keeps bodies
+    main = f"daemon off; {user} pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {paths}\n{example}\n}}"
     (folder / "nginx.conf").write_text(main, "utf-8")
     return ["nginx", "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
@@ -48,7 +50,7 @@ def caddy(example: str, target: str, port: int, folder: Path) -> list[str]:
     ):
         example, times = re.subn(pattern, ours, example, flags=re.MULTILINE)
         assert times == 1, pattern
-    quiet = "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}\n"
+    quiet = "{\n\tadmin off\n\tauto_https off\n}\n"
     (folder / "Caddyfile").write_text(quiet + example, "utf-8")
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
