@@ -27,23 +27,22 @@ from benchmarks.crowd.promises import Server, find_pictures, judge
 from benchmarks.measure import Options, Row
 
 OWNER_KEY = "key-of-the-benchmark"
-GUESTS: tuple[str, ...] = ()
-WARM_VISITORS, WARM_S = 8, 15.0
+WARM_SHARE = 0.2  # of the time, with the same crowd, until all that is kept has been kept once
 REST_S = 30.0  # after the last job has ended, until memory and files are looked at
 LOOK_S = 0.5
 PATIENCE_S = 300.0
 
 
 def run(options: Options) -> list[Row]:
-    """One run of ``--minutes`` with ``--visitors``, after a short one with a few that warms everything up."""
+    """One run of ``--minutes`` with ``--visitors``, after a shorter one that warms everything up."""
     return measure(options.visitors, 60 * options.minutes, min(REST_S, 6 * options.minutes))
 
 
 def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
-    """The rows of ``judge``; "before" is at rest, when a few visitors have done all that there is to do."""
+    """The rows of ``judge``; "before" is at rest after the shorter run."""
     with tempfile.TemporaryDirectory() as folder, _serve(Path(folder)) as server:
-        warm_s = min(WARM_S, seconds)
-        _send(Plan(server.url, min(visitors, WARM_VISITORS), warm_s, seed=1, with_floods=False))
+        memory_at_start = server.memory()
+        _send(Plan(server.url, visitors, WARM_SHARE * seconds, seed=1))
         server.rest(rest_s)
         memory_before, files_before = server.memory(), server.files()
         with server.watched() as peaks, _pulse(server.url) as health_ms:
@@ -51,6 +50,7 @@ def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
             server.wait_until_idle()
         server.rest(rest_s)
         seen = Server(
+            memory_at_start=memory_at_start,
             memory_before=memory_before,
             memory_after=server.memory(),
             memory_peak=peaks.memory,
@@ -60,7 +60,7 @@ def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
             tracebacks=server.log.read_text("utf-8", "replace").count("Traceback (most recent call last)"),
         )
         pictures = find_pictures(server.data_dir)
-        return list(judge(journal, pictures, seen, health_ms, visitors, is_fair=bool(GUESTS)))
+        return list(judge(journal, pictures, seen, health_ms, visitors))
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _serve(folder: Path) -> Iterator[Running]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "webui", "serve", "--no-browser", "--port", str(port)]
-    command += ["--data-dir", str(folder / "data"), *GUESTS]
+    command += ["--data-dir", str(folder / "data"), "--guests", "--no-auth", "--owner-key", OWNER_KEY]
     url, log = f"http://127.0.0.1:{port}", folder / "server.log"
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)

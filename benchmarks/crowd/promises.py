@@ -25,6 +25,7 @@ Pictures = Mapping[int, Sequence[float]]
 class Server:
     """What was seen of the server's process: memory at rest in bytes, and files and sockets that it had open."""
 
+    memory_at_start: int
     memory_before: int
     memory_after: int
     memory_peak: int
@@ -47,9 +48,9 @@ def find_pictures(folder: Path) -> Pictures:
 
 
 def judge(
-    journal: Journal, pictures: Pictures, server: Server, health_ms: Sequence[float], visitors: int, is_fair: bool
+    journal: Journal, pictures: Pictures, server: Server, health_ms: Sequence[float], visitors: int
 ) -> Iterator[Row]:
-    """A row for each promise; ``is_fair`` says that turns were promised to be fair."""
+    """A row for each promise."""
     accepted = [job for job in journal.jobs if job.state != "refused"]
     yield Row("jobs accepted", "jobs", [len(accepted)], note=_deeds(journal))
     if refused := len(journal.jobs) - len(accepted):
@@ -63,7 +64,7 @@ def judge(
     yield _none("jobs drawn that were refused", refused_seeds)
     yield _none("answers that nobody should get", journal.troubles)
     yield _none("tracebacks in the server's log", ["a traceback"] * server.tracebacks)
-    yield from _fairness(accepted, pictures, is_fair)
+    yield from _fairness(accepted, pictures)
     yield _health(health_ms)
     yield from _process(server, visitors)
 
@@ -94,7 +95,7 @@ def _is_lost(job: Sent, pictures: Pictures) -> bool:
     return not job.is_forsaken and job.state != "failed"
 
 
-def _fairness(accepted: Sequence[Sent], pictures: Pictures, is_fair: bool) -> Iterator[Row]:
+def _fairness(accepted: Sequence[Sent], pictures: Pictures) -> Iterator[Row]:
     drawn = [job for job in accepted if pictures.get(job.seed)]
     firsts: dict[str, Sent] = {}
     for job in sorted(accepted, key=lambda job: job.sent_at):
@@ -106,11 +107,9 @@ def _fairness(accepted: Sequence[Sent], pictures: Pictures, is_fair: bool) -> It
         if job.way == "page" and visitor != NOBODY and job in drawn and job.answered_at
     ]
     past = [float(let_past(job, drawn, pictures)) for job in newcomers]
-    name, limit = "jobs of others let past a newcomer's first, but the running one", "none"
-    if not is_fair:
-        yield Row(name, "jobs", past, note="not promised: started without --guests")
-    elif past:
-        yield promise(name, "jobs", past, max(past) == 0, limit, f"the most are {max(past):.0f}")
+    if past:
+        name = "jobs of others let past a newcomer's first, but the running one"
+        yield promise(name, "jobs", past, max(past) == 0, "none", f"the most are {max(past):.0f}")
     for name, is_flood in (("wait of who sends one job at a time", False), ("wait of who floods", True)):
         waits = [pictures[job.seed][0] - job.sent_at for job in drawn if job.is_flood == is_flood]
         if waits:
@@ -125,6 +124,7 @@ def _health(answers_ms: Sequence[float]) -> Row:
 
 def _process(server: Server, visitors: int) -> Iterator[Row]:
     mib = 2**20
+    yield Row("memory at the start, before anything was drawn", "MiB", [server.memory_at_start / mib])
     before = Row("memory before", "MiB", [server.memory_before / mib])
     yield before
     yield Row("memory at most", "MiB", [server.memory_peak / mib])

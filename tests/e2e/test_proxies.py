@@ -33,11 +33,11 @@ def nginx(example: str, target: str, port: int, folder: Path) -> list[str]:
     ):
         example, times = re.subn(pattern, ours, example)
         assert times == 1, pattern
-    paths = "".join(
+    paths = "access_log off;" + "".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     user = f"user {getpass.getuser()};"  # else a worker started by root may not write where it keeps bodies
-    main = f"daemon off; {user} pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {paths}\n{example}\n}}"
+    main = f"daemon off; {user} pid {folder}/pid; error_log stderr; events {{}} http {{ {paths}\n{example}\n}}"
     (folder / "nginx.conf").write_text(main, "utf-8")
     return ["nginx", "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
