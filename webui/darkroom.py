@@ -66,7 +66,7 @@ class Darkroom:
 
     def load(self, name: str, cancelled: Callable[[], bool] = _never) -> Iterator[Loading]:
         """Makes a model ready before it is drawn with; yields how far it is. Raises RequestError."""
-        first = self.plan(Request(model=name)).stages[0]
+        first = self.plan(Request(model=name)).passes[0]
         return self.manager.load(first.model, first.lenders, cancelled)
 
     def close(self) -> None:

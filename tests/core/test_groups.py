@@ -75,10 +75,20 @@ def test_other_programs_read_it_in_the_words_that_they_have():
 
 
 def test_fields_of_groups_go_by_their_group_s_name():
-    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength"]
+    of_upscale = ["upscale", *(f"upscale.{field}" for field in ("scale", "width", "height", "upscaler"))]
+    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength", *of_upscale]
     assert nest({"steps": 3, "variation.seed": 9, "variation.strength": 0.3}) == {
         "steps": 3,
         "variation": {"seed": 9, "strength": 0.3},
     }
     assert group_values(VARIED) == {"variation.seed": 9, "variation.strength": 0.3}
     assert group_values(Request()) == {}
+
+
+def test_a_group_with_a_switch_is_on_by_it_or_by_any_of_its_fields_and_off_by_it_alone():
+    assert nest({"upscale": True}) == {"upscale": {}}
+    assert nest({"upscale.scale": 3}) == nest({"upscale": True, "upscale.scale": 3}) == {"upscale": {"scale": 3}}
+    assert nest({"upscale": False, "upscale.scale": 3}) == {"upscale": None}
+    told = group_values(Request(upscale={"scale": 3}))
+    assert told.items() >= {"upscale": True, "upscale.scale": 3.0}.items()
+    assert "upscale.only" not in told

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.files import EmbeddingFile, LoraFile, ModelFile, VaeFile
+from webui.core.files import EmbeddingFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.groups.init import Init
 from webui.core.order import plan
 from webui.core.request import LoraRef, Request
@@ -31,6 +31,9 @@ class Shelf:
             "broken": model("broken", None),
         }
         self.loras = {name: LoraFile(name, tmp_path / name, place=name) for name in ("ink", "gold")}
+        self.upscalers = {
+            "sharp": UpscalerFile("sharp", tmp_path / "sharp.pth", place="sharp", namesakes=("old/sharp",))
+        }
         self.vaes = {"fine": VaeFile("fine", tmp_path / "fine", place="fine", namesakes=("old/fine",))}
         self.embeddings = {
             name: EmbeddingFile(name, tmp_path / name, place=f"light/{name}") for name in ("glow", "shade")
@@ -77,7 +80,7 @@ def test_a_refiner_is_a_second_pass_that_latents_are_handed_to(files, start):
 def test_a_model_that_refines_its_own_work_goes_on_as_it_was(files):
     ask = resolved(refiner="whole", loras=(LoraRef(name="ink"),), prediction="v")
     first, second = plan(ask, files).stages
-    assert second == replace(first, begin="handover") and second.loras and second.prediction == "v"
+    assert second == replace(first, begin="handover", name="refiner") and second.loras and second.prediction == "v"
 
 
 def test_loras_come_with_their_files_and_both_strengths(files):

@@ -12,6 +12,7 @@ from sd_parsers import ParserManager
 
 from webui.core.events import Image
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import ImageError
 from webui.core.prompt import parse_weights
@@ -87,6 +88,15 @@ requests = st.builds(
     syntax=st.just(2),  # 1 says nothing where there are no marks; see below
     init=st.none() | inits(),
     variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
+    upscale=st.none()
+    | st.builds(
+        Upscale,
+        scale=st.floats(1, 16),
+        width=st.none() | st.integers(8, 8192),
+        height=st.none() | st.integers(8, 8192),
+        upscaler=names,
+        only=st.booleans(),
+    ),
 )
 
 

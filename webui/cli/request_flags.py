@@ -8,7 +8,7 @@ from typing import Any
 
 from webui.core.checkpoint import Defaults
 from webui.core.errors import RequestError
-from webui.core.groups import GROUP_FIELDS, nest
+from webui.core.groups import GROUP_FIELDS, SWITCHES, nest
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.request import NOT_ASKED, Request
@@ -33,8 +33,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     fields = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
     for name in _switches(Init) + _switches(Request):
         parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help=fields[name].description)
+    for group in SWITCHES:
+        text = f"{fields[group].description}, with the defaults of its fields; --no-{group} where a preset does"
+        parser.add_argument(_flag(group), action=argparse.BooleanOptionalAction, help=text)
     suited = {field.name for field in dataclasses.fields(Defaults)}
-    for name in (*_text_flags(Request), *_text_flags(Init), *GROUP_FIELDS):
+    grouped = [name for name in GROUP_FIELDS if name not in SWITCHES]
+    for name in (*_text_flags(Request), *_text_flags(Init), *grouped):
         field = fields[name]
         if name in suited:
             shown = "what suits the model"

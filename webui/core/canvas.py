@@ -52,9 +52,7 @@ def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_p
     """
     if init.only_masked and init.masked:
         return width_px or native_px, height_px or native_px
-    own = init.image.size
-    left, top, right, bottom = init.outpaint
-    width, height = own[0] + left + right, own[1] + top + bottom
+    width, height = init.extended_size
     across, down = images.snapped_size((width, height))
     size = width_px or across, height_px or down
     if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:

@@ -1,9 +1,9 @@
 """What there is to choose from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from webui.core.files import EmbeddingFile, Files, LoraFile, ModelFile, VaeFile
+from webui.core.files import EmbeddingFile, Files, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.samplers import SAMPLERS
 
 
@@ -16,12 +16,13 @@ class Catalog:
     vaes: Mapping[str, VaeFile]
     embeddings: Mapping[str, EmbeddingFile]
     samplers: Mapping[str, tuple[str, ...]]
+    upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, files: Files) -> "Catalog":
         """All files, and every sampler."""
         samplers = {name: row.schedules for name, row in SAMPLERS.items()}
-        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers)
+        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers, files.upscalers)
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -46,13 +46,15 @@ class Loading:
 class Step:
     """Sampling went on: ``index`` of ``total`` steps are behind us, after ``seconds`` of sampling.
 
-    ``preview`` is a small JPEG of what the picture is becoming, or None when none was due.
+    ``preview`` is a small JPEG of what the picture is becoming, or None when none was due. ``stage`` is the name and
+    number of the stage that went on, where there are several.
     """
 
     index: int
     total: int
     seconds: float
     preview: bytes | None = None
+    stage: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def to_json(event: Event) -> dict[str, Any]:
     for name, value in vars(event).items():
         if isinstance(value, float):
             body[name] = round(value, 4)
+        elif name == "stage":
+            body |= {"stage": value[0], "stage_index": value[1]} if value else {}
         elif isinstance(value, bytes):
             body[name] = base64.b64encode(value).decode("ascii")
         elif isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "nothing", "other"]
+Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "upscaler", "nothing", "other"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 FOLDERS: Mapping[Role, str] = {
@@ -16,6 +16,7 @@ FOLDERS: Mapping[Role, str] = {
     "LoRA": "the folder for LoRAs (models/Lora)",
     "VAE": "the folder for VAEs (models/VAE)",
     "embedding": "the folder for embeddings (embeddings)",
+    "upscaler": "the folder for upscalers (models/ESRGAN)",
 }
 LOADABLE = "Stable Diffusion 1.x, 2.x and SDXL"
 
@@ -80,7 +81,7 @@ _WHOLE: tuple[_Row, ...] = (
     (re.compile(r"^(diffusion_model\.)?input_blocks\.|^(unet\.)?down_blocks\."), "checkpoint", "a UNet"),
     (re.compile(r"^((first_stage_model|vae)\.)?(decoder\.(conv_in|layers\.\d+)|encoder\.conv_in)\."), "VAE", "a VAE"),
     (re.compile(r"^\d\.conv\.\d\."), "VAE", "a VAE"),  # half of TAESD, in its author's names
-    (re.compile(r"(^|\.)RDB\d\.|\.rdb\d\.|^conv_first\.|^body\.\d+\.weight$"), "other", "an upscaler"),
+    (re.compile(r"(^|\.)RDB\d\.|\.rdb\d\.|^conv_first\.|^body\.\d+\.weight$"), "upscaler", "an upscaler"),
     (re.compile(r"(^|\.)text_model\.|^encoder\.(layers\.\d+\.self_attn|block\.\d+)\."), "other", "a text encoder"),
     (re.compile(r"^(\w+\.)?vision_model\.|^visual\."), "other", "an image encoder (CLIP vision)"),
 )  # fmt: skip

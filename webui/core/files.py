@@ -1,4 +1,4 @@
-"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, by name and place."""
+"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, an upscaler, by name and place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,6 +84,13 @@ class EmbeddingFile(File):
     """Vectors that its name stands for in a prompt (textual inversion)."""
 
 
+@dataclass(frozen=True)
+class UpscalerFile(File):
+    """A network that enlarges pictures. ``problem`` is why it is not to be opened, whatever is in it."""
+
+    problem: str = ""
+
+
 class Files(Protocol):
     """What planning asks a library for."""
 
@@ -95,5 +102,7 @@ class Files(Protocol):
     def vaes(self) -> Mapping[str, VaeFile]: ...
     @property
     def embeddings(self) -> Mapping[str, EmbeddingFile]: ...
+    @property
+    def upscalers(self) -> Mapping[str, UpscalerFile]: ...
     def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text."""

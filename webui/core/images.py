@@ -24,6 +24,7 @@ from webui.core.picture_parts import TooManyParts, check_exif, check_parts
 SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
 """Of pictures that are drawn."""
+MAX_UPSCALED_SIDE_PX = 8192
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 JPEG_END = b"\xff\xd9"

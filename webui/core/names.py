@@ -10,6 +10,8 @@ from webui.core.errors import RequestError, show, show_some
 from webui.core.files import File
 
 MAX_CHARACTERS = 255  # of a name in a request
+LANCZOS = "Lanczos"
+"""The upscaler that is a filter and no file."""
 NEAR = 0.6
 """Of all characters of two names, the share that must be the same for the one to be meant by the other."""
 _NOT_IN_TAGS = str.maketrans("<>:", "   ")
@@ -42,6 +44,15 @@ def choose_lora(name: str, files: Mapping[str, File]) -> str:
     """The same for a LoRA; near names are told as tags can hold them."""
     if (found := find_file(name, files)) is None:
         raise unknown("LoRA", name, filter(None, map(tag_name, files)), field="loras")
+    return found
+
+
+def choose_upscaler(name: str, files: Mapping[str, File], field: str) -> str:
+    """The same for an upscaler; the filter is always there."""
+    if fold(name) == fold(LANCZOS):
+        return LANCZOS
+    if (found := find_file(name, files)) is None:
+        raise unknown("upscaler", name, (LANCZOS, *files), field)
     return found
 
 

@@ -46,11 +46,12 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
     ]
     said += [line for line, is_so in lines.items() if is_so]
     if request.init:
-        said += [*_of_files(request.init), *_of_init(request.init, checkpoint)]
+        said += [*of_files(request.init), *_of_init(request.init, checkpoint)]
     return tuple(dict.fromkeys(said))
 
 
-def _of_files(init: Init) -> list[str]:
+def of_files(init: Init) -> list[str]:
+    """What is wrong with the files of its pictures."""
     files = {"The start picture": init.image, "The mask": init.mask}
     early = [name for name, picture in files.items() if picture and images.ENDS_EARLY in picture.info]
     return [f"{name} is a file that ends early; a part of it may be missing." for name in early]

@@ -7,11 +7,11 @@ from webui.core.files import File, Files, ModelFile
 from webui.core.groups import GROUPS
 from webui.core.lora_ref import LoraRef
 from webui.core.names import choose_lora
-from webui.core.notices import approximations, notices
+from webui.core.notices import approximations, notices, of_files
 from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.request import Request
 from webui.core.spans import spans
-from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage
+from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage, Upscale
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Order:
     warnings: tuple[str, ...] = ()
 
     @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Those of its stages that draw; none where a picture is only enlarged."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Pass))
+
+    @property
     def files(self) -> tuple[File, ...]:
         """All that its stages read, each once."""
         return tuple(dict.fromkeys(file for stage in self.stages for file in stage.files))
@@ -37,15 +42,28 @@ class Order:
 
 
 def plan(request: Request, files: Files) -> Order:
-    """The stages of a request that is resolved already, so that all its names are those of ``files``."""
-    stages = _passes(request, files)
+    """The stages of a request that is resolved already, so that all its names are those of ``files``.
+
+    Raises RequestError for pictures larger than can be made.
+    """
+    if request.only_enlarges:
+        return _plan_enlarging(request, files)
+    stages: tuple[Stage, ...] = _passes(request, files)
     for name in GROUPS:
         if (group := getattr(request, name)) is not None:
             stages = group.stages(stages, files)
     return Order(request, stages, tuple(dict.fromkeys(_warnings(request, files, stages))))
 
 
-def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
+def _plan_enlarging(request: Request, files: Files) -> Order:
+    """Of a request that draws nothing."""
+    assert request.upscale and request.init
+    stage = request.upscale.alone(request.init, files)
+    ambiguities = (file.ambiguity for file in stage.files if file.ambiguity)
+    return Order(request, (stage,), (*ambiguities, *of_files(request.init)))
+
+
+def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
     """The pass that every request has, and the refiner's behind it where one is named."""
     request = request.in_newest_syntax()
     assert request.width and request.height, "a resolved request has a size"
@@ -74,7 +92,7 @@ def _passes(request: Request, files: Files) -> tuple[Stage, ...]:
     if not request.refiner:
         return (first,)
     first = replace(first, handover_at=request.refiner_at)
-    second, refiner = replace(first, begin="handover"), files.models[request.refiner]
+    second, refiner = replace(first, begin="handover", name="refiner"), files.models[request.refiner]
     if refiner != model:
         second = replace(
             second, model=refiner, lenders=_lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
@@ -125,8 +143,14 @@ def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
 
 
 def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:
-    first = stages[0]
-    named: Iterable[File | None] = (*(stage.model for stage in stages), first.vae, *first.lora_files)
+    passes = [stage for stage in stages if isinstance(stage, Pass)]
+    first = passes[0]
+    others = [stage for stage in stages if isinstance(stage, Upscale)]
+    named: Iterable[File | None] = (
+        *(stage.model for stage in passes),
+        *(first.vae, *first.lora_files),
+        *(stage.file for stage in others),
+    )
     yield from (file.ambiguity for file in named if file and file.ambiguity)
     if words := approximations(request, files.vaes if request.vae else {}):
         yield f"Approximate: {', '.join(words)}."

@@ -23,6 +23,7 @@ from webui.core import images
 from webui.core.errors import explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import Upscale
 from webui.core.prompt import join_loras
 from webui.core.request import Request
 
@@ -56,9 +57,9 @@ class Batch:
 class Recipe:
     """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
 
-    ``hashes`` are SHA-256 by kind (model, lora, lora configuration, vae, refiner, embedding, lender) and name: of the
-    tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and configuration.
-    ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
+    ``hashes`` are SHA-256 by kind (model, lora, lora configuration, vae, refiner, embedding, lender, upscaler) and
+    name: of the tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and
+    configuration. ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
     ``pixels_sha256`` is that of the finished picture, "" where it is not written down. A recipe that was read has no
     start picture in its request, but ``start``: its settings, and the hashes of picture and mask, with which
     ``with_pictures`` fills it in.
@@ -162,6 +163,9 @@ class Recipe:
         Its readers know no other syntax than the newest.
         """
         request = self.request.in_newest_syntax()
+        if request.only_enlarges:
+            settings = {**_upscale_settings(request.upscale), "Version": f"Darkroom {__version__}"}
+            return ", ".join(f"{name}: {value}" for name, value in settings.items())
         settings = {
             "Steps": request.steps,
             "Sampler": request.sampler,
@@ -178,6 +182,7 @@ class Recipe:
             "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **_refiner_settings(request),
+            **_upscale_settings(request.upscale),
             **_approximations(request),
             "Lora hashes": _hashes_text(self.lora_hashes),
             "TI hashes": _hashes_text(self.hashes.get("embedding", {})),
@@ -250,6 +255,18 @@ def _refiner_settings(request: Request) -> dict[str, object]:
     if not request.refiner:
         return {}
     return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
+
+
+def _upscale_settings(upscale: Upscale | None) -> dict[str, object]:
+    """A1111's words for its extras."""
+    if upscale is None:
+        return {}
+    sides = {"Postprocess upscale to": f"{upscale.width or '?'}x{upscale.height or '?'}"}
+    sized = upscale.width or upscale.height
+    return {
+        **(sides if sized else {"Postprocess upscale by": f"{upscale.scale:g}"}),
+        "Postprocess upscaler": re.sub(r"[,:\n]", " ", upscale.upscaler),
+    }
 
 
 def _approximations(request: Request) -> dict[str, object]:

@@ -14,6 +14,7 @@ from webui.core import schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.lora_ref import MAX_LORAS as MAX_LORAS
@@ -157,6 +158,7 @@ class Request(Value):
     )
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
+    upscale: Upscale | None = Field(default=None, title="Upscale")
 
     @field_validator("loras", mode="before")
     @classmethod
@@ -189,6 +191,11 @@ class Request(Value):
     def requests(self) -> "tuple[Request, ...]":
         """Itself: one request is a ``Work``, too."""
         return (self,)
+
+    @property
+    def only_enlarges(self) -> bool:
+        """Whether nothing is drawn: the start picture is enlarged."""
+        return self.upscale is not None and self.upscale.only
 
     @property
     def image_count(self) -> int:
@@ -244,6 +251,8 @@ class Request(Value):
     @property
     def task(self) -> str:
         """The kind of work, as the output folders name it."""
+        if self.only_enlarges:
+            return "upscale"
         if self.init is None:
             return "txt2img"
         return "inpaint" if self.init.masked else "img2img"

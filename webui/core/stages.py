@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from webui.core.block_weights import BlockWeights
-from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
+from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.images import Size
 from webui.core.schedule import Weight, weight_at
 
@@ -69,7 +69,7 @@ class Pass:
     ``strength`` is the share of the steps that a pass from a picture takes. ``guidance_until`` is the share of the
     network's evaluations after which the prompt goes on alone. ``prediction`` is ``auto`` for the one that the model's
     file says. ``lenders`` are models that may lend what the model's file lacks. ``variation`` is that of the
-    order's first picture.
+    order's first picture. ``name`` is what its steps are told under where an order has stages of several names.
     """
 
     model: ModelFile
@@ -95,6 +95,7 @@ class Pass:
     variation: "Variation | None" = None
     reuse: int = 1
     token_merging: float = 0.0
+    name: str = "base"
 
     @property
     def steps_taken(self) -> int:
@@ -111,6 +112,13 @@ class Pass:
         return self.steps_taken * share * both * width * height / 1e6
 
     @property
+    def result_size(self) -> Size:
+        """Of its pictures: that of the whole start picture where only a part of it is drawn."""
+        if self.init and self.init.only_masked and self.init.masked:
+            return self.init.extended_size
+        return self.size
+
+    @property
     def files(self) -> tuple[File, ...]:
         """All that it reads; of the lenders those that it may need."""
         own: Iterable[File | None] = (self.model, *self.lenders, self.vae)
@@ -123,7 +131,45 @@ class Pass:
         return (*(use.file for use in self.loras), *(schedule.file for schedule in self.lora_schedules))
 
 
-Stage = Pass
+UPSCALE_STEP_PX = 256
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """Each picture enlarged to ``size`` by the network in ``file``, or where that is None, by Lanczos' filter.
+
+    A size of another shape is filled, and the rest cut off on both sides. ``init`` holds the picture where none is
+    drawn before. ``name`` as in Pass.
+    """
+
+    file: UpscalerFile | None
+    size: Size
+    init: "Init | None" = None
+    name: str = "upscale"
+
+    @property
+    def steps_taken(self) -> int:
+        """What it counts for in progress: squares of ``UPSCALE_STEP_PX`` for a network, nothing for the filter."""
+        across, down = (-(-side // UPSCALE_STEP_PX) for side in self.size)
+        return across * down if self.file else 0
+
+    @property
+    def cost(self) -> float:
+        """As that of a pass: what a network does for a pixel of the result is taken for one evaluation."""
+        return self.size[0] * self.size[1] / 1e6 if self.file else 0.0
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All that it reads."""
+        return (self.file,) if self.file else ()
+
+    @property
+    def result_size(self) -> Size:
+        """Of its pictures."""
+        return self.size
+
+
+Stage = Pass | Upscale
 """The kinds of stage there are."""
 
 

@@ -76,6 +76,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         "lora configuration": catalog.loras,
         "vae": catalog.vaes,
         "embedding": catalog.embeddings,
+        "upscaler": catalog.upscalers,
     }
     missing = [
         f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
@@ -91,7 +92,9 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         return _find_same(name, recipe.hashes.get(kind, {}).get(name, ""), here[kind])
 
     loras = once_each(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in request.loras)
-    names = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
+    names: dict[str, Any] = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
+    if upscale := request.upscale:
+        names["upscale"] = upscale.model_copy(update={"upscaler": meant("upscaler", upscale.upscaler)})
     return request.model_copy(update={"loras": loras, **names})
 
 

@@ -13,10 +13,11 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas
 from webui.core.errors import RequestError
 from webui.core.events import Event, Image, Loading, LoraSwitch, Step
+from webui.core.images import Size
 from webui.core.lora_files import find_adapter_config
 from webui.core.recipe import Batch, Recipe
 from webui.core.spans import Span, spans
-from webui.core.stages import LoraUse, Pass
+from webui.core.stages import LoraUse, Pass, Upscale
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
@@ -32,6 +33,7 @@ from webui.engine.provenance import describe_environment, describe_sampler
 from webui.engine.residence import PLANS, Residence
 from webui.engine.run import Run, steps_of
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.stages.upscale import Enlarger
 
 
 @dataclass
@@ -39,7 +41,8 @@ class Drawn:
     """What the stages so far have made of a batch: latents (n, channels, h, w), or None where nothing was to be drawn.
 
     ``first`` is the number of its first picture in the job. ``canvas`` is the start picture's. ``handover`` is the
-    evaluation at which another pass is to go on, and ``start`` what the present one began with.
+    evaluation at which another pass is to go on, and ``start`` what the present one began with. ``pictures`` are what
+    a stage made that works on pictures, and None while latents are all there is. ``size`` is the last pass's.
     """
 
     generators: list[torch.Generator]
@@ -48,6 +51,8 @@ class Drawn:
     canvas: Canvas | None = None
     start: Start | None = None
     handover: int | None = None
+    pictures: list[PilImage] | None = None
+    size: Size = (0, 0)
 
 
 def shortcuts_of(stage: Pass) -> Shortcuts | None:
@@ -59,8 +64,8 @@ def shortcuts_of(stage: Pass) -> Shortcuts | None:
 class Drawing:
     """One try at an order; goes on behind the pictures that ``run`` has finished already."""
 
-    def __init__(self, residence: Residence, encoder: Encoder, run: Run) -> None:
-        self._residence, self._encoder, self._run = residence, encoder, run
+    def __init__(self, residence: Residence, encoder: Encoder, enlarger: Enlarger, run: Run) -> None:
+        self._residence, self._encoder, self._enlarger, self._run = residence, encoder, enlarger, run
         self._pictures: dict[Pass, Picture] = {}
 
     @property
@@ -81,9 +86,12 @@ class Drawing:
             seeds = (request.picture(first + k).seed for k in range(request.count))
             drawn = Drawn(make_generators(seeds), first)
             for stage in self._run.order.stages:
-                yield from self._pass(stage, drawn, behind)
+                if isinstance(stage, Upscale):
+                    yield from self._upscale(stage, drawn, behind)
+                else:
+                    yield from self._pass(stage, drawn, behind)
                 behind += steps_of(stage)
-            yield from self._finish(drawn, first)
+            yield from self._finish(drawn)
 
     def _pass(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
         """One run of the loop, ``behind`` steps after the start."""
@@ -92,6 +100,7 @@ class Drawing:
             if drawn.latents is not None:
                 run.warn("The refiner drew nothing: no step was left for it.")
             return
+        drawn.size = stage.size
         yield from self._use(stage)
         encoded = yield from self._encode_spans(stage)
         with run.part("encode"):
@@ -111,7 +120,7 @@ class Drawing:
         with run.part("load"):
             yield from self._residence.load(stage.model, stage.lenders, run.check)
             self._residence.use_vae(stage.vae)
-        role = "model" if stage.model == run.order.stages[0].model else "refiner"
+        role = "model" if stage.model == run.order.passes[0].model else "refiner"
         run.hashes.want(role, stage.model.name, partial(content_hash, stage.model))
         for lender in self._residence.lenders:
             run.hashes.want("lender", lender.name, partial(content_hash, lender))
@@ -261,7 +270,7 @@ class Drawing:
                 preview = previewer.preview(step, time.perf_counter() - started)
                 spent_s = before_s + time.perf_counter() - started
                 run.index = behind + step.index * steps_in_all // step.total  # a step may take several evaluations
-                yield Step(run.index, run.total, spent_s, preview)
+                yield Step(run.index, run.total, spent_s, preview, run.told(stage))
         finally:  # steps that ran out of memory took their time too
             run.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
             run.parts_s["previews"] += previewer.spent_s
@@ -269,25 +278,52 @@ class Drawing:
 
     # ---- from latents to pictures ----
 
-    def _finish(self, drawn: Drawn, first: int) -> Iterator[Image]:
+    def _finish(self, drawn: Drawn) -> Iterator[Image]:
         """The batch as pictures with their recipes; those that were finished before memory ran out are left out."""
-        run = self._run
-        if drawn.latents is not None:
-            self._residence.make_room_to_decode(*run.order.stages[-1].size)
-        for k in range(max(run.finished - first, 0), run.order.request.count):
-            if drawn.latents is None:
-                assert drawn.canvas
-                image = drawn.canvas.unchanged
-            else:
-                run.check()
-                with run.part("decode"):
-                    image = self._decode(drawn.latents[k : k + 1])
-                    image = drawn.canvas.finish(image) if drawn.canvas else image
+        run, first = self._run, drawn.first
+        begin = max(run.finished - first, 0)
+        for k, image in enumerate(self._finished(drawn, begin), start=begin):
             run.finished = first + k + 1
             yield Image(first + k, image, self._make_recipe(first, k))
-        if drawn.latents is not None:
+
+    def _finished(self, drawn: Drawn, begin: int = 0) -> Iterator[PilImage]:
+        """The pictures of the batch as the stages so far have made them, from number ``begin`` on."""
+        run, count = self._run, self._run.order.request.count
+        if drawn.pictures is not None:
+            yield from drawn.pictures[begin:]
+            return
+        if drawn.latents is None:
+            assert drawn.canvas
+            yield from [drawn.canvas.unchanged] * (count - begin)
+            return
+        self._residence.make_room_to_decode(*drawn.size)
+        for k in range(begin, count):
+            run.check()
             with run.part("decode"):
-                self._residence.rest()
+                image = self._decode(drawn.latents[k : k + 1])
+                image = drawn.canvas.finish(image) if drawn.canvas else image
+            yield image
+        with run.part("decode"):
+            self._residence.rest()
+
+    def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Event]:
+        """The batch's pictures, enlarged one after the other; ``behind`` as for a pass."""
+        run = self._run
+        if stage.file:
+            run.hashes.want("upscaler", stage.file.name, partial(hash_whole, stage.file.path))
+        pictures = [stage.init.image] if stage.init else list(self._finished(drawn))
+        drawn.pictures = []
+        for number, picture in enumerate(pictures):
+            enlarging = self._enlarger.enlarge(picture, stage, run.check)
+            while True:
+                with run.part("upscale"):
+                    try:
+                        done = (number + next(enlarging)) / len(pictures)
+                    except StopIteration as stop:
+                        drawn.pictures.append(stop.value)
+                        break
+                run.index = behind + int(done * stage.steps_taken)
+                yield Step(run.index, run.total, run.parts_s["steps"] + run.parts_s["upscale"], None, run.told(stage))
 
     def _decode(self, latents: torch.Tensor) -> PilImage:
         """One picture; where it is none, for the reason that the model's files show, if they do."""
@@ -303,16 +339,20 @@ class Drawing:
         with run.part("hash"):
             hashes, warnings = run.hashes.collect()
         run.warn(*warnings)
-        home = self._residence
+        batch = Batch(request.picture(first).seed, request.count, k)
+        return Recipe(request.picture(first + k), hashes, batch, run.sampler, self._environment())
+
+    def _environment(self) -> dict[str, str | int | bool | None]:
+        """What the pixels may depend on; where nothing is drawn, that is the CPU, which enlarges in float32."""
+        run, home = self._run, self._residence
+        if not run.order.passes:
+            return describe_environment(torch.device("cpu"), torch.float32, home.options.cpu_kernels)
         compiled = home.is_compiled if home.is_compiled == run.compiled else "partly"
-        return Recipe(
-            request.picture(first + k),
-            hashes,
-            Batch(request.picture(first).seed, request.count, k),
-            run.sampler,
-            describe_environment(home.device, home.dtype, home.options.cpu_kernels)
-            | {"compiled": compiled, "memory": home.plan, "decoded": run.decoded},
-        )
+        return describe_environment(home.device, home.dtype, home.options.cpu_kernels) | {
+            "compiled": compiled,
+            "memory": home.plan,
+            "decoded": run.decoded,
+        }
 
 
 def _hash_tensors(path: Path) -> str:

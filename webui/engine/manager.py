@@ -21,6 +21,7 @@ from webui.engine.families.loading import check_unchanged
 from webui.engine.provenance import FileHashes
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.run import Cancel, Run, check_with, never
+from webui.engine.stages.upscale import Enlarger
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class PipelineManager:
         self._options = options
         self._residence = Residence(options, self.device, self.dtype)
         self._encoder = Encoder(self.device)
+        self._enlarger = Enlarger(options.cpu_kernels)
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
 
     @property
@@ -101,10 +103,10 @@ class PipelineManager:
         On CUDA the LoRAs that its first pass begins with are merged on a stream of low priority; elsewhere there is
         nothing idle.
         """
-        loras, model, first = self._residence.loras, self._residence.model, order.stages[0]
-        if self.device.type != "cuda" or loras is None or model is None or first.model != model.file:
+        loras, model, passes = self._residence.loras, self._residence.model, order.passes
+        if self.device.type != "cuda" or loras is None or model is None or not passes or passes[0].model != model.file:
             return
-        uses = spans(first)[0].loras
+        uses = spans(passes[0])[0].loras
         if not uses:
             return
         stream = torch.cuda.Stream(self.device, priority=0)
@@ -116,15 +118,16 @@ class PipelineManager:
     def close(self) -> None:
         """Lets go of the model and of all that is kept."""
         self._encoder.clear()
+        self._enlarger.clear()
         self._residence.drop()
         self._hasher.shutdown()
 
     def _events(self, run: Run) -> Iterator[Event]:
         started = time.perf_counter()
-        for stage in run.order.stages:
+        for stage in run.order.passes:
             check_unchanged(stage.model)
         run.warn(*run.order.warnings)
-        if (self._options.compile or self._options.cuda_graphs) and any(map(shortcuts_of, run.order.stages)):
+        if (self._options.compile or self._options.cuda_graphs) and any(map(shortcuts_of, run.order.passes)):
             faster = "compiled code" if self._options.compile else "CUDA graphs"
             run.warn(f"Reuse and token merging run without {faster}.")
         try:
@@ -140,7 +143,7 @@ class PipelineManager:
         """Draws; where memory runs out, once more with a smaller memory plan. Raises OutOfMemory."""
         for may_retry in (True, False):
             try:
-                yield from Drawing(self._residence, self._encoder, run).draw()
+                yield from Drawing(self._residence, self._encoder, self._enlarger, run).draw()
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -161,6 +164,7 @@ class PipelineManager:
     def _make_room(self, run: Run) -> str | None:
         """Frees what can be freed; the words for the smaller memory plan, or None where there is none."""
         self._encoder.clear()
+        self._enlarger.clear()
         release_memory(self.device)
         if words := self._residence.shrink():
             run.warn(f"The memory did not suffice; drawn with {words}.")

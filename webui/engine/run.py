@@ -9,7 +9,7 @@ from typing import Any
 
 from webui.core.events import LoraSwitch
 from webui.core.order import Order
-from webui.core.stages import Pass
+from webui.core.stages import Pass, Stage
 from webui.engine.denoise import Stopped
 from webui.engine.provenance import FileHashes
 
@@ -31,9 +31,9 @@ def check_with(cancelled: Cancel) -> Callable[[], None]:
     return check
 
 
-def steps_of(stage: Pass) -> int:
-    """How many steps a pass adds; one that latents are handed to goes on with those of the pass before."""
-    return 0 if stage.begin == "handover" else stage.steps_taken
+def steps_of(stage: Stage) -> int:
+    """How many steps a stage adds; a pass that latents are handed to goes on with those of the pass before."""
+    return 0 if isinstance(stage, Pass) and stage.begin == "handover" else stage.steps_taken
 
 
 @dataclass
@@ -60,6 +60,11 @@ class Run:
     def batch_steps(self) -> int:
         """The steps of one batch, all stages together."""
         return sum(steps_of(stage) for stage in self.order.stages)
+
+    def told(self, stage: Stage) -> tuple[str, int] | None:
+        """Which of the order's stages it is, by name and number, from 0; None where all have the same name."""
+        names = list(dict.fromkeys(stage.name for stage in self.order.stages))
+        return (stage.name, names.index(stage.name)) if len(names) > 1 else None
 
     @property
     def total(self) -> int:

@@ -87,6 +87,19 @@ class Files:
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.paths)]
 
 
+def read_all(files: Files) -> dict[str, torch.Tensor]:
+    """Every tensor of the files by its key, in float32 on the CPU; raises BadFile."""
+    sources = {name: source for name in files.shapes if (source := files.find(Key(name)))}
+    for source in sources.values():
+        if source.place.dtype not in DTYPES:
+            raise BadFile(f"has {source.key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
+    state = {
+        name: tensor.reshape(files.shapes[name]) for name, tensor in _read(sources, torch.float32, torch.device("cpu"))
+    }
+    files.check_unchanged()
+    return state
+
+
 def build_empty(make: Callable[[], Module]) -> Module:
     """The module that ``make`` makes, without memory."""
     with torch.device("meta"):

@@ -60,7 +60,7 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
 
 def _check_one(name: str, value: Any) -> Any:
     if name in GROUP_FIELDS:
-        return group_values(Request.parse(nest({name: value})))[name]
+        return group_values(Request.parse(nest({name: value}))).get(name, False)
     if name in Request.model_fields:
         return getattr(Request.parse({name: value}), name)
     try:

@@ -9,7 +9,8 @@ from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size
 from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
-from webui.core.names import choose_file, choose_lora
+from webui.core.groups.upscale import Upscale
+from webui.core.names import LANCZOS, choose_file, choose_lora, choose_upscaler
 from webui.core.order import Order, plan
 from webui.core.prompt import (
     check_chunks,
@@ -23,6 +24,7 @@ from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
 from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
+from webui.core.upscaler_file import check_upscaler
 from webui.library.library import Snapshot
 
 
@@ -38,7 +40,9 @@ def make_order(request: Request, library: Snapshot) -> Order:
 
 def _left_out(order: Order) -> Iterator[str]:
     """What lists of weights by block do not name of their LoRAs."""
-    loras: list[LoraUse | LoraSchedule] = [*order.stages[0].loras, *order.stages[0].lora_schedules]
+    loras: list[LoraUse | LoraSchedule] = []
+    for stage in order.passes[:1]:
+        loras += [*stage.loras, *stage.lora_schedules]
     for lora in loras:
         if lora.blocks and (blocks := left_out(lora.blocks, read_header(lora.file.path).shapes)):
             yield (
@@ -60,6 +64,11 @@ def resolve(request: Request, library: Snapshot) -> Request:
     What was not asked for is what suits the model, and what it cannot do is off. LoRA tags move from the prompt to
     ``loras``. Strict pictures are batches of one.
     """
+    upscale = request.upscale and _resolve_upscale(request.upscale, library)
+    if request.only_enlarges:
+        if request.init is None:
+            raise RequestError("upscale.only: there is no start picture to enlarge", field="upscale")
+        return request.model_copy(update={"upscale": upscale, "seed": max(request.seed, 0), "count": 1, "repeat": 1})
     for field in ("prompt", "negative"):
         check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
     check_terms(len(split_terms(request.prompt)) if request.syntax == 2 else 1)
@@ -80,10 +89,22 @@ def resolve(request: Request, library: Snapshot) -> Request:
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed, "variation": varied}
+        | {"upscale": upscale}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, seed, file, lambda: library.loras)
     )
+
+
+def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
+    name = choose_upscaler(upscale.upscaler, library.upscalers, "upscale")
+    if name != LANCZOS:
+        file = library.upscalers[name]
+        try:
+            check_upscaler(file)
+        except BadFile as error:
+            raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", field="upscale") from None
+    return upscale.model_copy(update={"upscaler": name})
 
 
 def _draw_seed(seed: int) -> int:

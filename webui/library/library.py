@@ -1,4 +1,5 @@
-"""What is on this machine to draw with: models, LoRAs, autoencoders and embeddings, by the names that people see."""
+"""What is on this machine to draw with, by the names that people see: models, LoRAs, autoencoders, embeddings,
+upscalers."""
 
 import os
 import time
@@ -6,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from webui.core.checkpoint import Defaults
-from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, VaeFile
+from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import stamp
@@ -18,6 +19,7 @@ from webui.library.naming import FoundFile, give_names, namesakes
 from webui.library.scan import LOOK_S, Scan, ScanCache
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
+NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 # A1111's and ComfyUI's names, below the folder of the program or below its models folder.
 CHECKPOINT_FOLDERS = (
@@ -33,6 +35,9 @@ CHECKPOINT_FOLDERS = (
 LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
 VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
 EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
+UPSCALER_FOLDERS = tuple(
+    f"{above}{name}" for above in ("models/", "") for name in ("ESRGAN", "RealESRGAN", "upscale_models")
+)
 F = TypeVar("F", bound=File)
 
 
@@ -128,6 +133,22 @@ def find_embeddings(settings: Settings, scan: Scan | None = None) -> dict[str, E
     return _named(_find_files(settings, EMBEDDING_FOLDERS, scan), EmbeddingFile)
 
 
+def find_upscalers(settings: Settings, scan: Scan | None = None) -> dict[str, UpscalerFile]:
+    """Every upscaler by name, the embedded one first; ``scan`` notes what was read.
+
+    Pickles can be used, where only the owner of this machine says which: there are hardly any others of these files.
+    """
+    scan = scan or Scan()
+    embedded = [FoundFile(path, place, name=place) for path, place in _find_paths(DEMO_MODEL / "upscalers", scan)]
+    found = _find_files(settings, UPSCALER_FOLDERS, scan, pickles=not settings.has_guests)
+
+    def make(name: str, path: Path, **more: Any) -> UpscalerFile:
+        refused = settings.has_guests and path.suffix.lower() in PICKLE_ENDINGS
+        return UpscalerFile(name, path, problem=NO_PICKLES if refused else "", **more)
+
+    return _named((*embedded, *found), make)
+
+
 def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
     names = give_names(found)
     others = namesakes(names)
@@ -136,12 +157,14 @@ def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
     }
 
 
-def _find_files(settings: Settings, tops: Iterable[str], scan: Scan | None, *further: Path) -> Iterator[FoundFile]:
-    """Files of weights. Pickles are among them, so that whoever asks for one is told why it is refused."""
+def _find_files(
+    settings: Settings, tops: Iterable[str], scan: Scan | None, *further: Path, pickles: bool = False
+) -> Iterator[FoundFile]:
+    """Files of weights. Pickles are among them also where they cannot be used, so that whoever asks for one is told."""
     scan = scan or Scan()
     for root in (*(root / top for root in (settings.data_dir, *settings.models_dir) for top in tops), *further):
         for path, place in _find_paths(root, scan):
-            yield FoundFile(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
+            yield FoundFile(path, place, usable=pickles or path.suffix.lower() not in PICKLE_ENDINGS)
 
 
 def _find_paths(root: Path, scan: Scan, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
@@ -183,6 +206,11 @@ class Snapshot:
         """As ``find_embeddings`` finds them."""
         return self._library.embeddings.get(self._max_age_s)
 
+    @cached_property
+    def upscalers(self) -> Mapping[str, UpscalerFile]:
+        """As ``find_upscalers`` finds them."""
+        return self._library.upscalers.get(self._max_age_s)
+
     def embeddings_in(self, text: str) -> dict[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text: its name, or where it lies."""
         forms = {name: name for name in self.embeddings}
@@ -205,6 +233,7 @@ class Library:
         self.loras = ScanCache(lambda scan: find_loras(settings, scan), clock)
         self.vaes = ScanCache(lambda scan: find_vaes(settings, scan), clock)
         self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)
+        self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
 
     def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
         """The files as they were ``max_age_s`` ago or later."""
@@ -212,5 +241,5 @@ class Library:
 
     def reload(self) -> None:
         """The next look walks all folders, whatever their times say."""
-        for cache in (self.models, self.loras, self.vaes, self.embeddings):
+        for cache in (self.models, self.loras, self.vaes, self.embeddings, self.upscalers):
             cache.invalidate()

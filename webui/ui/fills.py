@@ -10,7 +10,6 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.groups import GROUP_FIELDS
-from webui.core.request import Request
 from webui.ui import form, loras, sizes
 
 Update = Any
@@ -66,7 +65,7 @@ def from_picture(
         values["loras"] = loras.to_text(values["loras"])
     for field in form.FILES:
         if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-            gr.Warning(f"The {Request.model_fields[field].title} of this picture is not here.")
+            gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")
             del values[field]
     values |= own_prediction(values, catalog)
     if not with_seed:

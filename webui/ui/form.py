@@ -15,15 +15,16 @@ from pydantic.fields import FieldInfo
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
-from webui.core.groups import GROUP_FIELDS
+from webui.core.groups import GROUP_FIELDS, SWITCHES
 from webui.core.groups.init import Init
 from webui.core.images import SIDE_STEP_PX
+from webui.core.names import LANCZOS
 from webui.core.request import Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
 LINES = {"prompt": 3, "negative": 2}
-FILES = ("model", "vae", "refiner")  # what may come and go while the page is open
+FILES = ("model", "vae", "refiner", "upscale.upscaler")  # what may come and go while the page is open
 FRACTION_STEP = 0.05
 SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with another step
     "steps": 1,
@@ -35,6 +36,7 @@ SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with anothe
     "mask_blur": 1,
     "padding": 8,
     "variation.strength": 0.01,
+    "upscale.scale": 0.25,
 }
 
 
@@ -65,13 +67,13 @@ Image = _trusting(gr.Image, _path_of)  # Gradio's own would decode the picture, 
 
 def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> Any:
     """The control of one field, with the field's label, help, bounds and default. Its id is ``<page>-<field>``, that of
-    a group's ``<page>-<group>-<field>``."""
+    a group's ``<page>-<group>-<field>``, and that of a group's switch ``<page>-<group>-on``."""
     info = FIELDS[field]
     options: dict[str, Any] = {
         "label": info.title,
         "info": info.description,
         "value": info.default,
-        "elem_id": f"{page}-{field.replace('.', '-')}",
+        "elem_id": f"{page}-{field.replace('.', '-')}{'-on' if field in SWITCHES else ''}",
         "interactive": True,
     } | overrides
     if field in (*FILES, "sampler", "schedule"):
@@ -106,7 +108,9 @@ def build_groups(page: str, catalog: Catalog) -> tuple[dict[str, Any], dict[str,
 def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
     """(label, value) pairs to choose from; of models those that can be used."""
     usable = [name for name, file in catalog.models.items() if file.checkpoint]
+    upscalers = (*catalog.upscalers, LANCZOS)
     names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
+    names |= {"upscale.upscaler": upscalers}
     nothing = {"vae": [("Model's own", "")], "refiner": [("None", "")]}
     tiny = [name for name, file in catalog.vaes.items() if file.is_tiny] if field == "vae" else []
     labels = {name: f"{name} (tiny, approximate)" for name in tiny}

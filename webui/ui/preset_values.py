@@ -13,8 +13,8 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import Image
 from webui.core.files import File
-from webui.core.groups import group_values
-from webui.core.names import choose, choose_file, choose_lora
+from webui.core.groups import SWITCHES, group_values
+from webui.core.names import choose, choose_file, choose_lora, choose_upscaler
 from webui.core.request import NOT_ASKED
 from webui.interop import sampler_names
 from webui.jobs.protocols import Job
@@ -42,13 +42,15 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     ``texts`` are its variables in order. Raises RequestError, for a file that is missing too.
     """
     request = preset.request(dict(zip(preset.variables, texts, strict=False)))
-    told = vars(request) | group_values(request)
+    told = vars(request) | dict.fromkeys(SWITCHES, False) | group_values(request)
     values = {field: told[field] for field in preset.fields} | preset.init
     if "sampler" in values:
         values |= _translate_sampler(values, catalog)
     for field, names in {"sampler": catalog.samplers, "schedule": catalog.schedules}.items():
         if values.get(field):
             values[field] = choose(field, values[field], names)
+    if values.get("upscale.upscaler"):
+        values["upscale.upscaler"] = choose_upscaler(values["upscale.upscaler"], catalog.upscalers, "upscale")
     files: Mapping[str, Mapping[str, File]] = {"model": catalog.models, "refiner": catalog.models, "vae": catalog.vaes}
     for field, known in files.items():
         if values.get(field):

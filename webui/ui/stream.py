@@ -27,6 +27,7 @@ PARTS = {
     "steps": "Steps",
     "previews": "Previews",
     "decode": "Decoding",
+    "upscale": "Enlarging",
     "hash": "Hashing",
     "save": "Saving",
     "other": "Other",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
-from webui.core.groups import GROUP_FIELDS, group_values, nest
+from webui.core.groups import GROUP_FIELDS, SWITCHES, group_values, nest
 from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
@@ -101,7 +101,9 @@ class Preset(BaseModel):
             init = Init.model_validate({"image": _NO_PICTURE} | self.init)
         except ValidationError as error:
             raise ValueError(f"init.{explain(error)}") from None
-        plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True) | group_values(request)
+        plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True)
+        plain |= {name: value for name, value in group_values(request).items() if value is not None}
+        plain |= {group: False for group in SWITCHES if self.fields.get(group) is False}
         templates = {prompt: self.fields[prompt] for prompt in PROMPTS if prompt in self.fields}
         self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}
         self.__dict__["init"] = init.model_dump(mode="json", include=set(self.init))
@@ -150,9 +152,10 @@ class Preset(BaseModel):
         held = {"version": VERSION, "name": held.pop("name"), "note": held.pop("note")} | held
         held["pins"] = {name: pin for name, pin in held["pins"].items() if pin}
         nested = nest(held["fields"])
-        held |= {table: nested.pop(table) for table in GROUP_TABLES if table in nested} | {"fields": nested}
+        tables = {table: nested.pop(table) for table in GROUP_TABLES if nested.get(table) is not None}
+        held |= tables | {"fields": {name: False if value is None else value for name, value in nested.items()}}
         order = sorted(held, key=lambda name: isinstance(held[name], dict))
-        return tomli_w.dumps({name: held[name] for name in order if held[name]})
+        return tomli_w.dumps({name: held[name] for name in order if held[name] or name in tables})
 
 
 def make_preset(**values: Any) -> Preset:
@@ -199,6 +202,7 @@ def _take_groups(held: dict[str, Any]) -> None:
         if not isinstance(values, dict):
             raise RequestError(f"{table} must be a table")
         if isinstance(fields, dict):
+            fields |= {table: True} if table in SWITCHES else {}
             fields |= {f"{table}.{name}": value for name, value in values.items()}
 
 

@@ -1,6 +1,6 @@
 """Optional parts of a request: one that is left out is off. Each says which stages it makes of those before it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -8,30 +8,51 @@ from pydantic.fields import FieldInfo
 
 from webui.core.groups.base import Group
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
-GROUPS: Mapping[str, type[Group]] = {"init": Init, "variation": Variation}
+GROUPS: Mapping[str, type[Group]] = {"init": Init, "variation": Variation, "upscale": Upscale}
 """The request's fields that are groups, in the order in which they change the stages."""
+SWITCHES = tuple(group for group, made_of in GROUPS.items() if made_of.switch)
+"""Groups that are on or off by a value of their own, under their name alone."""
+
+
+def _fields(group: str, made_of: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
+    if made_of.switch:
+        yield group, FieldInfo(annotation=bool, default=False, title="On", description=made_of.switch)
+    for field, info in made_of.model_fields.items():
+        if field not in made_of.set_by_programs:
+            yield f"{group}.{field}", info
+
+
 GROUP_FIELDS: Mapping[str, FieldInfo] = {
-    f"{group}.{field}": info
+    name: info
     for group, made_of in GROUPS.items()
     if group != "init"  # it has pictures, and controls and flags of its own
-    for field, info in made_of.model_fields.items()
+    for name, info in _fields(group, made_of)
 }
 """Controls, flags, and values of pictures and presets by these names are made from the fields alone."""
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a request takes them: those of groups, named ``group.field``, in an object under the group's name."""
+    """Values as a request takes them: those of groups, named ``group.field``, in an object under the group's name.
+
+    A group is on where one of its fields is given, unless its switch says that it is off.
+    """
     nested = {name: value for name, value in values.items() if name not in GROUP_FIELDS}
     for name in filter(values.__contains__, GROUP_FIELDS):
-        group, field = name.split(".")
-        nested[group] = {**nested.get(group, {}), field: values[name]}
-    return nested
+        group, _, field = name.partition(".")
+        if field:
+            nested[group] = {**nested.get(group, {}), field: values[name]}
+        elif values[name] is True:
+            nested.setdefault(group, {})
+    return nested | {group: None for group in SWITCHES if values.get(group, True) is False}
 
 
 def group_values(request: BaseModel) -> dict[str, Any]:
     """A request's values of these fields, without those of groups that are off."""
-    places = {name: name.split(".") for name in GROUP_FIELDS}
-    held = {name: (getattr(request, group), field) for name, (group, field) in places.items()}
-    return {name: getattr(group, field) for name, (group, field) in held.items() if group is not None}
+    places = {name: name.partition(".") for name in GROUP_FIELDS}
+    held = {name: (getattr(request, group), field) for name, (group, _, field) in places.items()}
+    return {
+        name: getattr(group, field) if field else True for name, (group, field) in held.items() if group is not None
+    }

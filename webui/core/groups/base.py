@@ -12,6 +12,10 @@ class Group(Value):
 
     since: ClassVar[int] = 2
     """The first schema of recipes that can say it."""
+    switch: ClassVar[str] = ""
+    """What turning it on does, in words for people; empty where its values say whether it does anything."""
+    set_by_programs: ClassVar[tuple[str, ...]] = ()
+    """Its fields that have no control and no flag."""
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """The stages with what this group does to them."""

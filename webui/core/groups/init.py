@@ -12,7 +12,7 @@ from webui.core.files import Files
 from webui.core.groups.base import Group
 from webui.core.images import SIDE_STEP_PX
 from webui.core.picture import Picture
-from webui.core.stages import Stage
+from webui.core.stages import Pass, Stage
 
 Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
 
@@ -78,13 +78,20 @@ class Init(Group):
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """The first pass begins from the picture, and all of them know what to keep of it."""
-        first, *others = (replace(stage, init=self, strength=self.strength) for stage in stages)
+        passes = [stage for stage in stages if isinstance(stage, Pass)]
+        first, *others = (replace(stage, init=self, strength=self.strength) for stage in passes)
         return replace(first, begin="picture"), *others
 
     @property
     def masked(self) -> bool:
         """Whether only a part is drawn anew."""
         return self.mask is not None or any(self.outpaint)
+
+    @property
+    def extended_size(self) -> images.Size:
+        """(width, height) of the picture with what is added to its sides, in px."""
+        left, top, right, bottom = self.outpaint
+        return self.image.width + left + right, self.image.height + top + bottom
 
     @property
     def nothing_masked(self) -> bool:

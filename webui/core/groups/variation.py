@@ -6,7 +6,7 @@ from pydantic import Field
 
 from webui.core.files import Files
 from webui.core.groups.base import Group
-from webui.core.stages import Stage
+from webui.core.stages import Pass, Stage
 from webui.core.values import MAX_SEED
 
 
@@ -37,4 +37,7 @@ class Variation(Group):
         """All passes that draw noise to begin from."""
         if self.strength == 0:
             return stages
-        return tuple(stage if stage.begin == "handover" else replace(stage, variation=self) for stage in stages)
+        return tuple(
+            replace(stage, variation=self) if isinstance(stage, Pass) and stage.begin != "handover" else stage
+            for stage in stages
+        )

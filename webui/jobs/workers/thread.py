@@ -43,7 +43,7 @@ class ThreadWorker:
     def load(self, order: Order) -> Iterator[Loading]:
         """See ``Worker``."""
         self._cancelled.clear()
-        first = order.stages[0]
+        first = order.passes[0]
         try:
             manager = self._engine()
             yield from manager.load(first.model, first.lenders, self._cancelled.is_set)

@@ -1,0 +1,93 @@
+"""Pictures enlarged when they are drawn, or instead of drawing."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from webui.core.errors import RequestError
+from webui.core.files import Files, UpscalerFile
+from webui.core.groups.base import Group
+from webui.core.groups.init import Init
+from webui.core.images import MAX_UPSCALED_SIDE_PX, MIN_READ_PX, Size
+from webui.core.names import LANCZOS
+from webui.core.stages import Stage
+from webui.core.stages import Upscale as Enlarging
+
+DEFAULT_UPSCALER = "realesr-animevideov3"
+
+
+class Upscale(Group):
+    """A1111's extras. Pixels alone are changed, after all passes; with ``only`` nothing is drawn at all."""
+
+    switch: ClassVar[str] = "Enlarge the finished pictures"
+    set_by_programs: ClassVar[tuple[str, ...]] = ("only",)
+
+    scale: float = Field(
+        default=2.0,
+        ge=1.0,
+        le=16.0,
+        allow_inf_nan=False,
+        title="Scale",
+        description="How many times as wide and high the picture becomes, where no size is given",
+    )
+    width: int | None = Field(
+        default=None,
+        ge=MIN_READ_PX,
+        le=MAX_UPSCALED_SIDE_PX,
+        title="Width in px",
+        description="Instead of the scale; left out, what suits the height",
+    )
+    height: int | None = Field(
+        default=None,
+        ge=MIN_READ_PX,
+        le=MAX_UPSCALED_SIDE_PX,
+        title="Height in px",
+        description="Instead of the scale; with both, the picture is cut to their shape",
+    )
+    upscaler: str = Field(
+        default=DEFAULT_UPSCALER,
+        min_length=1,
+        max_length=255,
+        title="Upscaler",
+        description="The network that enlarges, or Lanczos, a filter",
+    )
+    only: bool = Field(default=False, title="Only upscale", description="Draw nothing: enlarge the start picture")
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """One more, behind all others."""
+        return (*stages, Enlarging(self._file(files), self.enlarged(stages[-1].result_size)))
+
+    def alone(self, init: Init, files: Files) -> Enlarging:
+        """The only stage where nothing is drawn."""
+        return Enlarging(self._file(files), self.enlarged(init.image.size), init)
+
+    def enlarged(self, size: Size) -> Size:
+        """What a picture of this size becomes; RequestError where that is too large."""
+        return enlarged(size, self.scale, self.width, self.height, "upscale")
+
+    def _file(self, files: Files) -> UpscalerFile | None:
+        return None if self.upscaler == LANCZOS else files.upscalers[self.upscaler]
+
+
+def enlarged(size: Size, scale: float, width: int | None, height: int | None, group: str) -> Size:
+    """The size that a group's fields ask for, of one side the other by the picture's shape.
+
+    RequestError says by how much it is too large, and which scale would not be.
+    """
+    across, down = size
+    if width and height:
+        wanted = width, height
+    elif width:
+        wanted = width, max(1, round(down * width / across))
+    elif height:
+        wanted = max(1, round(across * height / down)), height
+    else:
+        wanted = round(across * scale), round(down * scale)
+    if max(wanted) > MAX_UPSCALED_SIDE_PX:
+        most = int(MAX_UPSCALED_SIDE_PX / max(size) * 100) / 100
+        raise RequestError(
+            f"{group}: {across} x {down} px would become {wanted[0]} x {wanted[1]} px, and sides of up to"
+            f" {MAX_UPSCALED_SIDE_PX} px can be made; the largest scale for this picture is {most:g}",
+            field=group,
+        )
+    return wanted

@@ -1,0 +1,1 @@
+"""What an order has besides passes."""
