@@ -18,7 +18,6 @@ WAYS: tuple[type[Visitor], ...] = (PageVisitor, ApiVisitor, PageVisitor, SdapiVi
 """Half of all come with a browser."""
 FLOODS = 2
 """Of all visitors over ``/api``: the first keeps its cookie, the second none."""
-FLOOD_JOBS = 30
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ async def come(plan: Plan) -> Journal:
         number = 1 + k + 1000 * (plan.seed % 100)
         if way is ApiVisitor and floods:
             flooding = ApiVisitor(number, plan.url, journal, chance, keeps_cookies=floods == FLOODS)
-            lives.append(flooding.flood(FLOOD_JOBS, plan.seconds))
+            lives.append(flooding.flood(plan.seconds))
             floods -= 1
         else:
-            keeps_cookies = way is PageVisitor or bool(k % 3)
+            keeps_cookies = way is not SdapiVisitor or bool(k % 3)
             lives.append(way(number, plan.url, journal, chance, keeps_cookies).live(plan.seconds))
     await asyncio.gather(*lives)
     return journal

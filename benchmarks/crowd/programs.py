@@ -14,6 +14,7 @@ from benchmarks.crowd.journal import Sent
 from benchmarks.crowd.visitor import Visitor, check_picture, expect
 
 ENDS = ("done", "failed", "cancelled")
+FOLLOWED = 16  # jobs at once, of those that one visitor floods the queue with
 
 
 class ApiVisitor(Visitor):
@@ -59,22 +60,23 @@ class ApiVisitor(Visitor):
         state = answer.json()["state"] if answer.status_code == 200 else "forgotten"
         self.journal.tell(job, state)
 
-    async def flood(self, jobs: int, seconds: float) -> None:
-        """As many jobs as are taken, always; none is followed for longer than it takes to see its end."""
+    async def flood(self, seconds: float) -> None:
+        """As many jobs as are taken, always. Without a cookie it cannot ask what becomes of them."""
         ends_at = asyncio.get_running_loop().time() + seconds
-        following: set[asyncio.Task[int]] = set()
+        following: set[asyncio.Task[None]] = set()
         while asyncio.get_running_loop().time() < ends_at:
-            if len(following) >= jobs:
+            await self.heed("flood", self._add_to_flood(following))
+            if len(following) >= FOLLOWED:
                 _, following = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
-            with contextlib.suppress(httpx.HTTPError):
-                job, job_id = await self._send(is_flood=True)
-                if job_id is not None:
-                    following.add(asyncio.create_task(self._follow(job, job_id)))
-        if following:
-            for outcome in await asyncio.gather(*following, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    self.journal.troubles.append(f"{self.name}: flood: {type(outcome).__name__}: {outcome}"[:300])
+        await asyncio.gather(*following)
         await self.client.aclose()
+
+    async def _add_to_flood(self, following: set[asyncio.Task[None]]) -> None:
+        job, job_id = await self._send(is_flood=True)
+        if job_id is not None and self.keeps_cookies:
+            following.add(asyncio.create_task(self.heed("flood", self._follow(job, job_id))))
+        elif job_id is not None:
+            job.is_forsaken, job.state = True, "left"
 
     async def _draw(self, **more: Any) -> None:
         job, job_id = await self._send(**more)

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import io
 import random
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from typing import Any
 
 import httpx
@@ -50,13 +52,18 @@ class Visitor(ABC):
         await asyncio.sleep(self.chance.uniform(0, min(seconds / 5, 30)))
         while (left_s := ends_at - asyncio.get_running_loop().time()) > 0:
             deed = self.chance.choices([*self.deeds], [*self.deeds.values()])[0]
-            try:
-                await getattr(self, deed)()
-                self.journal.deeds[f"{self.way}: {deed}"] += 1
-            except (httpx.HTTPError, Unexpected, TimeoutError, ValueError, LookupError) as error:
-                self.journal.troubles.append(f"{self.name}: {deed}: {type(error).__name__}: {error}"[:300])
+            await self.heed(deed, getattr(self, deed)())
+            self.journal.deeds[f"{self.way}: {deed}"] += 1
             await asyncio.sleep(min(self.chance.uniform(*THINK_S), max(left_s, 0)))
         await self.client.aclose()
+
+    async def heed(self, deed: str, doing: Coroutine[Any, Any, object]) -> None:
+        """Does it; what goes wrong is a trouble, and life goes on."""
+        try:
+            await doing
+        except (httpx.HTTPError, Unexpected, TimeoutError, ValueError, LookupError) as error:
+            what = f"{deed}: {type(error).__name__}: {error}"
+            self.journal.troubles.append(f"{time.strftime('%X')} {self.name}: {what}"[:300])
 
     async def come_anew(self) -> None:
         """Somebody else, who was never here."""

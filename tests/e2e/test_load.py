@@ -30,7 +30,8 @@ def test_visitors_of_each_way_do_all_that_they_do(server, monkeypatch):
         ways = (PageVisitor, ApiVisitor, SdapiVisitor)
         crowd = [way(k, server.url, journal, random.Random(k)) for k, way in enumerate(ways, start=9000)]
         programs = ApiVisitor(9009, server.url, journal, random.Random(9), keeps_cookies=False)
-        await asyncio.gather(*map(do_all, crowd), programs.flood(jobs=2, seconds=0.3))
+        cookies = ApiVisitor(9010, server.url, journal, random.Random(9))
+        await asyncio.gather(*map(do_all, crowd), programs.flood(seconds=0.05), cookies.flood(seconds=0.05))
 
     asyncio.run(come())
     server.settle()
