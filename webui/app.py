@@ -23,6 +23,7 @@ from webui.core.keys import read_keys
 from webui.core.settings import DEFAULT_PORT, GUEST, Settings
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.protocols import Executor
+from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
 from webui.workspace.history import History
 from webui.workspace.presets import PresetStore
@@ -72,7 +73,8 @@ def serve(settings: Settings) -> NoReturn:
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
-    local, presets = LocalExecutor(settings), PresetStore(settings.presets_dir, writable=not settings.has_guests)
+    local = LocalExecutor(settings, store=Store(settings.queue_path))
+    presets = PresetStore(settings.presets_dir, writable=not settings.has_guests)
     executor = VisitorsExecutor(local)
     history = None if settings.has_guests else History(settings.outputs_dir, settings.cache_dir)
     # a stranger may not have pictures made from start pictures of somebody else

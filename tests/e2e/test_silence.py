@@ -34,10 +34,10 @@ def expect_silence(tab: Tab) -> None:
     assert tab.message == SILENT
 
 
-def test_a_job_that_ended_with_its_server_is_said_to_have_and_nothing_typed_is_lost(start, open_tab):
+def test_a_job_goes_on_when_its_server_was_killed_and_nothing_typed_is_lost(start, open_tab):
     tab = open_tab("", start())
     tab.set(prompt="a red", steps=150, width=256, height=256)
-    tab.generate()
+    jobs = [tab.generate(), tab.add_job(prompt="a green"), tab.add_job(prompt="a red")]
     tab.wait_for_step()
     tab.page.evaluate("window.before = true")
     tab.leaving = True
@@ -49,7 +49,9 @@ def test_a_job_that_ended_with_its_server_is_said_to_have_and_nothing_typed_is_l
     prompt.press("ArrowLeft")
     tab.server = start()
     tab.page.wait_for_function(RELOADED)  # by itself
-    tab.wait_for_message("The server was restarted, and this job ended with it.")
+    tab.wait_for_queue("2 more wait.", "a red", "a green", "a red")
+    tab.wait_for_step()
+    assert tab.job == jobs[0]
     tab.leaving = False
     tab.page.wait_for_function("document.activeElement.selectionStart === 'a red appl'.length")
     tab.page.keyboard.type("!")

@@ -120,6 +120,11 @@ def engine() -> FakeManager:
 
 
 @pytest.fixture
+def make_engine() -> type[FakeManager]:
+    return FakeManager
+
+
+@pytest.fixture
 def make_executor(engine) -> Iterator[Callable[[Settings], LocalExecutor]]:
     made = []
 

@@ -1,6 +1,6 @@
 """``/api/jobs``: submit, watch, fetch, cancel. A job's id is the only key to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Response
@@ -10,7 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from webui.core.errors import RequestError
 from webui.core.events import to_json
 from webui.core.request import Request
-from webui.jobs.protocols import Executor, Job
+from webui.core.visitor import OWNER
+from webui.jobs.protocols import ENDED, Executor, Job, unfinished
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
 
@@ -21,7 +22,7 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
     """The routes over one executor and the presets."""
     router = APIRouter(prefix="/api")
 
-    async def find(job_id: str) -> Job:
+    def find(job_id: str) -> Job:
         job = executor.job(job_id)
         if job is None:
             raise HTTPException(404, "no job has this id")
@@ -39,13 +40,13 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
         return _submit(executor, presets, values)
 
     @router.get("/jobs")
-    async def look(ids: Annotated[list[str], Query(alias="id", max_length=MOST_IDS)]) -> list[dict[str, Any]]:
-        """Those of the jobs that are known: how far each is, and its place in the queue while it waits."""
-        jobs = [job for job in map(executor.job, ids) if job]
+    def look(ids: Annotated[list[str] | None, Query(alias="id", max_length=MOST_IDS)] = None) -> list[dict[str, Any]]:
+        """Those of the jobs that are known, without ids one's own: how far each is, and its place while it waits."""
+        jobs = executor.jobs(OWNER) if ids is None else [job for job in map(executor.job, ids) if job]
         return [{"id": job.id, "state": job.state, "position": job.position} for job in jobs]
 
     @router.get("/jobs/{job_id}")
-    async def show(job: KnownJob) -> dict[str, Any]:
+    def show(job: KnownJob) -> dict[str, Any]:
         return {
             "id": job.id,
             "state": job.state,
@@ -60,26 +61,44 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
 
     @router.get("/jobs/{job_id}/images/{index}")
     def image(job: KnownJob, index: int) -> Response:
-        images = job.images
-        if not 0 <= index < len(images):
-            raise HTTPException(404, f"the job has {len(images)} pictures so far, numbered from 0")
-        return Response(images[index].encode(), media_type="image/png")
+        return _png(job, index)
 
     @router.delete("/jobs/{job_id}")
-    async def cancel(job: KnownJob) -> JSONResponse:
+    def cancel(job: KnownJob) -> JSONResponse:
         job.cancel()
         return JSONResponse({"id": job.id}, status_code=202)
+
+    @router.post("/jobs/{job_id}/again", status_code=202)
+    def again(job: KnownJob) -> dict[str, Any]:
+        """Another job, of what this one has not finished."""
+        if job.state not in ENDED:
+            raise HTTPException(409, "this job has not ended")
+        return _accepted(executor, executor.submit(unfinished(job)))
 
     return router
 
 
+def _png(job: Job, index: int) -> Response:
+    found = next((image for image in job.images if image.index == index), None)
+    if found is None:
+        raise HTTPException(404, f"the job has {len(job.images)} pictures so far, numbered from 0")
+    return Response(found.encode(), media_type="image/png")
+
+
 def _submit(executor: Executor, presets: PresetStore, values: dict[str, Any]) -> dict[str, Any]:
     if "preset" not in values:
-        return {"id": executor.submit(Request.parse(values)).id}
+        return _accepted(executor, executor.submit(Request.parse(values)))
     preset, variables = presets.get(values.pop("preset")), values.pop("variables", {})
     if not isinstance(variables, dict):
         raise RequestError("variables must be an object of names and texts", field="variables")
     job = executor.submit(preset.request(variables, values))
     catalog = executor.catalog()
     warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
-    return {"id": job.id} | ({"warnings": warnings} if warnings else {})
+    return _accepted(executor, job, warnings)
+
+
+def _accepted(executor: Executor, job: Job, warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """The answer for a job that is queued."""
+    if warning := executor.status().get("warning"):
+        warnings = [*warnings, str(warning)]
+    return {"id": job.id} | ({"warnings": list(warnings)} if warnings else {})

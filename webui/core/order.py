@@ -19,11 +19,13 @@ class Order:
     """``request`` is the resolved one, which the recipes of its pictures keep; its stages are drawn for each batch.
 
     ``warnings`` are lines for people: what changes nothing, is not done as it says, or could have been meant otherwise.
+    So many of its pictures as ``finished`` says, whole batches, are there already.
     """
 
     request: Request
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...] = ()
+    finished: int = 0
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -38,7 +40,7 @@ class Order:
     @property
     def cost(self) -> float:
         """What drawing it comes to, in megapixel-evaluations: it is the same on every device."""
-        return sum(stage.cost for stage in self.stages) * self.request.image_count
+        return sum(stage.cost for stage in self.stages) * (self.request.image_count - self.finished)
 
 
 def plan(request: Request, files: Files) -> Order:

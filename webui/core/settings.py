@@ -143,6 +143,11 @@ class Settings(BaseModel):
         return self.data_dir / "start-pictures"
 
     @property
+    def queue_path(self) -> Path:
+        """Where a server keeps its jobs."""
+        return self.data_dir / "queue.sqlite3"
+
+    @property
     def presets_dir(self) -> Path:
         """Where people's own presets are."""
         return self.data_dir / "presets"

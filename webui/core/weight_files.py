@@ -2,10 +2,11 @@
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from webui.core.files import ModelFile
+from webui.core.files import File, ModelFile
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
@@ -40,6 +41,12 @@ def stamp(path: Path) -> int:
     files = [file for part in weight_files(path).values() for file in part]
     stats = [(file.relative_to(path).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     return int.from_bytes(hashlib.sha256(repr(stats).encode()).digest()[:6])
+
+
+def stamps(files: Iterable[File]) -> Mapping[str, int]:
+    """Files by their paths, each with a number that changes with it; raises OSError."""
+    known = {file.path: file.stamp if isinstance(file, ModelFile) else 0 for file in files}
+    return {str(path): number or stamp(path) for path, number in known.items()}
 
 
 def content_hash(model: ModelFile) -> str:

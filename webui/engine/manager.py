@@ -83,7 +83,7 @@ class PipelineManager:
         ``cancelled`` is asked between steps. Raises CannotLoad, NotFinite, OutOfMemory, another RequestError where the
         resident model cannot do what is asked, or whatever torch raises.
         """
-        run = Run(order, cancelled, FileHashes(self._hasher))
+        run = Run(order, cancelled, FileHashes(self._hasher), finished=order.finished)
         self.parts_s = run.parts_s
         return self._events(run)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -23,30 +24,42 @@ from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Work
 from webui.jobs.job import LocalJob
+from webui.jobs.keeper import Keeper
+from webui.jobs.kept_job import KeptJob
 from webui.jobs.last_size import LastSize
-from webui.jobs.protocols import QueueFull
+from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
+from webui.jobs.recovery import first_number, revive
 from webui.jobs.resolve import make_order
 from webui.jobs.saving import Saver
+from webui.jobs.store import Kept, Store
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import Watchdog
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Worker
 from webui.library.library import Library
+from webui.workspace.start_pictures import StartPictures
 
 KEPT_JOBS = 200
 KEPT_PIXEL_BYTES = 256 * 2**20
 CHECK_EVERY_S = 15.0
+READY_S = 30.0  # the longest that anybody waits for what an earlier server has left
 
 log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
-    """Has jobs drawn one after the other, on a thread of the worker's own."""
+    """Has jobs drawn one after the other, on a thread of the worker's own.
 
-    def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
+    With a ``store`` they outlive the process, but for those whose pictures nobody wants saved: these are answers, and
+    whoever waits for one has lost it with the connection.
+    """
+
+    def __init__(self, settings: Settings, worker: Worker | None = None, store: Store | None = None) -> None:
         self._settings, self._library = settings, Library(settings)
+        self._start_pictures = StartPictures(settings.start_dir)
+        self._keeper, self._is_ready = Keeper(store, self._start_pictures), threading.Event()
         self._worker = worker or ThreadWorker(settings.engine_options)
         self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)))
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
@@ -59,7 +72,7 @@ class LocalExecutor:
         self._totals = Totals()
         self._warm_at = time.perf_counter()
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
-        self._saver = Saver(settings)
+        self._saver = Saver(settings, self._keeper.claim)
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -90,25 +103,39 @@ class LocalExecutor:
         job = LocalJob(orders, self._cancel, submitted_at, keep, visitor)
         if lost := self._worker.status().lost:
             raise QueueFull(lost)
+        self._is_ready.wait(READY_S)
         with self._lock:
             self._jobs[job.id] = job
+        if keep:
+            self._keeper.accept(job)
         try:
             self._queue.put(job)
         except QueueFull:
             with self._lock:
                 del self._jobs[job.id]
+            self._keeper.forget(job)
             raise
         return job
 
-    def job(self, job_id: str) -> LocalJob | None:
-        """A job that waits, runs, or ended recently."""
+    def job(self, job_id: str) -> Job | None:
+        """A job that waits, runs, or ended recently, or that the disk knows."""
         with self._lock:
-            return self._jobs.get(job_id)
+            job = self._jobs.get(job_id)
+        if job is None and not self._is_ready.is_set() and self._is_ready.wait(READY_S):
+            with self._lock:
+                job = self._jobs.get(job_id)
+        return job or next(map(self._from_disk, self._keeper.find(job_id)), None)
 
-    def jobs(self, visitor: Visitor) -> Sequence[LocalJob]:
+    def jobs(self, visitor: Visitor) -> Sequence[Job]:
         """See ``jobs.protocols.Executor``."""
+        self._is_ready.wait(READY_S)
         with self._lock:
-            return [job for job in self._jobs.values() if visitor.is_owner or job.visitor.id == visitor.id]
+            known = dict(self._jobs)
+        kept = [self._from_disk(kept) for kept in self._keeper.of(visitor) if kept.id not in known]
+        return [*kept, *(job for job in known.values() if visitor.is_owner or job.visitor.id == visitor.id)]
+
+    def _from_disk(self, kept: Kept) -> KeptJob:
+        return KeptJob(kept, self._start_pictures.find, first_number(self._keeper.start))
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
@@ -123,6 +150,7 @@ class LocalExecutor:
             "running": self._running is not None,
             **({"memory_bytes": worker.memory_bytes} if worker.memory_bytes else {}),
             **({"trouble": trouble} if trouble else {}),
+            **({"warning": self._keeper.warning} if self._keeper.warning else {}),
         }
 
     def totals(self) -> Totals:
@@ -134,22 +162,31 @@ class LocalExecutor:
         return count_tokens(model, prompt, self._library.snapshot())
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Stops taking jobs, cancels all, and waits for the device and the last file."""
+        """Stops taking jobs, ends what runs, and waits for the device and the last file.
+
+        Jobs that the disk has go on under the next server; all others are cancelled.
+        """
         self._closed.set()
         jobs = self._queue.close()
         with self._lock:
             jobs += [self._running] if self._running else []
         for job in jobs:
-            job.cancel()
+            if self._keeper.pause(job):
+                job.leave()
+            else:
+                job.cancel()
         self._worker.close()
         self._thread.join(timeout_s)
         for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
             job.publish(Cancelled())
         self._saver.close()
+        self._keeper.close()
 
     def _cancel(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one within a step, if the device still answers."""
         if not self._queue.drop(job):
+            if not job.ended:
+                self._keeper.cancel(job)
             with self._lock:
                 if job is not self._running:
                     return
@@ -159,7 +196,26 @@ class LocalExecutor:
         waited_s = time.perf_counter() - job.submitted_at
         self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
 
+    def _recover(self) -> None:
+        """Lines up again what an earlier server has left."""
+        find, first = self._start_pictures.find, 1
+        for kept in self._keeper.open(self._closed):
+            first = first_number(self._keeper.start)
+            try:
+                job, kept = revive(kept, self._library.snapshot(), find, self._cancel, first)
+            except Exception as error:  # whatever it is, the others must be drawn
+                log_error(f"job {kept.id} cannot be drawn any more", error)
+                self._keeper.fail(kept, for_people(error))
+                continue
+            with self._lock:
+                self._jobs[job.id] = job
+            self._keeper.take_back(job, kept)
+            with suppress(QueueFull):  # the server ends already
+                self._queue.put(job, accepted=True)
+        self._is_ready.set()
+
     def _work(self) -> None:
+        self._is_ready.wait()
         while not self._closed.is_set():
             if self._warm_up:
                 self._warm_up = False
@@ -168,6 +224,7 @@ class LocalExecutor:
                 continue
             with self._lock:
                 self._running = job
+            self._keeper.begin(job)
             self._watchdog.begin()
             try:
                 last = self._run(job)
@@ -188,7 +245,9 @@ class LocalExecutor:
         first, drawn = 0, 0.0
         last: Done | Failed | Cancelled = Cancelled()
         for order in job.orders:
-            last, share = self._draw(job, order, first)
+            last, share = Done(0.0), 1.0
+            if order.finished < order.request.image_count:
+                last, share = self._draw(job, order, first)
             first += order.request.image_count
             drawn += order.cost * share
             if not isinstance(last, Done):
@@ -214,6 +273,8 @@ class LocalExecutor:
             self._watchdog.ping(isinstance(event, Step))
             if isinstance(event, Image):
                 event = replace(event, index=first + event.index)
+                if event.index in {picture.index for picture in job.images}:  # of a batch that was saved in part
+                    continue
                 self._saver.afterwards(partial(self._note_size, event, step_s))
             if isinstance(event, Image) and job.keep:
                 self._saver.save(job, event)
@@ -221,13 +282,16 @@ class LocalExecutor:
                 job.publish(event)
             if isinstance(event, Step):
                 reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
+                self._keeper.step(job)
                 if reached == 2 and (upcoming := self._queue.upcoming()):
                     self._worker.prepare(upcoming.orders[0])
         return Failed("the worker ended without saying how"), share
 
     def _watch(self) -> None:
+        self._recover()
         while not self._closed.wait(CHECK_EVERY_S):
             self.check_device()
+            self._keeper.check()
 
     def check_device(self) -> None:
         """Has the running job say it where the device has stopped answering."""
@@ -274,7 +338,10 @@ class LocalExecutor:
     def _end(self, job: LocalJob, last: Event) -> None:
         if job.ended:  # it was given up while the device did not answer
             return
+        if job.has_left and isinstance(last, Cancelled):  # by nobody but the server's end
+            return
         self._count(last)  # before anybody learns of it
+        self._keeper.end(job, last)
         job.publish(last)
         self._forget_old()
 

@@ -30,7 +30,7 @@ class LocalJob:
     """Shared between the thread that publishes and any number that follow.
 
     The log keeps every picture and the end, and of queue positions, loading and steps only the newest: a slow
-    watcher misses steps, and publishing never waits for anyone. Numbers start at 1 and only grow.
+    watcher misses steps, and publishing never waits for anyone. Numbers start at ``first`` and only grow.
 
     ``submitted_at`` is on the clock of ``time.perf_counter``; ``parts_s`` is the ledger of what happens outside the
     engine, kept by the thread that has the job. ``keep`` says whether its pictures are saved.
@@ -43,14 +43,17 @@ class LocalJob:
         submitted_at: float | None = None,
         keep: bool = True,
         visitor: Visitor = OWNER,
+        job_id: str = "",
+        first: int = 1,
     ) -> None:
-        self.id = secrets.token_hex(16)
+        self.id = job_id or secrets.token_hex(16)
         self.orders, self.keep, self.visitor = tuple(orders), keep, visitor
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self._on_cancel = on_cancel
         self._log: list[tuple[int, Event]] = []
-        self._number = 0
+        self._number = first - 1
+        self._has_left = False
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._watchers: set[Callable[[], None]] = set()
@@ -89,6 +92,11 @@ class LocalJob:
         return self.state in ("done", "failed", "cancelled")
 
     @property
+    def has_left(self) -> bool:
+        """Whether it goes on under another server."""
+        return self._has_left
+
+    @property
     def images(self) -> tuple[Image, ...]:
         """The pictures so far, in order."""
         with self._lock:
@@ -123,6 +131,14 @@ class LocalJob:
                     event = replace(event, preview=last.preview)
             self._number += 1
             self._log.append((self._number, event))
+            watchers = tuple(self._watchers)
+        for wake in watchers:
+            wake()
+
+    def leave(self) -> None:
+        """Ends all watches without the job's end: it goes on under another server."""
+        with self._lock:
+            self._has_left = True
             watchers = tuple(self._watchers)
         for wake in watchers:
             wake()
@@ -170,9 +186,10 @@ class LocalJob:
                 self._watchers.discard(wake)
 
     def _is_over(self, after: int) -> bool:
-        """Whether the job ended and its end is number ``after`` or before: nothing will come any more."""
+        """Whether nothing behind number ``after`` will come any more."""
         with self._lock:
-            return bool(self._log) and isinstance(self._log[-1][1], TERMINAL) and self._log[-1][0] <= after
+            seen = not self._log or self._log[-1][0] <= after
+            return seen and (self._has_left or bool(self._log) and isinstance(self._log[-1][1], TERMINAL))
 
     def _since(self, after: int) -> list[tuple[int, Event]]:
         with self._lock:

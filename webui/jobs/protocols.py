@@ -8,9 +8,12 @@ from webui.core.events import Event, Image
 from webui.core.ledger import Totals
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
-from webui.core.work import Work
+from webui.core.work import Batch, Work
 
 State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
+
+
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
 class QueueFull(RuntimeError):
@@ -51,6 +54,17 @@ class Job(Protocol):
         """Asks for an end within one step; returns at once."""
 
 
+def unfinished(job: Job) -> Work:
+    """What a job that ended has left to draw: its requests but for those whose pictures are all there."""
+    there = {image.index for image in job.images}
+    left, first = [], 0
+    for request in job.requests:
+        if not there.issuperset(range(first, first + request.image_count)):
+            left.append(request)
+        first += request.image_count
+    return Batch(tuple(left) or job.requests)
+
+
 class Executor(Protocol):
     """Takes work, makes pictures."""
 
@@ -67,7 +81,7 @@ class Executor(Protocol):
         """
 
     def job(self, job_id: str) -> Job | None:
-        """The job of that id, or None when it is not, or no longer, known."""
+        """The job of that id, or None when it is not, or no longer, known. May have to look on the disk."""
 
     def jobs(self, visitor: Visitor) -> Sequence[Job]:
         """The jobs that are known and the visitor's own, all there are for the owner; oldest first."""

@@ -51,6 +51,18 @@ def _left_out(order: Order) -> Iterator[str]:
             )
 
 
+def plan_again(request: Request, library: Snapshot) -> Order:
+    """The order of a request that was resolved earlier; raises RequestError naming a file that is gone since."""
+    _choose_model("model", request.model, library.models)
+    if request.refiner:
+        _choose_model("refiner", request.refiner, library.models)
+    if request.vae:
+        choose_file("VAE", request.vae, library.vaes, "vae")
+    for ref in request.loras:
+        choose_lora(ref.name, library.loras)
+    return plan(request, library)
+
+
 def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
     if request.guidance_until < resolved.guidance_until:
         yield "Guidance until has no effect on a model that guides itself."

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from webui.core.events import Image
 from webui.core.settings import Settings
@@ -16,11 +17,14 @@ from webui.workspace.start_pictures import StartPictures
 log = logging.getLogger(__name__)
 
 
-class Saver:
-    """A thread of its own; what it is given is done in that order."""
+Claim = Callable[[LocalJob, Image, Path], None]
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+
+class Saver:
+    """A thread of its own; what it is given is done in that order. ``claim`` is told each name that a picture gets."""
+
+    def __init__(self, settings: Settings, claim: Claim = lambda *_: None) -> None:
+        self._settings, self._claim = settings, claim
         self._start_pictures = StartPictures(settings.start_dir)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
 
@@ -42,7 +46,8 @@ class Saver:
         try:
             if (init := picture.recipe.request.init) is not None:
                 self._start_pictures.keep(init)
-            path = save_picture(picture, folder, self._settings.format, self._settings.filename)
+            claim = partial(self._claim, job, picture)
+            path = save_picture(picture, folder, self._settings.format, self._settings.filename, claim)
         except Exception as error:  # whatever it is, the picture must reach people
             reason = getattr(error, "strerror", None) or error
             warning = f"This picture could not be saved in {folder}: {reason}."

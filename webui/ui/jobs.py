@@ -17,14 +17,13 @@ from webui.core.errors import RequestError
 from webui.core.events import Failed
 from webui.core.groups import nest
 from webui.core.work import Work
-from webui.jobs.protocols import Executor, Job, QueueFull
+from webui.jobs.protocols import ENDED, Executor, Job, QueueFull
 from webui.ui import form, stream
 from webui.ui.errors import page_error
 
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
 LOST = "The server was restarted, and this job ended with it. Its settings are kept."
 FORGOTTEN = "These pictures are no longer in the server's memory."
-ENDED = ("done", "failed", "cancelled")
 PROMPT_LENGTH = 120  # of what the list of jobs shows
 
 Update = Any
@@ -87,7 +86,7 @@ class Handlers:
 
     async def follow(self, job_id: str, known_as: str) -> AsyncIterator[tuple[Update, ...]]:
         """What there is to see of a job, to its end; ``known_as`` is the state that the browser last saw."""
-        job, was_over = self.executor.job(job_id), known_as in ENDED
+        job, was_over = await asyncio.to_thread(self.executor.job, job_id), known_as in ENDED
         if job is None:
             status = IDLE if was_over else stream.status_html(Failed(LOST), None)
             yield _updates(stream.View(status, self.empty, gallery=[]))

@@ -112,11 +112,14 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
         case Cancelled(index, total):
             ledger = ledger_html(event.parts_s)
             state, text = "cancelled", f"Stopped at step {index} of {total}." if index else "Stopped."
+    again = ""
+    if job and isinstance(event, Failed) and not event.bad_input:
+        again = f'<button type="button" class="again" data-again="{html.escape(job.id)}">Try again</button>'
     bar = f'<progress max="1" value="{fraction:.4f}" aria-label="Progress"></progress>' if fraction is not None else ""
     job_id = job.id if job else ""
     return (
         f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}"{marks}>'
-        f'<span class="status-text">{html.escape(text)}</span>{bar}</div>{ledger}'
+        f'<span class="status-text">{html.escape(text)}</span>{bar}{again}</div>{ledger}'
     )
 
 

@@ -68,6 +68,7 @@
       const ready = `${health.model} on ${health.device}`;
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
+      if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;
       if (health.status === "loading") pace = "loading";
     } catch {
       pace = "lost";

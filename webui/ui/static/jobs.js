@@ -21,6 +21,9 @@
   const unseen = (page) => runs[page].filter((run) => !run.seen && run.state !== "cancelled");
   const lastSeen = (page) => runs[page].findLast((run) => run.seen);
   const waiting = (page) => active(page).filter((run) => run !== followed[page]);
+  const failed = (page) => runs[page].filter(
+    (run) => run.state === "failed" && !run.lost && !run.removed && run.ids[0] !== statusOf(page)?.dataset.job,
+  );
 
   // memory
 
@@ -121,8 +124,6 @@
     window.darkroom.restored.push(page);
     document.dispatchEvent(new CustomEvent("darkroom:restored", { detail: { page } }));
     runs[page] = parse(sessionStorage.getItem(key(page)) ?? localStorage.getItem(key(page)));
-    const gone = (run, k) => isOver(run) && run.server !== serverNow() && k < runs[page].length - 1;
-    runs[page] = runs[page].filter((run, k) => !gone(run, k));
     await look(page);
     attach(page);
   };
@@ -145,6 +146,29 @@
     if (!runs[page]) return;
     stopped[page] = waiting(page).length > 0;
     show(page);
+  });
+
+  // trying again what failed: another job of the same work, under the title of the first
+
+  const tryAgain = async (page, id) => {
+    const answer = await fetch(`./api/jobs/${id}/again`, { method: "POST" }).catch(() => null);
+    const body = await answer?.json().catch(() => null);
+    if (!answer?.ok) {
+      document.dispatchEvent(new CustomEvent("darkroom:trouble"));
+      const status = body?.detail && statusOf(page)?.querySelector(".status-text");
+      if (status) status.textContent = body.detail;
+      return;
+    }
+    const run = runs[page].find(({ ids }) => ids.includes(id));
+    if (run) run.removed = true;
+    add(page, JSON.stringify({ ids: [body.id], prompt: run?.prompt ?? "" }));
+  };
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("[data-again]");
+    const page = button?.closest("[id$='-status']")?.id.slice(0, -"-status".length);
+    if (!runs[page]) return;
+    button.disabled = true;
+    tryAgain(page, button.dataset.again);
   });
 
   // what is shown
@@ -176,8 +200,9 @@
     if (!active(page).length) stopped[page] = false;
     if (!others && !stopped[page]) words.length = 0;
     const listed = others ? active(page) : [];
-    if (!changed(place, words, listed.map((run) => [run.ids[0], stateOf(page, run)]))) return;
-    if (!words.length) return void place.replaceChildren();
+    const broken = failed(page);
+    if (!changed(place, words, listed.map((run) => [run.ids[0], stateOf(page, run)]), broken.map((run) => run.ids[0]))) return;
+    if (!words.length && !broken.length) return void place.replaceChildren();
     const focused = place.contains(document.activeElement) && document.activeElement.dataset.run;
     const note = make("p", { class: "queue-note", role: "status" }, words.join(" "));
     const all = make("button", { type: "button", "data-run": "all" }, "Stop all");
@@ -187,7 +212,21 @@
       cancel.addEventListener("click", () => stop(page, [run]));
       return make("li", {}, make("span", {}, title(run)), make("small", {}, stateOf(page, run)), cancel);
     });
-    place.replaceChildren(make("div", {}, note, all), make("ol", { "aria-label": "Jobs of this page" }, ...rows));
+    const again = broken.map((run) => {
+      const attempt = make("button", { type: "button", "aria-label": `Try again: ${title(run)}` }, "Try again");
+      attempt.addEventListener("click", () => tryAgain(page, run.ids[0]));
+      const remove = make("button", { type: "button", "aria-label": `Remove: ${title(run)}` }, "✕");
+      remove.addEventListener("click", () => {
+        run.removed = true;
+        save(page);
+        show(page);
+      });
+      return make("li", { "data-failed": run.ids[0] }, make("span", {}, title(run)), make("small", {}, "Failed"), attempt, remove);
+    });
+    place.replaceChildren(
+      ...(words.length ? [make("div", {}, note, all)] : []),
+      make("ol", { "aria-label": "Jobs of this page" }, ...rows, ...again),
+    );
     if (focused) (place.querySelector(`[data-run="${focused}"]`) ?? all).focus();
   };
   const shownRun = (page) => {
