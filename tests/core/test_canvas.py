@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImages
 
 from webui.core import images
-from webui.core.canvas import drawn_size, make_canvas
+from webui.core.canvas import drawn_size, fitted, make_canvas
 from webui.core.errors import RequestError
 from webui.core.groups.init import Init
 from webui.core.request import Request
@@ -401,3 +401,22 @@ class TestCanvas:
                         todo.append(part)
             actual = sum((4 if part.mode == "RGB" else 1) * part.width * part.height for part in held.values())
             assert actual <= canvas.nbytes <= 3 * actual
+
+
+@pytest.mark.parametrize("mode", ["just resize", "crop and resize", "resize and fill", "latent resize"])
+@pytest.mark.parametrize("own", [(300, 200), (64, 64), (500, 60), (8, 9)])
+def test_what_waits_has_no_more_pixels_than_are_drawn_and_is_drawn_the_same(mode, own):
+    picture = PilImages.effect_noise(own, 90).convert("RGBA")
+    picture.putalpha(PilImages.linear_gradient("L").resize(own))
+    init, size = Init(image=picture, resize=mode, background="#204060"), (128, 64)
+    small = fitted(init, size)
+    assert mode == "latent resize" or small.image.width * small.image.height <= 128 * 64
+    before, after = make_canvas(init, size), make_canvas(small, size)
+    assert before.image.tobytes() == after.image.tobytes() and before.unchanged.tobytes() == after.unchanged.tobytes()
+    assert (small is init) or small != init and fitted(small, size) is small
+
+
+@pytest.mark.parametrize("fields", [{"mask": PilImages.new("L", (300, 200), 255)}, {"outpaint": (8, 0, 0, 0)}])
+def test_of_what_is_put_back_into_its_picture_all_is_kept(fields):
+    init = Init(image=PilImages.new("RGB", (300, 200)), **fields)
+    assert fitted(init, (64, 64)) is init

@@ -19,10 +19,14 @@ def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason)
     assert server.client.get("/api/history").json()["total"] == 0
     if disk == "full":
         answer = server.client.post("/gradio_api/upload", files={"files": ("x.png", b"x" * 2**17)})
-        assert (answer.status_code, answer.text) == (507, "the server's disk is full, so nothing was kept")
+        assert answer.status_code == 507
+        assert answer.json()["detail"] == "the server's disk is nearly full, so nothing can be uploaded"
     opener = tab_opener(context, server)
     tab = next(opener)()
+    assert server.health()["warning"].startswith("The queue is not kept in queue.sqlite3: ")
     tab.draw(prompt="kept in memory", seed=3, **SMALL)
+    tab.page.locator("#darkroom-engine", has_text="The queue is not kept").wait_for()
+    assert "The queue is not kept" in server.client.post("/api/jobs", json=SMALL).json()["warnings"][0]
     assert "could not be saved" in tab.message
     assert reason in tab.message
     assert str(server.data_dir) in tab.message

@@ -25,6 +25,7 @@ class Sent:
     id: str
     visitor: Visitor
     cost: float = 1.0
+    pixel_bytes: int = 0
 
 
 class Clock:
@@ -162,6 +163,22 @@ def test_nobody_fills_the_queue_for_all_and_what_was_accepted_is_never_refused(m
         send(line, "d")
     line.put(Sent("kept", Visitor("a")), accepted=True)
     assert len(line) == 6 and Counter(turns(line))["a"] == 3
+
+
+def test_start_pictures_that_wait_are_counted(monkeypatch):
+    monkeypatch.setattr(queue, "MAX_PIXEL_BYTES", 100)
+    monkeypatch.setattr(queue, "MAX_PIXEL_BYTES_IN_ALL", 150)
+    line = make()
+    first = Sent("1", Visitor("a"), pixel_bytes=80)
+    line.put(first)
+    line.put(Sent("2", Visitor("a")))
+    with pytest.raises(QueueFull, match="start pictures of jobs that wait"):
+        line.put(Sent("3", Visitor("a"), pixel_bytes=30))
+    with pytest.raises(QueueFull, match="start pictures of jobs that wait"):
+        line.put(Sent("4", Visitor("b"), pixel_bytes=80))
+    line.put(Sent("5", Visitor("b"), pixel_bytes=70))
+    line.drop(first)
+    line.put(Sent("6", Visitor("a"), pixel_bytes=80))
 
 
 def test_a_closed_queue_gives_back_what_waits_and_takes_no_more():

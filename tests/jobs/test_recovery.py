@@ -229,6 +229,18 @@ class TestKilled:
         executor = life.restart()
         assert [executor.job(job.id) for job in jobs] == [None, None] and life.engine.begun.empty()
 
+    def test_of_a_visitor_who_is_gone_nothing_is_left(self, life):
+        executor = life.start(held=True)
+        theirs = [executor.submit(request(), visitor=GUEST) for _ in range(3)]
+        other = executor.submit(request(seed=6))
+        begun(life.engine)
+        executor.forget(GUEST)
+        assert theirs[0].state == "cancelled" or wait_for(theirs[0], Cancelled)
+        assert not executor.jobs(GUEST) and executor.job(theirs[1].id) is None
+        executor = life.restart()
+        assert isinstance(events_of(executor.job(other.id))[-1], Done)
+        assert not executor.jobs(GUEST) and [job.id for job in executor.jobs(OWNER)] == [other.id]
+
 
 class TestTries:
     def crash(self, life: Life, times: int, steps: int = 0) -> LocalExecutor:

@@ -71,6 +71,12 @@ def test_old_jobs_that_ended_are_forgotten_and_no_other(store, monkeypatch):
     assert 20 <= len(store.of(None, 1000)) <= 26 and store.find("job 199") and not store.find("job 100")
 
 
+def test_a_row_of_another_version_takes_no_other_with_it(store):
+    store.put([kept(1), kept(2)])
+    store._connection.execute("update jobs set job = json_set(job, '$.unheard_of', 1) where id = 'job 1'")
+    assert [job.id for job in store.unfinished()] == ["job 2"]
+
+
 def test_what_was_half_done_is_taken_back(store):
     store.put([kept(1)])
     with pytest.raises(sqlite3.Error):

@@ -6,6 +6,9 @@ import pytest
 
 from webui.core.events import Cancelled, Done, Failed, Loading
 from webui.core.ledger import PARTS
+from webui.core.order import Order
+from webui.core.request import Request
+from webui.jobs.job import LocalJob
 from webui.ui import stream
 from webui.ui.stream import ledger_html, status_html
 
@@ -56,3 +59,10 @@ def test_every_part_has_a_name_and_a_colour_and_a_strange_one_is_only_text():
     assert all(f'.ledger [data-part="{part}"]' in style for part in PARTS if part != "other")
     shown = ledger_html({'"><img src=x>': 100.0})
     assert "<img" not in shown and "1 min 40 s" in shown
+
+
+def test_a_job_that_failed_can_be_tried_again_unless_what_was_asked_is_wrong():
+    job = LocalJob([Order(Request(), ())], lambda _: None)
+    assert f'data-again="{job.id}">Try again</button>' in status_html(Failed("out of memory"), job)
+    assert "Try again" not in status_html(Failed("no such model", bad_input=True), job)
+    assert "Try again" not in status_html(Failed("the queue is full"), None)

@@ -116,7 +116,7 @@ def _add_drawing(router: APIRouter, executor: Executor, owner: Owner) -> None:
 
     @router.post("/interrupt")
     @router.post("/skip")
-    async def interrupt() -> None:
+    def interrupt() -> None:
         """Both stop the whole call that runs: pictures of one batch cannot be left out."""
         for call in owner.calls[:1]:
             call.stop()
@@ -136,7 +136,7 @@ async def _draw(
         async for _, event in call.job.follow_async():
             call.see(event)
             if await http.is_disconnected():
-                call.stop()
+                await run_in_threadpool(call.stop)
     finally:
         if call in owner.calls:
             owner.calls.remove(call)

@@ -64,6 +64,18 @@ def drawn_size(init: Init, width_px: int | None, height_px: int | None, native_p
     return size
 
 
+def fitted(init: Init, size: images.Size) -> Init:
+    """The same with no more pixels than are drawn of it, where the canvas of both is the same to the last bit.
+
+    What waits in a queue, and what a recipe has kept, is not a photograph for a small picture.
+    """
+    image = init.image
+    if init.masked or init.resize == "latent resize" or image.width * image.height <= size[0] * size[1]:
+        return init
+    fields = {name: getattr(init, name) for name in Init.model_fields}  # a copy would keep the fingerprint
+    return Init(**fields | {"image": make_canvas(init, size).image})
+
+
 def make_canvas(init: Init, size: images.Size) -> Canvas:
     """Brings picture and mask to ``size``. A picture that has it already is used as it is, without a copy."""
     image = images.to_rgb(init.image, init.background)

@@ -134,6 +134,17 @@ class LocalExecutor:
         kept = [self._from_disk(kept) for kept in self._keeper.of(visitor) if kept.id not in known]
         return [*kept, *(job for job in known.values() if visitor.is_owner or job.visitor.id == visitor.id)]
 
+    def forget(self, visitor: Visitor) -> None:
+        """See ``jobs.protocols.Executor``."""
+        with self._lock:
+            theirs = [job for job in self._jobs.values() if job.visitor.id == visitor.id]
+        for job in theirs:
+            job.cancel()
+        self._keeper.forget_visitor(visitor)
+        with self._lock:
+            for job in theirs:
+                self._jobs.pop(job.id, None)
+
     def _from_disk(self, kept: Kept) -> KeptJob:
         return KeptJob(kept, self._start_pictures.find, first_number(self._keeper.start))
 
@@ -171,16 +182,20 @@ class LocalExecutor:
         with self._lock:
             jobs += [self._running] if self._running else []
         for job in jobs:
-            if self._keeper.pause(job):
-                job.leave()
-            else:
-                job.cancel()
+            self._let_go(job)
         self._worker.close()
         self._thread.join(timeout_s)
         for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
             job.publish(Cancelled())
         self._saver.close()
         self._keeper.close()
+
+    def _let_go(self, job: LocalJob) -> None:
+        """The server ends before the job."""
+        if self._keeper.pause(job):
+            job.leave()
+        else:
+            job.cancel()
 
     def _cancel(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one within a step, if the device still answers."""
@@ -224,6 +239,9 @@ class LocalExecutor:
                 continue
             with self._lock:
                 self._running = job
+            if self._closed.is_set():  # since it was taken
+                self._let_go(job)
+                return
             self._keeper.begin(job)
             self._watchdog.begin()
             try:

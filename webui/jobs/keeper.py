@@ -20,7 +20,12 @@ from webui.workspace.start_pictures import StartPictures
 
 LISTED = 500
 WAIT_FOR_OTHER_S = 6.0  # as long as a server may take to end
-REASONS = {"full": "the disk is full", "readonly": "it cannot be written to", "unable to open": "it cannot be opened"}
+REASONS = {
+    "full": "the disk is full",
+    "readonly": "it cannot be written to",
+    "unable to open": "it cannot be opened",
+    "I/O error": "the disk takes nothing",
+}
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +131,13 @@ class Keeper:
         """The job was not accepted."""
         with self._lock:
             if self._notes.pop(job.id, None):
-                self._try(lambda store: store.drop([job.id]))
+                self._try(lambda store: store.drop(job.id))
+
+    def forget_visitor(self, visitor: Visitor) -> None:
+        """Nothing is known of a visitor's jobs any more."""
+        with self._lock:
+            self._notes = {job_id: note for job_id, note in self._notes.items() if note.job.visitor.id != visitor.id}
+            self._try(lambda store: store.drop_visitor(visitor.id))
 
     def fail(self, kept: Kept, message: str) -> None:
         """A job that an earlier server has left cannot be drawn."""

@@ -86,6 +86,9 @@ class Executor(Protocol):
     def jobs(self, visitor: Visitor) -> Sequence[Job]:
         """The jobs that are known and the visitor's own, all there are for the owner; oldest first."""
 
+    def forget(self, visitor: Visitor) -> None:
+        """Stops all jobs of a visitor who is gone, and forgets that they were."""
+
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
 

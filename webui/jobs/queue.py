@@ -18,11 +18,17 @@ from webui.jobs.protocols import QueueFull
 MAX_WAITING = 100
 """Jobs of one visitor."""
 MAX_IN_ALL = 1000
+MAX_PIXEL_BYTES = 768 * 2**20
+"""Memory that the start pictures of one visitor's waiting jobs take: one batch of the img2img page, at least."""
+MAX_PIXEL_BYTES_IN_ALL = 2 * 2**30
 REMEMBERED_S = 3600.0
 
 
 class Waiting(Protocol):
-    """What the queue asks of a job. ``cost`` is in megapixel-evaluations (``Order.cost``)."""
+    """What the queue asks of a job.
+
+    ``cost`` is in megapixel-evaluations (``Order.cost``), ``pixel_bytes`` what its pictures take of the memory.
+    """
 
     @property
     def id(self) -> str: ...
@@ -30,6 +36,8 @@ class Waiting(Protocol):
     def visitor(self) -> Visitor: ...
     @property
     def cost(self) -> float: ...
+    @property
+    def pixel_bytes(self) -> int: ...
 
 
 J = TypeVar("J", bound=Waiting)
@@ -86,7 +94,7 @@ class Queue(Generic[J]):
                 raise QueueFull("the server is shutting down")
             line = self._lines.setdefault(job.visitor.turn, _Line())
             if not accepted:
-                self._check_room(line)
+                self._check_room(line, job.pixel_bytes)
             self._number += 1
             line.waiting.append((self._number, job))
             self._visitors[job.id] = job.visitor.turn
@@ -144,11 +152,19 @@ class Queue(Generic[J]):
             self._changed.notify_all()
             return list(self._turns())
 
-    def _check_room(self, line: _Line[J]) -> None:
+    def _check_room(self, line: _Line[J], pixel_bytes: int) -> None:
         if len(line.waiting) >= MAX_WAITING:
             raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
         if len(self._visitors) >= MAX_IN_ALL:
             raise QueueFull(f"the queue is full: {MAX_IN_ALL} jobs of all visitors wait; try again later")
+        if not pixel_bytes:
+            return
+        lines = ((self._lines.values(), MAX_PIXEL_BYTES_IN_ALL), ((line,), MAX_PIXEL_BYTES))
+        for some, limit in lines:
+            if sum(job.pixel_bytes for each in some for _, job in each.waiting) + pixel_bytes > limit:
+                raise QueueFull(
+                    f"the start pictures of jobs that wait may take {limit // 2**20} MB of memory; try again later"
+                )
 
     def _remove(self, job: J) -> _Line[J]:
         line = self._lines[self._visitors.pop(job.id)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from webui.core import samplers
 from webui.core.block_weights import FAMILIES, left_out, outside
-from webui.core.canvas import drawn_size
+from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
 from webui.core.groups.upscale import Upscale
@@ -53,14 +53,10 @@ def _left_out(order: Order) -> Iterator[str]:
 
 def plan_again(request: Request, library: Snapshot) -> Order:
     """The order of a request that was resolved earlier; raises RequestError naming a file that is gone since."""
-    _choose_model("model", request.model, library.models)
-    if request.refiner:
-        _choose_model("refiner", request.refiner, library.models)
-    if request.vae:
-        choose_file("VAE", request.vae, library.vaes, "vae")
-    for ref in request.loras:
-        choose_lora(ref.name, library.loras)
-    return plan(request, library)
+    try:
+        return plan(request, library)
+    except KeyError as error:
+        raise RequestError(f"“{show(str(error.args[0]))}” is not there any more") from None
 
 
 def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
@@ -101,7 +97,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
         update=suited
         | names
         | {"width": width, "height": height, "seed": seed, "variation": varied}
-        | {"upscale": upscale}
+        | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | _resolve_loras(request, seed, file, lambda: library.loras)

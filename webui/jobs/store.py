@@ -89,6 +89,15 @@ class Kept:
         return cls(**{**body, "visitor": Visitor(**body["visitor"]), "pictures": pictures})
 
 
+def _parse(rows: Iterable[tuple[str, str]]) -> Iterator[Kept]:
+    """Those that can be read: a row of another version takes no other with it."""
+    for job_id, text in rows:
+        try:
+            yield Kept.from_text(text)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            log.error("job %s cannot be read: %s", job_id, error)
+
+
 class Store:
     """One file. Not thread-safe: whoever has it calls from one thread at a time.
 
@@ -126,10 +135,15 @@ class Store:
                 connection.execute(FORGET, (KEPT_ENDED,))
                 self._since_forgotten = 0
 
-    def drop(self, job_ids: Iterable[str]) -> None:
-        """Forgets these jobs."""
+    def drop(self, job_id: str) -> None:
+        """Forgets the job."""
         with self._write() as connection:
-            connection.executemany("delete from jobs where id = ?", [(job_id,) for job_id in job_ids])
+            connection.execute("delete from jobs where id = ?", (job_id,))
+
+    def drop_visitor(self, visitor_id: str) -> None:
+        """Forgets all jobs of a visitor."""
+        with self._write() as connection:
+            connection.execute("delete from jobs where visitor = ?", (visitor_id,))
 
     def find(self, job_id: str) -> Sequence[Kept]:
         """The job of that id, if there is one."""
@@ -180,8 +194,8 @@ class Store:
         self.open()
         assert self._connection
         with self._guard():
-            rows = self._connection.execute(f"select job from jobs {where}", values).fetchall()
-        return [Kept.from_text(text) for (text,) in rows]
+            rows = self._connection.execute(f"select id, job from jobs {where}", values).fetchall()
+        return list(_parse(rows))
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

@@ -37,6 +37,10 @@ class VisitorsExecutor:
         """Those of the visitor who asks; all there are for the owner."""
         return self._executor.jobs(asking())
 
+    def forget(self, visitor: Visitor) -> None:
+        """For the visitor who asks; the owner names one."""
+        self._executor.forget(visitor if asking().is_owner else asking())
+
     def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
         return self._executor.count_tokens(model, prompt)
