@@ -30,6 +30,7 @@ WORKLOADS = {
     "memory": EVERY_SIZE,
     "loading": ("sd15",),
     "load": ("demo",),
+    "held": ("demo",),
 }
 """The sizes at which each can be measured, its own first."""
 

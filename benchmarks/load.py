@@ -45,7 +45,7 @@ def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
         _send(Plan(server.url, visitors, WARM_SHARE * seconds, seed=1))
         server.rest(rest_s)
         memory_before, files_before = server.memory(), server.files()
-        with server.watched() as peaks, _pulse(server.url) as health_ms:
+        with server.watched() as peaks, pulse(server.url) as health_ms:
             journal = _send(Plan(server.url, visitors, seconds))
             server.wait_until_idle()
         server.rest(rest_s)
@@ -155,7 +155,7 @@ def _send(plan: Plan) -> Journal:
 
 
 @contextlib.contextmanager
-def _pulse(url: str) -> Iterator[list[float]]:
+def pulse(url: str) -> Iterator[list[float]]:
     """Milliseconds that ``/api/health`` took, which are there at the end."""
     answers_ms: list[float] = []
     command = [sys.executable, "-m", "benchmarks.crowd.pulse", url]

@@ -69,7 +69,7 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.policy import Policy
     from webui.api.streams import Streams
     from webui.api.visitors import Visitors
-    from webui.ui import layout
+    from webui.ui import layout, sessions
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
@@ -95,6 +95,7 @@ def serve(settings: Settings) -> NoReturn:
     with without_web_application():  # launch makes the one that serves
         blocks = layout.build_page(executor, presets, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
+        sessions.bound(blocks)
     open_browser = settings.open_browser and _has_display()
     with with_connections(Sockets(raise_file_limit()).protocol()):
         url, share_url = layout.launch(blocks, app, settings, port)

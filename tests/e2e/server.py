@@ -157,8 +157,8 @@ class Server:
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
 
-    def show(self, job_id: str) -> dict[str, Any]:
-        return self.client.get(f"/api/jobs/{job_id}").json()
+    def show(self, job_id: str, pictures: bool = False) -> dict[str, Any]:
+        return self.client.get(f"/api/jobs/{job_id}", params={"pictures": pictures}).json()
 
     def cancel(self, job_id: str) -> None:
         self.client.delete(f"/api/jobs/{job_id}")

@@ -68,7 +68,7 @@ def test_start_picture_painted_mask_and_mask_picture_come_back(open_tab, server,
     inpaint.unfold("Mask", "mask_picture")
     inpaint.wait_for_picture("mask_picture")
     job = inpaint.quick(steps=1).generate()
-    init = server.show(job)["request"]["init"]
+    init = server.show(job, pictures=True)["request"]["init"]
     start, mask = (PilImages.open(io.BytesIO(base64.b64decode(init[name]))) for name in ("image", "mask"))
     assert not changed(start, picture((96, 64))).any()
     both = np.asarray(mask.convert("L")) > 0
@@ -85,7 +85,7 @@ def test_what_is_taken_away_or_replaced_stays_so(open_tab, server, files, tmp_pa
     wait_until_kept(img2img, other_than=first_id)
     reload(img2img).wait_for_picture()
     job = img2img.quick(steps=1).generate()
-    start = PilImages.open(io.BytesIO(base64.b64decode(server.show(job)["request"]["init"]["image"])))
+    start = PilImages.open(io.BytesIO(base64.b64decode(server.show(job, pictures=True)["request"]["init"]["image"])))
     assert start.size == (64, 80)
     img2img.find("image").get_by_role("button", name="Remove Image").click()
     img2img.find("image").locator("input[type=file]").first.wait_for(state="attached")

@@ -175,7 +175,7 @@ class TestImg2Img:
         job = page("img2img").give(path).quick(seed=5)
         job_id, result = job.generate(), job.result()
         assert result.size == (96, 64) and changed(picture((96, 64)), result).mean() > 0.5
-        request = server.show(job_id)["request"]
+        request = server.show(job_id, pictures=True)["request"]
         assert (request["seed"], request["init"]["strength"], request["init"]["mask"]) == (5, 0.75, None)
         assert "Denoising strength: 0.75" in result.text["parameters"]
 
@@ -326,7 +326,7 @@ class TestInpaint:
         inpaint.find("rectangles").locator("textarea").fill("16, 16, 32, 32")
         job = inpaint.generate()
         assert_only_inside(BOX, picture(), inpaint.result())
-        mask = PilImages.open(io.BytesIO(base64.b64decode(server.show(job)["request"]["init"]["mask"])))
+        mask = PilImages.open(io.BytesIO(base64.b64decode(server.show(job, pictures=True)["request"]["init"]["mask"])))
         assert np.array_equal(np.asarray(mask), np.asarray(rectangle()))
 
     def test_an_uploaded_mask_picture_is_used(self, page, file, tmp_path):
@@ -457,7 +457,7 @@ class TestHttp:
         assert end["event"] == "done", end
         result = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
         assert_only_inside(BOX, picture(), result)
-        shown = server.show(job)["request"]["init"]
+        shown = server.show(job, pictures=True)["request"]["init"]
         assert not changed(picture(), PilImages.open(io.BytesIO(base64.b64decode(shown["image"])))).any()
         assert "Mask blur: 4" in result.text["parameters"]
 

@@ -1,14 +1,17 @@
 """``/api/jobs``: submit, watch, fetch, cancel. A job's id is the only key to it."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
+from cachetools import LRUCache
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
 
 from webui.core.errors import RequestError
-from webui.core.events import to_json
+from webui.core.events import Image, to_json
 from webui.core.request import Request
 from webui.core.visitor import OWNER
 from webui.jobs.protocols import ENDED, Executor, Job, unfinished
@@ -21,14 +24,6 @@ MOST_IDS = 500  # that one question may name
 def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
     """The routes over one executor and the presets."""
     router = APIRouter(prefix="/api")
-
-    def find(job_id: str) -> Job:
-        job = executor.job(job_id)
-        if job is None:
-            raise HTTPException(404, "no job has this id")
-        return job
-
-    KnownJob = Annotated[Job, Depends(find)]
 
     @router.get("/health")
     async def health() -> dict[str, Any]:
@@ -45,19 +40,41 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
         jobs = executor.jobs(OWNER) if ids is None else [job for job in map(executor.job, ids) if job]
         return [{"id": job.id, "state": job.state, "position": job.position} for job in jobs]
 
+    _add_one_job(router, executor)
+    return router
+
+
+def _add_one_job(router: APIRouter, executor: Executor) -> None:
+    """What is asked of a job by its id."""
+
+    def find(job_id: str) -> Job:
+        job = executor.job(job_id)
+        if job is None:
+            raise HTTPException(404, "no job has this id")
+        return job
+
+    encoded: LRUCache[tuple[str, int], str] = LRUCache(64)  # for all who follow one job
+    KnownJob = Annotated[Job, Depends(find)]
+
     @router.get("/jobs/{job_id}")
-    def show(job: KnownJob) -> dict[str, Any]:
-        return {
+    def show(job: KnownJob, pictures: bool = False) -> Response:
+        """Its request without the pictures that it starts from, unless ``pictures`` asks for them."""
+        without = None if pictures else {"init": {"image", "mask"}}
+        shown = {
             "id": job.id,
             "state": job.state,
-            "request": job.request.model_dump(mode="json"),
+            "request": job.request.model_dump(mode="json", exclude=without),
             "images": [to_json(image) for image in job.images],
         }
+        return Response(json.dumps(shown), media_type="application/json")  # here, not on the event loop
 
     @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
     async def events(job: KnownJob, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
         async for number, event in job.follow_async(after=last_event_id):
-            yield ServerSentEvent(data=to_json(event), id=str(number))
+            if (text := encoded.get((job.id, number))) is None:
+                told = await run_in_threadpool(to_json, event) if isinstance(event, Image) else to_json(event)
+                text = encoded[job.id, number] = json.dumps(told)
+            yield ServerSentEvent(raw_data=text, id=str(number))
 
     @router.get("/jobs/{job_id}/images/{index}")
     def image(job: KnownJob, index: int) -> Response:
@@ -74,8 +91,6 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
         if job.state not in ENDED:
             raise HTTPException(409, "this job has not ended")
         return _accepted(executor, executor.submit(unfinished(job)))
-
-    return router
 
 
 def _png(job: Job, index: int) -> Response:

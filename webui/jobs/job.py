@@ -23,6 +23,7 @@ _STATES: dict[type, State] = {
     Failed: "failed",
     Cancelled: "cancelled",
 }
+FEW_WATCHERS, TOLD_A_SECOND = 8, 400
 _TRANSIENT = (Queued, Loading, Step)
 
 
@@ -181,6 +182,8 @@ class LocalJob:
                 if self._is_over(after):
                     return
                 await changed.wait()
+                if (crowd := len(self._watchers)) > FEW_WATCHERS:  # each is told less often, so that others are heard
+                    await asyncio.sleep(crowd / TOLD_A_SECOND)
         finally:
             with self._lock:
                 self._watchers.discard(wake)

@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import asking, fills, history, models, pictures, png_info, presets, uploads
+from webui.ui import asking, fills, history, models, pictures, png_info, presets, sessions, uploads
 from webui.ui.application import Application
 from webui.ui.pages import PAGES
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
@@ -95,6 +95,8 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
         auth=[*settings.accounts] or None,
         inbrowser=False,
         prevent_thread_lock=True,
+        max_threads=sessions.EVENTS_AT_ONCE,
+        state_session_capacity=sessions.MOST_SESSIONS,
         theme=theme(),
         head=head(),
         footer_links=[],

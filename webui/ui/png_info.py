@@ -1,5 +1,6 @@
 """The PNG info tab: what an uploaded picture says of how it was made; its settings go to the other pages."""
 
+import asyncio
 import html
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ import gradio as gr
 from PIL.Image import Image as PilImage
 
 from webui.core.images import ImageError, open_image
-from webui.core.recipe import RecipeError, read_picture
+from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info, read_text
 from webui.interop.texts import MAX_JSON_CHARACTERS
 from webui.jobs.protocols import Executor
@@ -84,16 +85,20 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
 async def _verify(path: str | None, executor: Executor, find_start: FindStart) -> AsyncIterator[str]:
     """Status and verdict on the picture, as HTML; raises what the page shows as an error."""
     try:
-        recipe = read_picture(Path(path)) if path else None
-        if path is None or recipe is None:
-            raise RecipeError("it has no recipe of Darkroom inside")
-        opened = open_image(Path(path))
+        recipe, opened = await asyncio.to_thread(_open_with_recipe, path)
     except RecipeError as error:
         raise page_error(f"This picture cannot be verified: {error}") from None
     except ImageError as error:
         raise page_error(f"This picture {error}") from None
     async for status in verify(executor, opened, recipe, find_start):
         yield status
+
+
+def _open_with_recipe(path: str | None) -> tuple[Recipe, PilImage]:
+    recipe = read_picture(Path(path)) if path else None
+    if path is None or recipe is None:
+        raise RecipeError("it has no recipe of Darkroom inside")
+    return recipe, open_image(Path(path))
 
 
 def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:

@@ -66,7 +66,7 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
                 yield View(None, gallery=list(gallery))
             continue
         if isinstance(event, Done | Failed | Cancelled):
-            yield _last_view(job, event, preview, cache_dir)
+            yield await asyncio.to_thread(_last_view, job, event, preview, cache_dir)
             return
         yield View(status_html(event, job), preview)
         await asyncio.sleep(MIN_INTERVAL_S)

@@ -42,7 +42,7 @@ async def verify(
             return
         await asyncio.sleep(MIN_INTERVAL_S)
     verdict = await asyncio.to_thread(judge, picture, recipe, job.images[recipe.batch_index])
-    yield verdict_html(verdict)
+    yield await asyncio.to_thread(verdict_html, verdict)
 
 
 def _submit(executor: Executor, recipe: Recipe, find_start: Callable[[str], PilImage | None]) -> Job:

@@ -1,5 +1,6 @@
 """What every task's page shares: prompt, Generate and Stop, status, settings, preview, gallery, and their wiring."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -345,7 +346,7 @@ def _wire_verify(page: str, executor: Executor, results: Results, selected: gr.N
             yield stream.status_html(Failed("There is no picture yet to verify."), None)
             return
         picture = found[1]
-        recipe = replace(picture.recipe, pixels_sha256=picture.pixels_sha256)
+        recipe = await asyncio.to_thread(lambda: replace(picture.recipe, pixels_sha256=picture.pixels_sha256))
         async for status in verify(executor, picture.image, recipe, lambda _: None):
             yield status
 
