@@ -35,7 +35,8 @@ LONG = {"prompt": "a red apple", "steps": 150, "repeat": 100}
 def run(options: Options) -> list[Row]:
     """One row for each thing that can be asked, beside the server at rest."""
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as data_dir, _serve(data_dir) as url:
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(_serve(stack.enter_context(tempfile.TemporaryDirectory())))
         with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
             attacker = Attacker(client)
             rest = Row("at rest", "ms", _measure(url, lambda: threading.Event().wait(3.0)))

@@ -23,7 +23,8 @@ def play(tmp_path: Path, scene: Callable[[Held, AsyncExitStack, Enter], Awaitabl
         async with AsyncExitStack() as stack:
 
             async def enter(route: tuple[str, str], visitor: str, is_owner: bool = False) -> None:
-                await stack.enter_async_context(kept.place(*route, visitor, is_owner))
+                begun = await stack.enter_async_context(kept.place(*route, visitor, is_owner))
+                begun()
 
             await scene(kept, stack, enter)
         assert not kept._holdings, "nothing is left of who has gone"
@@ -43,6 +44,19 @@ def test_streams_are_bounded_for_each_visitor(tmp_path, path):
         assert str(GUEST.streams) in refused.value.detail
         await enter(route, "b")
         await enter(("GET", "/api/jobs/x"), "a")
+
+    play(tmp_path, scene)
+
+
+def test_streams_take_turns_to_begin(tmp_path):
+    async def scene(kept: Held, stack: AsyncExitStack, enter: Enter) -> None:
+        begun = [await stack.enter_async_context(kept.place(*EVENTS, "a", False)) for _ in range(GUEST.at_once)]
+        another = asyncio.create_task(enter(EVENTS, "a"))
+        await asyncio.sleep(0)
+        assert not another.done()
+        begun[0]()
+        begun[0]()
+        await another
 
     play(tmp_path, scene)
 

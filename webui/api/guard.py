@@ -6,7 +6,7 @@ sends it (``hosts``), who asks (``visitors``), whether it needs a login (``login
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -90,7 +90,7 @@ class Guard:
         who = (visitor.turn, visitor.is_owner)
         place = self._held.place(scope["method"], path, *who)
         try:
-            async with place:
+            async with place as answering.begun:
                 coming = self._held.counted(coming, scope["method"], path, *who)
                 await self._let_through(scope, coming, answering)
         except Refused as error:
@@ -134,6 +134,7 @@ class _Answer:
         self._send, self._policy, self._nonce, self._is_https = send, policy, nonce, is_https
         self._cookies = [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
         self._is_open = False
+        self.begun: Callable[[], None] = lambda: None  # told when the answer's head is on its way
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -146,6 +147,7 @@ class _Answer:
             own = (*OWN_HEADERS.items(), (b"content-security-policy", policy.encode("ascii")))
             message = {**message, "headers": [*kept, *own, *self._cookies]}
             self._is_open = True
+            self.begun()
         elif message["type"] == "http.response.body":
             self._is_open = message.get("more_body", False)
         await self._send(message)

@@ -48,7 +48,7 @@ class Bounds:
 
 
 GUEST = Bounds()
-OWNER = Bounds(at_once=64, waiting=4000, streams=2000, upload_bytes=2**50)
+OWNER = Bounds(at_once=16, waiting=4000, streams=2000, upload_bytes=2**50)
 ALL = Bounds(streams=1000, upload_bytes=4096 * MB)
 """Of all guests together. The owner has what is left of the sockets."""
 FREE_BYTES = 256 * MB
@@ -96,21 +96,29 @@ class Held:
         self._guests_uploads = Uploads()
 
     @asynccontextmanager
-    async def place(self, method: str, path: str, visitor: str, is_owner: bool) -> AsyncIterator[None]:
-        """A place for one request while it is answered, when it is its turn; Refused, 429 or 503, for none."""
+    async def place(self, method: str, path: str, visitor: str, is_owner: bool) -> AsyncIterator[Callable[[], None]]:
+        """A place for one request while it is answered, when it is its turn; Refused, 429 or 503, for none.
+
+        A stream needs its turn only until it is told to have begun, by calling what is given.
+        """
         bounds = OWNER if is_owner else GUEST
         holding = self._holdings.setdefault(visitor, _Holding(asyncio.Semaphore(bounds.at_once)))
         try:
-            if path.startswith(STREAMS) and method == "GET" or path in CALLS or path.endswith("/events"):
+            if path in CALLS:
                 with self._stream(holding, bounds, is_owner):
-                    yield
+                    yield _nothing
+                return
+            if path.startswith(STREAMS) and method == "GET" or path.endswith("/events"):
+                with self._stream(holding, bounds, is_owner):
+                    async with _turn(holding.turns) as begun:
+                        yield begun
                 return
             if holding.requests >= bounds.at_once + bounds.waiting:
                 raise Refused(429, f"{holding.requests} of your requests are being answered; that is the most at once")
             holding.requests += 1
             try:
                 async with holding.turns:
-                    yield
+                    yield _nothing
             finally:
                 holding.requests -= 1
         finally:
@@ -171,3 +179,24 @@ class Held:
             return  # writing will say more
         if free_bytes < FREE_BYTES:
             raise Refused(507, "the server's disk is nearly full, so nothing can be uploaded")
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[Callable[[], None]]:
+    """A turn that ends with the block, or before, by calling what is given."""
+    await turns.acquire()
+    is_held = True
+
+    def end() -> None:
+        nonlocal is_held
+        if is_held:
+            turns.release()
+        is_held = False
+
+    try:
+        yield end
+    finally:
+        end()
+
+
+def _nothing() -> None: ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import secrets
 import threading
 import time
@@ -183,7 +184,7 @@ class LocalJob:
                     return
                 await changed.wait()
                 if (crowd := len(self._watchers)) > FEW_WATCHERS:  # each is told less often, so that others are heard
-                    await asyncio.sleep(crowd / TOLD_A_SECOND)
+                    await asyncio.sleep(random.uniform(0.5, 1.5) * crowd / TOLD_A_SECOND)
         finally:
             with self._lock:
                 self._watchers.discard(wake)
