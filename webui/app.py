@@ -65,7 +65,7 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.guard import Guard
     from webui.api.held import Held
     from webui.api.hosts import AllowedHosts
-    from webui.api.login import Login
+    from webui.api.login import SESSION_S, Login, login_router
     from webui.api.policy import Policy
     from webui.api.streams import Streams
     from webui.api.visitors import Visitors
@@ -83,11 +83,13 @@ def serve(settings: Settings) -> NoReturn:
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
 
     def guard(inner: "ASGIApp", app: Application) -> "ASGIApp":
-        login = Login(app)
         visitors = Visitors(keys, login, len(settings.auth) > 1, settings.root_path)
         return Guard(inner, hosts, login, visitors, cache_dir, streams, policy, held)
 
-    app = Application(guard, exception_handlers=dict(ERROR_ANSWERS))
+    app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
+    login = Login(app)
+    if settings.accounts:
+        app.include_router(login_router(login, settings.root_path))
     for router in _routers(settings, executor, presets, history):
         app.include_router(router)
     if settings.root_path:

@@ -24,7 +24,15 @@ def test_page_login_and_jobs_over_https(browser, start_server, tmp_path):
     page.wait_for_function("document.querySelector('#txt2img-gallery img')?.naturalWidth > 0")
     kept = context.cookies()
     assert kept and all(cookie["secure"] and cookie["httpOnly"] for cookie in kept)
-    context.close()
     assert not troubles
+    page.goto(f"{server.url}logout")
+    for _ in range(6):
+        page.get_by_label("username").fill("ann")
+        page.get_by_label("password").fill("guess")
+        with page.expect_response(lambda answer: answer.url.endswith("/login")):
+            page.get_by_role("button", name="Login").click()
+    page.get_by_role("alert").get_by_text("too many wrong names and passwords").wait_for()
+    assert not [text for text in troubles if "Content Security Policy" in text]
+    context.close()
     with pytest.raises(httpx.HTTPError):
         httpx.get(server.url.replace("https", "http"), trust_env=False)

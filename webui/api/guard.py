@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +19,7 @@ from webui.api import bodies
 from webui.api.errors import SHORT, answer, route_of
 from webui.api.held import Held, Refused
 from webui.api.hosts import AllowedHosts
-from webui.api.login import Login
+from webui.api.login import AGAIN_S, Login
 from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
@@ -29,7 +30,17 @@ from webui.core.visitor import asked_by
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
 PARTS_OF_PAGE = ("/assets/", "/static/", "/svelte/", "/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt")
 # Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk, never end.
-UNUSED = ("proxy=", "vibe-", "undo-vibe-", "component_server", "process_recording", "deep_link", "stream/", "dev/")
+UNUSED = (
+    "token",
+    "proxy=",
+    "vibe-",
+    "undo-vibe-",
+    "component_server",
+    "process_recording",
+    "deep_link",
+    "stream/",
+    "dev/",
+)
 FILES = ("/gradio_api/file=", "/gradio_api/file/")
 # What newcomers see first, whatever others hold.
 ALWAYS = (*WITHOUT_LOGIN, "/api/health", "/config", "/gradio_api/info")
@@ -113,6 +124,8 @@ class Guard:
         request = HTTPConnection(scope)
         needs_none = path in WITHOUT_LOGIN or path.startswith(PARTS_OF_PAGE)
         if not (needs_none or self._login.lets_in(request) or self._visitors.has_owners_key(request)):
+            if isinstance(error := scope.get(AGAIN_S), HTTPException):
+                return answer(scope, 429, SHORT[429], error.detail, error.headers)
             # Only for programs: at a challenge browsers open a dialog of their own over the login page.
             challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
             detail = "log in at the page, or send name and password as HTTP Basic"

@@ -1,28 +1,46 @@
 """Gradio's web application, with something of ours in front of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from cachetools import TTLCache
 from gradio import Blocks, route_utils
 from gradio.routes import App, ORJSONResponse, templates
 from gradio.state_holder import SessionState, StateHolder
 from jinja2 import BaseLoader, Environment
 from starlette.types import ASGIApp
 
+LOGIN = Path(__file__).resolve().parent / "static" / "login.js"
+MOST_SESSIONS = 10_000
+
 
 class Application(App):
-    """``wrap(app, application)`` gives what stands before all middleware, Gradio's own too, from the first request on.
+    """``session_s`` is how long a login lasts, in seconds.
+
+    ``wrap(app, application)`` gives what stands before all middleware, Gradio's own too, from the first request on.
 
     Gradio 6.31 puts what its ``launch`` is given behind its own middleware, which answers other sites.
     """
 
-    def __init__(self, wrap: Callable[[ASGIApp, "Application"], ASGIApp], **options: Any) -> None:
+    def __init__(
+        self, wrap: Callable[[ASGIApp, "Application"], ASGIApp], session_s: float = 3600.0, **options: Any
+    ) -> None:
         self._wrap = wrap
+        self._sessions: TTLCache[str, str] = TTLCache(MOST_SESSIONS, session_s)
         if not isinstance(templates.env.loader, WithNonces):
             templates.env.loader = WithNonces(templates.env.loader)
         super().__init__(default_response_class=ORJSONResponse, **options)
         self.state_holder = Visitors()
+
+    @property
+    def tokens(self) -> MutableMapping[str, str]:
+        """Who has logged in, by what their cookie says. Gradio's own would last until the server's end."""
+        return self._sessions
+
+    @tokens.setter
+    def tokens(self, _value: object) -> None: ...
 
     def build_middleware_stack(self) -> ASGIApp:
         return self._wrap(super().build_middleware_stack(), self)
@@ -45,6 +63,8 @@ class WithNonces(BaseLoader):
 
     def get_source(self, environment: Environment, template: str) -> Any:
         source, *rest = self._loader.get_source(environment, template)
+        login = f"{{% if config.get('auth_required') %}}<script>{LOGIN.read_text('utf-8')}</script>{{% endif %}}</head>"
+        source = source.replace("</head>", login, 1)
         return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 
 
