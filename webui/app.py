@@ -13,7 +13,7 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
 from webui.compat import with_connections, without_web_application
@@ -33,6 +33,8 @@ from webui.workspace.thumbnails import Thumbnails
 if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.types import ASGIApp
+
+    from webui.api.login import Login
 
 PORTS_TRIED = 50
 STALE_CACHE_S = 24 * 3600
@@ -65,11 +67,11 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.guard import Guard
     from webui.api.held import Held
     from webui.api.hosts import AllowedHosts
-    from webui.api.login import SESSION_S, Login, login_router
+    from webui.api.login import SESSION_S, Login
     from webui.api.policy import Policy
     from webui.api.streams import Streams
     from webui.api.visitors import Visitors
-    from webui.ui import layout, sessions
+    from webui.ui import layout
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
@@ -88,16 +90,13 @@ def serve(settings: Settings) -> NoReturn:
 
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
     login = Login(app)
-    if settings.accounts:
-        app.include_router(login_router(login, settings.root_path))
-    for router in _routers(settings, executor, presets, history):
+    for router in _routers(settings, executor, presets, history, login):
         app.include_router(router)
     if settings.root_path:
         name_no_host()
     with without_web_application():  # launch makes the one that serves
         blocks = layout.build_page(executor, presets, find_start, history)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-        sessions.bound(blocks)
     open_browser = settings.open_browser and _has_display()
     with with_connections(Sockets(raise_file_limit()).protocol()):
         url, share_url = layout.launch(blocks, app, settings, port)
@@ -132,14 +131,23 @@ def _for_the_host(settings: Settings, owners_url: str, share_url: str | None) ->
     return lines
 
 
-def _routers(
-    settings: Settings, executor: Executor, presets: PresetStore, history: History | None
+def _routers(*parts: Any) -> list["APIRouter"]:
+    """Our own routes, and what describes them."""
+    from webui.api.description import description_router
+
+    routers = [*_own_routers(*parts)]
+    return [*routers, description_router(routers)]
+
+
+def _own_routers(
+    settings: Settings, executor: Executor, presets: PresetStore, history: History | None, login: "Login"
 ) -> Iterator["APIRouter"]:
-    """Our own routes; those of the history where there is one."""
+    """Those of the history and of the login where there is one."""
     from webui.api.a1111 import a1111_router
     from webui.api.history import history_router
     from webui.api.info import info_router
     from webui.api.jobs import jobs_router
+    from webui.api.login import login_router
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
     from webui.api.models import models_router
@@ -151,6 +159,8 @@ def _routers(
     yield jobs_router(executor, presets)
     yield presets_router(presets)
     yield a1111_router(executor, settings.model, settings.has_guests)
+    if settings.accounts:
+        yield login_router(login, settings.root_path)
     if history:
         yield history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
 

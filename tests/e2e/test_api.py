@@ -235,10 +235,10 @@ def test_auth_covers_our_routes_too(start_server, tmp_path):
         ("POST", "/sdapi/v1/txt2img", {"steps": 1}),
         ("GET", "/sdapi/v1/options", None),
     ):
+        guesses = (b"ann:wrong", b"bob:") if path in ("/api/health", "/sdapi/v1/txt2img") else ()  # not too many
         for headers in (
             {},
-            {"Authorization": "Basic " + base64.b64encode(b"ann:wrong").decode()},
-            {"Authorization": "Basic " + base64.b64encode(b"bob:").decode()},
+            *({"Authorization": f"Basic {base64.b64encode(guess).decode()}"} for guess in guesses),
             {"Authorization": "Basic %%%"},
             {"Authorization": "Bearer s3cret"},
         ):

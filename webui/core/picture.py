@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from PIL.Image import Image as PilImage
-from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationInfo
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationInfo, WithJsonSchema
 
 from webui.core import images
 
@@ -37,4 +37,10 @@ def _write(image: PilImage, info: SerializationInfo) -> Any:
     return {"sha256": keep(image)} if keep else images.encode_text(image)
 
 
-Picture = Annotated[PilImage, BeforeValidator(_read), PlainSerializer(_write, when_used="json")]
+_AS_TEXT = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
+Picture = Annotated[
+    PilImage,
+    BeforeValidator(_read),
+    PlainSerializer(_write, when_used="json"),
+    WithJsonSchema(_AS_TEXT),
+]

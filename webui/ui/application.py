@@ -1,6 +1,6 @@
 """Gradio's web application, with something of ours in front of it."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ class Application(App):
         self.state_holder = Visitors()
 
     @property
-    def tokens(self) -> MutableMapping[str, str]:
+    def tokens(self) -> Any:
         """Who has logged in, by what their cookie says. Gradio's own would last until the server's end."""
         return self._sessions
 

@@ -88,6 +88,7 @@ def build_page(
 
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:
     """Serves the page and all that ``app`` has beside it; the address here, and the public one of ``--share``."""
+    sessions.bound(blocks)
     _, url, share_url = blocks.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=port,

@@ -1,0 +1,142 @@
+"""``/api/openapi.json``: what our routes take and answer, with examples. Gradio's own are not ours to promise."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+
+from webui.core.request import Request
+
+TITLE = "Darkroom"
+JOB = "0123456789abcdef0123456789abcdef"
+ERRORS = {
+    "401": "Log in, or send name and password as HTTP Basic.",
+    "403": "Another site's page asks, or this server does not go by that name, or it is not for guests.",
+    "404": "There is no such job, picture or name.",
+    "409": "Not in the state that it is in.",
+    "413": "The body is larger than this route takes.",
+    "422": "A value is missing, of another kind or out of bounds; the detail names it and says why.",
+    "429": "More than one visitor may have at once or in an hour; `Retry-After` says when to come back.",
+    "500": "A fault of the server, or the picture could not be drawn.",
+    "503": "The queue is full, or the server ends; `Retry-After` may say when to come back.",
+    "507": "The server's disk has no room.",
+}
+ALWAYS = ("401", "403", "422", "429", "503")
+FOR_A_BODY = ("413", "507")
+
+Example = Mapping[str, Any]
+BODIES: Mapping[tuple[str, str], tuple[str, Example | str]] = {
+    ("post", "/api/jobs"): ("#/components/schemas/Request", {"prompt": "a red apple, flat style", "steps": 20}),
+    ("post", "/api/tokens"): ("object", {"prompt": "a red apple", "model": "demo"}),
+    ("post", "/sdapi/v1/txt2img"): ("object", {"prompt": "a red apple", "steps": 20, "width": 128, "height": 128}),
+    ("post", "/sdapi/v1/img2img"): (
+        "object",
+        {"prompt": "a red apple", "init_images": ["BASE64"], "denoising_strength": 0.6},
+    ),
+    ("post", "/sdapi/v1/options"): ("object", {"sd_model_checkpoint": "demo"}),
+    ("post", "/sdapi/v1/png-info"): ("object", {"image": "BASE64"}),
+    ("post", "/api/info"): ("text", "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
+}
+"""By method and route: the body's schema and an example of it."""
+ANSWERS: Mapping[tuple[str, str], Any] = {
+    ("get", "/api/health"): {"status": "ok", "device": "CPU", "model": "demo", "waiting": 0, "running": False},
+    ("post", "/api/jobs"): {"id": JOB},
+    ("get", "/api/jobs"): [{"id": JOB, "state": "queued", "position": 1}],
+    ("get", "/api/jobs/{job_id}"): {"id": JOB, "state": "done", "request": {"prompt": "a red apple"}, "images": []},
+    ("delete", "/api/jobs/{job_id}"): {"id": JOB},
+    ("post", "/api/jobs/{job_id}/again"): {"id": JOB},
+    ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
+    ("post", "/sdapi/v1/txt2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
+    ("post", "/sdapi/v1/img2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
+}
+PARAMETERS: Mapping[str, Any] = {
+    "job_id": JOB,
+    "picture_id": "0123456789abcdef",
+    "index": 0,
+    "name": "demo",
+    "id": [JOB],
+    "last-event-id": 0,
+}
+OTHER_ANSWERS = {
+    "/api/jobs/{job_id}/events": "text/event-stream",
+    "/api/jobs/{job_id}/images/{index}": "image/png",
+    "/api/metrics": "text/plain",
+}
+
+
+def description_router(routers: Sequence[APIRouter]) -> APIRouter:
+    """The route over all others of ours."""
+    router = APIRouter()
+
+    @cache
+    def document() -> dict[str, Any]:
+        return describe(routers)
+
+    @router.get("/api/openapi.json", include_in_schema=False)
+    def description() -> dict[str, Any]:
+        return document()
+
+    return router
+
+
+def describe(routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The document, in OpenAPI 3.1."""
+    routes = [route for router in routers for route in router.routes]
+    found = get_openapi(title=TITLE, version="1", routes=routes, description=f"Pictures drawn by {TITLE}, over HTTP.")
+    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    request = Request.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= request.pop("$defs", {}) | {"Request": request, "Error": _ERROR}
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            _complete(operation, method, path)
+    return found
+
+
+def _complete(operation: dict[str, Any], method: str, path: str) -> None:
+    """Body, answers, errors and examples of one operation."""
+    if body := BODIES.get((method, path)):
+        operation["requestBody"] = {"required": True, "content": _body(*body)}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in PARAMETERS:
+            parameter["example"] = PARAMETERS[parameter["name"]]
+    answers = operation["responses"]
+    content = next(answer for code, answer in answers.items() if code.startswith("2")).setdefault("content", {})
+    if kind := OTHER_ANSWERS.get(path):
+        content.clear()
+        content[kind] = {"schema": {"type": "string"}}
+    elif (example := ANSWERS.get((method, path))) is not None:
+        content.setdefault("application/json", {})["example"] = example
+    codes = [*ALWAYS, *(FOR_A_BODY if "requestBody" in operation else ()), *(("404",) if "{" in path else ())]
+    codes += ["404"] if any(parameter["name"] == "name" for parameter in operation.get("parameters", ())) else []
+    codes += ["409"] if path.endswith("/again") or "requestBody" in operation and path.startswith("/sdapi") else []
+    codes += ["404", "500"] if path.startswith("/sdapi") else []
+    for code in codes:
+        answers[code] = {
+            "description": ERRORS[code],
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        }
+
+
+def _body(schema: str, example: Any) -> dict[str, Any]:
+    if schema == "text":  # a picture's file, or settings as text
+        return {
+            "text/plain": {"schema": {"type": "string"}, "example": example},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        }
+    named = {"$ref": schema} if schema.startswith("#") else {"type": schema}
+    return {"application/json": {"schema": named, "example": example}}
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["error", "detail"],
+    "properties": {
+        "error": {"type": "string", "description": "what kind of error, in a word or two"},
+        "detail": {"type": "string", "description": "what is wrong, for people"},
+        "body": {"type": "string", "description": "below /sdapi, empty"},
+        "errors": {"type": "string", "description": "below /sdapi, as detail"},
+    },
+    "example": {"error": "bad input", "detail": "steps must be at most 150, not 151"},
+}
