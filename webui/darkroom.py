@@ -1,15 +1,17 @@
 """The Python way in: ``Darkroom`` draws requests without a server, a queue or a page."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from webui.core.catalog import Catalog
-from webui.core.events import Event, Image, Loading
+from webui.core.events import Cancelled, Done, Event, Image, Loading
+from webui.core.ledger import balance
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.jobs.resolve import make_order
+from webui.jobs.resolve import make_order, make_orders
 from webui.library.library import Library
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 def _never() -> bool:
     return False
+
+
+def _both(one: Done, other: Done) -> Done:
+    warnings = tuple(dict.fromkeys((*one.warnings, *other.warnings)))
+    seconds = one.seconds + other.seconds
+    return Done(seconds, balance(seconds, one.parts_s, other.parts_s), warnings, one.loras or other.loras)
 
 
 class Darkroom:
@@ -48,7 +56,10 @@ class Darkroom:
         return Catalog.of(self.library.snapshot(max_age_s=0))
 
     def plan(self, request: Request) -> Order:
-        """What a request becomes, by the files that are there now; raises RequestError for what cannot be drawn."""
+        """What a request becomes that leaves no words to chance, by the files that are there now.
+
+        Raises RequestError for what cannot be drawn.
+        """
         files = self.library.snapshot(max_age_s=0)
         return make_order(request, files)
 
@@ -57,8 +68,23 @@ class Darkroom:
 
         Raises RequestError at once for what cannot be drawn, and while it draws what ``PipelineManager.draw`` raises.
         """
-        order = self.plan(request)
-        return self.manager.draw(order, cancelled)
+        return self._draw(make_orders(request, self.library.snapshot(max_age_s=0)), cancelled)
+
+    def _draw(self, orders: Sequence[Order], cancelled: Callable[[], bool]) -> Iterator[Event]:
+        """Several orders as one: their pictures are numbered through, and the end tells of all of them."""
+        first, before = 0, None
+        for order in orders:
+            for event in self.manager.draw(order, cancelled):
+                if isinstance(event, Image):
+                    event = replace(event, index=first + event.index)
+                elif isinstance(event, Done):
+                    event = before = _both(before, event) if before else event
+                    if order is not orders[-1]:
+                        continue
+                yield event
+                if isinstance(event, Cancelled):
+                    return
+            first += order.request.image_count
 
     def draw(self, request: Request) -> list[Image]:
         """The finished pictures of a request, each with its ``image`` and its ``recipe``."""

@@ -85,9 +85,7 @@ def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
 
 
 def test_forms_of_prompts_that_are_not_done_are_said_once():
-    assert lines(prompt="{a|b}", negative="{a|b}") == (
-        "{a|b} (a choice of words) is not done here and is read as plain words.",
-    )
+    assert lines(prompt="${x}", negative="${x}") == ("${x} (a variable) is not done here and is read as plain words.",)
     assert lines(prompt="[a|b]", negative="[a|b]") == ()
     assert lines(prompt="[a|b]", negative="[a|b]", syntax=1) == (
         "[a|b] (alternating words) is not done here and is read as plain words.",

@@ -320,10 +320,10 @@ brackets = st.lists(
         ("[a|b||(c:1.1)]", ["[a|b||(c:1.1)] (alternating words) is"]),
         ("an apple AND a sky :0.5 AND x", ["AND and 1 more (several prompts in one) are"]),
         ("<hypernet:foo:1> <wildcard:x>", ["<hypernet:foo:1> and 1 more (an extra network) are"]),
-        ("a __colour/bright__ apple", ["__colour/bright__ (a wildcard) is"]),
-        ("a {red|green} apple", ["{red|green} (a choice of words) is"]),
-        ("{2$$red|green|blue}", ["{2$$red|green|blue} (a choice of words) is"]),
-        ("[a|b] __x__", ["[a|b] (alternating words) is", "__x__ (a wildcard) is"]),
+        ("${hue=red} a ${hue} apple, $5", ["${hue=red} and 1 more (a variable) are"]),
+        ("a __colour/bright(hue=red)__ apple", ["__colour/bright(hue=red)__ (a variable) is"]),
+        ("[a|b] ${x}", ["[a|b] (alternating words) is", "${x} (a variable) is"]),
+        ("a __colour/bright__ {apple|{2$$pear|plum}}", []),
     ],
 )
 def test_forms_that_the_first_syntax_does_not_know_are_said(prompt, expected):

@@ -85,7 +85,9 @@ requests = st.builds(
     guidance_until=st.floats(0, 1),
     reuse=st.integers(1, 10),
     token_merging=st.floats(0, 0.75),
-    syntax=st.just(2),  # 1 says nothing where there are no marks; see below
+    syntax=st.just(3),  # the others say nothing where there are no marks; see below
+    template=texts,
+    negative_template=texts,
     init=st.none() | inits(),
     variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
     upscale=st.none()
@@ -109,6 +111,7 @@ def test_the_property_below_varies_every_field():
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(request=requests, file_format=st.sampled_from(["png", "jpeg", "webp"]))
 def test_a_request_comes_back_from_the_file_equal_in_every_field(tmp_path, request, file_format):
+    request = request.model_copy(update={"syntax": request.syntax_of_drawn})
     recipe = Recipe(request, HASHES, Batch(3, 4, 1), SAMPLER, ENVIRONMENT)
     picture = Image(0, PilImages.new("RGB", (64, 64), (9, 99, 199)), recipe)
     start = StartPictures(tmp_path / "start")
@@ -224,11 +227,11 @@ def test_the_json_has_what_others_may_look_for(make_picture):
 @pytest.mark.parametrize(
     ("field", "text"), [("prompt", "a [cat:dog:0.5]"), ("prompt", "a AND b"), ("negative", "[a|b]")]
 )
-@pytest.mark.parametrize("syntax", [1, 2])
+@pytest.mark.parametrize("syntax", [1, 3])
 def test_marks_of_the_first_schema_stay_words(make_picture, field, text, syntax):
     recipe = make_picture(**{field: text, "syntax": syntax}).recipe
     body = json.loads(recipe.to_json())
-    assert body["schema"] == syntax and body["request"].get("syntax") == (2 if syntax == 2 else None)
+    assert (body["schema"], body["request"].get("syntax")) == ((1, None) if syntax == 1 else (2, 2))
     assert Recipe.from_json(json.dumps(body)) == recipe
     if syntax == 1:
         today = recipe.request.in_newest_syntax()
@@ -241,5 +244,29 @@ def test_a_plain_prompt_is_written_as_ever(make_picture, syntax):
     recipe = make_picture(prompt="a (red:1.2) [cat], b:0.5", negative="x AND y", syntax=syntax).recipe
     body = json.loads(recipe.to_json())
     assert body["schema"] == 1 and "syntax" not in body["request"]
-    assert Recipe.from_json(json.dumps(body)).request.syntax == 2
+    assert Recipe.from_json(json.dumps(body)).request.syntax == 3
     assert recipe.request.in_newest_syntax().prompt == recipe.request.prompt
+
+
+@pytest.mark.parametrize("text", ["a {red|green} apple", "__fruit__ on __a/table__", "{2$$a|b}"])
+def test_what_was_drawn_is_never_drawn_again(make_picture, text):
+    """Whatever was left in it, and whoever wrote the recipe."""
+    recipe = make_picture(prompt=text, negative=text, syntax=2).recipe
+    body = json.loads(recipe.to_json())
+    assert body["schema"] == 1 and Recipe.from_json(json.dumps(body)) == recipe
+    body["request"]["syntax"] = 3
+    assert Recipe.from_json(json.dumps(body)).drawn_as().syntax == 2
+    today = recipe.request.in_newest_syntax()
+    assert today.syntax == 3 and today.prompt != text and parse_weights(today.prompt) == parse_weights(text)
+    assert today.in_newest_syntax() == today and today.prompt in recipe.infotext()
+
+
+def test_a_template_is_kept_beside_what_was_drawn(make_picture):
+    texts = {"template": "a {red|green}\nSteps: 9, apple", "negative_template": "{a|b}"}
+    recipe = make_picture(prompt="a red apple", negative="a", **texts).recipe
+    body = json.loads(recipe.to_json())
+    assert body["schema"] == 2 and body["request"] | texts == body["request"]
+    assert Recipe.from_json(json.dumps(body)) == recipe
+    lines = recipe.infotext().splitlines()
+    assert lines[0] == "a red apple" and lines[2].startswith("Steps: 20")
+    assert lines[3:] == ["Template: a {red|green} Steps - 9, apple", "Negative Template: {a|b}"]

@@ -106,8 +106,8 @@ def test_brackets_that_do_not_match_are_told_in_words(open_tab):
 
 def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(open_tab):
     tab = open_tab()
-    said = "{red|green} (a choice of words) is not done here and is read as plain words."
-    tab.set(prompt="an apple {red|green}")
+    said = "${hue} (a variable) is not done here and is read as plain words."
+    tab.set(prompt="an apple ${hue}")
     wait_for(lambda: help_of(tab, "prompt", "trouble") == said, "the words")
     tab.draw(steps=1, width=64, height=64)
     tab.wait_for_message(said)

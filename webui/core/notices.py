@@ -15,7 +15,7 @@ OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
 
 def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
     """A line for people for each such thing in a resolved request; ``checkpoint`` is its model's."""
-    several = request.syntax == 2 and len(split_terms(request.prompt)) > 1
+    several = request.syntax > 1 and len(split_terms(request.prompt)) > 1
     guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
     lines = {
         "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1 and not several,

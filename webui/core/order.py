@@ -67,7 +67,7 @@ def _plan_enlarging(request: Request, files: Files) -> Order:
 
 def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
     """The pass that every request has, and the refiner's behind it where one is named."""
-    request = request.in_newest_syntax()
+    request = request.in_syntax(2)
     assert request.width and request.height, "a resolved request has a size"
     model = files.models[request.model]
     own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name

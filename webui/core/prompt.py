@@ -34,8 +34,7 @@ EDITING, ALTERNATION, SEVERAL = "prompt editing", "alternating words", "several 
 _FORMS = {
     SEVERAL: re.compile(r"\bAND\b"),
     "an extra network": re.compile(r"<\w+:[^<>]*>"),
-    "a wildcard": re.compile(r"(?<!\w)__[\w/*.~@-]{1,100}?__(?!\w)"),
-    "a choice of words": re.compile(r"\{[^{}|]*\|[^{}]*\}"),
+    "a variable": re.compile(r"\$\{[\w-]{1,100} ?(?:[:=?!][^{}]*)?\}|(?<!\w)__[\w/*.-]{1,100}\([^()\n]{1,100}\)__"),
 }
 _SHOWN_CHARACTERS = 60
 
@@ -189,7 +188,7 @@ def unsupported(text: str, negative: bool = False, syntax: int = 2) -> tuple[str
     """
     text = without_tags(text)
     found: dict[str, list[str]] = {form: [] for form in (EDITING, ALTERNATION, *_FORMS)}
-    done = choice_places(text) if syntax == 2 else frozenset()
+    done = choice_places(text) if syntax > 1 else frozenset()
     for form, place, whole in _find_square_brackets(text):
         found[form] += [whole] if place not in done else []
     for form, pattern in _FORMS.items():

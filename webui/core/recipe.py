@@ -25,7 +25,7 @@ from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.prompt import join_loras
-from webui.core.request import Request
+from webui.core.request import TEMPLATES, Request
 
 SCHEMAS = (1, 2)
 """The first knows plain words alone: a mark in its prompts is what its letters say. The lowest that can say it is
@@ -88,10 +88,12 @@ class Recipe:
         schema = self.request.recipe_schema
         unknown = {"init"} | {group for group in GROUPS if getattr(self.request, group) is None}
         unknown |= {"syntax"} if schema == 1 else set()
+        unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
+        said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
         body = {
             "schema": schema,
             "darkroom": __version__,
-            "request": self.request.model_dump(mode="json", exclude=unknown),
+            "request": self.request.model_dump(mode="json", exclude=unknown) | said,
             "start": self.start or _start_values(self.request.init),
             "hashes": self.hashes,
             "batch": asdict(self.batch) if self.batch else None,
@@ -124,9 +126,8 @@ class Recipe:
             raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
         except RecursionError:
             raise RecipeError("its recipe is nested too deeply") from None
-        if schema == 1 and recipe.request.has_marks:
-            return replace(recipe, request=recipe.request.model_copy(update={"syntax": 1}))
-        return recipe
+        syntax = 1 if schema == 1 and recipe.request.has_marks else recipe.request.syntax_of_drawn
+        return replace(recipe, request=recipe.request.model_copy(update={"syntax": syntax}))
 
     def with_pictures(self, find: Callable[[str], PilImage | None]) -> "Recipe":
         """The same with its start picture in the request; raises RecipeError naming what ``find`` does not know."""
@@ -192,6 +193,8 @@ class Recipe:
         if request.negative:
             lines.append(f"Negative prompt: {_neutralise(request.negative)}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+        templates = {"Template": request.template, "Negative Template": request.negative_template}
+        lines += [f"{name}: {_in_one_line(text)}" for name, text in templates.items() if text]
         return "\n".join(lines)
 
 
@@ -294,6 +297,11 @@ def _neutralise(text: str) -> str:
     """The text with what readers take for settings made harmless: they look for these words by position."""
     text = re.sub(r"(?i)negative prompt:", "negative prompt -", text.replace("\0", "").replace("\r", ""))
     return re.sub(r"(?im)^(\s*steps):", r"\1 -", text)
+
+
+def _in_one_line(text: str) -> str:
+    """As the extension of A1111's that draws them writes it, and its readers look for it."""
+    return " ".join(_neutralise(text).split("\n"))
 
 
 def hash_start(init: Init) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from webui.core import schedule
+from webui.core import dynamic, schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
@@ -27,7 +27,9 @@ MAX_PROMPT_CHARACTERS = 8_000
 MAX_STEPS = 150
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
-NOT_ASKED = (*GROUPS, "syntax")
+TEMPLATES = {"prompt": "template", "negative": "negative_template"}
+"""By the field that was drawn from it."""
+NOT_ASKED = (*GROUPS, "syntax", *TEMPLATES.values())
 """What no control, flag or preset holds as it is: the groups, and what a recipe says."""
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
@@ -151,10 +153,23 @@ class Request(Value):
         title="Token merging",
         description="The share of alike places in the picture that are treated as one; 0 is exact",
     )
-    syntax: Literal[1, 2] = Field(
-        default=2,
+    syntax: Literal[1, 2, 3] = Field(
+        default=3,
         title="Syntax",
-        description="How prompts are read: 1 takes what changes over the steps, and AND, for plain words",
+        description="How prompts are read: 3 draws what is left to chance; 2 takes that for plain words, as is right"
+        " for what was drawn already; 1 takes what changes over the steps, and AND, for plain words too",
+    )
+    template: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Template",
+        description="What the prompt was drawn from, with its wildcards; empty where nothing was left to chance",
+    )
+    negative_template: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Negative template",
+        description="The same of the negative prompt",
     )
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
@@ -230,23 +245,40 @@ class Request(Value):
 
     @property
     def has_marks(self) -> bool:
-        """Whether its prompts are read otherwise in the other syntax."""
+        """Whether its prompts are read otherwise in the first syntax."""
         return schedule.has_marks(self.prompt) or schedule.changes(self.negative)
 
     @property
     def recipe_schema(self) -> int:
         """The first schema of recipes that can say it."""
-        plain = all(ref.is_plain for ref in self.loras)
-        fields = 1 if plain and not (self.has_marks and self.syntax == 2) else 2
+        plain = all(ref.is_plain for ref in self.loras) and not any(
+            getattr(self, field) for field in TEMPLATES.values()
+        )
+        fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
         groups = [made_of.since for group, made_of in GROUPS.items() if getattr(self, group) is not None]
         return max([fields, *groups])
 
+    @property
+    def syntax_of_drawn(self) -> Literal[1, 2, 3]:
+        """The newest syntax in which its prompts, with nothing left to chance any more, say what they do."""
+        if self.syntax == 1:
+            return 1
+        return 2 if any(dynamic.may_be_dynamic(getattr(self, field)) for field in PROMPTS) else 3
+
     def in_newest_syntax(self) -> "Request":
         """The same request, its prompts written so that today's syntax reads in them what its own does."""
-        if self.syntax == 2:
+        return self.in_syntax(3)
+
+    def in_syntax(self, syntax: Literal[2, 3]) -> "Request":
+        """The same for another syntax, if it is newer. The engine knows none above 2: the rest is drawn before."""
+        if self.syntax >= syntax:
             return self
-        words = {field: schedule.as_words(getattr(self, field)) for field in PROMPTS}
-        return self.model_copy(update=words | {"syntax": 2})
+        words = {field: getattr(self, field) for field in PROMPTS}
+        if self.syntax == 1:
+            words = {field: schedule.as_words(text) for field, text in words.items()}
+        if syntax == 3:
+            words = {field: dynamic.as_words(text) for field, text in words.items()}
+        return self.model_copy(update=words | {"syntax": syntax})
 
     @property
     def task(self) -> str:

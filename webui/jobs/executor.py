@@ -30,7 +30,7 @@ from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
-from webui.jobs.resolve import make_order
+from webui.jobs.resolve import make_order, make_orders
 from webui.jobs.saving import Saver
 from webui.jobs.store import Kept, Store
 from webui.jobs.token_counts import count_tokens
@@ -97,7 +97,7 @@ class LocalExecutor:
         """
         submitted_at = time.perf_counter()
         files = self._library.snapshot(max_age_s=0)
-        orders = [make_order(request, files) for request in work.requests]
+        orders = [order for request in work.requests for order in make_orders(request, files)]
         if any(request.init and request.init.nothing_masked for request in work.requests):
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         job = LocalJob(orders, self._cancel, submitted_at, keep, visitor)

@@ -25,11 +25,27 @@ from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
+from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
 
 
+def make_orders(request: Request, library: Snapshot) -> tuple[Order, ...]:
+    """All that a request comes to, which is one order, or one for each picture where it leaves words to chance.
+
+    Raises RequestError for what cannot be drawn.
+    """
+    if request.only_enlarges:
+        return (make_order(request, library),)
+    request = with_seeds(request)
+    pictures, said = draw_pictures(request, library)
+    first = make_order(pictures[0] if pictures else request, library)
+    start = {"init": first.request.init}  # brought to its size once, for all of them
+    others = (make_order(picture.model_copy(update=start), library) for picture in pictures[1:])
+    return replace(first, warnings=(*said, *first.warnings)), *others
+
+
 def make_order(request: Request, library: Snapshot) -> Order:
-    """The whole job, with one look at the files; raises RequestError for what cannot be drawn.
+    """The order of a request that leaves no words to chance; raises RequestError for what cannot be drawn.
 
     Its warnings also tell of what was asked for and is off, for a resolved request does not know of it any more.
     """
@@ -79,7 +95,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
         return request.model_copy(update={"upscale": upscale, "seed": max(request.seed, 0), "count": 1, "repeat": 1})
     for field in ("prompt", "negative"):
         check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
-    check_terms(len(split_terms(request.prompt)) if request.syntax == 2 else 1)
+    check_terms(len(split_terms(request.prompt)) if request.syntax > 1 else 1)
     file = _choose_model("model", request.model, library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
@@ -87,8 +103,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
-    seed = _draw_seed(request.seed)
-    varied = request.varied and request.varied.model_copy(update={"seed": _draw_seed(request.varied.seed)})
+    request = with_seeds(request)
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
@@ -96,11 +111,11 @@ def resolve(request: Request, library: Snapshot) -> Request:
     return request.model_copy(
         update=suited
         | names
-        | {"width": width, "height": height, "seed": seed, "variation": varied}
+        | {"width": width, "height": height, "variation": request.varied, "syntax": request.syntax_of_drawn}
         | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
-        | _resolve_loras(request, seed, file, lambda: library.loras)
+        | _resolve_loras(request, request.seed, file, lambda: library.loras)
     )
 
 
@@ -113,6 +128,12 @@ def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
         except BadFile as error:
             raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", field="upscale") from None
     return upscale.model_copy(update={"upscaler": name})
+
+
+def with_seeds(request: Request) -> Request:
+    """The same with the seeds drawn that it leaves open; that of a variation only where it does something."""
+    varied = request.varied and request.varied.model_copy(update={"seed": _draw_seed(request.varied.seed)})
+    return request.model_copy(update={"seed": _draw_seed(request.seed)} | ({"variation": varied} if varied else {}))
 
 
 def _draw_seed(seed: int) -> int:
@@ -171,7 +192,7 @@ def _resolve_loras(
     Weights by block that are to be drawn at random are, by the seed; those in tags that stay, in the prompt.
     """
     text = draw_loras(request.prompt, seed)
-    if request.syntax == 2:
+    if request.syntax > 1:
         prompt, tagged, moving = split_constant_loras(text)
     else:
         (prompt, tagged), moving = split_loras(text), ()

@@ -14,9 +14,11 @@ from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerF
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import stamp
+from webui.core.wildcards import Wildcard
 from webui.library.checkpoint import read_checkpoint
 from webui.library.naming import FoundFile, give_names, namesakes
 from webui.library.scan import LOOK_S, Scan, ScanCache
+from webui.library.wildcards import find_wildcards
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
@@ -211,6 +213,11 @@ class Snapshot:
         """As ``find_upscalers`` finds them."""
         return self._library.upscalers.get(self._max_age_s)
 
+    @cached_property
+    def wildcards(self) -> Mapping[str, Wildcard]:
+        """As ``find_wildcards`` finds them."""
+        return self._library.wildcards.get(self._max_age_s)
+
     def embeddings_in(self, text: str) -> dict[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text: its name, or where it lies."""
         forms = {name: name for name in self.embeddings}
@@ -234,6 +241,7 @@ class Library:
         self.vaes = ScanCache(lambda scan: find_vaes(settings, scan), clock)
         self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
+        self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
 
     def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
         """The files as they were ``max_age_s`` ago or later."""
@@ -241,5 +249,5 @@ class Library:
 
     def reload(self) -> None:
         """The next look walks all folders, whatever their times say."""
-        for cache in (self.models, self.loras, self.vaes, self.embeddings, self.upscalers):
+        for cache in (self.models, self.loras, self.vaes, self.embeddings, self.upscalers, self.wildcards):
             cache.invalidate()
