@@ -129,6 +129,24 @@ def test_of_files_that_share_a_name_the_one_with_the_recipe_s_hash_is_drawn_with
     assert prepare(Recipe(made, first), catalog, lambda _: None) == made
 
 
+@pytest.mark.parametrize("written", ["same", "SAME", "same.safetensors"])
+def test_the_hash_is_followed_for_a_tag_in_brackets_too(tmp_path, written):
+    for place in ("a", "b"):
+        path = tmp_path / "models/Lora" / place / "same.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes((2).to_bytes(8, "little") + b"{}" + place.encode())
+    found = Library(Settings(data_dir=tmp_path)).snapshot()
+    catalog = Catalog(found.models, found.loras, found.vaes, {}, {})
+    made = Request(seed=1, prompt=f"a [<lora:{written}:1@0,0@1:lbw=OUTALL>::0.5] [<lora:other:1>|b]")
+
+    def asked(drawn_with: str) -> str:
+        hashes = {"lora": {"same": hash_file(found.loras[drawn_with].path).tensors}}
+        return prepare(Recipe(made, hashes), catalog, lambda _: None).prompt
+
+    assert asked("b/same") == made.prompt.replace(f":{written}:", ":b/same:")
+    assert asked("same") == made.prompt == prepare(Recipe(made, {}), catalog, lambda _: None).prompt
+
+
 def test_a_file_under_another_name_is_no_other_file():
     renamed = RECIPE.hashes | {"lora": {"styles/sepia": "bb" * 32}}
     assert judge(picture(), recipe(), drawn(101, hashes=renamed)).reasons == ()

@@ -77,6 +77,25 @@ def test_tokens_are_counted_while_people_type(open_tab, tokenizer):
     wait_for_count(tab, "0/75")
 
 
+def test_what_changes_over_the_steps_is_counted_for_the_steps_that_are_taken(open_tab, server, tokenizer):
+    tab = open_tab()
+    short, long = ("{}/{}".format(*count_tokens(text, tokenizer)) for text in ("a cat", LONG))
+    tab.set(prompt=f"[a cat:{LONG}:30]")
+    wait_for_count(tab, short)
+    tab.set(steps=40)
+    wait_for_count(tab, long)
+    tab.set(steps=30)
+    wait_for_count(tab, short)
+
+    def count(**fields) -> str:
+        answer = server.client.post("/api/tokens", json={"prompt": f"[a cat:{LONG}:30]", **fields}).json()
+        return "{tokens}/{room}".format(**answer)
+
+    assert (count(), count(steps=31), count(steps=60, strength=0.5), count(steps=62, strength=0.5)) == (
+        *(short, long, short, long),
+    )
+
+
 def test_an_old_answer_does_not_replace_a_newer_one(open_tab, tokenizer):
     tab = open_tab()
     held = []
@@ -160,6 +179,8 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     [
         ({"prompt": "x" * (MAX_PROMPT_CHARACTERS + 1)}, 422, "prompt must be at most 8000 characters long"),
         ({"prompt": 3}, 422, "prompt must be text"),
+        ({"prompt": "a", "steps": 0}, 422, "steps must be at least 1"),
+        ({"prompt": "a", "strength": 2}, 422, "strength must be a number from 0 to 1, not 2"),
         ({"prompt": "BREAK " * 1_333}, 422, "prompt: it comes to more than 64 chunks of 75 tokens"),
         ({"prompt": "a", "model": ""}, 422, "model must not be empty"),
         (["a"], 422, "dictionary"),

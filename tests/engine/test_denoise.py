@@ -13,6 +13,7 @@ from webui.core.request import LoraRef
 from webui.core.samplers import SAMPLERS, SCHEDULES, SPACED
 from webui.engine import denoise as denoise_module
 from webui.engine.denoise import ReadySpan, Stopped, denoise, guided_until
+from webui.engine.families import latent
 from webui.engine.families.loading import read_scheduler_config
 from webui.engine.guide import Branch
 from webui.engine.latents import make_generators
@@ -472,6 +473,21 @@ class TestSpans:
         mixed = draw("Euler", [([(6, [*weighed, long], negative, 4.0)], 6)])
         assert unet_rows == [(2, 4)] * 6 + [(2, 6)] * 6 + [(2, 6), (2, 2)] * 6
         assert not torch.equal(both, plain) and not torch.equal(mixed, both)
+
+    def test_no_forward_has_more_rows_than_16_pictures_with_a_negative_prompt(
+        self, model, draw, prompts, unet_rows, monkeypatch
+    ):
+        (one,), (other,), negative = prompts
+        span = (6, [one, replace(other, weight=0.6)], negative, 4.0)
+        whole = draw("Euler", [([span], 6)])
+        monkeypatch.setattr(latent, "FORWARD_ROWS", 4)
+        parts = draw("Euler", [([span], 6)])
+        assert unet_rows == [(2, 6)] * 6 + [(2, 4), (2, 2)] * 6
+        torch.testing.assert_close(parts, whole, atol=1e-4, rtol=0)
+        monkeypatch.undo()
+        with torch.inference_mode():
+            rows = [forward.prompts.attended[0][0].shape[0] for forward in model.prepare([negative] * 33, 16)]
+        assert rows == [32] * 16 + [16]
 
     def test_the_same_in_two_spans_is_the_same_in_one(self, draw, prompts):
         one, _, negative = prompts

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Body
 from webui.core.errors import RequestError
 from webui.core.prompt import split_loras, unbalanced, unsupported
 from webui.core.request import Request
+from webui.core.stages import steps_to_take
 from webui.jobs.protocols import Executor
 
-FIELDS = ("model", "prompt")
+FIELDS = ("model", "prompt", "steps")
 
 
 def tokens_router(executor: Executor) -> APIRouter:
@@ -19,7 +20,8 @@ def tokens_router(executor: Executor) -> APIRouter:
     @router.post("")
     def count(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         request = Request.parse({field: values[field] for field in FIELDS if field in values})
-        tokens, room = executor.count_tokens(request.model, request.prompt)
+        steps = steps_to_take(request.steps, _strength(values.get("strength", 1.0)))
+        tokens, room = executor.count_tokens(request.model, request.prompt, max(steps, 1))
         return {
             "tokens": tokens,
             "room": room,
@@ -28,6 +30,13 @@ def tokens_router(executor: Executor) -> APIRouter:
         }
 
     return router
+
+
+def _strength(value: Any) -> float:
+    """The share of the steps that are taken; raises RequestError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RequestError(f"strength must be a number from 0 to 1, not {str(value)[:20]}", field="strength")
+    return value
 
 
 def _without_loras(prompt: str) -> str:

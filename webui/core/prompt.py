@@ -1,7 +1,7 @@
 """Prompt text as A1111 means it: LoRA tags, the weights of words, BREAK."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from math import copysign
@@ -84,6 +84,17 @@ def draw_loras(text: str, seed: int) -> str:
         return match[0] if (numbered := ref.drawn(seed)) is ref else f"<lora:{numbered}>"
 
     return _LORA_TAG.sub(drawn, text)
+
+
+def rename_loras(text: str, rename: Callable[[str], str]) -> str:
+    """The text with other names in its LoRA tags."""
+
+    def renamed(match: re.Match[str]) -> str:
+        name, colon, weights = match[1].partition(":")
+        new = rename(name.strip())
+        return match[0] if new == name.strip() else f"<lora:{new}{colon}{weights}>"
+
+    return _LORA_TAG.sub(renamed, text)
 
 
 def tags_in(text: str) -> list[str]:

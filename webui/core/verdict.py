@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,8 @@ from webui.core.catalog import Catalog
 from webui.core.events import Image
 from webui.core.files import File, LoraFile, ModelFile
 from webui.core.lora_ref import once_each
-from webui.core.names import find_file
+from webui.core.names import find_file, in_tags
+from webui.core.prompt import rename_loras
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.core.tensor_file import hash_file
@@ -95,7 +97,17 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     names: dict[str, Any] = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
     if upscale := request.upscale:
         names["upscale"] = upscale.model_copy(update={"upscaler": meant("upscaler", upscale.upscaler)})
-    return request.model_copy(update={"loras": loras, **names})
+    prompt = rename_loras(request.prompt, lambda name: _find_tagged(name, recipe.lora_hashes, catalog.loras))
+    return request.model_copy(update={"loras": loras, "prompt": prompt, **names})
+
+
+def _find_tagged(name: str, hashes: Mapping[str, str], files: Mapping[str, LoraFile]) -> str:
+    """The same for the name in a tag that stays in the prompt, which may be another form of the recipe's; as a tag has
+    it."""
+    drawn = find_file(name, {known: LoraFile(known, Path(f"{known}.safetensors"), place=known) for known in hashes})
+    if drawn is None or (same := _find_same(drawn, hashes[drawn], files)) == find_file(name, files):
+        return name
+    return in_tags(same, files) or name
 
 
 def _find_same(name: str, digest: str, files: Mapping[str, File]) -> str:

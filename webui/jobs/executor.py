@@ -168,9 +168,9 @@ class LocalExecutor:
         """What ``/api/metrics`` counts."""
         return self._totals
 
-    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
-        return count_tokens(model, prompt, self._library.snapshot())
+        return count_tokens(model, prompt, steps, self._library.snapshot())
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stops taking jobs, ends what runs, and waits for the device and the last file.

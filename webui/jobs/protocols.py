@@ -89,7 +89,7 @@ class Executor(Protocol):
     def forget(self, visitor: Visitor) -> None:
         """Stops all jobs of a visitor who is gone, and forgets that they were."""
 
-    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
 
         An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.

@@ -10,7 +10,7 @@ from webui.core.files import EmbeddingFile
 from webui.core.lora_files import bundled_rows
 from webui.core.names import choose_lora
 from webui.core.prompt import split_loras
-from webui.core.request import LoraRef, Request
+from webui.core.request import LoraRef
 from webui.core.schedule import texts_of
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.library import Snapshot
@@ -18,14 +18,12 @@ from webui.library.library import Snapshot
 if TYPE_CHECKING:
     from webui.engine.tokens import Tokenizer
 
-STEPS: int = Request.model_fields["steps"].default  # as good as any number: it is what is said that counts
 
-
-def count_tokens(model: str, prompt: str, library: Snapshot) -> tuple[int, int]:
+def count_tokens(model: str, prompt: str, steps: int, library: Snapshot) -> tuple[int, int]:
     """As the model's tokenizer counts, without LoRA tags; embeddings, also those in tagged LoRAs, by their rows.
 
     Returns the tokens, and how many the prompt's chunks hold: of the longest text where it changes over the steps or
-    is several prompts in one.
+    is several prompts in one; it has ``steps`` then.
     """
     from webui.engine import tokens
 
@@ -44,7 +42,7 @@ def count_tokens(model: str, prompt: str, library: Snapshot) -> tuple[int, int]:
             named |= bundled_rows(library.loras[choose_lora(ref.name, library.loras)].path)
     room = tokenizer.length - 2
     known = {name: rows for name, rows in named.items() if 0 < rows <= room}
-    return max(tokens.count_tokens(text, tokenizer, known) for text in texts_of(prompt, STEPS))
+    return max(tokens.count_tokens(text, tokenizer, known) for text in texts_of(prompt, steps))
 
 
 @lru_cache(maxsize=8)

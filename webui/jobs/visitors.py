@@ -41,9 +41,9 @@ class VisitorsExecutor:
         """For the visitor who asks; the owner names one."""
         self._executor.forget(visitor if asking().is_owner else asking())
 
-    def count_tokens(self, model: str, prompt: str) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
-        return self._executor.count_tokens(model, prompt)
+        return self._executor.count_tokens(model, prompt, steps)
 
     def status(self) -> Mapping[str, object]:
         """See ``jobs.protocols.Executor``."""

@@ -35,9 +35,10 @@ def build_examples(page: str, texts: Sequence[str], box: gr.Textbox) -> None:
 
 
 def wire(page: str, controls: dict[str, Any], chosen: gr.Textbox) -> None:
-    """The help follows the boxes and the model, whoever changes them."""
+    """The help follows the boxes, the model and the number of steps, whoever changes them."""
+    counted = (*FIELDS, *(field for field in ("steps", "strength") if field in controls))
     gr.on(
-        [*(controls[field].change for field in FIELDS), chosen.change],
+        [*(controls[field].change for field in counted), chosen.change],
         None,
         None,
         None,

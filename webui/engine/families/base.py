@@ -64,8 +64,9 @@ class Backbone(Protocol):
     ) -> Sequence[Any]:
         """What it is told of ``count`` pictures in each evaluation, one entry a forward.
 
-        Neighbours of one shape are one forward. It holds as long as the weights do. ``shown`` (count, further
-        channels, h, w) is what the network sees beside the latents: inpainting's mask and picture.
+        Neighbours of one shape are one forward, or a few where they are many. It holds as long as the weights do.
+        ``shown`` (count, further channels, h, w) is what the network sees beside the latents: inpainting's mask and
+        picture.
         """
 
     def predict(

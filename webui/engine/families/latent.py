@@ -18,6 +18,8 @@ from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 EMBEDDED_GUIDANCE_SCALE = 1000.0
+FORWARD_ROWS = 32
+"""Of one forward: what 16 pictures, the most of a batch, take with one prompt and a negative one."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,12 @@ class LatentDiffusionModel:
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
     ) -> list[Forward]:
-        """As in ``base.Backbone``: neighbours of one length are stacked, and are one forward."""
+        """As in ``base.Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
         alike = [list(group) for _, group in groupby(rows, key=lambda told: [part.shape for part in told.values()])]
-        stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in alike]
+        most = max(FORWARD_ROWS // count, 1)
+        fitting = [group[k : k + most] for group in alike for k in range(0, len(group), most)]
+        stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
         return [Forward(self.unet.prepare(**told), shown) for told in stacked]
 
     def predict(

@@ -24,10 +24,18 @@
     help.querySelector(".prompt-count").textContent = detail ? "" : `${tokens}/${room}`;
   };
 
+  // The steps, and the share of them that is taken from a start picture, where they are numbers.
+  const numbersOf = (page) => {
+    const found = ["steps", "strength"].map((name) => [name, document.querySelector(`#${page}-${name} input`)?.value]);
+    const numbers = found.filter(([, value]) => value && Number.isFinite(Number(value)));
+    return Object.fromEntries(numbers.map(([name, value]) => [name, Number(value)]));
+  };
+
   const ask = async (page, name) => {
     const prompt = fieldOf(page, name)?.value;
     const model = window.darkroomModels.chosen(page) || "demo";
-    const key = JSON.stringify([model, prompt]);
+    const asking = { model, prompt, ...(prompt?.includes("[") ? numbersOf(page) : {}) }; // what changes needs the steps
+    const key = JSON.stringify(asking);
     const last = asked[page + name];
     if (prompt === undefined || last?.key === key || (!last && !prompt)) return;
     const mine = (asked[page + name] = { key, answer: last?.answer });
@@ -41,7 +49,7 @@
       const answer = await fetch("./api/tokens", {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ model, prompt }),
+        body: key,
       });
       mine.answer = await answer.json();
     } catch {
