@@ -67,7 +67,7 @@ def test_text_without_tags_stays_as_it_is(text):
 @pytest.mark.parametrize(
     ("tag", "reason"),
     [
-        ("<lora:chalk:0.8:lbw=OUTAL>", "lbw=OUTAL is no preset of block weights; there are NONE, ALL, INS"),
+        ("<lora:chalk:0.8:lbw=OUTAL>", "(lbw) must be values, one a block, or a preset: NONE, ALL, INS"),
         ("<lora:chalk:dyn=4>", "'dyn' is not supported"),
         ("<lora:chalk:1:1:1>", "must be NAME, NAME:WEIGHT or NAME:TEXT:UNET"),
         ("<lora:chalk:strong>", "number"),

@@ -1,5 +1,6 @@
 """LoRAs from page, command line, HTTP and gradio clients: the same file, the same picture, the same clear words."""
 
+import base64
 import io
 import json
 import re
@@ -125,6 +126,115 @@ def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab)
     tab.wait_for_value("seed", "7")
 
 
+def panel_of(tab: Tab):
+    return tab.find("lora-panel")
+
+
+def points_of(tab: Tab):
+    return panel_of(tab).locator(".curve-point")
+
+
+def kept(tab: Tab) -> list[dict]:
+    """The LoRAs of the page's next request."""
+    return json.loads(tab.find("loras").locator("textarea").input_value())
+
+
+def test_a_curve_is_edited_by_keys_and_is_what_is_drawn(open_tab, lora_server):
+    tab = open_tab()
+    use(tab, "night")
+    panel_of(tab).get_by_role("button", name="Curve: the weight of night").press("Enter")
+    assert kept(tab) == [{"name": "night", "weight": [[0, 1], [1, 1]]}]
+    text = panel_of(tab).get_by_label("Weights of night over the steps")
+    point = panel_of(tab).get_by_role("slider", name="Point 2 of 2 of night")
+    for key in ("ArrowDown", "ArrowDown", "ArrowLeft", "Shift+ArrowLeft", "Shift+ArrowDown"):
+        point.press(key)
+    assert kept(tab)[0]["weight"] == [[0, 1], [0.94, 0.89]] and text.input_value() == "1@0;0.89@0.94"
+    assert point.get_attribute("aria-valuetext") == "weight 0.89 at 94 % of the steps"
+    assert (point.get_attribute("aria-valuenow"), point.evaluate("p => p === document.activeElement")) == ("0.89", True)
+    panel_of(tab).get_by_role("slider", name="Point 1 of 2 of night").press("Enter")
+    assert kept(tab)[0]["weight"] == [[0, 1], [0.47, 0.95], [0.94, 0.89]]
+    assert tab.page.locator("#darkroom-announcer").inner_text() == "Point added: weight 0.95 at 47 % of the steps"
+    added = panel_of(tab).get_by_role("slider", name="Point 2 of 3 of night")
+    assert added.evaluate("p => p === document.activeElement")
+    for _ in range(11):  # places stay in their order
+        added.press("ArrowRight")
+    assert kept(tab)[0]["weight"][1] == [0.94, 0.95]
+    points_of(tab).nth(2).press("Delete")
+    points_of(tab).nth(1).press("Backspace")
+    assert kept(tab)[0]["weight"] == [[0, 1]] and points_of(tab).count() == 1
+    points_of(tab).first.press("Delete")
+    assert tab.page.locator("#darkroom-announcer").inner_text() == "The last point stays." and len(kept(tab)) == 1
+    text.fill("1@0, 0.2@0.5")
+    text.blur()
+    assert kept(tab)[0]["weight"] == [[0, 1], [0.5, 0.2]] and points_of(tab).count() == 2
+    tab.draw(**SEEDED)
+    tab.wait_for_infotext("<lora:night:1@0;0.2@0.5>")
+    expected, _ = draw_over_http(lora_server, **SEEDED, loras=[{"name": "night", "weight": [[0, 1], [0.5, 0.2]]}])
+    assert pixels(tab.picture_bytes()) == expected
+    panel_of(tab).get_by_role("button", name="Curve: the weight of night").press("Enter")
+    assert kept(tab) == [{"name": "night", "weight": 1}] and points_of(tab).count() == 0
+
+
+def test_a_curve_is_edited_by_the_mouse(open_tab):
+    tab = open_tab()
+    use(tab, "night")
+    panel_of(tab).get_by_role("button", name="Curve: the weight of night").click()
+    plot = panel_of(tab).locator(".curve-plot")
+    points_of(tab).first.wait_for()
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    sizes = points_of(tab).evaluate_all("all => all.map(p => [p.offsetWidth, p.offsetHeight])")
+    assert sizes == [[24, 24], [24, 24]]
+
+    def at(place: float, weight: float) -> tuple[float, float]:
+        return box["x"] + place * box["width"], box["y"] + (1 - weight / 1.5) * box["height"]
+
+    tab.page.mouse.dblclick(*at(0.5, 0.3))
+    (_, (place, weight), _) = kept(tab)[0]["weight"]
+    assert abs(place - 0.5) < 0.02 and abs(weight - 0.3) < 0.03 and points_of(tab).count() == 3
+    tab.page.mouse.move(*at(place, weight))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*at(0.3, 0.9), steps=4)
+    assert points_of(tab).count() == 3
+    tab.page.mouse.up()
+    (_, (place, weight), _) = kept(tab)[0]["weight"]
+    assert abs(place - 0.3) < 0.02 and abs(weight - 0.9) < 0.03
+    text = panel_of(tab).get_by_label("Weights of night over the steps")
+    assert text.input_value() == f"1@0;{weight}@{place};1@1"
+    panel_of(tab).get_by_role("button", name="Remove point: night").click()
+    assert kept(tab)[0]["weight"] == [[0, 1], [1, 1]]
+    panel_of(tab).get_by_role("button", name="First half: night").click()
+    assert kept(tab)[0]["weight"] == [[0, 1], [0.5, 1], [0.5, 0]] and text.input_value() == "1@0;1@0.5;0@0.5"
+    text.fill("1@0;0@10")
+    text.blur()
+    points_of(tab).nth(1).press("ArrowLeft")
+    assert kept(tab)[0]["weight"] == [[0, 1], [9, 0]]
+    assert points_of(tab).nth(1).get_attribute("aria-valuetext") == "weight 0 after step 9"
+    text.fill("1@x")
+    text.blur()
+    tab.set(prompt=SEEDED["prompt"])
+    tab.find("generate").click()
+    wait_for(lambda: "'1@x' is no weight: 'x' is not a number" in tab.message, "the reason")
+    assert text.get_attribute("aria-invalid") == "true" and points_of(tab).filter(visible=True).count() == 0
+
+
+def test_what_the_curve_does_not_edit_is_kept_and_said(open_tab, lora_server):
+    tab = open_tab()
+    tag = "<lora:night:0.3:1@0;0.2@0.5:lbw=OUTALL>"
+    tab.draw(**SEEDED | {"prompt": f"{SEEDED['prompt']} {tag}"})
+    tab.wait_for_infotext(tag)
+    tab.find("reuse-seed").click()
+    open_panel(tab)
+    wait_for(lambda: chosen(tab) == ["night"], "the LoRA of the picture")
+    assert panel_of(tab).locator(".loras-also").inner_text() == "Also: text encoder 0.3, lbw=OUTALL"
+    points_of(tab).nth(1).press("ArrowUp")
+    assert kept(tab) == [
+        {"name": "night", "weight": [[0, 1], [0.5, 0.25]], "text_weight": 0.3, "block_weights": "OUTALL"}
+    ]
+    panel_of(tab).get_by_role("button", name="Write night into the prompt").click()
+    tab.wait_for_value("prompt", f"{SEEDED['prompt']} <lora:night:0.3:1@0;0.25@0.5:lbw=OUTALL>")
+
+
 def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(open_tab, lora_server):
     tab = open_tab()
     tag = "<lora:night:1@0;0.2@0.5>"
@@ -201,6 +311,9 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
         ("a cat <lora:blueprnt:1>", "no LoRA “blueprnt”; did you mean blueprint"),
         ("a cat <lora:blueprint:99>", "weight must be at most 10, not '99'"),
         ("a cat <lora:old:1>", "old.pt is a pickle"),
+        ("a cat [<lora:blueprnt:1>::0.5]", "no LoRA “blueprnt”; did you mean blueprint"),
+        ("<lora:night:1> a cat <lora:night:0.5>", "LoRA “night” is named more than once: night:1 and night:0.5"),
+        ("a cat <lora:night:1:lbw=OUTAL>", "(lbw) must be values, one a block, or a preset: NONE, ALL"),
     ],
 )
 def test_what_cannot_be_applied_is_told_on_the_page(open_tab, lora_server, prompt, message):
@@ -230,6 +343,58 @@ def test_http_lists_loras_with_previews_and_applies_them(lora_server):
     assert end["loras"]["seconds"] < 0.001
     refused = lora_server.client.post("/api/jobs", json={"loras": ["nigth"]})
     assert refused.status_code == 422 and "did you mean night" in refused.json()["detail"]
+    for body, message in (
+        ({"prompt": "[<lora:nigth:1>|a]"}, "did you mean night"),
+        ({"loras": ["night", {"name": "night", "weight": 0.5}]}, "named more than once: night:1 and night:0.5"),
+        ({"loras": [{"name": "night", "block_weights": [1, 0]}]}, "(it has 2)"),
+        ({"loras": [{"name": "night", "block_elements": "ATTN"}]}, "(lbwe) must be one of ATTNDEEPON"),
+        ({"prompt": "<lora:night:1:start=0.2:stop=5>"}, "start=0.2 is a share of the steps and stop=5 is a step"),
+    ):
+        refused = lora_server.client.post("/api/jobs", json=body)
+        assert refused.status_code == 422 and message in refused.json()["detail"], refused.text
+
+
+def test_weights_by_block_over_http_and_as_a_tag_are_one_picture(lora_server):
+    listed = [1, *[0] * 7, *[1] * 9]
+    plain, _ = draw_over_http(lora_server, **SEEDED, loras=["night"])
+    by_name, end = draw_over_http(lora_server, **SEEDED, loras=[{"name": "night", "block_weights": "OUTALL"}])
+    assert end["loras"]["applied"] == ["night:1:lbw=OUTALL"] and by_name != plain
+    assert by_name == draw_over_http(lora_server, **SEEDED, loras=[{"name": "night", "block_weights": listed}])[0]
+    for tag in ("<lora:night:1:lbw=OUTALL>", "<lora:night:1:OUTALL>", "<lora:night:te=1:unet=1:lbw=OUTALL>"):
+        assert by_name == draw_over_http(lora_server, **SEEDED | {"prompt": f"{SEEDED['prompt']} {tag}"})[0]
+    assert plain == draw_over_http(lora_server, **SEEDED, loras=["night:1:lbw=ALL"])[0]
+    answer = lora_server.client.post(
+        "/sdapi/v1/txt2img",
+        json={"prompt": f"{SEEDED['prompt']} <lora:night:1:lbw=OUTALL>", "seed": 7, "sampler_name": "DPM++ 2M", **SMALL}
+        | {"cfg_scale": 5},
+    ).json()
+    assert pixels(base64.b64decode(answer["images"][0])) == by_name
+    assert "<lora:night:1:lbw=OUTALL>" in json.loads(answer["info"])["infotexts"][0]
+
+
+def test_weights_by_block_from_the_command_line_verify_and_make_a_preset(tmp_path):
+    flags = ("--prompt", "a cat", "--seed", "7", "--steps", "2", "--width", "64", "--height", "64", "--json")
+    where = ("--device", "cpu", "--dtype", "float32", "--data-dir", tmp_path)
+
+    def draw(*more: str) -> dict:
+        done = run_here("generate", *flags, *more, *where)
+        assert done.returncode == 0, done.stderr
+        return next(event for event in map(json.loads, done.stdout.splitlines()) if event["event"] == "image")
+
+    random = "night:1:lbw=1,1,1,R,1,1,1,U" + ",1" * 9
+    drawn = draw("--lora", random)
+    recipe = json.loads(PilImages.open(drawn["path"]).info["darkroom"])
+    assert recipe["schema"] == 2 and re.fullmatch(
+        r"1,1,1,[01]\.\d{3},1,1,1,-?[01]\.\d{3}(,1){9}", recipe["request"]["loras"][0]["block_weights"]
+    )
+    moving = draw("--prompt", f"a cat [<lora:{random}>::1] [<lora:sepia:1:lbwe=ATTNDEEPOFF>:1]")
+    verified = run_here("verify", drawn["path"], moving["path"], "--data-dir", tmp_path)
+    assert verified.returncode == 0 and verified.stdout.count(": identical\n") == 2, verified.stdout
+    (tmp_path / "presets").mkdir(exist_ok=True)
+    listed = "1,0,0,0,0,0,0,0,1,1,1,1,1,1,1,1,1"
+    preset = f'version = 1\nname = "Out"\n[fields]\nprompt = "a cat"\nloras = "night:1:lbw={listed}"\n'
+    (tmp_path / "presets/out.toml").write_text(preset)
+    assert draw("--preset", "Out")["pixels_sha256"] == draw("--lora", "night:1:lbw=OUTALL")["pixels_sha256"]
 
 
 def test_gradio_clients_name_loras_as_text(lora_server, tmp_path):

@@ -104,21 +104,21 @@ def check_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         value = ",".join("?" if isinstance(part, bool) else str(part) for part in value)
     if not isinstance(value, str):
-        raise ValueError("must be the name of a preset, or a list of values")
+        raise ValueError("(lbw) must be the name of a preset, or a list of values")
     text = ",".join(part.strip() for part in value.split(","))
     if "," not in text:
         if text and text not in PRESETS:
-            raise ValueError(f"lbw={text[:40]} is no preset of block weights; there are {', '.join(PRESETS)}")
+            raise ValueError(f"(lbw) must be values, one a block, or a preset: {', '.join(PRESETS)}")
         return text
     parts = text.split(",")
     if len(parts) not in LISTS:
         raise ValueError(
-            f"lbw has {len(parts)} values; SD 1.x and SD 2.x take 17 or 26 of them, SDXL takes 12 or 20: one a block"
+            f"(lbw) must be 17 or 26 values for SD 1.x and SD 2.x, or 12 or 20 for SDXL (it has {len(parts)})"
         )
     for part in parts:
         if part not in RANDOM and not _is_value(part):
             raise ValueError(
-                f"lbw has the value {part[:20]!r}, which is not a number from {-MAX_VALUE:g} to {MAX_VALUE:g}, R or U"
+                f"(lbw) must have numbers from {-MAX_VALUE:g} to {MAX_VALUE:g}, R or U (one is {part[:20]!r})"
             )
     return text
 
@@ -126,7 +126,7 @@ def check_text(value: Any) -> str:
 def check_elements(name: Any) -> str:
     """Raises ValueError for what is no preset of ``lbwe=``."""
     if name not in ("", *ELEMENTS):
-        raise ValueError(f"lbwe={str(name)[:40]} is no preset of elements; there are {', '.join(ELEMENTS)}")
+        raise ValueError(f"(lbwe) must be one of {', '.join(ELEMENTS)}")
     return str(name)
 
 

@@ -18,7 +18,7 @@ from webui.workspace.presets import PresetStore
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
-    *("engine.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
+    *("engine.js", "curve.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
 )
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -22,6 +22,19 @@
     put(field(page, "loras"), entries.length ? JSON.stringify(entries) : "");
     show(page);
   };
+  // What the rows were made of: they stay, and with them the focus, while people change them.
+  const madeOf = (page) => field(page, "loras")?.value + chosen(page).map(({ name }) => Boolean(find(name)));
+  const change = (page, index, edit) => {
+    const entries = chosen(page);
+    if (!entries[index]) return;
+    edit(entries[index]);
+    const rows = rowsOf(page);
+    say(rows.children[index].querySelector(".loras-also"), entries[index]);
+    field(page, "loras").value = JSON.stringify(entries);
+    rows.dataset.madeOf = madeOf(page);
+    put(field(page, "loras"), JSON.stringify(entries));
+  };
+  const rowsOf = (page) => document.querySelector(`.loras[data-page="${page}"] .loras-chosen`);
   const insert = (page, text) => {
     const prompt = field(page, "prompt");
     const before = prompt.value.trimEnd();
@@ -30,20 +43,68 @@
   };
 
   // A weight that changes over the steps is a list of [place, weight], as text "1@0;0.5@0.5".
+  const curves = window.darkroomCurve;
   const isCurve = (weight) => Array.isArray(weight) || String(weight).includes("@");
-  const weightText = (weight) => (Array.isArray(weight) ? weight.map(([place, value]) => `${value}@${place}`).join(";") : `${weight}`);
-  const weightsText = ({ weight = 1, text_weight: text, hires_weight: hires }) =>
-    [...(text == null ? [] : [text]), weight].map(weightText).concat(hires == null ? [] : `hr=${weightText(hires)}`).join(":");
+  const weightText = (weight) => (Array.isArray(weight) ? curves.format(weight) : `${weight}`);
+  const extras = ({ hires_weight: hires, block_weights: blocks, block_elements: elements }) =>
+    Object.entries({ hr: hires == null ? "" : weightText(hires), lbw: blocks, lbwe: elements }).flatMap(([key, text]) => (text ? `${key}=${text}` : []));
+  const weightsText = (entry) =>
+    [...(entry.text_weight == null ? [] : [entry.text_weight]), entry.weight ?? 1].map(weightText).concat(extras(entry)).join(":");
 
   const curve = (page, entry, index) => {
     const input = make("input", { type: "text", value: weightText(entry.weight), "aria-label": `Weights of ${entry.name} over the steps` });
+    const steps = () => Number(document.querySelector(`#${page}-steps input`)?.value) || 1;
+    const commit = (points) => {
+      input.value = curves.format(points);
+      input.removeAttribute("aria-invalid");
+      change(page, index, (own) => (own.weight = points.map((point) => [...point])));
+    };
+    const editor = curves.create({ name: entry.name, steps, commit });
+    const points = Array.isArray(entry.weight) ? entry.weight : curves.parse(String(entry.weight));
+    if (points) editor.show(points);
+    else {
+      editor.element.hidden = true;
+      input.setAttribute("aria-invalid", "true"); // the server says why
+    }
     input.addEventListener("change", () => {
-      const entries = chosen(page);
-      if (!entries[index] || !input.value.trim()) return;
-      entries[index].weight = input.value.trim();
-      choose(page, entries);
+      const text = input.value.trim();
+      const read = curves.parse(text);
+      if (!read || editor.element.hidden) {
+        const entries = chosen(page);
+        if (!entries[index] || !text) return;
+        entries[index].weight = read ?? text;
+        choose(page, entries);
+      } else {
+        editor.show(read);
+        commit(read);
+      }
     });
-    return [input];
+    return [input, editor.element];
+  };
+  // What the row does not edit, so that nobody takes the weight for all.
+  const say = (note, entry) => {
+    const [weight, text] = [entry.weight ?? 1, entry.text_weight ?? entry.weight ?? 1].map(weightText);
+    const said = [...(text === weight ? [] : [`text encoder ${text}`]), ...extras(entry)];
+    note.textContent = said.length ? `Also: ${said.join(", ")}` : "";
+    return note;
+  };
+  const toggle = (page, entry, index) => {
+    const on = isCurve(entry.weight);
+    const button = make(
+      "button",
+      { type: "button", class: "loras-curve", "aria-pressed": String(on), "aria-label": `Curve: the weight of ${entry.name} over the steps`, title: "A weight that changes over the steps" },
+      "Curve",
+    );
+    button.addEventListener("click", () => {
+      const entries = chosen(page);
+      if (!entries[index]) return;
+      const points = on && (Array.isArray(entry.weight) ? entries[index].weight : curves.parse(String(entries[index].weight)));
+      const weight = entries[index].weight ?? 1;
+      entries[index].weight = on ? (points?.[0]?.[1] ?? 1) : [[0, weight], [1, weight]];
+      choose(page, entries);
+      rowsOf(page).children[index]?.querySelector(".loras-curve").focus();
+    });
+    return button;
   };
 
   const row = (page, entry, index) => {
@@ -59,11 +120,14 @@
     const remove = act("×", `Remove ${entry.name}`, () => choose(page, without()));
     remove.className = "loras-remove";
     const toPrompt = act("To prompt", `Write ${entry.name} into the prompt`, () => {
-      insert(page, `<lora:${info?.tag ?? entry.name}:${weightsText(entry)}>`);
+      insert(page, `<lora:${info?.tag ?? entry.name}:${weightsText(chosen(page)[index] ?? entry)}>`);
       choose(page, without());
     });
     toPrompt.disabled = info?.tag === "";
-    const item = make("li", { "data-name": entry.name }, make("strong", {}, entry.name), ...controls, toPrompt, remove);
+    const item = make(
+      "li", { "data-name": entry.name },
+      make("strong", {}, entry.name), ...controls, say(make("small", { class: "loras-also" }), entry), make("span", { class: "loras-acts" }, toggle(page, entry, index), toPrompt), remove,
+    );
     if (words.length) item.append(make("div", { class: "loras-words" }, "Trigger words: ", ...words));
     return item;
   };
@@ -77,17 +141,19 @@
     const number = make("input", {
       type: "number", min: -10, max: 10, step: 0.05, value: weight, "aria-label": `Weight of ${entry.name} as a number`,
     });
-    const change = (value, final) => {
-      const entries = chosen(page);
-      if (!entries[index] || value === "" || !Number.isFinite(Number(value))) return;
-      entries[index].weight = Number(value);
-      delete entries[index].text_weight;
-      put(field(page, "loras"), JSON.stringify(entries));
+    const weigh = (value) => {
+      if (value === "" || !Number.isFinite(Number(value))) return;
+      change(page, index, (own) => {
+        own.weight = Number(value);
+        delete own.text_weight;
+      });
+      const wide = value < 0 || value > 2;
+      slider.min = wide ? -10 : Math.min(0, slider.min);
+      slider.max = wide ? 10 : Math.max(2, slider.max);
       slider.value = number.value = value;
-      if (final) show(page);
     };
-    slider.addEventListener("input", () => change(slider.value, false));
-    number.addEventListener("change", () => change(number.value, true));
+    slider.addEventListener("input", () => weigh(slider.value));
+    number.addEventListener("change", () => weigh(number.value));
     return [slider, number];
   };
 
@@ -114,7 +180,12 @@
     makeCard,
     isChosen: (page, name) => chosen(page).some((entry) => entry.name === name),
     hint: (known) => (known.length ? "" : "No LoRAs yet: put .safetensors files into models/Lora of the data folder."),
-    showMore: (page, panel) => panel.querySelector(".loras-chosen").replaceChildren(...chosen(page).map((entry, index) => row(page, entry, index))),
+    showMore: (page) => {
+      const rows = rowsOf(page);
+      if (rows.dataset.madeOf === madeOf(page)) return;
+      rows.dataset.madeOf = madeOf(page);
+      rows.replaceChildren(...chosen(page).map((entry, index) => row(page, entry, index)));
+    },
   });
   window.darkroomLoras = { show };
 })();

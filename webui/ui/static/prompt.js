@@ -5,6 +5,8 @@
   const STEP = 0.1;
   const BOXES = darkroom.PAGES.flatMap((page) => [`#${page}-prompt`, `#${page}-negative`]).join(", ");
   const NUMBER = /:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$/;
+  const PLAIN = /^\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*$/;
+  const OTHERWISE = /@|^\s*(?:te|unet)\s*=/;
   const WORD_END = /[\s,.;:!?()[\]{}<>|\\/"]/;
 
   // The counter
@@ -103,11 +105,13 @@
   const reweigh = (text, start, end, change) => {
     const tag = tagAround(text, start, end);
     if (tag) {
-      const body = text.slice(tag[0] + 1, tag[1] - 1);
-      const weight = body.split(":").length > 2 && body.match(NUMBER);
-      const words = weight ? body.slice(0, weight.index) : body;
-      const changed = Math.max(-10, Math.min(10, (weight ? Number(weight[1]) : 1) + change));
-      return { from: tag[0], to: tag[1], before: "<", words, after: `:${format(changed)}>` };
+      const [kind, name, ...weights] = text.slice(tag[0] + 1, tag[1] - 1).split(":");
+      const place = weights.findLastIndex((part) => PLAIN.test(part));
+      if (place < 0 && weights.some((part) => OTHERWISE.test(part))) return; // points, or a weight by its name
+      const [before, behind] = place < 0 ? [[], weights] : [weights.slice(0, place), weights.slice(place + 1)];
+      const changed = Math.max(-10, Math.min(10, (place < 0 ? 1 : Number(weights[place])) + change));
+      const after = [format(changed), ...behind].map((part) => `:${part}`).join("");
+      return { from: tag[0], to: tag[1], before: "<", words: [kind, name, ...before].join(":"), after: `${after}>` };
     }
     const around = pairs(text);
     const isGroup = ([open, close]) =>
