@@ -71,6 +71,17 @@ class TestBatches:
         assert hashes(events) == hashes(run(seed=40, count=2)) + hashes(run(seed=42, count=2))
         assert len(set(hashes(events))) == 4
 
+    def test_what_is_finished_is_left_out_and_the_rest_is_as_it_would_have_been(self, darkroom, request_for):
+        order = darkroom.plan(request_for(seed=40, count=2, repeat=3, sampler="Euler a"))
+        whole, rest = (list(darkroom.manager.draw(replace(order, finished=finished))) for finished in (0, 2))
+        assert [(event.index, event.recipe) for event in images(rest)] == [
+            (event.index, event.recipe) for event in images(whole)[2:]
+        ]
+        assert hashes(rest) == hashes(whole)[2:]
+        assert steps(rest)[0].index == order.request.steps + 1 and steps(rest)[-1] == replace(
+            steps(whole)[-1], seconds=steps(rest)[-1].seconds, preview=steps(rest)[-1].preview
+        )
+
     def test_steps_count_over_all_batches(self, run):
         counted = steps(run(count=2, repeat=3, steps=4))
         assert [step.index for step in counted] == list(range(1, 13))
