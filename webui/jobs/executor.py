@@ -146,7 +146,7 @@ class LocalExecutor:
                 self._jobs.pop(job.id, None)
 
     def _from_disk(self, kept: Kept) -> KeptJob:
-        return KeptJob(kept, self._start_pictures.find, first_number(self._keeper.start))
+        return KeptJob(kept, self._start_pictures.find, first_number(self._keeper.start, ended=True))
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""

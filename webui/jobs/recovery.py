@@ -21,9 +21,12 @@ GIVEN_UP = "The server ended three times while this picture was drawn, so it was
 NUMBERS_A_START = 10**9
 
 
-def first_number(start: int) -> int:
-    """Of the events that a server tells: above all that those before it have told, for whoever resumes."""
-    return start * NUMBERS_A_START + 1
+def first_number(start: int, ended: bool = False) -> int:
+    """Of the events that a server tells of jobs it takes up: above all that was told of them, for whoever resumes.
+
+    Those of jobs that are read from the disk as they ended are above those that were told while they were drawn.
+    """
+    return start * NUMBERS_A_START + (NUMBERS_A_START // 2 if ended else 1)
 
 
 def revive(
