@@ -6,6 +6,8 @@ import os
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from webui.api.errors import ERROR_ANSWERS
 
@@ -34,3 +36,34 @@ def test_a_disk_that_takes_nothing_is_said(client, name, words):
 def test_another_trouble_with_a_file_is_a_fault_of_ours(client):
     answer = client.post("/api/EIO")
     assert (answer.status_code, answer.json()["error"]) == (500, "internal error") and "secret" not in answer.text
+
+
+@pytest.mark.parametrize("body", [b'{"steps": 1e999}', b'{"prompt": "\\ud800"}', b'{"prompt": "\\u0000"}'])
+def test_a_body_that_gradio_refuses_is_not_sent_back(body):
+    app = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
+
+    @app.post("/gradio_api/queue/join")
+    def join(_body: Join) -> None:
+        raise AssertionError("it was refused")
+
+    answer = TestClient(app, raise_server_exceptions=False).post(
+        "/gradio_api/queue/join", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == [{"type": "missing", "loc": ["body", "data"], "msg": "Field required"}]
+
+
+class Join(BaseModel):
+    """What Gradio takes."""
+
+    data: list[object]
+
+
+def test_a_client_that_hangs_up_in_its_own_body_is_no_news_for_the_log():
+    app = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
+
+    @app.post("/gradio_api/upload")
+    def upload() -> None:
+        raise ClientDisconnect
+
+    TestClient(app, raise_server_exceptions=True).post("/gradio_api/upload")

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from webui.core.errors import RequestError
@@ -59,8 +60,9 @@ async def _bad_input(request: Request, error: Exception) -> Response:
 
 async def _bad_body(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if not _is_ours(request):
-        return await request_validation_exception_handler(request, error)
+    if not _is_ours(request):  # without what was sent, which may be no JSON: a number without end, half a letter
+        told = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+        return JSONResponse({"detail": told}, status_code=422)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return answer(request.scope, 422, "bad input", f"{where}: {first['msg']}")
@@ -90,6 +92,11 @@ async def _disk_trouble(request: Request, error: Exception) -> Response:
     return answer(request.scope, 507, "no room", detail)
 
 
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody is there to read it: a client that hangs up in its own body is no news for the log."""
+    return Response(status_code=400)
+
+
 async def _unexpected(request: Request, _error: Exception) -> Response:
     """Starlette writes the traceback to the server's log after this answer."""
     if not _is_ours(request):
@@ -104,5 +111,6 @@ ERROR_ANSWERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = 
     HTTPException: _refused,
     QueueFull: _queue_full,
     OSError: _disk_trouble,
+    ClientDisconnect: _gone,
     Exception: _unexpected,
 }
