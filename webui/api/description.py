@@ -26,18 +26,36 @@ ERRORS = {
 ALWAYS = ("401", "403", "422", "429", "503")
 FOR_A_BODY = ("413", "507")
 
-Example = Mapping[str, Any]
-BODIES: Mapping[tuple[str, str], tuple[str, Example | str]] = {
-    ("post", "/api/jobs"): ("#/components/schemas/Request", {"prompt": "a red apple, flat style", "steps": 20}),
-    ("post", "/api/tokens"): ("object", {"prompt": "a red apple", "model": "demo"}),
-    ("post", "/sdapi/v1/txt2img"): ("object", {"prompt": "a red apple", "steps": 20, "width": 128, "height": 128}),
+DRAWN = {
+    **{"prompt": "string", "negative_prompt": "string", "seed": "integer", "steps": "integer", "cfg_scale": "number"},
+    **{"width": "integer", "height": "integer", "sampler_name": "string", "batch_size": "integer", "n_iter": "integer"},
+    **{"override_settings": "object", "send_images": "boolean", "save_images": "boolean"},
+}
+AS_TEXT = {"type": "string"}
+
+
+def _of(**kinds: str) -> dict[str, Any]:
+    """An object of such fields, and of others, which A1111's clients send too."""
+    return {"type": "object", "properties": {name: {"type": kind} for name, kind in kinds.items()}}
+
+
+BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
+    ("post", "/api/jobs"): (
+        {"$ref": "#/components/schemas/Request"},
+        {"prompt": "a red apple, flat style", "steps": 20},
+    ),
+    ("post", "/api/tokens"): (_of(prompt="string", model="string"), {"prompt": "a red apple", "model": "demo"}),
+    ("post", "/sdapi/v1/txt2img"): (
+        _of(**DRAWN),
+        {"prompt": "a red apple", "steps": 20, "width": 128, "height": 128},
+    ),
     ("post", "/sdapi/v1/img2img"): (
-        "object",
+        _of(**DRAWN, init_images="array", mask="string", denoising_strength="number", inpainting_fill="integer"),
         {"prompt": "a red apple", "init_images": ["BASE64"], "denoising_strength": 0.6},
     ),
-    ("post", "/sdapi/v1/options"): ("object", {"sd_model_checkpoint": "demo"}),
-    ("post", "/sdapi/v1/png-info"): ("object", {"image": "BASE64"}),
-    ("post", "/api/info"): ("text", "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
+    ("post", "/sdapi/v1/options"): (_of(sd_model_checkpoint="string"), {"sd_model_checkpoint": "demo"}),
+    ("post", "/sdapi/v1/png-info"): (_of(image="string"), {"image": "BASE64"}),
+    ("post", "/api/info"): (AS_TEXT, "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
 }
 """By method and route: the body's schema and an example of it."""
 ANSWERS: Mapping[tuple[str, str], Any] = {
@@ -119,14 +137,11 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         }
 
 
-def _body(schema: str, example: Any) -> dict[str, Any]:
-    if schema == "text":  # a picture's file, or settings as text
-        return {
-            "text/plain": {"schema": {"type": "string"}, "example": example},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        }
-    named = {"$ref": schema} if schema.startswith("#") else {"type": schema}
-    return {"application/json": {"schema": named, "example": example}}
+def _body(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    if schema is AS_TEXT:  # settings as text, or a picture's file
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        return {"text/plain": {"schema": schema, "example": example}, "application/octet-stream": binary}
+    return {"application/json": {"schema": schema, "example": example}}
 
 
 _ERROR = {

@@ -1,0 +1,45 @@
+"""Whatever is sent to any route of ours: an answer that the description knows, never a fault of the server."""
+
+import os
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
+
+from tests.fuzz.conftest import bounded
+
+EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "3"))
+MANY = 120
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
+
+
+def ask_all(app: Any, examples: int, seed: int) -> int:
+    """So many requests to each operation that is described; how many there were."""
+    asked = 0
+    described = schemathesis.openapi.from_asgi("/api/openapi.json", app)
+    limits = hypothesis.settings(max_examples=examples, database=None)
+    for found in described.get_all_operations():
+
+        @limits
+        @hypothesis.seed(seed)
+        @hypothesis.given(found.ok().as_strategy())
+        def ask(case: Any) -> None:
+            nonlocal asked
+            asked += 1
+            with bounded(f"{case.method} {case.path}"):
+                case.call_and_validate(checks=CHECKS)
+
+        ask()
+    return asked
+
+
+def test_no_request_is_a_fault_of_the_server(app: Any, keeps_memory: None) -> None:
+    assert ask_all(app, EXAMPLES, seed=25) > 40
+
+
+@pytest.mark.slow
+def test_no_request_of_thousands_is_a_fault_of_the_server(app: Any, keeps_memory: None) -> None:
+    assert ask_all(app, MANY, seed=1) > 2500
