@@ -5,7 +5,14 @@ import torch
 
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
-from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, measure_bfloat16
+from webui.engine.devices import (
+    PROBE_ROUNDS,
+    choose_device,
+    choose_dtype,
+    describe,
+    is_out_of_memory,
+    measure_bfloat16,
+)
 from webui.engine.manager import PipelineManager
 
 
@@ -67,6 +74,29 @@ def test_where_nothing_can_be_written_the_measurement_serves_this_start(monkeypa
 
 def test_the_measurement_is_a_ratio_of_real_work():
     assert 0.0 < measure_bfloat16() < 100.0
+
+
+def test_other_work_on_the_machine_does_not_change_the_measurement(monkeypatch):
+    """Two rounds of five are disturbed here, float32 or bfloat16, and the clock on the wall tells nothing at all."""
+    now, threads = 0.0, set()
+    formats = [name for k in range(PROBE_ROUNDS + 1) for name in (("32", "16") if k % 2 else ("16", "32"))]
+    spent = [{"32": 0.006, "16": 0.003}[name] for name in formats]
+    for k in range(0, PROBE_ROUNDS, 5):
+        spent[2 * k] *= 30
+        spent[2 * k + 5] *= 30
+    readings = iter([edge for seconds in spent for edge in (0.0, seconds)])
+
+    def clock():
+        nonlocal now
+        threads.add(torch.get_num_threads())
+        now += next(readings)
+        return now
+
+    monkeypatch.setattr("webui.engine.devices.processor_time", clock)
+    monkeypatch.setattr("time.perf_counter", lambda: pytest.fail("the wall clock"))
+    before = torch.get_num_threads()
+    assert measure_bfloat16() == pytest.approx(2.0)
+    assert next(readings, None) is None and threads == {1} and torch.get_num_threads() == before
 
 
 def test_out_of_memory_is_told_from_other_errors():

@@ -3,12 +3,15 @@
 import contextlib
 import ctypes
 import json
+import math
 import os
 import platform
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import psutil
 import torch
@@ -20,7 +23,10 @@ from webui.core.errors import RequestError
 PROBE_GAIN = 1.15
 """bfloat16 is chosen on a CPU where it is so many times as fast as float32."""
 
-PROBE_ROUNDS = 12
+PROBE_ROUNDS = 24
+
+processor_time = time.perf_counter if sys.platform == "win32" else time.thread_time
+"""Seconds that this thread computed, whatever else the machine does; Windows counts them in 1/64 s, which is too rough."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,28 +74,43 @@ def _bfloat16_pays(cache_dir: Path | None) -> bool:
 
 @torch.inference_mode()
 def measure_bfloat16() -> float:
-    """How many times as fast as float32 a UNet's typical work is in bfloat16 here; 0 where it is not finite."""
+    """How many times as fast as float32 a UNet's typical work is in bfloat16 here; 0 where it is not finite.
+
+    The median of the ratios of rounds, in the processor time of one thread: several would wait for each other, and a
+    machine that has other work would give another answer.
+    """
     generator = torch.Generator().manual_seed(0)
     picture, kernel = torch.randn(2, 128, 16, 16, generator=generator), torch.randn(128, 128, 3, 3, generator=generator)
     rows, weight = torch.randn(512, 256, generator=generator), torch.randn(512, 256, generator=generator)
 
     def work(dtype: torch.dtype) -> tuple[float, bool]:
         tensors = [tensor.to(dtype) for tensor in (picture, kernel, rows, weight)]
-        started = time.perf_counter()
+        started = processor_time()
         convolved = functional.conv2d(tensors[0], tensors[1], padding=1)
         multiplied = functional.linear(tensors[2], tensors[3])
-        seconds = time.perf_counter() - started
+        seconds = processor_time() - started
         return seconds, bool(convolved.isfinite().all() and multiplied.isfinite().all())
 
-    taken: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(PROBE_ROUNDS + 1):  # alternating; the first of each only warms up
-        for dtype, seconds in taken.items():
-            spent, finite = work(dtype)
-            if not finite:
+    ratios: list[float] = []
+    with one_thread():
+        for k in range(PROBE_ROUNDS + 1):  # the first only warms up
+            order = (torch.float32, torch.bfloat16) if k % 2 else (torch.bfloat16, torch.float32)
+            taken = {dtype: work(dtype) for dtype in order}
+            if not all(finite for _, finite in taken.values()):
                 return 0.0
-            seconds.append(spent)
-    fastest = {dtype: min(seconds[1:]) for dtype, seconds in taken.items()}
-    return fastest[torch.float32] / fastest[torch.bfloat16]
+            ratios.append(taken[torch.float32][0] / taken[torch.bfloat16][0])
+    return median(ratios[1:])
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Has torch compute with one thread meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def free_bytes(device: torch.device) -> int:
