@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from webui.core.events import Event, Image
-from webui.core.request import Request
+from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.nets.unet import Prepared
@@ -54,6 +54,21 @@ def request_for() -> Callable[..., Request]:
     def make(**fields) -> Request:
         quick = {"prompt": "a red apple, flat style, on a blue background", "width": SIDE_PX, "height": SIDE_PX}
         return Request(**(quick | {"steps": STEPS, "guidance": 5.0, "seed": 11} | fields))
+
+    return make
+
+
+SWITCHES = 20
+
+
+@pytest.fixture(scope="session")
+def switching(request_for) -> Callable[..., Request]:
+    """``switching("night", ...)``: a request with a LoRA that has another weight in each of ``SWITCHES`` + 1 steps."""
+
+    def make(name: str, **fields) -> Request:
+        points = [(step + k, (1.0, 0.5, 0.0)[step % 3]) for step in range(SWITCHES + 1) for k in (0, 1)]
+        lora = LoraRef(name=name, weight=points)
+        return request_for(**{"steps": SWITCHES + 1, "sampler": "Euler a", "loras": (lora,)} | fields)
 
     return make
 

@@ -8,6 +8,7 @@ from webui.core.events import Done, Image
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
+from webui.engine.speed import graphed
 
 pytestmark = [
     pytest.mark.cuda,
@@ -46,6 +47,32 @@ def test_replayed_graphs_give_the_plain_pictures_with_loras_and_in_other_sizes(d
             assert replayed(loras=loras, width=side, height=side) == expected
             seen.add(expected)
     assert len(seen) == 2 * len(set(LORAS))
+
+
+def test_200_switches_in_mid_picture_record_nothing_anew_and_change_no_picture(
+    tmp_path, switching, monkeypatch
+) -> None:
+    recordings, record = [], graphed.record
+    monkeypatch.setattr(graphed, "record", lambda run: recordings.append(1) or record(run))
+    settings = {"device": "cuda", "dtype": "float16", "data_dir": tmp_path}
+    plain, replayed = Darkroom(Settings(**settings)), Darkroom(Settings(**settings, cuda_graphs=True))
+
+    def pixels(darkroom, name) -> str:
+        (picture,) = (event for event in darkroom.generate(switching(name)) if isinstance(event, Image))
+        return picture.pixels_sha256
+
+    def weights() -> dict[str, torch.Tensor]:
+        replayed.manager._residence.loras.switch(())
+        unet = replayed.manager._residence.model.components["unet"]
+        return {name: weight.data.cpu() for name, weight in unet.named_parameters()}
+
+    expected = [pixels(plain, name) for name in ("night", "sepia")]
+    list(replayed.load("demo"))
+    before = weights()
+    assert [pixels(replayed, name) for name in ("night", "sepia") * 5] == expected * 5 and len(set(expected)) == 2
+    assert len(recordings) == 1
+    after = weights()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
-from webui.core.events import Image, Step
+from webui.core.events import Image, Loading, Step
 from webui.core.groups.init import Init
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef
@@ -252,13 +252,23 @@ def test_all_sets_are_merged_before_the_first_step(run, fresh):
     assert events[-1].warnings == ()
 
 
-def test_sets_that_do_not_fit_are_said_and_drawn_all_the_same(run, picture, fresh):
-    lora = LoraRef.model_validate("night:1@0,0.5@1")
-    whole = picture(prompt=APPLE, loras=[lora])
+@pytest.mark.parametrize(
+    ("prompt", "merges"),
+    [(f"{APPLE} <lora:night:1@0,0.5@1>", "6 merges"), (f"{APPLE} [<lora:night:1>|<lora:sepia:1>]", "6 merges"),
+     (f"{APPLE} [<lora:night:1>::0.5]", "1 merge")],
+)  # fmt: skip
+def test_what_sets_that_do_not_fit_will_cost_is_said_before_the_first_step(run, picture, fresh, prompt, merges):
+    whole = picture(prompt=prompt)
     fresh(1)
-    events = run(prompt=APPLE, loras=[lora])
-    assert any(f"{STEPS - 1} are merged again" in line for line in events[-1].warnings), events[-1].warnings
-    assert [event.pixels_sha256 for event in events if isinstance(event, Image)] == [whole.pixels_sha256]
+    events = run(prompt=prompt, repeat=2)
+    text = "The memory for LoRAs (--lora-cache) is too small for all sets of this job"
+    text += f": {merges} in the middle of each picture."
+    first = next(k for k, event in enumerate(events) if isinstance(event, Step))
+    said = [k for k, event in enumerate(events) if isinstance(event, Loading) and event.what == text]
+    assert len(said) == 1 and said[0] < first and text in events[-1].warnings
+    assert next(event for event in events if isinstance(event, Image)).pixels_sha256 == whole.pixels_sha256
+    steps = [event for event in events[first:] if isinstance(event, Step | Image)]
+    assert len(steps) == 2 * (STEPS + 1)
 
 
 @pytest.mark.parametrize(("budget_bytes", "inside"), [(None, False), (1, True)], ids=["all fit", "merged again"])

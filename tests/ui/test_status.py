@@ -18,6 +18,7 @@ from webui.ui.stream import ledger_html, status_html
     [
         (Loading("Starting the engine", 0.0), "Starting the engine ...", None),
         (Loading("Merging 2 LoRAs", 0.0), "Merging 2 LoRAs ...", None),
+        (Loading("The memory is too small: 2 merges.", 0.0), "The memory is too small: 2 merges.", None),
         (Loading("Loading x: UNet, 1.20 of 3.97 GiB", 0.3), "Loading x: UNet, 1.20 of 3.97 GiB", "0.3000"),
         (Loading("Loading <b>2</b>", 0.5), "Loading &lt;b&gt;2&lt;/b&gt; ...", "0.5000"),
     ],

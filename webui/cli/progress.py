@@ -25,10 +25,14 @@ def print_json(events: Iterator[Event]) -> int:
 
 def print_progress(events: Iterator[Event]) -> int:
     """Shows a bar on the standard error, prints where the pictures are; returns the exit status."""
-    status = 1
+    status, said = 1, set[str]()
     with tqdm(unit="step", disable=None, leave=False, file=sys.stderr) as bar:
         for event in events:
             match event:
+                case Loading(what, _) if what.endswith("."):  # a sentence, which nobody should miss
+                    said.add(what)
+                    bar.clear()
+                    print(f"webui: {what}", file=sys.stderr)
                 case Loading(what, _):
                     bar.set_description(what)
                 case Step(index, total, _):
@@ -40,7 +44,9 @@ def print_progress(events: Iterator[Event]) -> int:
                     print(path, flush=True)
                 case Done(seconds, parts_s, warnings):
                     spent = ", ".join(f"{part} {spent_s:.2f} s" for part, spent_s in shares(parts_s))
-                    lines = [f"webui: {text}" for text in warnings] + [f"Done in {seconds:.1f} s: {spent}"]
+                    lines = [f"webui: {text}" for text in warnings if text not in said] + [
+                        f"Done in {seconds:.1f} s: {spent}"
+                    ]
                     bar.clear()
                     print("\n".join(lines), file=sys.stderr)
                 case Failed(message):

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import json
-import math
 import os
 import platform
 import sys
@@ -26,7 +25,7 @@ PROBE_GAIN = 1.15
 PROBE_ROUNDS = 24
 
 processor_time = time.perf_counter if sys.platform == "win32" else time.thread_time
-"""Seconds that this thread computed, whatever else the machine does; Windows counts them in 1/64 s, which is too rough."""
+"""Seconds that this thread computed, whatever else the machine does; Windows counts them in 1/64 s, too rough."""
 
 
 def choose_device(name: str) -> torch.device:

@@ -164,10 +164,12 @@ class Drawing:
                 with run.part("encode"):
                     known[said] = self._encoder.encode(self._model, self._loras, stage, span, run)
             encoded.append((span, known[said]))
-        if again := sum(self._loras.must_merge(span.loras) for span, _ in encoded):
-            run.warn(
-                f"The memory for LoRAs holds too few sets: {again} are merged again in the middle of each picture."
-            )
+        if again := self._loras.merges([span.loras for span, _ in encoded]):
+            merges = f"{again} merge{'s' if again > 1 else ''} in the middle of each picture"
+            text = f"The memory for LoRAs (--lora-cache) is too small for all sets of this job: {merges}."
+            if text not in run.warnings:
+                yield Loading(text, 0.0)
+                run.warn(text)
         return encoded
 
     def _show(self, stage: Pass, drawn: Drawn) -> None:
@@ -258,8 +260,7 @@ class Drawing:
             drawn.start.shown,
             None if hold is None else partial(hold.apply, noise),
             shortcuts_of(stage),
-            self._residence.plan == PLANS[0]
-            and not any(self._loras.must_merge(uses) for uses in {span.loras for span, _ in encoded}),
+            self._residence.plan == PLANS[0] and not self._loras.merges([span.loras for span, _ in encoded]),
         )
         steps_in_all = stage.steps_taken
         behind -= steps_in_all - steps_of(stage)  # those that it goes on with

@@ -98,7 +98,8 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
             ahead = position - 1
             state, text = "queued", f"Waiting: {ahead} ahead" if ahead else "Waiting: next in line"
         case Loading(what, part):
-            state, fraction, text = "loading", part or None, what if COUNTS.search(what) else f"{what} ..."
+            is_whole = COUNTS.search(what) or what.endswith(".")
+            state, fraction, text = "loading", part or None, what if is_whole else f"{what} ..."
         case Step(index, total, seconds):
             state, fraction, text = "running", index / total, _step_text(index, total, seconds)
         case Done(seconds, parts_s, warnings, loras):

@@ -181,6 +181,16 @@ class TestExactness:
         cache.switch((), read)
         assert digest() == digests[()]
 
+    @pytest.mark.parametrize(("sets_bytes", "host_bytes"), [(PLENTY, 0), (17, 0), (11, 12), (9, 5), (3, 8), (0, 0)])
+    def test_the_merges_of_a_walk_are_known_before(self, make_cache, read, merged, sets_bytes, host_bytes):
+        cache, dice = make_cache(sets_bytes * TENSOR_BYTES, host_bytes * TENSOR_BYTES), random.Random(3)
+        for _ in range(60):
+            walk = dice.choices((*SETS, ()), k=dice.randrange(1, 9))
+            before, installed = len(merged), cache.key
+            expected = cache.merges(walk, read)
+            assert len(merged) == before and cache.key == installed, "nothing is done"
+            assert expected == sum(cache.switch(key, read)[0] == "merged" for key in walk)
+
     def test_the_base_comes_back_as_the_very_same_memory(self, make_cache, read, pointers):
         before, cache = pointers(), make_cache()
         for key in (A, D, ABC, ()):

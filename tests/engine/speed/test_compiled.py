@@ -3,20 +3,25 @@
 import subprocess
 import sys
 import time
+from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL_UNET
 
+from webui.core.events import Image
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.cpu.install import install
+from webui.engine.lora.cache import WeightCache
 from webui.engine.nets.unet import UNet
 from webui.engine.speed import compiled
 from webui.engine.speed.compiled import CompiledUNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 LIMIT_S = 280.0
+DEMO_LIMIT_S = 1800.0  # a UNet of the demo model's size, on a busy machine
 
 
 @pytest.fixture
@@ -31,8 +36,8 @@ def given(side: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return latents, torch.tensor(300), torch.randn(2, 5, 24, generator=generator)
 
 
-def until(condition) -> None:
-    deadline = time.monotonic() + LIMIT_S
+def until(condition, limit_s: float = LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.05)
@@ -122,3 +127,54 @@ def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch,
     again(latents, timestep, prepared)
     until(lambda: again.is_compiled or again._failed)
     assert torch.equal(again(latents, timestep, prepared), base)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * DEMO_LIMIT_S)
+def test_200_switches_in_mid_picture_compile_nothing_anew_and_change_no_picture(tmp_path, switching, monkeypatch):
+    processes, real = [], subprocess.Popen
+    monkeypatch.setattr(
+        compiled.subprocess, "Popen", lambda *given, **more: processes.append(1) or real(*given, **more)
+    )
+    settings = Settings(device="cpu", dtype="float32", data_dir=tmp_path, compile=True)
+
+    def start() -> tuple[Darkroom, Image]:
+        """It with its code loaded, and a picture from before."""
+        darkroom = Darkroom(settings)
+        list(darkroom.load("demo"))
+        plain = picture(darkroom, "night")
+        faster = darkroom.manager._residence._resident.faster
+        until(lambda: faster.is_compiled or faster._failed, DEMO_LIMIT_S)
+        return darkroom, plain
+
+    def picture(darkroom: Darkroom, name: str) -> Image:
+        (image,) = (event for event in darkroom.generate(switching(name)) if isinstance(event, Image))
+        return image
+
+    def weights(darkroom: Darkroom) -> dict[str, bytes]:
+        darkroom.manager._residence.loras.switch(())
+        unet = darkroom.manager._residence.model.components["unet"]
+        return {name: sha256(weight.numpy().tobytes()).digest() for name, weight in unet.named_parameters()}
+
+    darkroom, plain = start()
+    before = weights(darkroom)
+    switched, installed = 0, WeightCache._install
+
+    def install(cache, key, target):
+        nonlocal switched
+        switched += 1
+        installed(cache, key, target)
+
+    monkeypatch.setattr(WeightCache, "_install", install)
+    torch._dynamo.utils.counters.clear()
+    drawn = [picture(darkroom, name) for name in ("night", "sepia") * 5]
+    assert switched >= 200 and all(image.recipe.environment["compiled"] is True for image in drawn)
+    assert len(processes) == 1 and not torch._dynamo.utils.counters, "compiled anew"
+    pixels = [image.pixels_sha256 for image in drawn]
+    assert pixels == pixels[:2] * 5 and pixels[0] != pixels[1]
+    difference = np.asarray(plain.image, np.int16) - np.asarray(drawn[0].image, np.int16)
+    assert abs(difference).max() <= 3, "the plain picture within rounding"
+    assert weights(darkroom) == before
+    again, _ = start()
+    assert [picture(again, name).pixels_sha256 for name in ("night", "sepia")] == pixels[:2]
+    assert len(processes) == 1

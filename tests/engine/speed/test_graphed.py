@@ -117,7 +117,7 @@ def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(un
     assert said == ["The UNet is not recorded and runs as it is: CUDA out of memory."]
 
 
-def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch) -> None:
+def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch, switching) -> None:
     settings = {"device": "cpu", "dtype": "float32", "data_dir": tmp_path, "cpu_kernels": False}  # as on a GPU
     plain, replaying = (Darkroom(Settings(**settings)) for _ in range(2))
     options = Settings(**settings, cuda_graphs=True).engine_options
@@ -129,6 +129,9 @@ def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp
     assert all(np.array_equal(one, other) for one, other in pictures)
     assert len({one.tobytes() for one, _ in pictures}) == len(set(LORAS))
     assert recorded(recorder) == (1, 2 * len(LORAS))
+    request = switching("night")  # another weight in each step
+    assert np.array_equal(draw_request(plain, request), draw_request(replaying, request))
+    assert recorded(recorder) == (1, 2 * len(LORAS) + request.steps)
 
 
 def test_without_an_nvidia_gpu_it_is_refused(tmp_path) -> None:
@@ -142,9 +145,15 @@ def recorded(recorder: Recorder) -> tuple[int, int]:
 
 def draw(darkroom: Darkroom, loras: str) -> np.ndarray:
     refs = tuple(LoraRef.model_validate(text) for text in loras.split())
-    request = Request(
-        prompt="a house, 3d style", width=64, height=64, steps=2, seed=3, guidance=3.0, sampler="Euler", loras=refs
+    return draw_request(
+        darkroom,
+        Request(
+            prompt="a house, 3d style", width=64, height=64, steps=2, seed=3, guidance=3.0, sampler="Euler", loras=refs
+        ),
     )
+
+
+def draw_request(darkroom: Darkroom, request: Request) -> np.ndarray:
     events = list(darkroom.generate(request))
     assert isinstance(events[-1], Done)
     (picture,) = (event.image for event in events if isinstance(event, Image))

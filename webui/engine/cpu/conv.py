@@ -144,9 +144,11 @@ class PackedConv2d(nn.Conv2d):
                 former = Ordered(self._of, self._packed, self._packed_for)
             self.unpack()
         parameter.data = weight
-        if ordered is not None:
-            self._of, self._packed, self._packed_for = ordered.weight, ordered.packed, ordered.packed_for
-            self._version = _version(parameter)
+        if (
+            ordered is not None
+        ):  # past nn.Module's way to set attributes: all of a network's are exchanged within a step
+            self.__dict__.update(_of=ordered.weight, _packed=ordered.packed, _packed_for=ordered.packed_for)
+            self.__dict__["_version"] = _version(parameter)
             _BY_ADDRESS[weight.data_ptr()] = self
         return former
 
@@ -185,13 +187,13 @@ class PackedConv2d(nn.Conv2d):
             self._forget_address()
             storage.resize_(0)
 
-    @torch.inference_mode()
     def _refill(self) -> None:
         if self._of is None or self._of.untyped_storage().nbytes():
             return
-        numbers = self._packed.to_dense()  # first: where memory ends here, nothing is half done
-        self._of.untyped_storage().resize_(self._of.nbytes)
-        self._of.copy_(numbers)
+        with torch.inference_mode():
+            numbers = self._packed.to_dense()  # first: where memory ends here, nothing is half done
+            self._of.untyped_storage().resize_(self._of.nbytes)
+            self._of.copy_(numbers)
         _BY_ADDRESS[self._of.data_ptr()] = self
 
     def _forget_address(self) -> None:

@@ -152,6 +152,29 @@ class WeightCache:
             raise
         return how, time.perf_counter() - started
 
+    def merges(self, keys: Sequence[SetKey], read: Callable[[str], LoraWeights]) -> int:
+        """How many sets would be merged if these were installed one after another: what makes room is merged again."""
+        if all(not key or key in self._sets for key in keys):
+            return 0
+        parts = {key: frozenset(merged.contributions.items()) for key, merged in self._sets.items()}
+        parts |= {key: frozenset(merged.contributions.items()) for key, merged in self._on_host.items()}
+        parts |= {(): frozenset(), self._key: frozenset(self._installed.contributions.items())}
+        kept, on_host, now, count = list(self._sets), list(self._on_host), self._key, 0
+        for key in keys:
+            if key in kept:
+                kept.append(kept.pop(kept.index(key)))
+            elif key != now and key:
+                if key not in parts:
+                    parts[key] = frozenset(self._plan(key, read).contributions.items())
+                count += key not in on_host
+                on_host = [other for other in on_host if other != key]
+                while kept and self._nbytes_of(parts[key], *(parts[other] for other in kept)) > self._budget_bytes:
+                    on_host = self._on_host_with(kept.pop(0), on_host, parts)
+                if self._nbytes_of(parts[key]) <= self._budget_bytes:
+                    kept.append(key)
+            now = key
+        return count
+
     def prepare(self, key: SetKey, read: Callable[[str], LoraWeights]) -> bool:
         """Merges a set that is wanted next, if it fits beside the installed one; what is installed stays."""
         if key in self:
@@ -161,6 +184,19 @@ class WeightCache:
             return False
         self._sets[key] = self._merge(plan)
         return True
+
+    def _nbytes_of(self, *sets: Iterable[tuple[Parameter, Contributions]]) -> int:
+        """As ``_nbytes``, of sets that need not be there."""
+        return sum(self._base[place].nbytes for place, _ in set().union(*sets))
+
+    def _on_host_with(self, key: SetKey, on_host: list[SetKey], parts: Mapping[SetKey, Any]) -> list[SetKey]:
+        """What is in host memory once a set has moved there, as ``_move_to_host`` does it."""
+        free = self._host_bytes - self._nbytes_of(parts[key])
+        if free < 0:
+            return on_host
+        while sum(self._nbytes_of(parts[other]) for other in on_host) > free:
+            on_host = on_host[1:]
+        return [*on_host, key]
 
     def _fetch(self, key: SetKey) -> MergedSet | None:
         """A set from host memory, if it is there; what kept sets have of it already is shared with them."""
@@ -253,20 +289,20 @@ class WeightCache:
         changed = {place: self._base[place] for place in before.tensors.keys() - target.tensors.keys()}
         changed |= {place: new for place, new in target.tensors.items() if before.tensors.get(place) is not new}
         former = [(place, self._put(place, tensor)) for place, tensor in changed.items()]
-        self._keep_ordered([(place, ordered) for place, ordered in former if ordered])
+        if replaced := [(place, ordered) for place, ordered in former if ordered]:
+            self._keep_ordered(before, replaced)
 
-    def _keep_ordered(self, former: Sequence[tuple[Parameter, Ordered]]) -> None:
+    def _keep_ordered(self, before: MergedSet, replaced: Sequence[tuple[Parameter, Ordered]]) -> None:
         """Those of weights that stay in memory anyway, as far as there is room; the oldest make room."""
-        free = self._budget_bytes - self.nbytes if former else 0
-        for place, ordered in former:
-            address = ordered.weight.data_ptr()
-            staying = [self._base[place], *(kept.tensors.get(place) for kept in self._sets.values())]
-            if not any(weight is not None and weight.data_ptr() == address for weight in staying):
+        free = self._budget_bytes - self.nbytes
+        for place, ordered in replaced:
+            weight = before.tensors.get(place)
+            if weight is not None and not any(kept.tensors.get(place) is weight for kept in self._sets.values()):
                 continue
             while free < ordered.nbytes and self._ordered:
                 free += self._ordered.popitem(last=False)[1].nbytes
             if free >= ordered.nbytes:
-                self._ordered[place, address] = ordered
+                self._ordered[place, ordered.weight.data_ptr()] = ordered
                 free -= ordered.nbytes
 
     def _restore(self) -> None:

@@ -61,6 +61,15 @@ class LoraSwitcher:
         """Whether switching to these would take computing."""
         return self.key_of(uses) not in self.cache
 
+    def merges(self, turns: Sequence[Sequence[LoraUse]]) -> int:
+        """How many sets would be merged if these were switched to in turn."""
+        keys, files = [], dict[str, LoraFile]()
+        for uses in turns:
+            key, by_hash = self._key(uses)
+            keys.append(key)
+            files |= by_hash
+        return self.cache.merges(keys, lambda content_hash: self._weights(files[content_hash]))
+
     def switch(self, uses: Sequence[LoraUse], check: Callable[[], None] = lambda: None) -> tuple[LoraSwitch, list[str]]:
         """Makes the model what these LoRAs make of it; returns the cost, and warnings for people.
 
