@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import offer
-from benchmarks.pictures import PROMPT
 from benchmarks.quality import psnr_db, ssim
+from benchmarks.tasks import PROMPT
 from webui.core.events import Done, Image
 from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings

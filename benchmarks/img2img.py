@@ -1,7 +1,8 @@
 """img2img: 15 steps at strength 0.7."""
 
 from benchmarks.measure import Options, Row
-from benchmarks.pictures import Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import Task
 
 
 def run(options: Options) -> list[Row]:

@@ -1,7 +1,8 @@
 """Inpainting: 20 steps at full strength, half of the picture masked."""
 
 from benchmarks.measure import Options, Row
-from benchmarks.pictures import Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import Task
 
 
 def run(options: Options) -> list[Row]:

@@ -19,11 +19,13 @@ from typing import Any, Protocol
 import torch
 from diffusers.models import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks import lora_steps
+from benchmarks.lora_files import lora_targets, write_lora
 from benchmarks.measure import Options, Row, compared
-from benchmarks.pictures import BASELINE, FUSED, Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import BASELINE, FUSED, Task
 from webui.core.files import LoraFile
 from webui.core.stages import LoraUse
 from webui.engine.cpu.install import install
@@ -35,10 +37,6 @@ from webui.engine.weights import build_empty
 from webui.library.library import DEMO_MODEL
 
 CPU = torch.device("cpu")
-RANK, ALPHA = 16, 8.0
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CONVOLUTIONS = ("down_blocks", "conv1")
-"""First and last part of their names; with all of them, two sets at SD 1.5's size would take more than the cache."""
 CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at SD 1.5's size take 2.6 GB
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 SD15_ROUNDS = 3
@@ -54,10 +52,12 @@ def run(options: Options) -> list[Row]:
         return _pictures(options, "lora", 2) + _pictures(options, "new LoRAs", options.rounds + 1)
     if options.size == "sd15":
         comparison = _Comparison("SD1.5", *_sd15(), side=32, forwards=1)
-        return comparison.rows(min(options.rounds, SD15_ROUNDS))
+        rows = comparison.rows(min(options.rounds, SD15_ROUNDS))
+        del comparison  # its memory, before others take theirs
+        return rows + lora_steps.run(options)
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     comparison = _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8)
-    return comparison.rows(options.rounds) + _pictures(options, "lora", 2)
+    return comparison.rows(options.rounds) + _pictures(options, "lora", 2) + lora_steps.run(options)
 
 
 class _Way(Protocol):
@@ -151,7 +151,7 @@ class _Comparison:
     def __init__(self, label: str, config: Any, weights: Tensors, side: int, forwards: int) -> None:
         self._label, self._weights, self._side, self._forwards = label, weights, side, forwards
         self._plain = _Darkroom(_our_unet(config, weights))
-        self._set_bytes = sum(module.weight.nbytes for _, module in _targets(self._plain.unet))
+        self._set_bytes = sum(module.weight.nbytes for _, module in lora_targets(self._plain.unet))
         self._ours = _Darkroom(_our_unet(config, weights))
         self._unfused = _Diffusers(_make_pipe(_make_unet(config, weights)), fuse=False)
         own = {name: tensor.clone() for name, tensor in weights.items()}
@@ -167,7 +167,7 @@ class _Comparison:
         before = _hashes(self._plain.unet)
         with tempfile.TemporaryDirectory() as folder:
             first = self._first_use(Path(folder), rounds)
-            files = [_write_lora(Path(folder) / f"known{k}.safetensors", self._plain.unet, seed=k) for k in range(6)]
+            files = [write_lora(Path(folder) / f"known{k}.safetensors", self._plain.unet, seed=k) for k in range(6)]
             one, other = [(file, 0.8) for file in files[:3]], [(file, 0.8) for file in files[3:]]
             for way in self._ways.values():
                 way.clear()
@@ -186,7 +186,7 @@ class _Comparison:
         samples: dict[str, list[float]] = {name: [] for name in self._ways}
         for k in range(rounds + 1):
             files = [
-                _write_lora(folder / f"new{k}{n}.safetensors", self._plain.unet, 100 * k + n) for n in range(10, 13)
+                write_lora(folder / f"new{k}{n}.safetensors", self._plain.unet, 100 * k + n) for n in range(10, 13)
             ]
             for name in _order(self._ways, k):
                 way = self._ways[name]
@@ -298,7 +298,7 @@ def _pictures(options: Options, name: str, count: int) -> list[Row]:
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
         word = name.split()[0]
-        files = [str(_write_lora(Path(folder) / f"{word}{k}.safetensors", unet, k).path) for k in range(3 * count)]
+        files = [str(write_lora(Path(folder) / f"{word}{k}.safetensors", unet, k).path) for k in range(3 * count)]
         sets = [[(file, 0.8) for file in files[k : k + 3]] for k in range(0, len(files), 3)]
         return compare(Task(name, programs=PROGRAMS, baseline=FUSED, lora_sets=sets), options)
 
@@ -335,28 +335,6 @@ def _our_unet(config: Any, weights: Tensors) -> UNet:
     unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
     install(unet)
     return unet.requires_grad_(False)
-
-
-def _targets(unet: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What the LoRAs change, by name."""
-    first, last = CONVOLUTIONS
-    for name, module in unet.named_modules():
-        if ("attentions" in name and name.endswith(TARGETS)) or (name.startswith(first) and name.endswith(last)):
-            yield name, module
-
-
-def _write_lora(path: Path, unet: nn.Module, seed: int) -> LoraFile:
-    generator, tensors = torch.Generator().manual_seed(seed), {}
-    for name, module in _targets(unet):
-        out, into, *kernel = module.weight.shape
-        down = torch.randn(RANK, into, *kernel, generator=generator)
-        up = torch.randn(out, RANK, *(1 for _ in kernel), generator=generator)
-        key = f"lora_unet_{name.replace('.', '_')}"
-        tensors[f"{key}.lora_down.weight"] = down.mul_(0.02).half()
-        tensors[f"{key}.lora_up.weight"] = up.mul_(0.02).half()
-        tensors[f"{key}.alpha"] = torch.tensor(ALPHA)
-    save_file(tensors, path)
-    return LoraFile(path.stem, path)
 
 
 def _hashes(unet: nn.Module) -> dict[str, str]:

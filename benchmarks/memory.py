@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import of_size
-from benchmarks.pictures import drawing_of, own_process
+from benchmarks.tasks import drawing_of, own_process
 
 SIDE_PX, STEPS = {"demo": 128, "sd15": 512}, 2
 STOCK = {"bfloat16": "bf16", "float32": "fp32"}

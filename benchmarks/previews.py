@@ -1,7 +1,8 @@
 """What previews cost: txt2img with previews as on the page, and without."""
 
 from benchmarks.measure import Options, Row
-from benchmarks.pictures import BASELINE, Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import BASELINE, Task
 
 
 def run(options: Options) -> list[Row]:

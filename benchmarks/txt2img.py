@@ -1,7 +1,8 @@
 """txt2img: 20 steps from a prompt alone."""
 
 from benchmarks.measure import Options, Row
-from benchmarks.pictures import Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import Task
 
 
 def run(options: Options) -> list[Row]:

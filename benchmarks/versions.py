@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers import Models, Worker
-from benchmarks.pictures import PROGRAMS, ROOT, USUAL, Task, drawing_of, own_process
+from benchmarks.tasks import PROGRAMS, ROOT, USUAL, Task, drawing_of, own_process
 
 TOO_LONG = ("compiled",)
 """Not measured here: compiling each of them anew takes minutes."""

@@ -23,7 +23,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw. ``latents``: a .npy file of the initial noise, (1, 4, height / 8, width / 8)."""
+    """What to draw. ``latents``: a .npy file of the initial noise, (1, 4, height / 8, width / 8).
+
+    ``changes``: from a step on (0 is the first), all LoRAs have another weight.
+    """
 
     task: str = "txt2img"  # img2img, inpaint
     prompt: str = ""
@@ -37,16 +40,21 @@ class Drawing:
     image: str | None = None
     mask: str | None = None
     loras: Sequence[tuple[str, float]] = ()
+    changes: Sequence[tuple[int, float]] = ()
     latents: str | None = None
     out: str | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Seconds from prompt to pixels, the model loaded already; the most memory so far, where that can be known."""
+    """Seconds from prompt to pixels, the model loaded already; the most memory so far, where that can be known.
+
+    ``steps_s``: the processor time of each step behind the first, a change that comes before it included.
+    """
 
     seconds: float
     peak_bytes: int | None
+    steps_s: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,15 @@ def start(name: str, variant: str, models: Models, python: Path, log: Path, thre
 
 
 class Worker:
-    """A peer's process, which answers a line with a line; ``variables`` are of its environment."""
+    """A peer's process, which answers a line with a line; ``variables`` are of its environment, ``folder`` its own."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, threads: int, variables: Mapping[str, str] = MappingProxyType({})
+        self,
+        command: Sequence[str],
+        log: Path,
+        threads: int,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        folder: Path | None = None,
     ) -> None:
         quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         self._log = log
@@ -125,6 +138,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 encoding="utf-8",
+                cwd=folder,
                 env=os.environ | quiet | {"OMP_NUM_THREADS": str(threads)} | dict(variables),
             )
         assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
+from webui.core.events import Image as Picture
+from webui.core.events import Step
 from webui.core.groups.init import Init
 from webui.core.request import LoraRef
 from webui.core.request import Request as Wanted
+from webui.core.schedule import Weight
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine import preview
 from webui.library.library import DEMO_MODEL
 
 if TYPE_CHECKING:
-    from benchmarks.peers.worker import Request, serve
+    from benchmarks.peers.worker import STEPS, Request, serve
 else:  # as a script it finds what lies beside it
-    from worker import Request, serve
+    from worker import STEPS, Request, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0
@@ -77,8 +80,14 @@ class Worker:
         return image
 
     def _draw(self, wanted: Wanted) -> Image.Image:
-        (picture,) = self._darkroom.draw(wanted)
-        return picture.image
+        pictures = []
+        for event in self._darkroom.generate(wanted):
+            if isinstance(event, Step):
+                STEPS.end()
+            elif isinstance(event, Picture):
+                pictures.append(event.image)
+        (picture,) = pictures
+        return picture
 
     def _wanted(self, request: Request) -> Wanted:
         init = None
@@ -101,9 +110,20 @@ class Worker:
             height=request["height"],
             sampler="DPM++ 2M",
             schedule="Default",
-            loras=tuple(LoraRef(name=Path(path).stem, weight=weight) for path, weight in request["loras"]),
+            loras=tuple(
+                LoraRef(name=Path(path).stem, weight=_weights(weight, request)) for path, weight in request["loras"]
+            ),
             init=init,
         )
+
+
+def _weights(first: float, request: Request) -> Weight:
+    """A number, or points by steps: each weight from its step to the next one's."""
+    if not request["changes"]:
+        return first
+    starts = [(0, first), *((step, weight) for step, weight in request["changes"])]
+    ends = [step for step, _ in starts[1:]] + [request["steps"]]
+    return tuple((place, weight) for (step, weight), end in zip(starts, ends, strict=True) for place in (step, end))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ last, fused query, key and value projections, the UNet and the VAE's decoder com
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ from diffusers import (
 from PIL import Image
 
 if TYPE_CHECKING:
-    from benchmarks.peers.worker import Request, pipeline_arguments, serve
+    from benchmarks.peers.worker import STEPS, Request, pipeline_arguments, serve
 else:  # as a script it finds what lies beside it
-    from worker import Request, pipeline_arguments, serve
+    from worker import STEPS, Request, pipeline_arguments, serve
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,8 +61,19 @@ class Diffusers:
         given = pipeline_arguments(request) | {"generator": torch.Generator("cpu").manual_seed(request["seed"])}
         if request["latents"] is not None and request["task"] == "txt2img":  # the others draw more than noise
             given["latents"] = torch.from_numpy(request["latents"]).to(self._pipe.unet.dtype)
+        given["callback_on_step_end"] = partial(self._after_step, request)
         picture: Image.Image = self._pipes.get(request["task"], self._pipe)(**given).images[0]
         return picture
+
+    def _after_step(
+        self, request: Request, _pipe: Any, step: int, _timestep: Any, kept: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Changes the weights before the next step, where they change."""
+        STEPS.end()
+        for at, weight in request["changes"]:
+            if at == step + 1:
+                self._use([(path, weight) for path, _ in request["loras"]])
+        return kept
 
     def _use(self, loras: list[tuple[str, float]]) -> None:
         """Makes the model what these LoRAs make of it; a file is loaded once."""

@@ -1,8 +1,8 @@
 """The peers' side of the line protocol. It runs in their environments, so it imports nothing of this repository.
 
 A peer says ``{"ready": ...}`` once its model is loaded. Then each line on its standard input is a request, and each is
-answered with one line: ``{"seconds": ..., "peak_bytes": ...}`` or ``{"error": ...}``. What libraries print goes to the
-standard error stream.
+answered with one line: ``{"seconds": ..., "peak_bytes": ..., "steps_s": [...]}`` or ``{"error": ...}``. What libraries
+print goes to the standard error stream.
 """
 
 import argparse
@@ -32,6 +32,27 @@ class Model(Protocol):
 
     def draw(self, request: Request) -> Image.Image:
         """Prompt to pixels; ``image``, ``mask`` and ``latents`` are read already."""
+
+
+class Steps:
+    """Processor time at the end of each step of the picture that is drawn, which no other program's work is in."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def begin(self) -> None:
+        self._ends = []
+
+    def end(self) -> None:
+        self._ends.append(time.process_time())
+
+    @property
+    def taken_s(self) -> list[float]:
+        """Of each but the first, which has what comes before it."""
+        return [end - before for before, end in zip(self._ends, self._ends[1:], strict=False)]
+
+
+STEPS = Steps()
 
 
 def serve(load: Callable[[argparse.Namespace], Model]) -> int:
@@ -70,13 +91,14 @@ def _timed(model: Model, request: Request) -> dict[str, Any]:
             request[name] = Image.open(request[name]).convert(mode)
     if request["latents"]:
         request["latents"] = np.load(request["latents"])
+    STEPS.begin()
     started = time.perf_counter()
     image = model.draw(request)
     seconds = time.perf_counter() - started
     if request["out"]:
         image.save(request["out"])
     peak = getattr(model, "peak_bytes", lambda: peak_bytes("self"))
-    return {"seconds": seconds, "peak_bytes": peak()}
+    return {"seconds": seconds, "peak_bytes": peak(), "steps_s": STEPS.taken_s}
 
 
 def pipeline_arguments(request: Request) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from benchmarks import pictures, previews
 from benchmarks.floor import Floor
 from benchmarks.measure import Options
 from benchmarks.peers import Answer, Drawing, Models, Ready
-from benchmarks.pictures import BASELINE, Task, compare, peer_variants, programs
+from benchmarks.pictures import compare, peer_variants, programs
+from benchmarks.tasks import BASELINE, Task
 from webui.library.library import DEMO_MODEL
 
 SD15 = Options(size="sd15")

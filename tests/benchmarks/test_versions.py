@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import pictures, versions
 from benchmarks.measure import Options
-from benchmarks.pictures import Task, compare
+from benchmarks.pictures import compare
+from benchmarks.tasks import Task
 from benchmarks.versions import FORMAT, ours
 
 WORKER = "benchmarks/peers/darkroom_worker.py"
