@@ -25,6 +25,7 @@ WORKLOADS = {
     "operators": EVERY_SIZE,
     "approximate": EVERY_SIZE,
     "lora": EVERY_SIZE,
+    "lora_steps": EVERY_SIZE,
     "images": EVERY_SIZE,
     "queue": EVERY_SIZE,
     "memory": EVERY_SIZE,
@@ -33,6 +34,9 @@ WORKLOADS = {
     "held": ("demo",),
 }
 """The sizes at which each can be measured, its own first."""
+
+IN_ANOTHER = ("lora_steps",)
+"""Parts of other workloads, measured alone only where they are named."""
 
 ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
@@ -101,6 +105,7 @@ def _parse() -> argparse.Namespace:
         parser.error(f"{others[0]} is measured at --size {WORKLOADS[others[0]][0]} alone")
     if not options.workload:
         everything = ON_CUDA if options.device == "cuda" else AGAINST if options.against else WORKLOADS
+        everything = [name for name in everything if name not in IN_ANOTHER]
         options.workload = [name for name in everything if options.size in (None, *WORKLOADS[name])]
         if left_out := [name for name in everything if name not in options.workload]:
             print(f"not measured at --size {options.size}: {', '.join(left_out)}")

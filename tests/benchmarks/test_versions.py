@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import pictures, versions
+from benchmarks import pictures, tasks, versions
 from benchmarks.measure import Options
 from benchmarks.pictures import compare
 from benchmarks.tasks import Task
@@ -55,9 +55,9 @@ def test_only_our_programs_are_compared() -> None:
 
 def test_ours_runs_from_this_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repository: Path) -> None:
     started = []
-    monkeypatch.setattr(pictures, "Worker", lambda *given: started.append(given))
+    monkeypatch.setattr(tasks, "Worker", lambda *given: started.append(given))
     models = pictures.of_size("demo")
-    pictures.own_process("darkroom fp32", "fp32", models, tmp_path, Options())
+    tasks.own_process("darkroom fp32", "fp32", models, tmp_path, Options())
     (command, _, _, variables) = started[0]
     assert command[1] == str(repository / WORKER) and variables == {"PYTHONPATH": str(repository)}
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks import approximate
-from benchmarks.lora import _write_lora
+from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
 from webui.core.settings import Settings
@@ -18,7 +18,7 @@ from webui.library.library import DEMO_MODEL, find_models
 
 def test_the_loras_change_convolutions_too(tmp_path: Path):
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-    file = _write_lora(tmp_path / "known.safetensors", unet, seed=0)
+    file = write_lora(tmp_path / "known.safetensors", unet, seed=0)
     weights = read_lora(file, ModuleIndex({"unet": unet}), torch.device("cpu"))
     parameters = [unet.get_submodule(path).weight for _, path, _ in weights.deltas]
     assert not weights.unmatched
