@@ -104,8 +104,8 @@ def _parse() -> argparse.Namespace:
     if others := [name for name in options.workload if options.size not in (None, *WORKLOADS[name])]:
         parser.error(f"{others[0]} is measured at --size {WORKLOADS[others[0]][0]} alone")
     if not options.workload:
-        everything = ON_CUDA if options.device == "cuda" else AGAINST if options.against else WORKLOADS
-        everything = [name for name in everything if name not in IN_ANOTHER]
+        those = ON_CUDA if options.device == "cuda" else AGAINST if options.against else WORKLOADS
+        everything = [name for name in those if name not in IN_ANOTHER]
         options.workload = [name for name in everything if options.size in (None, *WORKLOADS[name])]
         if left_out := [name for name in everything if name not in options.workload]:
             print(f"not measured at --size {options.size}: {', '.join(left_out)}")
