@@ -47,7 +47,9 @@ class Storm:
         self.stopped: set[str] = set()
         self.favourites: set[str] = set()
         self.unsure = 0  # pictures of jobs whose answer was lost
+        begun = time.monotonic()
         self.hashes = [self.finish(self.server.submit(**kind)) for kind in KINDS]
+        self.pace_s = (time.monotonic() - begun) / len(KINDS)
         self.before = len(self.server.pictures())
         self.presets = self.server.client.get("/api/presets").json()
 
@@ -86,7 +88,7 @@ class Storm:
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """Load, from the first answer of the server on, and the signal at a random point of it."""
-        until = threading.Timer(self.chance.uniform(0.0, 1.5), os.kill, (self.server.process.pid, number))
+        until = threading.Timer(self.chance.uniform(0.0, 4 * self.pace_s), os.kill, (self.server.process.pid, number))
         until.start()
         while until.is_alive():
             if len(self.accepted) - len(self.stopped) < 40 or self.chance.random() < 0.1:

@@ -46,6 +46,7 @@ class Life:
             self.engine.hold()
         worker = ThreadWorker(self.settings.engine_options, self.engine)
         self.executors.append(LocalExecutor(self.settings, worker, Store(self.settings.queue_path)))
+        self.executors[-1].warm_up()
         return self.executors[-1]
 
     @property

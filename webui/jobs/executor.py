@@ -53,7 +53,8 @@ class LocalExecutor:
     """Has jobs drawn one after the other, on a thread of the worker's own.
 
     With a ``store`` they outlive the process, but for those whose pictures nobody wants saved: these are answers, and
-    whoever waits for one has lost it with the connection.
+    whoever waits for one has lost it with the connection. Nothing is drawn then before ``warm_up``: what takes the
+    process down while it starts is nothing that a job has done.
     """
 
     def __init__(self, settings: Settings, worker: Worker | None = None, store: Store | None = None) -> None:
@@ -65,7 +66,9 @@ class LocalExecutor:
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
         self._running: LocalJob | None = None
         self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._closed, self._may_draw = threading.Event(), threading.Event()
+        if store is None:
+            self._may_draw.set()
         self._warm_up = False
         self._trouble = ""
         self._watchdog = Watchdog()
@@ -88,6 +91,7 @@ class LocalExecutor:
     def warm_up(self) -> None:
         """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
         self._warm_up = True
+        self._may_draw.set()
         self._queue.wake()
 
     def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
@@ -178,6 +182,7 @@ class LocalExecutor:
         Jobs that the disk has go on under the next server; all others are cancelled.
         """
         self._closed.set()
+        self._may_draw.set()
         jobs = self._queue.close()
         with self._lock:
             jobs += [self._running] if self._running else []
@@ -185,8 +190,10 @@ class LocalExecutor:
             self._let_go(job)
         self._worker.close()
         self._thread.join(timeout_s)
-        for job in jobs if self._thread.is_alive() else ():  # a device that does not answer must not keep followers
-            job.publish(Cancelled())
+        if self._thread.is_alive():  # a device that does not answer must not keep followers
+            for job in jobs:
+                if not job.has_left:
+                    job.publish(Cancelled())
         self._saver.close()
         self._keeper.close()
 
@@ -231,6 +238,7 @@ class LocalExecutor:
 
     def _work(self) -> None:
         self._is_ready.wait()
+        self._may_draw.wait()
         while not self._closed.is_set():
             if self._warm_up:
                 self._warm_up = False
