@@ -77,7 +77,12 @@ class Attacker:
     def _jobs(self) -> None:
         init = {"image": self._text, "mask": self._mask, "strength": 0.5}
         body = {"prompt": "x", "steps": 1, "width": 64, "height": 64, "init": init}
-        _at_once(TIMES, lambda: self._end(self._client.post("/api/jobs", json=body).raise_for_status().json()["id"]))
+        _at_once(TIMES, lambda: self._draw(body))
+
+    def _draw(self, body: dict[str, Any]) -> None:
+        answer = self._client.post("/api/jobs", json=body)
+        if answer.status_code not in (429, 503):  # which is a bound at work
+            self._end(answer.raise_for_status().json()["id"])
 
     def _infos(self) -> None:
         send = lambda: self._client.post("/api/info", content=self._large).raise_for_status()  # noqa: E731

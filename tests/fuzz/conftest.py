@@ -42,11 +42,21 @@ MOST_MIB = 300  # that many inputs together may leave behind
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(device="cpu", data_dir=tmp_path_factory.mktemp("fuzz"), allow_host=("testserver",))
+
+
+@pytest.fixture(scope="session")
+def executor(served: Settings) -> Iterator[LocalExecutor]:
+    made = LocalExecutor(served, ThreadWorker(served.engine_options, FakeManager()))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def app(served: Settings, executor: LocalExecutor) -> Any:
     """All our routes behind the guard, as ``webui.app`` puts them together."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    settings = Settings(device="cpu", data_dir=folder, allow_host=("testserver",))
-    executor = LocalExecutor(settings, ThreadWorker(settings.engine_options, FakeManager()))
+    settings, folder = served, served.data_dir
     presets = PresetStore(settings.presets_dir)
     history = History(settings.outputs_dir, settings.cache_dir)
     inner = FastAPI(exception_handlers=dict(ERROR_ANSWERS), openapi_url=None)
@@ -58,8 +68,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         inner.include_router(router)
     login = Login(SimpleNamespace(auth=None, cookie_id="x", tokens={}))
     hosts, visitors = AllowedHosts(settings), Visitors(None, login)
-    yield Guard(inner, hosts, login, visitors, folder, Streams(), Policy(), Held(folder))
-    executor.close()
+    return Guard(inner, hosts, login, visitors, folder, Streams(), Policy(), Held(folder))
 
 
 @contextmanager

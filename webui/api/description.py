@@ -77,11 +77,19 @@ PARAMETERS: Mapping[str, Any] = {
     "id": [JOB],
     "last-event-id": 0,
 }
-OTHER_ANSWERS = {
-    "/api/jobs/{job_id}/events": "text/event-stream",
-    "/api/jobs/{job_id}/images/{index}": "image/png",
-    "/api/metrics": "text/plain",
+PICTURES = ("image/png", "image/jpeg", "image/webp")
+OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
+    "/api/jobs/{job_id}/events": ["text/event-stream"],
+    "/api/jobs/{job_id}/images/{index}": ["image/png"],
+    "/api/metrics": ["text/plain", "application/openmetrics-text"],
+    "/api/models/preview": PICTURES,
+    "/api/loras/preview": PICTURES,
+    "/api/presets/preview": PICTURES,
+    "/api/presets/file": ["application/toml"],
+    "/api/history/{picture_id}/thumbnail": PICTURES,
+    "/api/history/{picture_id}/picture": PICTURES,
 }
+"""What is no JSON."""
 
 
 def description_router(routers: Sequence[APIRouter]) -> APIRouter:
@@ -121,9 +129,9 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
             parameter["example"] = PARAMETERS[parameter["name"]]
     answers = operation["responses"]
     content = next(answer for code, answer in answers.items() if code.startswith("2")).setdefault("content", {})
-    if kind := OTHER_ANSWERS.get(path):
+    if kinds := OTHER_ANSWERS.get(path):
         content.clear()
-        content[kind] = {"schema": {"type": "string"}}
+        content |= {kind: {"schema": {"type": "string"}} for kind in kinds}
     elif (example := ANSWERS.get((method, path))) is not None:
         content.setdefault("application/json", {})["example"] = example
     codes = [*ALWAYS, *(FOR_A_BODY if "requestBody" in operation else ()), *(("404",) if "{" in path else ())]

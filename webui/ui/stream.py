@@ -61,7 +61,8 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
         if isinstance(event, Step) and event.preview:
             preview = preview_html(event, job)
         if isinstance(event, Image):
-            if len(job.requests) > 1 and (item := gallery_item(job, event, cache_dir)):
+            several = len(job.requests) > 1
+            if several and (item := await asyncio.to_thread(gallery_item, job, event, cache_dir)):
                 gallery.append(item)
                 yield View(None, gallery=list(gallery))
             continue
