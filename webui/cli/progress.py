@@ -10,12 +10,13 @@ from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, St
 from webui.core.ledger import shares
 
 
-def print_json(events: Iterator[Event]) -> int:
-    """Prints every event but the previews; returns the exit status."""
+def print_json(events: Iterator[Event], **more: str) -> int:
+    """Prints every event but the previews, pictures with ``more``; returns the exit status."""
     status = 1
     for event in events:
         body = to_json(event)
         body.pop("preview", None)
+        body |= more if isinstance(event, Image) else {}
         print(json.dumps(body, ensure_ascii=False), flush=True)
         status = _exit_status(event)
         if isinstance(event, Failed):
@@ -23,8 +24,11 @@ def print_json(events: Iterator[Event]) -> int:
     return status
 
 
-def print_progress(events: Iterator[Event]) -> int:
-    """Shows a bar on the standard error, prints where the pictures are; returns the exit status."""
+def print_progress(events: Iterator[Event], doing: str = "Drawing") -> int:
+    """Shows a bar on the standard error, prints where the pictures are; returns the exit status.
+
+    ``doing`` is what steps are told under; those of a stage called upscale enlarge.
+    """
     status, said = 1, set[str]()
     with tqdm(unit="step", disable=None, leave=False, file=sys.stderr) as bar:
         for event in events:
@@ -35,8 +39,8 @@ def print_progress(events: Iterator[Event]) -> int:
                     print(f"webui: {what}", file=sys.stderr)
                 case Loading(what, _):
                     bar.set_description(what)
-                case Step(index, total, _):
-                    bar.set_description("Drawing")
+                case Step(index, total, stage=stage):
+                    bar.set_description("Enlarging" if stage and stage[0] == "upscale" else doing)
                     bar.total = total
                     bar.update(index - bar.n)
                 case Image(path=path) if path:

@@ -26,6 +26,7 @@ MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
 """Of pictures that are drawn."""
 MAX_UPSCALED_SIDE_PX = 8192
 
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 JPEG_END = b"\xff\xd9"
 MAX_PIXELS = 24_000_000
