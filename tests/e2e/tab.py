@@ -61,7 +61,7 @@ class Tab:
     def _wait_until_ready(self) -> "Tab":
         self.page.locator("#txt2img-generate").wait_for()
         self.page.locator("#darkroom-engine[data-status=ok]").wait_for()
-        self.page.wait_for_function("darkroom.restored.length === 3")
+        self.page.wait_for_function("darkroom.restored.length === darkroom.PAGES.length")
         return self
 
     def find(self, name: str) -> Any:

@@ -151,7 +151,9 @@ def test_what_is_typed_while_the_page_still_opens_stays(open_tab):
     opened.append(True)
     for route in kept:
         route.continue_()
-    tab.page.wait_for_function("darkroom.restored.length === 3 && !darkroomFills.isWaiting('txt2img')")
+    tab.page.wait_for_function(
+        "darkroom.restored.length === darkroom.PAGES.length && !darkroomFills.isWaiting('txt2img')"
+    )
     assert box(tab, "txt2img").input_value() == PROMPT
     wait_for(lambda: remembered(tab)["prompt"] == PROMPT, "the text to be remembered")
 

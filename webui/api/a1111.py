@@ -9,6 +9,7 @@ who goes away has their call stopped.
 import base64
 from collections.abc import Mapping
 from contextlib import suppress
+from html import escape as html_escape
 from typing import Annotated, Any
 
 import psutil
@@ -16,12 +17,13 @@ from fastapi import APIRouter, Body, HTTPException
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
+from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
 from webui.core.images import ImageError
 from webui.core.tensor_file import BadFile, read_header
-from webui.interop.a1111 import answers, requests
+from webui.interop.a1111 import answers, extras, requests
 from webui.interop.a1111.refusals import flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
@@ -39,7 +41,6 @@ NOTHING: Mapping[str, Any] = {
     "face-restorers": [],
     "realesrgan-models": [],
     "script-info": [],
-    "upscalers": [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}],
 }
 
 
@@ -103,6 +104,14 @@ def _add_drawing(router: APIRouter, executor: Executor, owner: Owner) -> None:
     async def img2img(body: Values, http: HttpRequest) -> dict[str, Any]:
         return await _draw(executor, owner, body, http, with_picture=True)
 
+    @router.post("/extra-single-image")
+    async def extra_single_image(body: Values, http: HttpRequest) -> dict[str, Any]:
+        return await _enlarge(executor, owner, body, http, single=True)
+
+    @router.post("/extra-batch-images")
+    async def extra_batch_images(body: Values, http: HttpRequest) -> dict[str, Any]:
+        return await _enlarge(executor, owner, body, http, single=False)
+
     @router.get("/progress")
     async def progress(skip_current_image: bool = False) -> dict[str, Any]:
         calls = owner.calls.copy()
@@ -130,6 +139,37 @@ async def _draw(
         call = await run_in_threadpool(_submit, executor, owner, body, with_picture)
     except requests.NotFound as error:
         raise HTTPException(404, str(error)) from None
+    await _follow(call, owner, http)
+    return await run_in_threadpool(answer, call, body)
+
+
+async def _enlarge(
+    executor: Executor, owner: Owner, body: Mapping[str, Any], http: HttpRequest, single: bool
+) -> dict[str, Any]:
+    """The answer of A1111's extras; without an upscaler it is the pictures themselves."""
+
+    def submit() -> tuple[Call | None, list[str]]:
+        work, pictures = extras.read_extras(body, single)
+        if work is None:
+            return None, [images.encode_text(picture) for picture in pictures]
+        try:
+            return Call(executor.submit(work, keep=False), ()), []
+        except RequestError as error:
+            raise extras.in_their_words(error) from None
+
+    call, encoded = await run_in_threadpool(submit)
+    if call is None:
+        return extras.answer(encoded, "", single)
+    await _follow(call, owner, http)
+    if not isinstance(call.event, Done):
+        raise HTTPException(409, "interrupted before all pictures were enlarged")
+    html = "<br>".join(html_escape(picture.recipe.infotext()) for picture in call.job.images)
+    made = await run_in_threadpool(lambda: [picture.encode() for picture in call.job.images])
+    return extras.answer([base64.b64encode(png).decode("ascii") for png in made], f"<p>{html}</p>", single)
+
+
+async def _follow(call: Call, owner: Owner, http: HttpRequest) -> None:
+    """Waits for the end of a call; a client that goes away has it stopped. Raises what it failed for."""
     if not owner.is_open:
         owner.calls.append(call)
     try:
@@ -144,7 +184,6 @@ async def _draw(
         if call.event.bad_input:
             raise RequestError(call.event.message)
         raise HTTPException(500, call.event.message)
-    return await run_in_threadpool(answer, call, body)
 
 
 def _submit(executor: Executor, owner: Owner, body: Mapping[str, Any], with_picture: bool) -> Call:
@@ -190,6 +229,10 @@ def _add_lists(router: APIRouter, executor: Executor) -> None:
     @router.get("/samplers")
     def samplers() -> list[dict[str, Any]]:
         return answers.samplers(executor.catalog())
+
+    @router.get("/upscalers")
+    def upscalers() -> list[dict[str, Any]]:
+        return extras.upscalers(executor.catalog())
 
     @router.get("/schedulers")
     def schedulers() -> list[dict[str, Any]]:

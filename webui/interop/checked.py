@@ -13,7 +13,7 @@ from webui.core.errors import RequestError, explain
 from webui.core.files import File
 from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
-from webui.core.names import find_file
+from webui.core.names import choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
 from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, LoraRef, Request
 from webui.core.schedule import as_words
@@ -54,8 +54,22 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
             values[field] = as_words(values[field])
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
+    _check_upscale(values, catalog, reasons)
     known = (*Request.model_fields, *Init.model_fields, *GROUP_FIELDS)
     return {name: values[name] for name in known if name in values}, reasons
+
+
+def _check_upscale(values: dict[str, Any], catalog: Catalog, reasons: list[str]) -> None:
+    """On where its upscaler is here, and without an upscaler not at all."""
+    named = values.get("upscale.upscaler", "")
+    try:
+        known = choose_upscaler(named, catalog.upscalers, "upscale") if named else ""
+    except RequestError:
+        known = ""
+        reasons.append(f"upscaler: {named[:80]!r} is not here")
+    for name in [name for name in values if name.startswith("upscale.") and not known]:
+        del values[name]
+    values |= {"upscale": True, "upscale.upscaler": known} if known else {}
 
 
 def _check_one(name: str, value: Any) -> Any:

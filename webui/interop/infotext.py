@@ -34,6 +34,8 @@ FIELDS = {
     "refiner switch at": "refiner_at",
     "variation seed": "variation.seed",
     "variation seed strength": "variation.strength",
+    "postprocess upscale by": "upscale.scale",
+    "postprocess upscaler": "upscale.upscaler",
 }
 OURS = {"guidance until": "guidance_until", "deep features every": "reuse", "token merging ratio": "token_merging"}
 WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

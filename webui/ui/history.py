@@ -11,6 +11,7 @@ from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.ui import fills
 from webui.ui.errors import page_error
+from webui.ui.pages import upscale
 from webui.ui.workbench import FIELDS, Workbench, settings_of
 from webui.workspace.history import History, HistoryError, Picture
 
@@ -57,14 +58,16 @@ FRAME = """
 TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
-def build_tab(history: History, benches: Iterable[Workbench], tabs: gr.Tabs) -> None:
-    """Lays it out in the open tab; a picture can be reused in each of ``benches``."""
+def build_tab(history: History, benches: Iterable[Workbench], enlarged: gr.Image, tabs: gr.Tabs) -> None:
+    """Lays it out in the open tab; a picture can be reused in each of ``benches``, or be the one that is enlarged."""
     benches = tuple(benches)
     words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
+    words[upscale.NAME] = "Send to"
     gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
     asked = [gr.Textbox(visible=False), gr.Checkbox(visible=False)]
     for bench in benches:
         _wire_reuse(history, bench, tabs, asked)
+    _wire_enlarging(history, enlarged, tabs, asked)
 
 
 def _takes_picture(bench: Workbench) -> bool:
@@ -111,6 +114,25 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[A
         js="() => darkroomHistory.chosen()",
         all_fields=True,
     )
+
+
+def _wire_enlarging(history: History, enlarged: gr.Image, tabs: gr.Tabs, asked: list[Any]) -> None:
+    """The page that enlarges gets the picture itself, and comes to the front."""
+    button = gr.Button("Upscale", elem_id=f"history-reuse-{upscale.NAME}", elem_classes="unseen")
+
+    def send(picture_id: str, _with_seed: bool) -> list[Any]:
+        try:
+            picture = history.find(picture_id)
+            if picture is None:
+                raise page_error("This picture is not here any more.")
+            return [gr.Tabs(selected=upscale.NAME), _serve(picture, Path(enlarged.GRADIO_CACHE))]
+        except HistoryError as error:
+            raise page_error(f"This picture cannot be used: {error}") from None
+        except OSError as error:
+            raise page_error(f"This picture cannot be read: {error.strerror}") from None
+
+    chosen = "() => darkroomHistory.chosen()"
+    fills.wire(upscale.NAME, "history", button.click, send, asked, [tabs, enlarged], js=chosen)
 
 
 def _serve(picture: Picture, cache_dir: Path) -> str:

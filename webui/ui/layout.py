@@ -10,7 +10,7 @@ from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
 from webui.ui import asking, fills, history, models, pictures, png_info, presets, sessions, uploads
 from webui.ui.application import Application
-from webui.ui.pages import PAGES
+from webui.ui.pages import PAGES, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 from webui.workspace.history import History
 from webui.workspace.presets import PresetStore
@@ -18,7 +18,7 @@ from webui.workspace.presets import PresetStore
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
-    *("engine.js", "curve.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
+    *("wipe.js", "engine.js", "curve.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
 )
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -61,19 +61,23 @@ def build_page(
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
         bars: dict[str, presets.Bar] = {}
-        targets = [task.name for task in PAGES if "image" in task.transient]
+        targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
                     bars[task.name] = presets.build_bar(task.name, store.writable)
                     benches[task.name] = build(task, executor, targets)
+            with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
+                enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
                 png_info.build_tab(executor, benches.values(), tabs, find_start)
             if pictures:
                 with gr.Tab("History", id="history", elem_id="tab-history"):
-                    history.build_tab(pictures, benches.values(), tabs)
+                    history.build_tab(pictures, benches.values(), enlarging.image, tabs)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
+            _wire_enlarging(bench.name, bench.executor, bench.selected, bench.senders[upscale.NAME], enlarging, tabs)
+        _wire_enlarging(upscale.NAME, executor, enlarging.selected, enlarging.again, enlarging, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, store, blocks)
@@ -132,8 +136,9 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
         settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True)
         return [path, gr.Tabs(selected=target.name), *settings]
 
-    for name, button in bench.senders.items():
-        target = benches[name]
+    for name, target in benches.items():
+        if (button := bench.senders.get(name)) is None:
+            continue
         fills.wire(
             name,
             f"sent from {bench.name}",
@@ -148,6 +153,20 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
             js=job_id_js(bench.name),
             all_fields=True,
         )
+
+
+def _wire_enlarging(
+    name: str, executor: Executor, selected: gr.Number, button: gr.Button, page: upscale.Page, tabs: gr.Tabs
+) -> None:
+    """The chosen picture of the page ``name`` becomes the one to enlarge."""
+    job_id = gr.Textbox(visible=False)
+
+    def send(job_id: str, index: int) -> list[Any]:
+        path = pictures.find_file(executor, job_id, index, Path(page.image.GRADIO_CACHE))
+        return [path, gr.Tabs(selected=upscale.NAME)] if path else [gr.skip()] * 2
+
+    inputs, outputs = [job_id, selected], [page.image, tabs]
+    fills.wire(upscale.NAME, f"sent from {name}", button.click, send, inputs, outputs, js=job_id_js(name))
 
 
 def scripts() -> list[str]:

@@ -132,7 +132,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     given = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
     browser_state.wire_pictures(name, given, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
-    _wire_verify(name, executor, results, selected)
+    wire_verify(name, executor, results.verify, results.verdict, selected)
     models.wire(picker, executor, controls, helpers["size"])
     prompts.wire(name, controls, picker.chosen)
     pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
@@ -337,7 +337,8 @@ def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropd
     swap.click(None, sides, sides, js="(w, h) => [h, w]", api_visibility="private", show_progress="hidden")
 
 
-def _wire_verify(page: str, executor: Executor, results: Results, selected: gr.Number) -> None:
+def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HTML, selected: gr.Number) -> None:
+    """The chosen picture of the page's gallery is made again, and the verdict on it shown."""
     job_id = gr.Textbox(visible=False)
 
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
@@ -350,10 +351,10 @@ def _wire_verify(page: str, executor: Executor, results: Results, selected: gr.N
         async for status in verify(executor, picture.image, recipe, lambda _: None):
             yield status
 
-    results.verify.click(
+    button.click(
         check_picture,
         [job_id, selected],
-        results.verdict,
+        verdict,
         js=job_id_js(page),
         api_visibility="private",
         show_progress="hidden",

@@ -248,9 +248,9 @@ def _read_init(given: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, A
     for theirs, (ours, choices) in NUMBERED.items():
         if theirs in given:
             init[ours] = _choose(theirs, given[theirs], choices)
-    init["image"] = _decode("init_images", pictures[0])
+    init["image"] = read_picture("init_images", pictures[0])
     if mask := given.get("mask"):
-        init["mask"] = _decode("mask", mask)
+        init["mask"] = read_picture("mask", mask)
         if init["mask"].size != init["image"].size:  # there both are brought to one size
             init["mask"] = images.to_mask(init["mask"]).resize(init["image"].size, Resampling.BILINEAR)
     return init
@@ -276,7 +276,8 @@ def read_file(field: str, text: Any) -> bytes:
         return images.decode_bytes(text)
 
 
-def _decode(field: str, text: Any) -> PilImage:
+def read_picture(field: str, text: Any) -> PilImage:
+    """The picture in a field, upright; RequestError naming the field for anything else."""
     file = read_file(field, text)
     with _named(field):
         picture = images.open_image(file)

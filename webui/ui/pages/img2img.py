@@ -8,14 +8,12 @@ import gradio as gr
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
-from webui.core.work import Batch, Work
+from webui.core.work import MAX_BATCH, Work, make_batch
 from webui.ui import form
 from webui.ui.workbench import Controls, Task
 
 NAME = "img2img"
 INIT_FIELDS = ("strength", "resize", "background")
-MAX_BATCH = 50
-MAX_BATCH_PIXELS = 150_000_000  # all pictures of a batch wait decoded, at 4 bytes a pixel
 
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
@@ -48,16 +46,7 @@ def _work(values: Mapping[str, Any]) -> Work:
         raise RequestError("image is missing: upload, paste or drop a picture", field="image")
     if len(paths) > MAX_BATCH:
         raise RequestError(f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}")
-    requests: list[Request] = []
-    pixels = 0
-    for path in paths:
-        requests.append(_request(path, values))
-        start = requests[-1].init
-        pixels += start.image.width * start.image.height if start else 0
-        if pixels > MAX_BATCH_PIXELS:
-            limit = MAX_BATCH_PIXELS // 10**6
-            raise RequestError(f"files: together they have more than {limit} megapixels; give fewer", field="files")
-    return Batch(tuple(requests))
+    return make_batch(_request(path, values) for path in paths)
 
 
 def _request(path: str, values: Mapping[str, Any]) -> Request:

@@ -1,0 +1,163 @@
+"""The upscale tab: pictures enlarged without drawing; one, several or a folder, and before and after side by side."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
+from webui.core.request import Request
+from webui.core.work import MAX_BATCH, Work, make_batch
+from webui.jobs.protocols import Executor
+from webui.ui import browser_state, fills, form, jobs, pictures
+from webui.ui.workbench import job_id_js, wire_verify
+
+NAME = "upscale"
+FIELDS = ("upscale.upscaler", "upscale.scale", "upscale.width", "upscale.height")
+EMPTY = (
+    '<div class="preview-empty"><strong>Your picture appears here</strong>Give a picture, and choose how large it is'
+    " to become.</div>"
+)
+WIPE = """
+<figure class="wipe" hidden>
+  <div class="wipe-stage"><img alt="Before"><img alt="After"></div>
+  <label>Before and after <input type="range" min="0" max="100" value="50"></label>
+</figure>
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where other pages send pictures to; ``again`` sends a result of its own there."""
+
+    image: Any
+    executor: Executor
+    selected: gr.Number
+    again: gr.Button
+
+
+def build(executor: Executor) -> Page:
+    """Lays the page out in the open tab and wires it."""
+    catalog = executor.catalog()
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(scale=2, min_width=320):
+            controls = _build_inputs(catalog)
+            with gr.Row(elem_classes="actions"):
+                start = gr.Button("Upscale", variant="primary", elem_id=f"{NAME}-generate", scale=3)
+                stop = gr.Button("Stop", variant="stop", elem_id=f"{NAME}-stop", scale=1, min_width=80)
+            status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
+            jobs.build_queue(NAME)
+        with gr.Column(scale=3, min_width=320, elem_classes="picture"):
+            preview = gr.HTML(EMPTY, label="Preview", elem_id=f"{NAME}-preview")
+            gallery = gr.Gallery(
+                label="Pictures",
+                elem_id=f"{NAME}-gallery",
+                show_label=False,
+                interactive=False,
+                preview=True,
+                columns=4,
+                object_fit="contain",
+                height="min(70vh, 640px)",
+                buttons=["download", "fullscreen"],
+            )
+            gr.HTML(WIPE, label="Before and after", elem_id=f"{NAME}-wipe")
+            jobs.build_finished(NAME)
+            infotext = gr.Textbox(
+                label="Settings of this picture", elem_id=f"{NAME}-infotext", elem_classes="infotext", interactive=False
+            )
+            with gr.Row(elem_classes="sending"):
+                verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=60)
+                again = gr.Button("Upscale this further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=100)
+            verdict = gr.HTML("", label="Verdict", elem_id=f"{NAME}-verdict")
+    selected = gr.Number(0, precision=0, visible=False)
+    shown = jobs.Shown(gallery, status, preview, infotext, selected)
+    cache_dir = Path(gallery.GRADIO_CACHE)
+    handlers = jobs.Handlers(executor, _work, tuple(controls), cache_dir, EMPTY)
+    jobs.wire(NAME, handlers, list(controls.values()), (start, stop), shown, None)
+    _wire_memory(executor, controls)
+    _wire_gallery(executor, shown, cache_dir)
+    wire_verify(NAME, executor, verify, verdict, selected)
+    return Page(controls["image"], executor, selected, again)
+
+
+def _build_inputs(catalog: Catalog) -> dict[str, Any]:
+    controls: dict[str, Any] = {"image": form.picture_control(NAME, "image", "Picture", height=260)}
+    controls["upscale.upscaler"] = form.make_control(NAME, "upscale.upscaler", catalog)
+    controls["upscale.scale"] = form.make_control(NAME, "upscale.scale", catalog)
+    with gr.Row():
+        controls["upscale.width"] = form.make_control(NAME, "upscale.width", catalog)
+        controls["upscale.height"] = form.make_control(NAME, "upscale.height", catalog)
+    with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
+        controls["files"] = gr.File(
+            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120
+        )
+        controls["folder"] = gr.File(
+            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=120
+        )
+    return controls
+
+
+def _work(values: Mapping[str, Any]) -> Work:
+    paths = [*(values["files"] or []), *(values["folder"] or [])] or [values["image"]]
+    if paths == [None]:
+        raise RequestError("image is missing: upload, paste or drop a picture", field="image")
+    if len(paths) > MAX_BATCH:
+        raise RequestError(f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}")
+    return make_batch(_requests(paths, values["upscale"]))
+
+
+def _requests(paths: list[str], asked: Mapping[str, Any]) -> Iterator[Request]:
+    for path in paths:
+        init = {"image": form.open_picture(path, "image")}
+        yield Request.parse({"init": init, "upscale": {**asked, "only": True}})
+
+
+def _wire_memory(executor: Executor, controls: Mapping[str, Any]) -> None:
+    """The browser remembers the fields and the picture, and finds its jobs again."""
+    kept = [controls[field] for field in FIELDS]
+    blocks = gr.context.Context.root_block
+    assert blocks is not None
+
+    def restore(text: str) -> list[Any]:
+        return browser_state.recall(text, FIELDS, dict(controls), executor.catalog())
+
+    recalled = gr.Textbox(visible=False)
+    recall = f"() => [darkroom.recall('{NAME}')]"
+    restored = fills.wire(NAME, "memory", blocks.load, restore, [recalled], kept, js=recall, queue=False)
+    remember = f"(...values) => darkroom.remember('{NAME}', {json.dumps(FIELDS)}, values)"
+    gr.on([control.change for control in kept], None, kept, None, js=remember, api_visibility="private")
+    restored.then(None, None, None, js=f"() => darkroomJobs.begin('{NAME}')", api_visibility="private")
+    browser_state.wire_pictures(NAME, {"image": controls["image"]}, restored)
+
+
+def _wire_gallery(executor: Executor, shown: jobs.Shown, cache_dir: Path) -> None:
+    """The chosen picture's settings, and it beside the one that it was made from."""
+    private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    job_id, both = gr.Textbox(visible=False), gr.Textbox(visible=False)
+
+    def select(job_id: str, event: gr.SelectData) -> tuple[Any, Any, str]:
+        index = event.index if isinstance(event.index, int) else 0
+        found = pictures.find(executor, job_id, index)
+        return index, found[1].recipe.infotext() if found else gr.skip(), compare(job_id, index)
+
+    def compare(job_id: str, index: int = 0) -> str:
+        found, after = pictures.find(executor, job_id, index), pictures.find_file(executor, job_id, index, cache_dir)
+        if found is None or after is None or (init := found[1].recipe.request.init) is None:
+            return "{}"
+        before = cache_dir / job_id / f"before-{index}.png"
+        try:
+            if not before.exists():
+                init.image.save(before, "PNG", compress_level=1)
+        except OSError:
+            return "{}"
+        return json.dumps({"before": str(before), "after": after})
+
+    outputs = [shown.selected, shown.infotext, both]
+    chosen = shown.gallery.select(select, [job_id], outputs, js=job_id_js(NAME), **private)
+    changed = shown.gallery.change(compare, [job_id], [both], js=job_id_js(NAME), **private)
+    for event in (chosen, changed):
+        event.then(None, [both], None, js=f"(both) => darkroomWipe.show('{NAME}', both)", **private)
