@@ -29,6 +29,7 @@ WORKLOADS = {
     "images": EVERY_SIZE,
     "queue": EVERY_SIZE,
     "memory": EVERY_SIZE,
+    "upscale": ("demo",),
     "loading": ("sd15",),
     "load": ("demo",),
     "held": ("demo",),

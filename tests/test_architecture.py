@@ -46,7 +46,7 @@ PLAIN_TORCH = ("webui.engine.nets", "webui.engine.speed.shortcuts")
 OWNERS: dict[str, set[str]] = {
     "gradio": {"ui"},
     "gradio_client": set(),
-    **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate"), {"engine", "doctor"}),
+    **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate", "spandrel"), {"engine", "doctor"}),
     **dict.fromkeys(("transformers", "torchvision", "training", "benchmarks", "tests"), set()),
 }
 

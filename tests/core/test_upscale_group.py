@@ -52,6 +52,7 @@ def test_one_side_brings_the_other_and_two_are_taken_as_they_are():
     assert size_of(300, 200, width=900) == (900, 600)
     assert size_of(300, 200, height=100) == (150, 100)
     assert size_of(300, 200, width=640, height=640, scale=9) == (640, 640)
+    assert size_of(300, 200, width=0, height="", scale=3) == (900, 600)  # as forms send what is empty
 
 
 def test_what_would_be_too_large_is_told_with_the_scale_that_would_not():

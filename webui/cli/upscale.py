@@ -13,7 +13,7 @@ from webui.cli.flags import add_saving, add_settings, read_settings
 from webui.cli.progress import print_json, print_progress
 from webui.core.errors import RequestError
 from webui.core.groups.upscale import DEFAULT_UPSCALER
-from webui.core.images import PICTURE_ENDINGS, ImageError, open_image, opened
+from webui.core.images import MAX_PIXELS, PICTURE_ENDINGS, ImageError, open_image, opened
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
 
@@ -75,7 +75,7 @@ def _paths(given: Iterable[Path]) -> Iterator[Path]:
 
 def _check(path: Path) -> None:
     try:
-        with opened(path):
+        with opened(path, MAX_PIXELS):
             pass
     except ImageError as error:
         raise RequestError(f"{str(path)!r} {error}") from None

@@ -18,7 +18,7 @@ from webui.cli import BadInput
 from webui.cli.flags import add_settings, read_settings
 from webui.core.errors import RequestError
 from webui.core.events import Failed, Image
-from webui.core.images import ImageError, open_image
+from webui.core.images import MAX_RESULT_PIXELS, ImageError, open_image
 from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.settings import Settings
@@ -98,7 +98,7 @@ class Verifier:
             recipe = read_picture(path)
             if recipe is None:
                 raise RecipeError("has no recipe of Darkroom inside")
-            picture = open_image(path)
+            picture = open_image(path, MAX_RESULT_PIXELS)
             executor = self._executor_like(recipe)
             request = prepare(recipe, executor.catalog(), StartPictures(self._settings.start_dir).find)
         except (ImageError, RecipeError) as error:

@@ -25,6 +25,8 @@ SIDE_STEP_PX = 8  # the autoencoder halves the picture three times
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 2048
 """Of pictures that are drawn."""
 MAX_UPSCALED_SIDE_PX = 8192
+MAX_RESULT_PIXELS = MAX_UPSCALED_SIDE_PX**2
+"""Of pictures that were made here, which are larger than any that comes in may be."""
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -49,7 +51,7 @@ Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 ResizeMode = Literal["just resize", "crop and resize", "resize and fill", "latent resize"]
 
-PilImages.MAX_IMAGE_PIXELS = MAX_PIXELS
+PilImages.MAX_IMAGE_PIXELS = MAX_RESULT_PIXELS  # Pillow refuses from twice that on
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is refused here, in our own words
 
 
@@ -57,19 +59,19 @@ class ImageError(ValueError):
     """A picture that cannot be used; the message says what is wrong with it."""
 
 
-def open_image(source: Path | bytes) -> PilImage:
+def open_image(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> PilImage:
     """The first frame of a picture file, decoded; raises ImageError. The size is checked before decoding.
 
     A JPEG that lacks its last bytes is taken all the same, as browsers do, and has ``ENDS_EARLY`` in its ``info``.
     """
     with _worded_errors():
-        image = _open(source)
+        image = _open(source, max_pixels)
         try:
             image.load()
         except OSError:
             if image.format not in ("JPEG", "MPO"):
                 raise
-            image = _open((source if isinstance(source, bytes) else source.read_bytes()) + JPEG_END)
+            image = _open((source if isinstance(source, bytes) else source.read_bytes()) + JPEG_END, max_pixels)
             if not _is_nearly_whole(image):
                 raise
             image.info[ENDS_EARLY] = True
@@ -85,13 +87,13 @@ def _is_nearly_whole(image: PilImage) -> bool:
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[PilImage]:
+def opened(source: Path | bytes, max_pixels: int = MAX_RESULT_PIXELS) -> Iterator[PilImage]:
     """A picture file whose head was read, not yet decoded; raises ImageError, also for what is done with it inside."""
-    with _worded_errors(), _open(source) as image:
+    with _worded_errors(), _open(source, max_pixels) as image:
         yield image
 
 
-def _open(source: Path | bytes) -> PilImage:
+def _open(source: Path | bytes, max_pixels: int) -> PilImage:
     if isinstance(source, bytes):
         if len(source) > MAX_FILE_BYTES:
             raise ImageError(f"is {len(source) / 2**20:.0f} MB; the limit is {MAX_FILE_BYTES // 2**20} MB")
@@ -101,7 +103,7 @@ def _open(source: Path | bytes) -> PilImage:
         with source.open("rb") as file:
             check_parts(file)
         image = PilImages.open(source, formats=FORMATS)
-    check_size(image.size)
+    check_size(image.size, max_pixels)
     check_exif(image.info.get("exif", b""))
     return image
 
@@ -153,12 +155,12 @@ def encode_text(image: PilImage) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def check_size(size: Size) -> None:
+def check_size(size: Size, max_pixels: int = MAX_PIXELS) -> None:
     """Raises ImageError for a picture too small, too thin or too large to work on."""
     width, height = size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         megapixels = width * height / 1e6
-        raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {MAX_PIXELS // 10**6}")
+        raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {max_pixels // 10**6}")
     if min(size) < MIN_READ_PX:
         raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_READ_PX} px")
 

@@ -52,7 +52,7 @@ def _read_pickle(path: Path, _size_bytes: int, _mtime_ns: int) -> Pickle:
             if count > MAX_OPERATIONS:
                 raise BadFile("has far too much in it to be weights")
             if opcode.name in ("GLOBAL", "INST"):
-                names.add(str(argument).replace(" ", "."))
+                names.add(str(argument).replace("__builtin__", "builtins").replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
                 names.add(".".join(last))
             elif isinstance(argument, str):
@@ -68,7 +68,9 @@ def _read_pickle(path: Path, _size_bytes: int, _mtime_ns: int) -> Pickle:
 def _operations(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, object, int | None]]:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            for _ in range(LEGACY_PICKLES):
+            for number in range(LEGACY_PICKLES):
+                if number and not file.peek(1):
+                    return
                 yield from pickletools.genops(file)
         return
     with zipfile.ZipFile(path) as archive:

@@ -3,7 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -143,6 +143,32 @@ def _in_new_names(state: State) -> State:
     return {rename(key): tensor for key, tensor in state.items()}
 
 
-def _read_further(state: State) -> Network:
-    """What the package spandrel makes of it."""
-    raise BadFile(f"needs the package {FURTHER}")
+class Further:
+    """A network of another kind, as the package spandrel has it, behind the same signature."""
+
+    multiple, tile_px, reach_px = 1, 192, 32
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.scale = model, int(model.scale)
+
+    def __call__(self, picture: torch.Tensor) -> torch.Tensor:
+        """The picture enlarged; sides that do not suit the network are padded on the way."""
+        made: torch.Tensor = self._model(picture)
+        return made
+
+
+def _read_further(state: State) -> Further:
+    """What the package spandrel makes of weights; raises BadFile."""
+    try:
+        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+    except (ImportError, RuntimeError) as error:  # it needs torchvision, and that one the very build of torch
+        raise BadFile(f"needs the package {FURTHER}, which cannot be imported: {str(error)[:120]}") from None
+    try:
+        model = ModelLoader(device="cpu").load_from_state_dict(dict(state))
+    except UnsupportedModelError:
+        raise BadFile(f"{UNKNOWN}, and not to {FURTHER} either") from None
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise BadFile(f"cannot be read by {FURTHER}: {str(error).splitlines()[0][:120]}") from None
+    if not isinstance(model, ImageModelDescriptor) or (model.input_channels, model.output_channels) != (3, 3):
+        raise BadFile("is a network that does not make one picture of colours out of another")
+    return Further(model.eval())

@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 from PIL.Image import Image as PilImage
 
+from webui.core.images import MAX_PIXELS
 from webui.interop.found import Unreadable, clean, read_object
 from webui.interop.texts import MAX_CHARACTERS, unpack
 
@@ -21,7 +22,7 @@ def read_hidden_texts(image: PilImage) -> dict[str, str]:
 
     NovelAI hides all its PNG texts as one JSON object, the extension A1111's text.
     """
-    if image.mode not in ("RGBA", "LA"):
+    if image.mode not in ("RGBA", "LA") or image.width * image.height > MAX_PIXELS:
         return {}
     alpha = np.asarray(image.getchannel("A"))
     head = _read_bytes(alpha, HEAD_BYTES)

@@ -71,7 +71,7 @@ def describe(folder: Path, path: str, mtime_ns: int, size_bytes: int) -> dict[st
     request = recipe.request if recipe else None
     row["prompt"] = plain_text(request.prompt) if request else ""
     row["words"] = f"{row['prompt']}\n{path.rpartition('/')[2]}".casefold()
-    row["model"] = plain_text(request.model) if request else ""
+    row["model"] = plain_text(request.model) if request and not request.only_enlarges else ""
     # Those in the prompt's brackets are among the hashes alone.
     loras = [*(ref.name for ref in recipe.request.loras), *recipe.lora_hashes] if recipe else []
     row["loras"] = json.dumps([*dict.fromkeys(map(plain_text, loras))])

@@ -1,8 +1,8 @@
 """Pictures enlarged when they are drawn, or instead of drawing."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from webui.core.errors import RequestError
 from webui.core.files import Files, UpscalerFile
@@ -52,6 +52,12 @@ class Upscale(Group):
         description="The network that enlarges, or Lanczos, a filter",
     )
     only: bool = Field(default=False, title="Only upscale", description="Draw nothing: enlarge the start picture")
+
+    @field_validator("width", "height", mode="before")
+    @classmethod
+    def _read_side(cls, side: Any) -> Any:
+        """0 and an empty field are none."""
+        return None if side in ("", "0") or type(side) in (int, float) and side == 0 else side
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """One more, behind all others."""
