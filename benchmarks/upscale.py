@@ -23,11 +23,8 @@ from webui.engine.stages.upscale import Enlarger
 DEMO = Path(__file__).resolve().parents[1] / "webui/demo"
 EMBEDDED = UpscalerFile("realesr-animevideov3", DEMO / "upscalers/realesr-animevideov3.safetensors")
 WHOLE_PX = 1 << 16
-CASES = (
-    ("realesr-animevideov3-x4", 128, 64),
-    ("realesr-animevideov3-x4", 320, 256),
-    ("realesrgan-x4plus-anime", 64, 32),
-)
+COMPACT, RRDB = "realesr-animevideov3-x4", "realesrgan-x4plus-anime"
+CASES = ((COMPACT, 128, 64), (COMPACT, 320, 256), (RRDB, 64, 32))
 """Files of ncnn, the side of the picture, and that of the tiles, in px."""
 
 
