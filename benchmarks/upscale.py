@@ -24,7 +24,7 @@ DEMO = Path(__file__).resolve().parents[1] / "webui/demo"
 EMBEDDED = UpscalerFile("realesr-animevideov3", DEMO / "upscalers/realesr-animevideov3.safetensors")
 WHOLE_PX = 1 << 16
 COMPACT, RRDB = "realesr-animevideov3-x4", "realesrgan-x4plus-anime"
-CASES = ((COMPACT, 128, 64), (COMPACT, 320, 256), (RRDB, 64, 32))
+CASES = ((COMPACT, 128, 64), (COMPACT, 192, 128), (RRDB, 48, 32))
 """Files of ncnn, the side of the picture, and that of the tiles, in px."""
 
 

@@ -2,6 +2,7 @@
 
 from webui.cli import make_parser
 from webui.cli.request_flags import read_request
+from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
 PRESET = "[fields]\nprompt = 'a cat'\n[variation]\nseed = 3\nstrength = 0.5\n"
@@ -17,3 +18,16 @@ def test_a_group_s_flags_have_its_name_before_the_field_s(tmp_path):
     assert variation("--prompt", "a", *flags) == Variation(seed=9, strength=0.25)
     assert variation("--preset", "near") == Variation(seed=3, strength=0.5)
     assert variation("--preset", "near", *flags[:2]) == Variation(seed=9, strength=0.5)
+
+
+def test_a_group_with_a_switch_is_turned_on_and_off_by_a_flag(tmp_path):
+    def upscale(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", *flags]), tmp_path)[0].upscale
+
+    (tmp_path / "large.toml").write_text("[fields]\nprompt = 'a cat'\n[upscale]\nscale = 3\n")
+    assert upscale("--prompt", "a") is None
+    assert upscale("--prompt", "a", "--upscale") == Upscale()
+    assert upscale("--prompt", "a", "--upscale.scale", "4", "--upscale.upscaler", "Lanczos").upscaler == "Lanczos"
+    assert upscale("--preset", "large") == upscale("--preset", "large", "--upscale") == Upscale(scale=3)
+    assert upscale("--preset", "large", "--upscale.width", "640") == Upscale(scale=3, width=640)
+    assert upscale("--preset", "large", "--no-upscale") is None

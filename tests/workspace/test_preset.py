@@ -4,6 +4,7 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
+from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
@@ -116,3 +117,15 @@ def test_a_pinned_file_that_is_another_one_is_told(settings: Settings):
         "model 'demo' is not the file that the preset was made with",
         "LoRA 'sepia' is not the file that the preset was made with",
     )
+
+
+def test_a_group_with_a_switch_is_on_with_its_table_and_off_in_the_fields():
+    on = read_preset(b"name = 'large'\n[upscale]\nscale = 4\n", "x")
+    assert on.request().upscale == Upscale(scale=4) and on.fields == {"upscale": True, "upscale.scale": 4.0}
+    assert read_preset(on.text.encode(), "x") == on
+    assert read_preset(b"[upscale]\n", "x").request().upscale == Upscale()
+    off = make_preset(name="small", fields={"upscale": False, "upscale.scale": 4})
+    assert off.fields == {"upscale": False} and off.request(overrides={"upscale": None}).upscale is None
+    assert read_preset(off.text.encode(), "x") == off and off.request().upscale is None
+    with pytest.raises(RequestError, match=r"upscale.scale must be at most 16"):
+        read_preset(b"[upscale]\nscale = 99\n", "x")

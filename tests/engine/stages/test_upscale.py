@@ -1,5 +1,7 @@
 """Pictures enlarged by the embedded network: tiles, sizes, colours and transparency, and what a job tells of it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -154,3 +156,35 @@ def test_a_file_that_changes_is_read_anew_and_only_two_networks_are_kept(enlarge
     assert enlarger.load(copy) is not first
     other = replace(copy, name="other")
     assert {enlarger.load(other), enlarger.load(embedded)} and enlarger.load(copy) is not first
+
+
+@pytest.mark.slow
+def test_8192_px_in_bounded_memory(tmp_path, embedded):
+    """From 2048 px, in a process of its own, whose memory grows by little more than the result."""
+    program = f"""
+import resource, sys
+from pathlib import Path
+from PIL import Image as PilImages
+from webui.core.files import UpscalerFile
+from webui.core.stages import Upscale
+from webui.engine.stages.upscale import Enlarger
+file = UpscalerFile("embedded", Path({str(embedded.path)!r}))
+picture = PilImages.open({str(SHOWN)!r}).convert("RGB").resize((2048, 2048))
+enlarger = Enlarger(True)
+for _ in enlarger.enlarge(picture.resize((320, 320)), Upscale(file, (1280, 1280)), lambda: None):
+    pass
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+steps, tiles = enlarger.enlarge(picture, Upscale(file, (8192, 8192)), lambda: None), 0
+while True:
+    try:
+        next(steps)
+        tiles += 1
+    except StopIteration as stop:
+        break
+print(tiles, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stderr
+    tiles, grown_mib = map(int, done.stdout.split())
+    print(f"8192 px: {tiles} tiles, {grown_mib} MiB more than for 1280 px")
+    assert tiles == 64 and grown_mib < 450
