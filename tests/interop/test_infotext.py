@@ -69,8 +69,9 @@ def test_prompts_are_what_stands_before_the_settings(text: str, prompt: str | No
 
 
 def test_what_is_not_read_is_listed() -> None:
-    lines = parse({"parameters": TEXTS["a template behind"]}).unmapped
-    assert lines == ["Template: a {boat|ship}", "Seed: 3", "Negative Template: rain"]
+    found = parse({"parameters": TEXTS["a template behind"]})
+    assert found.unmapped == []
+    assert (found.values["template"], found.values["negative_template"]) == ("a {boat|ship}\nSeed: 3", "rain")
     lines = parse({"parameters": TEXTS["a second mention"]}).unmapped
     assert lines == ["Seed: 1 (said a second time)", "Steps: 2 (said a second time)"]
 

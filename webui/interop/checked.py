@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image as PilImages
 from pydantic import ValidationError
 
+from webui.core import dynamic
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError, explain
 from webui.core.files import File
@@ -15,14 +16,14 @@ from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
 from webui.core.names import choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
-from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, LoraRef, Request
+from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, TEMPLATES, LoraRef, Request
 from webui.core.schedule import as_words
 from webui.interop.found import Found, Lora, clean, short
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup
 
 MARKS_ARE_WORDS = ("ComfyUI", "Fooocus", "InvokeAI", "NovelAI", "SwarmUI")
-"""Programs to which prompt editing, alternating words and AND are what their letters say."""
+"""Programs to which prompt editing, alternating words and AND are what their letters say, and choices too by then."""
 MAX_LOOKED_UP = 2 * MAX_LORAS
 STAND_IN = PilImages.new("L", (64, 64))  # settings of a start picture are checked where there is none
 NO_FILE = ("", "none", "automatic", "default", "default (model)", "baked", "baked vae", "same as model")
@@ -52,6 +53,8 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
     for field in PROMPTS:
         if found.program in MARKS_ARE_WORDS and field in values:
             values[field] = as_words(values[field])
+        if field in values and (found.program in MARKS_ARE_WORDS or TEMPLATES[field] in values):
+            values[field] = dynamic.as_words(values[field])  # it was drawn already
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
     _check_upscale(values, catalog, reasons)

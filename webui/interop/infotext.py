@@ -45,6 +45,7 @@ WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 SILENT = {"version", "app", "hashes", "lora hashes", "ti hashes", "vae hash", "refiner hash", "metadata scheme"}
 KNOWN = {*FIELDS, *WORDS, "size", "version", "model hash", "lora hashes", "rng", "created date", "civitai resources"}
+TEMPLATES = {"template": "template", "negative template": "negative_template"}
 CANDIDATES = 20
 FAILED_BRACKETS = 20
 
@@ -182,15 +183,19 @@ def _find_bracket(text: str, at: int) -> int:
 def _read_settings(text: str, start: int, found: Found) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     """The settings by their names in lower case, and the lines behind them that are none."""
     pairs, behind, end = _scan(text, start)
-    template = False
+    template = ""  # of a prompt before its wildcards were drawn
     while end < len(text):
         start = end + 1
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         line = text[start:end].strip()
         name = _NAME.match(line)
-        template |= bool(name and name[1].casefold().endswith("template"))  # a prompt before its wildcards were drawn
-        if name and not template and name[1].casefold() in KNOWN:
+        if name and (field := TEMPLATES.get(name[1].casefold())):
+            template = field
+            found.values[template] = line[name.end() :]
+        elif template:
+            found.values[template] = f"{found.values[template]}\n{line}".strip()
+        elif name and name[1].casefold() in KNOWN:
             more, strays, end = _scan(text, start)
             pairs += more
             behind += strays

@@ -15,7 +15,7 @@ from webui.core.groups import group_values, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError
-from webui.core.request import NOT_ASKED, Request
+from webui.core.request import NOT_ASKED, TEMPLATES, Request
 from webui.interop.checked import check
 from webui.interop.found import Found, clean
 from webui.interop.programs import parse
@@ -86,6 +86,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     request = recipe.request.in_newest_syntax()
     values = {name: getattr(request, name) for name in Request.model_fields if name not in NOT_ASKED}
     values |= group_values(request)
+    values |= {field: text for field in TEMPLATES.values() if (text := getattr(request, field))}
     start = {**(recipe.start or {})}
     reasons = []
     if start:

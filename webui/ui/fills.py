@@ -10,6 +10,7 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.groups import GROUP_FIELDS
+from webui.core.request import TEMPLATES
 from webui.ui import form, loras, sizes
 
 Update = Any
@@ -57,10 +58,13 @@ def from_picture(
 ) -> list[Update]:
     """Updates for these fields, the chosen model and the sizes, from the settings of a picture, by field.
 
-    Without its seed new ones are drawn, as many as the page says. ``keep_texts``: an empty prompt leaves the page's
-    own. What is not said, and files that are not here, leave their fields as they are.
+    Without its seed new ones are drawn, as many as the page says, and their words anew from its templates.
+    ``keep_texts``: the picture itself is sent, and its words are; an empty prompt leaves the page's own. What is not
+    said, and files that are not here, leave their fields as they are.
     """
     values = (OFF if "steps" in values else {}) | dict(values)
+    if not (with_seed or keep_texts):
+        values |= {field: text for field, name in TEMPLATES.items() if (text := values.get(name))}
     if "loras" in values:
         values["loras"] = loras.to_text(values["loras"])
     for field in form.FILES:

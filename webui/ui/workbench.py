@@ -14,7 +14,7 @@ from webui.core.catalog import Catalog
 from webui.core.events import Failed
 from webui.core.groups import GROUP_FIELDS, group_values
 from webui.core.groups.init import Init
-from webui.core.request import NOT_ASKED, Request
+from webui.core.request import NOT_ASKED, TEMPLATES, Request
 from webui.core.work import Work
 from webui.jobs.protocols import Executor
 from webui.ui import (
@@ -193,6 +193,7 @@ def settings_of(request: Request) -> Controls:
     """What a picture's request says for the fields of a page, those of its start picture among them."""
     today = request.in_newest_syntax()
     values = {field: getattr(today, field) for field in FIELDS if field not in GROUP_FIELDS} | group_values(today)
+    values |= {field: getattr(today, field) for field in TEMPLATES.values()}
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 

@@ -58,16 +58,15 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
 
     ``comments`` are lines for people: what was not done as asked, and why.
     """
-    count = len(pictures)
     seeds = [picture.seed for picture in pictures]
     variations = [varied for picture in pictures if (varied := picture.recipe.request.varied)]
     model_hash = pictures[0].recipe.model_hash[:10] if pictures else ""
     return json.dumps(
         {
             "prompt": request.prompt,
-            "all_prompts": [request.prompt] * count,
+            "all_prompts": [picture.recipe.request.prompt for picture in pictures],
             "negative_prompt": request.negative,
-            "all_negative_prompts": [request.negative] * count,
+            "all_negative_prompts": [picture.recipe.request.negative for picture in pictures],
             "seed": request.seed,
             "all_seeds": seeds,
             "subseed": request.varied.seed if request.varied else request.seed,
