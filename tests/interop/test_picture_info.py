@@ -14,7 +14,7 @@ from webui.core.events import Image
 from webui.core.images import ImageError
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef, Request
-from webui.interop.picture_info import MAX_REASONS, read_info
+from webui.interop.picture_info import MAX_REASONS, read_info, read_text
 from webui.workspace.outputs import save_picture
 
 A1111 = """a (red:1.2) apple, Steps: 9 in the prompt, <lora:blueprint:0.8>
@@ -169,6 +169,17 @@ def test_what_was_drawn_as_words_is_written_so_that_it_stays_words(tmp_path: Pat
     path = save_picture(Image(0, PilImages.new("RGB", (64, 64)), Recipe(request)), tmp_path)
     values = read_info(path, catalog).values
     assert values["prompt"] == r"a [cat\:dog\:0.5] \AND b" and "syntax" not in values
+
+
+def test_a_template_is_told_beside_what_was_drawn(tmp_path: Path, catalog: Catalog) -> None:
+    templates = {"template": "a {red|green} apple", "negative_template": "__x__"}
+    request = Request(prompt="a {x|y} red apple", width=64, height=64, syntax=2, **templates)
+    picture = Image(0, PilImages.new("RGB", (64, 64)), Recipe(request))
+    for values in (
+        read_info(save_picture(picture, tmp_path), catalog).values,
+        read_text(picture.recipe.infotext(), catalog).values,
+    ):
+        assert values["prompt"] == r"a {x\|y} red apple" and {name: values[name] for name in templates} == templates
 
 
 @pytest.mark.parametrize("ending", ["jpg", "webp", "avif"])

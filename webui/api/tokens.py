@@ -1,5 +1,7 @@
-"""``/api/tokens``: how long a prompt is for a model, and what is wrong with it; asked while people type."""
+"""``/api/tokens``: how long a prompt is for a model, what is wrong with it, and what it says where it leaves that to
+chance; asked while people type."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -10,7 +12,8 @@ from webui.core.request import Request
 from webui.core.stages import steps_to_take
 from webui.jobs.protocols import Executor
 
-FIELDS = ("model", "prompt", "steps")
+FIELDS = ("model", "prompt", "steps", "seed")
+DRAWS = 3
 
 
 def tokens_router(executor: Executor) -> APIRouter:
@@ -21,15 +24,27 @@ def tokens_router(executor: Executor) -> APIRouter:
     def count(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         request = Request.parse({field: values[field] for field in FIELDS if field in values})
         steps = steps_to_take(request.steps, _strength(values.get("strength", 1.0)))
-        tokens, room = executor.count_tokens(request.model, request.prompt, max(steps, 1))
+        first = max(request.seed, 0)  # without one, examples that stay the same while people type
+        draws, trouble = _draw(executor, request.prompt, range(first, first + DRAWS))
+        texts = draws or (request.prompt,)
+        tokens, room = max(executor.count_tokens(request.model, text, max(steps, 1)) for text in texts)
         return {
             "tokens": tokens,
             "room": room,
+            "draws": draws,
             "unbalanced": unbalanced(_without_loras(request.prompt)),
-            "unsupported": unsupported(request.prompt),
+            "unsupported": (*trouble, *unsupported(request.prompt)),
         }
 
     return router
+
+
+def _draw(executor: Executor, prompt: str, seeds: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What it says with these seeds, or why it cannot be drawn: it is still being typed."""
+    try:
+        return executor.draw_texts(prompt, seeds), ()
+    except RequestError as error:
+        return (), (str(error),)
 
 
 def _strength(value: Any) -> float:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -33,6 +33,7 @@ from webui.jobs.recovery import first_number, revive
 from webui.jobs.resolve import make_order, make_orders
 from webui.jobs.saving import Saver
 from webui.jobs.store import Kept, Store
+from webui.jobs.texts import draw_examples
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import Watchdog
@@ -175,6 +176,10 @@ class LocalExecutor:
     def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
         return count_tokens(model, prompt, steps, self._library.snapshot())
+
+    def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
+        """See ``jobs.protocols.Executor``."""
+        return draw_examples(prompt, seeds, self._library.snapshot())
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stops taking jobs, ends what runs, and waits for the device and the last file.

@@ -1,6 +1,6 @@
 """The two protocols between whoever asks for pictures and whoever makes them."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from webui.core.catalog import Catalog
@@ -93,6 +93,12 @@ class Executor(Protocol):
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
 
         An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.
+        """
+
+    def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
+        """What pictures with these seeds would say; nothing where the prompt leaves nothing to chance.
+
+        Raises RequestError for a wildcard that is not there, or too many of them.
         """
 
     def status(self) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """The executor as fronts have it: each call is that of the visitor who asks, so that no front can forget to say who."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from webui.core.catalog import Catalog
 from webui.core.ledger import Totals
@@ -44,6 +44,10 @@ class VisitorsExecutor:
     def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
         return self._executor.count_tokens(model, prompt, steps)
+
+    def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.draw_texts(prompt, seeds)
 
     def status(self) -> Mapping[str, object]:
         """See ``jobs.protocols.Executor``."""

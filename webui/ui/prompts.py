@@ -15,6 +15,10 @@ HELP = """
 <p class="prompt-help" data-page="{page}" data-field="{field}" data-limit="{limit}" aria-live="polite">
   <span class="prompt-trouble"></span> <span class="prompt-count" title="Tokens that the model reads">0/75</span>
 </p>
+<details class="prompt-draws" data-page="{page}" data-field="{field}" open hidden>
+  <summary></summary>
+  <ol></ol>
+</details>
 """
 
 
@@ -35,8 +39,8 @@ def build_examples(page: str, texts: Sequence[str], box: gr.Textbox) -> None:
 
 
 def wire(page: str, controls: dict[str, Any], chosen: gr.Textbox) -> None:
-    """The help follows the boxes, the model and the number of steps, whoever changes them."""
-    counted = (*FIELDS, *(field for field in ("steps", "strength") if field in controls))
+    """The help follows the boxes, the model, the number of steps and the seed, whoever changes them."""
+    counted = (*FIELDS, *(field for field in ("steps", "strength", "seed") if field in controls))
     gr.on(
         [*(controls[field].change for field in counted), chosen.change],
         None,

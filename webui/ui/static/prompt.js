@@ -24,6 +24,17 @@
     const brackets = unbalanced ? [`Brackets: ${unbalanced}`] : [];
     help.querySelector(".prompt-trouble").textContent = detail ?? [...brackets, ...unsupported].join(" ");
     help.querySelector(".prompt-count").textContent = detail ? "" : `${tokens}/${room}`;
+    showDraws(page, name, answer);
+  };
+
+  // What it can say: in the next pictures, where the seed is fixed.
+  const showDraws = (page, name, { draws = [], seed }) => {
+    const place = document.querySelector(`.prompt-draws[data-page="${page}"][data-field="${name}"]`);
+    if (!place) return;
+    place.hidden = !draws.length;
+    place.querySelector("summary").textContent = seed === undefined ? "Three draws" : "What the next pictures say";
+    const lines = draws.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
+    place.querySelector("ol").replaceChildren(...lines);
   };
 
   // The steps, and the share of them that is taken from a start picture, where they are numbers.
@@ -37,6 +48,8 @@
     const prompt = fieldOf(page, name)?.value;
     const model = window.darkroomModels.chosen(page) || "demo";
     const asking = { model, prompt, ...(prompt?.includes("[") ? numbersOf(page) : {}) }; // what changes needs the steps
+    const seed = Number(document.querySelector(`#${page}-seed input`)?.value || -1);
+    if (/__|\{/.test(prompt) && Number.isInteger(seed) && seed >= 0) asking.seed = seed; // it decides the draws
     const key = JSON.stringify(asking);
     const last = asked[page + name];
     if (prompt === undefined || last?.key === key || (!last && !prompt)) return;
@@ -53,7 +66,7 @@
         headers: { "Content-Type": "application/json" },
         body: key,
       });
-      mine.answer = await answer.json();
+      mine.answer = { ...(await answer.json()), seed: asking.seed };
     } catch {
       mine.key = null; // asked again with the next change
     }
