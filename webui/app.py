@@ -25,10 +25,7 @@ from webui.jobs.executor import LocalExecutor
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
-from webui.workspace.history import History
-from webui.workspace.presets import PresetStore
-from webui.workspace.start_pictures import StartPictures
-from webui.workspace.thumbnails import Thumbnails
+from webui.workspace.workspace import Workspaces
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -75,12 +72,9 @@ def serve(settings: Settings) -> NoReturn:
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
-    local = LocalExecutor(settings, store=Store(settings.queue_path))
-    presets = PresetStore(settings.presets_dir, writable=not settings.has_guests)
+    workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
+    local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces)
     executor = VisitorsExecutor(local)
-    history = None if settings.has_guests else History(settings.outputs_dir, settings.cache_dir)
-    # a stranger may not have pictures made from start pictures of somebody else
-    find_start = (lambda _: None) if settings.has_guests else StartPictures(settings.start_dir).find
     hosts, streams, policy, held = AllowedHosts(settings), Streams(), Policy(layout.scripts()), Held(cache_dir)
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
 
@@ -90,12 +84,12 @@ def serve(settings: Settings) -> NoReturn:
 
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
     login = Login(app)
-    for router in _routers(settings, executor, presets, history, login):
+    for router in routers(settings, executor, workspaces, login):
         app.include_router(router)
     if settings.root_path:
         name_no_host()
     with without_web_application():  # launch makes the one that serves
-        blocks = layout.build_page(executor, presets, find_start, history)
+        blocks = layout.build_page(executor, workspaces.here)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
     with with_connections(Sockets(raise_file_limit()).protocol()):
@@ -131,18 +125,18 @@ def _for_the_host(settings: Settings, owners_url: str, share_url: str | None) ->
     return lines
 
 
-def _routers(*parts: Any) -> list["APIRouter"]:
+def routers(*parts: Any) -> list["APIRouter"]:
     """Our own routes, and what describes them."""
     from webui.api.description import description_router
 
-    routers = [*_own_routers(*parts)]
-    return [*routers, description_router(routers)]
+    own = [*_own_routers(*parts)]
+    return [*own, description_router(own)]
 
 
 def _own_routers(
-    settings: Settings, executor: Executor, presets: PresetStore, history: History | None, login: "Login"
+    settings: Settings, executor: Executor, workspaces: Workspaces, login: "Login"
 ) -> Iterator["APIRouter"]:
-    """Those of the history and of the login where there is one."""
+    """Each over what is there for whoever asks; those of the login where there is one."""
     from webui.api.a1111 import a1111_router
     from webui.api.history import history_router
     from webui.api.info import info_router
@@ -153,16 +147,17 @@ def _own_routers(
     from webui.api.models import models_router
     from webui.api.presets import presets_router
     from webui.api.tokens import tokens_router
+    from webui.api.workspace import workspace_router
 
     for make in (info_router, loras_router, metrics_router, models_router, tokens_router):
         yield make(executor)
-    yield jobs_router(executor, presets)
-    yield presets_router(presets)
-    yield a1111_router(executor, settings.model, settings.has_guests)
+    yield jobs_router(executor, workspaces.here)
+    yield presets_router(workspaces.here)
+    yield history_router(workspaces.here)
+    yield workspace_router(executor, workspaces)
+    yield a1111_router(executor, settings.model)
     if settings.accounts:
         yield login_router(login, settings.root_path)
-    if history:
-        yield history_router(history, Thumbnails(settings.cache_dir / "thumbnails"))
 
 
 def choose_port(settings: Settings) -> int:

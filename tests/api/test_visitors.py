@@ -51,10 +51,10 @@ class Client:
     def __init__(self, transport: httpx.ASGITransport, base_url: str) -> None:
         self._client = httpx.AsyncClient(transport=transport, base_url=base_url)
 
-    def ask(self, path: str = "/api/x", method: str = "GET", **headers: str) -> httpx.Response:
+    def ask(self, path: str = "/api/models", method: str = "GET", **headers: str) -> httpx.Response:
         return asyncio.run(self._client.request(method, path, headers=headers))
 
-    def who(self, path: str = "/api/x", method: str = "GET", **headers: str) -> dict[str, Any]:
+    def who(self, path: str = "/api/models", method: str = "GET", **headers: str) -> dict[str, Any]:
         answer = self.ask(path, method, **headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -117,7 +117,7 @@ def test_the_owners_link_sets_the_cookie_and_leads_to_the_plain_address(tmp_path
         refused = site.visitor().ask(path)
         assert refused.status_code == 403 and KEYS.owner_cookie not in refused.headers.get("set-cookie", "")
     elsewhere = site.visitor()
-    assert not elsewhere.who("/api/x?owner=open-sesame")["is_owner"], "an address of the page alone"
+    assert not elsewhere.who("/api/models?owner=open-sesame")["is_owner"], "an address of the page alone"
 
 
 def test_the_owners_link_keeps_a_root_path_and_tls(tmp_path):

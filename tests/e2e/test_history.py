@@ -14,9 +14,8 @@ from webui.api.history import history_router
 from webui.core.events import Image
 from webui.core.recipe import Recipe
 from webui.core.request import Request
-from webui.workspace.history import History
 from webui.workspace.outputs import save_picture
-from webui.workspace.thumbnails import Thumbnails
+from webui.workspace.workspace import Workspace
 
 from .conftest import tab_opener
 from .server import SMALL, Server, wait_for
@@ -255,9 +254,9 @@ def test_thumbnails_of_pictures_that_are_gone_go_too(tmp_path: Path) -> None:
     old, kept = put(outputs, "an old apple"), put(outputs, "a red apple")
 
     def look() -> int:
-        history, thumbnails = History(outputs, cache), Thumbnails(cache / "thumbnails")
+        workspace = Workspace(tmp_path)
         app = FastAPI()
-        app.include_router(history_router(history, thumbnails))
+        app.include_router(history_router(lambda: workspace))
         client = TestClient(app)
         for entry in client.get("/api/history").json()["pictures"]:
             assert client.get(f"/api/history/{entry['id']}/thumbnail").status_code == 200

@@ -9,6 +9,7 @@ from webui.core.settings import Settings
 from webui.jobs import saving
 from webui.jobs.job import LocalJob
 from webui.jobs.saving import Saver
+from webui.workspace.workspace import Workspaces
 
 WAIT_S = 20
 
@@ -17,10 +18,14 @@ def make_job() -> LocalJob:
     return LocalJob([Order(Request(), ())], lambda _: None)
 
 
+def make_saver(settings: Settings) -> Saver:
+    return Saver(settings, Workspaces(settings.data_dir, settings.out))
+
+
 def test_they_are_saved_in_order_while_whoever_gave_them_goes_on(settings: Settings, make_picture, monkeypatch) -> None:
     may_save, save = threading.Event(), saving.save_picture
     monkeypatch.setattr(saving, "save_picture", lambda *what: may_save.wait(WAIT_S) and save(*what))
-    saver, job, seen = Saver(settings), make_job(), []
+    saver, job, seen = make_saver(settings), make_job(), []
     for index in range(3):
         saver.save(job, make_picture(index=index))
     saver.afterwards(lambda: seen.append(len(job.images)))
@@ -33,7 +38,7 @@ def test_they_are_saved_in_order_while_whoever_gave_them_goes_on(settings: Setti
 
 def test_a_picture_that_cannot_be_saved_says_where_and_why(settings: Settings, make_picture, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    saver, job = Saver(settings.model_copy(update={"out": tmp_path / "file"})), make_job()
+    saver, job = make_saver(settings.model_copy(update={"out": tmp_path / "file"})), make_job()
     saver.save(job, make_picture())
     saver.close()
     (picture,) = job.images
@@ -43,7 +48,7 @@ def test_a_picture_that_cannot_be_saved_says_where_and_why(settings: Settings, m
 
 
 def test_once_closed_nothing_comes_afterwards(settings: Settings) -> None:
-    saver, seen = Saver(settings), []
+    saver, seen = make_saver(settings), []
     saver.close()
     saver.afterwards(lambda: seen.append(True))
     assert seen == []

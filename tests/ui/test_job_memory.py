@@ -15,7 +15,7 @@ from webui.core.recipe import Recipe
 from webui.jobs import executor as executors
 from webui.jobs.workers.thread import ThreadWorker
 from webui.ui import layout, stream
-from webui.workspace.presets import PresetStore
+from webui.workspace.workspace import Workspaces
 
 JOBS, KEPT = 60, 5
 
@@ -54,7 +54,7 @@ def executor(settings, painter, monkeypatch):
 
 def test_a_page_keeps_no_more_pictures_in_memory_than_the_executor(executor, painter, settings, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(settings.cache_dir / "gradio"))
-    page = layout.build_page(executor, PresetStore(settings.presets_dir), lambda _: None)
+    page = layout.build_page(executor, Workspaces(settings.data_dir).here)
     [draw] = [event for event in page.fns.values() if event.api_name == "txt2img"]
     values = [block.value for block in draw.inputs]
     size = {"txt2img-width": 64, "txt2img-height": 64, "txt2img-steps": 1}

@@ -10,10 +10,10 @@ from PIL import Image as PilImages
 
 from webui.core.disk import is_below
 from webui.core.settings import Settings
+from webui.core.visitor import OWNER, Visitor, asked_by
 from webui.jobs.executor import LocalExecutor
 from webui.ui import layout
-from webui.workspace.history import History
-from webui.workspace.presets import PresetStore
+from webui.workspace.workspace import Workspaces
 
 META = {"meta": {"_type": "gradio.FileData"}}
 SHAPES: dict[str, Callable[[str], Any]] = {
@@ -45,12 +45,11 @@ def blocks(folders, tmp_path_factory) -> Iterator[Any]:
     executor = LocalExecutor(settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folders[0]))
-        history = History(settings.outputs_dir, settings.cache_dir)
-        yield layout.build_page(executor, PresetStore(settings.presets_dir), lambda _: None, history)
+        yield layout.build_page(executor, Workspaces(settings.data_dir).here)
     executor.close()
 
 
-def send(blocks: Any, payload: Any, kind: str = "") -> list[tuple[Any, Any]]:
+def send(blocks: Any, payload: Any, kind: str = "", visitor: Visitor = OWNER) -> list[tuple[Any, Any]]:
     """(control, what its function would get or the error) for every input of every function, or those of one kind."""
 
     async def send_all() -> list[tuple[Any, Any]]:
@@ -67,7 +66,8 @@ def send(blocks: Any, payload: Any, kind: str = "") -> list[tuple[Any, Any]]:
                     answers.append((control, got))
         return answers
 
-    return asyncio.run(send_all())
+    with asked_by(visitor):
+        return asyncio.run(send_all())
 
 
 def assert_refused(answers: list[tuple[Any, Any]], what: Any) -> None:

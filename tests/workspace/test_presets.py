@@ -217,6 +217,6 @@ def test_a_store_that_is_not_writable_shows_presets_and_changes_none(tmp_path):
         lambda: store.add("x.toml", b'name = "Other"'),
     ]
     for change in changes:
-        with pytest.raises(RequestError, match="kept only where visitors log in"):
+        with pytest.raises(RequestError, match="kept only for visitors who keep their cookie"):
             change()
     assert [file.name for file in store.files().values() if not file.shipped] == ["Mine"]

@@ -1,18 +1,19 @@
 """``/sdapi/v1``: A1111's HTTP API, as far as the programs that speak it depend on it.
 
 Unlike ``/api/jobs`` an answer waits for its pictures. ``options``, ``progress`` and ``interrupt`` name no job: they are
-the owner's, over the calls that came through here. On a server that strangers may use without a login nobody can be
-told from anybody else, so there nothing is kept between calls, progress shows none of them, and interrupt stops none;
-who goes away has their call stopped.
+the visitor's, over their calls that came through here. Of who comes without a cookie nothing is kept between calls:
+progress shows none of theirs, and interrupt stops none. Who goes away has their call stopped.
 """
 
 import base64
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from html import escape as html_escape
 from typing import Annotated, Any
 
 import psutil
+from cachetools import LRUCache
 from fastapi import APIRouter, Body, HTTPException
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
@@ -23,6 +24,7 @@ from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
 from webui.core.images import ImageError
 from webui.core.tensor_file import BadFile, read_header
+from webui.core.visitor import asking
 from webui.interop.a1111 import answers, extras, requests
 from webui.interop.a1111.refusals import flag
 from webui.interop.a1111.requests import Options
@@ -30,6 +32,7 @@ from webui.interop.picture_info import read_info
 from webui.jobs.protocols import Executor, Job
 
 Values = Annotated[dict[str, Any], Body()]
+KEPT_CALLERS = 1000
 
 # What clients ask for, and what there is none of here.
 NOTHING: Mapping[str, Any] = {
@@ -66,23 +69,46 @@ class Call:
         self.job.cancel()
 
 
-class Owner:
-    """What lasts between the owner's calls: options, and the calls that are not answered yet, oldest first.
+class Caller:
+    """What lasts between a visitor's calls: options, and the calls that are not answered yet, oldest first.
 
-    On a server that ``is_open`` to strangers nothing lasts.
+    Of one that ``is_new`` nothing lasts.
     """
 
-    def __init__(self, options: Options, is_open: bool) -> None:
-        self.options, self.is_open = options, is_open
+    def __init__(self, options: Options, is_new: bool) -> None:
+        self.options, self.is_new = options, is_new
         self.calls: list[Call] = []
 
 
-def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
-    """The routes over one executor; ``model`` is used where none is named, ``is_open`` says that strangers may call."""
+class Callers:
+    """All visitors that called of late. ``model`` is used where none is named, or one that the visitor may use."""
+
+    def __init__(self, executor: Executor, model: str) -> None:
+        self._executor, self._model = executor, model
+        self._known: LRUCache[str, Caller] = LRUCache(KEPT_CALLERS)
+        self._lock = threading.Lock()
+
+    def here(self) -> Caller:
+        """The visitor who asks."""
+        visitor = asking()
+        with self._lock:
+            found = None if visitor.is_new else self._known.get(visitor.id)
+        if found is None:
+            models = self._executor.catalog().models
+            known = self._model in models or visitor.is_owner
+            model = self._model if known else next(iter(models), self._model)
+            found = Caller(Options(model), visitor.is_new)
+            with self._lock:
+                found = found if visitor.is_new else self._known.setdefault(visitor.id, found)
+        return found
+
+
+def a1111_router(executor: Executor, model: str) -> APIRouter:
+    """The routes over one executor; ``model`` is used where none is named."""
     router = APIRouter(prefix="/sdapi/v1")
-    owner = Owner(Options(model), is_open)
-    _add_drawing(router, executor, owner)
-    _add_options(router, executor, owner)
+    callers = Callers(executor, model)
+    _add_drawing(router, executor, callers)
+    _add_options(router, executor, callers)
     _add_lists(router, executor)
     _add_tools(router, executor)
 
@@ -93,28 +119,28 @@ def a1111_router(executor: Executor, model: str, is_open: bool) -> APIRouter:
     return router
 
 
-def _add_drawing(router: APIRouter, executor: Executor, owner: Owner) -> None:
+def _add_drawing(router: APIRouter, executor: Executor, callers: Callers) -> None:
     """What draws, how far it is, and its end."""
 
     @router.post("/txt2img")
     async def txt2img(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await _draw(executor, owner, body, http, with_picture=False)
+        return await _draw(executor, callers, body, http, with_picture=False)
 
     @router.post("/img2img")
     async def img2img(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await _draw(executor, owner, body, http, with_picture=True)
+        return await _draw(executor, callers, body, http, with_picture=True)
 
     @router.post("/extra-single-image")
     async def extra_single_image(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await _enlarge(executor, owner, body, http, single=True)
+        return await _enlarge(executor, callers, body, http, single=True)
 
     @router.post("/extra-batch-images")
     async def extra_batch_images(body: Values, http: HttpRequest) -> dict[str, Any]:
-        return await _enlarge(executor, owner, body, http, single=False)
+        return await _enlarge(executor, callers, body, http, single=False)
 
     @router.get("/progress")
     async def progress(skip_current_image: bool = False) -> dict[str, Any]:
-        calls = owner.calls.copy()
+        calls = callers.here().calls.copy()
         if not calls:
             return answers.progress(None, None, "0", 0, False)
         first, waiting = calls[0], sum(call.job.request.repeat for call in calls[1:])
@@ -127,24 +153,25 @@ def _add_drawing(router: APIRouter, executor: Executor, owner: Owner) -> None:
     @router.post("/skip")
     def interrupt() -> None:
         """Both stop the whole call that runs: pictures of one batch cannot be left out."""
-        for call in owner.calls[:1]:
+        for call in callers.here().calls[:1]:
             call.stop()
 
 
 async def _draw(
-    executor: Executor, owner: Owner, body: Mapping[str, Any], http: HttpRequest, with_picture: bool
+    executor: Executor, callers: Callers, body: Mapping[str, Any], http: HttpRequest, with_picture: bool
 ) -> dict[str, Any]:
     """The answer to a call, when its job has ended; a client that goes away has it stopped."""
+    caller = await run_in_threadpool(callers.here)
     try:
-        call = await run_in_threadpool(_submit, executor, owner, body, with_picture)
+        call = await run_in_threadpool(_submit, executor, caller, body, with_picture)
     except requests.NotFound as error:
         raise HTTPException(404, str(error)) from None
-    await _follow(call, owner, http)
+    await _follow(call, caller, http)
     return await run_in_threadpool(answer, call, body)
 
 
 async def _enlarge(
-    executor: Executor, owner: Owner, body: Mapping[str, Any], http: HttpRequest, single: bool
+    executor: Executor, callers: Callers, body: Mapping[str, Any], http: HttpRequest, single: bool
 ) -> dict[str, Any]:
     """The answer of A1111's extras; without an upscaler it is the pictures themselves."""
 
@@ -157,10 +184,11 @@ async def _enlarge(
         except RequestError as error:
             raise extras.in_their_words(error) from None
 
+    caller = await run_in_threadpool(callers.here)
     call, encoded = await run_in_threadpool(submit)
     if call is None:
         return extras.answer(encoded, "", single)
-    await _follow(call, owner, http)
+    await _follow(call, caller, http)
     if not isinstance(call.event, Done):
         raise HTTPException(409, "interrupted before all pictures were enlarged")
     html = "<br>".join(html_escape(picture.recipe.infotext()) for picture in call.job.images)
@@ -168,49 +196,50 @@ async def _enlarge(
     return extras.answer([base64.b64encode(png).decode("ascii") for png in made], f"<p>{html}</p>", single)
 
 
-async def _follow(call: Call, owner: Owner, http: HttpRequest) -> None:
+async def _follow(call: Call, caller: Caller, http: HttpRequest) -> None:
     """Waits for the end of a call; a client that goes away has it stopped. Raises what it failed for."""
-    if not owner.is_open:
-        owner.calls.append(call)
+    caller.calls.append(call)
     try:
         async for _, event in call.job.follow_async():
             call.see(event)
             if await http.is_disconnected():
                 await run_in_threadpool(call.stop)
     finally:
-        if call in owner.calls:
-            owner.calls.remove(call)
+        caller.calls.remove(call)
     if isinstance(call.event, Failed):
         if call.event.bad_input:
             raise RequestError(call.event.message)
         raise HTTPException(500, call.event.message)
 
 
-def _submit(executor: Executor, owner: Owner, body: Mapping[str, Any], with_picture: bool) -> Call:
+def _submit(executor: Executor, caller: Caller, body: Mapping[str, Any], with_picture: bool) -> Call:
     catalog = executor.catalog()
-    options = requests.read_options(body.get("override_settings"), catalog, owner.options)
+    options = requests.read_options(body.get("override_settings"), catalog, caller.options)
     asked = requests.read_request(body, catalog, options, with_picture)
     try:
         job = executor.submit(asked.request, keep=flag(body.get("save_images")))
     except RequestError as error:
         raise requests.in_their_words(error) from None
     restored = body.get("override_settings_restore_afterwards")
-    if restored is not None and not flag(restored) and not owner.is_open:
-        owner.options = options
+    if restored is not None and not flag(restored):
+        caller.options = options
     return Call(job, asked.comments)
 
 
-def _add_options(router: APIRouter, executor: Executor, owner: Owner) -> None:
+def _add_options(router: APIRouter, executor: Executor, callers: Callers) -> None:
     @router.get("/options")
     def options() -> dict[str, Any]:
-        return owner.options.to_json(executor.catalog())
+        return callers.here().options.to_json(executor.catalog())
 
     @router.post("/options")
     def set_options(values: Values) -> None:
-        changed = requests.read_options(values, executor.catalog(), owner.options)
-        if owner.is_open and changed != owner.options:
-            raise HTTPException(403, "options hold for all who use this server; send override_settings with a request")
-        owner.options = changed
+        caller = callers.here()
+        changed = requests.read_options(values, executor.catalog(), caller.options)
+        if caller.is_new and changed != caller.options:
+            raise HTTPException(
+                403, "options are kept for those who keep their cookie; send override_settings with a request"
+            )
+        caller.options = changed
 
 
 def _add_lists(router: APIRouter, executor: Executor) -> None:
@@ -244,7 +273,7 @@ def _add_lists(router: APIRouter, executor: Executor) -> None:
             {"name": file.name, "alias": metadata.get("ss_output_name", file.name), "path": file.path.name}
             | {"metadata": metadata}
             for file in executor.catalog().loras.values()
-            for metadata in [_metadata(file)]
+            for metadata in [_metadata(file) if asking().is_owner else {}]  # trainers write folders into it
         ]
 
     @router.get("/embeddings")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui.api import bodies
 from webui.api.errors import SHORT, answer, route_of
+from webui.api.guests import may_ask
 from webui.api.held import Held, Refused
 from webui.api.hosts import AllowedHosts
 from webui.api.login import AGAIN_S, Login
@@ -24,7 +25,8 @@ from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
 from webui.core.disk import is_below
-from webui.core.visitor import asked_by
+from webui.core.visitor import Visitor, asked_by
+from webui.workspace.served import served_dir
 
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
@@ -77,7 +79,7 @@ class Guard:
         headers = Headers(scope=scope)
         limit = bodies.limit_of(path)
         visitor, token = self._visitors.of(HTTPConnection(scope))
-        refusal = self._refusal(scope, path, headers, limit)
+        refusal = self._refusal(scope, path, headers, limit, visitor)
         if scope["type"] == "websocket":
             if refusal:
                 await send({"type": "websocket.close", "code": 1008})
@@ -114,7 +116,9 @@ class Guard:
             await self._app(scope, listen, answering.send)
         await answering.finish()
 
-    def _refusal(self, scope: Scope, path: str, headers: Headers, limit: bodies.Limit) -> Response | None:
+    def _refusal(
+        self, scope: Scope, path: str, headers: Headers, limit: bodies.Limit, visitor: Visitor
+    ) -> Response | None:
         """The answer to a request that goes no further, or None."""
         if (name := self._hosts.find_unknown(headers)) is not None:
             detail = f"this server does not go by the name {name[:80]!r}; if it should, start it with --allow-host NAME"
@@ -130,10 +134,12 @@ class Guard:
             challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
             detail = "log in at the page, or send name and password as HTTP Basic"
             return answer(scope, 401, "not logged in", detail, challenge)
-        if path.startswith("/gradio_api/") and path.removeprefix("/gradio_api/").startswith(UNUSED):
+        is_unused = path.startswith("/gradio_api/") and path.removeprefix("/gradio_api/").startswith(UNUSED)
+        if is_unused or not (visitor.is_owner or may_ask(scope.get("method", ""), path)):
             return answer(scope, 404, "not found", "there is no such route")
+        theirs = served_dir(self._uploads, visitor)
         for route in FILES:
-            if f"{path}/".startswith(route) and not is_below(path.removeprefix(route), self._uploads):
+            if f"{path}/".startswith(route) and not is_below(path.removeprefix(route), theirs):
                 return answer(scope, 403, "not served", "only uploaded files and pictures that were made are served")
         if reason := bodies.refusal(headers, limit):
             return answer(scope, 413, "too large", reason)

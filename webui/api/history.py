@@ -1,8 +1,7 @@
-"""``/api/history``: the pictures that were made. It is the owner's: the server of strangers has no such routes."""
+"""``/api/history``: the pictures that were made for the visitor who asks."""
 
 import logging
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from webui.core.recipe import RecipeError, read_picture
 from webui.workspace.history import Filter, History, HistoryError, Picture
 from webui.workspace.picture_files import local_time
 from webui.workspace.thumbnails import MEDIA_TYPE, Thumbnails
+from webui.workspace.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +23,19 @@ HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-ca
 PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 Text = Annotated[str, Query(max_length=1000)]
+Here = Callable[[], Workspace]
 
 
-def history_router(history: History, thumbnails: Thumbnails) -> APIRouter:
-    """The routes over one folder of pictures."""
+def history_router(here: Here) -> APIRouter:
+    """The routes over the workspace ``here``."""
     router = APIRouter(prefix="/api/history")
-    _add_reading(router, history)
-    _add_files(router, history, thumbnails)
-    _add_changing(router, history, thumbnails)
+    _add_reading(router, here)
+    _add_files(router, here)
+    _add_changing(router, here)
     return router
 
 
-def _add_reading(router: APIRouter, history: History) -> None:
+def _add_reading(router: APIRouter, here: Here) -> None:
     @router.get("")
     @_answered()
     def search(
@@ -47,7 +48,7 @@ def _add_reading(router: APIRouter, history: History) -> None:
         before: Text = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
     ) -> dict[str, Any]:
-        page = history.search(Filter(query, model, lora, first_day, last_day, favourites), before, limit)
+        page = here().history.search(Filter(query, model, lora, first_day, last_day, favourites), before, limit)
         return {
             "pictures": [_entry(picture) for picture in page.pictures],
             "total": page.total,
@@ -61,7 +62,7 @@ def _add_reading(router: APIRouter, history: History) -> None:
     @_answered()
     def show(picture_id: str) -> dict[str, Any]:
         """With its settings as text, or why they cannot be read."""
-        picture = _find(history, picture_id)
+        picture = _find(here().history, picture_id)
         try:
             recipe = read_picture(picture.path)
         except (RecipeError, ImageError) as error:
@@ -69,18 +70,17 @@ def _add_reading(router: APIRouter, history: History) -> None:
         return _entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}
 
 
-def _add_files(router: APIRouter, history: History, thumbnails: Thumbnails) -> None:
-    first_look = threading.Lock()  # held from then on
-
+def _add_files(router: APIRouter, here: Here) -> None:
     @router.get("/{picture_id}/thumbnail")
     @_answered()
     def thumbnail(picture_id: str, afterwards: BackgroundTasks) -> Response:
         """The first of a server's life is followed by a clean-up, which nobody waits for."""
-        if first_look.acquire(blocking=False):
-            afterwards.add_task(_prune, history, thumbnails)
-        picture = _find(history, picture_id)
+        workspace = here()
+        if workspace.tidied.acquire(blocking=False):
+            afterwards.add_task(_prune, workspace.history, workspace.thumbnails)
+        picture = _find(workspace.history, picture_id)
         try:
-            data = thumbnails.get(picture.path, picture.mtime_ns, picture.size_bytes)
+            data = workspace.thumbnails.get(picture.path, picture.mtime_ns, picture.size_bytes)
         except ImageError as error:
             raise HTTPException(404, f"the picture {error}") from None
         return Response(data, media_type=MEDIA_TYPE, headers=HEADERS | {"Cache-Control": "private, max-age=3600"})
@@ -88,23 +88,25 @@ def _add_files(router: APIRouter, history: History, thumbnails: Thumbnails) -> N
     @router.get("/{picture_id}/picture")
     @_answered()
     def picture_file(picture_id: str) -> FileResponse:
-        path = _find(history, picture_id).path
+        path = _find(here().history, picture_id).path
         media_type = PICTURE_TYPES[path.suffix.lower()]
         return FileResponse(
             path, media_type=media_type, headers=HEADERS, filename=path.name, content_disposition_type="inline"
         )
 
 
-def _add_changing(router: APIRouter, history: History, thumbnails: Thumbnails) -> None:
+def _add_changing(router: APIRouter, here: Here) -> None:
     @router.put("/{picture_id}/favourite")
     @_answered()
     def favour(picture_id: str) -> dict[str, bool]:
+        history = here().history
         history.set_favourite(_find(history, picture_id), True)
         return {"favourite": True}
 
     @router.delete("/{picture_id}/favourite")
     @_answered()
     def unfavour(picture_id: str) -> dict[str, bool]:
+        history = here().history
         history.set_favourite(_find(history, picture_id), False)
         return {"favourite": False}
 
@@ -112,15 +114,16 @@ def _add_changing(router: APIRouter, history: History, thumbnails: Thumbnails) -
     @_answered()
     def delete(picture_id: str) -> dict[str, str]:
         """Into the trash: ``restore`` brings it back."""
-        picture = _find(history, picture_id)
-        history.delete(picture)
-        thumbnails.forget(picture.path, picture.mtime_ns, picture.size_bytes)
+        workspace = here()
+        picture = _find(workspace.history, picture_id)
+        workspace.history.delete(picture)
+        workspace.thumbnails.forget(picture.path, picture.mtime_ns, picture.size_bytes)
         return {"deleted": picture.id}
 
     @router.post("/{picture_id}/restore")
     @_answered()
     def restore(picture_id: str) -> dict[str, Any]:
-        if (picture := history.restore(picture_id)) is None:
+        if (picture := here().history.restore(picture_id)) is None:
             raise HTTPException(404, "no picture of this id is in the trash")
         return _entry(picture)
 

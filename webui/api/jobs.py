@@ -1,7 +1,7 @@
-"""``/api/jobs``: submit, watch, fetch, cancel. A job's id is the only key to it."""
+"""``/api/jobs``: submit, watch, fetch, cancel. A job opens for its visitor and the owner alone."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from cachetools import LRUCache
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from webui.api.visitors import Asking
 from webui.core.errors import RequestError
 from webui.core.events import Image, to_json
 from webui.core.request import Request
@@ -17,12 +18,13 @@ from webui.core.visitor import OWNER
 from webui.jobs.protocols import ENDED, Executor, Job, unfinished
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
+from webui.workspace.workspace import Workspace
 
 MOST_IDS = 500  # that one question may name
 
 
-def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
-    """The routes over one executor and the presets."""
+def jobs_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
+    """The routes over one executor and the presets of the workspace ``here``."""
     router = APIRouter(prefix="/api")
 
     @router.get("/health")
@@ -32,7 +34,7 @@ def jobs_router(executor: Executor, presets: PresetStore) -> APIRouter:
     @router.post("/jobs", status_code=202)
     def submit(values: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         """In a thread of its own: with a preset, files may have to be hashed."""
-        return _submit(executor, presets, values)
+        return _submit(executor, here().presets, values)
 
     @router.get("/jobs")
     def look(ids: Annotated[list[str] | None, Query(alias="id", max_length=MOST_IDS)] = None) -> list[dict[str, Any]]:
@@ -53,27 +55,30 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
             raise HTTPException(404, "no job has this id")
         return job
 
-    encoded: LRUCache[tuple[str, int], str] = LRUCache(64)  # for all who follow one job
+    encoded: LRUCache[tuple[str, int, bool], str] = LRUCache(64)  # for all who follow one job
     KnownJob = Annotated[Job, Depends(find)]
 
     @router.get("/jobs/{job_id}")
-    def show(job: KnownJob, pictures: bool = False) -> Response:
+    def show(job: KnownJob, visitor: Asking, pictures: bool = False) -> Response:
         """Its request without the pictures that it starts from, unless ``pictures`` asks for them."""
         without = None if pictures else {"init": {"image", "mask"}}
         shown = {
             "id": job.id,
             "state": job.state,
             "request": job.request.model_dump(mode="json", exclude=without),
-            "images": [to_json(image) for image in job.images],
+            "images": [to_json(image, visitor.is_owner) for image in job.images],
         }
         return Response(json.dumps(shown), media_type="application/json")  # here, not on the event loop
 
     @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
-    async def events(job: KnownJob, last_event_id: Annotated[int, Header(ge=0)] = 0) -> AsyncIterator[ServerSentEvent]:
+    async def events(
+        job: KnownJob, visitor: Asking, last_event_id: Annotated[int, Header(ge=0)] = 0
+    ) -> AsyncIterator[ServerSentEvent]:
         async for number, event in job.follow_async(after=last_event_id):
-            if (text := encoded.get((job.id, number))) is None:
-                told = await run_in_threadpool(to_json, event) if isinstance(event, Image) else to_json(event)
-                text = encoded[job.id, number] = json.dumps(told)
+            if (text := encoded.get((job.id, number, visitor.is_owner))) is None:
+                is_picture, arguments = isinstance(event, Image), (event, visitor.is_owner)
+                told = await run_in_threadpool(to_json, *arguments) if is_picture else to_json(*arguments)
+                text = encoded[job.id, number, visitor.is_owner] = json.dumps(told)
             yield ServerSentEvent(raw_data=text, id=str(number))
 
     @router.get("/jobs/{job_id}/images/{index}")

@@ -1,6 +1,7 @@
 """``webui serve``: opens the page."""
 
 import argparse
+import csv
 import secrets
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guests", action="store_true", help=text)
     text = "what makes its sender the owner where there are guests (default: one is made and kept)"
     parser.add_argument("--owner-key", metavar="KEY", help=text)
+    for flag, what in (("models", "models and VAEs"), ("loras", "LoRAs and embeddings"), ("presets", "presets")):
+        text = f"{what} that guests may use, with commas between them (default: all)"
+        parser.add_argument(f"--guest-{flag}", type=_read_names, metavar="A,B", help=text)
     add_saving(parser)
 
 
@@ -64,6 +68,9 @@ def run(options: argparse.Namespace) -> int:
         share=options.share,
         guests=options.guests,
         owner_key=options.owner_key,
+        guest_models=options.guest_models,
+        guest_loras=options.guest_loras,
+        guest_presets=options.guest_presets,
         auth=auth,
     )
     if settings.is_reached and not (auth or options.no_auth):
@@ -95,6 +102,11 @@ def _read_auth(text: str) -> tuple[str, str]:
     if not (user and colon and password):
         raise BadInput("--auth must be USER:PASS")
     return user, password
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    """Names with commas between them, those with a comma in them in quotation marks; an empty text is none."""
+    return tuple(name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip())
 
 
 def _make_passphrase() -> str:

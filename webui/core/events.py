@@ -144,14 +144,17 @@ Event = Queued | Loading | Step | Image | Done | Failed | Cancelled
 TERMINAL = (Done, Failed, Cancelled)
 
 
-def to_json(event: Event) -> dict[str, Any]:
-    """The event as the JSON object that ``generate --json`` and ``/api/jobs/{id}/events`` send."""
+def to_json(event: Event, with_folders: bool = True) -> dict[str, Any]:
+    """The event as the JSON object that ``generate --json`` and ``/api/jobs/{id}/events`` send.
+
+    Without folders ``path`` is the name of the file.
+    """
     body: dict[str, Any] = {"event": type(event).__name__.lower()}
     if isinstance(event, Image):
         body |= {
             "index": event.index,
             "seed": event.seed,
-            "path": str(event.path) if event.path else None,
+            "path": str(event.path if with_folders else event.path.name) if event.path else None,
             "pixels_sha256": event.pixels_sha256,
             "infotext": event.recipe.infotext(),
         }

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
+from webui.core.allowance import Allowance
 from webui.core.engine_options import EngineOptions
 from webui.core.filenames import FILENAME, FileFormat, check_filename
 
@@ -79,6 +80,9 @@ class Settings(BaseModel):
     passphrase: str = ""
     guests: bool = False
     owner_key: Annotated[str, AfterValidator(check_owner_key)] | None = None
+    guest_models: tuple[str, ...] | None = None
+    guest_loras: tuple[str, ...] | None = None
+    guest_presets: tuple[str, ...] | None = None
     allow_host: tuple[Annotated[str, AfterValidator(check_host_name)], ...] = ()
     root_path: Annotated[str, AfterValidator(check_root_path)] = ""
     tls_cert: Path | None = None
@@ -121,6 +125,11 @@ class Settings(BaseModel):
     def has_guests(self) -> bool:
         """Whether whoever has not the owner's key is a guest."""
         return self.guests or self.is_reached
+
+    @property
+    def guest_allowance(self) -> Allowance:
+        """What guests may draw with."""
+        return Allowance(self.guest_models, self.guest_loras, usable=True)
 
     @property
     def accounts(self) -> tuple[tuple[str, str], ...]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from webui.core.allowance import EVERYTHING
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
@@ -39,8 +40,9 @@ from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import Watchdog
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Worker
-from webui.library.library import Library
-from webui.workspace.start_pictures import StartPictures
+from webui.library.library import Library, Snapshot
+from webui.library.scan import LOOK_S
+from webui.workspace.workspace import Workspaces
 
 KEPT_JOBS = 200
 KEPT_PIXEL_BYTES = 256 * 2**20
@@ -58,10 +60,16 @@ class LocalExecutor:
     process down while it starts is nothing that a job has done.
     """
 
-    def __init__(self, settings: Settings, worker: Worker | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: Worker | None = None,
+        store: Store | None = None,
+        workspaces: Workspaces | None = None,
+    ) -> None:
         self._settings, self._library = settings, Library(settings)
-        self._start_pictures = StartPictures(settings.start_dir)
-        self._keeper, self._is_ready = Keeper(store, self._start_pictures), threading.Event()
+        self._workspaces = workspaces or Workspaces(settings.data_dir, settings.out)
+        self._keeper, self._is_ready = Keeper(store, self._workspaces), threading.Event()
         self._worker = worker or ThreadWorker(settings.engine_options)
         self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)))
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
@@ -76,14 +84,14 @@ class LocalExecutor:
         self._totals = Totals()
         self._warm_at = time.perf_counter()
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
-        self._saver = Saver(settings, self._keeper.claim)
+        self._saver = Saver(settings, self._workspaces, self._keeper.claim)
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def catalog(self, max_age_s: float = 0.0) -> Catalog:
-        """The files that were on disk so long ago at most, and every sampler with its schedules."""
-        return Catalog.of(self._library.snapshot(max_age_s))
+    def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
+        """The visitor's files that were on disk so long ago at most, and every sampler with its schedules."""
+        return Catalog.of(self._see(visitor, max_age_s))
 
     def reload(self) -> None:
         """The next look at the files walks all folders, whatever their times say."""
@@ -101,7 +109,7 @@ class LocalExecutor:
         Raises RequestError, or QueueFull with too many waiting (``jobs.queue``) or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
-        files = self._library.snapshot(max_age_s=0)
+        files = self._see(visitor)
         orders = [order for request in work.requests for order in make_orders(request, files)]
         if any(request.init and request.init.nothing_masked for request in work.requests):
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
@@ -121,6 +129,11 @@ class LocalExecutor:
             self._keeper.forget(job)
             raise
         return job
+
+    def _see(self, visitor: Visitor, max_age_s: float = 0.0) -> Snapshot:
+        """The files as the visitor may use them."""
+        allowed = EVERYTHING if visitor.is_owner else self._settings.guest_allowance
+        return self._library.snapshot(max_age_s, allowed)
 
     def job(self, job_id: str) -> Job | None:
         """A job that waits, runs, or ended recently, or that the disk knows."""
@@ -151,7 +164,8 @@ class LocalExecutor:
                 self._jobs.pop(job.id, None)
 
     def _from_disk(self, kept: Kept) -> KeptJob:
-        return KeptJob(kept, self._start_pictures.find, first_number(self._keeper.start, ended=True))
+        find = self._workspaces.of(kept.visitor).start_pictures.find
+        return KeptJob(kept, find, first_number(self._keeper.start, ended=True))
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
@@ -173,9 +187,9 @@ class LocalExecutor:
         """What ``/api/metrics`` counts."""
         return self._totals
 
-    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int, visitor: Visitor = OWNER) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
-        return count_tokens(model, prompt, steps, self._library.snapshot())
+        return count_tokens(model, prompt, steps, self._see(visitor, LOOK_S))
 
     def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
         """See ``jobs.protocols.Executor``."""
@@ -225,11 +239,12 @@ class LocalExecutor:
 
     def _recover(self) -> None:
         """Lines up again what an earlier server has left."""
-        find, first = self._start_pictures.find, 1
+        first = 1
         for kept in self._keeper.open(self._closed):
             first = first_number(self._keeper.start)
             try:
-                job, kept = revive(kept, self._library.snapshot(), find, self._cancel, first)
+                find = self._workspaces.of(kept.visitor).start_pictures.find
+                job, kept = revive(kept, self._see(kept.visitor, LOOK_S), find, self._cancel, first)
             except Exception as error:  # whatever it is, the others must be drawn
                 log_error(f"job {kept.id} cannot be drawn any more", error)
                 self._keeper.fail(kept, for_people(error))

@@ -16,7 +16,7 @@ from webui.core.work import to_text
 from webui.jobs.job import LocalJob
 from webui.jobs.protocols import State
 from webui.jobs.store import Kept, KeptPicture, Store, Taken
-from webui.workspace.start_pictures import StartPictures
+from webui.workspace.workspace import Workspaces
 
 LISTED = 500
 WAIT_FOR_OTHER_S = 6.0  # as long as a server may take to end
@@ -58,8 +58,8 @@ class Keeper:
     Without a store nothing is kept.
     """
 
-    def __init__(self, store: Store | None, pictures: StartPictures) -> None:
-        self._store, self._pictures = store, pictures
+    def __init__(self, store: Store | None, workspaces: Workspaces) -> None:
+        self._store, self._workspaces = store, workspaces
         self._notes: dict[str, _Note] = {}  # of jobs that have not ended, or whose end is not written yet
         self._lock = threading.RLock()
         self._is_taken = self._is_behind = False
@@ -219,7 +219,7 @@ class Keeper:
 
     def _describe(self, job: LocalJob) -> tuple[str, Mapping[str, int]]:
         """Its requests, whose pictures are put where they are found again, and the files it draws with."""
-        text = to_text(job.requests, self._pictures.put)
+        text = to_text(job.requests, self._workspaces.of(job.visitor).start_pictures.put)
         return text, stamps(file for order in job.orders for file in order.files)
 
     def _read(self, ask: Callable[[Store], Sequence[Kept]]) -> Sequence[Kept]:

@@ -68,8 +68,8 @@ def unfinished(job: Job) -> Work:
 class Executor(Protocol):
     """Takes work, makes pictures."""
 
-    def catalog(self, max_age_s: float = 0.0) -> Catalog:
-        """What there is, as it was so long ago at most."""
+    def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
+        """What there is for the visitor, as it was so long ago at most."""
 
     def reload(self) -> None:
         """Whoever asks next has all folders walked, also on disks that do not tell what has changed."""
@@ -89,7 +89,7 @@ class Executor(Protocol):
     def forget(self, visitor: Visitor) -> None:
         """Stops all jobs of a visitor who is gone, and forgets that they were."""
 
-    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int, visitor: Visitor = OWNER) -> tuple[int, int]:
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
 
         An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.

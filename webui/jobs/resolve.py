@@ -96,7 +96,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     for field in ("prompt", "negative"):
         check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
     check_terms(len(split_terms(request.prompt)) if request.syntax > 1 else 1)
-    file = _choose_model("model", request.model, library.models)
+    file = _choose_model("model", _model_of(request, library.models), library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
     sampler, schedule = samplers.resolve(*({**vars(request), **suited}[name] for name in ("sampler", "schedule")))
@@ -138,6 +138,13 @@ def with_seeds(request: Request) -> Request:
 
 def _draw_seed(seed: int) -> int:
     return seed if seed >= 0 else secrets.randbelow(DRAWN_SEED_LIMIT)
+
+
+def _model_of(request: Request, models: Mapping[str, ModelFile]) -> str:
+    """Where none was named it is the usual one, or, for whoever may not use that, the first one there is."""
+    if "model" in request.model_fields_set or request.model in models:
+        return request.model
+    return next(iter(models), request.model)
 
 
 def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:

@@ -12,10 +12,9 @@ from webui.core.events import Image
 from webui.core.settings import Settings
 from webui.jobs.job import LocalJob
 from webui.workspace.outputs import save_picture
-from webui.workspace.start_pictures import StartPictures
+from webui.workspace.workspace import Workspaces
 
 log = logging.getLogger(__name__)
-
 
 Claim = Callable[[LocalJob, Image, Path], None]
 
@@ -23,9 +22,8 @@ Claim = Callable[[LocalJob, Image, Path], None]
 class Saver:
     """A thread of its own; what it is given is done in that order. ``claim`` is told each name that a picture gets."""
 
-    def __init__(self, settings: Settings, claim: Claim = lambda *_: None) -> None:
-        self._settings, self._claim = settings, claim
-        self._start_pictures = StartPictures(settings.start_dir)
+    def __init__(self, settings: Settings, workspaces: Workspaces, claim: Claim = lambda *_: None) -> None:
+        self._settings, self._workspaces, self._claim = settings, workspaces, claim
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
 
     def save(self, job: LocalJob, picture: Image) -> None:
@@ -42,16 +40,17 @@ class Saver:
         self._thread.shutdown()
 
     def _save(self, job: LocalJob, picture: Image) -> None:
-        folder = self._settings.output_dir(job.request.task)
+        workspace = self._workspaces.of(job.visitor)
+        folder = workspace.output_dir(job.request.task)
         try:
             if (init := picture.recipe.request.init) is not None:
-                self._start_pictures.keep(init)
+                workspace.start_pictures.keep(init)
             claim = partial(self._claim, job, picture)
             path = save_picture(picture, folder, self._settings.format, self._settings.filename, claim)
         except Exception as error:  # whatever it is, the picture must reach people
             reason = getattr(error, "strerror", None) or error
-            warning = f"This picture could not be saved in {folder}: {reason}."
-            log.warning("%s", warning)
-            job.publish(replace(picture, warning=warning))
+            log.warning("a picture could not be saved in %s: %s", folder, reason)
+            where = f" in {folder}" if job.visitor.is_owner else ""
+            job.publish(replace(picture, warning=f"This picture could not be saved{where}: {reason}."))
         else:
             job.publish(replace(picture, path=path))

@@ -8,16 +8,20 @@ from webui.core.visitor import OWNER, Visitor, asking
 from webui.core.work import Work
 from webui.jobs.protocols import Executor, Job
 
+LOOK_S = 1.0
+TOLD = ("status", "waiting", "running")
+TROUBLE = "Something is wrong with this server; its owner is told what."
+
 
 class VisitorsExecutor:
-    """An ``Executor`` over another. What a visitor may not see is not there for them."""
+    """An ``Executor`` over another, whose ``visitor`` is whoever asks. What is not for them is not there for them."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    def catalog(self, max_age_s: float = 0.0) -> Catalog:
-        """See ``jobs.protocols.Executor``."""
-        return self._executor.catalog(max_age_s)
+    def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
+        """What there is for the visitor who asks."""
+        return self._executor.catalog(max_age_s, asking())
 
     def reload(self) -> None:
         """For the owner alone: it makes the server walk all its folders."""
@@ -41,17 +45,23 @@ class VisitorsExecutor:
         """For the visitor who asks; the owner names one."""
         self._executor.forget(visitor if asking().is_owner else asking())
 
-    def count_tokens(self, model: str, prompt: str, steps: int) -> tuple[int, int]:
+    def count_tokens(self, model: str, prompt: str, steps: int, visitor: Visitor = OWNER) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
-        return self._executor.count_tokens(model, prompt, steps)
+        return self._executor.count_tokens(model, prompt, steps, asking())
 
     def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
         """See ``jobs.protocols.Executor``."""
         return self._executor.draw_texts(prompt, seeds)
 
     def status(self) -> Mapping[str, object]:
-        """See ``jobs.protocols.Executor``."""
-        return self._executor.status()
+        """All of it for the owner. Guests learn how the server is and how long its queue, and nothing of the host."""
+        status, visitor = self._executor.status(), asking()
+        if visitor.is_owner:
+            return status
+        told = {name: status[name] for name in TOLD}
+        model = status.get("model")
+        known = model in self._executor.catalog(LOOK_S, visitor).models
+        return told | {"model": model if known else None} | ({"trouble": TROUBLE} if "trouble" in status else {})
 
     def totals(self) -> Totals:
         """See ``jobs.protocols.Executor``."""

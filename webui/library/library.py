@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from webui.core.allowance import EVERYTHING, Allowance
 from webui.core.checkpoint import Defaults
 from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.settings import Settings
@@ -183,30 +184,33 @@ def _find_paths(root: Path, scan: Scan, with_folders: bool = False) -> Iterator[
 
 
 class Snapshot:
-    """Files by name, each kind as it is when it is first asked for here; from then on it stays."""
+    """Files by name, each kind as it is when it is first asked for here; from then on it stays.
 
-    def __init__(self, library: "Library", max_age_s: float) -> None:
-        self._library, self._max_age_s = library, max_age_s
+    What is not allowed is not there.
+    """
+
+    def __init__(self, library: "Library", max_age_s: float, allowed: Allowance = EVERYTHING) -> None:
+        self._library, self._max_age_s, self._allowed = library, max_age_s, allowed
 
     @cached_property
     def models(self) -> Mapping[str, ModelFile]:
         """As ``find_models`` finds them."""
-        return self._library.models.get(self._max_age_s)
+        return self._allowed.of_models(self._library.models.get(self._max_age_s))
 
     @cached_property
     def loras(self) -> Mapping[str, LoraFile]:
         """As ``find_loras`` finds them."""
-        return self._library.loras.get(self._max_age_s)
+        return self._allowed.of_loras(self._library.loras.get(self._max_age_s))
 
     @cached_property
     def vaes(self) -> Mapping[str, VaeFile]:
         """As ``find_vaes`` finds them."""
-        return self._library.vaes.get(self._max_age_s)
+        return self._allowed.of_vaes(self._library.vaes.get(self._max_age_s))
 
     @cached_property
     def embeddings(self) -> Mapping[str, EmbeddingFile]:
         """As ``find_embeddings`` finds them."""
-        return self._library.embeddings.get(self._max_age_s)
+        return self._allowed.of_loras(self._library.embeddings.get(self._max_age_s))
 
     @cached_property
     def upscalers(self) -> Mapping[str, UpscalerFile]:
@@ -243,9 +247,9 @@ class Library:
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
 
-    def snapshot(self, max_age_s: float = LOOK_S) -> Snapshot:
-        """The files as they were ``max_age_s`` ago or later."""
-        return Snapshot(self, max_age_s)
+    def snapshot(self, max_age_s: float = LOOK_S, allowed: Allowance = EVERYTHING) -> Snapshot:
+        """The files that are allowed, as they were ``max_age_s`` ago or later."""
+        return Snapshot(self, max_age_s, allowed)
 
     def reload(self) -> None:
         """The next look walks all folders, whatever their times say."""

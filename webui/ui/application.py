@@ -12,6 +12,9 @@ from gradio.state_holder import SessionState, StateHolder
 from jinja2 import BaseLoader, Environment
 from starlette.types import ASGIApp
 
+from webui.core.visitor import asking
+from webui.workspace.served import served_dir
+
 LOGIN = Path(__file__).resolve().parent / "static" / "login.js"
 MOST_SESSIONS = 10_000
 
@@ -41,6 +44,15 @@ class Application(App):
 
     @tokens.setter
     def tokens(self, _value: object) -> None: ...
+
+    @property
+    def uploaded_file_dir(self) -> str:
+        """Where Gradio puts uploads and serves files from: the part of whoever asks."""
+        return str(served_dir(Path(self._uploads), asking()))
+
+    @uploaded_file_dir.setter
+    def uploaded_file_dir(self, folder: str) -> None:
+        self._uploads = folder
 
     def build_middleware_stack(self) -> ASGIApp:
         return self._wrap(super().build_middleware_stack(), self)

@@ -1,19 +1,72 @@
 """Who asks, for the page's functions: Gradio runs them away from the request that asked for them."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from webui.core.visitor import NOBODY, Visitor, asked_by
+from webui.ui.errors import page_error
+
+GUESTS_MAY = frozenset(
+    {
+        "approximations.wire.tell",
+        "history._wire_reuse.reuse",
+        "jobs.Handlers.cancel",
+        "jobs.Handlers.follow",
+        "jobs.Handlers.look_back",
+        "jobs.Handlers.send",
+        "jobs._open_first",
+        "jobs.wire.draw",
+        "layout._wire_sending.send",
+        "models.wire.choose",
+        "models.wire_reload.reload",
+        "pasted.wire.apply_text",
+        "png_info._wire_sending.send",
+        "png_info.build_tab.check_picture",
+        "png_info.build_tab.show",
+        "presets._wire_applying.apply",
+        "presets._wire_applying.apply_address",
+        "presets._wire_applying.show",
+        "presets._wire_changing.ask",
+        "presets._wire_changing.delete",
+        "presets._wire_changing.keep",
+        "presets._wire_changing.rename",
+        "presets._wire_changing.take_in",
+        "presets._wire_saving.save",
+        "presets.wire.list_presets",
+        "workbench._wire_memory.restore",
+        "workbench._wire_pictures.reuse_seed",
+        "workbench._wire_pictures.reuse_settings",
+        "workbench._wire_pictures.select",
+        "workbench._wire_pictures.vary",
+        "workbench._wire_size.apply",
+        "workbench._wire_verify.check_picture",
+    }
+)
+"""The functions that guests may call, as ``name_of`` names them: a new one is the owner's until it stands here."""
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and name of a function of the page, below ``webui.ui``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = f"{function.__module__}.{function.__qualname__}".replace(".<locals>", "")
+    return name.removeprefix("webui.ui.")
 
 
 def pass_on(blocks: gr.Blocks) -> None:
-    """Whatever a function of the page does, it does for the visitor whose request it came with."""
+    """Whatever a function of the page does, it does for the visitor whose request it came with, if they may have it."""
     process: Any = blocks.process_api
 
-    async def process_for_visitor(*args: Any, request: Any = None, **options: Any) -> dict[str, Any]:
-        with asked_by(_visitor_of(request)):
-            answer: dict[str, Any] = await process(*args, request=request, **options)
+    async def process_for_visitor(block_fn: Any, *args: Any, request: Any = None, **options: Any) -> dict[str, Any]:
+        visitor = _visitor_of(request)
+        called = blocks.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        if not visitor.is_owner and called.fn and name_of(called.fn) not in GUESTS_MAY:
+            raise page_error("There is no such function.")
+        with asked_by(visitor):
+            answer: dict[str, Any] = await process(block_fn, *args, request=request, **options)
             return answer
 
     blocks.process_api = process_for_visitor  # type: ignore[method-assign]

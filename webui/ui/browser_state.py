@@ -27,6 +27,8 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
         choices = update.get("choices") or getattr(controls[field], "choices", [])
         if field in kept and _fits(kept[field], controls[field], choices):
             update["value"] = kept[field]
+        elif field == "model" and choices and not _fits(controls[field].value, controls[field], choices):
+            update["value"] = choices[0][1]  # the page's own is not there for this visitor
         updates.append(gr.update(**update))
     return updates
 

@@ -1,7 +1,7 @@
 """The History tab: its frame here, its life in ``static/history.js``, and reusing a picture on the other pages."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,14 @@ import gradio as gr
 
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
+from webui.core.visitor import asking
 from webui.ui import fills
 from webui.ui.errors import page_error
 from webui.ui.pages import upscale
 from webui.ui.workbench import FIELDS, Workbench, settings_of
-from webui.workspace.history import History, HistoryError, Picture
+from webui.workspace.history import HistoryError, Picture
+from webui.workspace.served import served_dir
+from webui.workspace.workspace import Workspace
 
 FRAME = """
 <div class="history panel">
@@ -58,7 +61,7 @@ FRAME = """
 TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
-def build_tab(history: History, benches: Iterable[Workbench], enlarged: gr.Image, tabs: gr.Tabs) -> None:
+def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlarged: gr.Image, tabs: gr.Tabs) -> None:
     """Lays it out in the open tab; a picture can be reused in each of ``benches``, or be the one that is enlarged."""
     benches = tuple(benches)
     words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
@@ -66,15 +69,15 @@ def build_tab(history: History, benches: Iterable[Workbench], enlarged: gr.Image
     gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
     asked = [gr.Textbox(visible=False), gr.Checkbox(visible=False)]
     for bench in benches:
-        _wire_reuse(history, bench, tabs, asked)
-    _wire_enlarging(history, enlarged, tabs, asked)
+        _wire_reuse(here, bench, tabs, asked)
+    _wire_enlarging(here, enlarged, tabs, asked)
 
 
 def _takes_picture(bench: Workbench) -> bool:
     return "image" in bench.controls
 
 
-def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[Any]) -> None:
+def _wire_reuse(here: Callable[[], Workspace], bench: Workbench, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
     button = gr.Button("Reuse", elem_id=f"history-reuse-{bench.name}", elem_classes="unseen")
     reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
@@ -82,7 +85,7 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[A
 
     def reuse(picture_id: str, with_seed: bool) -> list[Any]:
         try:
-            picture = history.find(picture_id)
+            picture = here().history.find(picture_id)
             if picture is None:
                 raise page_error("This picture is not here any more.")
             recipe = read_picture(picture.path)
@@ -116,13 +119,13 @@ def _wire_reuse(history: History, bench: Workbench, tabs: gr.Tabs, asked: list[A
     )
 
 
-def _wire_enlarging(history: History, enlarged: gr.Image, tabs: gr.Tabs, asked: list[Any]) -> None:
+def _wire_enlarging(here: Callable[[], Workspace], enlarged: gr.Image, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page that enlarges gets the picture itself, and comes to the front."""
     button = gr.Button("Upscale", elem_id=f"history-reuse-{upscale.NAME}", elem_classes="unseen")
 
     def send(picture_id: str, _with_seed: bool) -> list[Any]:
         try:
-            picture = history.find(picture_id)
+            picture = here().history.find(picture_id)
             if picture is None:
                 raise page_error("This picture is not here any more.")
             return [gr.Tabs(selected=upscale.NAME), _serve(picture, Path(enlarged.GRADIO_CACHE))]
@@ -137,7 +140,7 @@ def _wire_enlarging(history: History, enlarged: gr.Image, tabs: gr.Tabs, asked: 
 
 def _serve(picture: Picture, cache_dir: Path) -> str:
     """A copy in the folder of what pages show, under the picture's secret id; raises OSError."""
-    served = cache_dir / picture.id / picture.path.name
+    served = served_dir(cache_dir, asking()) / picture.id / picture.path.name
     served.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.copyfile(picture.path, served)
     return str(served)

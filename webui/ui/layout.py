@@ -1,5 +1,6 @@
 """The page around the tabs: theme, header, script."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from webui.ui import asking, fills, history, models, pictures, png_info, presets
 from webui.ui.application import Application
 from webui.ui.pages import PAGES, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
-from webui.workspace.history import History
-from webui.workspace.presets import PresetStore
+from webui.workspace.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
@@ -48,13 +48,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(
-    executor: Executor, store: PresetStore, find_start: png_info.FindStart, pictures: History | None = None
-) -> gr.Blocks:
-    """The whole page over one executor and one store of presets, with a History tab where ``pictures`` are given.
-
-    ``find_start`` knows the start pictures that were kept, for verifying uploaded pictures.
-    """
+def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
+    """The whole page over one executor and the workspace ``here`` of whoever asks."""
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
         quiet = gr.Textbox(visible=False)  # first, where Gradio's search for it ends at once
@@ -65,22 +60,21 @@ def build_page(
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
             for task in PAGES:
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    bars[task.name] = presets.build_bar(task.name, store.writable)
+                    bars[task.name] = presets.build_bar(task.name)
                     benches[task.name] = build(task, executor, targets)
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
-                png_info.build_tab(executor, benches.values(), tabs, find_start)
-            if pictures:
-                with gr.Tab("History", id="history", elem_id="tab-history"):
-                    history.build_tab(pictures, benches.values(), enlarging.image, tabs)
+                png_info.build_tab(executor, benches.values(), tabs, lambda sha256: here().start_pictures.find(sha256))
+            with gr.Tab("History", id="history", elem_id="tab-history"):
+                history.build_tab(here, benches.values(), enlarging.image, tabs)
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
             _wire_enlarging(bench.name, bench.executor, bench.selected, bench.senders[upscale.NAME], enlarging, tabs)
         _wire_enlarging(upscale.NAME, executor, enlarging.selected, enlarging.again, enlarging, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
-        presets.wire(bars, benches, store, blocks)
+        presets.wire(bars, benches, lambda: here().presets, blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.

@@ -141,7 +141,7 @@ def card_html(file: PresetFile, catalog: Catalog) -> str:
     query = html.escape(urlencode({"name": file.name}))
     picture = f'<img src="./api/presets/preview?{query}" alt="">' if read_thumbnail(file) else ""
     lines = [f'<p class="preset-warning" role="alert">{html.escape(line)}</p>' for line in warnings(preset, catalog)]
-    origin = "Ships with Darkroom" if file.shipped else "Yours"
+    origin = "Ships with Darkroom" if file.shipped else "From the host" if file.lent else "Yours"
     return (
         f'<div class="preset-card">{picture}<div><strong>{html.escape(file.name)}</strong> <small>{origin}</small>'
         f"<p>{html.escape(preset.note)}</p>{''.join(lines)}"

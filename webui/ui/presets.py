@@ -45,6 +45,7 @@ TAKE_ASKED = """() => {
 }"""
 
 Update = Any
+Presets = Callable[[], PresetStore]  # of whoever asks
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Bar:
     upload: gr.UploadButton
 
 
-def build_bar(page: str, writable: bool) -> Bar:
-    """Lays it out in the open tab; what changes presets only where they are ``writable``."""
+def build_bar(page: str) -> Bar:
+    """Lays it out in the open tab."""
 
     def name(what: str) -> str:
         return f"{page}-preset-{what}"
@@ -88,7 +89,6 @@ def build_bar(page: str, writable: bool) -> Bar:
                 elem_id=name("import"),
                 size="sm",
                 min_width=70,
-                visible=writable,
             )
         card = gr.HTML(INTRODUCTION, elem_id=name("card"))
         with gr.Row():
@@ -96,7 +96,7 @@ def build_bar(page: str, writable: bool) -> Bar:
                 gr.Textbox(visible=False, elem_id=name(f"variable-{number}"), min_width=140, interactive=True)
                 for number in range(MAX_VARIABLES)
             ]
-        with gr.Accordion("Save a preset", open=False, visible=writable, elem_id=name("saving")):
+        with gr.Accordion("Save a preset", open=False, elem_id=name("saving")):
             with gr.Row():
                 kept_name = gr.Textbox(label="Name", elem_id=name("name"), min_width=140)
                 note = gr.Textbox(label="Note", elem_id=name("note"), min_width=140, placeholder="What it is good for")
@@ -112,7 +112,7 @@ def build_bar(page: str, writable: bool) -> Bar:
                 replace = gr.Checkbox(False, label="Replace mine of this name", elem_id=name("replace"), min_width=140)
                 save = gr.Button("Save", variant="primary", elem_id=name("save"), size="sm", min_width=70)
         words = "Rename or delete the chosen preset"
-        with gr.Accordion(words, open=False, visible=writable, elem_id=name("changing")):
+        with gr.Accordion(words, open=False, elem_id=name("changing")):
             with gr.Row(elem_classes="with-buttons"):
                 new_name = gr.Textbox(label="New name", elem_id=name("new-name"), min_width=140, scale=3)
                 rename = gr.Button("Rename", elem_id=name("rename"), size="sm", min_width=70)
@@ -126,15 +126,14 @@ def build_bar(page: str, writable: bool) -> Bar:
     )
 
 
-def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: PresetStore, blocks: gr.Blocks) -> None:
+def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Presets, blocks: gr.Blocks) -> None:
     """Connects the bars of all pages: what one of them saves, all can choose."""
     choosers = [bar.chooser for bar in bars.values()]
-    blocks.load(
-        lambda: [gr.update(choices=list(store.files())) for _ in choosers],
-        None,
-        choosers,
-        **PRIVATE,
-    )
+
+    def list_presets() -> list[Update]:
+        return [gr.update(choices=list(store().files())) for _ in choosers]
+
+    blocks.load(list_presets, None, choosers, **PRIVATE)
     held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
         _wire_applying(bar, benches[page], store, held)
@@ -144,7 +143,7 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Prese
         _wire_changing(bar, store, choose, outputs)
 
 
-def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapping[str, Sequence[str]]) -> None:
+def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[str, Sequence[str]]) -> None:
     """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
     executor, controls, page = bench.executor, bench.controls, bench.name
     held = held_by[page]
@@ -155,7 +154,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapp
         if not name:
             return [INTRODUCTION, *variable_boxes({}), gr.skip()]
         try:
-            file = store.choose(name)
+            file = store().choose(name)
         except RequestError as error:
             return [note_html(str(error)), *variable_boxes({}), gr.skip()]
         assert file.preset
@@ -168,7 +167,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapp
         if not name:
             raise gr.Error("Choose a preset first", print_exception=False)
         with page_errors():
-            updates = settings_updates(store.get(name), texts, held, executor.catalog())
+            updates = settings_updates(store().get(name), texts, held, executor.catalog())
         tell_applied(name)
         return updates
 
@@ -179,7 +178,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapp
             return unchanged
         pages = list(held_by)
         try:
-            file = store.choose(name)
+            file = store().choose(name)
             assert file.preset
             pages = [page for page in pages if _is_for(file.preset, held_by[page])]
             if page not in pages:
@@ -193,7 +192,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: PresetStore, held_by: Mapp
             tell_applied(file.name, pages)
             for line in warnings(file.preset, executor.catalog()):
                 gr.Warning(html.escape(line))
-        choice = gr.update(choices=list(store.files()), value=file.name)
+        choice = gr.update(choices=list(store().files()), value=file.name)
         return [choice, *show(file.name, ""), *settings]
 
     bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
@@ -209,10 +208,10 @@ def _is_for(preset: Preset, held: Sequence[str]) -> bool:
 
 
 def _choose(
-    bar: Bar, choosers: Sequence[gr.Dropdown], store: PresetStore, executor: Executor, name: str | None, said: str = ""
+    bar: Bar, choosers: Sequence[gr.Dropdown], store: Presets, executor: Executor, name: str | None, said: str = ""
 ) -> list[Update]:
     """After a change: new lists on all pages, and in this bar ``name`` is the one that is chosen."""
-    files = store.files()
+    files = store().files()
     lists = [gr.update(choices=list(files)) for _ in choosers]
     lists[choosers.index(bar.chooser)] = gr.update(choices=list(files), value=name)
     preset = files[name].preset if name else None
@@ -223,7 +222,7 @@ def _choose(
 
 
 def _wire_saving(
-    bar: Bar, bench: Workbench, store: PresetStore, choose: Callable[..., list[Update]], outputs: list[Any]
+    bar: Bar, bench: Workbench, store: Presets, choose: Callable[..., list[Update]], outputs: list[Any]
 ) -> None:
     """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
     executor, fields = bench.executor, held_controls(bench.controls)
@@ -241,7 +240,7 @@ def _wire_saving(
             else:
                 kept = of_page(dict(zip(fields, values, strict=True))) | {"variables": read_variables(defaults)}
             preset = make_preset(name=name, note=note, **kept)
-            store.save(preset, found[1].image if found else None, replace)
+            store().save(preset, found[1].image if found else None, replace)
             return choose(preset.name, f"Saved {preset.name}")
 
     asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
@@ -254,32 +253,35 @@ def _wire_saving(
     )
 
 
-def _wire_changing(bar: Bar, store: PresetStore, choose: Callable[..., list[Update]], outputs: list[Any]) -> None:
+def _wire_changing(bar: Bar, store: Presets, choose: Callable[..., list[Update]], outputs: list[Any]) -> None:
     """Renaming, deleting and importing; ``choose`` as in ``_wire_saving``."""
 
     def rename(name: str | None, new_name: str) -> list[Update]:
         with page_errors():
             if not name:
                 raise RequestError("choose the preset to rename first")
-            return choose(store.rename(name, new_name))
+            return choose(store().rename(name, new_name))
 
     def ask(name: str | None) -> tuple[Update, Update]:
         return gr.update(visible=bool(name)), gr.update(value=f"Yes, delete {name}")
 
+    def keep() -> Update:
+        return gr.update(visible=False)
+
     def delete(name: str | None) -> list[Update]:
         with page_errors():
-            store.delete(name or "")
+            store().delete(name or "")
             return choose(None, f"Deleted {name}")
 
     def take_in(path: str) -> list[Update]:
         with page_errors():
-            names, notices = store.add(Path(path).name, read_upload(Path(path)))
+            names, notices = store().add(Path(path).name, read_upload(Path(path)))
             for notice in notices:
                 gr.Warning(html.escape(notice))
             return choose(names[0] if names else None, f"Imported {', '.join(names[:5])}")
 
     bar.rename.click(rename, [bar.chooser, bar.new_name], outputs, **PRIVATE)
     bar.delete.click(ask, [bar.chooser], [bar.question, bar.confirm], **PRIVATE)
-    bar.keep.click(lambda: gr.update(visible=False), None, [bar.question], **PRIVATE)
+    bar.keep.click(keep, None, [bar.question], **PRIVATE)
     bar.confirm.click(delete, [bar.chooser], outputs, **PRIVATE)
     bar.upload.upload(take_in, [bar.upload], outputs, **PRIVATE)

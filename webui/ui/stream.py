@@ -14,6 +14,7 @@ from pathlib import Path
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
 from webui.core.ledger import shares
 from webui.jobs.protocols import Job, State
+from webui.workspace.served import served_dir
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
 
@@ -202,7 +203,7 @@ def _inline_html(picture: Image) -> str:
 def gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | None:
     """The PNG under a path that holds the job's secret id, a link to the saved file where the disk allows it."""
     name = picture.path.name if picture.path else f"{picture.index:05d}-{picture.seed}.png"
-    served = cache_dir / job.id / name
+    served = served_dir(cache_dir, job.visitor) / job.id / name
     try:
         served.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not served.exists():

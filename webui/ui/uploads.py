@@ -1,4 +1,4 @@
-"""What the page's functions get of this machine's files: what was uploaded or is shown, and nothing else."""
+"""What the page's functions get of this machine's files: what their visitor has uploaded or is shown, nothing else."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +7,13 @@ from typing import Any
 import gradio as gr
 
 from webui.core.disk import is_below
+from webui.core.visitor import asking
 from webui.ui.errors import page_error
+from webui.workspace.served import served_dir
 
 
 def take_only_uploads(blocks: gr.Blocks) -> None:
-    """Every function of the page refuses files that are not in the folder of uploads, before anything opens them.
+    """Every function of the page refuses files that are not the visitor's uploads, before anything opens them.
 
     Gradio 6.31 looks at the paths of some components only, and fetches addresses. The refusal is the same whether
     there is such a file or not.
@@ -19,8 +21,9 @@ def take_only_uploads(blocks: gr.Blocks) -> None:
     preprocess, folder = blocks.preprocess_data, Path(blocks.GRADIO_CACHE)
 
     async def check(block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> list[Any]:
+        theirs = served_dir(folder, asking())
         for control, value in zip(block_fn.inputs, inputs, strict=False):
-            if not all(is_below(path, folder) for path in _paths(value)):
+            if not all(is_below(path, theirs) for path in _paths(value)):
                 raise page_error(
                     f"{control.label or 'The file'}: only an uploaded file is taken; upload it here first."
                 )

@@ -108,6 +108,8 @@ class History:
         A first page looks for new files. Where reading them would take long, a thread goes on with it.
         """
         unread = 0
+        if not self._folder.is_dir():  # nothing was ever saved, and no index is made for that
+            return Page((), 0, 0, None)
         if not before:
             unread = self.refresh(LOOK_S)
             if unread:

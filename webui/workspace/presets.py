@@ -7,8 +7,8 @@ import csv
 import hashlib
 import io
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL.Image import Image as PilImage
 from webui.core.disk import replace_file
 from webui.core.errors import RequestError
 from webui.core.filenames import slug
-from webui.core.names import choose, unknown
+from webui.core.names import choose, fold, unknown
 from webui.workspace.preset import MAX_NAME_CHARACTERS, MAX_PRESET_BYTES, Preset, make_preset, read_preset
 
 MAX_PRESETS = 1_000
@@ -29,13 +29,22 @@ SHIPPED = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "dar
 
 @dataclass(frozen=True)
 class PresetFile:
-    """A file that holds a preset, or None with the ``problem``. ``shipped`` ones are never changed."""
+    """A file that holds a preset, or None with the ``problem``.
+
+    ``shipped`` ones came with the product, ``lent`` ones are the host's, for a guest to use; neither can be changed.
+    """
 
     name: str
     path: Path
     preset: Preset | None = None
     problem: str = ""
     shipped: bool = False
+    lent: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is for its visitor to change."""
+        return not (self.shipped or self.lent)
 
     @property
     def thumbnail_path(self) -> Path:
@@ -46,21 +55,38 @@ class PresetFile:
 class PresetStore:
     """All presets by name, and what people do with theirs. The folder is made when the first one is saved.
 
-    Where it is not ``writable``, all that would change something raises RequestError.
+    A guest's are those that the ``host`` shows, then their own. Where it is not ``writable``, all that would change
+    something raises RequestError. Of shipped and own presets, ``shown`` are the names of those that are there at all.
     """
 
-    def __init__(self, folder: Path, writable: bool = True) -> None:
-        self.folder, self.writable = folder, writable
+    def __init__(
+        self,
+        folder: Path,
+        host: "PresetStore | None" = None,
+        writable: bool = True,
+        shown: Iterable[str] | None = None,
+    ) -> None:
+        self.folder, self.writable, self._host = folder, writable, host
+        self._shown = None if shown is None else frozenset(map(fold, shown))
+
+    def only(self, names: Iterable[str] | None) -> "PresetStore":
+        """The same presets, but only those of these names; None for all. It is for reading."""
+        return PresetStore(self.folder, writable=False, shown=names)
 
     def files(self) -> Mapping[str, PresetFile]:
         """Every preset on disk now, the shipped ones first; those that cannot be used are there with their problem."""
         found: dict[str, PresetFile] = {}
-        for folder, shipped in ((SHIPPED, True), (self.folder, False)):
+        for name, file in self._host.files().items() if self._host else ():
+            found[name] = replace(file, lent=not file.shipped)
+        folders = ((SHIPPED, True), (self.folder, False))
+        for folder, shipped in folders[1:] if self._host else folders:
             for path in sorted(_toml_files(folder))[:MAX_PRESETS]:
                 name, preset, problem = _read(path)
                 name = f"{name} ({path.stem})" if name in found else name
                 found.setdefault(name, PresetFile(name, path, preset, problem, shipped))
-        return found
+        if self._shown is None:
+            return found
+        return {name: file for name, file in found.items() if {fold(name), fold(file.path.stem)} & self._shown}
 
     def choose(self, name: str) -> PresetFile:
         """The preset of this name, or in the file of this name (``flat-sticker``).
@@ -91,11 +117,11 @@ class PresetStore:
         self._check_writable()
         files = self.files()
         taken = next((file for name, file in files.items() if name.casefold() == preset.name.casefold()), None)
-        if taken and taken.shipped:
-            raise RequestError(f"preset {preset.name!r} ships with the product; choose another name", field="preset")
+        if taken and not taken.is_own:
+            raise RequestError(f"preset {preset.name!r} {_origin(taken)}; choose another name", field="preset")
         if taken and not replace:
             raise RequestError(f"preset {preset.name!r} is there already", field="preset")
-        if not taken and sum(not file.shipped for file in files.values()) >= MAX_PRESETS:
+        if not taken and sum(file.is_own for file in files.values()) >= MAX_PRESETS:
             raise RequestError(f"there are {MAX_PRESETS} presets already; delete some", field="preset")
         data = preset.text.encode()
         if len(data) > MAX_PRESET_BYTES:
@@ -149,17 +175,15 @@ class PresetStore:
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise RequestError(
-                "presets are kept only where visitors log in: start with --auth USER:PASS", field="preset"
-            )
+            raise RequestError("presets are kept only for visitors who keep their cookie", field="preset")
 
     def _own(self, name: str, broken: bool = False) -> PresetFile:
         self._check_writable()
         file = self.files().get(name) if broken else self.choose(name)
         if file is None:
             raise unknown("preset", name, self.files())
-        if file.shipped:
-            raise RequestError(f"preset {file.name!r} ships with the product; save a copy instead", field="preset")
+        if not file.is_own:
+            raise RequestError(f"preset {file.name!r} {_origin(file)}; save a copy instead", field="preset")
         return file
 
 
@@ -170,6 +194,10 @@ def read_thumbnail(file: PresetFile) -> bytes | None:
     except OSError:
         return None
     return data if data.startswith(b"\x89PNG\r\n") else None
+
+
+def _origin(file: PresetFile) -> str:
+    return "ships with the product" if file.shipped else "is the host's"
 
 
 def _toml_files(folder: Path) -> list[Path]:

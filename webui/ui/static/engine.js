@@ -65,7 +65,7 @@
       const health = await ask();
       if (!health) return;
       document.dispatchEvent(new CustomEvent("darkroom:health", { detail: health }));
-      const ready = `${health.model} on ${health.device}`;
+      const ready = [health.model ?? "Ready", health.device && `on ${health.device}`].filter(Boolean).join(" ");
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
       if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;
