@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
-from webui.compat import with_connections, without_web_application
+from webui.compat import noting_tunnel_trouble, with_connections, without_web_application
+from webui.core.allowance import check_names
+from webui.core.catalog import Catalog
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
 from webui.core.keys import read_keys
 from webui.core.settings import DEFAULT_PORT, GUEST, Settings
+from webui.core.visitor import OWNER
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
@@ -33,7 +37,10 @@ if TYPE_CHECKING:
 
     from webui.api.login import Login
 
+log = logging.getLogger(__name__)
+
 PORTS_TRIED = 50
+HOUR_S = 3600
 STALE_CACHE_S = 24 * 3600
 # The end comes within 5 s of the signal. A step or an answer that takes longer is left behind.
 DEVICE_WAIT_S = 2.5
@@ -74,6 +81,7 @@ def serve(settings: Settings) -> NoReturn:
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
     local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces)
+    _check_choice(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local)
     hosts, streams, policy, held = AllowedHosts(settings), Streams(), Policy(layout.scripts()), Held(cache_dir)
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
@@ -92,16 +100,19 @@ def serve(settings: Settings) -> NoReturn:
         blocks = layout.build_page(executor, workspaces.here)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
-    with with_connections(Sockets(raise_file_limit()).protocol()):
+    with with_connections(Sockets(raise_file_limit()).protocol()), noting_tunnel_trouble() as troubles:
         url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
+    elif settings.share:
+        executor.notice = f"There is no public link: {': '.join(troubles) or 'the tunnel was refused'}."
     owners_url = f"{url}?{urlencode({'owner': keys.owner_key})}" if keys else url
-    told = [f"Darkroom is at {url}", *(_for_the_host(settings, owners_url, share_url) if keys else ())]
-    print("\n".join(told), flush=True)
+    guests = _for_the_host(settings, owners_url, share_url, executor.notice) if keys else ()
+    print("\n".join([f"Darkroom is at {url}", *guests]), flush=True)
     if open_browser:
         webbrowser.open(owners_url)
     local.warm_up()
+    threading.Thread(target=_drop_unused, args=(workspaces,), name="workspaces", daemon=True).start()
     _wait_for_signal()
     print("Stopping ...", flush=True)
     local.close(DEVICE_WAIT_S)  # jobs end first, so that who watches them is told
@@ -111,18 +122,33 @@ def serve(settings: Settings) -> NoReturn:
     exit_process(0)
 
 
-def _for_the_host(settings: Settings, owners_url: str, share_url: str | None) -> list[str]:
+def _for_the_host(settings: Settings, owners_url: str, share_url: str | None, notice: str) -> list[str]:
     """What whoever starts a server with guests is told: how they come in themselves, and how guests do."""
     lines = [f"You come in as the owner at {owners_url}"]
     if share_url:
         lines.append(f"Guests come in at {share_url}")
-    elif settings.share:
-        lines.append("There is no public link; the page here goes on.")
+    elif notice:
+        lines.append(f"{notice} The page here goes on.")
     if settings.passphrase:
         lines.append(f"Guests log in as {GUEST} with the passphrase {settings.passphrase}")
     else:
         lines.append("Guests log in with --auth's accounts." if settings.auth else "Guests need no login.")
     return lines
+
+
+def _check_choice(settings: Settings, catalog: Catalog, workspaces: Workspaces) -> None:
+    """Raises RequestError where guests are to use something that is not there."""
+    check_names("model", settings.guest_models or (), catalog.models, catalog.vaes)
+    check_names("LoRA", settings.guest_loras or (), catalog.loras, catalog.embeddings)
+    for name in settings.guest_presets or ():
+        workspaces.of(OWNER).presets.choose(name)
+
+
+def _drop_unused(workspaces: Workspaces) -> None:
+    while True:
+        for visitor_id in workspaces.drop_unused():
+            log.info("dropped the workspace of a guest who was not here for a week: %s", visitor_id)
+        time.sleep(HOUR_S)
 
 
 def routers(*parts: Any) -> list["APIRouter"]:
@@ -198,7 +224,9 @@ def _private_cache(folder: Path) -> Path:
         folder.chmod(0o700)
     except OSError:  # a read-only data folder: pictures can still be shown
         return Path(tempfile.mkdtemp(prefix="darkroom-"))
-    for entry in folder.iterdir():
+    for entry in (*folder.iterdir(), *folder.glob("guests/*/*")):
+        if entry.name == "guests":
+            continue
         if time.time() - entry.stat().st_mtime > STALE_CACHE_S:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     return folder

@@ -6,9 +6,10 @@ stand-in into the place of a library's own parts.
 
 import asyncio.constants
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -43,6 +44,26 @@ def with_connections(make: Callable[..., Any]) -> Iterator[None]:
     with patch.dict("uvicorn.config.HTTP_PROTOCOLS", {"auto": make}):
         asyncio.constants.SSL_HANDSHAKE_TIMEOUT = 10.0
         yield
+
+
+@contextmanager
+def noting_tunnel_trouble() -> Iterator[list[str]]:
+    """Why there is no public link, once the block has tried. Gradio 6.31 keeps the reason, and prints guesses."""
+    networking: Any = sys.modules["gradio.networking"]
+    reasons: list[str] = []
+    set_up = networking.setup_tunnel
+
+    def note(*arguments: Any, **options: Any) -> str:
+        try:
+            address: str = set_up(*arguments, **options)
+            return address
+        except Exception as error:
+            told = (str(reason).strip() for reason in (error, error.__cause__) if reason)
+            reasons.extend(line.splitlines()[0].rstrip(".") for line in told if line)
+            raise
+
+    with patch.object(networking, "setup_tunnel", note), redirect_stdout(io.StringIO()):
+        yield reasons
 
 
 @contextmanager

@@ -31,7 +31,7 @@ OWNERS = {
     "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist.m3u8",
     "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}",
     "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file",
-    *("POST /gradio_api/api/{api_name}", "POST /gradio_api/run/{api_name}", "POST /gradio_api/component_server"),
+    *("POST /gradio_api/api/{api_name}", "POST /gradio_api/component_server"),
     *("GET /gradio_api/queue/status", "POST /gradio_api/process_recording", "POST /gradio_api/vibe-edit"),
     *("POST /gradio_api/undo-vibe-edit", "GET /gradio_api/vibe-code", "POST /gradio_api/vibe-code"),
     "POST /gradio_api/vibe-starter-queries",

@@ -1,11 +1,13 @@
 """What the server keeps from those who reach it: other files of this machine, and what is asked under false colours."""
 
 import json
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image as PilImages
 
@@ -21,19 +23,22 @@ def has_ipv6() -> bool:
     return True
 
 
-def call(server: Server, elem_id: str, image: Any) -> str:
-    """What the page's function behind a button or picture answers where ``image`` is its picture, as JSON text."""
-    config = server.client.get("/config").json()
+def call(server: Server, elem_id: str, value: Any, client: httpx.Client | None = None, into: str = "") -> str:
+    """What the page's function behind a button or picture answers, as JSON text; ``value`` is its picture, or what the
+    control ``into`` holds."""
+    client = client or server.client
+    config = client.get("/config").json()
     components = {component["id"]: component for component in config["components"]}
     place = next(key for key, entry in components.items() if entry["props"].get("elem_id") == elem_id)
     function = next(entry for entry in config["dependencies"] if any(place == target[0] for target in entry["targets"]))
     inputs = [components[key] for key in function["inputs"]]
-    kinds = [entry["type"] for entry in inputs]
-    data = [entry["props"].get("value") for entry in inputs]
-    data[kinds.index("image")] = image
-    body = {"data": data, "fn_index": function["id"], "session_hash": elem_id}
-    assert server.client.post("/gradio_api/queue/join", json=body).status_code == 200
-    with server.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": elem_id}) as stream:
+    data = [entry["props"].get("value") or ("" if entry["type"] == "textbox" else None) for entry in inputs]
+    held = [entry["props"].get("elem_id") if into else entry["type"] for entry in inputs]
+    data[held.index(into or "image")] = value
+    session = f"{elem_id}-{secrets.token_hex(4)}"
+    body = {"data": data, "fn_index": function["id"], "session_hash": session}
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
         for line in stream.iter_lines():
             if '"process_completed"' in line:
                 return json.dumps(json.loads(line.removeprefix("data: "))["output"])

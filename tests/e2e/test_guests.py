@@ -1,11 +1,17 @@
 """A server with guests: two visitors, the owner, and what each has of the other."""
 
+import io
+import re
+import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from PIL import Image as PilImages
 
-from .server import PATIENCE_S, SMALL, Server, wait_for
+from .server import PATIENCE_S, REPOSITORY, SMALL, Server, wait_for
+from .test_guard import call
 
 KEY = "the-owners-key"
 
@@ -92,17 +98,223 @@ def test_the_owners_link_is_printed_and_works(guests):
     assert guests.client.get(f"/api/jobs/{job_id}").status_code == 200
 
 
-def test_the_page_works_for_a_guest_and_its_pictures_are_theirs(guests, browser):
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(guests.url)
-    page.locator("#txt2img-status [data-state=idle]").wait_for(timeout=PATIENCE_S * 1000)
-    page.locator("#txt2img-prompt textarea").fill("a red apple")
-    page.locator("#txt2img-generate").click()
-    done = page.locator("#txt2img-status [data-state=done]")
-    done.wait_for(timeout=PATIENCE_S * 1000)
+def test_each_has_a_history_and_start_pictures_of_their_own(guests, ann, bob):
+    job_id = send(ann, seed=11, prompt="a red apple")
+    assert end(ann, job_id) == "done"
+    (entry,) = ann.get("/api/history").json()["pictures"]
+    assert entry["prompt"] == "a red apple" and "/" not in entry["name"]
+    where = f"/api/history/{entry['id']}"
+    picture = ann.get(f"{where}/picture")
+    assert picture.status_code == ann.get(f"{where}/thumbnail").status_code == 200
+    assert ann.put(f"{where}/favourite").json() == {"favourite": True}
+    for other in (bob, guests.client, guests.visitor()):
+        assert other.get("/api/history", params={"query": "red apple"}).json()["pictures"] == []
+        for path in (where, f"{where}/picture", f"{where}/thumbnail"):
+            assert other.get(path).status_code == 404
+        assert other.delete(where).status_code == 404
+    assert bob.get("/api/history").json()["total"] == 0
+    owners = send(guests.client, prompt="the owner's own")
+    assert end(guests.client, owners) == "done"
+    assert guests.client.get("/api/history").json()["pictures"][0]["prompt"] == "the owner's own"
+    assert ann.get("/api/history").json()["total"] == 1
+    kept = [path.relative_to(guests.data_dir).parts[:2] for path in guests.pictures()]
+    assert kept[-1] == ("outputs", "txt2img")
+    (folder,) = {
+        path.relative_to(guests.data_dir).parts[1]
+        for path in (guests.data_dir / "visitors").rglob("*.png")
+        if "cache" not in path.parts and "red-apple" in path.name
+    }
+    assert all(folder not in value for value in ann.cookies.values()), "the folder's name is no key"
+
+
+def test_a_guest_takes_all_of_it_away_and_deletes_it(guests, ann, bob):
+    assert end(ann, send(ann, prompt="a blue whale")) == "done"
+    assert ann.get("/api/workspace").json() | {"size_bytes": 0} == {
+        "is_owner": False,
+        "files": 1,
+        "size_bytes": 0,
+        "dropped_after_days": 7,
+    }
+    archive = zipfile.ZipFile(io.BytesIO(ann.get("/api/workspace/export").content))
+    (name,) = archive.namelist()
+    assert name.startswith("outputs/txt2img/") and archive.testzip() is None
+    (entry,) = ann.get("/api/history").json()["pictures"]
+    assert archive.read(name) == ann.get(f"/api/history/{entry['id']}/picture").content
+    assert zipfile.ZipFile(io.BytesIO(bob.get("/api/workspace/export").content)).namelist() == []
+    assert guests.visitor().delete("/api/workspace").status_code == 404
+    assert guests.client.delete("/api/workspace").status_code == 403
+    assert bob.delete("/api/workspace").status_code == 200
+    assert ann.get("/api/history").json()["total"] == 1
+    assert ann.delete("/api/workspace").json() == {"deleted": True}
+    assert ann.get("/api/history").json()["total"] == 0
+    assert not [path for path in (guests.data_dir / "visitors").rglob("*.png") if "blue-whale" in path.name]
+    assert end(ann, send(ann, prompt="a blue whale")) == "done"
+    assert ann.get("/api/history").json()["total"] == 1, "and begins anew"
+
+
+def test_an_upload_is_its_senders_alone(guests, ann, bob):
+    picture = io.BytesIO()
+    PilImages.new("RGB", (64, 64), (1, 2, 3)).save(picture, "PNG")
+    (path,) = ann.post("/gradio_api/upload", files={"files": ("a.png", picture.getvalue())}).json()
+    assert ann.get(f"/gradio_api/file={path}").content == picture.getvalue()
+    assert guests.client.get(f"/gradio_api/file={path}").status_code == 200
+    for other in (bob, guests.visitor()):
+        assert other.get(f"/gradio_api/file={path}").status_code == 403
+        assert "only an uploaded file is taken" in call(guests, "png-info-image", {"path": path}, other)
+    told = call(guests, "png-info-image", {"path": path, "meta": {"_type": "gradio.FileData"}}, ann)
+    assert "only an uploaded file is taken" not in told and "No settings were found" in told
+
+
+def test_presets_of_a_guest_are_theirs_and_the_hosts_are_lent(guests, ann, bob):
+    answer = save_preset(guests, ann, "Mine")
+    assert '"error"' not in answer, answer
+    names = {entry["name"] for entry in ann.get("/api/presets").json()}
+    assert "Mine" in names and "Flat sticker" in names
+    for other in (bob, guests.client, guests.visitor()):
+        assert "Mine" not in {entry["name"] for entry in other.get("/api/presets").json()}
+        assert other.get("/api/presets/file", params={"name": "Mine"}).status_code == 404
+    assert bob.post("/api/jobs", json=SMALL | {"preset": "Mine"}).status_code == 422
+    assert "ships with the product" in save_preset(guests, ann, "Flat sticker")
+
+
+def save_preset(server: Server, client: httpx.Client, name: str) -> str:
+    return call(server, "txt2img-preset-save", name, client, "txt2img-preset-name")
+
+
+OWNERS_ALONE = ["/api/metrics", "/openapi.json", "/sdapi/v1/memory", "/api/models/hash?name=demo", "/monitoring"]
+
+
+def test_guests_see_nothing_of_the_host(guests, ann):
+    for path in OWNERS_ALONE:
+        assert ann.get(path).status_code == guests.visitor().get(path).status_code == 404, path
+    assert guests.client.get("/api/metrics").status_code == 200
+    assert set(ann.get("/api/health").json()) == {"status", "model", "waiting", "running"}
+    assert "device" in guests.client.get("/api/health").json()
+    job_id = send(ann)
+    assert end(ann, job_id) == "done"
+    events = ann.get(f"/api/jobs/{job_id}/events").text
+    shown = ann.get(f"/api/jobs/{job_id}").text
+    told = [
+        *(events, shown, ann.get("/config").text, ann.get("/api/models").text, ann.get("/api/loras").text),
+        *(ann.get(f"/sdapi/v1/{what}").text for what in ("sd-models", "loras", "options", "sd-vae", "embeddings")),
+        ann.get("/api/history").text,
+    ]
+    for text in told:
+        assert str(guests.data_dir.parent) not in text and str(REPOSITORY) not in text
+    assert '"path"' in events and ".png" in events
+    assert str(guests.data_dir) in guests.client.get(f"/api/jobs/{job_id}").text
+
+
+def test_sdapi_keeps_what_is_a_visitors(guests, ann, bob):
+    changed = {"CLIP_stop_at_last_layers": 2}
+    assert ann.post("/sdapi/v1/options", json=changed).status_code == 200
+    assert ann.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 2
+    for other in (bob, guests.client):
+        assert other.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 1
+    assert guests.visitor().post("/sdapi/v1/options", json=changed).status_code == 403
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(ann.post, "/sdapi/v1/txt2img", json=SMALL | {"steps": 40, "n_iter": 3})
+        progress = ann.get
+        wait_for(lambda: progress("/sdapi/v1/progress").json()["state"]["job_count"], "the call to run")
+        for other in (bob, guests.visitor(), guests.client):
+            assert other.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0
+            other.post("/sdapi/v1/interrupt")
+        assert ann.get("/sdapi/v1/progress").json()["state"]["interrupted"] is False
+        ann.post("/sdapi/v1/interrupt")
+        assert waiting.result().status_code in (200, 409)
+
+
+def test_what_guests_may_use_is_the_hosts_choice(start_server):
+    server = start_server(
+        "--guests",
+        "--owner-key",
+        KEY,
+        "--guest-models",
+        "demo",
+        "--guest-loras",
+        "blueprint",
+        "--guest-presets",
+        "Flat sticker",
+    )
+    guest, owner = server.visitor(), server.client
+    guest.get("/")
+    assert [entry["name"] for entry in guest.get("/api/loras").json()] == ["blueprint"]
+    assert [entry["name"] for entry in guest.get("/sdapi/v1/loras").json()] == ["blueprint"]
+    assert [entry["name"] for entry in guest.get("/api/presets").json()] == ["Flat sticker"]
+    others = {entry["name"] for entry in owner.get("/api/loras").json()} - {"blueprint"}
+    assert len(others) > 1 and len(owner.get("/api/presets").json()) > 1
+    hidden = sorted(others)[0]
+    text = guest.get("/config").text
+    assert not [name for name in others if f'"{name}"' in text]
+    gone = {}
+    for name in (hidden, "never-there"):
+        answers = [
+            guest.post("/api/jobs", json=SMALL | {"prompt": f"a <lora:{name}:1> cat"}),
+            guest.post("/api/jobs", json=SMALL | {"loras": [name]}),
+            guest.post("/api/jobs", json=SMALL | {"prompt": f"[a:<lora:{name}:1>:0.5]"}),
+            guest.post("/sdapi/v1/txt2img", json=SMALL | {"prompt": f"<lora:{name}:1>"}),
+            guest.get("/api/loras/preview", params={"name": name}),
+        ]
+        assert all(answer.status_code in (404, 422) for answer in answers), answers
+        gone[name] = [answer.text.replace(name, "NAME") for answer in answers]
+    assert gone[hidden] == gone["never-there"]
+    assert guest.post("/api/jobs", json=SMALL | {"preset": "Chalk"}).status_code == 422
+    assert owner.post("/api/jobs", json=SMALL | {"prompt": f"<lora:{hidden}:1>"}).status_code == 202
+    assert end(guest, send(guest, prompt="<lora:blueprint:1> a cat")) == "done"
+
+
+def test_two_browsers_have_pages_pictures_and_histories_of_their_own(guests, browser):
+    first, second = browser.new_context(), browser.new_context()
+    pages = [context.new_page() for context in (first, second)]
+    for page in pages:
+        page.set_default_timeout(PATIENCE_S * 1000)
+        page.goto(guests.url)
+        page.locator("#txt2img-status [data-state=idle]").wait_for()
+    ann, bob = pages
+    ann.locator("#txt2img-prompt textarea").fill("a red apple")
+    ann.locator("#txt2img-generate").click()
+    done = ann.locator("#txt2img-status [data-state=done]")
+    done.wait_for()
     job_id = done.get_attribute("data-job")
-    assert guests.visitor().get(f"/api/jobs/{job_id}").status_code == 404
-    assert guests.client.get(f"/api/jobs/{job_id}").json()["state"] == "done"
-    page.locator("#txt2img-gallery img").first.wait_for()
-    context.close()
+    ann.locator("#txt2img-gallery img").first.wait_for()
+    assert bob.evaluate("(id) => fetch(`./api/jobs/${id}`).then(({ status }) => status)", job_id) == 404
+    source = ann.locator("#txt2img-gallery img").first.get_attribute("src")
+    assert bob.evaluate("(url) => fetch(url).then(({ status }) => status)", source) == 403
+    for page in pages:
+        page.get_by_role("tab", name="History").click()
+        page.get_by_text("is yours alone, and is deleted 7 days after your last visit").wait_for()
+    ann.locator(".history-found button").first.wait_for()
+    assert bob.locator(".history-found button").count() == 0
+    ann.get_by_role("button", name="Delete all", exact=True).click()
+    ann.get_by_role("button", name="Yes, delete all that is mine here").click()
+    ann.get_by_text("(0 files so far)").wait_for()
+    assert ann.locator(".history-found button").count() == 0
+    for context in (first, second):
+        context.close()
+
+
+def test_a_link_that_cannot_be_made_is_told_and_the_page_goes_on(start_server, monkeypatch):
+    """The tunnel's program has no place to be in, so that nothing is asked of the network."""
+    monkeypatch.setenv("GRADIO_SHARE_SERVER_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", "/dev/null")
+    server = start_server("--share", "--no-auth", "--owner-key", KEY)
+    said = server.log.read_text("utf-8")
+    assert "There is no public link: [Errno 20] Not a directory" in said and "The page here goes on." in said
+    assert "no public link" in server.health()["notice"]
+    assert "notice" not in server.visitor().get("/api/health").json()
+    assert server.visitor().get("/").status_code == 200
+
+
+def test_others_log_in_with_a_passphrase_that_is_printed(start_server):
+    server = start_server("--host", "0.0.0.0")
+    passphrase = re.search(r"Guests log in as guest with the passphrase (\S+)", server.log.read_text("utf-8"))[1]
+    guest = server.visitor()
+    assert guest.get("/config").status_code == guest.post("/api/jobs", json=SMALL).status_code == 401
+    assert guest.post("/login", data={"username": "guest", "password": "guess"}).status_code == 400
+    assert guest.post("/login", data={"username": "guest", "password": passphrase}).status_code == 200
+    assert end(guest, send(guest)) == "done"
+    other = server.visitor()
+    other.post("/login", data={"username": "guest", "password": passphrase})
+    other.get("/")
+    assert other.get("/api/history").json()["total"] == 0, "who shares a passphrase shares nothing else"
+    assert server.client.get("/config").status_code == 200, "the owner's key is enough for Gradio too"

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
-from webui.core.allowance import Allowance
+from webui.core.allowance import EVERYTHING, Allowance
 from webui.core.engine_options import EngineOptions
 from webui.core.filenames import FILENAME, FileFormat, check_filename
+from webui.core.visitor import Visitor
 
 DEFAULT_PORT = 7860
 GUEST = "guest"
@@ -126,10 +127,9 @@ class Settings(BaseModel):
         """Whether whoever has not the owner's key is a guest."""
         return self.guests or self.is_reached
 
-    @property
-    def guest_allowance(self) -> Allowance:
-        """What guests may draw with."""
-        return Allowance(self.guest_models, self.guest_loras, usable=True)
+    def allowance(self, visitor: Visitor) -> Allowance:
+        """What the visitor may draw with."""
+        return EVERYTHING if visitor.is_owner else Allowance(self.guest_models, self.guest_loras, usable=True)
 
     @property
     def accounts(self) -> tuple[tuple[str, str], ...]:

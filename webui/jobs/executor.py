@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from webui.core.allowance import EVERYTHING
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
@@ -131,9 +130,7 @@ class LocalExecutor:
         return job
 
     def _see(self, visitor: Visitor, max_age_s: float = 0.0) -> Snapshot:
-        """The files as the visitor may use them."""
-        allowed = EVERYTHING if visitor.is_owner else self._settings.guest_allowance
-        return self._library.snapshot(max_age_s, allowed)
+        return self._library.snapshot(max_age_s, self._settings.allowance(visitor))
 
     def job(self, job_id: str) -> Job | None:
         """A job that waits, runs, or ended recently, or that the disk knows."""

@@ -18,6 +18,8 @@ class VisitorsExecutor:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self.notice = ""
+        """What the owner should know of this server, though it works."""
 
     def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
         """What there is for the visitor who asks."""
@@ -57,7 +59,7 @@ class VisitorsExecutor:
         """All of it for the owner. Guests learn how the server is and how long its queue, and nothing of the host."""
         status, visitor = self._executor.status(), asking()
         if visitor.is_owner:
-            return status
+            return {**status, **({"notice": self.notice} if self.notice else {})}
         told = {name: status[name] for name in TOLD}
         model = status.get("model")
         known = model in self._executor.catalog(LOOK_S, visitor).models

@@ -32,6 +32,12 @@ FRAME = """
   <p class="history-undo" role="status" hidden><span></span> <button type="button">Undo</button></p>
   <ul class="history-found" aria-label="Pictures, newest first"></ul>
   <button type="button" class="history-more" data-act="more" hidden>More</button>
+  <p class="history-workspace" hidden>
+    <span></span>
+    <a href="./api/workspace/export" download>Export all</a>
+    <button type="button" data-act="ask-clear">Delete all</button>
+    <button type="button" data-act="clear" hidden>Yes, delete all that is mine here</button>
+  </p>
   <dialog class="history-view" aria-label="Picture">
     <div class="history-actions">
       <button type="button" data-act="previous" aria-label="Newer picture">←</button>

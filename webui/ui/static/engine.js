@@ -65,7 +65,8 @@
       const health = await ask();
       if (!health) return;
       document.dispatchEvent(new CustomEvent("darkroom:health", { detail: health }));
-      const ready = [health.model ?? "Ready", health.device && `on ${health.device}`].filter(Boolean).join(" ");
+      const engine = `${health.model ?? "Ready"}${health.device ? ` on ${health.device}` : ""}`; // guests are told less
+      const ready = health.notice ? `${engine} · ${health.notice}` : engine;
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
       if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;

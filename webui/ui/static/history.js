@@ -227,7 +227,25 @@
       view().close();
     },
     close: (button) => button.closest("dialog").close(),
+    "ask-clear": () => confirmClearing(true),
+    clear: attempt(async () => {
+      await request("./api/workspace", "DELETE");
+      confirmClearing(false);
+      load();
+      tellWorkspace();
+    }),
   };
+  const confirmClearing = (asked) => {
+    part("[data-act=ask-clear]").hidden = asked;
+    part("[data-act=clear]").hidden = !asked;
+  };
+  // Guests are told how long all of this is kept, and have ways to take it away and to delete it.
+  const tellWorkspace = attempt(async () => {
+    const { is_owner, files, dropped_after_days: days } = await request("./api/workspace");
+    part(".history-workspace").hidden = is_owner;
+    part(".history-workspace span").textContent =
+      `What you make here (${files} files so far) is yours alone, and is deleted ${days} days after your last visit.`;
+  });
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
     const card = event.target.closest(".history-found button");
@@ -268,7 +286,11 @@
       offerUndo();
     });
     const look = () => !document.hidden && root.checkVisibility() && !view().open && load(Math.max(PAGE, shown.length));
-    new IntersectionObserver((entries) => entries.at(-1).isIntersecting && look()).observe(root);
+    new IntersectionObserver((entries) => {
+      if (!entries.at(-1).isIntersecting) return;
+      look();
+      tellWorkspace();
+    }).observe(root);
     clearInterval(looking);
     looking = setInterval(() => root.isConnected && shown.length <= 500 && !waiting && look(), LOOK_MS);
   };
