@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webui.core.hosting import HOUR_S, PICTURE_COST, Hosting, Limits
 from webui.core.visitor import OWNER, Visitor
 from webui.jobs import queue
-from webui.jobs.protocols import QueueFull
-from webui.jobs.queue import REMEMBERED_S, Queue
+from webui.jobs.protocols import OverBudget, QueueFull
+from webui.jobs.queue import Queue
 
 WAIT_S = 20
 numbers = itertools.count()
@@ -36,8 +37,15 @@ class Clock:
         return self.now_s
 
 
-def make(*clock: Clock) -> Queue[Sent]:
-    return Queue(lambda *_: None, *clock)
+def make(*clock: Clock, **decisions) -> Queue[Sent]:
+    """A queue of a host who lets everybody have as much as they like, but for what ``decisions`` say."""
+    return Queue(lambda *_: None, *clock, hosting=hosted(**decisions))
+
+
+def hosted(limits=(), **decisions) -> Hosting:
+    hosting = Hosting()
+    hosting.change({"limits": dict.fromkeys(Limits.model_fields, 10**6) | dict(limits), **decisions})
+    return hosting
 
 
 def send(line: Queue[Sent], name: str, count: int = 1, cost: float = 1.0) -> list[Sent]:
@@ -66,8 +74,8 @@ def test_ten_of_one_and_one_of_another_the_other_is_second():
     assert first.visitor.id == "many" and turns(line)[:2] == ["one", "many"]
 
 
-def test_somebody_who_sends_500_delays_others_by_the_running_job_alone(monkeypatch):
-    line = make()
+def test_somebody_who_sends_500_delays_others_by_the_running_job_alone():
+    line = make(limits={"waiting": 100})
     sent = refused = 0
     for _ in range(500):
         try:
@@ -75,7 +83,7 @@ def test_somebody_who_sends_500_delays_others_by_the_running_job_alone(monkeypat
             sent += 1
         except QueueFull:
             refused += 1
-    assert (sent, refused) == (queue.MAX_WAITING, 500 - queue.MAX_WAITING)
+    assert (sent, refused) == (100, 400)
     line.take()  # runs
     for name in ("b", "c", "d"):
         send(line, name)
@@ -97,7 +105,7 @@ def test_what_was_served_is_forgotten_after_an_hour():
     send(line, "a")
     send(line, "b")
     assert line.upcoming().visitor.id == "b"
-    clock.now_s += REMEMBERED_S
+    clock.now_s += HOUR_S
     assert line.upcoming().visitor.id == "a"  # who came first
 
 
@@ -113,7 +121,7 @@ def test_a_clock_that_jumps_loses_no_job_and_blocks_nobody_for_longer_than_an_ho
     assert Counter(before) == {"served": 2, "other": 40}
     send(line, "served")
     send(line, "other", 5)
-    clock.now_s += REMEMBERED_S
+    clock.now_s += HOUR_S
     assert turns(line)[0] == "served"
 
 
@@ -152,17 +160,75 @@ def test_places_are_told_when_they_change_and_only_then():
 
 def test_nobody_fills_the_queue_for_all_and_what_was_accepted_is_never_refused(monkeypatch):
     monkeypatch.setattr(queue, "MAX_WAITING", 2)
-    monkeypatch.setattr(queue, "MAX_IN_ALL", 5)
-    line = make()
+    line = make(limits={"waiting": 2, "waiting_in_all": 5})
     send(line, "a", 2)
-    with pytest.raises(QueueFull, match="2 jobs wait"):
+    with pytest.raises(OverBudget, match="2 of your jobs wait") as refusal:
         send(line, "a")
+    assert refusal.value.again_s
     send(line, "b", 2)
     send(line, "c")
-    with pytest.raises(QueueFull, match="5 jobs of all visitors wait"):
+    with pytest.raises(QueueFull, match="5 jobs of all guests wait"):
         send(line, "d")
+    owners = [Sent(f"owner's {k}", OWNER) for k in range(3)]
+    for job in owners[:2]:
+        line.put(job)
+    with pytest.raises(QueueFull, match="2 jobs wait"):
+        line.put(owners[2])
     line.put(Sent("kept", Visitor("a")), accepted=True)
-    assert len(line) == 6 and Counter(turns(line))["a"] == 3
+    assert len(line) == 8 and Counter(turns(line)) == {"a": 3, "b": 2, "c": 1, "owner": 2}
+
+
+def test_a_guest_has_so_many_pictures_an_hour_and_is_told_when_to_come_back():
+    clock = Clock()
+    line = make(clock, limits={"pictures_an_hour": 10})
+    with pytest.raises(OverBudget, match="the work of 11 pictures .* 10 an hour are the limit"):
+        send(line, "a", cost=11 * PICTURE_COST)
+    send(line, "a", cost=6 * PICTURE_COST)
+    line.settle(line.take(), 0.5)  # 3 of them were drawn
+    clock.now_s += 600
+    send(line, "a", 2, cost=3 * PICTURE_COST)
+    with pytest.raises(OverBudget, match="10 pictures an hour.* come back in 50 minutes") as refusal:
+        send(line, "a", cost=2 * PICTURE_COST)
+    assert refusal.value.again_s == HOUR_S - 600
+    send(line, "b", cost=10 * PICTURE_COST)  # others have their own
+    clock.now_s += HOUR_S - 600
+    send(line, "a", cost=4 * PICTURE_COST)
+
+
+def test_all_guests_together_have_so_much_and_the_owner_none_of_it():
+    clock = Clock()
+    line = make(clock, limits={"pictures_an_hour_in_all": 10})
+    line.put(Sent("owner's", OWNER, 50 * PICTURE_COST))
+    send(line, "a", cost=8 * PICTURE_COST)
+    with pytest.raises(QueueFull, match="all guests together .* come back in 60 minutes"):
+        send(line, "b", cost=3 * PICTURE_COST)
+    send(line, "b", cost=2 * PICTURE_COST)
+
+
+def test_limits_hold_as_soon_as_the_host_changes_them():
+    hosting = hosted(limits={"waiting": 1})
+    line = Queue(lambda *_: None, hosting=hosting)
+    send(line, "a")
+    with pytest.raises(OverBudget):
+        send(line, "a")
+    hosting.change({"limits": {"waiting": 2}})
+    send(line, "a")
+
+
+def test_paused_guests_wait_and_the_owner_does_not():
+    hosting = hosted(paused=True)
+    line = Queue(lambda *_: None, hosting=hosting)
+    (guests,) = send(line, "a")
+    line.put(owners := Sent("owner's", OWNER))
+    assert line.take(0) == owners and line.take(0) is None and line.upcoming() is None
+    assert line.positions() == {guests.id: 1}
+    hosting.watch(line.wake)
+    taken = []
+    thread = threading.Thread(target=lambda: taken.extend((line.take(), line.take(0))))
+    thread.start()
+    hosting.change({"paused": False})
+    thread.join(WAIT_S)
+    assert guests in taken
 
 
 def test_start_pictures_that_wait_are_counted(monkeypatch):

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from webui.core.errors import RequestError
-from webui.jobs.protocols import QueueFull
+from webui.jobs.protocols import OverBudget, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _queue_full(request: Request, error: Exception) -> Response:
-    return answer(request.scope, 503, "busy", str(error))
+    assert isinstance(error, QueueFull)
+    status = 429 if isinstance(error, OverBudget) else 503
+    again = {"Retry-After": str(error.again_s)} if error.again_s else None
+    return answer(request.scope, status, SHORT[status], str(error), again)
 
 
 async def _disk_trouble(request: Request, error: Exception) -> Response:

@@ -17,7 +17,15 @@ ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
 class QueueFull(RuntimeError):
-    """Too many jobs wait already; try again later."""
+    """Too many jobs wait already; try again later, in ``again_s`` seconds where that is known."""
+
+    def __init__(self, message: str, again_s: int | None = None) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+
+
+class OverBudget(QueueFull):
+    """One guest would use more than their share; the message says the limit and when to come back."""
 
 
 class Job(Protocol):

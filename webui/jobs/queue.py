@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from typing import Generic, Protocol, TypeVar
 
-from webui.core.visitor import Visitor
+from webui.core.hosting import HOUR_S, Hosting, Use
+from webui.core.visitor import OWNER, Visitor
+from webui.jobs.budget import check
 from webui.jobs.protocols import QueueFull
 
 MAX_WAITING = 100
-"""Jobs of one visitor."""
-MAX_IN_ALL = 1000
+"""Jobs of the owner. Those of guests are counted by the host's limits."""
 MAX_PIXEL_BYTES = 768 * 2**20
 """Memory that the start pictures of one visitor's waiting jobs take: one batch of the img2img page, at least."""
 MAX_PIXEL_BYTES_IN_ALL = 2 * 2**30
-REMEMBERED_S = 3600.0
 
 
 class Waiting(Protocol):
@@ -60,22 +60,33 @@ class _Line(Generic[J]):
 
     def forget(self, now_s: float) -> None:
         """What is older than an hour; and, after a clock that went back, what is yet to come."""
-        while self.served and not 0 <= now_s - self.served[0].at_s < REMEMBERED_S:
+        while self.served and not 0 <= now_s - self.served[0].at_s < HOUR_S:
             self.served.popleft()
 
     @property
     def cost(self) -> float:
         return sum(entry.cost for entry in self.served)
 
+    def use(self, now_s: float) -> Use:
+        self.forget(now_s)
+        served = tuple((now_s - entry.at_s, entry.cost) for entry in self.served)
+        return Use(len(self.waiting), sum(job.cost for _, job in self.waiting), served)
+
 
 class Queue(Generic[J]):
     """Thread-safe. ``tell`` is called with a job and its place, 1 for the next, whenever that changes.
 
-    ``clock`` is in seconds and does not jump: the time of day has no say in whose turn it is.
+    ``clock`` is in seconds and does not jump: the time of day has no say in whose turn it is. By what the host decides
+    (``hosting``) guests' jobs are let in, and wait while they are paused.
     """
 
-    def __init__(self, tell: Callable[[J, int], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell, self._clock = tell, clock
+    def __init__(
+        self,
+        tell: Callable[[J, int], None],
+        clock: Callable[[], float] = time.monotonic,
+        hosting: Hosting | None = None,
+    ) -> None:
+        self._tell, self._clock, self._hosting = tell, clock, hosting or Hosting()
         self._lines: dict[str, _Line[J]] = {}
         self._visitors: dict[str, str] = {}  # of the jobs that wait; a job keeps the place in which it was sent
         self._places: Mapping[str, int] = {}
@@ -88,13 +99,14 @@ class Queue(Generic[J]):
         return len(self._visitors)
 
     def put(self, job: J, accepted: bool = False) -> None:
-        """Lines the job up; raises QueueFull, unless it was accepted before, or the queue is closed."""
+        """Lines the job up; raises QueueFull, OverBudget, unless it was accepted before, or the queue is closed."""
         with self._changed:
             if self._closed:
                 raise QueueFull("the server is shutting down")
             line = self._lines.setdefault(job.visitor.turn, _Line())
             if not accepted:
-                self._check_room(line, job.pixel_bytes)
+                self._check_room(job, line)
+                self._check_pixels(job.pixel_bytes, line)
             self._number += 1
             line.waiting.append((self._number, job))
             self._visitors[job.id] = job.visitor.turn
@@ -104,11 +116,10 @@ class Queue(Generic[J]):
     def take(self, timeout_s: float | None = None) -> J | None:
         """The next job, which counts as served from now on; None after the time, a ``wake``, or ``close``."""
         with self._changed:
-            self._changed.wait_for(lambda: self._visitors or self._woken or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._next() or self._woken or self._closed, timeout_s)
             self._woken = False
-            if not self._visitors or self._closed:
+            if (job := self._next()) is None or self._closed:
                 return None
-            job = next(self._turns())
             self._running[job.id] = entry = _Served(self._clock(), job.cost)
             self._remove(job).served.append(entry)
             self._tell_places()
@@ -132,7 +143,12 @@ class Queue(Generic[J]):
     def upcoming(self) -> J | None:
         """The job whose turn it would be now."""
         with self._changed:
-            return next(self._turns(), None)
+            return self._next()
+
+    def uses(self) -> Mapping[str, Use]:
+        """What each visitor with jobs in the last hour uses, by their turns' names."""
+        with self._changed:
+            return {name: line.use(self._clock()) for name, line in self._lines.items()}
 
     def positions(self) -> Mapping[str, int]:
         """The places of all jobs that wait, by their ids, from 1: in which order they are taken if none comes."""
@@ -152,19 +168,31 @@ class Queue(Generic[J]):
             self._changed.notify_all()
             return list(self._turns())
 
-    def _check_room(self, line: _Line[J], pixel_bytes: int) -> None:
-        if len(line.waiting) >= MAX_WAITING:
-            raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
-        if len(self._visitors) >= MAX_IN_ALL:
-            raise QueueFull(f"the queue is full: {MAX_IN_ALL} jobs of all visitors wait; try again later")
-        if not pixel_bytes:
+    def _check_room(self, job: J, line: _Line[J]) -> None:
+        if job.visitor.is_owner:
+            if len(line.waiting) >= MAX_WAITING:
+                raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
             return
+        uses = self.uses()
+        guests = [use for name, use in uses.items() if name != OWNER.turn]
+        everybody = Use(
+            sum(use.waiting for use in guests),
+            sum(use.waiting_cost for use in guests),
+            tuple(entry for use in guests for entry in use.served),
+        )
+        check(self._hosting.now.limits, job.cost, uses[job.visitor.turn], everybody)
+
+    def _check_pixels(self, pixel_bytes: int, line: _Line[J]) -> None:
         lines = ((self._lines.values(), MAX_PIXEL_BYTES_IN_ALL), ((line,), MAX_PIXEL_BYTES))
-        for some, limit in lines:
+        for some, limit in lines if pixel_bytes else ():
             if sum(job.pixel_bytes for each in some for _, job in each.waiting) + pixel_bytes > limit:
                 raise QueueFull(
                     f"the start pictures of jobs that wait may take {limit // 2**20} MB of memory; try again later"
                 )
+
+    def _next(self) -> J | None:
+        paused = self._hosting.now.paused
+        return next((job for job in self._turns() if job.visitor.is_owner or not paused), None)
 
     def _remove(self, job: J) -> _Line[J]:
         line = self._lines[self._visitors.pop(job.id)]
