@@ -12,7 +12,9 @@ import pytest
 
 from webui.api import held
 from webui.api.held import ALL, GUEST, MB, UPLOAD, Held, Refused
+from webui.core.hosting import Limits
 
+LIMITS = Limits()
 EVENTS = ("GET", "/api/jobs/x/events")
 Enter = Callable[..., Awaitable[None]]
 
@@ -119,12 +121,12 @@ def uploading(tmp_path, monkeypatch) -> Uploading:
 
 
 def test_a_day_of_uploads_is_bounded_for_each_visitor(uploading):
-    uploading.send("a", GUEST.upload_bytes // MB)
+    uploading.send("a", LIMITS.upload_mb)
     with pytest.raises(Refused) as refused:
         uploading.send("a", 1)
     assert refused.value.status_code == 429 and "512 MB" in refused.value.detail
     uploading.send("b", 1)
-    uploading.send("owner", 2 * GUEST.upload_bytes // MB, is_owner=True)
+    uploading.send("owner", 2 * LIMITS.upload_mb, is_owner=True)
     uploading.now_s += int(refused.value.headers["Retry-After"]) - 1
     with pytest.raises(Refused):
         uploading.send("a", 1)
@@ -133,9 +135,9 @@ def test_a_day_of_uploads_is_bounded_for_each_visitor(uploading):
 
 
 def test_all_uploads_of_a_day_are_bounded(uploading):
-    visitors = ALL.upload_bytes // GUEST.upload_bytes
+    visitors = LIMITS.upload_mb_in_all // LIMITS.upload_mb
     for number in range(visitors):
-        uploading.send(f"guest {number}", GUEST.upload_bytes // MB)
+        uploading.send(f"guest {number}", LIMITS.upload_mb)
     with pytest.raises(Refused) as refused:
         uploading.send("another", 1)
     assert refused.value.status_code == 503
@@ -144,7 +146,7 @@ def test_all_uploads_of_a_day_are_bounded(uploading):
 
 def test_files_count_however_small_they_are(uploading):
     body = b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' * 1000
-    most = GUEST.upload_bytes // (len(body) + 1000 * held.FILE_BYTES)
+    most = LIMITS.upload_mb * MB // (len(body) + 1000 * held.FILE_BYTES)
     uploading.send("a", most, body=body)
     with pytest.raises(Refused):
         uploading.send("a", 1, body=body)

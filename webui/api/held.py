@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from webui.api.bodies import MB
+from webui.core.hosting import Hosting
 
 AGAIN_S = 10  # when to come back for what others may be done with by then
 DAY_S = 24 * 3600  # uploads are kept so long
@@ -39,17 +40,16 @@ class Refused(HTTPException):
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of one visitor: ``at_once`` requests are worked on, ``waiting`` more wait; uploads are those of a day."""
+    """Of one visitor: ``at_once`` requests are worked on, ``waiting`` more wait."""
 
     at_once: int = 8
     waiting: int = 64
     streams: int = 24
-    upload_bytes: int = 512 * MB
 
 
 GUEST = Bounds()
-OWNER = Bounds(at_once=16, waiting=4000, streams=2000, upload_bytes=2**50)
-ALL = Bounds(streams=1000, upload_bytes=4096 * MB)
+OWNER = Bounds(at_once=16, waiting=4000, streams=2000)
+ALL = Bounds(streams=1000)
 """Of all guests together. The owner has what is left of the sockets."""
 FREE_BYTES = 256 * MB
 """Uploads leave so much of the disk."""
@@ -88,8 +88,10 @@ class Uploads:
 class Held:
     """Of one server, in one event loop. ``folder`` is where uploads go; ``clock`` gives seconds."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder, self._clock = folder, clock
+    def __init__(
+        self, folder: Path, clock: Callable[[], float] = time.monotonic, hosting: Hosting | None = None
+    ) -> None:
+        self._folder, self._clock, self._hosting = folder, clock, hosting or Hosting()
         self._holdings: dict[str, _Holding] = {}
         self._uploads: TTLCache[str, Uploads] = TTLCache(MOST_KNOWN, DAY_S, timer=clock)
         self._guests_streams = 0
@@ -158,16 +160,17 @@ class Held:
             if since_look >= LOOK_AGAIN_BYTES:
                 since_look = 0
                 self._look_at_disk()
-            bounds = OWNER if is_owner else GUEST
-            if own.sum(now_s) + size > bounds.upload_bytes:
-                detail = f"{bounds.upload_bytes // MB} MB of uploads a day are the limit for one visitor"
+            if is_owner:
+                return message
+            limits = self._hosting.now.limits
+            if own.sum(now_s) + size > limits.upload_mb * MB:
+                detail = f"{limits.upload_mb} MB of uploads a day are the limit for one guest"
                 raise Refused(429, detail, own.frees_in_s(now_s))
-            if not is_owner and self._guests_uploads.sum(now_s) + size > ALL.upload_bytes:
-                detail = f"{ALL.upload_bytes // MB} MB of uploads a day are the limit for all visitors together"
+            if self._guests_uploads.sum(now_s) + size > limits.upload_mb_in_all * MB:
+                detail = f"{limits.upload_mb_in_all} MB of uploads a day are the limit for all guests together"
                 raise Refused(503, detail, self._guests_uploads.frees_in_s(now_s))
             own.add(now_s, size)
-            if not is_owner:
-                self._guests_uploads.add(now_s, size)
+            self._guests_uploads.add(now_s, size)
             return message
 
         return receive_counted

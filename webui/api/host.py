@@ -1,43 +1,22 @@
 """``/api/host`` and the page ``/host``: who is there, what they use, and what the host decides. The owner's alone."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cachetools import TTLCache
 from fastapi import APIRouter, Body, HTTPException
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
+from webui.api.seen import Seen
 from webui.core.hosting import Hosting, Use
 from webui.core.visitor import NOBODY, OWNER, Visitor
 from webui.jobs.protocols import ENDED, Executor, Job
 
 STATIC = Path(__file__).with_name("static")
-SEEN_S = 24 * 3600
-MOST_SEEN = 2000
 PROMPT_LETTERS = 120
 CHANGES = ("limits", "paused", "closed", "message")
-
-
-class Seen:
-    """Guests who came in the last day: their names, where the host gave them accounts, and when they last asked."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._guests: TTLCache[str, tuple[str, float]] = TTLCache(MOST_SEEN, SEEN_S, timer=clock)
-
-    def note(self, visitor: Visitor, name: str = "") -> None:
-        """The visitor asks for something."""
-        if not (visitor.is_owner or visitor.is_new):
-            self._guests[visitor.id] = (name, self._clock())
-
-    def all(self) -> Mapping[str, tuple[str, float]]:
-        """Names and seconds since, by ids."""
-        now_s = self._clock()
-        return {guest: (name, now_s - at_s) for guest, (name, at_s) in self._guests.items()}
 
 
 @dataclass(frozen=True)
@@ -118,7 +97,9 @@ def host_router(host: Host) -> APIRouter:
     def ban(guest: str) -> dict[str, Any]:
         """Shuts a guest out and ends their jobs."""
         if guest in (OWNER.id, NOBODY.id):
-            raise HTTPException(422, "only a guest with a cookie can be shut out; close the server to new guests instead")
+            raise HTTPException(
+                422, "only a guest with a cookie can be shut out; take no new guests instead"
+            )
         host.hosting.ban(guest)
         host.stop(lambda visitor: visitor.id == guest)
         return host.show()

@@ -15,6 +15,8 @@ from starlette.types import Scope
 
 from webui.api.errors import answer
 from webui.api.login import Login
+from webui.api.seen import Seen
+from webui.core.hosting import Hosting
 from webui.core.keys import Keys
 from webui.core.visitor import OWNER, Visitor
 
@@ -28,8 +30,17 @@ class Visitors:
     ``named`` says that the host gave several accounts, so that a login's name is a visitor.
     """
 
-    def __init__(self, keys: Keys | None, login: Login, named: bool = False, root_path: str = "") -> None:
+    def __init__(
+        self,
+        keys: Keys | None,
+        login: Login,
+        named: bool = False,
+        root_path: str = "",
+        hosting: Hosting | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         self._keys, self._login, self._named, self._root_path = keys, login, named, root_path
+        self._hosting, self._seen = hosting or Hosting(), seen or Seen()
 
     def of(self, request: HTTPConnection) -> tuple[Visitor, str]:
         """Who sends the request, and the cookie that they keep or are to be given; "" for those who need none."""
@@ -46,6 +57,11 @@ class Visitors:
         guest = self._keys.guest(token, is_new=True)
         assert guest
         return guest, token
+
+    def receive(self, request: HTTPConnection, visitor: Visitor) -> str:
+        """Notes that the visitor is here; returns why they may not come in, "" for those who may."""
+        self._seen.note(visitor, (self._login.name_of(request) or "") if self._named else "")
+        return self._hosting.refusal(visitor)
 
     def has_owners_key(self, request: HTTPConnection) -> bool:
         """Whether the owner's key or cookie came with it, which needs no login."""

@@ -15,6 +15,7 @@ from functools import partial
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.hosting import Hosting, Use
 from webui.core.images import MIN_SIDE_PX
 from webui.core.ledger import Totals, balance
 from webui.core.names import choose_file
@@ -65,12 +66,15 @@ class LocalExecutor:
         worker: Worker | None = None,
         store: Store | None = None,
         workspaces: Workspaces | None = None,
+        hosting: Hosting | None = None,
     ) -> None:
         self._settings, self._library = settings, Library(settings)
         self._workspaces = workspaces or Workspaces(settings.data_dir, settings.out)
         self._keeper, self._is_ready = Keeper(store, self._workspaces), threading.Event()
         self._worker = worker or ThreadWorker(settings.engine_options)
-        self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)))
+        hosting = hosting or Hosting()
+        self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)), hosting=hosting)
+        hosting.watch(self._queue.wake)
         self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
         self._running: LocalJob | None = None
         self._lock = threading.Lock()
@@ -183,6 +187,10 @@ class LocalExecutor:
     def totals(self) -> Totals:
         """What ``/api/metrics`` counts."""
         return self._totals
+
+    def uses(self) -> Mapping[str, Use]:
+        """See ``jobs.protocols.Executor``."""
+        return self._queue.uses()
 
     def count_tokens(self, model: str, prompt: str, steps: int, visitor: Visitor = OWNER) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""

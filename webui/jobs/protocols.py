@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from webui.core.catalog import Catalog
 from webui.core.events import Event, Image
+from webui.core.hosting import Use
 from webui.core.ledger import Totals
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
@@ -111,6 +112,9 @@ class Executor(Protocol):
 
     def status(self) -> Mapping[str, object]:
         """``status`` is ok, loading or degraded; the rest says what runs where."""
+
+    def uses(self) -> Mapping[str, Use]:
+        """What each visitor used within an hour and has waiting, by their turns' names."""
 
     def totals(self) -> Totals:
         """What was done since the start."""

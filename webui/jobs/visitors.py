@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from webui.core.catalog import Catalog
+from webui.core.hosting import Use
 from webui.core.ledger import Totals
 from webui.core.visitor import OWNER, Visitor, asking
 from webui.core.work import Work
@@ -64,6 +65,10 @@ class VisitorsExecutor:
         model = status.get("model")
         known = model in self._executor.catalog(LOOK_S, visitor).models
         return told | {"model": model if known else None} | ({"trouble": TROUBLE} if "trouble" in status else {})
+
+    def uses(self) -> Mapping[str, Use]:
+        """For the owner alone."""
+        return self._executor.uses() if asking().is_owner else {}
 
     def totals(self) -> Totals:
         """See ``jobs.protocols.Executor``."""
