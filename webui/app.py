@@ -22,6 +22,7 @@ from webui.core.allowance import check_names
 from webui.core.catalog import Catalog
 from webui.core.disk import sweep
 from webui.core.errors import RequestError
+from webui.core.hosting import Hosting
 from webui.core.keys import read_keys
 from webui.core.settings import DEFAULT_PORT, GUEST, Settings
 from webui.core.visitor import OWNER
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from webui.api.login import Login
+    from webui.api.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +72,11 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.errors import ERROR_ANSWERS
     from webui.api.guard import Guard
     from webui.api.held import Held
+    from webui.api.host import Host
     from webui.api.hosts import AllowedHosts
     from webui.api.login import SESSION_S, Login
     from webui.api.policy import Policy
+    from webui.api.seen import Seen
     from webui.api.streams import Streams
     from webui.api.visitors import Visitors
     from webui.ui import layout
@@ -80,19 +84,22 @@ def serve(settings: Settings) -> NoReturn:
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
-    local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces)
+    hosting = Hosting(settings.hosting_path)
+    local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces, hosting=hosting)
     _check_choice(settings, local.catalog(), workspaces)
-    executor = VisitorsExecutor(local)
-    hosts, streams, policy, held = AllowedHosts(settings), Streams(), Policy(layout.scripts()), Held(cache_dir)
+    executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
+    hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
+    held, seen = Held(cache_dir, hosting=hosting), Seen()
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
 
     def guard(inner: "ASGIApp", app: Application) -> "ASGIApp":
-        visitors = Visitors(keys, login, len(settings.auth) > 1, settings.root_path)
+        visitors = Visitors(keys, login, len(settings.auth) > 1, settings.root_path, hosting, seen)
         return Guard(inner, hosts, login, visitors, cache_dir, streams, policy, held)
 
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
     login = Login(app)
-    for router in routers(settings, executor, workspaces, login):
+    host = Host(hosting, executor, seen, workspaces.sizes) if settings.has_guests else None
+    for router in routers(settings, executor, workspaces, login, host):
         app.include_router(router)
     if settings.root_path:
         name_no_host()
@@ -160,11 +167,12 @@ def routers(*parts: Any) -> list["APIRouter"]:
 
 
 def _own_routers(
-    settings: Settings, executor: Executor, workspaces: Workspaces, login: "Login"
+    settings: Settings, executor: Executor, workspaces: Workspaces, login: "Login", host: "Host | None" = None
 ) -> Iterator["APIRouter"]:
-    """Each over what is there for whoever asks; those of the login where there is one."""
+    """Each over what is there for whoever asks; those of the login where there is one, of the host where guests are."""
     from webui.api.a1111 import a1111_router
     from webui.api.history import history_router
+    from webui.api.host import host_router
     from webui.api.info import info_router
     from webui.api.jobs import jobs_router
     from webui.api.login import login_router
@@ -184,6 +192,8 @@ def _own_routers(
     yield a1111_router(executor, settings.model)
     if settings.accounts:
         yield login_router(login, settings.root_path)
+    if host:
+        yield host_router(host)
 
 
 def choose_port(settings: Settings) -> int:

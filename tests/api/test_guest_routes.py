@@ -9,7 +9,10 @@ from gradio.routes import App
 
 from webui.api.guests import GUESTS_MAY, may_ask
 from webui.api.login import Login
+from webui.api.host import Host
+from webui.api.seen import Seen
 from webui.app import routers
+from webui.core.hosting import Hosting
 from webui.core.settings import Settings
 from webui.jobs.executor import LocalExecutor
 from webui.ui import asking, layout
@@ -21,6 +24,8 @@ OWNERS = {
     *(f"POST /sdapi/v1/refresh-{what}" for what in ("vae", "embeddings", "loras", "checkpoints")),
     *(f"{method} /sdapi/v1/{{path:path}}" for method in ("GET", "POST", "PUT", "DELETE")),
     *("GET /monitoring", "GET /monitoring/summary", "GET /monitoring/{key}"),
+    *("GET /host", "GET /host/static/{name}", "GET /api/host", "PATCH /api/host", "POST /api/host/stop"),
+    *("POST /api/host/guests/{guest}/stop", "PUT /api/host/guests/{guest}/ban", "DELETE /api/host/guests/{guest}/ban"),
     # Gradio's own, which no page of ours asks for
     *("GET /gradio_api/deep_link", "GET /gradio_api/token", "GET /gradio_api/dev/reload", "GET /gradio_api/runs"),
     *("POST /gradio_api/run-history/connect", "GET /gradio_api/run-history/buckets"),
@@ -46,10 +51,11 @@ def app(tmp_path_factory) -> Iterator[Application]:
     """The whole server, but for the sockets."""
     settings = Settings(device="cpu", data_dir=tmp_path_factory.mktemp("data"))
     executor, workspaces = LocalExecutor(settings), Workspaces(settings.data_dir)
+    host = Host(Hosting(), executor, Seen(), workspaces.sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("shown")))
         app = Application(lambda inner, _: inner)
-        for router in routers(settings, executor, workspaces, Login(app)):
+        for router in routers(settings, executor, workspaces, Login(app), host):
             app.include_router(router)
         App.create_app(layout.build_page(executor, workspaces.here), app=app)
         yield app

@@ -134,6 +134,8 @@ class Guard:
             challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
             detail = "log in at the page, or send name and password as HTTP Basic"
             return answer(scope, 401, "not logged in", detail, challenge)
+        if why := self._visitors.receive(request, visitor):
+            return answer(scope, 403, "closed", why)
         is_unused = path.startswith("/gradio_api/") and path.removeprefix("/gradio_api/").startswith(UNUSED)
         if is_unused or not (visitor.is_owner or may_ask(scope.get("method", ""), path)):
             return answer(scope, 404, "not found", "there is no such route")

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException
 from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 
 from webui.api.seen import Seen
 from webui.core.hosting import Hosting, Use
@@ -15,6 +14,7 @@ from webui.core.visitor import NOBODY, OWNER, Visitor
 from webui.jobs.protocols import ENDED, Executor, Job
 
 STATIC = Path(__file__).with_name("static")
+PARTS = ("host.js", "host.css")
 PROMPT_LETTERS = 120
 CHANGES = ("limits", "paused", "closed", "message")
 
@@ -64,11 +64,16 @@ class Host:
 def host_router(host: Host) -> APIRouter:
     """The routes of a server with guests."""
     router = APIRouter()
-    router.mount("/host/static", StaticFiles(directory=STATIC))
 
     @router.get("/host", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(STATIC / "host.html", headers={"Cache-Control": "no-cache"})
+
+    @router.get("/host/static/{name}", include_in_schema=False)
+    def part(name: str) -> FileResponse:
+        if name not in PARTS:
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
 
     @router.get("/api/host")
     def show() -> dict[str, Any]:
@@ -97,9 +102,7 @@ def host_router(host: Host) -> APIRouter:
     def ban(guest: str) -> dict[str, Any]:
         """Shuts a guest out and ends their jobs."""
         if guest in (OWNER.id, NOBODY.id):
-            raise HTTPException(
-                422, "only a guest with a cookie can be shut out; take no new guests instead"
-            )
+            raise HTTPException(422, "only a guest with a cookie can be shut out; take no new guests instead")
         host.hosting.ban(guest)
         host.stop(lambda visitor: visitor.id == guest)
         return host.show()

@@ -147,6 +147,11 @@ class Settings(BaseModel):
         return self.data_dir / "keys.json"
 
     @property
+    def hosting_path(self) -> Path:
+        """Where what the host decides is kept."""
+        return self.data_dir / "hosting.json"
+
+    @property
     def start_dir(self) -> Path:
         """Where start pictures and masks are kept, which recipes name by their hash."""
         return self.data_dir / "start-pictures"

@@ -1,24 +1,33 @@
 """The executor as fronts have it: each call is that of the visitor who asks, so that no front can forget to say who."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from webui.core.catalog import Catalog
-from webui.core.hosting import Use
+from webui.core.hosting import Decisions, Hosting, Use
 from webui.core.ledger import Totals
 from webui.core.visitor import OWNER, Visitor, asking
 from webui.core.work import Work
+from webui.jobs.budget import check_disk
 from webui.jobs.protocols import Executor, Job
 
 LOOK_S = 1.0
-TOLD = ("status", "waiting", "running")
+TOLD = ("status", "waiting", "running", "message")
 TROUBLE = "Something is wrong with this server; its owner is told what."
 
 
 class VisitorsExecutor:
-    """An ``Executor`` over another, whose ``visitor`` is whoever asks. What is not for them is not there for them."""
+    """An ``Executor`` over another, whose ``visitor`` is whoever asks. What is not for them is not there for them.
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    ``hosting`` is what the host of a server with guests decides, ``sizes`` the bytes that guests keep, by their ids.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        hosting: Hosting | None = None,
+        sizes: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        self._executor, self._hosting, self._sizes = executor, hosting, sizes
         self.notice = ""
         """What the owner should know of this server, though it works."""
 
@@ -32,8 +41,12 @@ class VisitorsExecutor:
             self._executor.reload()
 
     def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> Job:
-        """A job of the visitor who asks."""
-        return self._executor.submit(work, keep, asking())
+        """A job of the visitor who asks; raises OverBudget, too, where they have kept as much as they may."""
+        sender = asking()
+        if self._hosting and not sender.is_owner:
+            sizes = self._sizes()
+            check_disk(self._hosting.now.limits, sizes.get(sender.id, 0), sum(sizes.values()))
+        return self._executor.submit(work, keep, sender)
 
     def job(self, job_id: str) -> Job | None:
         """The job, for the owner and for the visitor who sent it."""
@@ -59,9 +72,12 @@ class VisitorsExecutor:
     def status(self) -> Mapping[str, object]:
         """All of it for the owner. Guests learn how the server is and how long its queue, and nothing of the host."""
         status, visitor = self._executor.status(), asking()
+        if self._hosting and (message := _message(self._hosting.now)):
+            status = {**status, "message": message}
         if visitor.is_owner:
-            return {**status, **({"notice": self.notice} if self.notice else {})}
-        told = {name: status[name] for name in TOLD}
+            notice = {"notice": self.notice} if self.notice else {}
+            return {**status, **notice, **({"has_guests": True} if self._hosting else {})}
+        told = {name: status[name] for name in TOLD if name in status}
         model = status.get("model")
         known = model in self._executor.catalog(LOOK_S, visitor).models
         return told | {"model": model if known else None} | ({"trouble": TROUBLE} if "trouble" in status else {})
@@ -77,3 +93,9 @@ class VisitorsExecutor:
     def close(self) -> None:
         """See ``jobs.protocols.Executor``."""
         self._executor.close()
+
+
+def _message(decided: Decisions) -> str:
+    """What all pages show."""
+    paused = "The host has paused the guests' jobs: they wait." if decided.paused else ""
+    return " ".join(filter(None, (decided.message, paused)))

@@ -26,8 +26,10 @@ HEADER = """
 <header class="darkroom-header">
   <h1>Darkroom</h1>
   <span id="darkroom-engine" class="engine" data-status="loading" role="status">Starting ...</span>
+  <a id="darkroom-host" href="host" hidden>Guests</a>
   <button id="darkroom-theme" type="button" aria-label="Switch between dark and light">◐</button>
 </header>
+<p id="darkroom-message" role="status" hidden></p>
 <div id="darkroom-announcer" class="visually-hidden" aria-live="polite"></div>
 """
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -23,6 +23,7 @@ from webui.workspace.thumbnails import Thumbnails
 
 UNUSED_S = 7 * 24 * 3600.0
 MARK_S = 3600.0  # so seldom it is written down that a workspace is used
+MEASURE_S = 30.0
 OPEN = 1000  # workspaces that are kept ready
 MARK = "last-used"
 
@@ -76,7 +77,9 @@ class Workspaces:
         self._owners = Workspace(data_dir, out)
         self._shown = self._owners.presets.only(guest_presets)
         self._open: LRUCache[str, Workspace] = LRUCache(OPEN)
-        self._lock = threading.Lock()
+        self._lock, self._measuring = threading.Lock(), threading.Lock()
+        self._sizes: Mapping[str, int] = {}
+        self._measured_s = -MEASURE_S
 
     def of(self, visitor: Visitor) -> Workspace:
         """The visitor's; asking for it uses it."""
@@ -104,6 +107,15 @@ class Workspaces:
         if self._served:
             shutil.rmtree(served_dir(self._served, guest), ignore_errors=True)
 
+    def sizes(self) -> Mapping[str, int]:
+        """The bytes that each guest keeps, by their ids, as they were half a minute ago at most."""
+        with self._measuring:
+            now_s = time.monotonic()
+            if now_s - self._measured_s >= MEASURE_S:
+                self._sizes = {root.name: _bytes_below(root) for root in self._roots()}
+                self._measured_s = now_s
+            return self._sizes
+
     def drop_unused(self) -> list[str]:
         """Deletes those of guests that were not used for a week, and returns whose they were."""
         unused = [path.name for path in self._roots() if self._clock() - self._used_at(path) >= UNUSED_S]
@@ -128,3 +140,12 @@ class Workspaces:
             if root.is_dir() and not (mark.exists() and 0 <= now_s - mark.stat().st_mtime < MARK_S):
                 mark.touch()
                 os.utime(mark, (now_s, now_s))
+
+
+def _bytes_below(root: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):  # it went meanwhile
+                total += os.stat(os.path.join(folder, name), follow_symlinks=False).st_size
+    return total

@@ -70,6 +70,10 @@
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
       if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;
+      const message = document.getElementById("darkroom-message");
+      if (message.textContent !== (health.message ?? "")) message.textContent = health.message ?? "";
+      message.hidden = !health.message;
+      document.getElementById("darkroom-host").hidden = !health.has_guests;
       if (health.status === "loading") pace = "loading";
     } catch {
       pace = "lost";
