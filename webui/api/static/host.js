@@ -58,13 +58,15 @@ const guestRow = (guest) => {
   if (guest.banned) actions.push(button("Let in", "Let in", () => ask(`${path}/ban`, "DELETE"), `${name} may come in again.`));
   else if (guest.id !== "nobody") actions.push(button("Shut out", "Shut out", () => ask(`${path}/ban`, "PUT"), `${name} is shut out.`));
   const jobs = guest.jobs.length ? make("ul", {}, ...guest.jobs.map(jobLine)) : guest.done ? `${guest.done} done` : "none";
+  const pictures = make("td", {}, String(guest.pictures_this_hour));
+  pictures.dataset.unit = "pictures this hour";
   const row = make(
     "tr",
     {},
     make("th", { scope: "row" }, name),
     make("td", {}, guest.banned ? "shut out" : when(guest.seen_s)),
     make("td", {}, jobs),
-    make("td", {}, String(guest.pictures_this_hour)),
+    pictures,
     make("td", {}, `${guest.disk_mb} MB`),
     make("td", {}, make("div", { className: "row" }, ...actions)),
   );
