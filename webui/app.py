@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from webui.api.login import Login
     from webui.api.host import Host
+    from webui.api.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,10 @@ def serve(settings: Settings) -> NoReturn:
     local.warm_up()
     threading.Thread(target=_drop_unused, args=(workspaces,), name="workspaces", daemon=True).start()
     _wait_for_signal()
+    _stop(local, streams, blocks)
+
+
+def _stop(local: LocalExecutor, streams: "Streams", blocks: Any) -> NoReturn:
     print("Stopping ...", flush=True)
     local.close(DEVICE_WAIT_S)  # jobs end first, so that who watches them is told
     streams.end()
