@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from starlette.types import ASGIApp
 
-    from webui.api.login import Login
     from webui.api.host import Host
+    from webui.api.login import Login
     from webui.api.streams import Streams
 
 log = logging.getLogger(__name__)

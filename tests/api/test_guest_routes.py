@@ -8,8 +8,8 @@ import pytest
 from gradio.routes import App
 
 from webui.api.guests import GUESTS_MAY, may_ask
-from webui.api.login import Login
 from webui.api.host import Host
+from webui.api.login import Login
 from webui.api.seen import Seen
 from webui.app import routers
 from webui.core.hosting import Hosting
