@@ -34,7 +34,7 @@ GUESTS_MAY: Mapping[str, list[str]] = {
         "/login",
         *_below("/gradio_api/", "queue/join run/{api_name} cancel reset upload call/{api_name} call/v2/{api_name}"),
         *_below("/api/", "jobs jobs/{job_id}/again info tokens history/{picture_id}/restore"),
-        *_below("/sdapi/v1/", "txt2img img2img png-info interrupt skip options"),
+        *_below("/sdapi/v1/", "txt2img img2img extra-single-image extra-batch-images png-info interrupt skip options"),
     ],
     "PUT": ["/api/history/{picture_id}/favourite"],
     "DELETE": [*_below("/api/", "jobs/{job_id} history/{picture_id} history/{picture_id}/favourite workspace")],

@@ -42,7 +42,12 @@ GUESTS_MAY = frozenset(
         "workbench._wire_pictures.select",
         "workbench._wire_pictures.vary",
         "workbench._wire_size.apply",
-        "workbench._wire_verify.check_picture",
+        "workbench.wire_verify.check_picture",
+        "pages.upscale._wire_gallery.compare",
+        "pages.upscale._wire_gallery.select",
+        "pages.upscale._wire_memory.restore",
+        "history._wire_enlarging.send",
+        "layout._wire_enlarging.send",
     }
 )
 """The functions that guests may call, as ``name_of`` names them: a new one is the owner's until it stands here."""
