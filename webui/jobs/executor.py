@@ -16,11 +16,8 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.hosting import Hosting, Use
-from webui.core.images import MIN_SIDE_PX
 from webui.core.ledger import Totals, balance
-from webui.core.names import choose_file
 from webui.core.order import Order
-from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Work
@@ -31,7 +28,7 @@ from webui.jobs.last_size import LastSize
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
-from webui.jobs.resolve import make_order, make_orders
+from webui.jobs.resolve import make_orders
 from webui.jobs.saving import Saver
 from webui.jobs.store import Kept, Store
 from webui.jobs.texts import draw_examples
@@ -326,7 +323,7 @@ class LocalExecutor:
                 event = replace(event, index=first + event.index)
                 if event.index in {picture.index for picture in job.images}:  # of a batch that was saved in part
                     continue
-                self._saver.afterwards(partial(self._note_size, event, step_s))
+                self._saver.afterwards(partial(self._last_size.note, event.recipe.request, step_s))
             if isinstance(event, Image) and job.keep:
                 self._saver.save(job, event)
             else:
@@ -349,15 +346,10 @@ class LocalExecutor:
         if (job := self._running) and (trouble := self._watchdog.trouble):
             job.publish(Loading(trouble, 0.0))
 
-    def _note_size(self, picture: Image, step_s: float) -> None:
-        request = picture.recipe.request
-        if step_s and request.width and request.height:
-            self._last_size.keep(request.model, (request.width, request.height), step_s)
-
     def _load_default(self) -> None:
         self._watchdog.begin()
         try:
-            for _ in self._worker.load(self._plan_warm_up()):
+            for _ in self._worker.load(self._last_size.plan_warm_up(self._settings.model, self._library.snapshot(0.0))):
                 self._watchdog.ping()
                 if self._closed.is_set():
                     self._worker.cancel()
@@ -368,13 +360,6 @@ class LocalExecutor:
                 self._trouble = for_people(error)
         self._watchdog.end()
         self._warm_at = time.perf_counter()
-
-    def _plan_warm_up(self) -> Order:
-        """One step of the default model. With reuse it is one of the plain UNet: no code is compiled for its size."""
-        name = choose_file("model", self._settings.model, self._library.snapshot(max_age_s=0).models)
-        width, height = self._last_size.of(name) or (MIN_SIDE_PX, MIN_SIDE_PX)
-        request = Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2)
-        return make_order(request, self._library.snapshot())
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from webui.core.disk import replace_file
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
+from webui.core.names import choose_file
+from webui.core.order import Order
+from webui.core.request import Request
+from webui.jobs.resolve import make_order
+from webui.library.library import Snapshot
 
 QUICK_STEP_S = 1.0
 
@@ -37,6 +42,17 @@ class LastSize:
                 replace_file(self._file, data)
         except OSError as error:
             log.info("the size for the next warm-up is not kept: %s", error)
+
+    def note(self, request: Request, step_s: float) -> None:
+        """A picture of this request was drawn, with steps of so many seconds."""
+        if step_s and request.width and request.height:
+            self.keep(request.model, (request.width, request.height), step_s)
+
+    def plan_warm_up(self, model: str, library: Snapshot) -> Order:
+        """One step of the model. With reuse it is one of the plain UNet: no code is compiled for its size."""
+        name = choose_file("model", model, library.models)
+        width, height = self.of(name) or (MIN_SIDE_PX, MIN_SIDE_PX)
+        return make_order(Request(model=name, steps=1, width=width, height=height, seed=0, reuse=2), library)
 
 
 def _is_side(number: object) -> bool:
