@@ -310,6 +310,17 @@ class TestFollowing:
                 engine.let()
         assert seen == [(1, b"preview 1"), (2, b"preview 1"), (3, b"preview 3"), (4, b"preview 3"), (5, b"preview 5")]
 
+    def test_steps_count_through_the_pictures_of_a_prompt_that_is_drawn_for_each(self, executor, engine):
+        engine.hold()
+        job, seen = executor.submit(request(steps=2, count=3, prompt="{a|b}")), []
+        for _, event in job.follow():
+            if isinstance(event, Step):
+                seen.append((event.index, event.total))
+            if not isinstance(event, Image | Done):
+                engine.let()
+        assert seen == [(step, 6) for step in range(1, 7)]
+        assert [picture.index for picture in job.images] == [0, 1, 2]
+
     def test_a_follower_that_stands_still_misses_steps_but_no_picture_and_not_the_end(self, executor, engine):
         engine.hold()
         job = executor.submit(request(steps=50, count=2))

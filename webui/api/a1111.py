@@ -23,6 +23,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
 from webui.core.images import ImageError
+from webui.core.request import Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
 from webui.interop.a1111 import answers, extras, requests
@@ -143,8 +144,8 @@ def _add_drawing(router: APIRouter, executor: Executor, callers: Callers) -> Non
         calls = callers.here().calls.copy()
         if not calls:
             return answers.progress(None, None, "0", 0, False)
-        first, waiting = calls[0], sum(call.job.request.repeat for call in calls[1:])
-        found = answers.progress(first.job.request, first.event, first.started, waiting, first.stopped)
+        first, waiting = calls[0], sum(_in_one(call.job).repeat for call in calls[1:])
+        found = answers.progress(_in_one(first.job), first.event, first.started, waiting, first.stopped)
         if first.preview and not skip_current_image:
             found["current_image"] = base64.b64encode(first.preview).decode("ascii")
         return found
@@ -325,7 +326,7 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
     request, pictures, comments = call.job.request, call.job.images, list(call.comments)
     encoded = [picture.encode() for picture in pictures]
     if not isinstance(call.event, Done) and call.preview:
-        half = answers.half_drawn(request, len(pictures), call.preview)
+        half = answers.half_drawn(*_next(call.job, len(pictures)), call.preview)
         encoded += [answers.encode_half_drawn(picture.image) for picture in half]
         pictures = (*pictures, *half)
         comments.append("interrupted: what was being drawn is a coarse preview")
@@ -338,6 +339,20 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": answers.echo(body),
         "info": answers.info(request, pictures, comments),
     }
+
+
+def _in_one(job: Job) -> Request:
+    """A job of several requests, which differ in their words alone, as one of so many batches."""
+    return job.request.model_copy(update={"repeat": sum(request.repeat for request in job.requests)})
+
+
+def _next(job: Job, drawn: int) -> tuple[Request, int]:
+    """Which of its requests is drawn behind so many pictures, and the picture of it."""
+    for request in job.requests:
+        if drawn < request.image_count:
+            return request, drawn
+        drawn -= request.image_count
+    return job.request, 0
 
 
 def _metadata(file: LoraFile) -> Mapping[str, str]:

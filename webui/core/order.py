@@ -11,7 +11,7 @@ from webui.core.notices import approximations, notices, of_files
 from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.request import Request
 from webui.core.spans import spans
-from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage, Upscale
+from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage, Upscale, steps_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Order:
     def files(self) -> tuple[File, ...]:
         """All that its stages read, each once."""
         return tuple(dict.fromkeys(file for stage in self.stages for file in stage.files))
+
+    @property
+    def steps(self) -> int:
+        """Those of all its batches, finished ones too."""
+        return sum(map(steps_of, self.stages)) * self.request.repeat
 
     @property
     def cost(self) -> float:

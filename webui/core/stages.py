@@ -173,6 +173,11 @@ Stage = Pass | Upscale
 """The kinds of stage there are."""
 
 
+def steps_of(stage: Stage) -> int:
+    """How many steps a stage adds; a pass that latents are handed to goes on with those of the pass before."""
+    return 0 if isinstance(stage, Pass) and stage.begin == "handover" else stage.steps_taken
+
+
 def steps_to_take(steps: int, strength: float) -> int:
     """How many of ``steps`` are left for a strength of 0..1: at least one, unless the strength is 0."""
     return min(steps, max(int(steps * strength), 1 if strength > 0 else 0))

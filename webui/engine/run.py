@@ -9,7 +9,8 @@ from typing import Any
 
 from webui.core.events import LoraSwitch
 from webui.core.order import Order
-from webui.core.stages import Pass, Stage
+from webui.core.stages import Stage
+from webui.core.stages import steps_of as steps_of
 from webui.engine.denoise import Stopped
 from webui.engine.provenance import FileHashes
 
@@ -29,11 +30,6 @@ def check_with(cancelled: Cancel) -> Callable[[], None]:
             raise Stopped
 
     return check
-
-
-def steps_of(stage: Stage) -> int:
-    """How many steps a stage adds; a pass that latents are handed to goes on with those of the pass before."""
-    return 0 if isinstance(stage, Pass) and stage.begin == "handover" else stage.steps_taken
 
 
 @dataclass

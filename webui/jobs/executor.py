@@ -316,7 +316,7 @@ class LocalExecutor:
             self._worker.cancel()
         for event in events:
             if isinstance(event, TERMINAL):
-                return event, 1.0 if isinstance(event, Done) else share
+                return job.counted(event, order), 1.0 if isinstance(event, Done) else share
             self._count(event, reached)
             self._watchdog.ping(isinstance(event, Step))
             if isinstance(event, Image):
@@ -327,7 +327,7 @@ class LocalExecutor:
             if isinstance(event, Image) and job.keep:
                 self._saver.save(job, event)
             else:
-                job.publish(event)
+                job.publish(job.counted(event, order))
             if isinstance(event, Step):
                 reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
                 self._keeper.step(job)

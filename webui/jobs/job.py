@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
+from typing import TypeVar
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.order import Order
@@ -26,6 +28,7 @@ _STATES: dict[type, State] = {
 }
 FEW_WATCHERS, TOLD_A_SECOND = 8, 400
 _TRANSIENT = (Queued, Loading, Step)
+E = TypeVar("E", bound=Event)
 
 
 class LocalJob:
@@ -52,6 +55,8 @@ class LocalJob:
         self.orders, self.keep, self.visitor = tuple(orders), keep, visitor
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
+        behind = accumulate((order.steps for order in self.orders), initial=0)
+        self._steps = {id(order): steps for order, steps in zip(self.orders, behind, strict=False)}
         self._on_cancel = on_cancel
         self._log: list[tuple[int, Event]] = []
         self._number = first - 1
@@ -111,6 +116,13 @@ class LocalJob:
         given = [picture for init in inits for picture in (init.image, init.mask)]
         held = [picture.image for picture in self.images] + [picture for picture in given if picture]
         return sum(4 * picture.width * picture.height for picture in held)
+
+    def counted(self, event: E, order: Order) -> E:
+        """An event of one of its orders, whose steps count through all of them."""
+        if len(self.orders) == 1 or not isinstance(event, Step | Cancelled) or not event.total:
+            return event
+        index, total = self._steps[id(order)] + event.index, sum(order.steps for order in self.orders)
+        return replace(event, index=index, total=total, seconds=self.parts_s.get("steps", 0.0) + event.seconds)
 
     def is_cancelled(self) -> bool:
         """The flag that the engine reads between steps."""
