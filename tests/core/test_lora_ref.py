@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from webui.core.errors import explain
 from webui.core.lora_ref import MAX_POINTS, LoraRef, once_each
+from webui.core.prompt import split_loras
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.core.schedule import weight_at
@@ -218,3 +219,11 @@ def test_a_lora_without_weight_in_any_block_does_nothing():
 def test_those_named_several_times_become_one_with_the_sum():
     refs = [LoraRef.model_validate(text) for text in ("x:0.5", "y:1", "x:0:0.25", "z:1@0;0@1", "z:1")]
     assert [str(ref) for ref in once_each(refs)] == ["x:0.5:0.75", "y:1", "z:1@0;0@1", "z:1"]
+
+
+def test_a_picture_s_text_has_weights_by_block_as_their_extension_reads_them():
+    refs = tuple(LoraRef.model_validate(text) for text in ("x:0.5:lbw=1" + ",0" * 16, "y:1:lbw=MIDD:lbwe=PROJDEEPOFF"))
+    text = Recipe(Request(prompt="a cat", loras=refs, seed=1, width=64, height=64)).infotext()
+    prompt = text.partition("\n")[0]
+    assert prompt == f"a cat <lora:x:0.5:lbw=1{',0' * 16}> <lora:y:1:lbw=MIDD:lbwe=PROJDEEPOFF>"
+    assert split_loras(prompt) == ("a cat", refs)

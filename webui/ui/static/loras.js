@@ -98,9 +98,9 @@
     button.addEventListener("click", () => {
       const entries = chosen(page);
       if (!entries[index]) return;
-      const points = on && (Array.isArray(entry.weight) ? entries[index].weight : curves.parse(String(entries[index].weight)));
       const weight = entries[index].weight ?? 1;
-      entries[index].weight = on ? (points?.[0]?.[1] ?? 1) : [[0, weight], [1, weight]];
+      const points = Array.isArray(weight) ? weight : curves.parse(String(weight));
+      entries[index].weight = on ? (points?.[0][1] ?? 1) : [[0, Number(weight)], [1, Number(weight)]];
       choose(page, entries);
       rowsOf(page).children[index]?.querySelector(".loras-curve").focus();
     });
