@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from cachetools import LRUCache
@@ -62,10 +63,13 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
     def show(job: KnownJob, visitor: Asking, pictures: bool = False) -> Response:
         """Its request without the pictures that it starts from, unless ``pictures`` asks for them."""
         without = None if pictures else {"init": {"image", "mask"}}
+        request = None
+        with suppress(RequestError):  # the picture that it starts from is gone
+            request = job.request.model_dump(mode="json", exclude=without)
         shown = {
             "id": job.id,
             "state": job.state,
-            "request": job.request.model_dump(mode="json", exclude=without),
+            "request": request,
             "images": [to_json(image, visitor.is_owner) for image in job.images],
         }
         return Response(json.dumps(shown), media_type="application/json")  # here, not on the event loop

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
 from webui.core.ledger import shares
-from webui.jobs.protocols import Job, State
+from webui.jobs.protocols import ENDED, Job, State
 from webui.workspace.served import served_dir
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
@@ -62,7 +62,7 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
         if isinstance(event, Step) and event.preview:
             preview = preview_html(event, job)
         if isinstance(event, Image):
-            several = len(job.requests) > 1
+            several = job.state not in ENDED and len(job.requests) > 1
             if several and (item := await asyncio.to_thread(gallery_item, job, event, cache_dir)):
                 gallery.append(item)
                 yield View(None, gallery=list(gallery))

@@ -343,7 +343,7 @@ def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HT
     job_id = gr.Textbox(visible=False)
 
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
-        found = pictures.find(executor, job_id, index)
+        found = await asyncio.to_thread(pictures.find, executor, job_id, index)
         if found is None:
             yield stream.status_html(Failed("There is no picture yet to verify."), None)
             return
