@@ -220,7 +220,7 @@ REFUSED = [
     ("png-info", {"image": base64.b64encode(b"words").decode()}, 422, "image is not a picture"),
     ("png-info", {}, 422, "image must be a picture"),
     ("nothing-here", {}, 404, "POST /sdapi/v1/nothing-here is not supported here"),
-    ("extra-single-image", {"image": ""}, 404, "extra-single-image is not supported here"),
+    ("interrogate", {"image": ""}, 404, "interrogate is not supported here"),
     ("txt2img", {"sampler_name": "DDIM", "eta": 0.9}, 422, "eta 0.9 is not supported here with DDIM"),
     ("txt2img", {"override_settings": {"eta_noise_seed_delta": 31337}}, 422, "eta_noise_seed_delta 31337 is not"),
     ("options", {"eta_noise_seed_delta": 31337}, 422, "eta_noise_seed_delta 31337 is not"),

@@ -65,7 +65,7 @@ def test_three_draws_are_seen_and_the_next_pictures_say_them(open_tab, server, f
 def test_http_says_what_is_drawn_and_refuses_before_anything_waits(server, fruit):
     answer = ask(server, prompt="__fruit__", seed=3)
     assert len(answer["draws"]) == 3 and answer["draws"] == ask(server, prompt="__fruit__", seed=3)["draws"]
-    assert ask(server, prompt="a {x}")["draws"] == []
+    assert "draws" not in ask(server, prompt="a {x}")
     assert ask(server, prompt="__nope__")["unsupported"] == ["There is no wildcard “nope”."]
     before = len(server.client.get("/api/jobs").json())
     refused = server.client.post("/api/jobs", json={"prompt": "__nope__"})

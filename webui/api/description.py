@@ -65,7 +65,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
     ("get", "/api/jobs/{job_id}"): {"id": JOB, "state": "done", "request": {"prompt": "a red apple"}, "images": []},
     ("delete", "/api/jobs/{job_id}"): {"id": JOB},
     ("post", "/api/jobs/{job_id}/again"): {"id": JOB},
-    ("post", "/api/tokens"): {"tokens": 3, "room": 75, "draws": [], "unbalanced": [], "unsupported": []},
+    ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
     ("post", "/sdapi/v1/txt2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
     ("post", "/sdapi/v1/img2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
 }

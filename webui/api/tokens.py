@@ -31,9 +31,9 @@ def tokens_router(executor: Executor) -> APIRouter:
         return {
             "tokens": tokens,
             "room": room,
-            "draws": draws,
             "unbalanced": unbalanced(_without_loras(request.prompt)),
             "unsupported": (*trouble, *unsupported(request.prompt)),
+            **({"draws": draws} if draws else {}),
         }
 
     return router
