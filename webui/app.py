@@ -27,6 +27,7 @@ from webui.core.keys import read_keys
 from webui.core.settings import DEFAULT_PORT, GUEST, Settings
 from webui.core.visitor import OWNER
 from webui.jobs.executor import LocalExecutor
+from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
@@ -87,7 +88,7 @@ def serve(settings: Settings) -> NoReturn:
     workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
     hosting = Hosting(settings.hosting_path)
     local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces, hosting=hosting)
-    _check_choice(settings, local.catalog(), workspaces)
+    _prepare_for_guests(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
     hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
     held, seen = Held(cache_dir, hosting=hosting), Seen()
@@ -148,8 +149,10 @@ def _for_the_host(settings: Settings, owners_url: str, share_url: str | None, no
     return lines
 
 
-def _check_choice(settings: Settings, catalog: Catalog, workspaces: Workspaces) -> None:
+def _prepare_for_guests(settings: Settings, catalog: Catalog, workspaces: Workspaces) -> None:
     """Raises RequestError where guests are to use something that is not there."""
+    if settings.has_guests:
+        Filters(settings.filters_dir).prepare()
     check_names("model", settings.guest_models or (), catalog.models, catalog.vaes)
     check_names("LoRA", settings.guest_loras or (), catalog.loras, catalog.embeddings)
     for name in settings.guest_presets or ():

@@ -152,6 +152,11 @@ class Settings(BaseModel):
         return self.data_dir / "hosting.json"
 
     @property
+    def filters_dir(self) -> Path:
+        """Where the host says what is not drawn for guests."""
+        return self.data_dir / "filters"
+
+    @property
     def start_dir(self) -> Path:
         """Where start pictures and masks are kept, which recipes name by their hash."""
         return self.data_dir / "start-pictures"

@@ -21,6 +21,7 @@ from webui.core.order import Order
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Work
+from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.kept_job import KeptJob
@@ -78,8 +79,8 @@ class LocalExecutor:
         self._closed, self._may_draw = threading.Event(), threading.Event()
         if store is None:
             self._may_draw.set()
-        self._warm_up = False
-        self._trouble = ""
+        self._warm_up, self._trouble = False, ""
+        self._filters = Filters(settings.filters_dir)
         self._watchdog = Watchdog()
         self._totals = Totals()
         self._warm_at = time.perf_counter()
@@ -111,6 +112,7 @@ class LocalExecutor:
         submitted_at = time.perf_counter()
         files = self._see(visitor)
         orders = [order for request in work.requests for order in make_orders(request, files)]
+        self._filters.check((order.request for order in orders), visitor)
         if any(request.init and request.init.nothing_masked for request in work.requests):
             raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
         job = LocalJob(orders, self._cancel, submitted_at, keep, visitor)
@@ -311,7 +313,7 @@ class LocalExecutor:
         """How one order ended, and the share of it, 0..1, that was drawn. Its pictures have numbers from ``first`` on,
         and go to the saving thread on the way."""
         reached, step_s, share = 0, 0.0, 0.0
-        events = self._worker.draw(order)
+        events = self._filters.sift(self._worker.draw(order), job.visitor)
         if job.is_cancelled():  # since it was taken
             self._worker.cancel()
         for event in events:
