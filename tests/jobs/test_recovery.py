@@ -384,6 +384,7 @@ class TestDisks:
         data, away = life.settings.data_dir, life.settings.data_dir.with_name("away")
         executor = life.start(held=True)
         jobs = [executor.submit(request(seed=seed)) for seed in (1, 2)]
+        begun(life.engine)  # and the disk knows
         data.rename(away)
         data.write_text("no folder")
         jobs.append(executor.submit(request(seed=3)))
