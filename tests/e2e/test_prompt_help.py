@@ -174,7 +174,8 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     assert not server.is_idle()
     server.cancel(job)
     used, room = count_tokens(f"{LONG} (", tokenizer)
-    assert answer.json() == {"tokens": used, "room": room, "unbalanced": "1 ( that nothing closes", "unsupported": []}
+    brackets = "1 ( that nothing closes"
+    assert answer.json() == {"tokens": used, "room": room, "draws": [], "unbalanced": brackets, "unsupported": []}
 
 
 @pytest.mark.parametrize(
