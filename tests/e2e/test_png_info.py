@@ -53,8 +53,8 @@ def test_one_of_ours_is_verified_and_what_is_none_says_so(server, open_tab, tmp_
     PilImages.new("RGB", (64, 64)).save(none)
     tab = open_tab()
     page = tab.page
-    page.set_viewport_size({"width": 390, "height": 844})
     page.get_by_role("tab", name="PNG info").click()
+    page.set_viewport_size({"width": 390, "height": 844})  # where the tab itself is in Gradio's menu
     page.locator("#png-info-image input[type=file]").set_input_files(ours)
     page.locator("#png-info-settings").get_by_text("Darkroom").first.wait_for()
     page.locator("#png-info-verify").click()
