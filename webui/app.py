@@ -2,11 +2,13 @@
 
 import atexit
 import errno
+import hashlib
 import logging
 import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -69,6 +71,8 @@ def serve(settings: Settings) -> NoReturn:
     go_offline()
     port = choose_port(settings)
     cache_dir = _private_cache(settings.cache_dir / "gradio")
+    if settings.has_guests:
+        cache_dir = plainly_named(cache_dir)
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
     from webui.api.connections import Sockets, raise_file_limit
     from webui.api.errors import ERROR_ANSWERS
@@ -248,6 +252,27 @@ def _private_cache(folder: Path) -> Path:
         if time.time() - entry.stat().st_mtime > STALE_CACHE_S:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     return folder
+
+
+def plainly_named(folder: Path, below: Path | None = None) -> Path:
+    """A link to the folder, whose path tells guests nothing of this machine: addresses of uploads and pictures hold it.
+
+    It is the same after a restart, and lies in a folder that is this user's alone. The folder itself where there can
+    be no such link.
+    """
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    link = (below or Path(tempfile.gettempdir())) / f"darkroom-{digest}" / "files"
+    try:
+        link.parent.mkdir(mode=0o700, exist_ok=True)
+        about = link.parent.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_mode & 0o022 or about.st_uid != os.getuid():
+            return folder  # somebody else's
+        if not (link.is_symlink() and link.readlink() == folder):
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder, target_is_directory=True)
+    except (AttributeError, OSError):  # no users as POSIX has them; no links
+        return folder
+    return link
 
 
 def _has_display() -> bool:
