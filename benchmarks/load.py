@@ -45,7 +45,7 @@ def measure(visitors: int, seconds: float, rest_s: float) -> list[Row]:
         _send(Plan(server.url, visitors, WARM_SHARE * seconds, seed=1))
         server.rest(rest_s)
         memory_before, files_before = server.memory(), server.files()
-        with server.watched() as peaks, pulse(server.url) as health_ms:
+        with server.watched() as peaks, pulses(server.url) as health_ms:
             journal = _send(Plan(server.url, visitors, seconds))
             server.wait_until_idle()
         server.rest(rest_s)
@@ -157,7 +157,16 @@ def _send(plan: Plan) -> Journal:
 @contextlib.contextmanager
 def pulse(url: str) -> Iterator[list[float]]:
     """Milliseconds that ``/api/health`` took, which are there at the end."""
-    answers_ms: list[float] = []
+    own_ms: list[float] = []
+    with pulses(url) as answers_ms:
+        yield own_ms
+    own_ms += answers_ms["server"]
+
+
+@contextlib.contextmanager
+def pulses(url: str) -> Iterator[dict[str, list[float]]]:
+    """Those of the "server", and beside them those of one that does "nothing", which are the machine's doing."""
+    answers_ms: dict[str, list[float]] = {}
     command = [sys.executable, "-m", "benchmarks.crowd.pulse", url]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
         try:
@@ -166,4 +175,4 @@ def pulse(url: str) -> Iterator[list[float]]:
             said, _ = asking.communicate("")
             if asking.returncode:
                 raise RuntimeError("the process that asks for health ended")
-            answers_ms += json.loads(said)
+            answers_ms |= json.loads(said)
