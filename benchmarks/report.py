@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,11 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _chart(name: str, rows: Iterable[Figures], folder: Path) -> Path | None:
-    """Bars of what programs took, in the order of the table; None where there is nothing to compare."""
+def _chart(name: str, rows: Sequence[Figures], folder: Path) -> Path | None:
+    """Bars of what programs took, in the order of the table; None where nothing is compared, as among promises."""
     bars = [row for row in rows if row["n"] and row["unit"] in ("ms", "s") and ", to " not in row["name"]]
     bars = [row for row in bars if "on to off" not in row["name"]][:MAX_BARS]
-    if len(bars) < 2:
+    if len(bars) < 2 or any("holds" in row for row in rows):
         return None
     import matplotlib  # only here, so that all else goes without it
 
