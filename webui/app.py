@@ -70,9 +70,7 @@ def serve(settings: Settings) -> NoReturn:
     """Runs the page and the API until a signal, and ends the process; the engine loads behind the open page."""
     go_offline()
     port = choose_port(settings)
-    cache_dir = _private_cache(settings.cache_dir / "gradio")
-    if settings.has_guests:
-        cache_dir = plainly_named(cache_dir)
+    cache_dir = _shown_dir(settings)
     os.environ["GRADIO_TEMP_DIR"] = str(cache_dir)
     from webui.api.connections import Sockets, raise_file_limit
     from webui.api.errors import ERROR_ANSWERS
@@ -252,6 +250,12 @@ def _private_cache(folder: Path) -> Path:
         if time.time() - entry.stat().st_mtime > STALE_CACHE_S:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
     return folder
+
+
+def _shown_dir(settings: Settings) -> Path:
+    """The folder for files that pages show, as the page's addresses name it."""
+    folder = _private_cache(settings.cache_dir / "gradio")
+    return plainly_named(folder) if settings.has_guests else folder
 
 
 def plainly_named(folder: Path, below: Path | None = None) -> Path:

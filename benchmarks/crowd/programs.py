@@ -14,6 +14,7 @@ from benchmarks.crowd.journal import Sent
 from benchmarks.crowd.visitor import Visitor, check_picture, expect
 
 ENDS = ("done", "failed", "cancelled")
+CALL_S = 900.0  # of A1111's clients, which wait for the picture: without a cookie behind all others who have none
 FOLLOWED = 16  # jobs at once, of those that one visitor floods the queue with
 
 
@@ -145,7 +146,8 @@ class SdapiVisitor(Visitor):
 
     async def _draw(self, task: str, **more: Any) -> None:
         job = self.new_job()
-        asking = asyncio.create_task(self.client.post(f"/sdapi/v1/{task}", json=self._body(job) | more))
+        call = self.client.post(f"/sdapi/v1/{task}", json=self._body(job) | more, timeout=CALL_S)
+        asking = asyncio.create_task(call)
         while not (await asyncio.wait([asking], timeout=1.5))[0]:
             expect(await self.client.get("/sdapi/v1/progress?skip_current_image=true"))
         await self._take(job, await asking)
