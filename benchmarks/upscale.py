@@ -1,4 +1,4 @@
-"""Pictures enlarged by real weights: ours with and without the CPU's kernels, whole and in tiles, beside ncnn.
+"""Pictures enlarged by real weights: ours whole and in tiles, beside ncnn.
 
 Both compute in float32 with as many threads, take turns, and are counted in processor time, which other programs on the
 machine do not lengthen. What they make is compared too.
@@ -44,9 +44,8 @@ def _measure(name: str, file: UpscalerFile, px: int, tile_px: int, options: Opti
     stage = Upscale(file, (4 * px, 4 * px))
     ways: Mapping[str, Callable[[], object]] = {
         "ncnn": lambda: ncnn_models.compute(name, np.asarray(picture), options.threads),
-        "darkroom, whole": _way(picture, stage, True, WHOLE_PX),
-        f"darkroom, tiles of {tile_px} px": _way(picture, stage, True, tile_px),
-        "darkroom, whole, plain torch": _way(picture, stage, False, WHOLE_PX),
+        "darkroom, whole": _way(picture, stage, WHOLE_PX),
+        f"darkroom, tiles of {tile_px} px": _way(picture, stage, tile_px),
     }
     samples: dict[str, list[float]] = {way: [] for way in ways}
     made = {}
@@ -65,9 +64,9 @@ def _measure(name: str, file: UpscalerFile, px: int, tile_px: int, options: Opti
     return rows
 
 
-def _way(picture: PilImage, stage: Upscale, kernels: bool, tile_px: int) -> Callable[[], PilImage]:
+def _way(picture: PilImage, stage: Upscale, tile_px: int) -> Callable[[], PilImage]:
     """Enlarges it anew each time it is called, with a network of its own."""
-    enlarger = Enlarger(kernels)
+    enlarger = Enlarger()
     assert stage.file
     enlarger.load(stage.file).tile_px = tile_px
 

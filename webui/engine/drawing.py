@@ -347,7 +347,7 @@ class Drawing:
         """What the pixels may depend on; where nothing is drawn, that is the CPU, which enlarges in float32."""
         run, home = self._run, self._residence
         if not run.order.passes:
-            return describe_environment(torch.device("cpu"), torch.float32, home.options.cpu_kernels)
+            return describe_environment(torch.device("cpu"), torch.float32)
         compiled = home.is_compiled if home.is_compiled == run.compiled else "partly"
         return describe_environment(home.device, home.dtype, home.options.cpu_kernels) | {
             "compiled": compiled,

@@ -46,7 +46,7 @@ class PipelineManager:
         self._options = options
         self._residence = Residence(options, self.device, self.dtype)
         self._encoder = Encoder(self.device)
-        self._enlarger = Enlarger(options.cpu_kernels)
+        self._enlarger = Enlarger()
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
 
     @property

@@ -28,7 +28,7 @@ def embedded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def enlarger():
-    return Enlarger(cpu_kernels=True)
+    return Enlarger()
 
 
 @pytest.fixture
@@ -159,6 +159,7 @@ def test_a_file_that_changes_is_read_anew_and_only_two_networks_are_kept(enlarge
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_8192_px_in_bounded_memory(tmp_path, embedded):
     """From 2048 px, in a process of its own, whose memory grows by little more than the result."""
     program = f"""
@@ -170,7 +171,7 @@ from webui.core.stages import Upscale
 from webui.engine.stages.upscale import Enlarger
 file = UpscalerFile("embedded", Path({str(embedded.path)!r}))
 picture = PilImages.open({str(SHOWN)!r}).convert("RGB").resize((2048, 2048))
-enlarger = Enlarger(True)
+enlarger = Enlarger()
 for _ in enlarger.enlarge(picture.resize((320, 320)), Upscale(file, (1280, 1280)), lambda: None):
     pass
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,7 +18,6 @@ from webui.core import images
 from webui.core.files import UpscalerFile
 from webui.core.images import FILTER, Size
 from webui.core.stages import Upscale
-from webui.engine.cpu.install import install
 from webui.engine.families.base import CannotLoad
 from webui.engine.upscalers import Network, read_upscaler
 
@@ -46,8 +45,7 @@ class Stretch:
 class Enlarger:
     """Keeps the networks that were used last."""
 
-    def __init__(self, cpu_kernels: bool) -> None:
-        self._cpu_kernels = cpu_kernels
+    def __init__(self) -> None:
         self._networks: dict[tuple[UpscalerFile, Stamp], Network] = {}
 
     def clear(self) -> None:
@@ -61,11 +59,7 @@ class Enlarger:
         except OSError as error:
             raise CannotLoad(f"upscaler {file.name[:80]!r} cannot be read any more: {error.strerror}") from None
         key = file, (stat.st_size, stat.st_mtime_ns)
-        network = self._networks.pop(key, None)
-        if network is None:
-            network = read_upscaler(file)
-            if self._cpu_kernels and isinstance(network, torch.nn.Module):
-                install(network)
+        network = self._networks.pop(key, None) or read_upscaler(file)
         self._networks[key] = network
         while len(self._networks) > KEPT:
             del self._networks[next(iter(self._networks))]
