@@ -108,7 +108,7 @@ def serve(settings: Settings) -> NoReturn:
     if settings.root_path:
         name_no_host()
     with without_web_application():  # launch makes the one that serves
-        blocks = layout.build_page(executor, workspaces.here)
+        blocks = layout.build_page(executor.for_pages(), workspaces.here)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
     with with_connections(Sockets(raise_file_limit()).protocol()), noting_tunnel_trouble() as troubles:

@@ -94,6 +94,11 @@ class LocalJob:
         return last.position if isinstance(last, Queued) else None
 
     @property
+    def is_followed(self) -> bool:
+        """See ``jobs.protocols.Job``."""
+        return bool(self._watchers)
+
+    @property
     def ended(self) -> bool:
         """Whether the last event is there."""
         return self.state in ("done", "failed", "cancelled")

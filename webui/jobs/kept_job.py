@@ -26,6 +26,7 @@ class KeptJob:
 
     position: int | None = None
     ended = True
+    is_followed = False
 
     def __init__(self, kept: Kept, find: Find, first: int) -> None:
         self._kept, self._find, self._first = kept, find, first

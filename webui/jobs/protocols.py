@@ -50,6 +50,10 @@ class Job(Protocol):
     @property
     def images(self) -> tuple[Image, ...]: ...
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody watches it now."""
+
     def follow(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """(number, event) pairs from number ``after`` + 1 on, blocking, until the one that ends the job.
 

@@ -1,12 +1,14 @@
 """The executor as fronts have it: each call is that of the visitor who asks, so that no front can forget to say who."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 
 from webui.core.catalog import Catalog
 from webui.core.hosting import Decisions, Hosting, Use
 from webui.core.ledger import Totals
 from webui.core.visitor import OWNER, Visitor, asking
 from webui.core.work import Work
+from webui.jobs.attendance import Attendance
 from webui.jobs.budget import check_disk
 from webui.jobs.protocols import Executor, Job
 
@@ -28,8 +30,16 @@ class VisitorsExecutor:
         sizes: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._executor, self._hosting, self._sizes = executor, hosting, sizes
+        self._attendance, self._is_for_pages = Attendance(), False
         self.notice = ""
         """What the owner should know of this server, though it works."""
+
+    def for_pages(self) -> "VisitorsExecutor":
+        """The same for pages: jobs that guests send through it end a while after they are gone."""
+        pages = copy(self)
+        pages._is_for_pages = True
+        self._attendance.watch()
+        return pages
 
     def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
         """What there is for the visitor who asks."""
@@ -46,11 +56,15 @@ class VisitorsExecutor:
         if self._hosting and not sender.is_owner:
             sizes = self._sizes()
             check_disk(self._hosting.now.limits, sizes.get(sender.id, 0), sum(sizes.values()))
-        return self._executor.submit(work, keep, sender)
+        job = self._executor.submit(work, keep, sender)
+        if self._is_for_pages:
+            self._attendance.expect(job)
+        return job
 
     def job(self, job_id: str) -> Job | None:
         """The job, for the owner and for the visitor who sent it."""
         job, visitor = self._executor.job(job_id), asking()
+        self._attendance.see(visitor)
         return job if job and (visitor.is_owner or job.visitor.id == visitor.id) else None
 
     def jobs(self, visitor: Visitor) -> Sequence[Job]:
@@ -72,6 +86,7 @@ class VisitorsExecutor:
     def status(self) -> Mapping[str, object]:
         """All of it for the owner. Guests learn how the server is and how long its queue, and nothing of the host."""
         status, visitor = self._executor.status(), asking()
+        self._attendance.see(visitor)
         if self._hosting and (message := _message(self._hosting.now)):
             status = {**status, "message": message}
         if visitor.is_owner:
