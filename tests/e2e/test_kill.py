@@ -1,6 +1,7 @@
 """``kill -9`` and SIGTERM at any moment of real work: what was accepted comes out once, as if nothing had happened."""
 
 import base64
+import contextlib
 import io
 import os
 import random
@@ -35,6 +36,9 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"prompt": "a hat", "seed": 14, "steps": 6, "init": {"image": start_picture(), "strength": 0.6}},
 )
 """What is asked for: one picture, several in a row, batches with a LoRA, from a start picture."""
+
+
+MOST_WAITING = 6
 
 
 class Storm:
@@ -88,13 +92,12 @@ class Storm:
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """Load, from the first answer of the server on, and the signal at a random point of it."""
-        until = threading.Timer(self.chance.uniform(0.0, 4 * self.pace_s), os.kill, (self.server.process.pid, number))
+        until = threading.Timer(self.chance.uniform(0.0, 3 * self.pace_s), os.kill, (self.server.process.pid, number))
         until.start()
         while until.is_alive():
-            if len(self.accepted) - len(self.stopped) < 40 or self.chance.random() < 0.1:
-                self.act()
-            else:
-                time.sleep(0.01)
+            with contextlib.suppress(httpx.TransportError):
+                if self.server.health()["waiting"] < MOST_WAITING:
+                    self.act()
         self.server.process.wait(5)
         self.server.client.close()
         self.server = Server(self.folder, port=self.port)
@@ -111,6 +114,9 @@ class Storm:
         process.wait()
         self.server.client.close()
         self.server = Server(self.folder, port=self.port)
+
+    def history_is_whole(self) -> bool:
+        return self.server.client.get("/api/history").json()["total"] == len(self.server.pictures())
 
     def judge(self) -> None:
         """Waits until all is done, and checks it."""
@@ -140,7 +146,7 @@ class Storm:
             with PilImages.open(path) as image:
                 image.load()
             assert read_picture(path)
-        assert self.server.client.get("/api/history").json()["total"] == len(self.server.pictures())
+        wait_for(self.history_is_whole, "the history to have read every picture")
         for picture in self.favourites:
             assert self.server.client.get(f"/api/history/{picture}").json()["favourite"]
         assert self.presets == self.server.client.get("/api/presets").json()
