@@ -101,7 +101,7 @@ def serve(settings: Settings) -> NoReturn:
         return Guard(inner, hosts, login, visitors, cache_dir, streams, policy, held)
 
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
-    login = Login(app)
+    login = Login(app, passphrase=settings.passphrase)
     host = Host(hosting, executor, seen, workspaces.sizes) if settings.has_guests else None
     for router in routers(settings, executor, workspaces, login, host):
         app.include_router(router)
