@@ -27,7 +27,7 @@ from webui.core.errors import RequestError
 from webui.core.hosting import Hosting
 from webui.core.keys import read_keys
 from webui.core.settings import DEFAULT_PORT, GUEST, Settings
-from webui.core.visitor import OWNER
+from webui.core.visitor import OWNER, Visitor
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
@@ -123,7 +123,7 @@ def serve(settings: Settings) -> NoReturn:
     if open_browser:
         webbrowser.open(owners_url)
     local.warm_up()
-    threading.Thread(target=_drop_unused, args=(workspaces,), name="workspaces", daemon=True).start()
+    threading.Thread(target=_drop_unused, args=(workspaces, local), name="workspaces", daemon=True).start()
     _wait_for_signal()
     _stop(local, streams, blocks)
 
@@ -161,9 +161,10 @@ def _prepare_for_guests(settings: Settings, catalog: Catalog, workspaces: Worksp
         workspaces.of(OWNER).presets.choose(name)
 
 
-def _drop_unused(workspaces: Workspaces) -> None:
+def _drop_unused(workspaces: Workspaces, local: LocalExecutor) -> None:
     while True:
         for visitor_id in workspaces.drop_unused():
+            local.forget(Visitor(visitor_id))
             log.info("dropped the workspace of a guest who was not here for a week: %s", visitor_id)
         time.sleep(HOUR_S)
 
