@@ -22,9 +22,9 @@ def client(server: Server) -> Iterator[WebUIApi]:
     server.settle()
 
 
-def ask(server: Server, path: str, body: Any = None) -> Any:
+def ask(server: Server, path: str, body: Any = None, client: httpx.Client | None = None) -> Any:
     method = "GET" if body is None else "POST"
-    answer = server.client.request(method, f"/sdapi/v1/{path}", json=body)
+    answer = (client or server.client).request(method, f"/sdapi/v1/{path}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -247,13 +247,15 @@ def test_strangers_neither_see_nor_stop_nor_steer_each_other(start_server):
     server = start_server("--host", "0.0.0.0", "--no-auth")
     call = Waiting(server, prompt="mine", n_iter=8, **(SMALL | {"steps": 8}))
     wait_for(lambda: server.health()["running"], "the call to run")
-    found = ask(server, "progress")
+    stranger = server.visitor()
+    found = ask(server, "progress", client=stranger)
     assert found["state"]["job_count"] == 0 and found["current_image"] is None
-    ask(server, "interrupt", {})
+    ask(server, "interrupt", {}, stranger)
     options = ask(server, "options")
-    assert ask(server, "options", options) is None
     changed = options | {"CLIP_stop_at_last_layers": 2}
-    assert server.client.post("/sdapi/v1/options", json=changed).status_code == 403
-    ask(server, "txt2img", SMALL | {"override_settings": changed, "override_settings_restore_afterwards": False})
+    ask(server, "options", changed, stranger)
+    assert ask(server, "options", client=stranger) == changed  # their own
+    override = {"override_settings": options, "override_settings_restore_afterwards": False}
+    ask(server, "txt2img", SMALL | override, stranger)
     assert ask(server, "options") == options
     assert len(call.end()["images"]) == 8

@@ -271,9 +271,9 @@ def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Client:
     return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("client"))
 
 
-def test_the_gradio_endpoints_are_the_three_tasks_with_named_parameters(client):
+def test_the_gradio_endpoints_are_the_pages_with_named_parameters(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/txt2img", "/img2img", "/inpaint"}
+    assert set(endpoints) == {"/txt2img", "/img2img", "/inpaint", "/upscale"}
     parameters = {entry["parameter_name"]: entry for entry in endpoints["/txt2img"]["parameters"]}
     assert {"prompt", "negative", "steps", "guidance", "seed", "sampler", "width", "height"} <= set(parameters)
     assert all(entry["parameter_has_default"] for entry in parameters.values())

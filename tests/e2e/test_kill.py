@@ -167,6 +167,7 @@ def make_storm(tmp_path: Path) -> Iterator[Callable[[int], Storm]]:
         storm.server.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_that_is_killed_and_one_that_is_ended_lose_nothing_and_draw_nothing_twice(make_storm):
     storm = make_storm(1)

@@ -16,6 +16,7 @@ from benchmarks.load import measure
 AT_ONCE = (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_visitors_of_each_way_do_all_that_they_do(server, monkeypatch):
     for name in ("AWAY_S", "CHANGE_OF_MIND_S"):
         monkeypatch.setattr(visitor, name, AT_ONCE)

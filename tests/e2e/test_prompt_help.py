@@ -175,7 +175,7 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     server.cancel(job)
     used, room = count_tokens(f"{LONG} (", tokenizer)
     brackets = "1 ( that nothing closes"
-    assert answer.json() == {"tokens": used, "room": room, "draws": [], "unbalanced": brackets, "unsupported": []}
+    assert answer.json() == {"tokens": used, "room": room, "unbalanced": brackets, "unsupported": []}
 
 
 @pytest.mark.parametrize(

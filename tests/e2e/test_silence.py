@@ -9,7 +9,7 @@ from .server import SMALL, Server, free_port
 from .tab import Tab
 
 SILENT = "The server does not answer. Your settings are kept."
-RELOADED = "() => !window.before && window.darkroom?.restored.length === darkroom.PAGES.length"
+RELOADED = "() => !window.before && window.darkroom && darkroom.restored.length === darkroom.PAGES.length"
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from webui.engine.nets.compact import Compact
 from webui.engine.nets.rrdb import Rrdb
 from webui.engine.stages.upscale import Enlarger
 from webui.engine.upscalers import read_upscaler
-from webui.library.library import DEMO_MODEL
+from webui.library.library import DEMO_MODEL, UPSCALERS
 
-EMBEDDED = DEMO_MODEL / "upscalers" / "realesr-animevideov3.safetensors"
+EMBEDDED = UPSCALERS / "realesr-animevideov3.safetensors"
 TO_FIRST = (  # Real-ESRGAN's names to those of ESRGAN's first code
     (r"^body\.(\d+)\.rdb(\d)\.conv(\d)\.", r"model.1.sub.\1.RDB\2.conv\3.0."),
     (r"^conv_first\.", "model.0."),

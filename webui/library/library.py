@@ -24,6 +24,8 @@ from webui.library.wildcards import find_wildcards
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
+UPSCALERS = DEMO_MODEL.with_name("upscalers")
+"""Those that ship."""
 # A1111's and ComfyUI's names, below the folder of the program or below its models folder.
 CHECKPOINT_FOLDERS = (
     "models/Stable-diffusion",
@@ -142,7 +144,7 @@ def find_upscalers(settings: Settings, scan: Scan | None = None) -> dict[str, Up
     Pickles can be used, where only the owner of this machine says which: there are hardly any others of these files.
     """
     scan = scan or Scan()
-    embedded = [FoundFile(path, place, name=place) for path, place in _find_paths(DEMO_MODEL / "upscalers", scan)]
+    embedded = [FoundFile(path, place, name=place) for path, place in _find_paths(UPSCALERS, scan)]
     found = _find_files(settings, UPSCALER_FOLDERS, scan, pickles=not settings.has_guests)
 
     def make(name: str, path: Path, **more: Any) -> UpscalerFile:
