@@ -61,6 +61,9 @@ PROXIES: dict[str, tuple[str, Callable[[str, str, int, Path], list[str]]]] = {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server that all proxies stand before."""
