@@ -29,6 +29,7 @@ def script(repository: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_part_that_ended_well_is_not_run_again_and_one_that_took_too_long_is(script, tmp_path) -> None:
     late = script("exact-float32", LIMIT_S=0.2)
     assert late.returncode == 1 and "timed out" in script("list").stdout

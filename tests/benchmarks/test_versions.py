@@ -32,6 +32,7 @@ def rows(checkout: Path):
     return compare(task, Options(rounds=1, steps=2, side=64, threads=1, against=checkout))
 
 
+@pytest.mark.slow
 def test_a_checkout_that_draws_the_same_and_one_that_does_not(other: Path, repository: Path) -> None:
     before, now, *_ = rows(other)
     assert (before.name, now.name) == tuple(

@@ -293,6 +293,7 @@ def test_two_browsers_have_pages_pictures_and_histories_of_their_own(guests, bro
         context.close()
 
 
+@pytest.mark.slow
 def test_a_link_that_cannot_be_made_is_told_and_the_page_goes_on(start_server, monkeypatch):
     """The tunnel's program has no place to be in, so that nothing is asked of the network."""
     monkeypatch.setenv("GRADIO_SHARE_SERVER_ADDRESS", "127.0.0.1:9")

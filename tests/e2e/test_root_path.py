@@ -60,6 +60,7 @@ def proxied(start_server) -> Iterator[Server]:
             proxy.shutdown()
 
 
+@pytest.mark.slow
 def test_a_page_below_a_path_draws_and_shows_its_history(proxied, open_tab):
     tab = open_tab(server=proxied)
     tab.draw(prompt="a red apple", **SMALL)

@@ -6,6 +6,7 @@ import pytest
 from tests.certificates import make_certificate
 
 
+@pytest.mark.slow
 def test_page_login_and_jobs_over_https(browser, start_server, tmp_path):
     cert, key = make_certificate(tmp_path)
     server = start_server("--tls-cert", cert, "--tls-key", key, "--auth", "ann:s3cret", cert=cert)

@@ -27,6 +27,7 @@ def b64(picture: PilImages.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+@pytest.mark.slow
 def test_a_folder_is_enlarged_upright_and_each_picture_is_drawn_again_from_its_file(tmp_path):
     folder, data = tmp_path / "in", tmp_path / "data"
     folder.mkdir()

@@ -99,6 +99,7 @@ def test_another_number_format_is_equal_and_named(tmp_path):
     assert any("dtype float32, now bfloat16" in reason for reason in entry["reasons"])
 
 
+@pytest.mark.slow
 def test_every_shipped_preset_gives_the_picture_it_promises(tmp_path):
     names = [path.stem for path in PRESETS.glob("*.png")]
     assert len(names) >= 8

@@ -78,6 +78,7 @@ def test_http_says_what_is_drawn_and_refuses_before_anything_waits(server, fruit
     assert all(f"\nTemplate: {TEMPLATE}\nNegative Template: {{a|b}}" in text for text in found["infotexts"])
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_and_verifies(tmp_path):
     (tmp_path / "data/wildcards").mkdir(parents=True)
     wildcard = tmp_path / "data/wildcards/fruit.txt"

@@ -50,6 +50,7 @@ def test_nearest_training_picture_is_the_same_thing_whatever_its_background():
         assert references.nearest_concept(picture) == concept
 
 
+@pytest.mark.slow
 def test_classifier_learns_from_pictures(monkeypatch):
     monkeypatch.setitem(judges.STEPS, "style", 30)
     known = torch.full((6, 3, judges.SIDE, judges.SIDE), 20, dtype=torch.uint8)
