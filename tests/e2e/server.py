@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"steps": 2, "width": 64, "height": 64}
 PATIENCE_S = 90  # for what takes a second or two on a machine that is not busy
 MAX_STEPS, MAX_REPEAT = 150, 100
+ENDLESS = {"steps": MAX_STEPS, "repeat": MAX_REPEAT}  # to be stopped
 
 
 def wait_for(happened: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as PilImages
 from webuiapi import WebUIApi, raw_b64_img
 
-from .server import SMALL, Server, wait_for
+from .server import ENDLESS, SMALL, Server, wait_for
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_picture_that_cannot_be_saved_is_told(start_server, tmp_path):
 
 
 def test_interrupt_stops_no_other_job_and_who_goes_away_stops_their_own(client, server):
-    job = server.submit(**server.lasting(6))
+    job = server.submit(**ENDLESS)
     wait_for(lambda: server.show(job)["state"] == "running", "the job to run")
     assert ask(server, "progress")["state"]["job_count"] == 0  # it did not come through here
     ask(server, "interrupt", {})

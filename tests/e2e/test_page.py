@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from PIL import Image as PilImages
 
-from .server import SMALL, Server, wait_for
+from .server import ENDLESS, SMALL, Server, wait_for
 from .tab import Tab
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -78,8 +78,7 @@ def test_stop_ends_within_a_step_and_the_next_picture_comes(open_tab, server):
 
 def test_a_reload_finds_the_running_job_its_result_and_all_fields(open_tab, server):
     tab = open_tab()
-    long = server.lasting(12)  # a reload takes some seconds where much else runs
-    tab.set(prompt=PROMPT, negative="blurry", seed=1234, guidance=3.5, **long)
+    tab.set(prompt=PROMPT, negative="blurry", seed=1234, guidance=3.5, **ENDLESS)
     tab.choose("sampler", "Euler a")
     names = ("prompt", "negative", "seed", "guidance", "steps", "repeat", "sampler", "width", "height")
     before = tab.values(*names)
@@ -91,11 +90,11 @@ def test_a_reload_finds_the_running_job_its_result_and_all_fields(open_tab, serv
     assert tab.job == job
     tab.find("preview").locator("img").wait_for()
     assert tab.values(*names) == before
-    tab.wait_for_state("done")
+    wait_for(lambda: server.show(job)["images"], "its first picture")
+    server.cancel(job)
+    tab.wait_for_state("cancelled")
     assert tab.job == job
     assert "Seed: 1234" in tab.infotext
-    assert len(server.show(job)["images"]) == long["repeat"]
-    assert any(tab.pixels(tab.picture))
 
 
 def test_a_job_ends_while_no_tab_is_open_and_the_next_tab_shows_it(open_tab, server):
@@ -114,7 +113,7 @@ def test_a_job_ends_while_no_tab_is_open_and_the_next_tab_shows_it(open_tab, ser
 
 def test_two_tabs_have_a_job_each(open_tab, server):
     first, second = open_tab(), open_tab()
-    first.set(prompt="the first", seed=1, width=64, height=64, **server.lasting(60))
+    first.set(prompt="the first", seed=1, width=64, height=64, **ENDLESS)
     second.set(prompt="the second", seed=2, **SMALL)
     job_1 = first.generate()
     first.wait_for_step()

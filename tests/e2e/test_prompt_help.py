@@ -8,7 +8,7 @@ from webui.core.request import MAX_PROMPT_CHARACTERS
 from webui.engine.tokens import Tokenizer, count_tokens
 from webui.library.library import DEMO_MODEL
 
-from .server import wait_for
+from .server import ENDLESS, wait_for
 from .tab import Tab
 
 LONG = ", ".join(["a red apple on a wooden table"] * 14)
@@ -168,7 +168,7 @@ def test_a_weight_reaches_the_picture_and_can_be_undone(open_tab):
 
 
 def test_http_counts_while_a_picture_is_made(server, tokenizer):
-    job = server.submit(**server.lasting(4))
+    job = server.submit(**ENDLESS)
     wait_for(lambda: server.show(job)["state"] == "running", "the job to run")
     answer = server.client.post("/api/tokens", json={"model": "demo", "prompt": f"{LONG} <lora:x:1> ("})
     assert not server.is_idle()

@@ -68,6 +68,14 @@ def visitor(tunnel: tuple[Server, str], **headers: str) -> Iterator[httpx.Client
         yield client
 
 
+@contextlib.contextmanager
+def waiting(server: Server) -> Iterator[None]:
+    """Guests' jobs wait, and those who follow one hear nothing of its end."""
+    server.client.patch("/api/host", json={"paused": True}).raise_for_status()
+    yield
+    server.client.patch("/api/host", json={"paused": False}).raise_for_status()
+
+
 FORGED = ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-For": "::1, 8.8.8.8"}, {"X-Real-IP": "127.0.0.1"})
 
 
@@ -93,8 +101,8 @@ def test_other_names_and_other_sites_are_refused_through_it_too(tunnel):
 
 def test_one_guest_uses_up_nobody_elses_streams(tunnel):
     server, _ = tunnel
-    with visitor(tunnel) as ann, visitor(tunnel) as bob, contextlib.ExitStack() as stack:
-        jobs = {who: who.post("/api/jobs", json=SMALL | server.lasting(8)).json()["id"] for who in (ann, bob)}
+    with visitor(tunnel) as ann, visitor(tunnel) as bob, waiting(server), contextlib.ExitStack() as stack:
+        jobs = {who: who.post("/api/jobs", json=SMALL).json()["id"] for who in (ann, bob)}
 
         def follow(who: httpx.Client, **headers: str) -> int:
             opened = who.stream("GET", f"/api/jobs/{jobs[who]}/events", headers=headers)
@@ -112,8 +120,8 @@ def test_one_guest_uses_up_nobody_elses_streams(tunnel):
 def test_thousands_of_streams_leave_the_server_answering(tunnel, count):
     server, _ = tunnel
     address = urlsplit(server.url)
-    with visitor(tunnel) as ann, contextlib.ExitStack() as stack:
-        job = ann.post("/api/jobs", json=SMALL | server.lasting(20)).json()["id"]
+    with visitor(tunnel) as ann, waiting(server), contextlib.ExitStack() as stack:
+        job = ann.post("/api/jobs", json=SMALL).json()["id"]
         cookie = "; ".join(f"{name}={value}" for name, value in ann.cookies.items())
         head = f"GET /api/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n".encode()
         clients = []
