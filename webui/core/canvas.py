@@ -8,7 +8,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.errors import RequestError
-from webui.core.groups.init import Init
+from webui.core.groups.init import MAX_BLUR_PX, MAX_PADDING_PX, Init
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX
 
 
@@ -74,6 +74,24 @@ def fitted(init: Init, size: images.Size) -> Init:
         return init
     fields = {name: getattr(init, name) for name in Init.model_fields}  # a copy would keep the fingerprint
     return Init(**fields | {"image": make_canvas(init, size).image})
+
+
+def begun_again(picture: PilImage, init: Init | None) -> Init:
+    """A start picture out of what was drawn from ``init``: what was kept of that is kept again, at the new size."""
+    if init is None or not init.masked:
+        return Init(image=picture)
+    mask = init.mask and images.mask_levels(init.mask, init.invert_mask)
+    if any(init.outpaint):
+        mask = images.extension_mask(mask, init.image.size, init.outpaint, overlap_px=init.mask_blur)
+    assert mask
+    scale = max(picture.size) / max(mask.size)
+    return Init(
+        image=picture,
+        mask=images.resize(mask, picture.size, "just resize"),
+        mask_blur=min(round(init.mask_blur * scale), MAX_BLUR_PX),
+        only_masked=init.only_masked,
+        padding=min(round(init.padding * scale), MAX_PADDING_PX),
+    )
 
 
 def make_canvas(init: Init, size: images.Size) -> Canvas:

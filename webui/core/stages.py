@@ -64,8 +64,10 @@ class EmbeddingUse:
 class Pass:
     """One run of the denoising loop with one model.
 
-    ``begin`` is what it begins from: noise, the picture in ``init``, or the latents of the pass before, at their noise
-    level (``handover``). ``handover_at`` is the share of the noise, 0..1, after which the one hands over to the other.
+    ``begin`` is what it begins from: noise, the picture in ``init``, the finished pictures of the stage before
+    (``drawn``; of ``init`` only the mask counts then), or the latents of the pass before, at their noise level
+    (``handover``). From what was drawn, each picture of a batch is drawn by itself, as if it had come from a file.
+    ``handover_at`` is the share of the noise, 0..1, after which the one hands over to the other.
     ``strength`` is the share of the steps that a pass from a picture takes. ``guidance_until`` is the share of the
     network's evaluations after which the prompt goes on alone. ``prediction`` is ``auto`` for the one that the model's
     file says. ``lenders`` are models that may lend what the model's file lacks. ``variation`` is that of the
@@ -84,7 +86,7 @@ class Pass:
     lenders: tuple[ModelFile, ...] = ()
     prediction: str = "auto"
     clip_skip: int = 1
-    begin: Literal["noise", "picture", "handover"] = "noise"
+    begin: Literal["noise", "picture", "drawn", "handover"] = "noise"
     strength: float = 1.0
     handover_at: float | None = None
     guidance_until: float = 1.0

@@ -187,7 +187,11 @@ def _differences(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) ->
 
 def _flat(sampler: Mapping[str, Any]) -> dict[str, Any]:
     config = sampler.get("config")
-    return {"class": sampler.get("class")} | (dict(config) if isinstance(config, Mapping) else {})
+    found = {"class": sampler.get("class")} | (dict(config) if isinstance(config, Mapping) else {})
+    for name, other in sampler.items():  # those of further passes, by their names
+        if name != "config" and isinstance(other, Mapping):
+            found |= {f"{name} {key}": value for key, value in _flat(other).items()}
+    return found
 
 
 def _largest(difference: PilImage) -> int:

@@ -1,82 +1,33 @@
 """An order's stages, one behind the other, for each batch of its pictures."""
 
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from PIL.Image import Image as PilImage
 
-from webui.core.canvas import Canvas
-from webui.core.errors import RequestError
-from webui.core.events import Event, Image, Loading, LoraSwitch, Step
-from webui.core.images import Size
-from webui.core.lora_files import find_adapter_config
+from webui.core.canvas import begun_again
+from webui.core.events import Event, Image
+from webui.core.groups.init import Init
 from webui.core.recipe import Batch, Recipe
-from webui.core.spans import Span, spans
-from webui.core.stages import LoraUse, Pass, Upscale
-from webui.core.tensor_file import hash_file
-from webui.core.weight_files import content_hash, hash_whole
-from webui.engine.decode import NotFinite, decode
-from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
-from webui.engine.encoding import EncodedSpan, Encoder, Picture
-from webui.engine.families.base import CannotLoad, Model
-from webui.engine.latents import Start, make_draw, make_generators, prepare, prepare_from
-from webui.engine.lora.cache import SetKey
-from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.noise import Noise, make_noise
-from webui.engine.preview import Previewer
-from webui.engine.provenance import describe_environment, describe_sampler
-from webui.engine.residence import PLANS, Residence
-from webui.engine.run import Run, steps_of
-from webui.engine.speed.shortcuts import Shortcuts
+from webui.core.stages import Pass, Upscale, steps_of
+from webui.core.weight_files import hash_whole
+from webui.engine.encoding import Encoder
+from webui.engine.latents import make_generators
+from webui.engine.passes import Drawn, Passes
+from webui.engine.provenance import describe_environment
+from webui.engine.residence import Residence
+from webui.engine.run import Place, Run
 from webui.engine.stages.upscale import Enlarger
-
-
-@dataclass
-class Drawn:
-    """What the stages so far have made of a batch: latents (n, channels, h, w), or None where nothing was to be drawn.
-
-    ``first`` is the number of its first picture in the job. ``canvas`` is the start picture's. ``handover`` is the
-    evaluation at which another pass is to go on, and ``start`` what the present one began with. ``pictures`` are what
-    a stage made that works on pictures, and None while latents are all there is. ``size`` is the last pass's.
-    """
-
-    generators: list[torch.Generator]
-    first: int
-    latents: torch.Tensor | None = None
-    canvas: Canvas | None = None
-    start: Start | None = None
-    handover: int | None = None
-    pictures: list[PilImage] | None = None
-    size: Size = (0, 0)
-
-
-def shortcuts_of(stage: Pass) -> Shortcuts | None:
-    """What the UNet may leave out in a pass, or None where it is to do all of its work."""
-    shortcuts = Shortcuts(stage.token_merging, stage.reuse)
-    return shortcuts if shortcuts.taken else None
 
 
 class Drawing:
     """One try at an order; goes on behind the pictures that ``run`` has finished already."""
 
     def __init__(self, residence: Residence, encoder: Encoder, enlarger: Enlarger, run: Run) -> None:
-        self._residence, self._encoder, self._enlarger, self._run = residence, encoder, enlarger, run
-        self._pictures: dict[Pass, Picture] = {}
-
-    @property
-    def _model(self) -> Model:
-        assert self._residence.model
-        return self._residence.model
-
-    @property
-    def _loras(self) -> LoraSwitcher:
-        assert self._residence.loras
-        return self._residence.loras
+        self._residence, self._enlarger, self._run = residence, enlarger, run
+        self._passes = Passes(residence, encoder, run)
 
     def draw(self) -> Iterator[Event]:
         """Everything from loading to the last picture."""
@@ -88,231 +39,35 @@ class Drawing:
             for stage in self._run.order.stages:
                 if isinstance(stage, Upscale):
                     yield from self._upscale(stage, drawn, behind)
+                elif stage.begin == "drawn":
+                    yield from self._again(stage, drawn, behind)
                 else:
-                    yield from self._pass(stage, drawn, behind)
+                    yield from self._passes.draw(stage, drawn, Place(behind))
                 behind += steps_of(stage)
             yield from self._finish(drawn)
 
-    def _pass(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
-        """One run of the loop, ``behind`` steps after the start."""
-        run, handed = self._run, stage.begin == "handover"
-        if handed and drawn.handover is None:
-            if drawn.latents is not None:
-                run.warn("The refiner drew nothing: no step was left for it.")
-            return
-        drawn.size = stage.size
-        yield from self._use(stage)
-        encoded = yield from self._encode_spans(stage)
-        with run.part("encode"):
-            self._show(stage, drawn)
-        if not handed and drawn.canvas and (steps_of(stage) == 0 or drawn.canvas.nothing_masked):
-            return
-        with run.part("prepare"):
-            noise = self._make_noise(stage, drawn.generators)
-            first = self._begin(stage, drawn, noise)
-        drawn.latents = yield from self._denoise(stage, drawn, noise, encoded, first, behind)
+    def _again(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
+        """The batch's pictures, each drawn again by itself, ``behind`` steps after the start."""
+        pictures, made = list(self._passes.finished(drawn)), []
+        for number, picture in enumerate(pictures):
+            place = Place(behind, number, len(pictures))
+            made.append((yield from self._redraw(stage, begun_again(picture, stage.init), drawn.first + number, place)))
+        drawn.pictures = made
 
-    # ---- what a pass needs ----
-
-    def _use(self, stage: Pass) -> Iterator[Loading]:
-        """The model with the autoencoder of this pass."""
-        run = self._run
-        with run.part("load"):
-            yield from self._residence.load(stage.model, stage.lenders, run.check)
-            self._residence.use_vae(stage.vae)
-        role = "model" if stage.model == run.order.passes[0].model else "refiner"
-        run.hashes.want(role, stage.model.name, partial(content_hash, stage.model))
-        for lender in self._residence.lenders:
-            run.hashes.want("lender", lender.name, partial(content_hash, lender))
-        if stage.vae:
-            run.hashes.want("vae", stage.vae.name, partial(hash_whole, stage.vae.path))
-        run.warn(*self._model.warnings)
-        run.check()
-        if self._residence.tile(*stage.size):
-            run.decoded = "in tiles"
-            run.warn("Memory is short: the picture was decoded in tiles, and seams are possible.")
-        for lora in stage.lora_files:
-            run.hashes.want("lora", lora.name, partial(_hash_tensors, lora.path))
-            if (config := find_adapter_config(lora.path)) is not None:
-                run.hashes.want("lora configuration", lora.name, partial(hash_whole, config))
-
-    def _switch_loras(self, uses: Sequence[LoraUse]) -> Iterator[Loading]:
-        run, switcher = self._run, self._loras
-        with run.part("lora"):
-            if switcher.must_merge(uses):
-                yield Loading(f"Merging {len(uses)} LoRA{'s' if len(uses) > 1 else ''}", 0.0)
-            switch = self._put_on(uses)
-        if uses and run.loras is None:
-            run.loras = switch
-
-    def _put_on(self, uses: Sequence[LoraUse]) -> LoraSwitch:
-        """The model becomes what these LoRAs make of it."""
-        with nullcontext() if self._loras.is_installed(uses) else self._residence.unhooked():
-            switch, warnings = self._loras.switch(uses, self._run.check)
-        self._run.warn(*warnings)
-        return switch
-
-    def _encode_spans(self, stage: Pass) -> Generator[Loading, None, list[tuple[Span, EncodedSpan]]]:
-        """What is told in each span, encoded with its own LoRAs on, which merges all sets before the first step."""
-        run, encoded = self._run, []
-        known: dict[Span, EncodedSpan] = {}
-        for span in spans(stage):
-            said = replace(span, stop=0)
-            if said not in known:
-                run.check()  # a prompt may say something else in each step, and each takes its time
-                yield from self._switch_loras(span.loras)
-                with run.part("encode"):
-                    known[said] = self._encoder.encode(self._model, self._loras, stage, span, run)
-            encoded.append((span, known[said]))
-        if again := self._loras.merges([span.loras for span, _ in encoded]):
-            merges = f"{again} merge{'s' if again > 1 else ''} in the middle of each picture"
-            text = f"The memory for LoRAs (--lora-cache) is too small for all sets of this job: {merges}."
-            if text not in run.warnings:
-                yield Loading(text, 0.0)
-                run.warn(text)
-        return encoded
-
-    def _show(self, stage: Pass, drawn: Drawn) -> None:
-        """The start picture as the model sees it, encoded once for all batches."""
-        if stage.begin == "picture":
-            if stage not in self._pictures:
-                self._pictures[stage] = self._encoder.picture(self._model, stage)
-            drawn.canvas = self._pictures[stage][0]
-        self._residence.rest()
-
-    def _make_ready(
-        self, stage: Pass, noise: Noise, encoded: Sequence[tuple[Span, EncodedSpan]]
-    ) -> Iterator[ReadySpan]:
-        """The spans by evaluations; where LoRAs change, each begins with its own."""
-        enter = {span.loras: partial(self._enter, span.loras, self._loras.key_of(span.loras)) for span, _ in encoded}
-        ready = (
-            ReadySpan(
-                noise.first(span.stop),
-                words.positive,
-                words.negative,
-                words.guidance,
-                enter[span.loras] if len(enter) > 1 else stay,
-            )
-            for span, words in encoded
-        )
-        return guided_until(ready, round(stage.guidance_until * len(noise)))
-
-    def _enter(self, uses: Sequence[LoraUse], key: SetKey) -> None:
-        """Another span's LoRAs, which must be those that its words were encoded with."""
-        self._put_on(uses)
-        if self._loras.cache.key != key:
-            names = ", ".join(use.file.name for use in uses)
-            raise RequestError(f"LoRA {names}: a file was changed while it was drawn with; ask again", field="loras")
-
-    def _make_noise(self, stage: Pass, generators: list[torch.Generator]) -> Noise:
-        config, strength, device = self._model.scheduler_config, stage.strength, self._residence.device
-        noise = make_noise(
-            stage.sampler, stage.schedule, config, stage.prediction, stage.steps, strength, generators, device
-        )
-        if 1 / strength > (steps := noise.scheduled):
-            drawn_at = f"drawn at {1 / steps:.2g}"
-            self._run.warn(f"Strength {strength:g} is less than {stage.sampler} can take; {drawn_at}.")
-        return noise
-
-    def _begin(self, stage: Pass, drawn: Drawn, noise: Noise) -> int:
-        """Brings the latents to where the pass begins, and says at which evaluation that is."""
-        model, device = self._model, self._residence.device
-        if stage.begin == "handover":
-            assert drawn.start and drawn.handover is not None
-            first, drawn.handover = drawn.handover, None
-            noise.begin(first)
-            drawn.start = replace(drawn.start, shown=None)
-            return first
-        draw = make_draw(drawn.generators, stage.variation, drawn.first)
-        if stage.begin == "picture":
-            _, encoded = self._pictures[stage]
-            start = prepare_from(model, noise, encoded, stage, draw, device)
-        else:
-            start = prepare(model, noise, stage.size, draw, device)
-        drawn.start, drawn.latents = start, start.latents
-        if stage.handover_at is not None and (reached := noise.handover(stage.handover_at)) < len(noise):
-            drawn.handover = reached
-        self._run.sampler, self._run.compiled = describe_sampler(noise.scheduler), self._residence.is_compiled
-        return 0
-
-    def _denoise(
-        self,
-        stage: Pass,
-        drawn: Drawn,
-        noise: Noise,
-        encoded: Sequence[tuple[Span, EncodedSpan]],
-        first: int,
-        behind: int,
-    ) -> Generator[Step, None, torch.Tensor]:
-        """Returns the latents that the pass came to."""
-        assert drawn.start and drawn.latents is not None
-        run, latents, hold = self._run, drawn.latents, drawn.start.hold
-        previewer = Previewer(self._model.preview_map, noise)
-        before_s = run.parts_s["steps"] + run.parts_s["previews"] if first else 0.0
-        steps = denoise(
-            self._model,
-            noise,
-            latents,
-            self._make_ready(stage, noise, encoded),
-            run.cancelled,
-            first,
-            drawn.handover,
-            drawn.start.shown,
-            None if hold is None else partial(hold.apply, noise),
-            shortcuts_of(stage),
-            self._residence.plan == PLANS[0] and not self._loras.merges([span.loras for span, _ in encoded]),
-        )
-        steps_in_all = stage.steps_taken
-        behind -= steps_in_all - steps_of(stage)  # those that it goes on with
-        started = time.perf_counter()
-        try:
-            for step in steps:
-                latents = step.latents
-                preview = previewer.preview(step, time.perf_counter() - started)
-                spent_s = before_s + time.perf_counter() - started
-                run.index = behind + step.index * steps_in_all // step.total  # a step may take several evaluations
-                yield Step(run.index, run.total, spent_s, preview, run.told(stage))
-        finally:  # steps that ran out of memory took their time too
-            run.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
-            run.parts_s["previews"] += previewer.spent_s
-        return latents
-
-    # ---- from latents to pictures ----
-
-    def _finish(self, drawn: Drawn) -> Iterator[Image]:
-        """The batch as pictures with their recipes; those that were finished before memory ran out are left out."""
-        run, first = self._run, drawn.first
-        begin = max(run.finished - first, 0)
-        for k, image in enumerate(self._finished(drawn, begin), start=begin):
-            run.finished = first + k + 1
-            yield Image(first + k, image, self._make_recipe(first, k))
-
-    def _finished(self, drawn: Drawn, begin: int = 0) -> Iterator[PilImage]:
-        """The pictures of the batch as the stages so far have made them, from number ``begin`` on."""
-        run, count = self._run, self._run.order.request.count
-        if drawn.pictures is not None:
-            yield from drawn.pictures[begin:]
-            return
-        if drawn.latents is None:
-            assert drawn.canvas
-            yield from [drawn.canvas.unchanged] * (count - begin)
-            return
-        self._residence.make_room_to_decode(*drawn.size)
-        for k in range(begin, count):
-            run.check()
-            with run.part("decode"):
-                image = self._decode(drawn.latents[k : k + 1])
-                image = drawn.canvas.finish(image) if drawn.canvas else image
-            yield image
-        with run.part("decode"):
-            self._residence.rest()
+    def _redraw(self, stage: Pass, init: Init, number: int, place: Place) -> Generator[Event, None, PilImage]:
+        """One picture, ``number`` in its job, as the pass draws it from ``init`` alone, with noise of its own seed."""
+        stage = replace(stage, begin="picture", init=init)
+        drawn = Drawn(make_generators([self._run.order.request.picture(number).seed]), number)
+        yield from self._passes.draw(stage, drawn, place, keep=False)
+        (picture,) = self._passes.finished(drawn)
+        return picture
 
     def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Event]:
         """The batch's pictures, enlarged one after the other; ``behind`` as for a pass."""
         run = self._run
         if stage.file:
             run.hashes.want("upscaler", stage.file.name, partial(hash_whole, stage.file.path))
-        pictures = [stage.init.image] if stage.init else list(self._finished(drawn))
+        pictures = [stage.init.image] if stage.init else list(self._passes.finished(drawn))
         drawn.pictures = []
         for number, picture in enumerate(pictures):
             enlarging = self._enlarger.enlarge(picture, stage, run.check)
@@ -323,17 +78,15 @@ class Drawing:
                     except StopIteration as stop:
                         drawn.pictures.append(stop.value)
                         break
-                run.index = behind + int(done * stage.steps_taken)
-                yield Step(run.index, run.total, run.parts_s["steps"] + run.parts_s["upscale"], None, run.told(stage))
+                yield run.step(stage, Place(behind), done)
 
-    def _decode(self, latents: torch.Tensor) -> PilImage:
-        """One picture; where it is none, for the reason that the model's files show, if they do."""
-        try:
-            return decode(self._model, latents, self._residence.unhooked)
-        except NotFinite:
-            if damage := self._residence.find_damage():
-                raise CannotLoad(damage) from None
-            raise
+    def _finish(self, drawn: Drawn) -> Iterator[Image]:
+        """The batch as pictures with their recipes; those that were finished before memory ran out are left out."""
+        run, first = self._run, drawn.first
+        begin = max(run.finished - first, 0)
+        for k, image in enumerate(self._passes.finished(drawn, begin), start=begin):
+            run.finished = first + k + 1
+            yield Image(first + k, image, self._make_recipe(first, k))
 
     def _make_recipe(self, first: int, k: int) -> Recipe:
         run, request = self._run, self._run.order.request
@@ -354,7 +107,3 @@ class Drawing:
             "memory": home.plan,
             "decoded": run.decoded,
         }
-
-
-def _hash_tensors(path: Path) -> str:
-    return hash_file(path).tensors

@@ -85,13 +85,15 @@ class Encoder:
             self._prompts[key] = model.encode_prompt(text, stage.clip_skip, embeddings, negative)
         return self._prompts[key]
 
-    def picture(self, model: Model, stage: Pass) -> Picture:
+    def picture(self, model: Model, stage: Pass, keep: bool = True) -> Picture:
         """The picture that a pass begins from, fitted to what is drawn, and as latents."""
         assert stage.init
+        if not keep:
+            canvas = make_canvas(stage.init, stage.size)
+            return canvas, encode(model, canvas, self._device)
         key = (model.file, stage.vae, stage.init.fingerprint, stage.size)
         if key not in self._pictures:
-            canvas = make_canvas(stage.init, stage.size)
-            found = canvas, encode(model, canvas, self._device)
+            found = self.picture(model, stage, keep=False)
             if picture_nbytes(found) > CACHED_PICTURE_BYTES:
                 return found
             self._pictures[key] = found

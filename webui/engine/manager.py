@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 
 import torch
 
@@ -15,9 +16,10 @@ from webui.core.order import Order
 from webui.core.spans import spans
 from webui.engine.denoise import Stopped
 from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, release_memory
-from webui.engine.drawing import Drawing, shortcuts_of
+from webui.engine.drawing import Drawing
 from webui.engine.encoding import Encoder
 from webui.engine.families.loading import check_unchanged
+from webui.engine.passes import shortcuts_of
 from webui.engine.provenance import FileHashes
 from webui.engine.residence import PLAN_WORDS, Residence
 from webui.engine.run import Cancel, Run, check_with, never
@@ -155,7 +157,7 @@ class PipelineManager:
                 break
             yield Loading(f"Out of memory; once more with {smaller}", 0.0)
         release_memory(self.device)
-        width, height = run.order.stages[0].size
+        width, height = max((stage.size for stage in run.order.stages), key=prod)
         raise OutOfMemory(
             f"{self.device.type} ran out of memory at {width} x {height} px, {run.order.request.count} at once; draw"
             " fewer or smaller pictures, or a smaller model"

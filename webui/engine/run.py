@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.core.events import LoraSwitch
+from webui.core.events import LoraSwitch, Step
 from webui.core.order import Order
-from webui.core.stages import Stage
-from webui.core.stages import steps_of as steps_of
+from webui.core.stages import Stage, steps_of
 from webui.engine.denoise import Stopped
 from webui.engine.provenance import FileHashes
+
+WORK = ("steps", "previews", "upscale")
+"""The parts of the ledger that steps are counted in."""
 
 Cancel = Callable[[], bool]
 
@@ -30,6 +32,15 @@ def check_with(cancelled: Cancel) -> Callable[[], None]:
             raise Stopped
 
     return check
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a job a stage is at work: so many steps ``behind`` it, on part ``number`` of ``of`` equal ones."""
+
+    behind: int
+    number: int = 0
+    of: int = 1
 
 
 @dataclass
@@ -75,6 +86,16 @@ class Run:
         """Raises Stopped where the job was cancelled."""
         if self.cancelled():
             raise Stopped
+
+    def step(
+        self, stage: Stage, place: Place, done: float, elapsed_s: float = 0.0, preview: bytes | None = None
+    ) -> Step:
+        """Notes how far a stage is, ``done`` of its part of the work, 0..1; ``elapsed_s`` is not in the ledger yet."""
+        steps = stage.steps_taken
+        behind = place.behind - steps + steps_of(stage)  # a handover goes on with the steps of the pass before
+        self.index = behind + int((place.number + done) * steps / place.of + 1e-9)
+        seconds = sum(self.parts_s[part] for part in WORK) + elapsed_s
+        return Step(self.index, self.total, seconds, preview, self.told(stage))
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

@@ -14,6 +14,8 @@ from webui.core.images import SIDE_STEP_PX
 from webui.core.picture import Picture
 from webui.core.stages import Pass, Stage
 
+MAX_BLUR_PX = 64
+MAX_PADDING_PX = 512
 Side = Annotated[int, Field(ge=0, le=1024, multiple_of=SIDE_STEP_PX)]
 
 
@@ -45,7 +47,9 @@ class Init(Group):
     mask: Picture | None = Field(
         default=None, title="Mask", description="White is drawn anew, black is kept, grey changes partly"
     )
-    mask_blur: int = Field(default=4, ge=0, le=64, title="Mask blur", description="Softness of its edge, in px")
+    mask_blur: int = Field(
+        default=4, ge=0, le=MAX_BLUR_PX, title="Mask blur", description="Softness of its edge, in px"
+    )
     mask_fill: Literal["fill", "original", "noise", "nothing"] = Field(
         default="original",
         title="Masked content",
@@ -56,7 +60,11 @@ class Init(Group):
         default=False, title="Only masked", description="Draw the masked region alone, enlarged, and put it back"
     )
     padding: int = Field(
-        default=32, ge=0, le=512, title="Padding", description="Surroundings to show it with only masked, in px"
+        default=32,
+        ge=0,
+        le=MAX_PADDING_PX,
+        title="Padding",
+        description="Surroundings to show it with only masked, in px",
     )
     outpaint: tuple[Side, Side, Side, Side] = Field(
         default=(0, 0, 0, 0), title="Outpaint", description="Px to add on the left, top, right and bottom"
