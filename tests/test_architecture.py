@@ -46,8 +46,10 @@ PLAIN_TORCH = ("webui.engine.nets", "webui.engine.speed.shortcuts")
 OWNERS: dict[str, set[str]] = {
     "gradio": {"ui"},
     "gradio_client": set(),
-    **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate", "spandrel"), {"engine", "doctor"}),
-    **dict.fromkeys(("transformers", "torchvision", "training", "benchmarks", "tests"), set()),
+    **dict.fromkeys(
+        ("torch", "diffusers", "safetensors", "accelerate", "spandrel", "onnxruntime"), {"engine", "doctor"}
+    ),
+    **dict.fromkeys(("transformers", "torchvision", "onnx", "training", "benchmarks", "tests"), set()),
 }
 
 

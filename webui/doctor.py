@@ -6,11 +6,14 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from webui import __version__
-from webui.core.names import find_file
+from webui.core.finder_file import RUNTIME, check_finder
+from webui.core.names import SUBJECT, find_file
 from webui.core.settings import Settings
-from webui.library.library import find_loras, find_models
+from webui.core.tensor_file import BadFile
+from webui.library.library import find_finders, find_loras, find_models
 from webui.library.lora_info import describe
 
 PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
@@ -27,6 +30,7 @@ def examine(settings: Settings) -> int:
         *_examine_device(settings),
         *_examine_folder(settings),
         *_examine_models(settings),
+        *_examine_finders(settings),
     ]
     for problem, mend in problems:
         print(f"PROBLEM  {problem}\n   mend  {mend}")
@@ -111,3 +115,18 @@ def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     for folder in settings.models_dir:
         if not folder.is_dir():
             yield f"--models-dir {folder} is not a folder", "correct the path"
+
+
+def _examine_finders(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Those in files, which need a package of their own."""
+    finders = find_finders(settings)
+    print(f"Finders: {', '.join((SUBJECT, *finders))}")
+    usable = [name for name, file in finders.items() if not file.problem]
+    if usable and find_spec(RUNTIME) is None:
+        yield f"finders {', '.join(usable[:5])} need {RUNTIME}", f"{sys.executable} -m pip install {RUNTIME}"
+        return
+    for name, file in finders.items():
+        try:
+            check_finder(file)
+        except BadFile as error:
+            yield f"finder {name!r}: {file.path.name} {error}", f"replace or remove {file.path}"

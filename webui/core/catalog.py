@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from webui.core.files import EmbeddingFile, Files, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import EmbeddingFile, Files, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.samplers import SAMPLERS
 
 
@@ -17,12 +17,13 @@ class Catalog:
     embeddings: Mapping[str, EmbeddingFile]
     samplers: Mapping[str, tuple[str, ...]]
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
+    finders: Mapping[str, FinderFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, files: Files) -> "Catalog":
         """All files, and every sampler."""
         samplers = {name: row.schedules for name, row in SAMPLERS.items()}
-        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers, files.upscalers)
+        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers, files.upscalers, files.finders)
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, an upscaler, by name and place."""
+"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, an upscaler, a finder, by name and
+place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,13 @@ class UpscalerFile(File):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class FinderFile(File):
+    """A network that finds things in pictures. ``problem`` as for an upscaler."""
+
+    problem: str = ""
+
+
 class Files(Protocol):
     """What planning asks a library for."""
 
@@ -104,5 +112,7 @@ class Files(Protocol):
     def embeddings(self) -> Mapping[str, EmbeddingFile]: ...
     @property
     def upscalers(self) -> Mapping[str, UpscalerFile]: ...
+    @property
+    def finders(self) -> Mapping[str, FinderFile]: ...
     def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text."""

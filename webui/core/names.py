@@ -12,6 +12,11 @@ from webui.core.files import File
 MAX_CHARACTERS = 255  # of a name in a request
 LANCZOS = "Lanczos"
 """The upscaler that is a filter and no file."""
+SUBJECT = "demo-subject"
+"""The finder that is arithmetic and no file."""
+PAINTED, PREVIOUS = "painted-mask", "previous-mask"
+"""Finders that find what was painted over the start picture, and what the detail before them found."""
+FINDERS = (SUBJECT, PAINTED, PREVIOUS)
 NEAR = 0.6
 """Of all characters of two names, the share that must be the same for the one to be meant by the other."""
 _NOT_IN_TAGS = str.maketrans("<>:", "   ")
@@ -54,6 +59,23 @@ def choose_upscaler(name: str, files: Mapping[str, File], field: str) -> str:
     if (found := find_file(name, files)) is None:
         raise unknown("upscaler", name, (LANCZOS, *files), field)
     return found
+
+
+def choose_finder(name: str, files: Mapping[str, File], field: str) -> str:
+    """The same for a finder; some are no files. A pickle's name means the ONNX file of that name, where it is there."""
+    for known in FINDERS:
+        if fold(name) == fold(known):
+            return known
+    stem, _, ending = name.rpartition(".")
+    is_pickle = ending.casefold() in ("pt", "pth")
+    for wanted in (f"{stem}.onnx", name) if is_pickle else (name,):
+        if (found := find_file(wanted, files)) is not None:
+            return found
+    error = unknown("finder", name, (*FINDERS, *files), field)
+    if is_pickle:
+        line = f"yolo export model={show(stem)}.pt format=onnx"
+        error = RequestError(f"{error} Finders are ONNX files: `{line}` makes one of a .pt.", field=field)
+    raise error
 
 
 def find_file(name: str, files: Mapping[str, File]) -> str | None:

@@ -1,5 +1,5 @@
 """What is on this machine to draw with, by the names that people see: models, LoRAs, autoencoders, embeddings,
-upscalers."""
+upscalers, finders."""
 
 import os
 import time
@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from webui.core.allowance import EVERYTHING, Allowance
 from webui.core.checkpoint import Defaults
-from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.finder_file import export_line
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import stamp
@@ -43,6 +44,7 @@ EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
 UPSCALER_FOLDERS = tuple(
     f"{above}{name}" for above in ("models/", "") for name in ("ESRGAN", "RealESRGAN", "upscale_models")
 )
+FINDER_FOLDERS = tuple(f"{above}{name}" for above in ("models/", "") for name in ("adetailer", "ultralytics"))
 F = TypeVar("F", bound=File)
 
 
@@ -154,6 +156,24 @@ def find_upscalers(settings: Settings, scan: Scan | None = None) -> dict[str, Up
     return _named((*embedded, *found), make)
 
 
+def find_finders(settings: Settings, scan: Scan | None = None) -> dict[str, FinderFile]:
+    """Every finder by name; ``scan`` notes what was read. Pickles are among them, so that it is told what to do."""
+    scan = scan or Scan()
+    endings = (".onnx", *PICKLE_ENDINGS)
+    found = (
+        FoundFile(path, place, usable=path.suffix.lower() == ".onnx")
+        for root in (settings.data_dir, *settings.models_dir)
+        for top in FINDER_FOLDERS
+        for path, place in _find_paths(root / top, scan, endings=endings)
+    )
+
+    def make(name: str, path: Path, **more: Any) -> FinderFile:
+        problem = export_line(path.stem) if path.suffix.lower() in PICKLE_ENDINGS else ""
+        return FinderFile(name, path, problem=problem, **more)
+
+    return _named(found, make)
+
+
 def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
     names = give_names(found)
     others = namesakes(names)
@@ -172,7 +192,9 @@ def _find_files(
             yield FoundFile(path, place, usable=pickles or path.suffix.lower() not in PICKLE_ENDINGS)
 
 
-def _find_paths(root: Path, scan: Scan, with_folders: bool = False) -> Iterator[tuple[Path, str]]:
+def _find_paths(
+    root: Path, scan: Scan, with_folders: bool = False, endings: tuple[str, ...] = WEIGHT_ENDINGS
+) -> Iterator[tuple[Path, str]]:
     """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
     for folder, below, names in scan.walk(root):
         above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
@@ -181,7 +203,7 @@ def _find_paths(root: Path, scan: Scan, with_folders: bool = False) -> Iterator[
             yield folder, above.rstrip("/") or folder.name
             continue
         for stem, ending in map(os.path.splitext, names):
-            if ending.lower() in WEIGHT_ENDINGS:
+            if ending.lower() in endings:
                 yield folder / f"{stem}{ending}", f"{above}{stem}"
 
 
@@ -220,6 +242,11 @@ class Snapshot:
         return self._library.upscalers.get(self._max_age_s)
 
     @cached_property
+    def finders(self) -> Mapping[str, FinderFile]:
+        """As ``find_finders`` finds them."""
+        return self._library.finders.get(self._max_age_s)
+
+    @cached_property
     def wildcards(self) -> Mapping[str, Wildcard]:
         """As ``find_wildcards`` finds them."""
         return self._library.wildcards.get(self._max_age_s)
@@ -247,6 +274,7 @@ class Library:
         self.vaes = ScanCache(lambda scan: find_vaes(settings, scan), clock)
         self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
+        self.finders = ScanCache(lambda scan: find_finders(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
 
     def snapshot(self, max_age_s: float = LOOK_S, allowed: Allowance = EVERYTHING) -> Snapshot:
@@ -255,5 +283,5 @@ class Library:
 
     def reload(self) -> None:
         """The next look walks all folders, whatever their times say."""
-        for cache in (self.models, self.loras, self.vaes, self.embeddings, self.upscalers, self.wildcards):
+        for cache in vars(self).values():
             cache.invalidate()

@@ -1,0 +1,40 @@
+"""Parts that a finder has found in a picture: in which order they count, and the masks they become."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image as PilImages
+from PIL.Image import Image as PilImage
+
+from webui.core.images import Box, Size
+
+
+@dataclass(frozen=True)
+class Part:
+    """``box`` is (left, top, right, bottom) in px of the picture, ``score`` 0..1 how sure the finder is.
+
+    ``mask`` ("L", the picture's size) is its outline, where more than its box is known.
+    """
+
+    box: Box
+    score: float
+    mask: PilImage | None = field(default=None, compare=False)
+
+    def mask_of(self, size: Size) -> PilImage:
+        """What of a picture of this size is to be drawn anew: its outline, or all of its box."""
+        if self.mask is not None:
+            return self.mask
+        mask = PilImages.new("L", size)
+        mask.paste(255, self.box)
+        return mask
+
+
+def in_order(parts: Iterable[Part], threshold: float, at_most: int) -> Sequence[Part]:
+    """The surest parts, not below the threshold, in the order in which they are drawn: by score, then from the top and
+    from the left. Scores count in hundredths, so that no rounding of a processor's changes the order."""
+    sure = [part for part in parts if part.score >= threshold and _is_some(part.box)]
+    return sorted(sure, key=lambda part: (-round(part.score, 2), part.box[1], part.box[0], part.box))[:at_most]
+
+
+def _is_some(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]

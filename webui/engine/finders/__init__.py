@@ -1,0 +1,1 @@
+"""What finds things in pictures: networks in ONNX files, and arithmetic for the embedded model's."""
