@@ -50,12 +50,9 @@ def test_a_thing_at_the_edge_is_found_too():
 
 
 def test_it_finds_what_the_embedded_model_draws(run):
-    prompt = "a small panda, 3d style, on the left, on a yellow background"
-    (picture,) = [
-        event.image for event in run(prompt=prompt, width=128, height=128, steps=8) if isinstance(event, Image)
-    ]
+    (picture,) = [event.image for event in run(width=128, height=128, steps=10) if isinstance(event, Image)]
     ((left, top, right, bottom),) = boxes(picture)
-    assert 0.04 < (right - left) * (bottom - top) / 128**2 < 0.3 and left + right < 128
+    assert 0.2 < (right - left) * (bottom - top) / 128**2 < 0.75
     levels = np.asarray(picture, float)
     ground = np.median(np.concatenate([levels[:3].reshape(-1, 3), levels[-3:].reshape(-1, 3)]), axis=0)
     levels[top:bottom, left:right] = ground
