@@ -10,7 +10,7 @@ import gradio as gr
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.visitor import asking
-from webui.ui import fills
+from webui.ui import fills, passing
 from webui.ui.errors import page_error
 from webui.ui.pages import upscale
 from webui.ui.workbench import FIELDS, Workbench, settings_of
@@ -73,7 +73,7 @@ def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlar
     words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
     words[upscale.NAME] = "Send to"
     gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
-    asked = [gr.Textbox(visible=False), gr.Checkbox(visible=False)]
+    asked = [passing.box(), gr.Checkbox(visible=False)]
     for bench in benches:
         _wire_reuse(here, bench, tabs, asked)
     _wire_enlarging(here, enlarged, tabs, asked)

@@ -18,7 +18,7 @@ from webui.core.events import Failed
 from webui.core.groups import nest
 from webui.core.work import Work
 from webui.jobs.protocols import ENDED, Executor, Job, QueueFull
-from webui.ui import form, stream
+from webui.ui import form, passing, stream
 from webui.ui.errors import page_error
 
 IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
@@ -130,26 +130,32 @@ def wire(
 
     draw.__signature__ = form.signature(handlers.fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    sent, job_id, known_as = (gr.Textbox(visible=False) for _ in range(3))
+    sent = gr.Textbox(visible=False)
     gr.Button(visible=False).click(
         draw, inputs, shown.outputs, api_name=page, show_progress="hidden", concurrency_limit=None
     )
     sending = generate.click(handlers.send, inputs, [sent, shown.status], js=js, trigger_mode="once", **private)
     sending.success(None, [sent], None, js=f"(sent) => darkroomJobs.add('{page}', sent)", **private)
     followed = gr.Button("Follow the next job", elem_id=f"{page}-follow", elem_classes="unseen").click(
-        handlers.follow, [job_id, known_as], shown.outputs, js=f"() => darkroomJobs.next('{page}')", **private
+        handlers.follow,
+        [passing.box(), passing.box()],
+        shown.outputs,
+        js=f"() => darkroomJobs.next('{page}')",
+        **private,
     )
     followed.success(_open_first, None, [shown.gallery, shown.selected], queue=False, **private)
     for after in (followed.then, followed.failure):
         after(None, None, None, js=f"() => darkroomJobs.ended('{page}')", **private)
     gr.Button("Show earlier pictures", elem_id=f"{page}-look-back", elem_classes="unseen").click(
         handlers.look_back,
-        [job_id],
+        [passing.box()],
         [shown.gallery, shown.infotext, shown.selected],
         js=f"() => [darkroomJobs.earlier('{page}')]",
         **private,
     )
-    stop.click(handlers.cancel, [job_id], None, js=f"() => [darkroomJobs.current('{page}')]", queue=False, **private)
+    stop.click(
+        handlers.cancel, [passing.box()], None, js=f"() => [darkroomJobs.current('{page}')]", queue=False, **private
+    )
 
 
 def _open_first() -> tuple[Update, int]:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import asking, fills, history, models, pictures, png_info, presets, sessions, uploads
+from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads
 from webui.ui.application import Application
 from webui.ui.pages import PAGES, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
@@ -54,7 +54,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
     """The whole page over one executor and the workspace ``here`` of whoever asks."""
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
-        quiet = gr.Textbox(visible=False)  # first, where Gradio's search for it ends at once
+        quiet = passing.box()  # first, where Gradio's search for it ends at once
         gr.HTML(HEADER)
         benches: dict[str, Workbench] = {}
         bars: dict[str, presets.Bar] = {}
@@ -79,10 +79,12 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         presets.wire(bars, benches, lambda: here().presets, blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
-    # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time.
+    # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time. And
+    # for what follows another event, which no component begins, the page looks through all of them when it opens.
     for event in blocks.fns.values():
         if event.show_progress == "hidden":
             event.show_progress_on = [quiet]
+        event.targets = [(component, name) for component, name in event.targets if component is not None]
     return blocks
 
 
@@ -119,7 +121,7 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
 def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
     """The chosen picture of a gallery becomes another page's start picture, with its settings, and that page comes to
     the front."""
-    job_id = gr.Textbox(visible=False)
+    job_id = passing.box()
     fields = {field: control for field, control in bench.controls.items() if field in FIELDS}
 
     def send(job_id: str, index: int, target: Workbench) -> list[Any]:
@@ -155,7 +157,7 @@ def _wire_enlarging(
     name: str, executor: Executor, selected: gr.Number, button: gr.Button, page: upscale.Page, tabs: gr.Tabs
 ) -> None:
     """The chosen picture of the page ``name`` becomes the one to enlarge."""
-    job_id = gr.Textbox(visible=False)
+    job_id = passing.box()
 
     def send(job_id: str, index: int) -> list[Any]:
         path = pictures.find_file(executor, job_id, index, Path(page.image.GRADIO_CACHE))

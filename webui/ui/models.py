@@ -9,7 +9,7 @@ import gradio as gr
 
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form, panel, sizes
+from webui.ui import fills, form, panel, passing, sizes
 
 STATUS = '<p class="models-status" role="status"></p>'
 SUITED = ("steps", "guidance", "sampler", "schedule", "width", "height")
@@ -66,7 +66,7 @@ def wire(picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.
         "model",
         partial(gr.on, [model.input, picker.pick.click]),
         choose,
-        [model, picker.chosen, gr.Textbox(visible=False)],
+        [model, picker.chosen, passing.box()],
         [model, picker.chosen, size, *(controls[field] for field in settings)],
         js=f"(model, chosen) => [darkroomModels.take('{page}') ?? model, chosen, darkroomFills.byHand('{page}')]",
         queue=False,

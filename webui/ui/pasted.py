@@ -8,7 +8,7 @@ import gradio as gr
 
 from webui.interop.picture_info import read_text
 from webui.jobs.protocols import Executor
-from webui.ui import fills
+from webui.ui import fills, passing
 
 NOTICE = """
 <p class="pasted" data-page="{page}" data-field="{field}" role="status" hidden>
@@ -35,7 +35,7 @@ def wire(page: str, fields: Mapping[str, Any], chosen: gr.Textbox, size: gr.Drop
         values = {field: "", **info.values}  # the text goes out of its box in any case
         return fills.from_picture(values, fields, executor.catalog(), with_seed=True)
 
-    asked = [gr.Textbox(visible=False), gr.Textbox(visible=False)]
+    asked = [passing.box(), passing.box()]
     filled = [*fields.values(), chosen, size]
     js = f"() => darkroomPasted.take('{page}')"
     fills.wire(page, "pasted", apply.click, apply_text, asked, filled, js=js, all_fields=True)

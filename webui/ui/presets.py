@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.core.errors import RequestError
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form, pictures
+from webui.ui import fills, form, passing, pictures
 from webui.ui.preset_values import (
     INTRODUCTION,
     card_html,
@@ -199,7 +199,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
     applied = [bar.apply.click, *(box.submit for box in bar.variables)]
     fills.wire(page, "preset", partial(gr.on, applied), apply, [bar.chooser, *bar.variables], settled)
     filled = [bar.chooser, *shown, *settled]
-    fills.wire(page, "address", bench.restored.then, apply_address, [gr.Textbox(visible=False)], filled, js=TAKE_ASKED)
+    fills.wire(page, "address", bench.restored.then, apply_address, [passing.box()], filled, js=TAKE_ASKED)
 
 
 def _is_for(preset: Preset, held: Sequence[str]) -> bool:
@@ -226,7 +226,7 @@ def _wire_saving(
 ) -> None:
     """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
     executor, fields = bench.executor, held_controls(bench.controls)
-    job_id = gr.Textbox(visible=False)
+    job_id = passing.box()
 
     def save(
         job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any

@@ -25,6 +25,7 @@ from webui.ui import (
     jobs,
     loras,
     models,
+    passing,
     pasted,
     pictures,
     prompts,
@@ -258,7 +259,6 @@ def _wire_memory(
         return [*updates, *fills.settle_model(catalog, model)]
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    text = gr.Textbox(visible=False)
     blocks = gr.context.Context.root_block
     assert blocks is not None
     remembered = [controls[field] for field in kept]
@@ -268,7 +268,7 @@ def _wire_memory(
         "memory",
         blocks.load,
         restore,
-        [text],
+        [passing.box()],
         recalled,
         js=f"() => [darkroom.recall('{page}')]",
         queue=False,
@@ -287,7 +287,7 @@ def _wire_memory(
 def _wire_pictures(
     page: str, executor: Executor, controls: Controls, results: Results, selected: gr.Number, helpers: Controls
 ) -> None:
-    job_id = gr.Textbox(visible=False)
+    job_id = passing.box()
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
     reused = filled_fields(controls)
 
@@ -340,7 +340,7 @@ def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropd
 
 def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HTML, selected: gr.Number) -> None:
     """The chosen picture of the page's gallery is made again, and the verdict on it shown."""
-    job_id = gr.Textbox(visible=False)
+    job_id = passing.box()
 
     async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
         found = await asyncio.to_thread(pictures.find, executor, job_id, index)

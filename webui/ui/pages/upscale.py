@@ -13,7 +13,7 @@ from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
 from webui.jobs.protocols import Executor
-from webui.ui import browser_state, fills, form, jobs, pictures
+from webui.ui import browser_state, fills, form, jobs, passing, pictures
 from webui.ui.workbench import job_id_js, wire_verify
 
 NAME = "upscale"
@@ -125,9 +125,8 @@ def _wire_memory(executor: Executor, controls: Mapping[str, Any]) -> None:
     def restore(text: str) -> list[Any]:
         return browser_state.recall(text, FIELDS, dict(controls), executor.catalog())
 
-    recalled = gr.Textbox(visible=False)
     recall = f"() => [darkroom.recall('{NAME}')]"
-    restored = fills.wire(NAME, "memory", blocks.load, restore, [recalled], kept, js=recall, queue=False)
+    restored = fills.wire(NAME, "memory", blocks.load, restore, [passing.box()], kept, js=recall, queue=False)
     remember = f"(...values) => darkroom.remember('{NAME}', {json.dumps(FIELDS)}, values)"
     gr.on([control.change for control in kept], None, kept, None, js=remember, api_visibility="private")
     restored.then(None, None, None, js=f"() => darkroomJobs.begin('{NAME}')", api_visibility="private")
@@ -137,7 +136,7 @@ def _wire_memory(executor: Executor, controls: Mapping[str, Any]) -> None:
 def _wire_gallery(executor: Executor, shown: jobs.Shown, cache_dir: Path) -> None:
     """The chosen picture's settings, and it beside the one that it was made from."""
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    job_id, both = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    job_id, both = passing.box(), gr.Textbox(visible=False)
 
     def select(job_id: str, event: gr.SelectData) -> tuple[Any, Any, str]:
         index = event.index if isinstance(event.index, int) else 0
