@@ -9,7 +9,7 @@ import pytest
 
 from webui.cli import COMMANDS, make_parser
 
-LEAST = {"info": ["a.png"], "upscale": ["a.png"]}  # what a command cannot do without
+LEAST = {"info": ["a.png"], "upscale": ["a.png"], "grid": ["--x", "steps=1"]}  # what a command cannot do without
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -41,7 +41,7 @@ def _of(**kinds: str) -> dict[str, Any]:
 
 BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
     ("post", "/api/jobs"): (
-        {"$ref": "#/components/schemas/Request"},
+        {"anyOf": [{"$ref": "#/components/schemas/Request"}, {"$ref": "#/components/schemas/Grid"}]},
         {"prompt": "a red apple, flat style", "steps": 20},
     ),
     ("post", "/api/tokens"): (_of(prompt="string", model="string"), {"prompt": "a red apple", "model": "demo"}),
@@ -113,7 +113,7 @@ def describe(routers: Sequence[APIRouter]) -> dict[str, Any]:
     found = get_openapi(title=TITLE, version="1", routes=routes, description=f"Pictures drawn by {TITLE}, over HTTP.")
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     request = Request.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= request.pop("$defs", {}) | {"Request": request, "Error": _ERROR}
+    schemas |= request.pop("$defs", {}) | {"Request": request, "Grid": _GRID, "Error": _ERROR}
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             _complete(operation, method, path)
@@ -152,6 +152,25 @@ def _body(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema, "example": example}}
 
 
+_AXIS = {
+    "type": "object",
+    "required": ["field", "values"],
+    "properties": {
+        "field": {"type": "string"},
+        "values": {"anyOf": [{"type": "array", "items": {}}, {"type": "string"}]},
+    },
+    "example": {"field": "steps", "values": [10, 20]},
+}
+_GRID = {
+    "type": "object",
+    "required": ["request"],
+    "properties": {
+        "request": {"$ref": "#/components/schemas/Request"},
+        **dict.fromkeys(("x", "y", "z"), _AXIS),
+        "yes": {"type": "boolean", "description": "also more than 500 pictures"},
+    },
+    "additionalProperties": False,
+}
 _ERROR = {
     "type": "object",
     "required": ["error", "detail"],

@@ -14,9 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from webui.api.visitors import Asking
 from webui.core.errors import RequestError
 from webui.core.events import Image, to_json
+from webui.core.grid import Grid, is_grid, read_grid
+from webui.core.images import ImageError
 from webui.core.request import Request
 from webui.core.visitor import OWNER
-from webui.jobs.protocols import ENDED, Executor, Job, unfinished
+from webui.core.work import Work
+from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, unfinished
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
 from webui.workspace.workspace import Workspace
@@ -63,13 +66,15 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
     def show(job: KnownJob, visitor: Asking, pictures: bool = False) -> Response:
         """Its request without the pictures that it starts from, unless ``pictures`` asks for them."""
         without = None if pictures else {"init": {"image", "mask"}}
-        request = None
+        request, grid = None, {}
         with suppress(RequestError):  # the picture that it starts from is gone
+            grid = {"grid": job.work.to_json()} if isinstance(job.work, Grid) else {}
             request = job.request.model_dump(mode="json", exclude=without)
         shown = {
             "id": job.id,
             "state": job.state,
             "request": request,
+            **grid,
             "images": [to_json(image, visitor.is_owner) for image in job.images],
         }
         return Response(json.dumps(shown), media_type="application/json")  # here, not on the event loop
@@ -106,16 +111,33 @@ def _png(job: Job, index: int) -> Response:
     found = next((image for image in job.images if image.index == index), None)
     if found is None:
         raise HTTPException(404, f"the job has {len(job.images)} pictures so far, numbered from 0")
-    return Response(found.encode(), media_type="image/png")
+    try:
+        return Response(found.encode(), media_type="image/png")
+    except ImageError:
+        raise HTTPException(404, "the file of this picture is not there any more") from None
 
 
 def _submit(executor: Executor, presets: PresetStore, values: dict[str, Any]) -> dict[str, Any]:
-    if "preset" not in values:
-        return _accepted(executor, executor.submit(Request.parse(values)))
-    preset, variables = presets.get(values.pop("preset")), values.pop("variables", {})
-    if not isinstance(variables, dict):
-        raise RequestError("variables must be an object of names and texts", field="variables")
-    job = executor.submit(preset.request(variables, values))
+    asked = values.pop("request", {}) if (wants_grid := is_grid(values)) else values
+    if not isinstance(asked, dict):
+        raise RequestError("request must be an object", field="request")
+    preset = presets.get(asked.pop("preset")) if "preset" in asked else None
+    if preset is None:
+        request = Request.parse(asked)
+    else:
+        variables = asked.pop("variables", {})
+        if not isinstance(variables, dict):
+            raise RequestError("variables must be an object of names and texts", field="variables")
+        request = preset.request(variables, asked)
+    work: Work = request
+    if wants_grid:
+        work = read_grid(values, request, lambda name, cell: presets.get(name).over(cell))
+    try:
+        job = executor.submit(work)
+    except NeedsYes as error:
+        raise RequestError(f'{error}: send "yes": true', field="yes") from None
+    if preset is None:
+        return _accepted(executor, job)
     catalog = executor.catalog()
     warnings = preset.notices + compare_pins(preset.pins, job.request, catalog.models, catalog.loras)
     return _accepted(executor, job, warnings)

@@ -16,6 +16,7 @@ from webui import __version__
 COMMANDS = {
     "serve": "open the page (the default)",
     "generate": "make pictures from the command line",
+    "grid": "make each combination of some values, and a sheet of all",
     "upscale": "enlarge pictures",
     "presets": "list the presets for generate",
     "verify": "make pictures again and compare",

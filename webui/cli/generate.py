@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from webui.cli import BadInput
@@ -11,6 +12,8 @@ from webui.cli.flags import add_saving, add_settings, read_settings
 from webui.cli.progress import print_json, print_progress
 from webui.cli.request_flags import add_request, read_request
 from webui.core.errors import RequestError
+from webui.core.request import Request
+from webui.core.work import Work
 from webui.workspace.preset import compare_pins
 
 
@@ -25,6 +28,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draws, saves, prints paths (or events with ``--json``); raises BadInput."""
+    return draw(options, lambda request, _: request)
+
+
+def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) -> int:
+    """The same for what ``work_of`` makes of the request that the flags say, and the folder of presets."""
     from webui.app import make_executor
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
@@ -32,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     executor = make_executor(settings)
     try:
         request, preset = read_request(options, settings.presets_dir)
-        job = executor.submit(request)
+        job = executor.submit(work_of(request, settings.presets_dir))
     except RequestError as error:
         executor.close()
         if options.json:
@@ -48,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
         return status or int(any(picture.path is None for picture in job.images))  # the files are the work here
     except KeyboardInterrupt:
         job.cancel()
+        executor.close()  # which waits for the last file
+        if not options.json and job.images and job.images[-1].is_sheet:
+            print(job.images[-1].path, flush=True)
         raise
     finally:
         executor.close()

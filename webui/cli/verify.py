@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,9 @@ from webui.core.images import MAX_RESULT_PIXELS, ImageError, open_image
 from webui.core.recipe import Recipe, RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.core.verdict import Verdict, judge, judge_hash, prepare
+from webui.core.sheet_verdict import draw_again
+from webui.core.verdict import Verdict, judge_hash
+from webui.core.work import Work
 from webui.jobs.protocols import Executor, QueueFull
 from webui.workspace.preset import Preset, compare_pins
 from webui.workspace.presets import PresetStore
@@ -100,10 +102,10 @@ class Verifier:
                 raise RecipeError("has no recipe of Darkroom inside")
             picture = open_image(path, MAX_RESULT_PIXELS)
             executor = self._executor_like(recipe)
-            request = prepare(recipe, executor.catalog(), StartPictures(self._settings.start_dir).find)
+            again = draw_again(recipe, executor.catalog(), StartPictures(self._settings.start_dir).find)
         except (ImageError, RecipeError) as error:
             raise CannotVerify(f"{path}: {error}") from None
-        verdict = judge(picture, recipe, self._draw(str(path), executor, request, recipe.batch_index))
+        verdict = again.judge(picture, self._draw(str(path), executor, again.work))
         comparison = None
         if verdict.outcome == "different" and verdict.comparison:
             comparison = _save(verdict.comparison, self._settings.output_dir("verify"), path.stem)
@@ -122,7 +124,7 @@ class Verifier:
         changed = compare_pins(preset.pins, job_request, catalog.models, catalog.loras)
         if preset.expected is None:
             return Line(f"preset {file.name}", Verdict("different" if changed else "unknown", reasons=changed))
-        again = self._draw(f"preset {file.name}", executor, job_request, 0)
+        again = self._draw(f"preset {file.name}", executor, job_request)[0]
         shown = file.path.with_suffix(".png")
         kept = open_image(shown) if shown.is_file() else None
         return Line(f"preset {file.name}", judge_hash(preset.expected, kept, again, changed))
@@ -163,15 +165,15 @@ class Verifier:
             self._executor, self._made_for = make_executor(settings), settings
         return self._executor
 
-    def _draw(self, name: str, executor: Executor, request: Request, index: int) -> Image:
+    def _draw(self, name: str, executor: Executor, work: Work) -> Sequence[Image]:
         try:
-            job = executor.submit(request, keep=False)
+            job = executor.submit(work, keep=False)
         except (RequestError, QueueFull) as error:
             raise CannotVerify(f"{name}: {error}") from None
         for _, event in job.follow():
             if isinstance(event, Failed):
                 raise CannotVerify(f"{name}: {event.message}")
-        return job.images[index]
+        return job.images
 
 
 def _print(line: Line, as_json: bool) -> None:

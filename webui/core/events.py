@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from PIL.Image import Image as PilImage
 
+from webui.core import images
 from webui.core.disk import replace_file
 from webui.core.errors import RequestError
 from webui.core.filenames import FileFormat
+from webui.core.images import Size
 from webui.core.recipe import Recipe, save_options
 
 SAVE_OPTIONS: Mapping[FileFormat, Mapping[str, Any]] = {
@@ -77,6 +79,16 @@ class Image:
         """SHA-256 of the RGB bytes, row by row: equal hashes mean equal pixels."""
         return hashlib.sha256(self.image.convert("RGB").tobytes()).hexdigest()
 
+    @property
+    def is_sheet(self) -> bool:
+        """Whether it is a grid's sheet and not one of its pictures."""
+        return self.recipe.grid is not None
+
+    @property
+    def size(self) -> Size:
+        """Its width and height in px."""
+        return self.image.size
+
     def encode(self, file_format: FileFormat = "png") -> bytes:
         """A file of it with its recipe inside; raises RecipeError where a JPEG cannot hold that."""
         recipe, name = replace(self.recipe, pixels_sha256=self.pixels_sha256), file_format.upper()
@@ -93,6 +105,28 @@ class Image:
         if ending not in ENDINGS:
             raise RequestError(f"{str(path)!r} does not end in one of {', '.join(ENDINGS)}", field="path")
         replace_file(Path(path), self.encode(ENDINGS[ending]), 0o644)
+
+
+class SavedImage(Image):
+    """The same, its pixels left in the lossless file that has them, and read whenever they are asked for: a job of
+    thousands of pictures does not hold them. ``image`` raises ImageError where the file is gone."""
+
+    def __init__(self, picture: Image, path: Path, pixels_sha256: str = "") -> None:
+        held = {"index": picture.index, "recipe": picture.recipe, "path": path, "warning": picture.warning}
+        held |= {"pixels_sha256": pixels_sha256 or picture.pixels_sha256, "_size": picture.size}
+        vars(self).update(held)
+
+    @property
+    def image(self) -> PilImage:
+        """Read anew."""
+        assert self.path
+        return images.open_image(self.path, images.MAX_RESULT_PIXELS)
+
+    @property
+    def size(self) -> Size:
+        """Known without the pixels."""
+        size: Size = vars(self)["_size"]
+        return size
 
 
 @dataclass(frozen=True)
@@ -151,6 +185,7 @@ def to_json(event: Event, with_folders: bool = True) -> dict[str, Any]:
     """
     body: dict[str, Any] = {"event": type(event).__name__.lower()}
     if isinstance(event, Image):
+        body["event"] = "image"
         body |= {
             "index": event.index,
             "seed": event.seed,
@@ -158,6 +193,7 @@ def to_json(event: Event, with_folders: bool = True) -> dict[str, Any]:
             "pixels_sha256": event.pixels_sha256,
             "infotext": event.recipe.infotext(),
         }
+        body |= {"sheet": True} if event.is_sheet else {}
         return body | ({"warning": event.warning} if event.warning else {})
     for name, value in vars(event).items():
         if isinstance(value, float):

@@ -20,17 +20,20 @@ from pydantic.dataclasses import dataclass
 
 from webui import __version__
 from webui.core import images
+from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.prompt import join_loras
-from webui.core.request import TEMPLATES, Request
+from webui.core.request import MAX_PROMPT_CHARACTERS, TEMPLATES, Request
 
 SCHEMAS = (1, 2)
 """The first knows plain words alone: a mark in its prompts is what its letters say. The lowest that can say it is
 written."""
 MAX_JSON_CHARACTERS = 2**20
+MAX_SHEET_CHARACTERS = 2**22
+"""Of a recipe that has those of many pictures in it."""
 MAX_JPEG_EXIF_BYTES = 65_533 - 6  # a JPEG segment, without the word "Exif" at its start
 UNICODE_COMMENT = b"UNICODE\0"
 WITHOUT_PICTURES = {"image", "mask"}
@@ -54,6 +57,44 @@ class Batch:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AxisRecipe:
+    """What a grid's axis varies, and its values."""
+
+    field: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
+    values: Annotated[
+        tuple[Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)], ...], Field(min_length=1, max_length=MAX_VALUES)
+    ]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SheetCell:
+    """One picture on a grid's sheet: the place of its cell, and what makes its recipe of the sheet's
+    (``core.differences``)."""
+
+    place: Annotated[int, Field(ge=0, lt=MAX_PICTURES)]
+    changes: Mapping[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SheetRecipe:
+    """What a grid's sheet says besides the recipe of its first picture, in which the sheet's hash is: its axes, all
+    pictures, the ``schema`` of their recipes, and the fonts of its labels."""
+
+    schema: Annotated[int, Field(ge=2, le=SCHEMAS[-1])]
+    x: AxisRecipe | None
+    y: AxisRecipe | None
+    z: AxisRecipe | None
+    cells: Annotated[tuple[SheetCell, ...], Field(max_length=MAX_PICTURES)] = ()
+    fonts: Text = ""
+
+    @property
+    def axes(self) -> tuple[Axis | None, Axis | None, Axis | None]:
+        """The same as a grid has them."""
+        x, y, z = (Axis(axis.field, axis.values) if axis else None for axis in (self.x, self.y, self.z))
+        return x, y, z
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
 
@@ -62,7 +103,7 @@ class Recipe:
     configuration. ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
     ``pixels_sha256`` is that of the finished picture, "" where it is not written down. A recipe that was read has no
     start picture in its request, but ``start``: its settings, and the hashes of picture and mask, with which
-    ``with_pictures`` fills it in.
+    ``with_pictures`` fills it in. ``grid`` makes it that of a sheet.
     """
 
     request: Request
@@ -72,6 +113,12 @@ class Recipe:
     environment: Annotated[Mapping[Text, str | int | bool | None], Field(max_length=100)] = Field(default_factory=dict)
     pixels_sha256: Sha256 | Annotated[str, Field(max_length=0)] = ""
     start: Mapping[Text, Any] | None = None
+    grid: SheetRecipe | None = None
+
+    @property
+    def schema(self) -> int:
+        """The first schema that can say it."""
+        return self.grid.schema if self.grid else self.request.recipe_schema
 
     @property
     def model_hash(self) -> str:
@@ -85,12 +132,16 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as one line, without pictures: ``from_json`` reads it back."""
-        schema = self.request.recipe_schema
+        grid = {"grid": asdict(self.grid)} if self.grid else {}
+        return json.dumps(self.body(self.schema) | grid, ensure_ascii=False, allow_nan=False)
+
+    def body(self, schema: int) -> dict[str, Any]:
+        """The same in this schema, without what a sheet has besides."""
         unknown = {"init"} | {group for group in GROUPS if getattr(self.request, group) is None}
         unknown |= {"syntax"} if schema == 1 else set()
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
-        body = {
+        return {
             "schema": schema,
             "darkroom": __version__,
             "request": self.request.model_dump(mode="json", exclude=unknown) | said,
@@ -101,19 +152,24 @@ class Recipe:
             "environment": self.environment,
             "pixels_sha256": self.pixels_sha256,
         }
-        return json.dumps(body, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         """The recipe that was written, its start picture left out; raises RecipeError."""
-        if len(text) > MAX_JSON_CHARACTERS:
-            raise RecipeError(f"its recipe has {len(text):,} characters; {MAX_JSON_CHARACTERS:,} are allowed")
+        most = MAX_SHEET_CHARACTERS if '"grid":' in text else MAX_JSON_CHARACTERS
+        if len(text) > most:
+            raise RecipeError(f"its recipe has {len(text):,} characters; {most:,} are allowed")
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):
             raise RecipeError("its recipe cannot be read as JSON") from None
         if not isinstance(body, dict):
             raise RecipeError("its recipe is not a JSON object")
+        return cls.from_body(body)
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> "Recipe":
+        """The same of a JSON object; raises RecipeError."""
         schema, written_by = body.pop("schema", None), body.pop("darkroom", "?")
         if schema not in SCHEMAS or isinstance(schema, bool):
             writer = f"schema {str(schema)[:20]!r}, by Darkroom {str(written_by)[:20]!r}"
@@ -187,6 +243,7 @@ class Recipe:
             **_approximations(request),
             "Lora hashes": _hashes_text(self.lora_hashes),
             "TI hashes": _hashes_text(self.hashes.get("embedding", {})),
+            **_grid_settings(self.grid),
             "Version": f"Darkroom {__version__}",
         }
         lines = [_neutralise(join_loras(request.prompt, request.loras))]
@@ -270,6 +327,18 @@ def _upscale_settings(upscale: Upscale | None) -> dict[str, object]:
         **(sides if sized else {"Postprocess upscale by": f"{upscale.scale:g}"}),
         "Postprocess upscaler": re.sub(r"[,:\n]", " ", upscale.upscaler),
     }
+
+
+def _grid_settings(grid: SheetRecipe | None) -> dict[str, object]:
+    """A1111's words for a sheet."""
+    if grid is None:
+        return {}
+    settings: dict[str, object] = {"Script": "X/Y/Z plot"}
+    for place, axis in (("X", grid.x), ("Y", grid.y), ("Z", grid.z)):
+        if axis:
+            settings[f"{place} Type"] = json.dumps(axis.field, ensure_ascii=False)
+            settings[f"{place} Values"] = json.dumps(", ".join(axis.values)[:1000], ensure_ascii=False)
+    return settings
 
 
 def _approximations(request: Request) -> dict[str, object]:

@@ -36,6 +36,7 @@ IMPLIED: dict[str, Any] = {"cpu_kernels": True}
 """What an environment means that does not say it."""
 
 GAP_PX = 4
+Outcome = Literal["identical", "equal", "different"]
 ENVIRONMENT = "environment: "
 
 
@@ -145,9 +146,9 @@ def judge(picture: PilImage, recipe: Recipe, again: Image) -> Verdict:
         return Verdict("identical")
     if same_recipe:
         changed = ["its recipe still gives the picture that was drawn, so the file was edited since"]
-    tolerance = max(_tolerance(recipe), _tolerance(again.recipe)) + (LOSSY_LEVELS if lossy else 0)
+    tolerance = max(tolerance_of(recipe), tolerance_of(again.recipe)) + (LOSSY_LEVELS if lossy else 0)
     explained = bool(changed) and not same_recipe and all(name.startswith(ENVIRONMENT) for name in changed)
-    outcome: Literal["equal", "different"] = "equal" if explained and largest <= tolerance else "different"
+    outcome: Outcome = "equal" if explained and largest <= tolerance else "different"
     return Verdict(outcome, largest, tolerance, tuple(changed), side_by_side(first, second, difference))
 
 
@@ -161,7 +162,7 @@ def judge_hash(expected: str, kept: PilImage | None, again: Image, changed: tupl
         )
     difference = ImageChops.difference(kept.convert("RGB"), again.image.convert("RGB"))
     largest, tolerance = _largest(difference), TOLERANCES["float32"]
-    outcome: Literal["equal", "different"] = "equal" if largest <= tolerance and not changed else "different"
+    outcome: Outcome = "equal" if largest <= tolerance and not changed else "different"
     return Verdict(outcome, largest, tolerance, changed or ("another processor or version",))
 
 
@@ -198,7 +199,8 @@ def _largest(difference: PilImage) -> int:
     return int(np.asarray(difference).max())
 
 
-def _tolerance(recipe: Recipe) -> int:
+def tolerance_of(recipe: Recipe) -> int:
+    """Levels of 255 by which its picture may differ elsewhere."""
     return TOLERANCES.get(str(recipe.environment.get("dtype")), TOLERANCES["float32"])
 
 

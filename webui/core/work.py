@@ -1,13 +1,17 @@
-"""What one click asks for: a ``Request``, or a ``Batch`` of them. Either is one job."""
+"""What one click asks for: a ``Request``, a ``Batch`` of them, or a ``Grid``. Each is one job."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from webui.core.axes import Axis
+from webui.core.differences import apply, difference
 from webui.core.errors import RequestError, explain
+from webui.core.grid import PLACES, Grid
 from webui.core.picture import Find, Keep
 from webui.core.request import Request
 
@@ -45,14 +49,30 @@ def make_batch(requests: Iterable[Request]) -> Batch:
     return Batch(tuple(taken))
 
 
-def to_text(requests: Iterable[Request], keep: Keep) -> str:
-    """Requests as JSON, their pictures by hash; raises what ``keep`` raises."""
-    return json.dumps([request.model_dump(mode="json", context={"keep": keep}) for request in requests])
+def to_text(work: Work, keep: Keep) -> str:
+    """What is asked for as JSON, its pictures by hash; raises what ``keep`` raises.
+
+    A grid's requests are the first one and what is other in the rest, for there may be thousands.
+    """
+    bodies = [request.model_dump(mode="json", context={"keep": keep}) for request in work.requests]
+    if not isinstance(work, Grid):
+        return json.dumps(bodies)
+    grid = {"axes": work.to_json(), "cells": [len(cell) for cell in work.cells]}
+    return json.dumps(grid | {"first": bodies[0], "others": [difference(bodies[0], body) for body in bodies[1:]]})
 
 
-def from_text(text: str, find: Find) -> tuple[Request, ...]:
-    """The same requests again; raises RequestError naming what is not there any more or cannot be read."""
+def from_text(text: str, find: Find) -> Work:
+    """The same again; raises RequestError naming what is not there any more or cannot be read."""
+    body = json.loads(text)
+    is_grid = isinstance(body, dict)
+    bodies = [body["first"], *(apply(body["first"], other) for other in body["others"])] if is_grid else body
     try:
-        return tuple(Request.model_validate(body, context={"find": find}) for body in json.loads(text))
+        requests = tuple(Request.model_validate(each, context={"find": find}) for each in bodies)
     except ValidationError as error:
         raise RequestError(explain(error)) from None
+    if not is_grid:
+        return Batch(requests)
+    held = (body["axes"].get(place) for place in PLACES)
+    x, y, z = (Axis(axis["field"], tuple(axis["values"])) if axis else None for axis in held)
+    left = iter(requests)
+    return Grid((x, y, z), tuple(tuple(islice(left, count)) for count in body["cells"]), confirmed=True)

@@ -11,10 +11,11 @@ from typing import Any
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.files import File
+from webui.core.grid import axes_json
 from webui.core.groups import group_values, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
-from webui.core.recipe import Recipe, RecipeError
+from webui.core.recipe import Recipe, RecipeError, SheetRecipe
 from webui.core.request import NOT_ASKED, TEMPLATES, Request
 from webui.interop.checked import check
 from webui.interop.found import Found, clean
@@ -88,7 +89,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     values |= group_values(request)
     values |= {field: text for field in TEMPLATES.values() if (text := getattr(request, field))}
     start = {**(recipe.start or {})}
-    reasons = []
+    reasons = [_describe_sheet(recipe.grid)] if recipe.grid else []
     if start:
         reasons.append(f"start picture: not in this file (pixels {str(start.get('image'))[:12]})")
     values |= {name: value for name, value in start.items() if name not in ("image", "mask", "outpaint")}
@@ -104,6 +105,12 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     for kind, names, known in wanted:
         reasons += [f"{kind}: {name!r} is not here" for name in names if name and find_file(name, known) is None]
     return PictureInfo("Darkroom", values, _show_raw(texts) or clean(recipe.infotext()), _bounded(reasons))
+
+
+def _describe_sheet(grid: SheetRecipe) -> str:
+    axes = (f"{place} is {axis['field']}: {', '.join(axis['values'])}" for place, axis in axes_json(grid.axes).items())
+    count = len(grid.cells)
+    return f"This is the sheet of a grid of {count} pictures; the settings are the first one's. {'; '.join(axes)}"
 
 
 def _show_raw(texts: Mapping[str, str]) -> str:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 
 from webui.core.catalog import Catalog
-from webui.core.errors import RequestError
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
 from webui.core.hosting import Hosting, Use
 from webui.core.ledger import Totals, balance
@@ -26,10 +25,11 @@ from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.kept_job import KeptJob
 from webui.jobs.last_size import LastSize
+from webui.jobs.pace import Pace
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
-from webui.jobs.resolve import make_orders
+from webui.jobs.resolve import plan_work
 from webui.jobs.saving import Saver
 from webui.jobs.store import Kept, Store
 from webui.jobs.texts import draw_examples
@@ -85,6 +85,7 @@ class LocalExecutor:
         self._totals = Totals()
         self._warm_at = time.perf_counter()
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
+        self._pace = Pace(settings.cache_dir / "pace.json")
         self._saver = Saver(settings, self._workspaces, self._keeper.claim)
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -111,11 +112,10 @@ class LocalExecutor:
         """
         submitted_at = time.perf_counter()
         files = self._see(visitor)
-        orders = [order for request in work.requests for order in make_orders(request, files)]
+        self._pace.check(work, files)
+        orders, grid = plan_work(work, files)
         self._filters.check((order.request for order in orders), visitor)
-        if any(request.init and request.init.nothing_masked for request in work.requests):
-            raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
-        job = LocalJob(orders, self._cancel, submitted_at, keep, visitor)
+        job = LocalJob(orders, self._cancel, submitted_at, keep, visitor, grid=grid)
         if lost := self._worker.status().lost:
             raise QueueFull(lost)
         self._is_ready.wait(READY_S)
@@ -291,22 +291,21 @@ class LocalExecutor:
         waited_s = time.perf_counter() - job.submitted_at
         warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
         job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
-        warnings: dict[str, None] = {}
-        first, drawn = 0, 0.0
+        warnings, drawn = dict[str, None](), 0.0
         last: Done | Failed | Cancelled = Cancelled()
-        for order in job.orders:
+        for order, first in job.turns:
             last, share = Done(0.0), 1.0
             if order.finished < order.request.image_count:
                 last, share = self._draw(job, order, first)
-            first += order.request.image_count
             drawn += order.cost * share
             if not isinstance(last, Done):
                 break
             warnings |= dict.fromkeys(last.warnings)
             last = replace(last, warnings=tuple(warnings))
-            if order is not job.orders[-1]:
+            if order is not job.turns[-1][0]:
                 job.parts_s = balance(0.0, job.parts_s, last.parts_s)
         self._queue.settle(job, drawn / (job.cost or 1.0))
+        self._pace.note(drawn, balance(0.0, job.parts_s, last.parts_s))
         return last
 
     def _draw(self, job: LocalJob, order: Order, first: int) -> tuple[Done | Failed | Cancelled, float]:
@@ -334,7 +333,7 @@ class LocalExecutor:
                 reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
                 self._keeper.step(job)
                 if reached == 2 and (upcoming := self._queue.upcoming()):
-                    self._worker.prepare(upcoming.orders[0])
+                    self._worker.prepare(upcoming.turns[0][0])
         return Failed("the worker ended without saying how"), share
 
     def _watch(self) -> None:
@@ -365,9 +364,10 @@ class LocalExecutor:
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""
+        said = self._saver.save_sheet(job)
         if isinstance(last, Done):
             unsaved = tuple({image.warning: None for image in job.images if image.warning})
-            last = replace(last, warnings=last.warnings + unsaved)
+            last = replace(last, warnings=last.warnings + said + unsaved)
         now = time.perf_counter()
         seconds = now - job.submitted_at
         parts_s = balance(seconds, job.parts_s, last.parts_s, {"save": now - drawn_at})

@@ -11,10 +11,12 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TypeVar
 
-from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, SavedImage, Step
+from webui.core.grid import Grid, in_turn
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
+from webui.core.work import Batch, Work
 from webui.jobs.protocols import State
 
 _STATES: dict[type, State] = {
@@ -22,6 +24,7 @@ _STATES: dict[type, State] = {
     Loading: "loading",
     Step: "running",
     Image: "running",
+    SavedImage: "running",
     Done: "done",
     Failed: "failed",
     Cancelled: "cancelled",
@@ -39,6 +42,9 @@ class LocalJob:
 
     ``submitted_at`` is on the clock of ``time.perf_counter``; ``parts_s`` is the ledger of what happens outside the
     engine, kept by the thread that has the job. ``keep`` says whether its pictures are saved.
+
+    The pictures of ``orders`` are numbered through. ``turns`` are the orders as they are drawn, each with the number of
+    its first picture: as they come, or those of a ``grid`` so that models and LoRAs change least.
     """
 
     def __init__(
@@ -50,13 +56,18 @@ class LocalJob:
         visitor: Visitor = OWNER,
         job_id: str = "",
         first: int = 1,
+        grid: Grid | None = None,
     ) -> None:
         self.id = job_id or secrets.token_hex(16)
-        self.orders, self.keep, self.visitor = tuple(orders), keep, visitor
+        self.orders, self.keep, self.visitor, self.grid = tuple(orders), keep, visitor, grid
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
-        behind = accumulate((order.steps for order in self.orders), initial=0)
-        self._steps = {id(order): steps for order, steps in zip(self.orders, behind, strict=False)}
+        pictures = accumulate((order.request.image_count for order in self.orders), initial=0)
+        numbers = {id(order): number for order, number in zip(self.orders, pictures, strict=False)}
+        turns = in_turn(self.orders) if grid else self.orders
+        self.turns = tuple((order, numbers[id(order)]) for order in turns)
+        behind = accumulate((order.steps for order in turns), initial=0)
+        self._steps = {id(order): steps for order, steps in zip(turns, behind, strict=False)}
         self._on_cancel = on_cancel
         self._log: list[tuple[int, Event]] = []
         self._number = first - 1
@@ -69,6 +80,11 @@ class LocalJob:
     def request(self) -> Request:
         """What was asked for first, with nothing left open."""
         return self.orders[0].request
+
+    @property
+    def work(self) -> Work:
+        """All that was asked for, with nothing left open."""
+        return self.grid or Batch(self.requests)
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -112,14 +128,16 @@ class LocalJob:
     def images(self) -> tuple[Image, ...]:
         """The pictures so far, in order."""
         with self._lock:
-            return tuple(event for _, event in self._log if isinstance(event, Image))
+            found = [event for _, event in self._log if isinstance(event, Image)]
+        return tuple(sorted(found, key=lambda image: image.index) if self.grid else found)
 
     @property
     def pixel_bytes(self) -> int:
         """Memory that the pictures hold, start picture and mask included."""
         inits = [request.init for request in self.requests if request.init]
         given = [picture for init in inits for picture in (init.image, init.mask)]
-        held = [picture.image for picture in self.images] + [picture for picture in given if picture]
+        drawn = (picture.image for picture in self.images if not isinstance(picture, SavedImage))
+        held = [*drawn, *(picture for picture in given if picture)]
         return sum(4 * picture.width * picture.height for picture in held)
 
     def counted(self, event: E, order: Order) -> E:

@@ -219,7 +219,7 @@ class Keeper:
 
     def _describe(self, job: LocalJob) -> tuple[str, Mapping[str, int]]:
         """Its requests, whose pictures are put where they are found again, and the files it draws with."""
-        text = to_text(job.requests, self._workspaces.of(job.visitor).start_pictures.put)
+        text = to_text(job.work, self._workspaces.of(job.visitor).start_pictures.put)
         return text, stamps(file for order in job.orders for file in order.files)
 
     def _read(self, ask: Callable[[Store], Sequence[Kept]]) -> Sequence[Kept]:

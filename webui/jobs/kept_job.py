@@ -10,11 +10,11 @@ from typing import Any
 from PIL.Image import Image as PilImage
 
 from webui.core import images
-from webui.core.events import Cancelled, Done, Event, Failed, Image
+from webui.core.events import Cancelled, Done, Event, Failed, Image, SavedImage
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.request import Request
 from webui.core.visitor import Visitor
-from webui.core.work import from_text
+from webui.core.work import Work, from_text
 from webui.jobs.protocols import State
 from webui.jobs.store import Kept, KeptPicture
 
@@ -52,15 +52,20 @@ class KeptJob:
         return self.requests[0]
 
     @cached_property
-    def requests(self) -> tuple[Request, ...]:
+    def work(self) -> Work:
         """See ``jobs.protocols.Job``; raises RequestError where a start picture is gone."""
         return from_text(self._kept.work, self._find)
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """See ``jobs.protocols.Job``; raises as ``work``."""
+        return self.work.requests
 
     @cached_property
     def images(self) -> tuple[Image, ...]:
         """Those whose files are still there."""
         found = (read_image(picture, self._find) for picture in self._kept.pictures)
-        return tuple(image for image in found if image)
+        return tuple(sorted(filter(None, found), key=lambda image: image.index))
 
     def follow(self, after: int = 0) -> Iterator[tuple[int, Event]]:
         """See ``jobs.protocols.Job``."""
@@ -93,11 +98,12 @@ def read_image(picture: KeptPicture, find: Find) -> Image | None:
     """The picture that was saved; None where its file is gone, or is another one."""
     path = Path(picture.path)
     try:
-        recipe, image = read_picture(path), images.open_image(path)
+        recipe, image = read_picture(path), images.open_image(path, images.MAX_RESULT_PIXELS)
     except (images.ImageError, RecipeError):
         return None
     if recipe is None or recipe.pixels_sha256 != picture.sha256:
         return None
     with suppress(RecipeError):  # its start picture is gone
         recipe = recipe.with_pictures(find)
-    return Image(picture.index, image, recipe, path)
+    whole = Image(picture.index, image, recipe, path)
+    return SavedImage(whole, path, picture.sha256) if path.suffix == ".png" else whole

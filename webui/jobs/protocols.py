@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 from webui.core.catalog import Catalog
+from webui.core.errors import RequestError
 from webui.core.events import Event, Image
+from webui.core.grid import Grid
 from webui.core.hosting import Use
 from webui.core.ledger import Totals
 from webui.core.request import Request
@@ -29,10 +31,15 @@ class OverBudget(QueueFull):
     """One guest would use more than their share; the message says the limit and when to come back."""
 
 
+class NeedsYes(RequestError):
+    """A grid of very many pictures, which nobody has said yes to; the message says how long they would take."""
+
+
 class Job(Protocol):
     """Work on its way. ``id`` is 128 bits of chance, and whoever knows it may watch and cancel.
 
-    ``requests`` are what is drawn, one after the other, with nothing left open, and ``request`` is the first of them.
+    ``requests`` are what is drawn, with nothing left open, and ``request`` is the first of them; ``work`` is a Grid
+    where they are its cells. ``images`` are in the order of their numbers; a grid's sheet is the last.
     """
 
     @property
@@ -43,6 +50,8 @@ class Job(Protocol):
     def request(self) -> Request: ...
     @property
     def requests(self) -> tuple[Request, ...]: ...
+    @property
+    def work(self) -> Work: ...
     @property
     def state(self) -> State: ...
     @property
@@ -68,7 +77,12 @@ class Job(Protocol):
 
 
 def unfinished(job: Job) -> Work:
-    """What a job that ended has left to draw: its requests but for those whose pictures are all there."""
+    """What a job that ended has left to draw: its requests but for those whose pictures are all there.
+
+    A grid is drawn whole again, for its sheet.
+    """
+    if isinstance(job.work, Grid):
+        return job.work
     there = {image.index for image in job.images}
     left, first = [], 0
     for request in job.requests:

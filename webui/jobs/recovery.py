@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from webui.core.errors import RequestError
 from webui.core.events import Image
+from webui.core.grid import Grid
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.weight_files import stamps
@@ -43,9 +44,11 @@ def revive(
         kept = replace(kept, unclean=stuck, unclean_at=len(found))
     if kept.unclean >= UNCLEAN_ENDS:
         raise RequestError(GIVEN_UP)
-    orders = _plan(from_text(kept.work, find), library, found)
+    work = from_text(kept.work, find)
+    orders = _plan(work.requests, library, found)
     _check_unchanged(kept.files, orders)
-    job = LocalJob(orders, on_cancel, visitor=kept.visitor, job_id=kept.id, first=first)
+    grid = work if isinstance(work, Grid) else None
+    job = LocalJob(orders, on_cancel, visitor=kept.visitor, job_id=kept.id, first=first, grid=grid)
     for index in sorted(found):
         job.publish(found[index])
     return job, replace(kept, state="queued")

@@ -9,6 +9,7 @@ from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
+from webui.core.grid import Grid
 from webui.core.groups.upscale import Upscale
 from webui.core.names import LANCZOS, choose_file, choose_lora, choose_upscaler
 from webui.core.order import Order, plan
@@ -25,8 +26,20 @@ from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
+from webui.core.work import Work
 from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
+
+
+def plan_work(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
+    """The orders of all that is asked for, and the grid with nothing left open where it is one; raises RequestError."""
+    if any(request.init and request.init.nothing_masked for request in work.requests):
+        raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
+    if not isinstance(work, Grid):
+        return [order for request in work.requests for order in make_orders(request, library)], None
+    cells = [[order for request in cell for order in make_orders(request, library)] for cell in work.cells]
+    resolved = tuple(tuple(order.request for order in cell) for cell in cells)
+    return [order for cell in cells for order in cell], replace(work, cells=resolved)
 
 
 def make_orders(request: Request, library: Snapshot) -> tuple[Order, ...]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from webui.core.events import Image
+from webui.core.events import Image, SavedImage
 from webui.core.settings import Settings
+from webui.core.sheet import make_sheet
 from webui.jobs.job import LocalJob
 from webui.workspace.outputs import save_picture
 from webui.workspace.workspace import Workspaces
@@ -41,16 +42,36 @@ class Saver:
 
     def _save(self, job: LocalJob, picture: Image) -> None:
         workspace = self._workspaces.of(job.visitor)
-        folder = workspace.output_dir(job.request.task)
+        folder = workspace.output_dir("grid" if picture.is_sheet else job.request.task)
+        file_format = "png" if picture.is_sheet else self._settings.format
         try:
             if (init := picture.recipe.request.init) is not None:
                 workspace.start_pictures.keep(init)
             claim = partial(self._claim, job, picture)
-            path = save_picture(picture, folder, self._settings.format, self._settings.filename, claim)
+            path = save_picture(picture, folder, file_format, self._settings.filename, claim)
         except Exception as error:  # whatever it is, the picture must reach people
             reason = getattr(error, "strerror", None) or error
             log.warning("a picture could not be saved in %s: %s", folder, reason)
             where = f" in {folder}" if job.visitor.is_owner else ""
             job.publish(replace(picture, warning=f"This picture could not be saved{where}: {reason}."))
         else:
-            job.publish(replace(picture, path=path))
+            light = job.grid and not picture.is_sheet and path.suffix == ".png"
+            job.publish(SavedImage(picture, path) if light else replace(picture, path=path))
+
+    def save_sheet(self, job: LocalJob) -> tuple[str, ...]:
+        """Puts together what was drawn of a grid, on the thread that saves; gives lines for people.
+
+        Whatever goes wrong, the pictures are there.
+        """
+        if job.grid is None or job.has_left or not job.images or job.images[-1].is_sheet:
+            return ()
+        try:
+            sheet, said = make_sheet(job.grid, job.images, job.grid.image_count)
+        except Exception as error:
+            log.exception("job %s: the sheet could not be made", job.id)
+            return (f"The sheet could not be made: {error}. Its pictures are there.",)
+        if job.keep:
+            self._save(job, sheet)
+        else:
+            job.publish(sheet)
+        return said

@@ -11,8 +11,9 @@ from PIL.Image import Image as PilImage
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Failed, Image
 from webui.core.recipe import Recipe, RecipeError
-from webui.core.verdict import Verdict, judge, prepare
-from webui.jobs.protocols import Executor, Job, QueueFull
+from webui.core.sheet_verdict import draw_again
+from webui.core.verdict import Verdict
+from webui.jobs.protocols import Executor, QueueFull
 from webui.ui.stream import MIN_INTERVAL_S, status_html
 
 WORDS = {
@@ -27,7 +28,8 @@ async def verify(
 ) -> AsyncIterator[str]:
     """Status lines as HTML while it is drawn, then the verdict; where they differ, with both pictures side by side."""
     try:
-        job = await asyncio.to_thread(_submit, executor, recipe, find_start)
+        again = await asyncio.to_thread(lambda: draw_again(recipe, executor.catalog(), find_start))
+        job = await asyncio.to_thread(executor.submit, again.work, keep=False)
     except (RecipeError, RequestError, QueueFull) as error:
         reason = f"This picture cannot be verified: {error}" if isinstance(error, RecipeError) else str(error)
         yield status_html(Failed(reason), None)
@@ -41,12 +43,8 @@ async def verify(
         if isinstance(event, Failed | Cancelled):
             return
         await asyncio.sleep(MIN_INTERVAL_S)
-    verdict = await asyncio.to_thread(judge, picture, recipe, job.images[recipe.batch_index])
+    verdict = await asyncio.to_thread(again.judge, picture, job.images)
     yield await asyncio.to_thread(verdict_html, verdict)
-
-
-def _submit(executor: Executor, recipe: Recipe, find_start: Callable[[str], PilImage | None]) -> Job:
-    return executor.submit(prepare(recipe, executor.catalog(), find_start), keep=False)
 
 
 def verdict_html(verdict: Verdict) -> str:

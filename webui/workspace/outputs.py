@@ -40,6 +40,8 @@ def save_picture(
     except RecipeError:
         data, file_format = picture.encode(), "png"
     values, ending = _name_values(picture.recipe.request), f".{file_format}"
+    if picture.is_sheet:
+        values["slug"] = slug(f"grid {picture.recipe.request.prompt}")
     with temporary_file(folder, data, 0o644) as temporary:
         try:
             return _publish(temporary, folder, filename, values, ending, claim)

@@ -145,6 +145,22 @@ class Preset(BaseModel):
                 given[group] = held | dict(given[group])
         return Request.parse(values | given)
 
+    def over(self, request: Request) -> Request:
+        """The request with what the preset holds laid over it, as on a page; raises RequestError.
+
+        The request's prompt goes where the preset has ``{prompt}``.
+        """
+        texts = {"prompt": request.prompt} if "prompt" in self.variables and request.prompt else {}
+        held = {name: getattr(request, name) for name in Request.model_fields if name in request.model_fields_set}
+        values = self.values(texts)
+        for group in GROUP_TABLES:
+            if isinstance(values.get(group), Mapping) and held.get(group) is not None:
+                values[group] = held[group].model_dump(exclude_unset=True) | values[group]
+        if self.init and request.init is not None:
+            given = {name: getattr(request.init, name) for name in request.init.model_fields_set}
+            values["init"] = given | self.init
+        return Request.parse(held | values)
+
     @cached_property
     def text(self) -> str:
         """As TOML, without what is empty."""

@@ -1,0 +1,91 @@
+"""Grids as people draw them: over HTTP, and from the command line in processes of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image as PilImages
+from PIL.PngImagePlugin import PngInfo
+
+from .server import SMALL, run_here, run_webui
+
+REQUEST = {"prompt": "a red apple, flat style", "seed": 5, **SMALL}
+X, Y = {"field": "steps", "values": [1, 2]}, {"field": "prompt:red", "values": "red,blue"}
+
+
+def test_a_grid_over_http_is_a_job_whose_sheet_is_a_picture_too(server):
+    job_id = server.submit(request=REQUEST, x=X, y=Y)
+    told = [body for _, body in server.events(job_id)]
+    images = [body for body in told if body["event"] == "image"]
+    assert told[-1]["event"] == "done" and [body["index"] for body in images] == [0, 1, 2, 3, 4]
+    assert [body.get("sheet", False) for body in images] == [False] * 4 + [True]
+    steps = [body for body in told if body["event"] == "step"]
+    assert {body["total"] for body in steps} == {6}
+    shown = server.show(job_id)
+    assert shown["grid"] == {"x": {"field": "steps", "values": ["1", "2"]}, "y": {**Y, "values": ["red", "blue"]}}
+    answer = server.client.get(f"/api/jobs/{job_id}/images/4")
+    assert answer.content == Path(images[-1]["path"]).read_bytes()
+    blue = images[3]["infotext"]
+    alone = server.submit(**REQUEST | {"prompt": "a blue apple, flat style", "steps": 2})
+    assert server.finish(alone)["event"] == "done"
+    assert server.show(alone)["images"][0]["pixels_sha256"] == images[3]["pixels_sha256"] and "a blue apple" in blue
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"request": REQUEST}, "x is missing"),
+        ({"request": REQUEST, "x": {"field": "stepps", "values": [1]}}, "did you mean steps?"),
+        ({"request": REQUEST, "x": {"field": "steps", "values": [1, 500]}}, "steps must be at most 150, not '500'"),
+        ({"request": REQUEST, "x": {"field": "sampler", "values": ["Euler b"]}}, "There is no sampler “Euler b”"),
+        ({"request": REQUEST, "x": {"field": "preset", "values": ["nothing"]}}, "There is no preset “nothing”"),
+        ({"request": REQUEST | {"stepps": 1}, "x": X}, "stepps is not a known setting"),
+        ({"request": [], "x": X}, "request must be an object"),
+        ({"request": REQUEST, "x": X, "seed": 5}, "seed is not a known setting of a grid"),
+    ],
+)
+def test_a_bad_grid_is_refused_over_http(server, body, detail):
+    answer = server.client.post("/api/jobs", json=body)
+    assert answer.status_code == 422 and detail in answer.json()["detail"]
+
+
+def test_a_grid_of_very_many_pictures_needs_a_yes_over_http(server):
+    body = {"request": REQUEST, "x": {"field": "seed", "values": "1-101"}, "y": {"field": "steps", "values": "1-5"}}
+    answer = server.client.post("/api/jobs", json=body)
+    assert answer.status_code == 422
+    assert "this grid is 505 pictures" in answer.json()["detail"] and 'send "yes": true' in answer.json()["detail"]
+
+
+@pytest.mark.slow
+def test_grid_and_verify_on_the_command_line(tmp_path):
+    flags = ["--prompt", REQUEST["prompt"], "--seed=5", "--width=64", "--height=64", "--data-dir", tmp_path]
+    axes = ["--x", "steps=2-3", "--y", "lora:night=0,1", "--z", "upscale.scale=1,2"]
+    done = run_here("grid", *axes, *flags)
+    assert done.returncode == 0, done.stderr
+    *pictures, sheet = map(Path, done.stdout.splitlines())
+    assert len(pictures) == 8 and sheet.parent.parent.name == "grid" and "-grid-a-red-apple" in sheet.name
+    checked = run_webui("verify", sheet, "--json", "--data-dir", tmp_path)
+    assert json.loads(checked.stdout)["outcome"] == "identical", checked.stderr
+    with PilImages.open(sheet) as picture:
+        texts = PngInfo()
+        texts.add_itxt("darkroom", picture.info["darkroom"])
+        picture.paste((255, 255, 255), (picture.width - 20, picture.height - 20, picture.width - 8, picture.height - 8))
+        picture.save(edited := tmp_path / "edited.png", pnginfo=texts)
+    checked = run_webui("verify", edited, "--json", "--data-dir", tmp_path)
+    line = json.loads(checked.stdout)
+    assert checked.returncode == 1 and line["outcome"] == "different"
+    assert line["reasons"][0].startswith("Steps: 3, night: 1, Upscale: Scale: 2: different")
+
+
+@pytest.mark.parametrize(
+    ("axes", "reason"),
+    [
+        ([], "x is missing"),
+        (["--x", "steps"], "--x 'steps' must look like FIELD=VALUE,VALUE"),
+        (["--x", "stepps=1"], "did you mean steps?"),
+        (["--x", "seed=1-101", "--y", "steps=1-5"], "this grid is 505 pictures"),
+    ],
+)
+def test_a_bad_grid_is_told_in_one_line(tmp_path, axes, reason):
+    done = run_here("grid", *axes, "--prompt=red", "--width=64", "--height=64", "--data-dir", tmp_path)
+    assert done.returncode == 2 and reason in done.stderr and len(done.stderr.strip().splitlines()) == 1
