@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ import httpx
 import pytest
 
 from webui.cli import main
+
+from .forked import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"steps": 2, "width": 64, "height": 64}
@@ -54,16 +57,25 @@ def webui(
     return subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | (env or {}), text=True, **options)
 
 
-def run_webui(*arguments: str | Path, timeout_s: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_webui(
+    *arguments: str | Path, timeout_s: float = 240, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """The same, to its end."""
-    process = webui(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder) / name for name in ("out", "err"))
+        process: Forked | subprocess.Popen[str]
+        if env or prefix:
+            with out.open("w") as stdout, err.open("w") as stderr:
+                process = webui(*arguments, env=env, prefix=prefix, stdout=stdout, stderr=stderr)
+        else:
+            process = Forked(arguments, out, err, REPOSITORY)
+        try:
+            status = process.wait(timeout_s)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(arguments, status, out.read_text("utf-8"), err.read_text("utf-8"))
 
 
 def run_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -104,25 +116,16 @@ class Server:
             user, _, password = str(flags[flags.index("--auth") + 1]).partition(":")
             self._auth = (user, password)
         where = ["--port", str(port or free_port())] if port != 0 else []  # 0: the default port
-        with self.log.open("w") as log:
-            self.process = webui(
-                *(
-                    "serve",
-                    "--no-browser",
-                    "--device",
-                    "cpu",
-                    "--dtype",
-                    "float32",
-                    "--data-dir",
-                    self.data_dir,
-                    *where,
-                    *flags,
-                ),
-                prefix=on_a_disk(self.data_dir, disk) if disk else (),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        device = ("--device", "cpu", "--dtype", "float32")
+        arguments = ("serve", "--no-browser", *device, "--data-dir", self.data_dir, *where, *flags)
+        self.log.touch()
+        self.process: Forked | subprocess.Popen[str]
+        if disk:
+            with self.log.open("w") as log:
+                prefix = on_a_disk(self.data_dir, disk)
+                self.process = webui(*arguments, prefix=prefix, stdout=log, stderr=log, start_new_session=True)
+        else:
+            self.process = Forked(arguments, self.log, self.log, REPOSITORY)
         self.url = wait_for(self._find_url, "the server's address")
         verify = ssl.create_default_context(cafile=cert) if cert else True
         self.client = httpx.Client(base_url=self.url, timeout=60, auth=self._auth, verify=verify, trust_env=False)
