@@ -200,7 +200,7 @@ def _own_routers(
     yield presets_router(workspaces.here)
     yield history_router(workspaces.here)
     yield workspace_router(executor, workspaces)
-    yield a1111_router(executor, settings.model)
+    yield a1111_router(executor, settings.model, lambda name, cell: workspaces.here().presets.get(name).over(cell))
     if settings.accounts:
         yield login_router(login, settings.root_path)
     if host:

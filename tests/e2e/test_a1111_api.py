@@ -119,7 +119,7 @@ def test_a_picture_s_own_text_is_read(client, server):
 
 
 def test_the_lists_that_programs_ask_for(client, server):
-    assert client.get_scripts() == {"txt2img": [], "img2img": []}
+    assert client.get_scripts() == {"txt2img": ["x/y/z plot"], "img2img": ["x/y/z plot"]}
     assert client.util_get_model_names() == ["demo"]
     client.util_set_model("demo")
     assert {"Euler a", "DPM++ 2M"} <= {entry["name"] for entry in client.get_samplers()}

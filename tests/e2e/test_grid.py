@@ -1,5 +1,7 @@
 """Grids as people draw them: over HTTP, and from the command line in processes of their own."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -54,6 +56,57 @@ def test_a_grid_of_very_many_pictures_needs_a_yes_over_http(server):
     answer = server.client.post("/api/jobs", json=body)
     assert answer.status_code == 422
     assert "this grid is 505 pictures" in answer.json()["detail"] and 'send "yes": true' in answer.json()["detail"]
+
+
+def test_a1111s_plot_is_answered_with_its_sheet_and_where_asked_its_pictures(server):
+    body = {"prompt": REQUEST["prompt"], "seed": 5, **SMALL, "script_name": "X/Y/Z plot"}
+    nothing = ["Nothing", "", []]
+    asked = ["Steps", "1,2", [], "Prompt S/R", "red,blue", [], *nothing, True, True, False, False, 0, False, False]
+    answer = server.client.post("/sdapi/v1/txt2img", json=body | {"script_args": asked})
+    assert answer.status_code == 200, answer.text
+    told, info = answer.json(), json.loads(answer.json()["info"])
+    sheet, *cells = [PilImages.open(io.BytesIO(base64.b64decode(text))) for text in told["images"]]
+    assert len(cells) == 4 and sheet.width > 2 * cells[0].width and info["index_of_first_image"] == 1
+    assert "Script: X/Y/Z plot" in sheet.text["parameters"] and info["all_prompts"][-1] == "a blue apple, flat style"
+    refused = server.client.post("/sdapi/v1/txt2img", json=body | {"script_args": ["Eta", "1", []]})
+    assert refused.status_code == 422 and "Eta cannot be varied here" in refused.json()["detail"]
+    other = server.client.post("/sdapi/v1/txt2img", json=body | {"script_name": "prompt matrix"})
+    assert other.status_code == 422 and "script_name" in other.json()["detail"]
+
+
+def test_a_grid_on_the_page_grows_and_each_of_its_cells_fills_the_page(open_tab):
+    page = open_tab().page
+    page.evaluate("location.hash = '#grid'")
+    page.locator("#grid-generate").wait_for()
+    page.locator("#grid-prompt textarea").fill(REQUEST["prompt"])
+    for field, values in (("x", "2,12"), ("y", "red,blue")):
+        page.locator(f"#grid-{field}-values textarea").fill(values)
+    page.locator("#grid-y input").fill("prompt:red")
+    page.keyboard.press("Enter")
+    page.locator("#grid-generate").click()
+    cells = page.locator("#grid-sheet td button img")
+    cells.first.wait_for()
+    assert page.locator("#grid-status [data-state=running]").count(), "the first cell is there before the last is drawn"
+    page.locator("#grid-status [data-state=done]").wait_for()
+    cells.nth(3).wait_for()
+    assert page.locator("#grid-sheet tbody th").all_inner_texts() == ["red", "blue"]
+    page.get_by_role("button", name="Thumbnail 5 of 5").first.wait_for()  # the sheet and its pictures
+    assert "Script: X/Y/Z plot" in page.locator("#grid-infotext textarea").input_value()
+    page.locator("#grid-sheet td button").nth(2).click()
+    page.wait_for_function("document.querySelector('#grid-prompt textarea').value === 'a blue apple, flat style'")
+    page.wait_for_function("JSON.parse(darkroom.recall('grid')).steps === 2")
+    page.locator("#grid-verify").click()
+    page.locator("#grid-verdict [data-outcome=identical]").wait_for()
+    page.locator("#grid-y input").fill("seed")
+    page.keyboard.press("Enter")
+    page.locator("#grid-x-values textarea").fill("1-3")
+    page.locator("#grid-y-values textarea").fill("1-200")
+    page.locator("#grid-generate").click()
+    page.locator("#grid-status", has_text="This grid is 600 pictures, and they take about").wait_for()
+    page.locator("#grid-status [data-yes]").click()
+    page.locator("#grid-status [data-state=running]").wait_for()
+    page.locator("#grid-stop").click()
+    page.locator("#grid-status [data-state=cancelled]").wait_for()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
 from webui.core import images
+from webui.core.axes import Presets
 from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
@@ -26,18 +27,18 @@ from webui.core.images import ImageError
 from webui.core.request import Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
-from webui.interop.a1111 import answers, extras, requests
+from webui.interop.a1111 import answers, extras, grids, requests
 from webui.interop.a1111.refusals import flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
-from webui.jobs.protocols import Executor, Job
+from webui.jobs.protocols import Executor, Job, NeedsYes
 
 Values = Annotated[dict[str, Any], Body()]
 KEPT_CALLERS = 1000
 
 # What clients ask for, and what there is none of here.
 NOTHING: Mapping[str, Any] = {
-    "scripts": {"txt2img": [], "img2img": []},
+    "scripts": {"txt2img": [grids.TITLE], "img2img": [grids.TITLE]},
     "cmd-flags": {},
     "prompt-styles": [],
     "latent-upscale-modes": [],
@@ -49,10 +50,13 @@ NOTHING: Mapping[str, Any] = {
 
 
 class Call:
-    """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished."""
+    """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished.
 
-    def __init__(self, job: Job, comments: tuple[str, ...]) -> None:
-        self.job, self.comments = job, comments
+    Without ``with_pictures`` the sheet of a grid is answered alone.
+    """
+
+    def __init__(self, job: Job, comments: tuple[str, ...], with_pictures: bool = True) -> None:
+        self.job, self.comments, self.with_pictures = job, comments, with_pictures
         self.event: Event | None = None
         self.preview: bytes | None = None
         self.started, self.stopped = answers.timestamp(), False
@@ -82,10 +86,11 @@ class Caller:
 
 
 class Callers:
-    """All visitors that called of late. ``model`` is used where none is named, or one that the visitor may use."""
+    """All visitors that called of late. ``model`` is used where none is named, or one that the visitor may use;
+    ``presets`` are those of whoever asks."""
 
-    def __init__(self, executor: Executor, model: str) -> None:
-        self._executor, self._model = executor, model
+    def __init__(self, executor: Executor, model: str, presets: Presets | None = None) -> None:
+        self._executor, self._model, self.presets = executor, model, presets
         self._known: LRUCache[str, Caller] = LRUCache(KEPT_CALLERS)
         self._lock = threading.Lock()
 
@@ -104,10 +109,10 @@ class Callers:
         return found
 
 
-def a1111_router(executor: Executor, model: str) -> APIRouter:
-    """The routes over one executor; ``model`` is used where none is named."""
+def a1111_router(executor: Executor, model: str, presets: Presets | None = None) -> APIRouter:
+    """The routes over one executor; ``model`` is used where none is named, ``presets`` in grids."""
     router = APIRouter(prefix="/sdapi/v1")
-    callers = Callers(executor, model)
+    callers = Callers(executor, model, presets)
     _add_drawing(router, executor, callers)
     _add_options(router, executor, callers)
     _add_lists(router, executor)
@@ -164,7 +169,7 @@ async def _draw(
     """The answer to a call, when its job has ended; a client that goes away has it stopped."""
     caller = await run_in_threadpool(callers.here)
     try:
-        call = await run_in_threadpool(_submit, executor, caller, body, with_picture)
+        call = await run_in_threadpool(_submit, executor, caller, body, with_picture, callers.presets)
     except requests.NotFound as error:
         raise HTTPException(404, str(error)) from None
     await _follow(call, caller, http)
@@ -213,18 +218,24 @@ async def _follow(call: Call, caller: Caller, http: HttpRequest) -> None:
         raise HTTPException(500, call.event.message)
 
 
-def _submit(executor: Executor, caller: Caller, body: Mapping[str, Any], with_picture: bool) -> Call:
+def _submit(
+    executor: Executor, caller: Caller, body: Mapping[str, Any], with_picture: bool, presets: Presets | None
+) -> Call:
     catalog = executor.catalog()
     options = requests.read_options(body.get("override_settings"), catalog, caller.options)
-    asked = requests.read_request(body, catalog, options, with_picture)
+    script = grids.TITLE if grids.is_plot(body) else None
+    asked = requests.read_request(body, catalog, options, with_picture, script)
+    plot = grids.read_plot(body, asked.request, catalog, presets, with_picture) if script else None
     try:
-        job = executor.submit(asked.request, keep=flag(body.get("save_images")))
+        job = executor.submit(plot.grid if plot else asked.request, keep=flag(body.get("save_images")))
+    except NeedsYes as error:
+        raise RequestError(f'{error}: send "yes": true', field="yes") from None
     except RequestError as error:
         raise requests.in_their_words(error) from None
     restored = body.get("override_settings_restore_afterwards")
     if restored is not None and not flag(restored):
         caller.options = options
-    return Call(job, asked.comments)
+    return Call(job, (*asked.comments, *(plot.comments if plot else ())), plot is None or plot.with_pictures)
 
 
 def _add_options(router: APIRouter, executor: Executor, callers: Callers) -> None:
@@ -324,8 +335,11 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
     Raises HTTPException where it was stopped before there was anything to see.
     """
     request, pictures, comments = call.job.request, call.job.images, list(call.comments)
+    sheets = pictures[-1:] if pictures and pictures[-1].is_sheet else ()
+    if sheets:
+        pictures = (*sheets, *(pictures[:-1] if call.with_pictures else ()))
     encoded = [picture.encode() for picture in pictures]
-    if not isinstance(call.event, Done) and call.preview:
+    if not isinstance(call.event, Done) and call.preview and not sheets:
         half = answers.half_drawn(*_next(call.job, len(pictures)), call.preview)
         encoded += [answers.encode_half_drawn(picture.image) for picture in half]
         pictures = (*pictures, *half)

@@ -62,17 +62,26 @@ class Axis:
         """The LoRA's, the word that is replaced, or the field's."""
         return self.field.partition(":")[2] if ":" in self.field else self.field
 
+    @property
+    def title(self) -> str:
+        """What is varied, for people."""
+        if self.kind in (LORA, WORD):
+            return self.name
+        if self.field not in FIELDS:
+            return self.name.capitalize()
+        group, dot, _ = self.field.partition(".")
+        if self.field in SWITCHES:
+            return str(Request.model_fields[self.field].title)
+        return (
+            f"{Request.model_fields[group].title}: {FIELDS[self.field].title}" if dot else str(FIELDS[self.field].title)
+        )
+
     def label(self, k: int) -> str:
         """What people are told of value ``k``."""
         value = self.values[k]
         if self.kind == WORD:
             return value or f"without “{self.name}”"
-        title = FIELDS[self.field].title if self.field in FIELDS else self.name.capitalize()
-        if group := self.field.partition(".")[0] if "." in self.field else "":
-            title = f"{Request.model_fields[group].title}: {title}"
-        if self.field in SWITCHES:
-            title = Request.model_fields[self.field].title
-        return f"{self.name if self.kind == LORA else title}: {value or 'none'}"
+        return f"{self.title}: {value or 'none'}"
 
     def to_json(self) -> dict[str, Any]:
         """As bodies and recipes have it."""

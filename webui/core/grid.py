@@ -102,9 +102,16 @@ def read_grid(body: Mapping[str, Any], request: Request, presets: Presets | None
 
 
 def make_grid(
-    request: Request, axes: Mapping[str, Axis], presets: Presets | None = None, confirmed: bool = False
+    request: Request,
+    axes: Mapping[str, Axis],
+    presets: Presets | None = None,
+    confirmed: bool = False,
+    one_seed: bool = True,
 ) -> Grid:
-    """The grid of a request and its axes by place; raises RequestError naming the axis, the value and the reason."""
+    """The grid of a request and its axes by place; raises RequestError naming the axis, the value and the reason.
+
+    Without ``one_seed`` each cell draws one of its own where its seed is left open.
+    """
     if not axes:
         raise RequestError("x is missing: a field and its values, as steps=10,20", field="x")
     fields = [axis.field for axis in axes.values()]
@@ -112,7 +119,7 @@ def make_grid(
         places = " and ".join(place for place, axis in axes.items() if axis.field == twice)
         raise RequestError(f"{places} both vary {twice}: one of them is enough", field=places[-1])
     seed, other = (secrets.randbelow(DRAWN_SEED_LIMIT) for _ in range(2))
-    x, y, z = (_with_seeds(axes[place]) if place in axes else None for place in PLACES)
+    x, y, z = (_with_seeds(axes[place], one_seed) if place in axes else None for place in PLACES)
     shape = shape_of((x, y, z))
     if (count := shape[0] * shape[1] * shape[2]) > MAX_PICTURES:
         raise RequestError(f"x, y, z: {count:,} cells are too many; {MAX_PICTURES:,} is the limit", field="x")
@@ -127,16 +134,16 @@ def make_grid(
                 cell = apply(axis, where[place], cell, presets)
             except RequestError as error:
                 raise RequestError(f"{place}: {error}", field=place) from None
-        cells.append((_settle(cell, seed, other),))
+        cells.append((_settle(cell, seed, other) if one_seed else cell,))
     grid = Grid((x, y, z), tuple(cells), confirmed)
     if (pictures := grid.image_count) > MAX_PICTURES:
         raise RequestError(f"x, y, z: {pictures:,} pictures are too many; {MAX_PICTURES:,} is the limit", field="x")
     return grid
 
 
-def _with_seeds(axis: Axis) -> Axis:
+def _with_seeds(axis: Axis, one_seed: bool) -> Axis:
     """With a seed for each -1, which holds along the whole row or column."""
-    if not axis.field.endswith("seed"):
+    if not one_seed or not axis.field.endswith("seed"):
         return axis
     drawn = (str(secrets.randbelow(DRAWN_SEED_LIMIT)) if value == "-1" else value for value in axis.values)
     return replace(axis, values=tuple(drawn))
@@ -145,8 +152,8 @@ def _with_seeds(axis: Axis) -> Axis:
 def _settle(request: Request, seed: int, other: int) -> Request:
     """The same seeds in all cells that leave theirs open; ``other`` is that of a variation."""
     update: dict[str, Any] = {"seed": seed} if request.seed < 0 else {}
-    if request.variation and request.variation.seed < 0:
-        update["variation"] = request.variation.model_copy(update={"seed": other})
+    if request.varied and request.varied.seed < 0:
+        update["variation"] = request.varied.model_copy(update={"seed": other})
     return request.model_copy(update=update) if update else request
 
 

@@ -43,6 +43,7 @@ GUESTS_MAY = frozenset(
         "workbench._wire_pictures.vary",
         "workbench._wire_size.apply",
         "workbench.wire_verify.check_picture",
+        "pages.grid.wire_cells.take",
         "pages.upscale._wire_gallery.compare",
         "pages.upscale._wire_gallery.select",
         "pages.upscale._wire_memory.restore",

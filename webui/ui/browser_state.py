@@ -25,7 +25,8 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
     for field in fields:
         update: dict[str, Any] = {"choices": form.choices(field, catalog)} if field in form.FILES else {}
         choices = update.get("choices") or getattr(controls[field], "choices", [])
-        if field in kept and _fits(kept[field], controls[field], choices):
+        is_free = field not in form.FILES and getattr(controls[field], "allow_custom_value", False)
+        if field in kept and (_fits(kept[field], controls[field], choices) or is_free and isinstance(kept[field], str)):
             update["value"] = kept[field]
         elif field == "model" and choices and not _fits(controls[field].value, controls[field], choices):
             update["value"] = choices[0][1]  # the page's own is not there for this visitor

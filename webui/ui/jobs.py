@@ -17,7 +17,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Failed
 from webui.core.groups import nest
 from webui.core.work import Work
-from webui.jobs.protocols import ENDED, Executor, Job, QueueFull
+from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, QueueFull
 from webui.ui import form, passing, stream
 from webui.ui.errors import page_error
 
@@ -70,6 +70,9 @@ class Handlers:
         """Starts the job; yields what the browser keeps of it, as JSON, and the status."""
         try:
             job = await asyncio.to_thread(self._start, values)
+        except NeedsYes as error:
+            yield gr.skip(), stream.yes_html(str(error))
+            raise page_error(f"{error}: see below Generate") from None
         except (RequestError, QueueFull) as error:
             yield gr.skip(), stream.status_html(Failed(str(error)), None)
             raise page_error(str(error)) from None
@@ -97,7 +100,7 @@ class Handlers:
     def look_back(self, job_id: str) -> tuple[Update, str, int]:
         """Gallery, infotext and chosen picture of a job that ended before."""
         job = self.executor.job(job_id)
-        images = job.images if job else ()
+        images = stream.in_sight(job) if job else ()
         items = [item for image in images if job and (item := stream.gallery_item(job, image, self.cache_dir))]
         if not items:
             raise page_error(FORGOTTEN)

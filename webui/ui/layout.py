@@ -11,14 +11,14 @@ from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
 from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads
 from webui.ui.application import Application
-from webui.ui.pages import PAGES, upscale
+from webui.ui.pages import PAGES, grid, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
 from webui.workspace.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
-    *("wipe.js", "engine.js", "curve.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
+    *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "models.js", "pasted.js", "prompt.js", "history.js"),
 )
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -60,7 +60,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         bars: dict[str, presets.Bar] = {}
         targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
         with gr.Tabs(elem_id="darkroom-tabs") as tabs:
-            for task in PAGES:
+            for task in (*PAGES, grid.make_task(lambda: here().presets)):
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
                     bars[task.name] = presets.build_bar(task.name)
                     benches[task.name] = build(task, executor, targets)
@@ -73,6 +73,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         for bench in benches.values():
             _wire_sending(bench, benches, tabs)
             _wire_enlarging(bench.name, bench.executor, bench.selected, bench.senders[upscale.NAME], enlarging, tabs)
+        grid.wire_cells(benches[grid.NAME])
         _wire_enlarging(upscale.NAME, executor, enlarging.selected, enlarging.again, enlarging, tabs)
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)

@@ -10,7 +10,7 @@ from webui.ui import stream
 def find(executor: Executor, job_id: str, index: int) -> tuple[Job, Image] | None:
     """Picture ``index`` of the job's gallery, with the job."""
     job = executor.job(job_id)
-    images = job.images if job else ()
+    images = stream.in_sight(job) if job else ()
     return (job, images[index]) if job and 0 <= index < len(images) else None
 
 

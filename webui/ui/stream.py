@@ -4,14 +4,16 @@ import asyncio
 import base64
 import hashlib
 import html
+import json
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
+from webui.core.grid import Grid
 from webui.core.ledger import shares
 from webui.jobs.protocols import ENDED, Job, State
 from webui.workspace.served import served_dir
@@ -38,6 +40,9 @@ STAGES = {"refiner": "Refiner", "upscale": "Enlarging"}
 """What is said of steps of a picture that has several stages, beside their number."""
 
 GalleryItem = tuple[str, str]
+Cell = tuple[int, int, str]
+"""The number of a grid's picture, its place, and the path of its file."""
+BESIDE_A_SHEET = 100
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,12 @@ class View:
 async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
     """Views of the job until it ends, at most one every ``MIN_INTERVAL_S``; the last one is complete.
 
-    The gallery of a job of several requests fills on the way.
+    The gallery of a job of several requests fills on the way, and of a grid the table of its cells.
     """
+    if isinstance(job.work, Grid):
+        async for view in _watch_grid(job, job.work, cache_dir):
+            yield view
+        return
     preview: str | None = None
     gallery: list[GalleryItem] = []
     async for _, event in job.follow_async():
@@ -77,8 +86,56 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
         await asyncio.sleep(MIN_INTERVAL_S)
 
 
-def _last_view(job: Job, event: Done | Failed | Cancelled, preview: str | None, cache_dir: Path) -> View:
+async def _watch_grid(job: Job, grid: Grid, cache_dir: Path) -> AsyncIterator[View]:
+    """The same of a grid; each view has all cells so far, for the page may miss some."""
+    cells: list[Cell] = []
+    told, live, told_at = 0, "", 0.0
+    async for _, event in job.follow_async():
+        if isinstance(event, Image):
+            if not event.is_sheet and (item := await asyncio.to_thread(gallery_item, job, event, cache_dir)):
+                cells.append((event.index, grid.place_of(event.index), item[0]))
+            if time.monotonic() - told_at < MIN_INTERVAL_S:  # of a job that is looked at late, many come at once
+                continue
+        if isinstance(event, Done | Failed | Cancelled):
+            view = await asyncio.to_thread(_last_view, job, event, None, cache_dir)
+            yield replace(view, preview=cells_html(job, grid, cells, ""))
+            return
+        preview = None
+        if isinstance(event, Step) and event.preview:
+            live = preview_html(event, job)
+        if told < len(cells) or isinstance(event, Step) and event.preview:
+            told, told_at, preview = len(cells), time.monotonic(), cells_html(job, grid, cells, live)
+        yield View(None if isinstance(event, Image) else status_html(event, job), preview)
+        if not isinstance(event, Image):
+            await asyncio.sleep(MIN_INTERVAL_S)
+
+
+def cells_html(job: Job, grid: Grid, cells: Sequence[Cell], live: str) -> str:
+    """What ``static/grid.js`` makes its table of, around the newest preview."""
+    labels = [[axis.label(k) for k in range(len(axis.values))] if axis else [] for axis in grid.axes]
+    told = json.dumps({"job": job.id, "labels": labels, "cells": cells})
+    return f'<div class="grid-cells" data-cells="{html.escape(told)}">{live}</div>'
+
+
+def in_sight(job: Job) -> tuple[Image, ...]:
+    """The pictures that a gallery shows: a grid's sheet first, and no more beside it than a browser can hold."""
     images = job.images
+    sheets = images[-1:] if images and images[-1].is_sheet else ()
+    images = images[:-1] if sheets else images
+    return (*sheets, *images[:BESIDE_A_SHEET]) if sheets else images
+
+
+def yes_html(question: str) -> str:
+    """Asks before very many pictures are drawn."""
+    text = html.escape(f"{question[:1].upper()}{question[1:]}.")
+    return (
+        f'<div class="status" data-state="idle" data-job=""><span class="status-text">{text}</span>'
+        '<button type="button" class="again" data-yes>Yes, draw them</button></div>'
+    )
+
+
+def _last_view(job: Job, event: Done | Failed | Cancelled, preview: str | None, cache_dir: Path) -> View:
+    images = in_sight(job)
     gallery = [item for picture in images if (item := gallery_item(job, picture, cache_dir))]
     if len(gallery) < len(images):  # no disk takes them: show them from memory
         preview = "".join(_inline_html(picture) for picture in images)
@@ -214,6 +271,8 @@ def gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | Non
             _link_or_write(picture, served)
     except OSError:
         return None
+    if picture.is_sheet:
+        return str(served), "Sheet of all"
     varied = picture.recipe.request.varied
     return str(served), f"Seed {picture.seed}" + (f", variation seed {varied.seed}" if varied else "")
 

@@ -50,6 +50,7 @@ class Task:
     "below") and returns them by name; ``work`` turns all values by name into what is to be drawn, raising
     RequestError. ``transient`` controls hold files: they are not remembered by the browser.
     ``collect_js`` is a function over all values in the browser, for what lives there until Generate is pressed.
+    ``build_more`` lays out what a page shows of its pictures besides the gallery.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     transient: tuple[str, ...] = ()
     collect_js: str | None = None
     examples: tuple[str, ...] = ()
+    build_more: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
-            results = _build_results(name, empty, targets)
+            results = _build_results(task, empty, targets)
     selected = gr.Number(0, precision=0, visible=False)
     helpers |= {"chosen": picker.chosen, "variation": folds["variation"]}
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
@@ -141,8 +143,11 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     return Workbench(name, controls, picker, executor, selected, results.senders, helpers["size"], restored)
 
 
-def _build_results(name: str, empty: str, targets: Sequence[str]) -> Results:
+def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
     """Lays it out in the open column; ``empty`` is the preview where there is no job."""
+    name = task.name
+    if task.build_more:
+        task.build_more()
     preview = gr.HTML(empty, label="Preview", elem_id=f"{name}-preview")
     gallery = gr.Gallery(
         label="Pictures",

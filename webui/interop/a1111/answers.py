@@ -88,7 +88,7 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
             "seed_resize_from_h": -1,
             "denoising_strength": request.init.strength if request.init else None,
             "extra_generation_params": {"Schedule type": request.schedule},
-            "index_of_first_image": 0,
+            "index_of_first_image": int(bool(pictures) and pictures[0].is_sheet),
             "infotexts": [picture.recipe.infotext() for picture in pictures],
             "styles": [],
             "job_timestamp": timestamp(),

@@ -105,7 +105,7 @@ def read_options(values: Any, catalog: Catalog, now: Options) -> Options:
     if model not in (None, ""):
         now = replace(now, model=find_model("sd_model_checkpoint", model, catalog))
     if vae is not None:
-        now = replace(now, vae=_find_vae(vae, catalog))
+        now = replace(now, vae=find_vae(vae, catalog))
     if clip_skip not in (None, ""):
         try:
             now = replace(now, clip_skip=Request.parse({"clip_skip": clip_skip}).clip_skip)
@@ -127,7 +127,8 @@ def find_model(field: str, name: Any, catalog: Catalog) -> str:
     raise RequestError(f"{field}: the model {str(name)[:80]!r} is not here", field=field)
 
 
-def _find_vae(name: Any, catalog: Catalog) -> str:
+def find_vae(name: Any, catalog: Catalog) -> str:
+    """The same for a VAE; empty for none."""
     if isinstance(name, str):
         if name.casefold() in NO_FILE:
             return ""
@@ -145,13 +146,16 @@ class Asked:
     comments: tuple[str, ...] = ()
 
 
-def read_request(body: Mapping[str, Any], catalog: Catalog, options: Options, with_picture: bool) -> Asked:
+def read_request(
+    body: Mapping[str, Any], catalog: Catalog, options: Options, with_picture: bool, script: str | None = None
+) -> Asked:
     """What a body of ``txt2img``, or ``img2img`` where ``with_picture``, asks for.
 
-    ``options`` are those that hold for it. Raises RequestError in the body's own words for its fields; NotFound for a
-    sampler or a start picture that is not there.
+    ``options`` are those that hold for it; a ``script`` that it names is read elsewhere. Raises RequestError in the
+    body's own words for its fields; NotFound for a sampler or a start picture that is not there.
     """
     check_text(body)
+    body = body if script is None else {key: value for key, value in body.items() if key != "script_name"}
     given = {key: value for key, value in body.items() if value is not None and (value != "" or key in TEXTS)}
     refuse(given, REFUSED)
     refuse_scripts(given)

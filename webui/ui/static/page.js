@@ -1,7 +1,7 @@
 // Memory of fields, what follows the status. Components call in through window.darkroom.
 (() => {
   "use strict";
-  const PAGES = ["txt2img", "img2img", "inpaint", "upscale"];
+  const PAGES = ["txt2img", "img2img", "inpaint", "grid", "upscale"];
   const BUSY = ["queued", "loading", "running"];
 
   const statusOf = (page) => document.querySelector(`#${page}-status [data-state]`);
