@@ -93,7 +93,8 @@ def serve(settings: Settings) -> NoReturn:
     _prepare_for_guests(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
     hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
-    held, seen = Held(cache_dir, hosting=hosting), Seen()
+    sockets, seen = Sockets(raise_file_limit()), Seen()
+    held = Held(cache_dir, hosting=hosting, sockets=sockets.most)
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
 
     def guard(inner: "ASGIApp", app: Application) -> "ASGIApp":
@@ -111,7 +112,7 @@ def serve(settings: Settings) -> NoReturn:
         blocks = layout.build_page(executor.for_pages(), workspaces.here)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     open_browser = settings.open_browser and _has_display()
-    with with_connections(Sockets(raise_file_limit()).protocol()), noting_tunnel_trouble() as troubles:
+    with with_connections(sockets.protocol()), noting_tunnel_trouble() as troubles:
         url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
@@ -155,7 +156,7 @@ def _prepare_for_guests(settings: Settings, catalog: Catalog, workspaces: Worksp
     """Raises RequestError where guests are to use something that is not there."""
     if settings.has_guests:
         Filters(settings.filters_dir).prepare()
-    check_names("model", settings.guest_models or (), catalog.models, catalog.vaes)
+    check_names("model", settings.guest_models or (), catalog.models, catalog.vaes, catalog.upscalers)
     check_names("LoRA", settings.guest_loras or (), catalog.loras, catalog.embeddings)
     for name in settings.guest_presets or ():
         workspaces.of(OWNER).presets.choose(name)

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from webui.api import held
-from webui.api.held import ALL, GUEST, MB, UPLOAD, Held, Refused
+from webui.api.held import GUEST, MB, MOST_STREAMS, UPLOAD, Held, Refused
 from webui.core.hosting import Limits
 
 LIMITS = Limits()
@@ -25,8 +26,7 @@ def play(tmp_path: Path, scene: Callable[[Held, AsyncExitStack, Enter], Awaitabl
         async with AsyncExitStack() as stack:
 
             async def enter(route: tuple[str, str], visitor: str, is_owner: bool = False) -> None:
-                begun = await stack.enter_async_context(kept.place(*route, visitor, is_owner))
-                begun()
+                (await stack.enter_async_context(kept.place(*route, visitor, is_owner))).begin()
 
             await scene(kept, stack, enter)
         assert not kept._holdings, "nothing is left of who has gone"
@@ -56,8 +56,8 @@ def test_streams_take_turns_to_begin(tmp_path):
         another = asyncio.create_task(enter(EVENTS, "a"))
         await asyncio.sleep(0)
         assert not another.done()
-        begun[0]()
-        begun[0]()
+        begun[0].begin()
+        begun[0].begin()
         await another
 
     play(tmp_path, scene)
@@ -65,14 +65,32 @@ def test_streams_take_turns_to_begin(tmp_path):
 
 def test_all_guests_together_leave_the_owner_streams(tmp_path):
     async def scene(kept: Held, stack: AsyncExitStack, enter: Enter) -> None:
-        for number in range(ALL.streams):
+        for number in range(MOST_STREAMS // 2):
             await enter(EVENTS, f"guest {number // GUEST.streams}")
         with pytest.raises(Refused) as refused:
-            await enter(EVENTS, "another")
+            await enter(EVENTS, f"guest {MOST_STREAMS // 2 // GUEST.streams}")
         assert refused.value.status_code == 503
+        for number in range(MOST_STREAMS // 2):  # each newcomer still has one
+            await enter(EVENTS, f"newcomer {number}")
+        with pytest.raises(Refused):
+            await enter(EVENTS, "newcomer 0")
+        with pytest.raises(Refused):
+            await enter(EVENTS, "another")
         await enter(EVENTS, "owner", True)
 
     play(tmp_path, scene)
+
+
+def test_streams_leave_sockets_for_everything_else(tmp_path):
+    async def run() -> None:
+        kept = Held(tmp_path, sockets=32)
+        async with AsyncExitStack() as stack:
+            for number in range(16):
+                await stack.enter_async_context(kept.place(*EVENTS, f"guest {number}", False))
+            with pytest.raises(Refused):
+                await stack.enter_async_context(kept.place(*EVENTS, "another", False))
+
+    asyncio.run(run())
 
 
 def test_requests_take_turns_and_too_many_are_refused(tmp_path):
@@ -93,6 +111,50 @@ def test_requests_take_turns_and_too_many_are_refused(tmp_path):
         await enter(("POST", "/api/info"), "a")
 
     play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("route", [("POST", "/api/info"), ("POST", "/sdapi/v1/txt2img")])
+def test_bodies_that_come_slowly_hold_no_turns_and_make_way(tmp_path, route):
+    now_s = 1000.0
+
+    async def run() -> None:
+        nonlocal now_s
+        kept = Held(tmp_path, lambda: now_s)
+        most = GUEST.streams if route[1] in held.CALLS else GUEST.at_once + GUEST.waiting
+        ended: list[int] = []
+
+        async def drip() -> None:
+            async with kept.place(*route, "nobody", False) as place:
+                with pytest.raises(HTTPException) as refused:
+                    await place.counted(asyncio.Event().wait)()
+            ended.append(refused.value.status_code)
+
+        async def ask() -> bytes:
+            async with kept.place(*route, "nobody", False) as place:
+                return (await place.counted(whole)())["body"]
+
+        async def whole() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"all of it"}
+
+        drips = [asyncio.create_task(drip()) for _ in range(most - 1)]
+        await asyncio.sleep(0)
+        assert await ask() == b"all of it"
+        drips.append(asyncio.create_task(drip()))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused):
+            await ask()
+        now_s += held.HASTE_S
+        for count in range(1, most):
+            assert await ask() == b"all of it"
+            await asyncio.sleep(0)
+            drips.append(asyncio.create_task(drip()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert ended == [408] * count
+        for task in drips:
+            task.cancel()
+
+    asyncio.run(run())
 
 
 class Uploading:

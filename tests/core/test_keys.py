@@ -41,6 +41,16 @@ def test_the_owner_has_the_key_or_the_cookie_that_it_was_exchanged_for():
     assert changed.guest(KEYS.new_token()), "and nobody else's"
 
 
+def test_what_stands_for_an_address_does_not_tell_it_and_is_none_for_this_machine():
+    here = ("", "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "unix", "a.example", "1.2.3.4.5")
+    assert {KEYS.origin(address) for address in here} == {""}
+    known = KEYS.origin("192.0.2.7")
+    assert known == KEYS.origin("::ffff:192.0.2.7") and "192" not in known
+    assert known not in (KEYS.origin("192.0.2.8"), Keys("open sesame", b"another secret").origin("192.0.2.7"))
+    assert KEYS.origin("2001:db8::1") == KEYS.origin("2001:db8::ffff:0:0:2") != KEYS.origin("2001:db8:0:1::1")
+    assert KEYS.origin("fe80::1%eth0") == KEYS.origin("fe80::1")
+
+
 def test_a_name_is_a_visitor_that_no_cookie_can_be():
     ann = KEYS.named_guest("ann")
     assert ann == KEYS.named_guest("ann") != KEYS.named_guest("bob")

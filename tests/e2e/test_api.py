@@ -45,7 +45,12 @@ def test_a_job_from_submission_to_the_file(server):
         picture = PilImages.open(io.BytesIO(answer.content))
         assert picture.text["parameters"] == told["infotext"]
         assert f"Seed: {told['seed']}," in told["infotext"]
-        assert answer.content == Path(told["path"]).read_bytes()
+        saved = Path(told["path"])
+        assert answer.content == saved.read_bytes()
+        saved.write_bytes(answer.content + b"the file itself")
+        assert server.client.get(f"/api/jobs/{job_id}/images/{index}").content == saved.read_bytes()
+        saved.write_bytes(b"another file")
+        assert server.client.get(f"/api/jobs/{job_id}/images/{index}").content == answer.content
     answer = server.client.get(f"/api/jobs/{job_id}/images/2")
     assert answer.status_code == 404 and "2 pictures" in answer.json()["detail"]
 

@@ -32,7 +32,7 @@ def call(server: Server, elem_id: str, value: Any, client: httpx.Client | None =
     place = next(key for key, entry in components.items() if entry["props"].get("elem_id") == elem_id)
     function = next(entry for entry in config["dependencies"] if any(place == target[0] for target in entry["targets"]))
     inputs = [components[key] for key in function["inputs"]]
-    data = [entry["props"].get("value") or ("" if entry["type"] == "textbox" else None) for entry in inputs]
+    data = [entry["props"].get("value", "" if entry["type"] == "textbox" else None) for entry in inputs]
     held = [entry["props"].get("elem_id") if into else entry["type"] for entry in inputs]
     data[held.index(into or "image")] = value
     session = f"{elem_id}-{secrets.token_hex(4)}"

@@ -1,5 +1,6 @@
 """A server with guests: two visitors, the owner, and what each has of the other."""
 
+import base64
 import io
 import re
 import zipfile
@@ -9,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from PIL import Image as PilImages
+
+from webui.core.groups.upscale import DEFAULT_UPSCALER
+from webui.core.names import LANCZOS
 
 from .server import PATIENCE_S, REPOSITORY, SMALL, Server, wait_for
 from .test_guard import call
@@ -263,6 +267,20 @@ def test_what_guests_may_use_is_the_hosts_choice(start_server):
         assert all(answer.status_code in (404, 422) for answer in answers), answers
         gone[name] = [answer.text.replace(name, "NAME") for answer in answers]
     assert gone[hidden] == gone["never-there"]
+    upscalers = [[entry["name"] for entry in who.get("/sdapi/v1/upscalers").json()] for who in (guest, owner)]
+    assert upscalers == [["None", LANCZOS], ["None", LANCZOS, DEFAULT_UPSCALER]]
+    assert f'"{DEFAULT_UPSCALER}"' not in text
+    start = io.BytesIO()
+    PilImages.new("RGB", (64, 64)).save(start, "PNG")
+    picture = {"image": base64.b64encode(start.getvalue()).decode(), "upscaler_1": DEFAULT_UPSCALER}
+    asked = (
+        ("/api/jobs", SMALL | {"upscale": {"upscaler": DEFAULT_UPSCALER}}),
+        ("/sdapi/v1/extra-single-image", picture),
+    )
+    for route, body in asked:
+        refused = guest.post(route, json=body)
+        assert refused.status_code == 422 and LANCZOS in refused.text, refused.text
+    assert end(guest, send(guest, upscale={"scale": 2})) == "done"
     assert guest.post("/api/jobs", json=SMALL | {"preset": "Chalk"}).status_code == 422
     assert owner.post("/api/jobs", json=SMALL | {"prompt": f"<lora:{hidden}:1>"}).status_code == 202
     assert end(guest, send(guest, prompt="<lora:blueprint:1> a cat")) == "done"

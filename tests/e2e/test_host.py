@@ -1,20 +1,37 @@
 """What the host of a server with guests sees and decides, over HTTP and on the page."""
 
+import base64
+import io
+import json
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from PIL import Image as PilImages
 
 from .server import SMALL, Server, wait_for
+from .test_guard import call
 from .test_guests import KEY, end, send
 
+FILTER = """
+def check_text(prompt):
+    return "no shouting" if prompt.isupper() else ""
+
+
+def check_picture(picture):
+    return "it is 72 px wide" if picture.width == 72 else ""
+"""
 LONG = {"steps": 150, "repeat": 40}
 
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory) -> Iterator[Server]:
     """A server with guests; its ``client`` is the owner's."""
-    server = Server(tmp_path_factory.mktemp("hosted"), "--guests", "--owner-key", KEY)
+    folder = tmp_path_factory.mktemp("hosted")
+    filters = folder / "data" / "filters"
+    filters.mkdir(parents=True)
+    (filters / "filters.py").write_text(FILTER)
+    server = Server(folder, "--guests", "--owner-key", KEY)
     yield server
     server.close()
 
@@ -113,6 +130,43 @@ def test_the_host_sees_who_draws_what_and_stops_one_or_all(hosted):
     assert bob.get(f"/api/jobs/{second}").json()["state"] not in ("done", "failed", "cancelled")
     assert hosted.client.post("/api/host/stop").json() == {"stopped": 1}
     assert end(bob, second) == "cancelled"
+
+
+def test_what_the_host_filters_is_not_drawn_for_guests_and_says_why(hosted):
+    guest = come(hosted)
+    words = hosted.data_dir / "filters" / "words.txt"
+    words.write_text(f"{words.read_text('utf-8')}\nzeppelin\n")
+    refusals = [guest.post("/api/jobs", json=SMALL | {"prompt": prompt}) for prompt in ("a ZEPPELIN_2", "A CAT")]
+    refusals.append(guest.post("/sdapi/v1/txt2img", json=SMALL | {"prompt": "(zeppe\u200blin:1.2)"}))
+    for refusal, why in zip(refusals, ("“zeppelin”", "no shouting", "“zeppelin”"), strict=True):
+        assert refusal.status_code == 422 and why in refusal.json()["detail"]
+    assert end(hosted.client, send(hosted.client, prompt="A ZEPPELIN", width=72)) == "done"
+    wide = SMALL | {"width": 72}
+    job_id = send(guest, **wide)
+    assert end(guest, job_id) == "done" and guest.get(f"/api/jobs/{job_id}").json()["images"] == []
+    assert "refused by this server's filter: it is 72 px wide." in guest.get(f"/api/jobs/{job_id}/events").text
+    calls = (("txt2img", wide), ("extra-single-image", {"image": as_text(36), "upscaler_1": "Lanczos"}))
+    for name, body in calls:
+        refusal = guest.post(f"/sdapi/v1/{name}", json=body)
+        assert refusal.status_code == 403 and "it is 72 px wide" in refusal.json()["detail"], refusal.text
+    assert guest.get("/api/history").json()["total"] == 0
+
+
+def as_text(side_px: int) -> str:
+    file = io.BytesIO()
+    PilImages.new("RGB", (side_px, side_px), "green").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_closed_tab_ends_what_its_page_has_sent_and_no_other_jobs(hosted):
+    decide(hosted, limits={"closed_tab_s": 0}, paused=True)
+    guest = come(hosted)
+    over_http = send(guest)
+    told = json.loads(call(hosted, "txt2img-generate", "a red apple", guest, "txt2img-prompt"))
+    assert "data" in told, told
+    (by_page,) = json.loads(told["data"][0])["ids"]
+    assert end(hosted.client, by_page) == "cancelled"
+    assert hosted.client.get(f"/api/jobs/{over_http}").json()["state"] == "queued"
 
 
 def test_who_is_shut_out_is_told_so_loses_their_jobs_and_may_come_back(hosted):

@@ -27,7 +27,7 @@ def make_job(name: str, visitor: Visitor) -> SimpleNamespace:
 
 def test_the_jobs_of_who_went_away_end_after_the_grace_period_and_no_others():
     clock = Clock()
-    attendance = Attendance(60.0, clock)
+    attendance = Attendance(lambda: 60.0, clock)
     running, waiting, other, owners = (
         make_job(name, visitor) for name, visitor in (("1", ANN), ("2", ANN), ("3", BOB), ("4", OWNER))
     )
@@ -57,7 +57,7 @@ def test_the_jobs_of_who_went_away_end_after_the_grace_period_and_no_others():
 
 def test_a_reload_in_time_keeps_them():
     clock = Clock()
-    attendance, job = Attendance(60.0, clock), make_job("1", ANN)
+    attendance, job = Attendance(lambda: 60.0, clock), make_job("1", ANN)
     attendance.expect(job)
     for _ in range(5):
         clock.now_s += 59

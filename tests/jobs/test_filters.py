@@ -17,6 +17,19 @@ def check_picture(picture):
 """
 
 
+HIDDEN = (
+    "a c\u200bat",
+    "ca\u00adt",
+    "c\ufe0fat",
+    "cat_food",
+    "cat2",
+    "2cat",
+    "a cat's toy",
+    "<lora:cat:1>",
+    "__bad__ WORD",
+)
+
+
 def picture(index: int, colour: tuple[int, int, int]) -> Image:
     return Image(index, PilImages.new("RGB", (8, 8), colour), Recipe(Request()))
 
@@ -35,11 +48,13 @@ def test_the_list_of_words_that_ships_is_empty_and_says_how(tmp_path):
 def test_whole_words_and_phrases_are_refused_as_the_list_is_now(tmp_path):
     filters = Filters(tmp_path)
     (tmp_path / "words.txt").write_text("# a note\nBad Word\n\ncat\n")
-    for prompt in ("a CAT", "a (cat:1.2), flat", "one bad  word", "ｃａｔ", "[dog:cat:0.5]"):
+    for prompt in ("a CAT", "a (cat:1.2), flat", "one bad  word", "ｃａｔ", "[dog:cat:0.5]", *HIDDEN):
         with pytest.raises(RequestError, match="does not draw “"):
             filters.check([Request(prompt="fine"), Request(prompt=prompt)], GUEST)
     filters.check([Request(prompt="a category of bad, but word", negative="cat")], GUEST)
     filters.check([Request(prompt="a cat")], OWNER)
+    with pytest.raises(RequestError, match="does not draw “cat”"):
+        filters.check([Request(prompt="a dog", negative="a cat", guidance=0.5)], GUEST)  # which would draw it
     (tmp_path / "words.txt").write_text("")
     filters.check([Request(prompt="a cat")], GUEST)
 
@@ -61,7 +76,9 @@ def test_a_function_may_look_at_texts(tmp_path):
         Filters(tmp_path).check([Request(prompt="A CAT")], GUEST)
 
 
-@pytest.mark.parametrize("code", ["this is no Python", "def check_text(a): 1/0\ndef check_picture(a): 1/0"])
+@pytest.mark.parametrize(
+    "code", ["this is no Python", "def check_text(a): 1/0\ndef check_picture(a): exit()", "exit()"]
+)
 def test_a_filter_that_fails_lets_nothing_through(tmp_path, code):
     (tmp_path / "filters.py").write_text(code)
     with pytest.raises(RequestError, match=BROKEN):

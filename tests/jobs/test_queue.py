@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.hosting import HOUR_S, PICTURE_COST, Hosting, Limits
+from webui.core.hosting import HOUR_S, PICTURE_COST, Hosting, Limits, Use
 from webui.core.visitor import OWNER, Visitor
 from webui.jobs import queue
+from webui.jobs.budget import FIRST_PICTURES, check
 from webui.jobs.protocols import OverBudget, QueueFull
-from webui.jobs.queue import Queue
+from webui.jobs.queue import CROWD, Queue
 
 WAIT_S = 20
 numbers = itertools.count()
@@ -48,8 +49,8 @@ def hosted(limits=(), **decisions) -> Hosting:
     return hosting
 
 
-def send(line: Queue[Sent], name: str, count: int = 1, cost: float = 1.0) -> list[Sent]:
-    jobs = [Sent(f"{name} {next(numbers)}", Visitor(name), cost) for _ in range(count)]
+def send(line: Queue[Sent], name: str, count: int = 1, cost: float = 1.0, origin: str = "") -> list[Sent]:
+    jobs = [Sent(f"{name} {next(numbers)}", Visitor(name, origin=origin), cost) for _ in range(count)]
     for job in jobs:
         line.put(job)
     return jobs
@@ -88,6 +89,77 @@ def test_somebody_who_sends_500_delays_others_by_the_running_job_alone():
     for name in ("b", "c", "d"):
         send(line, name)
     assert turns(line)[:4] == ["b", "c", "d", "greedy"]
+
+
+def newcomers(line: Queue[Sent], name: str, count: int, origin: str = "") -> list[Sent]:
+    return [job for k in range(count) for job in send(line, f"{name}{k}", origin=origin)]
+
+
+def place(line: Queue[Sent], job: Sent) -> int:
+    return line.positions()[job.id]
+
+
+@pytest.mark.parametrize("served", range(2))
+def test_two_hundred_cookies_keep_no_newcomer_back(served):
+    line = make()
+    newcomers(line, "cookie", 200)
+    for _ in range(served):
+        line.take()
+    (person,) = send(line, "person")
+    assert place(line, person) <= 2
+    others = newcomers(line, "other", 10)
+    assert max(place(line, job) for job in (person, *others)) <= 2 * 11
+
+
+def test_newcomers_who_come_without_end_make_nobody_wait_twice_as_long():
+    line = make()
+    newcomers(line, "before", 40)
+    (person,) = send(line, "person")
+    first = place(line, person)
+    newcomers(line, "after", 500)
+    assert place(line, person) <= 2 * 41 and first <= 2
+
+
+def test_a_few_newcomers_come_in_their_order():
+    line = make()
+    jobs = newcomers(line, "person", CROWD)
+    assert [line.take() for _ in jobs] == jobs
+
+
+def test_newcomers_take_turns_by_the_address_that_they_come_from():
+    line = make()
+    newcomers(line, "cookie", 50, origin="one address")
+    line.put(owners := Sent("owner's", OWNER))
+    near, far = send(line, "near", origin="another"), send(line, "far", origin="a third")
+    assert {place(line, job) for job in (owners, *near, *far)} == {2, 3, 4}
+    for _ in range(20):
+        line.take()
+    (late,) = send(line, "late", origin="a fourth")
+    assert place(line, late) == 1  # from the first address many were served by now
+    assert place(line, send(line, "again", origin="another")[0]) == 2
+
+
+def test_no_address_fills_the_queue_for_all_others():
+    line = make(limits={"waiting": 5, "waiting_in_all": 40})
+    newcomers(line, "cookie", 20, origin="one address")
+    with pytest.raises(OverBudget, match="20 jobs from your address wait, and 20 are the limit"):
+        send(line, "another cookie", origin="one address")
+    send(line, "person", origin="another")
+
+
+def test_a_part_of_what_all_guests_have_is_kept_for_first_jobs():
+    limits = Limits(waiting_in_all=40, pictures_an_hour_in_all=400)
+    waiting = Use(waiting=30)
+    check(limits, PICTURE_COST, Use(), waiting)
+    for cost, own in ((PICTURE_COST, Use(1, PICTURE_COST)), ((FIRST_PICTURES + 1) * PICTURE_COST, Use())):
+        with pytest.raises(QueueFull, match="30 jobs of all guests wait"):
+            check(limits, cost, own, waiting)
+    with pytest.raises(QueueFull, match="40 jobs of all guests wait"):
+        check(limits, PICTURE_COST, Use(), Use(waiting=40))
+    drawn = Use(served=((60.0, 300 * PICTURE_COST),))
+    check(limits, PICTURE_COST, Use(), drawn)
+    with pytest.raises(QueueFull, match="come back in 59 minutes"):
+        check(limits, PICTURE_COST, Use(served=((60.0, PICTURE_COST),)), drawn)
 
 
 def test_it_is_the_cost_that_counts_not_the_number_of_jobs():
@@ -160,22 +232,23 @@ def test_places_are_told_when_they_change_and_only_then():
 
 def test_nobody_fills_the_queue_for_all_and_what_was_accepted_is_never_refused(monkeypatch):
     monkeypatch.setattr(queue, "MAX_WAITING", 2)
-    line = make(limits={"waiting": 2, "waiting_in_all": 5})
+    line = make(limits={"waiting": 2, "waiting_in_all": 6})
     send(line, "a", 2)
     with pytest.raises(OverBudget, match="2 of your jobs wait") as refusal:
         send(line, "a")
     assert refusal.value.again_s
     send(line, "b", 2)
-    send(line, "c")
-    with pytest.raises(QueueFull, match="5 jobs of all guests wait"):
-        send(line, "d")
+    for name in "cd":
+        send(line, name)
+    with pytest.raises(QueueFull, match="6 jobs of all guests wait"):
+        send(line, "e")
     owners = [Sent(f"owner's {k}", OWNER) for k in range(3)]
     for job in owners[:2]:
         line.put(job)
     with pytest.raises(QueueFull, match="2 jobs wait"):
         line.put(owners[2])
     line.put(Sent("kept", Visitor("a")), accepted=True)
-    assert len(line) == 8 and Counter(turns(line)) == {"a": 3, "b": 2, "c": 1, "owner": 2}
+    assert len(line) == 9 and Counter(turns(line)) == {"a": 3, "b": 2, "c": 1, "d": 1, "owner": 2}
 
 
 def test_a_guest_has_so_many_pictures_an_hour_and_is_told_when_to_come_back():
@@ -243,6 +316,7 @@ def test_start_pictures_that_wait_are_counted(monkeypatch):
     with pytest.raises(QueueFull, match="start pictures of jobs that wait"):
         line.put(Sent("4", Visitor("b"), pixel_bytes=80))
     line.put(Sent("5", Visitor("b"), pixel_bytes=70))
+    line.put(Sent("owner's", OWNER, pixel_bytes=100))  # guests leave the owner room
     line.drop(first)
     line.put(Sent("6", Visitor("a"), pixel_bytes=80))
 

@@ -195,8 +195,8 @@ async def _enlarge(
     if call is None:
         return extras.answer(encoded, "", single)
     await _follow(call, caller, http)
-    if not isinstance(call.event, Done):
-        raise HTTPException(409, "interrupted before all pictures were enlarged")
+    if not isinstance(call.event, Done) or not call.job.images:
+        raise _nothing_made(call, "interrupted before all pictures were enlarged")
     html = "<br>".join(html_escape(picture.recipe.infotext()) for picture in call.job.images)
     made = await run_in_threadpool(lambda: [picture.encode() for picture in call.job.images])
     return extras.answer([base64.b64encode(png).decode("ascii") for png in made], f"<p>{html}</p>", single)
@@ -345,7 +345,7 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
         pictures = (*pictures, *half)
         comments.append("interrupted: what was being drawn is a coarse preview")
     if not pictures:
-        raise HTTPException(409, "interrupted before there was anything to see")
+        raise _nothing_made(call, "interrupted before there was anything to see")
     comments += call.event.warnings if isinstance(call.event, Done) else []
     send = body.get("send_images")
     return {
@@ -353,6 +353,13 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": answers.echo(body),
         "info": answers.info(request, pictures, comments),
     }
+
+
+def _nothing_made(call: Call, interrupted: str) -> HTTPException:
+    """Why there is no picture: the host's filter takes them without an end of its own."""
+    if isinstance(call.event, Done):
+        return HTTPException(403, " ".join(call.event.warnings))
+    return HTTPException(409, interrupted)
 
 
 def _in_one(job: Job) -> Request:

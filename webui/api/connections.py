@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+PEER = "peer"
+"""Under which the state of a request has the address that its connection comes from, whatever its head says."""
 LOOK_EVERY_S = 2.0
 HEAD_S = 15.0  # from the connection, or the last answer, to the end of a request's head
 STALLED_S = 30.0  # an answer of which its client takes nothing for so long is broken off
@@ -47,6 +49,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER: self.client[0] if self.client else ""}
         self._wait()
         self._looking = self.loop.call_later(LOOK_EVERY_S, self._look_again)
         if len(self.connections) <= self._sockets.most:

@@ -4,7 +4,6 @@ Below ``/sdapi`` they have A1111's further keys ``body`` and ``errors`` too. Gra
 Gradio's answers, which its front end and its clients read.
 """
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,13 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from webui.core.disk import NO_ROOM
 from webui.core.errors import RequestError
 from webui.jobs.protocols import OverBudget, QueueFull
 
 log = logging.getLogger(__name__)
 
 OUR_PATHS = ("/api/", "/sdapi/")
-NO_ROOM = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
 SHORT = {
     401: "not logged in",
     404: "not found",

@@ -6,8 +6,9 @@ sends it (``hosts``), who asks (``visitors``), whether it needs a login (``login
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
 from webui.core.disk import is_below
+from webui.core.errors import BAD_INPUT
 from webui.core.visitor import Visitor, asked_by
 from webui.workspace.served import served_dir
 
@@ -89,7 +91,7 @@ class Guard:
         nonce = secrets.token_urlsafe(16)
         scope.setdefault("state", {})["nonce"] = nonce
         cookies = [self._visitors.cookie(token, scope)] if token and _gives_cookie(scope, path) else []
-        answering = _Answer(send, self._policy, nonce, scope.get("scheme") == "https", cookies)
+        answering = _Answer(send, self._policy, scope["state"], scope.get("scheme") == "https", cookies)
         if refusal := refusal or self._visitors.answer_link(scope, path):
             await refusal(scope, receive, answering.send)
             return
@@ -103,8 +105,9 @@ class Guard:
         who = (visitor.turn, visitor.is_owner)
         place = self._held.place(scope["method"], path, *who)
         try:
-            async with place as answering.begun:
-                coming = self._held.counted(coming, scope["method"], path, *who)
+            async with place as held:
+                answering.begun = held.begin
+                coming = held.counted(self._held.counted(coming, scope["method"], path, *who))
                 await self._let_through(scope, coming, answering)
         except Refused as error:
             short = SHORT.get(error.status_code, "refused")
@@ -113,7 +116,11 @@ class Guard:
 
     async def _let_through(self, scope: Scope, receive: Receive, answering: "_Answer") -> None:
         with self._streams.listen(receive) as listen, asked_by(scope["visitor"]):
-            await self._app(scope, listen, answering.send)
+            try:
+                await self._app(scope, listen, answering.send)
+            except RuntimeError as error:  # Gradio 6.31 raises it in a stream that has told its client already
+                if not isinstance(error.__cause__, HTTPException):
+                    raise
         await answering.finish()
 
     def _refusal(
@@ -149,10 +156,15 @@ class Guard:
 
 
 class _Answer:
-    """An answer on its way out: with our headers and cookies, without leave for other sites, always with an end."""
+    """An answer on its way out: with our headers and cookies, without leave for other sites, always with an end.
 
-    def __init__(self, send: Send, policy: Policy, nonce: str, is_https: bool, cookies: Iterable[str] = ()) -> None:
-        self._send, self._policy, self._nonce, self._is_https = send, policy, nonce, is_https
+    Gradio 6.31 has one status for all that goes wrong in a function of the page; bad input has its own here.
+    """
+
+    def __init__(
+        self, send: Send, policy: Policy, state: Mapping[str, Any], is_https: bool, cookies: Iterable[str] = ()
+    ) -> None:
+        self._send, self._policy, self._state, self._is_https = send, policy, state, is_https
         self._cookies = [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
         self._is_open = False
         self.begun: Callable[[], None] = lambda: None  # told when the answer's head is on its way
@@ -164,9 +176,11 @@ class _Answer:
                 for name, value in message.get("headers", [])
                 if not name.lower().startswith(b"access-control-") and name.lower() != b"x-content-type-options"
             ]
-            policy = self._policy.header(Headers(raw=kept).get("content-type", ""), self._nonce)
+            policy = self._policy.header(Headers(raw=kept).get("content-type", ""), self._state["nonce"])
             own = (*OWN_HEADERS.items(), (b"content-security-policy", policy.encode("ascii")))
-            message = {**message, "headers": [*kept, *own, *self._cookies]}
+            status = message["status"]
+            status = 422 if status == 500 and BAD_INPUT in self._state else status
+            message = {**message, "status": status, "headers": [*kept, *own, *self._cookies]}
             self._is_open = True
             self.begun()
         elif message["type"] == "http.response.body":

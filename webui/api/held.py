@@ -8,8 +8,8 @@ import asyncio
 import shutil
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from webui.core.hosting import Hosting
 AGAIN_S = 10  # when to come back for what others may be done with by then
 DAY_S = 24 * 3600  # uploads are kept so long
 SLOT_S = 900
+HASTE_S = 2.0  # what a body may take at least, whoever waits for its place
 MOST_KNOWN = 10_000  # visitors whose uploads are counted
 FILE_BYTES = 8192  # what a file takes on a disk however small it is, its folder included
 LOOK_AGAIN_BYTES = 4 * MB
@@ -49,19 +50,79 @@ class Bounds:
 
 GUEST = Bounds()
 OWNER = Bounds(at_once=16, waiting=4000, streams=2000)
-ALL = Bounds(streams=1000)
-"""Of all guests together. The owner has what is left of the sockets."""
+MOST_STREAMS = 2000
+"""Of all guests together, half of which are kept for each one's first. The owner has what is left of the sockets."""
 FREE_BYTES = 256 * MB
 """Uploads leave so much of the disk."""
 
 
+class Place:
+    """Of one request. Its turn is for what is done here, and not for the time in which its client sends the body."""
+
+    def __init__(self, turns: asyncio.Semaphore | None, clock: Callable[[], float]) -> None:
+        self._turns, self._clock = turns, clock
+        self._has_turn = self._gave_way = False
+        self._comes_since_s: float | None = None
+        self._patience: asyncio.Timeout | None = None
+
+    async def take_turn(self) -> None:
+        if self._turns and not self._has_turn:
+            await self._turns.acquire()
+            self._has_turn = True
+
+    def leave_turn(self) -> None:
+        if self._turns and self._has_turn:
+            self._turns.release()
+        self._has_turn = False
+
+    def begin(self) -> None:
+        """The answer has begun, and goes on without a turn."""
+        self.leave_turn()
+        self._turns = None
+
+    def give_way(self) -> bool:
+        """Breaks off a body that comes slowly; false where none does."""
+        if self._gave_way or self._comes_since_s is None or self._clock() - self._comes_since_s < HASTE_S:
+            return False
+        self._gave_way = True
+        if self._patience:
+            self._patience.reschedule(0.0)
+        return True
+
+    def counted(self, receive: Receive) -> Receive:
+        """``receive`` without a turn until all of the body is there; HTTPException 408 where it had to make way."""
+        is_whole = False
+
+        async def receive_counted() -> Message:
+            nonlocal is_whole
+            if is_whole:
+                return await receive()
+            self._comes_since_s = self._clock() if self._comes_since_s is None else self._comes_since_s
+            self.leave_turn()
+            try:
+                async with asyncio.timeout(None) as self._patience:
+                    if self._gave_way:
+                        raise TimeoutError
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the request came so slowly that others were let past; try again") from None
+            finally:
+                self._patience = None
+            if is_whole := not message.get("more_body", False):
+                self._comes_since_s = None
+            await self.take_turn()
+            return message
+
+        return receive_counted
+
+
 @dataclass
 class _Holding:
-    """What one visitor holds now."""
+    """What one visitor holds now, the oldest first."""
 
     turns: asyncio.Semaphore
-    requests: int = 0
-    streams: int = 0
+    requests: dict[Place, None] = field(default_factory=dict)
+    streams: dict[Place, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,60 +147,66 @@ class Uploads:
 
 
 class Held:
-    """Of one server, in one event loop. ``folder`` is where uploads go; ``clock`` gives seconds."""
+    """Of one server, in one event loop. ``folder`` is where uploads go; ``clock`` gives seconds. There are so many
+    ``sockets``."""
 
     def __init__(
-        self, folder: Path, clock: Callable[[], float] = time.monotonic, hosting: Hosting | None = None
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        hosting: Hosting | None = None,
+        sockets: int = 2 * MOST_STREAMS,
     ) -> None:
         self._folder, self._clock, self._hosting = folder, clock, hosting or Hosting()
+        self._most_streams = min(MOST_STREAMS, sockets // 2)
         self._holdings: dict[str, _Holding] = {}
         self._uploads: TTLCache[str, Uploads] = TTLCache(MOST_KNOWN, DAY_S, timer=clock)
         self._guests_streams = 0
         self._guests_uploads = Uploads()
 
     @asynccontextmanager
-    async def place(self, method: str, path: str, visitor: str, is_owner: bool) -> AsyncIterator[Callable[[], None]]:
-        """A place for one request while it is answered, when it is its turn; Refused, 429 or 503, for none.
-
-        A stream needs its turn only until it is told to have begun, by calling what is given.
-        """
+    async def place(self, method: str, path: str, visitor: str, is_owner: bool) -> AsyncIterator[Place]:
+        """A place for one request while it is answered, when it is its turn; Refused, 429 or 503, for none."""
         bounds = OWNER if is_owner else GUEST
         holding = self._holdings.setdefault(visitor, _Holding(asyncio.Semaphore(bounds.at_once)))
+        is_call = path in CALLS
+        is_stream = is_call or path.startswith(STREAMS) and method == "GET" or path.endswith("/events")
+        place = Place(None if is_call else holding.turns, self._clock)
+        held = holding.streams if is_stream else holding.requests
         try:
-            if path in CALLS:
-                with self._stream(holding, bounds, is_owner):
-                    yield _nothing
-                return
-            if path.startswith(STREAMS) and method == "GET" or path.endswith("/events"):
-                with self._stream(holding, bounds, is_owner):
-                    async with _turn(holding.turns) as begun:
-                        yield begun
-                return
-            if holding.requests >= bounds.at_once + bounds.waiting:
-                raise Refused(429, f"{holding.requests} of your requests are being answered; that is the most at once")
-            holding.requests += 1
-            try:
-                async with holding.turns:
-                    yield _nothing
-            finally:
-                holding.requests -= 1
+            if is_stream:
+                self._check_streams(holding, bounds, is_owner)
+            elif len(held) >= bounds.at_once + bounds.waiting and not self._make_room(held, is_owner, is_stream):
+                raise Refused(429, f"{len(held)} of your requests are being answered; that is the most at once")
+            held[place] = None
+            self._guests_streams += is_stream and not is_owner
+            await place.take_turn()
+            yield place
         finally:
+            place.leave_turn()
+            self._let_go(place, held, is_owner, is_stream)
             if not (holding.requests or holding.streams):
                 self._holdings.pop(visitor, None)
 
-    @contextmanager
-    def _stream(self, holding: _Holding, bounds: Bounds, is_owner: bool) -> Iterator[None]:
-        if holding.streams >= bounds.streams:
-            raise Refused(429, f"you follow {holding.streams} jobs and calls already; that is the most at once")
-        if not is_owner and self._guests_streams >= ALL.streams:
+    def _check_streams(self, holding: _Holding, bounds: Bounds, is_owner: bool) -> None:
+        held = len(holding.streams)
+        if held >= bounds.streams and not self._make_room(holding.streams, is_owner, is_stream=True):
+            raise Refused(429, f"you follow {held} jobs and calls already; that is the most at once")
+        most = self._most_streams if held == 0 else self._most_streams // 2
+        if not is_owner and self._guests_streams >= most:
             raise Refused(503, "as many people follow their jobs as this server can serve")
-        holding.streams += 1
-        self._guests_streams += not is_owner
-        try:
-            yield
-        finally:
-            holding.streams -= 1
-            self._guests_streams -= not is_owner
+
+    def _make_room(self, held: dict[Place, None], is_owner: bool, is_stream: bool) -> bool:
+        """Whether one whose body comes slowly, the oldest, made way: those who keep no cookie share their places."""
+        slow = next((place for place in held if place.give_way()), None)
+        if slow:
+            self._let_go(slow, held, is_owner, is_stream)
+        return slow is not None
+
+    def _let_go(self, place: Place, held: dict[Place, None], is_owner: bool, is_stream: bool) -> None:
+        if place in held:
+            del held[place]
+            self._guests_streams -= is_stream and not is_owner
 
     def counted(self, receive: Receive, method: str, path: str, visitor: str, is_owner: bool) -> Receive:
         """``receive`` that counts what is uploaded; it raises Refused, 429 or 503 past what is left of the
@@ -182,24 +249,3 @@ class Held:
             return  # writing will say more
         if free_bytes < FREE_BYTES:
             raise Refused(507, "the server's disk is nearly full, so nothing can be uploaded")
-
-
-@asynccontextmanager
-async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[Callable[[], None]]:
-    """A turn that ends with the block, or before, by calling what is given."""
-    await turns.acquire()
-    is_held = True
-
-    def end() -> None:
-        nonlocal is_held
-        if is_held:
-            turns.release()
-        is_held = False
-
-    try:
-        yield end
-    finally:
-        end()
-
-
-def _nothing() -> None: ...

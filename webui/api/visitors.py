@@ -4,6 +4,7 @@ Where there are no guests, everybody who gets in is the owner. Where there are, 
 machine, which all who come through a tunnel do.
 """
 
+from dataclasses import replace
 from http.cookies import SimpleCookie
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode
@@ -13,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
+from webui.api.connections import PEER
 from webui.api.errors import answer
 from webui.api.login import Login
 from webui.api.seen import Seen
@@ -48,15 +50,16 @@ class Visitors:
             return OWNER, ""
         if self.has_owners_key(request):
             return OWNER, ""
+        origin = self._keys.origin(request.scope.get("state", {}).get(PEER, ""))
         if self._named and (name := self._login.name_of(request)):
-            return self._keys.named_guest(name), ""
+            return replace(self._keys.named_guest(name), origin=origin), ""
         token = request.cookies.get(self._keys.guest_cookie, "")
         if guest := self._keys.guest(token):
-            return guest, token
+            return replace(guest, origin=origin), token
         token = self._keys.new_token()
         guest = self._keys.guest(token, is_new=True)
         assert guest
-        return guest, token
+        return replace(guest, origin=origin), token
 
     def receive(self, request: HTTPConnection, visitor: Visitor) -> str:
         """Notes that the visitor is here; returns why they may not come in, "" for those who may."""

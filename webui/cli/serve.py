@@ -45,7 +45,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guests", action="store_true", help=text)
     text = "what makes its sender the owner where there are guests (default: one is made and kept)"
     parser.add_argument("--owner-key", metavar="KEY", help=text)
-    for flag, what in (("models", "models and VAEs"), ("loras", "LoRAs and embeddings"), ("presets", "presets")):
+    for flag, what in (
+        ("models", "models, VAEs and upscalers"),
+        ("loras", "LoRAs and embeddings"),
+        ("presets", "presets"),
+    ):
         text = f"{what} that guests may use, with commas between them (default: all)"
         parser.add_argument(f"--guest-{flag}", type=_read_names, metavar="A,B", help=text)
     add_saving(parser)

@@ -12,7 +12,7 @@ F = TypeVar("F", bound=File)
 
 @dataclass(frozen=True)
 class Allowance:
-    """Names as people write them; None allows all. VAEs go with the models, embeddings with the LoRAs.
+    """Names as people write them; None allows all. VAEs and upscalers go with the models, embeddings with the LoRAs.
 
     ``usable`` leaves out models that cannot be drawn with, whose names and faults concern their owner alone.
     """
@@ -28,6 +28,10 @@ class Allowance:
 
     def of_vaes(self, files: Mapping[str, F]) -> Mapping[str, F]:
         """Those of the autoencoders that are allowed."""
+        return _only(self.models, files)
+
+    def of_upscalers(self, files: Mapping[str, F]) -> Mapping[str, F]:
+        """Those of the upscalers that are allowed."""
         return _only(self.models, files)
 
     def of_loras(self, files: Mapping[str, F]) -> Mapping[str, F]:

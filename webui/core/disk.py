@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and moved without anything being overwritten."""
 
+import errno
 import logging
 import os
 import tempfile
@@ -14,6 +15,9 @@ try:
     import fcntl
 except ImportError:  # on Windows nobody can delete a file that another program has open
     fcntl = None  # type: ignore[assignment]
+
+NO_ROOM = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
+"""What is wrong with a disk that takes nothing, by the number of the error."""
 
 log = logging.getLogger(__name__)
 

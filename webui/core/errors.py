@@ -9,6 +9,8 @@ from webui.core import images
 
 OFFERED = 8
 SHOWN_CHARACTERS = 60
+BAD_INPUT = "bad_input"
+"""Under which the state of an HTTP request says that what was wrong was in it."""
 
 
 class RequestError(ValueError):

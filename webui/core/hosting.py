@@ -28,6 +28,7 @@ class Limits(Value):
 
     ``waiting``: jobs. ``pictures_an_hour``: of 512 x 512 px with 20 steps, larger ones count as more; what waits
     counts, too. ``upload_mb``: in a day. ``disk_mb``: of finished pictures, start pictures and presets.
+    ``closed_tab_s``: how long a page's jobs go on when nobody is there; one in the background asks once a minute.
     """
 
     waiting: Count = 5
@@ -38,6 +39,7 @@ class Limits(Value):
     upload_mb_in_all: Count = 4096
     disk_mb: Count = 1024
     disk_mb_in_all: Count = 20480
+    closed_tab_s: Count = 120
 
 
 @dataclass(frozen=True)

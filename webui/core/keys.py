@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import os
@@ -67,6 +68,22 @@ class Keys:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+
+    def origin(self, address: str) -> str:
+        """What stands for the address that somebody came from, and does not tell it; "" where that says nothing.
+
+        All who come through a tunnel or a proxy here come from this machine. Of IPv6 a whole /64 is one person's.
+        """
+        try:
+            known = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return ""
+        if isinstance(known, ipaddress.IPv6Address) and (mapped := known.ipv4_mapped):
+            known = mapped
+        if known.is_loopback:
+            return ""
+        network = ipaddress.ip_network((known, 64 if known.version == 6 else 32), strict=False)
+        return self._sign(f"origin {network}")[:16]
 
     @property
     def _short_name(self) -> str:

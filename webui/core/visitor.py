@@ -7,7 +7,7 @@ come of the request inherit it. Whatever is asked outside of any request is aske
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,14 @@ class Visitor:
     """``id`` is the owner's, or 128 bits that a guest's signed cookie leads to. Never shown to anybody else.
 
     ``is_new`` marks one that came without a valid cookie: its id is of this one request, and becomes theirs when they
-    come back with the cookie that they were answered with.
+    come back with the cookie that they were answered with. ``origin`` stands for the address that it came from, ""
+    where that is not known: who comes through a tunnel or a proxy of this machine. It tells no visitors apart.
     """
 
     id: str
     is_owner: bool = False
     is_new: bool = False
+    origin: str = field(default="", compare=False)
 
     @property
     def turn(self) -> str:

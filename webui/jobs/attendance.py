@@ -7,14 +7,13 @@ from collections.abc import Callable
 from webui.core.visitor import Visitor
 from webui.jobs.protocols import ENDED, Job
 
-GRACE_S = 120.0  # a page in the background of a browser asks once a minute
 CHECK_EVERY_S = 5.0
 
 
 class Attendance:
-    """Thread-safe. ``clock`` is in seconds and does not jump."""
+    """Thread-safe. ``grace_s`` is asked for how long that is; ``clock`` is in seconds and does not jump."""
 
-    def __init__(self, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, grace_s: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
         self._grace_s, self._clock = grace_s, clock
         self._jobs: dict[str, Job] = {}
         self._seen: dict[str, float] = {}  # when each visitor with such jobs last asked something
@@ -43,7 +42,7 @@ class Attendance:
                     self._seen[job.visitor.id] = now_s
             waited = {job.visitor.id for job in self._jobs.values()}
             self._seen = {visitor: at_s for visitor, at_s in self._seen.items() if visitor in waited}
-            gone = [job for job in self._jobs.values() if now_s - self._seen[job.visitor.id] >= self._grace_s]
+            gone = [job for job in self._jobs.values() if now_s - self._seen[job.visitor.id] >= self._grace_s()]
         for job in gone:
             job.cancel()
 

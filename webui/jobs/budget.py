@@ -4,6 +4,10 @@ from webui.core.hosting import PICTURE_COST, Limits, Use
 from webui.jobs.protocols import OverBudget, QueueFull
 
 AGAIN_S = 60
+KEPT = 4
+"""One part in so many of what all guests have is kept for the first jobs of those who have nothing yet."""
+FIRST_PICTURES = 8
+"""The work of such a job, at most."""
 HAIR = 1e-6  # sums of floating point numbers
 MEASURE = "of 512 x 512 px and 20 steps, or as much in other sizes"
 
@@ -12,7 +16,10 @@ def check(limits: Limits, cost: float, own: Use, everybody: Use) -> None:
     """Raises OverBudget where the guest would use more than their share, QueueFull where all guests together would."""
     if own.waiting >= limits.waiting:
         raise OverBudget(f"{own.waiting} of your jobs wait, and that is the most: come back when one is done", AGAIN_S)
-    if everybody.waiting >= limits.waiting_in_all:
+    is_first = own.cost <= HAIR and cost <= FIRST_PICTURES * PICTURE_COST
+    waiting_in_all = _room(limits.waiting_in_all, is_first)
+    pictures_in_all = _room(limits.pictures_an_hour_in_all, is_first)
+    if everybody.waiting >= waiting_in_all:
         raise QueueFull(f"the queue is full: {everybody.waiting} jobs of all guests wait; try again later", AGAIN_S)
     most = limits.pictures_an_hour * PICTURE_COST
     if cost > most:
@@ -24,10 +31,20 @@ def check(limits: Limits, cost: float, own: Use, everybody: Use) -> None:
         again_s = own.frees_in_s(over)
         limit = f"{limits.pictures_an_hour} pictures an hour, {MEASURE}, are the limit for one guest"
         raise OverBudget(f"{limit}: come back in {_minutes(again_s)}", round(again_s))
-    if (over := everybody.cost + cost - limits.pictures_an_hour_in_all * PICTURE_COST) > HAIR:
+    if (over := everybody.cost + cost - pictures_in_all * PICTURE_COST) > HAIR:
         again_s = everybody.frees_in_s(over)
         limit = "all guests together have had what this server gives in an hour"
         raise QueueFull(f"{limit}: come back in {_minutes(again_s)}", round(again_s))
+
+
+def check_origin(limits: Limits, waiting: int) -> None:
+    """Raises OverBudget where so many jobs of guests from one address wait that they would fill the queue."""
+    if waiting >= (most := max(limits.waiting_in_all // 2, min(limits.waiting, limits.waiting_in_all))):
+        raise OverBudget(f"{waiting} jobs from your address wait, and {most} are the limit: come back later", AGAIN_S)
+
+
+def _room(limit: int, is_first: bool) -> int:
+    return limit if is_first else limit - limit // KEPT
 
 
 def check_disk(limits: Limits, own_bytes: int, all_bytes: int) -> None:

@@ -28,6 +28,11 @@ WORDS = """# Words and phrases that guests may not ask for, one a line, whatever
 """
 BROKEN = "The host's filter does not work, so nothing is drawn for guests."
 
+REASON_LETTERS = 300
+UNSEEN = {chr(0x34F), chr(0x115F), chr(0x1160), chr(0x3164), chr(0xFFA0), *map(chr, range(0xFE00, 0xFE10))}
+FROM_NEGATIVE = 1.0
+"""Below this guidance a picture shows what the negative prompt says."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +53,7 @@ class Filters:
         if visitor.is_owner:
             return
         words = self._words()
-        for prompt in dict.fromkeys(text for request in requests for text in _prompts(request.model_dump())):
+        for prompt in dict.fromkeys(text for request in requests for text in _shown(request.model_dump())):
             plain = f" {_plain(prompt)} "
             if word := next((word for word in words if f" {word} " in plain), None):
                 raise RequestError(f"prompt: this server does not draw “{word}” for guests", field="prompt")
@@ -102,8 +107,9 @@ class Filters:
         if self._broken:
             raise RequestError(BROKEN)
         try:
-            return str(self._functions[name](what) or "") if name in self._functions else ""
-        except Exception:
+            reason = " ".join(str(self._functions[name](what) or "").split()) if name in self._functions else ""
+            return reason if len(reason) <= REASON_LETTERS else f"{reason[:REASON_LETTERS]}..."
+        except (Exception, SystemExit):  # which would end the thread that draws
             log.exception("filters.py: %s failed", name)
             raise RequestError(BROKEN) from None
 
@@ -126,26 +132,36 @@ class Filters:
             assert spec and spec.loader
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("filters.py cannot be run")
             return None
         names = ("check_text", "check_picture")
         return {name: getattr(module, name) for name in names if callable(getattr(module, name, None))}
 
 
-def _prompts(values: Any) -> Iterator[str]:
-    """All that is to be seen, in a request and its groups; what a negative prompt says is to be left out."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            if name == "prompt" and isinstance(value, str):
-                yield value
-            else:
-                yield from _prompts(value)
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _prompts(value)
+def _shown(values: Any) -> Iterator[str]:
+    """All that is to be seen, in a request and its groups. What a negative prompt says is to be left out, but where
+    there is so little guidance that it leads."""
+    found = list(_named(values))
+    leads = any(name == "guidance" and value < FROM_NEGATIVE for name, value in found if isinstance(value, int | float))
+    names = ("prompt", "negative") if leads else ("prompt",)
+    yield from (value for name, value in found if name in names and isinstance(value, str))
+
+
+def _named(values: Any) -> Iterator[tuple[str, Any]]:
+    """All fields with their values, those of groups too."""
+    inner = values.items() if isinstance(values, dict) else ()
+    yield from inner
+    for value in values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ():
+        yield from _named(value)
 
 
 def _plain(text: str) -> str:
-    """Its words in one form, with one blank between them."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    """Its words in one form, with one blank between them: letters and digits apart, as the tokenizer takes them, and
+    without what nobody sees."""
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", text) if not _is_unseen(letter))
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", seen.casefold()))
+
+
+def _is_unseen(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cf" or letter in UNSEEN

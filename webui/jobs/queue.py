@@ -2,8 +2,13 @@
 
 The visitor who was served least in the last hour is next, and of one visitor's jobs the one that came first. So
 somebody who sends very many jobs delays the first one of somebody else by no more than the job that runs.
+
+Newcomers, who were served nothing yet, are next before all others. A newcomer costs nothing, so one person can be many:
+they take turns by the address that they come from, and where many have the same, or none is known, every second turn is
+that of the one who came last. Those who are really there wait for each other then, and not for all who were made up.
 """
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -14,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from webui.core.hosting import HOUR_S, Hosting, Use
 from webui.core.visitor import OWNER, Visitor
-from webui.jobs.budget import check
+from webui.jobs.budget import check, check_origin
 from webui.jobs.protocols import QueueFull
 
 MAX_WAITING = 100
@@ -22,6 +27,11 @@ MAX_WAITING = 100
 MAX_PIXEL_BYTES = 768 * 2**20
 """Memory that the start pictures of one visitor's waiting jobs take: one batch of the img2img page, at least."""
 MAX_PIXEL_BYTES_IN_ALL = 2 * 2**30
+"""Those of all guests together."""
+
+
+CROWD = 8
+"""So many newcomers of one address come in their order."""
 
 
 class Waiting(Protocol):
@@ -41,6 +51,8 @@ class Waiting(Protocol):
 
 
 J = TypeVar("J", bound=Waiting)
+Turn = tuple[float, int, J, str]
+"""What a visitor was served, and of their next job the number; the job, and whose it is."""
 
 
 @dataclass
@@ -91,6 +103,7 @@ class Queue(Generic[J]):
         self._visitors: dict[str, str] = {}  # of the jobs that wait; a job keeps the place in which it was sent
         self._places: Mapping[str, int] = {}
         self._running: dict[str, _Served] = {}
+        self._welcomed: dict[str, deque[float]] = {}  # when newcomers were served, by where they came from
         self._changed = threading.Condition(threading.RLock())
         self._number = 0
         self._woken = self._closed = False
@@ -106,7 +119,7 @@ class Queue(Generic[J]):
             line = self._lines.setdefault(job.visitor.turn, _Line())
             if not accepted:
                 self._check_room(job, line)
-                self._check_pixels(job.pixel_bytes, line)
+                self._check_pixels(job, line)
             self._number += 1
             line.waiting.append((self._number, job))
             self._visitors[job.id] = job.visitor.turn
@@ -121,7 +134,10 @@ class Queue(Generic[J]):
             if (job := self._next()) is None or self._closed:
                 return None
             self._running[job.id] = entry = _Served(self._clock(), job.cost)
-            self._remove(job).served.append(entry)
+            line = self._remove(job)
+            if not line.served:
+                self._welcomed.setdefault(_origin(job.visitor), deque()).append(entry.at_s)
+            line.served.append(entry)
             self._tell_places()
             return job
 
@@ -173,6 +189,9 @@ class Queue(Generic[J]):
             if len(line.waiting) >= MAX_WAITING:
                 raise QueueFull(f"the queue is full: {MAX_WAITING} jobs wait; try again later")
             return
+        if origin := job.visitor.origin:
+            waiting = sum(other.visitor.origin == origin for each in self._lines.values() for _, other in each.waiting)
+            check_origin(self._hosting.now.limits, waiting)
         uses = self.uses()
         guests = [use for name, use in uses.items() if name != OWNER.turn]
         everybody = Use(
@@ -182,10 +201,11 @@ class Queue(Generic[J]):
         )
         check(self._hosting.now.limits, job.cost, uses[job.visitor.turn], everybody)
 
-    def _check_pixels(self, pixel_bytes: int, line: _Line[J]) -> None:
-        lines = ((self._lines.values(), MAX_PIXEL_BYTES_IN_ALL), ((line,), MAX_PIXEL_BYTES))
-        for some, limit in lines if pixel_bytes else ():
-            if sum(job.pixel_bytes for each in some for _, job in each.waiting) + pixel_bytes > limit:
+    def _check_pixels(self, job: J, line: _Line[J]) -> None:
+        guests = [each for name, each in self._lines.items() if name != OWNER.turn]
+        lines = (((line,), MAX_PIXEL_BYTES), (() if job.visitor.is_owner else guests, MAX_PIXEL_BYTES_IN_ALL))
+        for some, limit in lines if job.pixel_bytes else ():
+            if sum(other.pixel_bytes for each in some for _, other in each.waiting) + job.pixel_bytes > limit:
                 raise QueueFull(
                     f"the start pictures of jobs that wait may take {limit // 2**20} MB of memory; try again later"
                 )
@@ -207,7 +227,13 @@ class Queue(Generic[J]):
             if not line.waiting and not line.served:
                 del self._lines[visitor]
         lines = {visitor: iter(line.waiting) for visitor, line in self._lines.items() if line.waiting}
-        turns = [(self._lines[visitor].cost, *next(line), visitor) for visitor, line in lines.items()]
+        firsts = [(self._lines[visitor].cost, *next(line), visitor) for visitor, line in lines.items()]
+        newcomers = [first for first in firsts if not self._lines[first[-1]].served]
+        turns = [first for first in firsts if self._lines[first[-1]].served]
+        for cost, _, job, visitor in self._welcome(newcomers, now_s):
+            yield job
+            if (following := next(lines[visitor], None)) is not None:
+                turns.append((cost + job.cost, *following, visitor))
         heapify(turns)
         while turns:
             cost, _, job, visitor = turns[0]
@@ -217,8 +243,35 @@ class Queue(Generic[J]):
             else:
                 heappop(turns)
 
+    def _welcome(self, newcomers: list[Turn[J]], now_s: float) -> list[Turn[J]]:
+        """The newcomers in the order of their turns."""
+        for origin, times in list(self._welcomed.items()):
+            while times and not 0 <= now_s - times[0] < HOUR_S:
+                times.popleft()
+            if not times:
+                del self._welcomed[origin]
+        origins: dict[str, deque[Turn[J]]] = {}
+        for turn in sorted(newcomers, key=_arrival):
+            origins.setdefault(_origin(turn[2].visitor), deque()).append(turn)
+        ranked: list[tuple[int, int, Turn[J]]] = []
+        for origin, those in origins.items():
+            for rank in itertools.count(len(self._welcomed.get(origin, ()))):
+                if not those:
+                    break
+                turn = those.pop() if rank % 2 and len(those) > CROWD else those.popleft()
+                ranked.append((rank, _arrival(turn), turn))
+        return [turn for _, _, turn in sorted(ranked, key=lambda entry: entry[:2])]
+
     def _tell_places(self) -> None:
         before, self._places = self._places, self.positions()
         for job in self._turns():
             if before.get(job.id) != self._places[job.id]:
                 self._tell(job, self._places[job.id])
+
+
+def _arrival(turn: Turn[J]) -> int:
+    return turn[1]
+
+
+def _origin(visitor: Visitor) -> str:
+    return OWNER.id if visitor.is_owner else visitor.origin

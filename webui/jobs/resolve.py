@@ -133,7 +133,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
 
 
 def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
-    name = choose_upscaler(upscale.upscaler, library.upscalers, "upscale")
+    name = choose_upscaler(_upscaler_of(upscale, library), library.upscalers, "upscale")
     if name != LANCZOS:
         file = library.upscalers[name]
         try:
@@ -141,6 +141,12 @@ def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
         except BadFile as error:
             raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", field="upscale") from None
     return upscale.model_copy(update={"upscaler": name})
+
+
+def _upscaler_of(upscale: Upscale, library: Snapshot) -> str:
+    """Where none was named it is the usual one, or, for whoever may not use that, the filter."""
+    is_named = "upscaler" in upscale.model_fields_set or upscale.upscaler in library.upscalers
+    return upscale.upscaler if is_named else LANCZOS
 
 
 def with_seeds(request: Request) -> Request:

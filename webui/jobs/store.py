@@ -79,7 +79,9 @@ class Kept:
 
     def to_row(self) -> tuple[str, str, str, str]:
         """The values of ``PUT``."""
-        return self.id, self.visitor.id, self.state, json.dumps(asdict(self))
+        values = asdict(self)
+        del values["visitor"]["origin"]  # of no use to the next server
+        return self.id, self.visitor.id, self.state, json.dumps(values)
 
     @classmethod
     def from_text(cls, text: str) -> "Kept":

@@ -30,7 +30,9 @@ class VisitorsExecutor:
         sizes: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._executor, self._hosting, self._sizes = executor, hosting, sizes
-        self._attendance, self._is_for_pages = Attendance(), False
+        limits = hosting or Hosting()
+        self._attendance = Attendance(lambda: limits.now.limits.closed_tab_s)
+        self._is_for_pages = False
         self.notice = ""
         """What the owner should know of this server, though it works."""
 

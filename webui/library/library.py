@@ -239,7 +239,7 @@ class Snapshot:
     @cached_property
     def upscalers(self) -> Mapping[str, UpscalerFile]:
         """As ``find_upscalers`` finds them."""
-        return self._library.upscalers.get(self._max_age_s)
+        return self._allowed.of_upscalers(self._library.upscalers.get(self._max_age_s))
 
     @cached_property
     def finders(self) -> Mapping[str, FinderFile]:

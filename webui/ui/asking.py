@@ -6,8 +6,10 @@ from typing import Any
 
 import gradio as gr
 
+from webui.core.errors import BAD_INPUT
 from webui.core.visitor import NOBODY, Visitor, asked_by
 from webui.ui.errors import page_error
+from webui.ui.values import check_event
 
 GUESTS_MAY = frozenset(
     {
@@ -67,19 +69,19 @@ def pass_on(blocks: gr.Blocks) -> None:
     process: Any = blocks.process_api
 
     async def process_for_visitor(block_fn: Any, *args: Any, request: Any = None, **options: Any) -> dict[str, Any]:
-        visitor = _visitor_of(request)
+        first = request[0] if isinstance(request, list) and request else request
+        scope = getattr(getattr(first, "request", None), "scope", {})
+        visitor: Visitor = scope.get("visitor", NOBODY)
         called = blocks.fns[block_fn] if isinstance(block_fn, int) else block_fn
-        if not visitor.is_owner and called.fn and name_of(called.fn) not in GUESTS_MAY:
-            raise page_error("There is no such function.")
-        with asked_by(visitor):
-            answer: dict[str, Any] = await process(block_fn, *args, request=request, **options)
-            return answer
+        try:
+            if called.fn is None or not (visitor.is_owner or name_of(called.fn) in GUESTS_MAY):
+                raise page_error("There is no such function.")
+            check_event(called.fn, options.get("event_data"))
+            with asked_by(visitor):
+                answer: dict[str, Any] = await process(block_fn, *args, request=request, **options)
+        except gr.Error:
+            scope.setdefault("state", {})[BAD_INPUT] = True
+            raise
+        return answer
 
     blocks.process_api = process_for_visitor  # type: ignore[method-assign]
-
-
-def _visitor_of(request: Any) -> Visitor:
-    """Of Gradio's request, which holds the one that came over HTTP."""
-    scope = getattr(getattr(request, "request", None), "scope", {})
-    visitor: Visitor = scope.get("visitor", NOBODY)
-    return visitor

@@ -23,8 +23,10 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
         kept = {}
     updates = []
     for field in fields:
-        update: dict[str, Any] = {"choices": form.choices(field, catalog)} if field in form.FILES else {}
-        choices = update.get("choices") or getattr(controls[field], "choices", [])
+        choices = getattr(controls[field], "choices", [])
+        update: dict[str, Any] = {}
+        if field in form.FILES and (known := form.choices(field, catalog)) != choices:
+            update["choices"] = choices = known
         is_free = field not in form.FILES and getattr(controls[field], "allow_custom_value", False)
         if field in kept and (_fits(kept[field], controls[field], choices) or is_free and isinstance(kept[field], str)):
             update["value"] = kept[field]

@@ -77,7 +77,10 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         "interactive": True,
     } | overrides
     if field in (*FILES, "sampler", "schedule"):
-        return Dropdown(choices(field, catalog), allow_custom_value=field in FILES, **options)
+        known = choices(field, catalog)
+        if field == "upscale.upscaler" and options["value"] not in dict(known).values():
+            options["value"] = LANCZOS  # guests may not use the usual one
+        return Dropdown(known, allow_custom_value=field in FILES, **options)
     if get_origin(info.annotation) is Literal:
         return Dropdown(list(get_args(info.annotation)), **options)
     if info.annotation is bool:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads
+from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads, values
 from webui.ui.application import Application
 from webui.ui.pages import PAGES, grid, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
@@ -78,6 +78,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, lambda: here().presets, blocks)
+    values.pass_values(blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time. And
