@@ -111,7 +111,6 @@ def serve(settings: Settings) -> NoReturn:
     with without_web_application():  # launch makes the one that serves
         blocks = layout.build_page(executor.for_pages(), workspaces.here)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-    open_browser = settings.open_browser and _has_display()
     with with_connections(sockets.protocol()), noting_tunnel_trouble() as troubles:
         url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
@@ -121,7 +120,7 @@ def serve(settings: Settings) -> NoReturn:
     owners_url = f"{url}?{urlencode({'owner': keys.owner_key})}" if keys else url
     guests = _for_the_host(settings, owners_url, share_url, executor.notice) if keys else ()
     print("\n".join([f"Darkroom is at {url}", *guests]), flush=True)
-    if open_browser:
+    if settings.open_browser and _has_display():
         webbrowser.open(owners_url)
     local.warm_up()
     threading.Thread(target=_drop_unused, args=(workspaces, local), name="workspaces", daemon=True).start()

@@ -8,7 +8,7 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from webui.api.connections import HEAD_S, STALLED_S, Connection, Sockets, raise_file_limit
+from webui.api.connections import HEAD_S, PEER, STALLED_S, Connection, Sockets, raise_file_limit
 
 HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -16,8 +16,8 @@ HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 class Wire(asyncio.Transport):
     """What a client sends and takes."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__({"peername": (address, 5000)})
         self.sent, self.unsent_bytes, self.aborted, self.closed = b"", 0, False, False
 
     def write(self, data: Any) -> None:
@@ -51,8 +51,8 @@ class Clients:
         )
         self.all: list[Connection] = []
 
-    def connect(self) -> tuple[Connection, Wire]:
-        wire = Wire()
+    def connect(self, address: str = "127.0.0.1") -> tuple[Connection, Wire]:
+        wire = Wire(address)
         connection = Connection(self.sockets, config=self._config, server_state=self._state, app_state={})
         connection.connection_made(wire)
         self.all.append(connection)
@@ -61,6 +61,24 @@ class Clients:
     def end(self) -> None:
         for connection in self.all:
             connection.connection_lost(None)
+
+
+def test_the_address_of_a_connection_is_told_beside_what_a_head_may_say():
+    seen: list[Any] = []
+
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["state"][PEER])
+        await _answers(scope, receive, send)
+
+    async def play() -> None:
+        clients = Clients(look)
+        connection, _ = clients.connect("192.0.2.7")
+        connection.data_received(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n")
+        await _settle()
+        clients.end()
+
+    asyncio.run(play())
+    assert seen == ["192.0.2.7"]
 
 
 async def _answers(scope: Any, receive: Any, send: Any) -> None:

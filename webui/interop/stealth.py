@@ -24,12 +24,11 @@ def read_hidden_texts(image: PilImage) -> dict[str, str]:
     """
     if image.mode not in ("RGBA", "LA") or image.width * image.height > MAX_PIXELS:
         return {}
-    alpha = np.asarray(image.getchannel("A"))
-    head = _read_bytes(alpha, HEAD_BYTES)
+    head = _read_bytes(image, HEAD_BYTES)
     length = int.from_bytes(head[len(PLAIN) :], "big") // 8
     if head[: len(PLAIN)] not in (PLAIN, PACKED) or not 0 < length <= MAX_CHARACTERS:
         return {}
-    body: bytes | None = _read_bytes(alpha, HEAD_BYTES + length)[HEAD_BYTES:]
+    body: bytes | None = _read_bytes(image, HEAD_BYTES + length)[HEAD_BYTES:]
     if head.startswith(PACKED) and body:
         body = unpack(body, GZIP)
     text = clean((body or b"").decode("utf-8", "replace"))
@@ -42,7 +41,8 @@ def read_hidden_texts(image: PilImage) -> dict[str, str]:
     return {"parameters": text}
 
 
-def _read_bytes(alpha: np.ndarray, count: int) -> bytes:
-    columns = -(-count * 8 // alpha.shape[0])
-    bits = alpha[:, :columns].T.reshape(-1)[: count * 8] & 1
-    return np.packbits(bits).tobytes()
+def _read_bytes(image: PilImage, count: int) -> bytes:
+    """Of the columns alone that hold them: Pillow takes a channel apart without letting other threads run."""
+    columns = min(-(-count * 8 // image.height), image.width)
+    alpha = np.asarray(image.crop((0, 0, columns, image.height)).getchannel("A"))
+    return np.packbits(alpha.T.reshape(-1)[: count * 8] & 1).tobytes()
