@@ -12,6 +12,7 @@ from webui.core.grid import MAX_PICTURES, Grid, is_grid, make_grid, name_place, 
 from webui.core.groups.init import Init
 from webui.core.groups.variation import Variation
 from webui.core.request import LoraRef, Request
+from webui.core.visitor import Visitor, asked_by
 from webui.core.work import from_text, to_text
 
 BASE = Request(prompt="a red apple on a red table", negative="red fog", seed=7, steps=5)
@@ -147,6 +148,10 @@ def test_bad_grids_are_refused():
         grid_of(x=("seed", "1-200"), y=("variation.seed", "1-200"))
     with pytest.raises(RequestError, match="6,400 pictures are too many"):
         grid_of(BASE.model_copy(update={"count": 16}), x=("seed", "1-200"), y=("steps", "1,2"))
+    many = {"x": ("seed", "1-200"), "y": ("steps", "1,2,3")}
+    assert grid_of(**many).image_count == 600
+    with asked_by(Visitor("a guest")), pytest.raises(RequestError, match="600 cells are too many; 500 is the limit"):
+        grid_of(**many)
     with pytest.raises(RequestError, match="must look like FIELD=VALUE"):
         split("steps")
 
