@@ -2,8 +2,10 @@
 
 from webui.cli import make_parser
 from webui.cli.request_flags import read_request
+from webui.core.groups.hires import Hires
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
+from webui.workspace.preset import read_preset
 
 PRESET = "[fields]\nprompt = 'a cat'\n[variation]\nseed = 3\nstrength = 0.5\n"
 
@@ -31,3 +33,21 @@ def test_a_group_with_a_switch_is_turned_on_and_off_by_a_flag(tmp_path):
     assert upscale("--preset", "large") == upscale("--preset", "large", "--upscale") == Upscale(scale=3)
     assert upscale("--preset", "large", "--upscale.width", "640") == Upscale(scale=3, width=640)
     assert upscale("--preset", "large", "--no-upscale") is None
+
+
+def test_a_second_pass_has_flags_for_all_that_people_can_say(tmp_path):
+    def hires(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", "--prompt", "a", *flags]), tmp_path)[
+            0
+        ].hires
+
+    assert hires() is None and hires("--hires") == Hires()
+    flags = "--hires.scale 1.5 --hires.upscaler Latent --hires.loras ink:0.5,line --hires.guidance 3 --hires.prompt b"
+    own = Hires(scale=1.5, upscaler="Latent", loras=("ink:0.5", "line"), guidance=3, prompt="b")
+    assert hires(*flags.split()) == own
+    table = "[fields]\nprompt = 'a'\n[hires]\nsteps = 3\n[[hires.loras]]\nname = 'ink'\nweight = 0.5\n"
+    (tmp_path / "second.toml").write_text(table)
+    assert hires("--preset", "second") == Hires(steps=3, loras=("ink:0.5",))
+    preset = read_preset(table.encode(), "x")
+    assert read_preset(preset.text.encode(), "x") == preset
+    assert hires("--preset", "second", "--no-hires") is None

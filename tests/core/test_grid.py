@@ -109,7 +109,7 @@ def test_presets_are_laid_down_before_all_other_axes():
 @pytest.mark.parametrize(
     ("field", "values", "reason"),
     [
-        ("step", "1", "x: There is no field to vary called “step”; did you mean steps?"),
+        ("step", "1", "x: There is no field to vary called “step”; did you mean steps"),
         ("hiress", "1", "x: There is no field to vary"),
         ("loras", "a:1", "x: a LoRA is varied by its name: lora:NAME"),
         ("lora:", "1", "x: lora: names nothing"),

@@ -76,7 +76,9 @@ def test_other_programs_read_it_in_the_words_that_they_have():
 
 def test_fields_of_groups_go_by_their_group_s_name():
     of_upscale = ["upscale", *(f"upscale.{field}" for field in ("scale", "width", "height", "upscaler"))]
-    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength", *of_upscale]
+    of_hires = [name for name in GROUP_FIELDS if name.startswith("hires")]
+    assert {"hires", "hires.scale", "hires.loras", "hires.prompt"} <= {*of_hires} and "hires.template" not in of_hires
+    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength", *of_hires, *of_upscale]
     assert nest({"steps": 3, "variation.seed": 9, "variation.strength": 0.3}) == {
         "steps": 3,
         "variation": {"seed": 9, "strength": 0.3},

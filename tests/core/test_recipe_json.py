@@ -11,6 +11,7 @@ from PIL import Image as PilImages
 from sd_parsers import ParserManager
 
 from webui.core.events import Image
+from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
@@ -90,6 +91,19 @@ requests = st.builds(
     negative_template=texts,
     init=st.none() | inits(),
     variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
+    hires=st.none()
+    | st.builds(
+        Hires,
+        scale=st.floats(1, 16),
+        width=st.none() | st.integers(64, 2048),
+        upscaler=names,
+        steps=st.integers(0, 150),
+        strength=st.floats(0, 1),
+        loras=st.lists(loras, max_size=3).map(tuple),
+        guidance=st.none() | st.floats(0, 30),
+        prompt=texts,
+        template=texts,
+    ),
     upscale=st.none()
     | st.builds(
         Upscale,

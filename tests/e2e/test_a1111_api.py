@@ -88,6 +88,22 @@ def test_a_picture_is_the_one_that_our_own_api_draws(client, server):
     assert len(server.pictures()) == saved + 5
 
 
+def test_a_second_pass_is_the_one_that_our_own_api_draws(server):
+    modes = [mode["name"] for mode in ask(server, "latent-upscale-modes")]
+    assert modes[0] == "Latent" and "Latent (nearest-exact)" in modes
+    fields = {"prompt": "a red apple", "steps": 2, "seed": 7, **SMALL}
+    second = {"hr_scale": 1.5, "hr_upscaler": modes[2], "denoising_strength": 0.6, "hr_second_pass_steps": 4}
+    found = ask(server, "txt2img", {**fields, "enable_hr": True, **second})
+    picture, info = opened(found["images"][0]), read_info(found)
+    hires = {"scale": 1.5, "upscaler": modes[2], "strength": 0.6, "steps": 4}
+    job = server.submit(**fields, hires=hires)
+    server.finish(job)
+    ours = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
+    assert picture.size == (96, 96) and picture.tobytes() == ours.tobytes()
+    assert info["denoising_strength"] == 0.6 and info["extra_generation_params"]["Hires upscaler"] == modes[2]
+    assert "Denoising strength: 0.6, Hires upscale: 1.5, Hires steps: 4, " in picture.text["parameters"]
+
+
 def test_what_is_not_asked_for_is_the_model_s_own_and_pictures_can_stay_away(server):
     found = ask(server, "txt2img", {"steps": 1, "send_images": False, "seed": None, "unheard_of": {}})
     assert found["images"] == [] and found["parameters"]["unheard_of"] == {}

@@ -270,7 +270,7 @@ def test_auth_covers_our_routes_too(start_server, tmp_path):
     assert stranger.get(f"/api/jobs/{job_id}").status_code == 401
     client = Client(server.url, auth=("ann", "s3cret:with colon"), verbose=False, download_files=tmp_path)
     gallery, *_ = client.predict(prompt="a cat", **SMALL, api_name="/txt2img")
-    assert len(gallery) == 1
+    assert len(gallery) == 1 and PilImages.open(gallery[0]["image"]).size == (128, 128)
 
 
 # gradio_client

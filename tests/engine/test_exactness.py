@@ -38,14 +38,19 @@ def pictures(run):
     return found
 
 
-def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(pictures, tmp_path, repository, device):
-    recipes = [pictures[sampler][1].recipe for sampler in reversed(SAMPLERS)]
+def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(run, pictures, tmp_path, repository, device):
+    hires = {"scale": 1.5, "upscaler": "Latent", "steps": 4, "sampler": "Euler a"}
+    twice = [
+        event for event in run(count=2, steps=2, hires=hires, loras=("blueprint:0.8",)) if isinstance(event, Image)
+    ]
+    recipes = [twice[1].recipe, *(pictures[sampler][1].recipe for sampler in reversed(SAMPLERS))]
     lines = "".join(f"{recipe.to_json()}\n" for recipe in recipes)
     command = [sys.executable, "-c", ALONE, str(tmp_path), device]
     done = subprocess.run(command, input=lines, cwd=repository, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert answers == [[p.pixels_sha256 for p in pictures[sampler]] for sampler in reversed(SAMPLERS)]
+    drawn = [twice, *(pictures[sampler] for sampler in reversed(SAMPLERS))]
+    assert answers == [[picture.pixels_sha256 for picture in together] for together in drawn]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

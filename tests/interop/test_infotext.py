@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.core.request import LoraRef
+from webui.core.groups import nest
+from webui.core.groups.hires import Hires
+from webui.core.recipe import Recipe
+from webui.core.request import LoraRef, Request
 from webui.interop.checked import check
 from webui.interop.found import Found
 from webui.interop.infotext import read_infotext
@@ -117,10 +120,38 @@ def test_a_refiner_that_is_not_here_takes_its_share_along(catalog) -> None:
     assert "refiner_at" not in values and lines == ["refiner: 'gone' is not here"]
 
 
-def test_the_strength_of_a_second_pass_is_none_of_a_start_picture() -> None:
-    found = read_infotext(f"a boat\n{LINE}, Denoising strength: 0.4, Hires upscale: 2, Hires upscaler: Latent")
-    assert "strength" not in found.values
-    assert "Denoising strength (of the second pass): 0.4" in found.unmapped
+def read_hires(catalog, text: str) -> tuple[dict[str, object], list[str]]:
+    values, lines = check(read_infotext(f"a boat\n{LINE}, {text}"), catalog)
+    assert "strength" not in values
+    return {name: value for name, value in values.items() if name.startswith("hires")}, lines
+
+
+def test_a_second_pass_is_read_and_the_strength_is_its_own(catalog) -> None:
+    first = "Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 7, Hires upscaler: latent, Hires sampler: DDIM"
+    told = f'{first}, Hires checkpoint: demo [0123456789], Hires prompt: "a dog, red", Hires CFG Scale: 3'
+    found = {"hires": True, "hires.scale": 1.5, "hires.upscaler": "Latent", "hires.steps": 7, "hires.strength": 0.4}
+    found |= {"hires.model": "demo", "hires.sampler": "DDIM", "hires.guidance": 3.0, "hires.prompt": "a dog, red"}
+    assert read_hires(catalog, told) == (found, [])
+    assert read_hires(catalog, "Hires resize: 640x0")[0] == {"hires": True, "hires.width": 640, "hires.height": None}
+
+
+def test_what_of_a_second_pass_is_not_here_is_told(catalog) -> None:
+    found, lines = read_hires(catalog, "Hires upscale: 2, Hires upscaler: 4x-UltraSharp, Hires checkpoint: gone")
+    assert found == {"hires": True, "hires.scale": 2.0}
+    assert lines == [
+        "upscaler: '4x-UltraSharp' is not here; realesr-animevideov3 stands in for it",
+        "hires checkpoint: 'gone' is not here",
+    ]
+    assert read_hires(catalog, "Hires upscaler: Latent") == ({}, [])
+
+
+def test_our_own_text_of_a_second_pass_comes_back(catalog) -> None:
+    hires = Hires(
+        scale=1.25, strength=0.3, steps=9, upscaler="Latent (bicubic)", prompt="[a:b:1.5], a dog", model="demo"
+    )
+    request = Request(prompt="a boat", width=64, height=64, seed=3, hires=hires)
+    values, lines = check(read_infotext(Recipe(request).infotext()), catalog)
+    assert Request.parse(nest(values)).hires == hires and lines == []
 
 
 def test_a_size_is_taken_whole_or_not(catalog) -> None:

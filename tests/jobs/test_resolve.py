@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from webui.core.errors import RequestError
+from webui.core.groups.hires import Hires
 from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
 from webui.core.request import LoraRef, Request
 from webui.jobs.resolve import MAX_LORAS, make_order, resolve
@@ -202,3 +203,42 @@ def test_a_prompt_that_is_too_many_in_one_is_refused_before_it_waits(resolved):
 def test_a_variation_seed_without_a_strength_is_said_to_do_nothing(settings, variation, said):
     order = make_order(Request.parse({"variation": variation}), Library(settings).snapshot())
     assert ("A variation seed has no effect at variation strength 0." in order.warnings) == said
+
+
+def test_a_second_pass_is_decided_with_the_first(resolved):
+    own = {"upscaler": "LANCZOS", "model": "Demo", "sampler": "dpm++ 2m karras", "prompt": "a dog <lora:ink:0.5>"}
+    hires = resolved(loras=refs("Chalk"), hires=own).hires
+    assert (hires.upscaler, hires.model, hires.sampler, hires.schedule) == ("Lanczos", "demo", "DPM++ 2M", "Karras")
+    assert hires.prompt == "a dog" and [str(ref) for ref in hires.loras] == ["ink:0.5"]
+    assert resolved(hires={"upscaler": "latent (BICUBIC)"}).hires.upscaler == "Latent (bicubic)"
+    assert resolved(hires={}).hires == Hires()
+    assert [str(ref) for ref in resolved(loras=refs("ink:0:hr=0.5")).loras] == ["ink:0:hr=0.5"]
+    assert [str(ref) for ref in resolved(hires={"loras": refs("ink:0")}).hires.loras] == ["ink:0"]  # none at all
+
+
+@pytest.mark.parametrize(
+    ("hires", "words"),
+    [
+        ({"upscaler": "realesr"}, r"hires: There is no upscaler “realesr”; did you mean realesr-animevideov3\?"),
+        ({"upscaler": "Latnt"}, r"hires: There is no upscaler “Latnt”; did you mean Latent\?"),
+        ({"model": "dem"}, r"hires: There is no model “dem”; did you mean demo\?"),
+        ({"sampler": "LCM", "schedule": "Karras"}, "hires: schedule “Karras” does not go with LCM"),
+        ({"loras": ("gone",)}, "hires: There is no LoRA “gone”"),
+        ({"negative": "<lora:ink:1>"}, "hires.negative: a LoRA acts on the whole picture"),
+        ({"scale": 16}, "hires: 512 x 512 px would become 8192 x 8192 px, .* the largest scale .* is 4,"),
+    ],
+)
+def test_what_a_second_pass_cannot_be_is_refused_by_name(settings, folder, hires, words):
+    with pytest.raises(RequestError, match=words):
+        make_order(Request(width=512, height=512, hires=hires), Library(settings).snapshot())
+
+
+def test_a_latent_pass_needs_a_model_of_the_same_latents(settings, folder):
+    library, large = with_family(settings, "SD 1.x"), with_family(settings, "SDXL").models["demo"]
+    library.models |= {"large": replace(large, name="large")}
+    with pytest.raises(RequestError, match="hires: model 'large' is SDXL and cannot go on with the latents of SD 1.x"):
+        make_order(Request(hires={"upscaler": "Latent", "model": "large"}), library)
+    order = make_order(Request(loras=refs("ink"), hires={"model": "large"}), library)
+    assert [stage.model.name for stage in order.passes] == ["demo", "large"] and not order.passes[1].loras
+    line = "The LoRAs of the first pass are left out of the second: large is of another kind."
+    assert line in order.warnings

@@ -36,6 +36,16 @@ def test_each_picture_is_asked_for_alone_with_what_its_seed_draws(library):
         assert plain.stages == order.stages
 
 
+def test_a_second_pass_has_wildcards_of_its_own_and_draws_alike(library):
+    asked = Request(prompt="a __fruit__", seed=4, count=4, hires={"prompt": "a __fruit__", "negative": "{x|y}"})
+    for order in make_orders(asked, library):
+        said = order.request.hires
+        assert said.prompt == order.request.prompt and said.negative in ("x", "y")
+        assert (said.template, said.negative_template) == (asked.hires.prompt, asked.hires.negative)
+        assert [stage.prompt for stage in order.passes] == [said.prompt] * 2
+        assert make_orders(order.request, library) == (order,)
+
+
 def test_a_seed_that_is_left_open_is_one_for_all(library):
     first, second = make_orders(Request(prompt="{a|b} __fruit__", count=2), library)
     assert second.request.seed == first.request.seed + 1 >= 1

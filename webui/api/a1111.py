@@ -24,6 +24,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
 from webui.core.images import ImageError
+from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.request import Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
@@ -41,7 +42,7 @@ NOTHING: Mapping[str, Any] = {
     "scripts": {"txt2img": [grids.TITLE], "img2img": [grids.TITLE]},
     "cmd-flags": {},
     "prompt-styles": [],
-    "latent-upscale-modes": [],
+    "latent-upscale-modes": [{"name": name} for name in LATENT_FILTERS],
     "hypernetworks": [],
     "face-restorers": [],
     "realesrgan-models": [],
@@ -52,6 +53,8 @@ NOTHING: Mapping[str, Any] = {
 class Call:
     """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished.
 
+    ``sheet`` is the newest that shows all pictures of a batch; later passes draw each by itself.
+
     Without ``with_pictures`` the sheet of a grid is answered alone.
     """
 
@@ -59,15 +62,18 @@ class Call:
         self.job, self.comments, self.with_pictures = job, comments, with_pictures
         self.event: Event | None = None
         self.preview: bytes | None = None
+        self.sheet: bytes | None = None
         self.started, self.stopped = answers.timestamp(), False
 
     def see(self, event: Event) -> None:
         if isinstance(event, Image):  # what was drawn until then stays how far the call is
-            self.preview = None
+            self.preview = self.sheet = None
             return
         self.event = event
         if isinstance(event, Step):
             self.preview = event.preview or self.preview
+            if self.job.request.count == 1 or not event.stage or event.stage[0] in ("base", "refiner"):
+                self.sheet = self.preview
 
     def stop(self) -> None:
         self.stopped = True
@@ -339,8 +345,8 @@ def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
     if sheets:
         pictures = (*sheets, *(pictures[:-1] if call.with_pictures else ()))
     encoded = [picture.encode() for picture in pictures]
-    if not isinstance(call.event, Done) and call.preview and not sheets:
-        half = answers.half_drawn(*_next(call.job, len(pictures)), call.preview)
+    if not isinstance(call.event, Done) and call.sheet and not sheets:
+        half = answers.half_drawn(*_next(call.job, len(pictures)), call.sheet)
         encoded += [answers.encode_half_drawn(picture.image) for picture in half]
         pictures = (*pictures, *half)
         comments.append("interrupted: what was being drawn is a coarse preview")

@@ -9,6 +9,8 @@ from tqdm import tqdm
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, Step, to_json
 from webui.core.ledger import shares
 
+STAGES = {"upscale": "Enlarging", "hires": "Drawing again"}
+
 
 def print_json(events: Iterator[Event], **more: str) -> int:
     """Prints every event but the previews, pictures with ``more``; returns the exit status."""
@@ -40,7 +42,7 @@ def print_progress(events: Iterator[Event], doing: str = "Drawing") -> int:
                 case Loading(what, _):
                     bar.set_description(what)
                 case Step(index, total, stage=stage):
-                    bar.set_description("Enlarging" if stage and stage[0] == "upscale" else doing)
+                    bar.set_description(STAGES.get(stage[0], doing) if stage else doing)
                     bar.total = total
                     bar.update(index - bar.n)
                 case Image(path=path) if path:

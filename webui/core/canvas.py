@@ -87,7 +87,7 @@ def begun_again(picture: PilImage, init: Init | None) -> Init:
     scale = max(picture.size) / max(mask.size)
     return Init(
         image=picture,
-        mask=images.resize(mask, picture.size, "just resize"),
+        mask=images.resize(mask, picture.size, "crop and resize"),
         mask_blur=min(round(init.mask_blur * scale), MAX_BLUR_PX),
         only_masked=init.only_masked,
         padding=min(round(init.padding * scale), MAX_PADDING_PX),

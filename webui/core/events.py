@@ -49,7 +49,8 @@ class Step:
     """Sampling went on: ``index`` of ``total`` steps are behind us, after ``seconds`` of sampling.
 
     ``preview`` is a small JPEG of what the picture is becoming, or None when none was due. ``stage`` is the name and
-    number of the stage that went on, where there are several.
+    number of the stage that went on, where there are several. ``share`` is how much of all the work is done then, 0..1,
+    for a step of one stage may take longer than that of another.
     """
 
     index: int
@@ -57,6 +58,19 @@ class Step:
     seconds: float
     preview: bytes | None = None
     stage: tuple[str, int] | None = None
+    share: float | None = None
+
+    @property
+    def done(self) -> float:
+        """How much of all the work is done, 0..1."""
+        if self.share is not None:
+            return self.share
+        return self.index / self.total if self.total else 0.0
+
+    @property
+    def left_s(self) -> float:
+        """How long the rest will take at the pace so far; 0 where nothing is known of it."""
+        return self.seconds * (1 - self.done) / self.done if self.done else 0.0
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,12 @@ class LoraRef(BaseModel):
         """On the UNet, on the text encoder."""
         return self.weight, self.weight if self.text_weight is None else self.text_weight
 
+    def in_pass(self, hires: bool) -> "LoraRef":
+        """What it is in the first pass, or in the hires pass, and in no other."""
+        if not hires or self.hires_weight is None:
+            return self.model_copy(update={"hires_weight": None})
+        return self.model_copy(update={"weight": self.hires_weight, "text_weight": None, "hires_weight": None})
+
     @property
     def changes(self) -> bool:
         """Whether any of its weights is told by points."""
@@ -149,8 +155,8 @@ class LoraRef(BaseModel):
     @property
     def acts(self) -> bool:
         """Whether it does anything at any step."""
-        blocks = self.blocks
-        return any(number for weight in self.strengths for number in _numbers(weight)) and (not blocks or blocks.acts)
+        blocks, weights = self.blocks, (*self.strengths, self.hires_weight or 0.0)
+        return any(number for weight in weights for number in _numbers(weight)) and (not blocks or blocks.acts)
 
     def drawn(self, seed: int) -> "LoraRef":
         """The same with numbers where its weights by block are to be drawn at random, by a picture's seed."""

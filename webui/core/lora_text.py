@@ -1,5 +1,6 @@
 """LoRAs as text: ``NAME:WEIGHT``, what tags of A1111 and its extensions say besides, and several between commas."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,18 @@ def split_refs(text: str) -> list[str]:
         else:
             refs.append(part)
     return [ref.strip() for ref in refs if ref.strip()]
+
+
+def read_refs(value: Any) -> Any:
+    """LoRAs that are text as a list: from JSON, or names and weights between commas; raises ValueError."""
+    if not isinstance(value, str):
+        return () if value is None else value
+    if not value.lstrip().startswith("["):
+        return split_refs(value)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("cannot be read as JSON") from None
 
 
 def _is_in_blocks(text: str) -> bool:

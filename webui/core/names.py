@@ -52,12 +52,14 @@ def choose_lora(name: str, files: Mapping[str, File]) -> str:
     return found
 
 
-def choose_upscaler(name: str, files: Mapping[str, File], field: str) -> str:
-    """The same for an upscaler; the filter is always there."""
-    if fold(name) == fold(LANCZOS):
-        return LANCZOS
+def choose_upscaler(name: str, files: Mapping[str, File], field: str, filters: Iterable[str] = ()) -> str:
+    """The same for an upscaler; the filter is always there, and where ``filters`` are named they are, too."""
+    always = (LANCZOS, *filters)
+    for known in always:
+        if fold(name) == fold(known):
+            return known
     if (found := find_file(name, files)) is None:
-        raise unknown("upscaler", name, (LANCZOS, *files), field)
+        raise unknown("upscaler", name, (*always, *files), field)
     return found
 
 

@@ -36,13 +36,17 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
             request.prediction != own
         ),
     }
-    said = [*unsupported(request.prompt, False, request.syntax), *unsupported(request.negative, True, request.syntax)]
-    wrong = {"prompt": unclosed(request.prompt), "negative prompt": unclosed(request.negative)}
-    said += [f"The {name} has {brackets}." for name, brackets in wrong.items() if brackets]
+    said: list[str] = []
+    for place, text in request.texts.items():
+        is_negative = place.endswith("negative")
+        said += unsupported(text, is_negative, request.syntax)
+        if brackets := unclosed(text):
+            name = "negative prompt" if is_negative else "prompt"
+            said.append(f"The {'hires ' if place.startswith('hires') else ''}{name} has {brackets}.")
     said += [
         f"LoRA {ref.name}: its weight for the hires pass has no effect without one."
         for ref in request.loras
-        if ref.hires_weight is not None
+        if ref.hires_weight is not None and request.hires is None
     ]
     said += [line for line, is_so in lines.items() if is_so]
     if request.init:

@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from webui.core.files import File, Files, ModelFile
+from webui.core.files import File, Files
 from webui.core.groups import GROUPS
-from webui.core.lora_ref import LoraRef
-from webui.core.names import choose_lora
+from webui.core.groups.hires import NAME as HIRES
 from webui.core.notices import approximations, notices, of_files
-from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.request import Request
-from webui.core.spans import spans
-from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass, Stage, Upscale, steps_of
+from webui.core.stages import Pass, Stage, Upscale, steps_of
+from webui.core.uses import constant_loras, embeddings, lenders, moving_loras
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,17 @@ class Order:
         """Those of all its batches, finished ones too."""
         return sum(map(steps_of, self.stages)) * self.request.repeat
 
+    def share(self, index: int) -> float:
+        """How much of its work is done after so many of its steps, 0..1: they do not all cost the same."""
+        costs = [stage.cost for stage in self.stages]
+        batches, left = divmod(index, max(sum(map(steps_of, self.stages)), 1))
+        done = sum(costs) * batches
+        for stage, cost in zip(self.stages, costs, strict=True):
+            taken = min(left, steps_of(stage))
+            left -= taken
+            done += cost * taken / steps_of(stage) if taken else 0.0
+        return min(done / (sum(costs) * self.request.repeat), 1.0) if any(costs) else 0.0
+
     @property
     def cost(self) -> float:
         """What drawing it comes to, in megapixel-evaluations: it is the same on every device."""
@@ -56,8 +65,9 @@ def plan(request: Request, files: Files) -> Order:
     if request.only_enlarges:
         return _plan_enlarging(request, files)
     stages: tuple[Stage, ...] = _passes(request, files)
+    told = request.in_syntax(2)
     for name in GROUPS:
-        if (group := getattr(request, name)) is not None:
+        if (group := getattr(told, name)) is not None:
             stages = group.stages(stages, files)
     return Order(request, stages, tuple(dict.fromkeys(_warnings(request, files, stages))))
 
@@ -75,6 +85,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
     request = request.in_syntax(2)
     assert request.width and request.height, "a resolved request has a size"
     model = files.models[request.model]
+    refs = [ref.in_pass(hires=False) for ref in request.loras]
     own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name
     first = Pass(
         model=model,
@@ -86,67 +97,26 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         negative=request.negative,
         guidance=request.guidance,
         vae=files.vaes[request.vae] if request.vae else None,
-        lenders=_lenders(model, files),
+        lenders=lenders(model, files),
         prediction="auto" if own else request.prediction,
         clip_skip=request.clip_skip,
         guidance_until=request.guidance_until,
-        loras=_constant_loras(request.loras, files),
-        lora_schedules=(*_moving_loras(request.loras, files), *_tagged_loras(request.prompt, files)),
+        refs=request.loras,
+        loras=constant_loras(refs, files),
+        lora_schedules=moving_loras(refs, request.prompt, files),
         reuse=request.reuse,
         token_merging=request.token_merging,
     )
-    first = replace(first, embeddings=_embeddings(_texts(first), files))
+    first = replace(first, embeddings=embeddings(first, files))
     if not request.refiner:
         return (first,)
     first = replace(first, handover_at=request.refiner_at)
     second, refiner = replace(first, begin="handover", name="refiner"), files.models[request.refiner]
     if refiner != model:
         second = replace(
-            second, model=refiner, lenders=_lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
+            second, model=refiner, lenders=lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
         )
     return first, second
-
-
-def _lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
-    """Models that have what this one lacks; none for a whole one."""
-    missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
-    others = (file for file in files.models.values() if file.checkpoint and missing & set(file.checkpoint.parts))
-    return tuple(others) if missing else ()
-
-
-def _constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:
-    strengths = ((files.loras[ref.name], *ref.strengths, ref.blocks) for ref in refs)
-    return tuple(
-        LoraUse(file, unet, text, blocks)
-        for file, unet, text, blocks in strengths
-        if not isinstance(unet, tuple) and not isinstance(text, tuple)
-    )
-
-
-def _moving_loras(refs: Iterable[LoraRef], files: Files) -> Iterable[LoraSchedule]:
-    for ref in refs:
-        if any(isinstance(weight, tuple) for weight in ref.strengths):
-            yield LoraSchedule(files.loras[ref.name], *ref.strengths, blocks=ref.blocks)
-
-
-def _tagged_loras(prompt: str, files: Files) -> Iterable[LoraSchedule]:
-    """What the tags ask for that stand in brackets which change over the steps, each tag once."""
-    prompt, _, refs = split_constant_loras(prompt)
-    for tag, ref in dict(zip(tags_in(prompt), refs, strict=True)).items():
-        yield LoraSchedule(files.loras[choose_lora(ref.name, files.loras)], *ref.strengths, tag, ref.blocks)
-
-
-def _texts(stage: Pass) -> Iterable[str]:
-    """All that it is ever told."""
-    told = spans(stage)
-    prompts = (term.text for span in told for term in span.terms)
-    return dict.fromkeys((*prompts, *(span.negative for span in told)))
-
-
-def _embeddings(texts: Iterable[str], files: Files) -> tuple[EmbeddingUse, ...]:
-    """What the texts may name, in the order of the files."""
-    forms = files.embeddings_in("\0".join(texts))  # which no name has in it
-    return tuple(EmbeddingUse(file, tuple(forms[name])) for name, file in files.embeddings.items() if name in forms)
 
 
 def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:
@@ -155,7 +125,7 @@ def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iter
     others = [stage for stage in stages if isinstance(stage, Upscale)]
     named: Iterable[File | None] = (
         *(stage.model for stage in passes),
-        *(first.vae, *first.lora_files),
+        *(file for stage in passes for file in (stage.vae, *stage.lora_files)),
         *(stage.file for stage in others),
     )
     yield from (file.ambiguity for file in named if file and file.ambiguity)
@@ -163,3 +133,6 @@ def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iter
         yield f"Approximate: {', '.join(words)}."
     assert first.model.checkpoint, "a resolved request names a model that can be used"
     yield from notices(request, first.model.checkpoint)
+    if request.hires:
+        second = next(stage for stage in passes if stage.name == HIRES)
+        yield from request.hires.notices(first, second)

@@ -164,10 +164,10 @@ def check_chunks(count: int, field: str = "prompt") -> None:
         )
 
 
-def check_terms(count: int) -> None:
+def check_terms(count: int, field: str = "prompt") -> None:
     """Raises RequestError for a prompt that is too many in one."""
     if count > MAX_TERMS:
-        raise RequestError(f"prompt: AND makes {count} prompts of it, and {MAX_TERMS} is the limit", field="prompt")
+        raise RequestError(f"{field}: AND makes {count} prompts of it, and {MAX_TERMS} is the limit", field=field)
 
 
 def unbalanced(text: str) -> str:

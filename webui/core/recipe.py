@@ -24,7 +24,16 @@ from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
-from webui.core.groups.upscale import Upscale
+from webui.core.infotext import (
+    approximations,
+    hashes_text,
+    hires_settings,
+    in_one_line,
+    neutralise,
+    refiner_settings,
+    start_settings,
+    upscale_settings,
+)
 from webui.core.prompt import join_loras
 from webui.core.request import MAX_PROMPT_CHARACTERS, TEMPLATES, Request
 
@@ -221,7 +230,7 @@ class Recipe:
         """
         request = self.request.in_newest_syntax()
         if request.only_enlarges:
-            settings = {**_upscale_settings(request.upscale), "Version": f"Darkroom {__version__}"}
+            settings = {**upscale_settings(request.upscale), "Version": f"Darkroom {__version__}"}
             return ", ".join(f"{name}: {value}" for name, value in settings.items())
         settings = {
             "Steps": request.steps,
@@ -234,24 +243,25 @@ class Recipe:
             "Model": re.sub(r"[,:\n]", " ", request.model),
             "Variation seed": request.varied.seed if request.varied else None,
             "Variation seed strength": f"{request.varied.strength:g}" if request.varied else None,
-            **_start_settings(request.init),
+            **start_settings(request.init),
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
-            **_refiner_settings(request),
-            **_upscale_settings(request.upscale),
-            **_approximations(request),
-            "Lora hashes": _hashes_text(self.lora_hashes),
-            "TI hashes": _hashes_text(self.hashes.get("embedding", {})),
+            **refiner_settings(request),
+            **hires_settings(request),
+            **upscale_settings(request.upscale),
+            **approximations(request),
+            "Lora hashes": hashes_text(self.lora_hashes),
+            "TI hashes": hashes_text(self.hashes.get("embedding", {})),
             **_grid_settings(self.grid),
             "Version": f"Darkroom {__version__}",
         }
-        lines = [_neutralise(join_loras(request.prompt, request.loras))]
+        lines = [neutralise(join_loras(request.prompt, request.loras))]
         if request.negative:
-            lines.append(f"Negative prompt: {_neutralise(request.negative)}")
+            lines.append(f"Negative prompt: {neutralise(request.negative)}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
         templates = {"Template": request.template, "Negative Template": request.negative_template}
-        lines += [f"{name}: {_in_one_line(text)}" for name, text in templates.items() if text]
+        lines += [f"{name}: {in_one_line(text)}" for name, text in templates.items() if text]
         return "\n".join(lines)
 
 
@@ -304,31 +314,6 @@ def _start_values(init: Init | None) -> dict[str, Any] | None:
     return None if init is None else init.model_dump(mode="json", exclude=WITHOUT_PICTURES) | hash_start(init)
 
 
-def _hashes_text(hashes: Mapping[str, str]) -> str | None:
-    """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
-    pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in hashes.items())
-    return json.dumps(", ".join(pairs), ensure_ascii=False) if hashes else None
-
-
-def _refiner_settings(request: Request) -> dict[str, object]:
-    """A1111's words for a second stage."""
-    if not request.refiner:
-        return {}
-    return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
-
-
-def _upscale_settings(upscale: Upscale | None) -> dict[str, object]:
-    """A1111's words for its extras."""
-    if upscale is None:
-        return {}
-    sides = {"Postprocess upscale to": f"{upscale.width or '?'}x{upscale.height or '?'}"}
-    sized = upscale.width or upscale.height
-    return {
-        **(sides if sized else {"Postprocess upscale by": f"{upscale.scale:g}"}),
-        "Postprocess upscaler": re.sub(r"[,:\n]", " ", upscale.upscaler),
-    }
-
-
 def _grid_settings(grid: SheetRecipe | None) -> dict[str, object]:
     """A1111's words for a sheet."""
     if grid is None:
@@ -339,38 +324,6 @@ def _grid_settings(grid: SheetRecipe | None) -> dict[str, object]:
             settings[f"{place} Type"] = json.dumps(axis.field, ensure_ascii=False)
             settings[f"{place} Values"] = json.dumps(", ".join(axis.values)[:1000], ensure_ascii=False)
     return settings
-
-
-def _approximations(request: Request) -> dict[str, object]:
-    """A1111's word for merged tokens; it has none for the others."""
-    return {
-        "Guidance until": f"{request.guidance_until:g}" if request.stops_guiding else None,
-        "Deep features every": request.reuse if request.reuse > 1 else None,
-        "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
-    }
-
-
-def _start_settings(init: Init | None) -> dict[str, object]:
-    """A1111's words for a start picture and its mask."""
-    if init is None:
-        return {}
-    settings: dict[str, object] = {"Denoising strength": f"{init.strength:g}"}
-    if init.masked:
-        settings |= {"Mask blur": init.mask_blur, "Masked content": init.mask_fill}
-    if init.masked and init.only_masked:
-        settings |= {"Inpaint area": "Only masked", "Masked area padding": init.padding}
-    return settings
-
-
-def _neutralise(text: str) -> str:
-    """The text with what readers take for settings made harmless: they look for these words by position."""
-    text = re.sub(r"(?i)negative prompt:", "negative prompt -", text.replace("\0", "").replace("\r", ""))
-    return re.sub(r"(?im)^(\s*steps):", r"\1 -", text)
-
-
-def _in_one_line(text: str) -> str:
-    """As the extension of A1111's that draws them writes it, and its readers look for it."""
-    return " ".join(_neutralise(text).split("\n"))
 
 
 def hash_start(init: Init) -> dict[str, str]:

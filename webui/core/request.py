@@ -4,7 +4,6 @@ Form controls, command-line flags, HTTP bodies and recipes are all made from the
 appears everywhere. ``title`` is the label people see, ``description`` the help beside it.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,32 +12,34 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from webui.core import dynamic, schedule
 from webui.core.errors import RequestError, explain
 from webui.core.groups import GROUPS
+from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.lora_ref import MAX_LORAS as MAX_LORAS
 from webui.core.lora_ref import LoraRef as LoraRef
-from webui.core.lora_text import split_refs
+from webui.core.lora_text import read_refs
+from webui.core.values import MAX_PROMPT_CHARACTERS as MAX_PROMPT_CHARACTERS
 from webui.core.values import MAX_SEED as MAX_SEED
+from webui.core.values import MAX_STEPS as MAX_STEPS
 from webui.core.values import Value
 
-MAX_PROMPT_CHARACTERS = 8_000
-MAX_STEPS = 150
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 TEMPLATES = {"prompt": "template", "negative": "negative_template"}
-"""By the field that was drawn from it."""
+"""By the field that was drawn from it; the hires pass has the same."""
 NOT_ASKED = (*GROUPS, "syntax", *TEMPLATES.values())
 """What no control, flag or preset holds as it is: the groups, and what a recipe says."""
+
+
+def template_of(place: str) -> str:
+    """Where the template of a text is kept; places as in ``Request.texts``."""
+    group, dot, field = place.rpartition(".")
+    return f"{group}{dot}{TEMPLATES[field]}"
+
+
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
-
-
-def _read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("cannot be read as JSON") from None
 
 
 class Request(Value):
@@ -173,17 +174,10 @@ class Request(Value):
     )
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
+    hires: Hires | None = Field(default=None, title="Hires fix")
     upscale: Upscale | None = Field(default=None, title="Upscale")
 
-    @field_validator("loras", mode="before")
-    @classmethod
-    def _read_loras(cls, value: Any) -> Any:
-        """As text they are a JSON list, or names and weights between commas."""
-        if not isinstance(value, str):
-            return () if value is None else value
-        if value.lstrip().startswith("["):
-            return _read_json(value)
-        return split_refs(value)
+    _read_loras = field_validator("loras", mode="before")(read_refs)
 
     @field_validator("width", "height")
     @classmethod
@@ -201,6 +195,27 @@ class Request(Value):
         if seed + self.image_count - 1 > MAX_SEED:
             raise ValueError(f"{name}: the last picture's seed would be above {MAX_SEED}")
         return self
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """All its prompts by their places, those of a hires pass as ``hires.prompt``."""
+        own = {field: getattr(self, field) for field in PROMPTS}
+        return own | ({f"hires.{field}": getattr(self.hires, field) for field in PROMPTS} if self.hires else {})
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """What its prompts were drawn from, by their own places: ``template``, ``hires.template``."""
+        held: list[tuple[str, Any]] = [("", self), *([("hires.", self.hires)] if self.hires else [])]
+        found = {before + name: getattr(values, name) for before, values in held for name in TEMPLATES.values()}
+        return {place: text for place, text in found.items() if text}
+
+    def with_texts(self, texts: Mapping[str, str]) -> "Request":
+        """The same with other texts, by their places as in ``texts``, or templates."""
+        own = {place: text for place, text in texts.items() if "." not in place}
+        hires = {place.partition(".")[2]: text for place, text in texts.items() if place.startswith("hires.")}
+        return self.model_copy(
+            update=own | ({"hires": self.hires.model_copy(update=hires)} if self.hires and hires else {})
+        )
 
     @property
     def requests(self) -> "tuple[Request, ...]":
@@ -246,7 +261,10 @@ class Request(Value):
     @property
     def has_marks(self) -> bool:
         """Whether its prompts are read otherwise in the first syntax."""
-        return schedule.has_marks(self.prompt) or schedule.changes(self.negative)
+        return any(
+            schedule.changes(text) if place.endswith("negative") else schedule.has_marks(text)
+            for place, text in self.texts.items()
+        )
 
     @property
     def recipe_schema(self) -> int:
@@ -263,7 +281,7 @@ class Request(Value):
         """The newest syntax in which its prompts, with nothing left to chance any more, say what they do."""
         if self.syntax == 1:
             return 1
-        return 2 if any(dynamic.may_be_dynamic(getattr(self, field)) for field in PROMPTS) else 3
+        return 2 if any(map(dynamic.may_be_dynamic, self.texts.values())) else 3
 
     def in_newest_syntax(self) -> "Request":
         """The same request, its prompts written so that today's syntax reads in them what its own does."""
@@ -273,12 +291,12 @@ class Request(Value):
         """The same for another syntax, if it is newer. The engine knows none above 2: the rest is drawn before."""
         if self.syntax >= syntax:
             return self
-        words = {field: getattr(self, field) for field in PROMPTS}
+        words = self.texts
         if self.syntax == 1:
             words = {field: schedule.as_words(text) for field, text in words.items()}
         if syntax == 3:
             words = {field: dynamic.as_words(text) for field, text in words.items()}
-        return self.model_copy(update=words | {"syntax": syntax})
+        return self.with_texts(words).model_copy(update={"syntax": syntax})
 
     @property
     def task(self) -> str:

@@ -39,11 +39,11 @@ def spans(stage: Pass) -> tuple[Span, ...]:
     negative = read(stage.negative)
 
     def told(step: int) -> Span:
-        said = [(text.at(step, steps), weight) for text, weight in parts]
+        said = [(text.at(step, steps, stage.done), weight) for text, weight in parts]
         loras = _loras(stage, step, steps, [text for text, _ in said])
         terms = tuple(Term(without_tags(text), weight) for text, weight in said)
         counting = tuple(term for term in terms if term.weight)
-        return Span(steps, counting or terms[:1], without_tags(negative.at(step, steps)), loras)
+        return Span(steps, counting or terms[:1], without_tags(negative.at(step, steps, stage.done)), loras)
 
     if not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts))):
         return (told(0),)

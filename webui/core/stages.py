@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from webui.core.block_weights import BlockWeights
 from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.images import Size
+from webui.core.lora_ref import LoraRef
 from webui.core.schedule import Weight, weight_at
 
 if TYPE_CHECKING:
@@ -65,13 +66,15 @@ class Pass:
     """One run of the denoising loop with one model.
 
     ``begin`` is what it begins from: noise, the picture in ``init``, the finished pictures of the stage before
-    (``drawn``; of ``init`` only the mask counts then), or the latents of the pass before, at their noise level
-    (``handover``). From what was drawn, each picture of a batch is drawn by itself, as if it had come from a file.
-    ``handover_at`` is the share of the noise, 0..1, after which the one hands over to the other.
-    ``strength`` is the share of the steps that a pass from a picture takes. ``guidance_until`` is the share of the
-    network's evaluations after which the prompt goes on alone. ``prediction`` is ``auto`` for the one that the model's
-    file says. ``lenders`` are models that may lend what the model's file lacks. ``variation`` is that of the
-    order's first picture. ``name`` is what its steps are told under where an order has stages of several names.
+    (``drawn``), the latents of the pass before, enlarged by the filter ``enlarged_by`` (``latents``; of ``init`` only
+    the mask counts in both), or these at their noise level (``handover``). From what was drawn, each picture of a batch
+    is drawn by itself, as if it had come from a file. ``handover_at`` is the share of the noise, 0..1, after which the
+    one hands over to the other. ``strength`` is the share of the steps that a pass from a picture takes.
+    ``guidance_until`` is the share of the network's evaluations after which the prompt goes on alone. ``prediction`` is
+    ``auto`` for the one that the model's file says. ``lenders`` are models that may lend what the model's file lacks.
+    ``variation`` is that of the order's first picture. ``done`` are the steps of the passes before, behind which
+    prompts count its own. ``refs`` are its LoRAs as they were asked for. ``name`` is what its steps are told under
+    where an order has stages of several names.
     """
 
     model: ModelFile
@@ -86,7 +89,7 @@ class Pass:
     lenders: tuple[ModelFile, ...] = ()
     prediction: str = "auto"
     clip_skip: int = 1
-    begin: Literal["noise", "picture", "drawn", "handover"] = "noise"
+    begin: Literal["noise", "picture", "drawn", "latents", "handover"] = "noise"
     strength: float = 1.0
     handover_at: float | None = None
     guidance_until: float = 1.0
@@ -95,6 +98,9 @@ class Pass:
     embeddings: tuple[EmbeddingUse, ...] = ()
     init: "Init | None" = None
     variation: "Variation | None" = None
+    enlarged_by: str = ""
+    done: int = 0
+    refs: tuple[LoraRef, ...] = ()
     reuse: int = 1
     token_merging: float = 0.0
     name: str = "base"

@@ -5,7 +5,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 MAX_SEED = 2**53 - 1  # the largest whole number that JSON and JavaScript carry exactly
-NUMBERS = (int, float, int | None)
+MAX_PROMPT_CHARACTERS = 8_000
+MAX_STEPS = 150
+NUMBERS = (int, float, int | None, float | None)
 
 
 class Value(BaseModel):

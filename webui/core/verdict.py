@@ -1,6 +1,6 @@
 """Is a picture still what its recipe makes? Compares the one on disk with the one drawn again, and says why not."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL.Image import Image as PilImage
 from webui.core.catalog import Catalog
 from webui.core.events import Image
 from webui.core.files import File, LoraFile, ModelFile
-from webui.core.lora_ref import once_each
+from webui.core.lora_ref import LoraRef, once_each
 from webui.core.names import find_file, in_tags
 from webui.core.prompt import rename_loras
 from webui.core.recipe import Recipe, RecipeError
@@ -74,6 +74,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     here: Mapping[str, Mapping[str, File]] = {
         "model": catalog.models,
         "refiner": catalog.models,
+        "hires": catalog.models,
         "lender": catalog.models,
         "lora": catalog.loras,
         "lora configuration": catalog.loras,
@@ -94,12 +95,23 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     def meant(kind: str, name: str) -> str:
         return _find_same(name, recipe.hashes.get(kind, {}).get(name, ""), here[kind])
 
-    loras = once_each(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in request.loras)
+    def same_loras(refs: Iterable[LoraRef]) -> tuple[LoraRef, ...]:
+        return once_each(ref.model_copy(update={"name": meant("lora", ref.name)}) for ref in refs)
+
+    def same_tags(text: str) -> str:
+        return rename_loras(text, lambda name: _find_tagged(name, recipe.lora_hashes, catalog.loras))
+
     names: dict[str, Any] = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
     if upscale := request.upscale:
         names["upscale"] = upscale.model_copy(update={"upscaler": meant("upscaler", upscale.upscaler)})
-    prompt = rename_loras(request.prompt, lambda name: _find_tagged(name, recipe.lora_hashes, catalog.loras))
-    return request.model_copy(update={"loras": loras, "prompt": prompt, **names})
+    if hires := request.hires:
+        model = hires.model and meant(
+            "hires" if hires.model in recipe.hashes.get("hires", {}) else "model", hires.model
+        )
+        own = {"model": model, "loras": same_loras(hires.loras), "prompt": same_tags(hires.prompt)}
+        names["hires"] = hires.model_copy(update=own | {"upscaler": meant("upscaler", hires.upscaler)})
+    texts = {"loras": same_loras(request.loras), "prompt": same_tags(request.prompt)}
+    return request.model_copy(update=texts | names)
 
 
 def _find_tagged(name: str, hashes: Mapping[str, str], files: Mapping[str, LoraFile]) -> str:

@@ -9,12 +9,11 @@ from PIL.Image import Image as PilImage
 
 from webui.core.canvas import begun_again
 from webui.core.events import Event, Image
-from webui.core.groups.init import Init
 from webui.core.recipe import Batch, Recipe
 from webui.core.stages import Pass, Upscale, steps_of
 from webui.core.weight_files import hash_whole
 from webui.engine.encoding import Encoder
-from webui.engine.latents import make_generators
+from webui.engine.latents import enlarge, make_generators
 from webui.engine.passes import Drawn, Passes
 from webui.engine.provenance import describe_environment
 from webui.engine.residence import Residence
@@ -39,7 +38,7 @@ class Drawing:
             for stage in self._run.order.stages:
                 if isinstance(stage, Upscale):
                     yield from self._upscale(stage, drawn, behind)
-                elif stage.begin == "drawn":
+                elif stage.begin in ("drawn", "latents"):
                     yield from self._again(stage, drawn, behind)
                 else:
                     yield from self._passes.draw(stage, drawn, Place(behind))
@@ -48,16 +47,29 @@ class Drawing:
 
     def _again(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
         """The batch's pictures, each drawn again by itself, ``behind`` steps after the start."""
-        pictures, made = list(self._passes.finished(drawn)), []
+        latents, count, made = self._enlarged(stage, drawn), len(drawn.generators), []
+        is_whole = latents is not None and not (stage.init and stage.init.masked)
+        pictures = [None] * count if is_whole else list(self._passes.finished(drawn))
         for number, picture in enumerate(pictures):
-            place = Place(behind, number, len(pictures))
-            made.append((yield from self._redraw(stage, begun_again(picture, stage.init), drawn.first + number, place)))
+            init = begun_again(picture, stage.init) if picture else None
+            own = None if latents is None else latents[number : number + 1]
+            again = replace(stage, begin="picture" if own is None else "latents", init=init)
+            place = Place(behind, number, count)
+            made.append((yield from self._redraw(again, drawn.first + number, place, own)))
         drawn.pictures = made
 
-    def _redraw(self, stage: Pass, init: Init, number: int, place: Place) -> Generator[Event, None, PilImage]:
-        """One picture, ``number`` in its job, as the pass draws it from ``init`` alone, with noise of its own seed."""
-        stage = replace(stage, begin="picture", init=init)
-        drawn = Drawn(make_generators([self._run.order.request.picture(number).seed]), number)
+    def _enlarged(self, stage: Pass, drawn: Drawn) -> torch.Tensor | None:
+        """The latents that a pass begins from; None where it begins from pictures, or where nothing was drawn."""
+        if stage.begin != "latents" or drawn.latents is None:
+            return None
+        return enlarge(drawn.latents, drawn.size, stage.size, stage.enlarged_by, self._passes.latent_scale)
+
+    def _redraw(
+        self, stage: Pass, number: int, place: Place, latents: torch.Tensor | None = None
+    ) -> Generator[Event, None, PilImage]:
+        """One picture, ``number`` in its job, as the pass draws it from its ``init``, or from latents, with noise of
+        its own seed."""
+        drawn = Drawn(make_generators([self._run.order.request.picture(number).seed]), number, latents)
         yield from self._passes.draw(stage, drawn, place, keep=False)
         (picture,) = self._passes.finished(drawn)
         return picture

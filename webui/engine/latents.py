@@ -6,7 +6,7 @@ what lies outside the mask.
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional
 from webui.core.canvas import Canvas
 from webui.core.groups.variation import Variation
 from webui.core.images import Size
+from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.stages import Pass
 from webui.engine.families.base import Draw, Model, Posterior
 from webui.engine.noise import Noise
@@ -127,6 +128,30 @@ def encode(model: Model, canvas: Canvas, device: torch.device) -> Encoded:
     mask = torch.from_numpy(np.asarray(canvas.mask)).to(device)[None, None].float().div_(255)
     masked = model.encode(pixels * (mask < 0.5)) if model.inpaints else None
     return Encoded(model.encode(pixels), functional.avg_pool2d(mask, model.latent_scale), masked, canvas.greys)
+
+
+@torch.inference_mode()
+def encode_latents(model: Model, latents: torch.Tensor, canvas: Canvas | None, size: Size) -> Encoded:
+    """Latents (1, channels, h, w) as what a model sees of its start picture; ``canvas`` where a part of it is kept."""
+    known = Posterior(latents, torch.zeros(()), drawn=False)
+    if canvas is None:
+        return Encoded(known, None, _hidden(model, size, latents.device))
+    return replace(encode(model, canvas, latents.device), picture=known)
+
+
+@torch.inference_mode()
+def enlarge(latents: torch.Tensor, own: Size, size: Size, filter_name: str, scale: int) -> torch.Tensor:
+    """Latents of a picture of ``own`` px at another size in px, as A1111's hires fix has them.
+
+    They fill another shape, and the rest is cut off on both sides.
+    """
+    mode, antialias = LATENT_FILTERS[filter_name]
+    (across, down), (width, height) = own, size
+    is_higher = across * height < width * down
+    full = (width, width * down // across) if is_higher else (height * across // down, height)
+    made = functional.interpolate(latents, (full[1] // scale, full[0] // scale), mode=mode, antialias=antialias)
+    left, top = ((px // scale - side // scale) // 2 for px, side in zip(full, size, strict=True))
+    return made[..., top : top + height // scale, left : left + width // scale].contiguous()
 
 
 def _hidden(model: Model, size: Size, device: torch.device) -> Posterior | None:

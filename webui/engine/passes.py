@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL.Image import Image as PilImage
 
-from webui.core.canvas import Canvas
+from webui.core.canvas import Canvas, make_canvas
 from webui.core.errors import RequestError
 from webui.core.events import Event, Loading, LoraSwitch, Step
 from webui.core.images import Size
@@ -23,7 +23,7 @@ from webui.engine.decode import NotFinite, decode
 from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import EncodedSpan, Encoder, Picture
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.latents import Encoded, Start, make_draw, prepare, prepare_from
+from webui.engine.latents import Encoded, Start, encode_latents, make_draw, prepare, prepare_from
 from webui.engine.lora.cache import SetKey
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
@@ -74,6 +74,11 @@ class Passes:
         return self._residence.model
 
     @property
+    def latent_scale(self) -> int:
+        """How many px of a picture a side of its latents stands for."""
+        return self._model.latent_scale
+
+    @property
     def _loras(self) -> LoraSwitcher:
         assert self._residence.loras
         return self._residence.loras
@@ -90,7 +95,8 @@ class Passes:
         encoded = yield from self._encode_spans(stage)
         with run.part("encode"):
             self._show(stage, drawn, keep)
-        if not handed and drawn.canvas and (steps_of(stage) == 0 or drawn.canvas.nothing_masked):
+        begins = drawn.canvas or stage.begin == "latents"
+        if not handed and begins and (steps_of(stage) == 0 or (drawn.canvas and drawn.canvas.nothing_masked)):
             return
         with run.part("prepare"):
             noise = self._make_noise(stage, drawn.generators)
@@ -164,6 +170,10 @@ class Passes:
             if keep:
                 self._pictures[stage] = found
             drawn.canvas, drawn.encoded = found
+        elif stage.begin == "latents":
+            assert drawn.latents is not None
+            drawn.canvas = make_canvas(stage.init, stage.size) if stage.init else None
+            drawn.encoded = encode_latents(self._model, drawn.latents, drawn.canvas, stage.size)
         self._residence.rest()
 
     def _make_ready(
@@ -210,7 +220,7 @@ class Passes:
             drawn.start = replace(drawn.start, shown=None)
             return first
         draw = make_draw(drawn.generators, stage.variation, drawn.first)
-        if stage.begin == "picture":
+        if stage.begin in ("picture", "latents"):
             assert drawn.encoded
             start = prepare_from(model, noise, drawn.encoded, stage, draw, device)
         else:

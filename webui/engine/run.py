@@ -95,7 +95,8 @@ class Run:
         behind = place.behind - steps + steps_of(stage)  # a handover goes on with the steps of the pass before
         self.index = behind + int((place.number + done) * steps / place.of + 1e-9)
         seconds = sum(self.parts_s[part] for part in WORK) + elapsed_s
-        return Step(self.index, self.total, seconds, preview, self.told(stage))
+        told = self.told(stage)
+        return Step(self.index, self.total, seconds, preview, told, self.order.share(self.index) if told else None)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

@@ -14,6 +14,8 @@ from webui.core.errors import RequestError, explain
 from webui.core.files import File
 from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import DEFAULT_UPSCALER
+from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.names import choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
 from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, TEMPLATES, LoraRef, Request
@@ -58,6 +60,7 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
     _check_upscale(values, catalog, reasons)
+    _check_hires(values, catalog, reasons)
     known = (*Request.model_fields, *Init.model_fields, *GROUP_FIELDS)
     return {name: values[name] for name in known if name in values}, reasons
 
@@ -73,6 +76,32 @@ def _check_upscale(values: dict[str, Any], catalog: Catalog, reasons: list[str])
     for name in [name for name in values if name.startswith("upscale.") and not known]:
         del values[name]
     values |= {"upscale": True, "upscale.upscaler": known} if known else {}
+
+
+def _check_hires(values: dict[str, Any], catalog: Catalog, reasons: list[str]) -> None:
+    """On where a size is said; where its upscaler is not here the embedded one stands in, and the first pass for what
+    else is not."""
+    if not values.keys() & {"hires.scale", "hires.width", "hires.height"}:
+        for name in [name for name in values if name.startswith("hires")]:
+            del values[name]
+        return
+    values["hires"] = True
+    if named := values.pop("hires.upscaler", ""):
+        try:
+            values["hires.upscaler"] = choose_upscaler(named, catalog.upscalers, "hires", LATENT_FILTERS)
+        except RequestError:
+            reasons.append(f"upscaler: {named[:80]!r} is not here; {DEFAULT_UPSCALER} stands in for it")
+    if named := values.pop("hires.model", ""):
+        if here := model_lookup.find_name(named, catalog.models):
+            values["hires.model"] = here
+        elif named.casefold() not in NO_FILE:
+            reasons.append(f"hires checkpoint: {named[:100]!r} is not here")
+    sampler, schedule = (values.pop(f"hires.{field}", None) for field in ("sampler", "schedule"))
+    if sampler or schedule:
+        found, lines = translate(sampler or values.get("sampler"), schedule, catalog.samplers)
+        given = {"sampler": sampler, "schedule": schedule or found.get("schedule") != "Default"}
+        values |= {f"hires.{field}": name for field, name in found.items() if given[field]}
+        reasons += [f"hires {line}" for line in lines]
 
 
 def _check_one(name: str, value: Any) -> Any:

@@ -34,6 +34,16 @@ FIELDS = {
     "refiner switch at": "refiner_at",
     "variation seed": "variation.seed",
     "variation seed strength": "variation.strength",
+    "hires upscale": "hires.scale",
+    "hires upscaler": "hires.upscaler",
+    "hires steps": "hires.steps",
+    "hires denoising strength": "hires.strength",
+    "hires checkpoint": "hires.model",
+    "hires sampler": "hires.sampler",
+    "hires schedule type": "hires.schedule",
+    "hires cfg scale": "hires.guidance",
+    "hires prompt": "hires.prompt",
+    "hires negative prompt": "hires.negative",
     "postprocess upscale by": "upscale.scale",
     "postprocess upscaler": "upscale.upscaler",
 }
@@ -237,8 +247,10 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
     for key, (name, value) in settings.items():
         if value == "":
             continue
-        if key == "denoising strength" and with_hires:
-            found.note(f"{name} (of the second pass)", value)
+        if key == "denoising strength" and with_hires and "hires denoising strength" not in values:
+            found.put("hires.strength", value)
+        elif key == "hires resize" and (size := read_size(value)):
+            found.values |= {"hires.width": size[0], "hires.height": size[1]}
         elif key == "size" and (size := read_size(value)):
             found.values |= {"width": size[0], "height": size[1]}
         elif key in WORDS:

@@ -3,8 +3,9 @@
 All of it is a stranger's text: bounded before anything reads it, checked field by field against the request's bounds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from webui.core.groups import group_values, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError, SheetRecipe
-from webui.core.request import NOT_ASKED, TEMPLATES, Request
+from webui.core.request import NOT_ASKED, Request
 from webui.interop.checked import check
 from webui.interop.found import Found, clean
 from webui.interop.programs import parse
@@ -87,7 +88,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     request = recipe.request.in_newest_syntax()
     values = {name: getattr(request, name) for name in Request.model_fields if name not in NOT_ASKED}
     values |= group_values(request)
-    values |= {field: text for field in TEMPLATES.values() if (text := getattr(request, field))}
+    values |= request.templates
     start = {**(recipe.start or {})}
     reasons = [_describe_sheet(recipe.grid)] if recipe.grid else []
     if start:
@@ -98,9 +99,10 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     if find_file(request.model, catalog.models) is None:
         reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
     wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
-        ("LoRA", [ref.name for ref in (*request.loras, *split_constant_loras(request.prompt)[2])], catalog.loras),
+        ("LoRA", [*_loras_of(request)], catalog.loras),
         ("VAE", [request.vae], catalog.vaes),
         ("refiner", [request.refiner], catalog.models),
+        ("hires model", [request.hires.model] if request.hires else [], catalog.models),
     )
     for kind, names, known in wanted:
         reasons += [f"{kind}: {name!r} is not here" for name in names if name and find_file(name, known) is None]
@@ -111,6 +113,14 @@ def _describe_sheet(grid: SheetRecipe) -> str:
     axes = (f"{place} is {axis['field']}: {', '.join(axis['values'])}" for place, axis in axes_json(grid.axes).items())
     count = len(grid.cells)
     return f"This is the sheet of a grid of {count} pictures; the settings are the first one's. {'; '.join(axes)}"
+
+
+def _loras_of(request: Request) -> Iterator[str]:
+    """The names of all that it uses."""
+    hires = request.hires
+    refs = (*request.loras, *(hires.loras if hires else ()))
+    tagged = [split_constant_loras(text)[2] for text in (request.prompt, hires.prompt if hires else "")]
+    yield from dict.fromkeys(ref.name for ref in chain(refs, *tagged))
 
 
 def _show_raw(texts: Mapping[str, str]) -> str:

@@ -145,7 +145,10 @@ class LocalJob:
         if len(self.orders) == 1 or not isinstance(event, Step | Cancelled) or not event.total:
             return event
         index, total = self._steps[id(order)] + event.index, sum(order.steps for order in self.orders)
-        return replace(event, index=index, total=total, seconds=self.parts_s.get("steps", 0.0) + event.seconds)
+        counted: E = replace(event, index=index, total=total, seconds=self.parts_s.get("steps", 0.0) + event.seconds)
+        if not isinstance(counted, Step) or counted.share is None:
+            return counted
+        return replace(counted, share=(self._steps[id(order)] + counted.share * order.steps) / total)
 
     def is_cancelled(self) -> bool:
         """The flag that the engine reads between steps."""

@@ -1,7 +1,8 @@
 """What a request leaves open, decided: names as the tables spell them, size, seed. Nothing here imports torch."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from webui.core import samplers
@@ -10,7 +11,9 @@ from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
 from webui.core.grid import Grid
+from webui.core.groups.hires import Hires, are_alike
 from webui.core.groups.upscale import Upscale
+from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.names import LANCZOS, choose_file, choose_lora, choose_upscaler
 from webui.core.order import Order, plan
 from webui.core.prompt import (
@@ -70,7 +73,7 @@ def make_order(request: Request, library: Snapshot) -> Order:
 def _left_out(order: Order) -> Iterator[str]:
     """What lists of weights by block do not name of their LoRAs."""
     loras: list[LoraUse | LoraSchedule] = []
-    for stage in order.passes[:1]:
+    for stage in order.passes:
         loras += [*stage.loras, *stage.lora_schedules]
     for lora in loras:
         if lora.blocks and (blocks := left_out(lora.blocks, read_header(lora.file.path).shapes)):
@@ -106,9 +109,12 @@ def resolve(request: Request, library: Snapshot) -> Request:
         if request.init is None:
             raise RequestError("upscale.only: there is no start picture to enlarge", field="upscale")
         return request.model_copy(update={"upscale": upscale, "seed": max(request.seed, 0), "count": 1, "repeat": 1})
-    for field in ("prompt", "negative"):
-        check_chunks(1 + sum(words.starts_chunk for words in parse_weights(getattr(request, field))), field)
-    check_terms(len(split_terms(request.prompt)) if request.syntax > 1 else 1)
+    for place, text in request.texts.items():
+        check_chunks(1 + sum(words.starts_chunk for words in parse_weights(text)), place)
+        if request.syntax > 1 and place.endswith("prompt"):
+            check_terms(len(split_terms(text)), place)
+        if place.endswith("negative") and split_loras(text)[1]:
+            raise RequestError(f"{place}: a LoRA acts on the whole picture; put its tag into the prompt", field=place)
     file = _choose_model("model", _model_of(request, library.models), library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
@@ -128,25 +134,66 @@ def resolve(request: Request, library: Snapshot) -> Request:
         | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
-        | _resolve_loras(request, request.seed, file, lambda: library.loras)
+        | _resolve_loras(request.prompt, request.loras, request, file, lambda: library.loras)
+        | (
+            {"hires": _resolve_hires(request.hires, request, file, (sampler, schedule), library)}
+            if request.hires
+            else {}
+        )
     )
 
 
+def _resolve_hires(
+    hires: Hires, request: Request, first: ModelFile, drawn_with: tuple[str, str], library: Snapshot
+) -> Hires:
+    """A hires pass behind a first one with this model and these names of sampler and schedule."""
+    with _about("hires"):
+        upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
+        model = _choose_model("model", hires.model, library.models) if hires.model else first
+        if upscaler in LATENT_FILTERS and not are_alike(model, first):
+            kinds = [file.checkpoint.family for file in (model, first) if file.checkpoint]
+            raise RequestError(
+                f"model {model.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}; choose another"
+                " upscaler than Latent"
+            )
+        sampler, schedule = samplers.resolve(hires.sampler or drawn_with[0], hires.schedule or drawn_with[1])
+        _resolve_prediction(
+            request if model == first else request.model_copy(update={"prediction": "auto"}), model, sampler
+        )
+        names = {"upscaler": upscaler, "model": model.name if hires.model else ""}
+        names |= {"sampler": sampler} if hires.sampler else {}
+        names |= {"schedule": schedule} if hires.schedule or hires.sampler and schedule != drawn_with[1] else {}
+        loras = _resolve_loras(hires.prompt, hires.loras, request, model, lambda: library.loras, keep=True)
+        return hires.model_copy(update=names | loras)
+
+
+@contextmanager
+def _about(group: str) -> Iterator[None]:
+    """What is wrong with a group of the request says so."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{group}: {error}", field=group) from None
+
+
 def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
-    name = choose_upscaler(_upscaler_of(upscale, library), library.upscalers, "upscale")
-    if name != LANCZOS:
-        file = library.upscalers[name]
+    return upscale.model_copy(update={"upscaler": _resolve_upscaler(upscale, library)})
+
+
+def _resolve_upscaler(group: Upscale | Hires, library: Snapshot, filters: Iterable[str] = ()) -> str:
+    name = choose_upscaler(_upscaler_of(group, library), library.upscalers, "upscale", filters)
+    if file := library.upscalers.get(name):
         try:
             check_upscaler(file)
         except BadFile as error:
             raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", field="upscale") from None
-    return upscale.model_copy(update={"upscaler": name})
+    return name
 
 
-def _upscaler_of(upscale: Upscale, library: Snapshot) -> str:
+def _upscaler_of(group: Upscale | Hires, library: Snapshot) -> str:
     """Where none was named it is the usual one, or, for whoever may not use that, the filter."""
-    is_named = "upscaler" in upscale.model_fields_set or upscale.upscaler in library.upscalers
-    return upscale.upscaler if is_named else LANCZOS
+    is_named = "upscaler" in group.model_fields_set or group.upscaler in library.upscalers
+    return group.upscaler if is_named else LANCZOS
 
 
 def with_seeds(request: Request) -> Request:
@@ -195,8 +242,7 @@ def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]
     refiner = _choose_model("refiner", name, models)
     if refiner.checkpoint and refiner.checkpoint.inpaints:
         raise RequestError(f"refiner {refiner.name!r} is for inpainting and cannot go on from latents", field="refiner")
-    families = [model.checkpoint.family.split()[0] for model in (file, refiner) if model.checkpoint]
-    if (families[0] == "SDXL") != (families[1] == "SDXL"):
+    if not are_alike(file, refiner):
         kinds = [model.checkpoint.family for model in (refiner, file) if model.checkpoint]
         raise RequestError(
             f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}", field="refiner"
@@ -211,27 +257,31 @@ def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelF
 
 
 def _resolve_loras(
-    request: Request, seed: int, model: ModelFile, find_loras: Callable[[], Mapping[str, LoraFile]]
+    prompt: str,
+    refs: tuple[LoraRef, ...],
+    request: Request,
+    model: ModelFile,
+    find_loras: Callable[[], Mapping[str, LoraFile]],
+    keep: bool = False,
 ) -> dict[str, object]:
-    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out.
+    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out unless they are to
+    be kept, because none at all would mean others.
 
     Weights by block that are to be drawn at random are, by the seed; those in tags that stay, in the prompt.
     """
-    text = draw_loras(request.prompt, seed)
+    text, seed = draw_loras(prompt, request.seed), request.seed
     if request.syntax > 1:
         prompt, tagged, moving = split_constant_loras(text)
     else:
         (prompt, tagged), moving = split_loras(text), ()
-    if split_loras(request.negative)[1]:
-        raise RequestError("negative: a LoRA acts on the whole picture; put its tag into the prompt", field="negative")
-    wanted = (*request.loras, *tagged, *moving)
+    wanted = (*refs, *tagged, *moving)
     if not wanted:
         return {}
     if len(wanted) > MAX_LORAS:
         raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
     files = find_loras()
     loras = [_resolve_lora(ref.drawn(seed), model, files) for ref in wanted]
-    constant = tuple(ref for ref in loras[: len(wanted) - len(moving)] if ref.acts)
+    constant = tuple(ref for ref in loras[: len(wanted) - len(moving)] if keep or ref.acts)
     _check_names(constant)
     return {"prompt": prompt, "loras": constant}
 

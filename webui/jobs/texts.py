@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from webui.core.dynamic import may_be_dynamic, scan
-from webui.core.request import PROMPTS, TEMPLATES, Request
+from webui.core.request import Request, template_of
 from webui.core.wildcards import Wildcards
 from webui.library.library import Snapshot
 
@@ -18,12 +18,12 @@ def draw_pictures(request: Request, library: Snapshot) -> tuple[tuple[Request, .
     The seeds are decided already. No pictures where nothing is left to chance. Raises RequestError for what cannot be
     drawn.
     """
-    texts = {field: text for field in PROMPTS if may_be_dynamic(text := getattr(request, field))}
+    texts = {place: text for place, text in request.texts.items() if may_be_dynamic(text)}
     if not texts or request.syntax < 3:
         return (), ()
     wildcards = _wildcards(texts.values(), library)
-    templates = {field: scan(text, wildcards.is_wildcard, field) for field, text in texts.items()}
-    dynamic = [field for field, template in templates.items() if template.forms]
+    templates = {place: scan(text, wildcards.is_wildcard, place) for place, text in texts.items()}
+    dynamic = [place for place, template in templates.items() if template.forms]
     if not dynamic:
         return (), tuple(line for template in templates.values() for line in template.notices)
     from webui.core.draws import Drawer
@@ -51,9 +51,9 @@ def _wildcards(texts: Iterable[str], library: Snapshot) -> Wildcards:
     return Wildcards(library.wildcards if any("__" in text for text in texts) else {})
 
 
-def _draw(picture: Request, fields: Iterable[str], drawer: "Drawer") -> Request:
-    drawn: dict[str, object] = {"syntax": 2}
-    for field in fields:
-        drawn[TEMPLATES[field]] = text = getattr(picture, field)
-        drawn[field] = drawer.draw(text, picture.seed, field)
-    return picture.model_copy(update=drawn)
+def _draw(picture: Request, places: Iterable[str], drawer: "Drawer") -> Request:
+    drawn: dict[str, str] = {}
+    for place in places:
+        drawn[template_of(place)] = text = picture.texts[place]
+        drawn[place] = drawer.draw(text, picture.seed, place)
+    return picture.with_texts(drawn).model_copy(update={"syntax": 2})

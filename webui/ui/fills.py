@@ -10,12 +10,14 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.groups import GROUP_FIELDS
-from webui.core.request import TEMPLATES
+from webui.core.request import template_of
 from webui.ui import form, loras, sizes
 
 Update = Any
 TEXTS = ("prompt", "negative")
-OFF = {field: info.default for field, info in GROUP_FIELDS.items()}  # groups that a picture's settings do not name
+LORAS = ("loras", "hires.loras")
+OFF = {field: "" if field in LORAS else info.default for field, info in GROUP_FIELDS.items()}
+"""The groups that a picture's settings do not name."""
 SEEDS = ("seed", *(field for field in GROUP_FIELDS if field.endswith(".seed")))
 NUMBERS = ("count", "repeat")  # how many to draw, which the settings of one picture do not say
 NEAR = 0.1  # the variation strength of pictures near one that has none
@@ -64,9 +66,11 @@ def from_picture(
     """
     values = (OFF if "steps" in values else {}) | dict(values)
     if not (with_seed or keep_texts):
-        values |= {field: text for field, name in TEMPLATES.items() if (text := values.get(name))}
-    if "loras" in values:
-        values["loras"] = loras.to_text(values["loras"])
+        places = ("prompt", "negative", "hires.prompt", "hires.negative")
+        values |= {place: text for place in places if (text := values.get(template_of(place)))}
+    for field in LORAS:
+        if isinstance(refs := values.get(field), tuple):
+            values[field] = loras.to_text(refs)
     for field in form.FILES:
         if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
             gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -18,13 +18,17 @@ from webui.core.errors import RequestError
 from webui.core.groups import GROUP_FIELDS, SWITCHES
 from webui.core.groups.init import Init
 from webui.core.images import SIDE_STEP_PX
+from webui.core.latent_filters import LATENT_FILTERS
+from webui.core.lora_ref import LoraRef
 from webui.core.names import LANCZOS
 from webui.core.request import Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
-LINES = {"prompt": 3, "negative": 2}
-FILES = ("model", "vae", "refiner", "upscale.upscaler")  # what may come and go while the page is open
+LINES = {"prompt": 3, "negative": 2, "hires.prompt": 2, "hires.negative": 2}
+FILES = ("model", "vae", "refiner", "hires.model", "hires.upscaler", "upscale.upscaler")
+"""What may come and go while the page is open."""
+CHOSEN = ("sampler", "schedule", "hires.sampler", "hires.schedule")
 FRACTION_STEP = 0.05
 SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with another step
     "steps": 1,
@@ -36,6 +40,8 @@ SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with anothe
     "mask_blur": 1,
     "padding": 8,
     "variation.strength": 0.01,
+    "hires.scale": 0.05,
+    "hires.steps": 1,
     "upscale.scale": 0.25,
 }
 
@@ -76,9 +82,9 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         "elem_id": f"{page}-{field.replace('.', '-')}{'-on' if field in SWITCHES else ''}",
         "interactive": True,
     } | overrides
-    if field in (*FILES, "sampler", "schedule"):
+    if field in (*FILES, *CHOSEN):
         known = choices(field, catalog)
-        if field == "upscale.upscaler" and options["value"] not in dict(known).values():
+        if field.endswith(".upscaler") and options["value"] not in dict(known).values():
             options["value"] = LANCZOS  # guests may not use the usual one
         return Dropdown(known, allow_custom_value=field in FILES, **options)
     if get_origin(info.annotation) is Literal:
@@ -94,17 +100,30 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         return Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS.get(field, FRACTION_STEP), **options)
     if field == "background":
         return gr.ColorPicker(**options)
+    if info.annotation == float | None:
+        return Number(step=0.5, **options)
+    if info.annotation == tuple[LoraRef, ...]:
+        return Textbox(**options | {"value": ""})
     step = SIDE_STEP_PX if field in ("width", "height") else 1
     return Number(precision=0, step=step, **options)
 
 
-def build_groups(page: str, catalog: Catalog) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:
-    """A fold for each group that is made from its fields alone, in the open page; gives controls and folds by name."""
+def build_groups(
+    page: str, catalog: Catalog, build_prompt: Callable[..., Any], begin: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:
+    """A fold for each group that is made from its fields alone, in the open page; gives controls and folds by name.
+
+    ``build_prompt`` is as ``make_control``, for prompts. ``begin`` are values other than the fields' own; the fold of a
+    group that is on is open.
+    """
     controls: dict[str, Any] = {}
     folds: dict[str, gr.Accordion] = {}
     for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
-        with gr.Accordion(Request.model_fields[group].title, open=False, elem_id=f"{page}-{group}") as folds[group]:
-            controls |= {name: make_control(page, name, catalog) for name in names}
+        title, is_on = Request.model_fields[group].title, begin.get(group, False)
+        with gr.Accordion(title, open=is_on, elem_id=f"{page}-{group}") as folds[group]:
+            for name in names:
+                own = {"value": begin[name]} if name in begin else {}
+                controls[name] = (build_prompt if name in LINES else make_control)(page, name, catalog, **own)
     return controls, folds
 
 
@@ -113,8 +132,10 @@ def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
     usable = [name for name, file in catalog.models.items() if file.checkpoint]
     upscalers = (*catalog.upscalers, LANCZOS)
     names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
-    names |= {"upscale.upscaler": upscalers}
+    names |= {"upscale.upscaler": upscalers, "hires.upscaler": (*upscalers, *LATENT_FILTERS)}
+    names |= {"hires.sampler": catalog.samplers, "hires.schedule": catalog.schedules}
     nothing = {"vae": [("Model's own", "")], "refiner": [("None", "")]}
+    nothing |= dict.fromkeys(("hires.model", "hires.sampler", "hires.schedule"), [("As in the first pass", "")])
     tiny = [name for name, file in catalog.vaes.items() if file.is_tiny] if field == "vae" else []
     labels = {name: f"{name} (tiny, approximate)" for name in tiny}
     return nothing.get(field, []) + [(labels.get(name, name), name) for name in names.get(field, usable)]

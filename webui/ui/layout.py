@@ -130,11 +130,13 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
         path = pictures.find_file(bench.executor, job_id, index, Path(target.controls["image"].GRADIO_CACHE))
         found = pictures.find(bench.executor, job_id, index)
         if path is None or found is None:
-            return [gr.skip()] * (len(fields) + 4)
-        values = settings_of(found[1].recipe.request)
+            return [gr.skip()] * (len(fields) + 5)
+        request = found[1].recipe.request
+        values = settings_of(request) | {"hires": False}  # it has had its second look
+        keep_size = False if request.upscale else gr.skip()  # it is larger than what is drawn
         catalog = bench.executor.catalog()
         settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True)
-        return [path, gr.Tabs(selected=target.name), *settings]
+        return [path, gr.Tabs(selected=target.name), keep_size, *settings]
 
     for name, target in benches.items():
         if (button := bench.senders.get(name)) is None:
@@ -146,7 +148,7 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
             partial(send, target=target),
             [job_id, bench.selected],
             [
-                *(target.controls["image"], tabs),
+                *(target.controls["image"], tabs, target.controls["keep_size"]),
                 *(target.controls[field] for field in fields),
                 *(target.picker.chosen, target.sizes),
             ],

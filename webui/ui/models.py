@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from webui.core.groups import GROUP_FIELDS
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form, panel, passing, sizes
@@ -14,7 +15,10 @@ from webui.ui import fills, form, panel, passing, sizes
 STATUS = '<p class="models-status" role="status"></p>'
 SUITED = ("steps", "guidance", "sampler", "schedule", "width", "height")
 OWN = {field: Request.model_fields[field].default for field in ("prediction", "clip_skip", "vae", "refiner")}
-BY_HAND = ("clip_skip", "vae", "refiner")  # what stays with another model where a person chose it
+BY_HAND = ("clip_skip", "vae", "refiner", "upscale")  # what stays with another model where a person chose it
+EMBEDDED = Request.model_fields["model"].default
+ENLARGED = {"upscale": True, "upscale.scale": 4.0}
+"""What suits the embedded model, whose pictures are small."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,37 @@ def build_panel(page: str, chosen: str) -> Picker:
     )
 
 
-def wire(picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.Dropdown) -> None:
+def enlarging(model: str | None) -> dict[str, Any]:
+    """Whether a model's pictures are enlarged where nobody has said so, and how far."""
+    return ENLARGED if model == EMBEDDED else {field: GROUP_FIELDS[field].default for field in ENLARGED}
+
+
+def wire(
+    picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.Dropdown, upscale: gr.Accordion | None
+) -> None:
     """A model that is picked, in its field or as a card, brings the settings that suit it.
 
-    What was made for the model before it goes back to the default, except what was chosen by hand.
+    What was made for the model before it goes back to the default, except what was chosen by hand. ``upscale`` is the
+    fold of what enlarges, on a page where the model says whether it is on.
     """
     page, model = picker.page, controls["model"]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    settings = (*SUITED, *OWN)
+    settings = (*SUITED, *OWN, *(ENLARGED if upscale else ()))
+    folds = [upscale] if upscale else []
 
     def choose(name: str, chosen: str, by_hand: str) -> list[Any]:
         file = executor.catalog().models.get(name)
         if file is None or file.checkpoint is None:
-            return [gr.skip()] * (3 + len(settings))
+            return [gr.skip()] * (3 + len(settings) + len(folds))
         if name == chosen:  # also what a look into the list ends in: the settings are kept
-            return [name, *[gr.skip()] * (2 + len(settings))]
+            return [name, *[gr.skip()] * (2 + len(settings) + len(folds))]
         suited = OWN | asdict(file.defaults) | {"width": file.native_px, "height": file.native_px}
-        suited |= dict.fromkeys(set(by_hand.split()).intersection(BY_HAND), gr.skip())
-        return [name, name, sizes.offer(file.native_px), *(suited[field] for field in settings)]
+        suited |= enlarging(name)
+        chosen_by_hand = set(by_hand.split()).intersection(BY_HAND)
+        suited |= dict.fromkeys(chosen_by_hand, gr.skip())
+        suited |= dict.fromkeys(ENLARGED, gr.skip()) if "upscale" in chosen_by_hand else {}
+        opened = [gr.Accordion(open=suited["upscale"]) if isinstance(suited["upscale"], bool) else gr.skip()]
+        return [name, name, sizes.offer(file.native_px), *(suited[field] for field in settings), *opened[: len(folds)]]
 
     fills.wire(
         page,
@@ -67,13 +84,16 @@ def wire(picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.
         partial(gr.on, [model.input, picker.pick.click]),
         choose,
         [model, picker.chosen, passing.box()],
-        [model, picker.chosen, size, *(controls[field] for field in settings)],
+        [model, picker.chosen, size, *(controls[field] for field in settings), *folds],
         js=f"(model, chosen) => [darkroomModels.take('{page}') ?? model, chosen, darkroomFills.byHand('{page}')]",
         queue=False,
     )
     picker.chosen.change(None, None, None, js=f"() => darkroomModels.show('{page}')", **private)
-    for field in BY_HAND:
-        controls[field].input(None, None, None, js=f"() => darkroomFills.chooseByHand('{page}', '{field}')", **private)
+    touched = {field: [controls[field]] for field in BY_HAND}
+    touched["upscale"] = [control for field, control in controls.items() if field.split(".")[0] == "upscale"]
+    for field, places in touched.items():
+        js = f"() => darkroomFills.chooseByHand('{page}', '{field}')"
+        gr.on([control.input for control in places], None, None, None, js=js, **private)
 
 
 def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterable[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Image
 from webui.core.files import File
 from webui.core.groups import SWITCHES, group_values
+from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.names import choose, choose_file, choose_lora, choose_upscaler
 from webui.core.request import NOT_ASKED
 from webui.interop import sampler_names
@@ -49,16 +50,18 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     for field, names in {"sampler": catalog.samplers, "schedule": catalog.schedules}.items():
         if values.get(field):
             values[field] = choose(field, values[field], names)
-    if values.get("upscale.upscaler"):
-        values["upscale.upscaler"] = choose_upscaler(values["upscale.upscaler"], catalog.upscalers, "upscale")
-    files: Mapping[str, Mapping[str, File]] = {"model": catalog.models, "refiner": catalog.models, "vae": catalog.vaes}
+    for group, filters in {"upscale": (), "hires": LATENT_FILTERS}.items():
+        if name := values.get(f"{group}.upscaler"):
+            values[f"{group}.upscaler"] = choose_upscaler(name, catalog.upscalers, group, filters)
+    models = dict.fromkeys(("model", "refiner", "hires.model"), catalog.models)
+    files: Mapping[str, Mapping[str, File]] = {**models, "vae": catalog.vaes}
     for field, known in files.items():
         if values.get(field):
             values[field] = choose_file("VAE" if field == "vae" else "model", values[field], known, field)
-    if "loras" in values:
-        names = [choose_lora(ref.name, catalog.loras) for ref in request.loras]
-        refs = zip(request.loras, names, strict=True)
-        values["loras"] = loras.to_text([ref.model_copy(update={"name": name}) for ref, name in refs])
+    for field in fills.LORAS:
+        if field in values:
+            refs = [(ref, choose_lora(ref.name, catalog.loras)) for ref in values[field]]
+            values[field] = loras.to_text([ref.model_copy(update={"name": name}) for ref, name in refs])
     if "model" in values:
         values |= fills.own_prediction(values, catalog)
     if "width" in values or "height" in values:

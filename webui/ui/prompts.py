@@ -10,7 +10,7 @@ from webui.core.catalog import Catalog
 from webui.core.request import MAX_PROMPT_CHARACTERS
 from webui.ui import form, pasted
 
-FIELDS = ("prompt", "negative")
+FIELDS = ("prompt", "negative", "hires.prompt", "hires.negative")
 HELP = """
 <p class="prompt-help" data-page="{page}" data-field="{field}" data-limit="{limit}" aria-live="polite">
   <span class="prompt-trouble"></span> <span class="prompt-count" title="Tokens that the model reads">0/75</span>
@@ -25,8 +25,10 @@ HELP = """
 def build_prompt(page: str, field: str, catalog: Catalog, **overrides: Any) -> gr.Textbox:
     """Lays out a prompt's box with its help in the open page."""
     box: gr.Textbox = form.make_control(page, field, catalog, **overrides)
-    gr.HTML(HELP.format(page=page, field=field, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
-    pasted.build_notice(page, field)
+    place = field.replace(".", "-")
+    gr.HTML(HELP.format(page=page, field=place, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
+    if field == place:
+        pasted.build_notice(page, field)
     return box
 
 

@@ -36,7 +36,7 @@ PARTS = {
     "other": "Other",
 }
 
-STAGES = {"refiner": "Refiner", "upscale": "Enlarging"}
+STAGES = {"refiner": "Refiner", "hires": "Drawing again", "upscale": "Enlarging"}
 """What is said of steps of a picture that has several stages, beside their number."""
 
 GalleryItem = tuple[str, str]
@@ -162,9 +162,9 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
         case Loading(what, part):
             is_whole = COUNTS.search(what) or what.endswith(".")
             state, fraction, text = "loading", part or None, what if is_whole else f"{what} ..."
-        case Step(index, total, seconds, stage=stage):
+        case Step(stage=stage):
             at = STAGES.get(stage[0], "") if stage else ""
-            state, fraction, text = "running", index / total, _step_text(index, total, seconds, at)
+            state, fraction, text = "running", event.done, _step_text(event, at)
         case Done(seconds, parts_s, warnings, loras):
             ledger = ledger_html(parts_s)
             marks = _result_marks(job.images) if job else ""
@@ -233,11 +233,10 @@ def _switch_text(switch: LoraSwitch) -> str:
     return f"LoRA{'s' if len(switch.applied) > 1 else ''} {names}: {how[switch.how]}."
 
 
-def _step_text(index: int, total: int, seconds: float, at: str = "") -> str:
-    rate = index / seconds if seconds > 0 else 0.0
-    left_s = (total - index) / rate if rate else 0.0
+def _step_text(step: Step, at: str = "") -> str:
+    rate = step.index / step.seconds if step.seconds > 0 else 0.0
     speed = f"{rate:.1f} it/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/it"
-    return f"Step {index} of {total} · {f'{at} · ' if at else ''}{speed} · {_duration(left_s)} left"
+    return f"Step {step.index} of {step.total} · {f'{at} · ' if at else ''}{speed} · {_duration(step.left_s)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from webui.core.catalog import Catalog
 from webui.core.events import Failed
 from webui.core.groups import GROUP_FIELDS, group_values
 from webui.core.groups.init import Init
-from webui.core.request import NOT_ASKED, TEMPLATES, Request
+from webui.core.request import NOT_ASKED, Request
 from webui.core.work import Work
 from webui.jobs.protocols import Executor
 from webui.ui import (
@@ -49,6 +49,7 @@ class Task:
     ``build_inputs`` lays out the page's own controls above and below the prompt (it is called with "above", then
     "below") and returns them by name; ``work`` turns all values by name into what is to be drawn, raising
     RequestError. ``transient`` controls hold files: they are not remembered by the browser.
+    ``enlarges`` says that the pictures of the embedded model are enlarged where nobody has said otherwise.
     ``collect_js`` is a function over all values in the browser, for what lives there until Generate is pressed.
     ``build_more`` lays out what a page shows of its pictures besides the gallery.
     """
@@ -61,6 +62,7 @@ class Task:
     collect_js: str | None = None
     examples: tuple[str, ...] = ()
     build_more: Callable[[], None] | None = None
+    enlarges: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
-            grouped, folds = form.build_groups(name, catalog)
+            begin = models.enlarging(models.EMBEDDED) if task.enlarges else {}
+            grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, begin)
             controls |= grouped
             controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
@@ -125,6 +128,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             results = _build_results(task, empty, targets)
     selected = gr.Number(0, precision=0, visible=False)
     helpers |= {"chosen": picker.chosen, "variation": folds["variation"]}
+    helpers |= {"upscale": folds["upscale"]} if task.enlarges else {}
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
     handlers = jobs.Handlers(executor, task.work, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
@@ -136,7 +140,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
     browser_state.wire_pictures(name, given, restored)
     _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
     wire_verify(name, executor, results.verify, results.verdict, selected)
-    models.wire(picker, executor, controls, helpers["size"])
+    models.wire(picker, executor, controls, helpers["size"], helpers.get("upscale"))
     prompts.wire(name, controls, picker.chosen)
     pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
     approximations.wire(approximate, controls, executor)
@@ -199,7 +203,7 @@ def settings_of(request: Request) -> Controls:
     """What a picture's request says for the fields of a page, those of its start picture among them."""
     today = request.in_newest_syntax()
     values = {field: getattr(today, field) for field in FIELDS if field not in GROUP_FIELDS} | group_values(today)
-    values |= {field: getattr(today, field) for field in TEMPLATES.values()}
+    values |= today.templates
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 
@@ -256,18 +260,25 @@ def _wire_memory(
 ) -> gr.events.Dependency:
     """The browser remembers the fields, and fills them when the page is opened: the event that is returned."""
     kept = [field for field in controls if field not in transient]
+    folds = [helpers["upscale"]] if "upscale" in helpers else []
 
     def restore(text: str) -> list[Update]:
         catalog = executor.catalog()
         updates = browser_state.recall(text, kept, controls, catalog)
         model = updates[kept.index("model")].get("value")
-        return [*updates, *fills.settle_model(catalog, model)]
+        opened = []
+        if folds:
+            enlarged = models.enlarging(model or controls["model"].value)
+            for field, value in enlarged.items():
+                updates[kept.index(field)].setdefault("value", value)
+            opened = [gr.Accordion(open=updates[kept.index("upscale")]["value"])]
+        return [*updates, *fills.settle_model(catalog, model), *opened]
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     blocks = gr.context.Context.root_block
     assert blocks is not None
     remembered = [controls[field] for field in kept]
-    recalled = [*remembered, helpers["chosen"], helpers["size"]]
+    recalled = [*remembered, helpers["chosen"], helpers["size"], *folds]
     restored = fills.wire(
         page,
         "memory",

@@ -102,7 +102,7 @@ class Preset(BaseModel):
         except ValidationError as error:
             raise ValueError(f"init.{explain(error)}") from None
         plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True)
-        plain |= {name: value for name, value in group_values(request).items() if value is not None}
+        plain |= group_values(request, as_json=True)
         plain |= {group: False for group in SWITCHES if self.fields.get(group) is False}
         templates = {prompt: self.fields[prompt] for prompt in PROMPTS if prompt in self.fields}
         self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}

@@ -11,6 +11,7 @@ from webui.core.catalog import Catalog
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile, VaeFile
+from webui.core.groups.hires import Hires
 from webui.core.groups.variation import Variation
 from webui.core.request import Request
 from webui.core.settings import Settings
@@ -95,11 +96,55 @@ class TestRequest:
 
     def test_numbers_and_truth_values_may_be_text(self, catalog):
         body = {"steps": "9", "seed": "4", "cfg_scale": "6.5", "width": "128", "batch_size": "2"}
-        off = dict.fromkeys(("enable_hr", "restore_faces", "tiling", "disable_extra_networks"), "false")
+        off = dict.fromkeys(("restore_faces", "tiling", "disable_extra_networks"), "false")
         request = read(catalog, **body, **off, subseed_strength="0.0", s_noise="1", s_tmax="inf")
         assert (request.steps, request.seed, request.guidance, request.width, request.count) == (9, 4, 6.5, 128, 2)
-        with pytest.raises(RequestError, match="enable_hr 'true' is not supported here"):
-            read(catalog, enable_hr="true")
+        assert read(catalog, **body, enable_hr="false", hr_scale="3").hires is None
+        assert read(catalog, **body, enable_hr="true", hr_scale="3").hires == Hires(scale=3)
+
+    def test_the_second_pass_has_our_names(self, catalog):
+        body = {
+            "enable_hr": True,
+            "hr_scale": 1.5,
+            "hr_resize_x": 0,
+            "hr_resize_y": 640,
+            "hr_upscaler": "Latent (nearest-exact)",
+            "hr_second_pass_steps": 7,
+            "denoising_strength": 0.4,
+            "hr_checkpoint_name": "v1-5.safetensors",
+            "hr_sampler_name": "DPM++ 2M Karras",
+            "hr_prompt": "a dog <lora:a:1>",
+            "hr_negative_prompt": "red",
+            "hr_cfg": 3,
+        }
+        request = read(catalog, **body)
+        assert request.init is None and request.hires == Hires(
+            scale=1.5,
+            height=640,
+            upscaler="Latent (nearest-exact)",
+            steps=7,
+            strength=0.4,
+            model="v1-5",
+            sampler="DPM++ 2M",
+            schedule="Karras",
+            prompt="a dog <lora:a:1>",
+            negative="red",
+            guidance=3,
+        )
+        same = {
+            "hr_checkpoint_name": "Use same checkpoint",
+            "hr_sampler_name": "Use same sampler",
+            "hr_upscaler": "None",
+        }
+        same |= {"hr_scheduler": "Use same scheduler", "hr_prompt": "", "hr_second_pass_steps": 0, "hr_resize_x": 0}
+        assert read(catalog, enable_hr=True, **same).hires == Hires(upscaler="Lanczos")
+        own = read(catalog, enable_hr=True, sampler_name="DPM++ 2M", hr_scheduler="karras").hires
+        assert (own.sampler, own.schedule) == ("", "Karras")
+
+    def test_a_text_that_says_a_second_pass_is_overruled(self, catalog):
+        told = "a cat\nSteps: 9, Sampler: DDIM, Seed: 3, Size: 64x64, Hires upscale: 2, Hires upscaler: Latent"
+        assert read(catalog, infotext=told).hires == Hires(upscaler="Latent")
+        assert read(catalog, infotext=told, enable_hr=False).hires is None
 
     def test_a_variation_is_drawn_and_off_at_strength_0(self, catalog):
         varied = read(catalog, seed=4, subseed="9", subseed_strength="0.25").variation
@@ -170,7 +215,11 @@ class TestRequest:
                 "scheduler: 'Karras' does not go with Euler a; Default does",
             ),
             ({"refiner_checkpoint": "gone"}, "refiner_checkpoint: the model 'gone' is not here"),
-            ({"enable_hr": True}, "enable_hr True is not supported here"),
+            ({"enable_hr": True, "hr_scale": 0.5}, "hr_scale must be at least 1"),
+            ({"enable_hr": True, "denoising_strength": 2}, "denoising_strength must be at most 1"),
+            ({"enable_hr": True, "hr_checkpoint_name": "gone"}, "hr_checkpoint_name: the model 'gone' is not here"),
+            ({"enable_hr": True, "hr_sampler_name": "gone"}, "hr_sampler_name: 'gone' is not known here"),
+            ({"enable_hr": True, "hr_scheduler": "gone"}, "hr_scheduler: 'gone' is not known here"),
             ({"restore_faces": True}, "restore_faces True is not supported here"),
             ({"tiling": True}, "tiling True"),
             ({"s_churn": 3}, "s_churn 3 is not supported here"),

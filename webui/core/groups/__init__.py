@@ -7,11 +7,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from webui.core.groups.base import Group
+from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
-GROUPS: Mapping[str, type[Group]] = {"init": Init, "variation": Variation, "upscale": Upscale}
+GROUPS: Mapping[str, type[Group]] = {"init": Init, "variation": Variation, "hires": Hires, "upscale": Upscale}
 """The request's fields that are groups, in the order in which they change the stages."""
 SWITCHES = tuple(group for group, made_of in GROUPS.items() if made_of.switch)
 """Groups that are on or off by a value of their own, under their name alone."""
@@ -49,10 +50,17 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     return nested | {group: None for group in SWITCHES if values.get(group, True) is False}
 
 
-def group_values(request: BaseModel) -> dict[str, Any]:
-    """A request's values of these fields, without those of groups that are off."""
+def group_values(request: BaseModel, as_json: bool = False) -> dict[str, Any]:
+    """A request's values of these fields, without those of groups that are off, and in JSON without what is none."""
+    groups = {name: group for name in GROUPS if (group := getattr(request, name)) is not None}
+    held = {
+        name: group.model_dump(mode="json", exclude_none=True) if as_json else vars(group)
+        for name, group in groups.items()
+        if name != "init"
+    }
     places = {name: name.partition(".") for name in GROUP_FIELDS}
-    held = {name: (getattr(request, group), field) for name, (group, _, field) in places.items()}
     return {
-        name: getattr(group, field) if field else True for name, (group, field) in held.items() if group is not None
+        name: held[group][field] if field else True
+        for name, (group, _, field) in places.items()
+        if group in held and (not field or field in held[group])
     }

@@ -16,6 +16,11 @@ from webui.core.stages import Upscale as Enlarging
 DEFAULT_UPSCALER = "realesr-animevideov3"
 
 
+def read_side(side: Any) -> Any:
+    """0 and an empty field are none."""
+    return None if side in ("", "0") or type(side) in (int, float) and side == 0 else side
+
+
 class Upscale(Group):
     """A1111's extras. Pixels alone are changed, after all passes; with ``only`` nothing is drawn at all."""
 
@@ -53,11 +58,7 @@ class Upscale(Group):
     )
     only: bool = Field(default=False, title="Only upscale", description="Draw nothing: enlarge the start picture")
 
-    @field_validator("width", "height", mode="before")
-    @classmethod
-    def _read_side(cls, side: Any) -> Any:
-        """0 and an empty field are none."""
-        return None if side in ("", "0") or type(side) in (int, float) and side == 0 else side
+    _read_sides = field_validator("width", "height", mode="before")(read_side)
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """One more, behind all others."""
@@ -75,7 +76,9 @@ class Upscale(Group):
         return None if self.upscaler == LANCZOS else files.upscalers[self.upscaler]
 
 
-def enlarged(size: Size, scale: float, width: int | None, height: int | None, group: str) -> Size:
+def enlarged(
+    size: Size, scale: float, width: int | None, height: int | None, group: str, most_px: int = MAX_UPSCALED_SIDE_PX
+) -> Size:
     """The size that a group's fields ask for, of one side the other by the picture's shape.
 
     RequestError says by how much it is too large, and which scale would not be.
@@ -89,11 +92,11 @@ def enlarged(size: Size, scale: float, width: int | None, height: int | None, gr
         wanted = max(1, round(across * height / down)), height
     else:
         wanted = round(across * scale), round(down * scale)
-    if max(wanted) > MAX_UPSCALED_SIDE_PX:
-        most = int(MAX_UPSCALED_SIDE_PX / max(size) * 100) / 100
+    if max(wanted) > most_px:
+        most = int(most_px / max(size) * 100) / 100
         raise RequestError(
             f"{group}: {across} x {down} px would become {wanted[0]} x {wanted[1]} px, and sides of up to"
-            f" {MAX_UPSCALED_SIDE_PX} px can be made; the largest scale for this picture is {most:g}",
+            f" {most_px} px can be made; the largest scale for this picture is {most:g}",
             field=group,
         )
     return wanted

@@ -45,9 +45,12 @@ class Posterior:
 
     mean: torch.Tensor
     std: torch.Tensor
+    drawn: bool = True
 
     def sample(self, draw: Draw) -> torch.Tensor:
-        """One latent a picture, (n, channels, h, w)."""
+        """One latent a picture, (n, channels, h, w); where nothing of it is ``drawn``, the mean."""
+        if not self.drawn:
+            return self.mean
         return self.mean + self.std * draw(self.mean.shape).to(self.mean.device)
 
     @property

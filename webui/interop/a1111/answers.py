@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 from webui import __version__
 from webui.core.catalog import Catalog
 from webui.core.events import Image, Loading, Step
+from webui.core.infotext import hires_settings
 from webui.core.recipe import Recipe
 from webui.core.request import Request
 from webui.interop.a1111.refusals import flag
@@ -60,6 +61,8 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
     """
     seeds = [picture.seed for picture in pictures]
     variations = [varied for picture in pictures if (varied := picture.recipe.request.varied)]
+    begun = request.init or request.hires
+    second = {name: value for name, value in hires_settings(request).items() if value is not None}
     model_hash = pictures[0].recipe.model_hash[:10] if pictures else ""
     return json.dumps(
         {
@@ -86,8 +89,8 @@ def info(request: Request, pictures: Sequence[Image], comments: Sequence[str] = 
             "sd_vae_hash": None,
             "seed_resize_from_w": -1,
             "seed_resize_from_h": -1,
-            "denoising_strength": request.init.strength if request.init else None,
-            "extra_generation_params": {"Schedule type": request.schedule},
+            "denoising_strength": begun.strength if begun else None,
+            "extra_generation_params": {"Schedule type": request.schedule} | second,
             "index_of_first_image": int(bool(pictures) and pictures[0].is_sheet),
             "infotexts": [picture.recipe.infotext() for picture in pictures],
             "styles": [],
@@ -114,8 +117,8 @@ def progress(request: Request | None, event: object, started: str, waiting: int,
     batch_steps = step.total // batches if batches else 0
     batch = min(step.index // batch_steps, batches - 1) if batch_steps else 0
     return {
-        "progress": step.index / step.total if step.total else 0.0,
-        "eta_relative": step.seconds / step.index * (step.total - step.index) if step.index else 0.0,
+        "progress": step.done,
+        "eta_relative": step.left_s,
         "state": {
             "skipped": False,
             "interrupted": stopped,

@@ -57,7 +57,6 @@ NOISE: dict[str, Callable[[Any], bool]] = {
     "tiling": flag,
 }
 REFUSED: dict[str, Callable[[Any], bool]] = NOISE | {
-    "enable_hr": flag,
     "restore_faces": flag,
     "script_name": _names_something,
     "styles": _names_something,

@@ -20,6 +20,7 @@ from webui.core.files import ModelFile
 from webui.core.groups import nest
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
+from webui.core.names import LANCZOS
 from webui.core.prompt import split_loras
 from webui.core.request import Request
 from webui.interop.a1111.refusals import (
@@ -50,6 +51,15 @@ FIELDS = {
     "subseed": "variation.seed",
     "subseed_strength": "variation.strength",
 }
+HIRES_FIELDS = {
+    "hr_scale": "hires.scale",
+    "hr_resize_x": "hires.width",
+    "hr_resize_y": "hires.height",
+    "hr_second_pass_steps": "hires.steps",
+    "hr_cfg": "hires.guidance",
+    "hr_prompt": "hires.prompt",
+    "hr_negative_prompt": "hires.negative",
+}
 INIT_FIELDS = {
     "denoising_strength": "strength",
     "mask_blur": "mask_blur",
@@ -62,12 +72,14 @@ NUMBERED = {
     "resize_mode": ("resize", ("just resize", "crop and resize", "resize and fill", "latent resize")),
     "inpainting_fill": ("mask_fill", ("fill", "original", "noise", "nothing")),
 }
-THEIRS = {ours: theirs for theirs, ours in (FIELDS | INIT_FIELDS).items()} | {"clip_skip": "CLIP_stop_at_last_layers"}
+THEIRS = {ours: theirs for theirs, ours in (FIELDS | INIT_FIELDS | HIRES_FIELDS).items()}
+THEIRS |= {"clip_skip": "CLIP_stop_at_last_layers", "hires.upscaler": "hr_upscaler"}
+THEIRS |= {"hires.strength": "denoising_strength"}
 # The samplers whose noise A1111 multiplies by ``eta``, and the value that is as here.
 ETA = dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE"), 1.0) | {"DDIM": 0.0}
 CLIENTS_ETA = 1.0  # what webuiapi sends with every sampler
 TEXTS = ("prompt", "negative_prompt")
-NO_FILE = ("", "automatic", "none")
+NO_FILE = ("", "automatic", "none", "use same checkpoint", "use same sampler", "use same scheduler")
 TITLE_HASH = re.compile(r"\s*\[([0-9a-fA-F]{8,64})\]\s*$")
 
 
@@ -171,6 +183,7 @@ def read_request(
     if str(refiner).casefold() not in NO_FILE:
         values["refiner"] = find_model("refiner_checkpoint", refiner, catalog)
     values |= _read_sampler(given, catalog, values)
+    values |= _read_hires(given, catalog, values, with_picture)
     comments += _check_eta(given, values, catalog)
     if with_picture:
         values["init"] = _read_init(given, told)
@@ -185,6 +198,43 @@ def read_request(
             field="disable_extra_networks",
         )
     return Asked(request, comments)
+
+
+def _read_hires(
+    given: Mapping[str, Any], catalog: Catalog, values: Mapping[str, Any], with_picture: bool
+) -> dict[str, Any]:
+    """The second pass, where it is on. Its strength is that of the start picture in a body that has one."""
+    if "enable_hr" not in given:
+        return {}
+    if not flag(given["enable_hr"]):
+        return {"hires": False} if "hires" in values else {}
+    found: dict[str, Any] = {"hires": True}
+    found |= {ours: given[theirs] for theirs, ours in HIRES_FIELDS.items() if theirs in given}
+    if not is_other_than(0)(found.get("hires.guidance", 1)):  # which clients send for the first pass's
+        del found["hires.guidance"]
+    if not with_picture and "denoising_strength" in given:
+        found["hires.strength"] = given["denoising_strength"]
+    if (upscaler := given.get("hr_upscaler")) is not None:
+        found["hires.upscaler"] = LANCZOS if str(upscaler).casefold() == "none" else upscaler
+    if (model := given.get("hr_checkpoint_name")) is not None and str(model).casefold() not in NO_FILE:
+        found["hires.model"] = find_model("hr_checkpoint_name", model, catalog)
+    sampler, schedule = (given.get(key) for key in ("hr_sampler_name", "hr_scheduler"))
+    sampler, schedule = (None if str(name).casefold() in NO_FILE else name for name in (sampler, schedule))
+    if sampler or schedule:
+        own = {"sampler_name": sampler or values.get("sampler"), "scheduler": schedule}
+        try:
+            read = _read_sampler({key: name for key, name in own.items() if name}, catalog, values)
+        except NotFound:
+            text = f"hr_sampler_name: {str(sampler)[:80]!r} is not known here"
+            raise RequestError(text, field="hr_sampler_name") from None
+        except RequestError as error:
+            raise RequestError(f"hr_{error}", field="hr_scheduler") from None
+        if not sampler:
+            del read["sampler"]
+        elif not schedule and read["schedule"] == "Default":  # none was named
+            del read["schedule"]
+        found |= {f"hires.{name}": value for name, value in read.items()}
+    return found
 
 
 def _read_infotext(given: Mapping[str, Any], catalog: Catalog) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -3,7 +3,8 @@
   "use strict";
   const PAUSE_MS = 250;
   const STEP = 0.1;
-  const BOXES = darkroom.PAGES.flatMap((page) => [`#${page}-prompt`, `#${page}-negative`]).join(", ");
+  const NAMES = ["prompt", "negative", "hires-prompt", "hires-negative"];
+  const BOXES = darkroom.PAGES.flatMap((page) => NAMES.map((name) => `#${page}-${name}`)).join(", ");
   const NUMBER = /:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$/;
   const PLAIN = /^\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*$/;
   const OTHERWISE = /@|^\s*(?:te|unet)\s*=/;
@@ -76,7 +77,7 @@
   const waits = {};
   const count = (page) => {
     clearTimeout(waits[page]);
-    waits[page] = setTimeout(() => ["prompt", "negative"].forEach((name) => ask(page, name)), PAUSE_MS);
+    waits[page] = setTimeout(() => NAMES.forEach((name) => ask(page, name)), PAUSE_MS);
   };
 
   window.darkroomPrompt = { count };

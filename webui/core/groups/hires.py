@@ -1,0 +1,220 @@
+"""A second look: the finished pictures, or their latents, enlarged and drawn again."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from webui.core.errors import RequestError
+from webui.core.files import Files, ModelFile
+from webui.core.groups.base import Group
+from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_side
+from webui.core.images import MAX_SIDE_PX, MAX_UPSCALED_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
+from webui.core.latent_filters import LATENT_FILTERS
+from webui.core.lora_ref import MAX_LORAS, LoraRef
+from webui.core.lora_text import read_refs
+from webui.core.names import LANCZOS
+from webui.core.stages import Pass, Stage, Upscale
+from webui.core.uses import constant_loras, embeddings, lenders, moving_loras
+from webui.core.values import MAX_PROMPT_CHARACTERS, MAX_STEPS
+
+ANY_PX = 2**31
+NAME = "hires"
+"""What its stages are told under."""
+
+
+class Hires(Group):
+    """A1111's hires fix: what img2img makes of the enlarged picture, each with its own seed again.
+
+    What is left out or empty is as in the first pass.
+    """
+
+    switch: ClassVar[str] = "Enlarge what was drawn and draw it again"
+    set_by_programs: ClassVar[tuple[str, ...]] = ("template", "negative_template")
+
+    scale: float = Field(
+        default=2.0,
+        ge=1.0,
+        le=16.0,
+        allow_inf_nan=False,
+        title="Scale",
+        description="How many times as wide and high the picture becomes, where no size is given",
+    )
+    width: int | None = Field(
+        default=None,
+        ge=MIN_SIDE_PX,
+        le=MAX_SIDE_PX,
+        title="Width in px",
+        description="Instead of the scale; left out, what suits the height",
+    )
+    height: int | None = Field(
+        default=None,
+        ge=MIN_SIDE_PX,
+        le=MAX_SIDE_PX,
+        title="Height in px",
+        description="Instead of the scale; with both, the picture is cut to their shape",
+    )
+    upscaler: str = Field(
+        default=DEFAULT_UPSCALER,
+        min_length=1,
+        max_length=255,
+        title="Upscaler",
+        description="The network that enlarges, Lanczos, a filter, or Latent, which enlarges before decoding",
+    )
+    steps: int = Field(
+        default=0, ge=0, le=MAX_STEPS, title="Steps", description="Of the second pass; 0: as many as the first"
+    )
+    strength: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Strength",
+        description="How far the second pass may move away: 0 only enlarges, 1 ignores the first",
+    )
+    model: str = Field(
+        default="", max_length=255, title="Model", description="That draws again; left out, that of the first pass"
+    )
+    loras: tuple[LoraRef, ...] = Field(
+        default=(),
+        max_length=MAX_LORAS,
+        title="LoRAs",
+        description="As name:weight, name:weight; left out, those of the first pass",
+    )
+    sampler: str = Field(default="", max_length=100, title="Sampler", description="Left out, that of the first pass")
+    schedule: str = Field(default="", max_length=100, title="Schedule", description="Left out, that of the first pass")
+    guidance: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=30.0,
+        allow_inf_nan=False,
+        title="Guidance",
+        description="Left out, that of the first pass",
+    )
+    prompt: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Hires prompt",
+        description="Left out, that of the first pass",
+    )
+    negative: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Hires negative prompt",
+        description="Left out, that of the first pass",
+    )
+    template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
+    negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
+
+    _read_sides = field_validator("width", "height", mode="before")(read_side)
+    _read_loras = field_validator("loras", mode="before")(read_refs)
+
+    @field_validator("guidance", mode="before")
+    @classmethod
+    def _read_guidance(cls, guidance: Any) -> Any:
+        """An empty field is none."""
+        return None if guidance == "" else guidance
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether latents are enlarged, and no pictures."""
+        return self.upscaler in LATENT_FILTERS
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """Pictures are enlarged by a stage of its own, latents by the pass that begins from them."""
+        first = stages[0]
+        assert isinstance(first, Pass)
+        if self.is_latent:
+            if first.init and first.init.masked and first.init.only_masked:
+                raise RequestError(
+                    f"hires: {self.upscaler} enlarges all that was drawn, and with only masked that is a part of the"
+                    " picture; choose another upscaler",
+                    field="hires",
+                )
+            return (*stages, replace(self._second(first, files), begin="latents", enlarged_by=self.upscaler))
+        file = None if self.upscaler == LANCZOS else files.upscalers[self.upscaler]
+        return (*stages, Upscale(file, self.sizes(first)[1], name=NAME), self._second(first, files))
+
+    def sizes(self, first: Pass) -> tuple[Size, Size]:
+        """What is drawn, and the whole picture, larger where only a masked part is; RequestError for too much."""
+        asked, whole = self._asked(first), first.result_size
+        if whole == first.size:
+            size = _in_steps(asked)
+            _check(first.size, size)
+            return size, size
+        drawn = _in_steps((first.size[0] * asked[0] // whole[0], first.size[1] * asked[1] // whole[1]))
+        _check(first.size, drawn)
+        return drawn, asked
+
+    def notices(self, first: Pass, second: Pass) -> Iterator[str]:
+        """Lines for people about what is not drawn as it was asked for, or is asked for in vain."""
+        if first.refs and not self.loras and not are_alike(first.model, second.model):
+            yield f"The LoRAs of the first pass are left out of the second: {second.model.name} is of another kind."
+        asked, (drawn, _) = self._asked(first), self.sizes(first)
+        if first.result_size == first.size and asked != drawn:
+            yield (
+                f"Hires: {asked[0]} x {asked[1]} px was asked for; sides are drawn in steps of {SIDE_STEP_PX} px, so it"
+                f" is {drawn[0]} x {drawn[1]} px."
+            )
+        if self.strength == 0:
+            yield "At hires strength 0 nothing is drawn again: the picture is only enlarged."
+
+    def _asked(self, first: Pass) -> Size:
+        whole = first.result_size
+        most_px = ANY_PX if whole == first.size else MAX_UPSCALED_SIDE_PX  # all of it is drawn: see _check
+        return enlarged(whole, self.scale, self.width, self.height, "hires", most_px)
+
+    def _second(self, first: Pass, files: Files) -> Pass:
+        """The pass that draws again."""
+        model = files.models[self.model] if self.model else first.model
+        prompt = self.prompt or first.prompt
+        second = replace(
+            first,
+            begin="drawn",
+            name=NAME,
+            size=self.sizes(first)[0],
+            steps=self.steps or first.steps,
+            strength=self.strength,
+            sampler=self.sampler or first.sampler,
+            schedule=self.schedule or first.schedule,
+            guidance=first.guidance if self.guidance is None else self.guidance,
+            prompt=prompt,
+            negative=self.negative or first.negative,
+            handover_at=None,
+            done=first.steps_taken,
+        )
+        if model != first.model:
+            second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
+        refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
+        if not are_alike(model, first.model):
+            second = replace(second, vae=None)
+            refs = refs if self.loras else []
+        second = replace(
+            second,
+            loras=constant_loras(refs, files),
+            lora_schedules=moving_loras(refs, prompt, files, hires=True),
+        )
+        return replace(second, embeddings=embeddings(second, files))
+
+
+def are_alike(one: ModelFile, other: ModelFile) -> bool:
+    """Whether two models have latents and LoRAs of one kind."""
+    families = [file.checkpoint.family.split()[0] if file.checkpoint else "" for file in (one, other)]
+    return (families[0] == "SDXL") == (families[1] == "SDXL")
+
+
+def _in_steps(size: Size) -> Size:
+    """The largest size within that can be drawn, as A1111 has it."""
+    width, height = (side // SIDE_STEP_PX * SIDE_STEP_PX for side in size)
+    return width, height
+
+
+def _check(own: Size, size: Size) -> None:
+    if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
+        most = int(MAX_SIDE_PX / max(own) * 100) / 100
+        raise RequestError(
+            f"hires: {own[0]} x {own[1]} px would become {size[0]} x {size[1]} px, and sides are drawn at {MIN_SIDE_PX}"
+            f" to {MAX_SIDE_PX} px; the largest scale for this picture is {most:g}, and upscale goes further",
+            field="hires",
+        )

@@ -1,0 +1,96 @@
+"""What A1111's text says of a request, part by part: by the names that its readers know."""
+
+import json
+import re
+from collections.abc import Mapping
+
+from webui.core.groups.init import Init
+from webui.core.groups.upscale import Upscale
+from webui.core.prompt import join_loras
+from webui.core.request import Request
+
+
+def hashes_text(hashes: Mapping[str, str]) -> str | None:
+    """A1111's form: one quoted value of ``name: first 12 digits`` pairs."""
+    pairs = (f"{re.sub(r'[,:]', ' ', name)}: {digest[:12]}" for name, digest in hashes.items())
+    return json.dumps(", ".join(pairs), ensure_ascii=False) if hashes else None
+
+
+def refiner_settings(request: Request) -> dict[str, object]:
+    """A1111's words for a second stage."""
+    if not request.refiner:
+        return {}
+    return {"Refiner": re.sub(r"[,:\n]", " ", request.refiner), "Refiner switch at": f"{request.refiner_at:g}"}
+
+
+def hires_settings(request: Request) -> dict[str, object]:
+    """A1111's words for a second pass, and of the prompt its LoRAs are tags; a start picture's strength has the usual
+    one."""
+    hires = request.hires
+    if hires is None:
+        return {}
+    loras, prompt = hires.loras or request.loras, hires.prompt or request.prompt
+    told = join_loras(prompt, loras) if hires.prompt or hires.loras else ""
+    size = {"Hires resize": f"{hires.width or 0}x{hires.height or 0}"}
+    settings: dict[str, object] = {
+        "Hires denoising strength" if request.init else "Denoising strength": f"{hires.strength:g}",
+        "Hires prompt": quoted(neutralise(told)),
+        "Hires negative prompt": quoted(neutralise(hires.negative)),
+        **(size if hires.width or hires.height else {"Hires upscale": f"{hires.scale:g}"}),
+        "Hires steps": hires.steps or None,
+        "Hires upscaler": re.sub(r"[,:\n]", " ", hires.upscaler),
+        "Hires checkpoint": re.sub(r"[,:\n]", " ", hires.model) or None,
+        "Hires sampler": hires.sampler or None,
+        "Hires schedule type": hires.schedule or None,
+        "Hires CFG Scale": None if hires.guidance is None else f"{hires.guidance:g}",
+    }
+    return settings
+
+
+def quoted(text: str) -> str | None:
+    """A value as A1111 writes it: one with a comma, a colon or a line break as JSON; None for an empty one."""
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text or None
+
+
+def upscale_settings(upscale: Upscale | None) -> dict[str, object]:
+    """A1111's words for its extras."""
+    if upscale is None:
+        return {}
+    sides = {"Postprocess upscale to": f"{upscale.width or '?'}x{upscale.height or '?'}"}
+    sized = upscale.width or upscale.height
+    return {
+        **(sides if sized else {"Postprocess upscale by": f"{upscale.scale:g}"}),
+        "Postprocess upscaler": re.sub(r"[,:\n]", " ", upscale.upscaler),
+    }
+
+
+def approximations(request: Request) -> dict[str, object]:
+    """A1111's word for merged tokens; it has none for the others."""
+    return {
+        "Guidance until": f"{request.guidance_until:g}" if request.stops_guiding else None,
+        "Deep features every": request.reuse if request.reuse > 1 else None,
+        "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
+    }
+
+
+def start_settings(init: Init | None) -> dict[str, object]:
+    """A1111's words for a start picture and its mask."""
+    if init is None:
+        return {}
+    settings: dict[str, object] = {"Denoising strength": f"{init.strength:g}"}
+    if init.masked:
+        settings |= {"Mask blur": init.mask_blur, "Masked content": init.mask_fill}
+    if init.masked and init.only_masked:
+        settings |= {"Inpaint area": "Only masked", "Masked area padding": init.padding}
+    return settings
+
+
+def neutralise(text: str) -> str:
+    """The text with what readers take for settings made harmless: they look for these words by position."""
+    text = re.sub(r"(?i)negative prompt:", "negative prompt -", text.replace("\0", "").replace("\r", ""))
+    return re.sub(r"(?im)^(\s*steps):", r"\1 -", text)
+
+
+def in_one_line(text: str) -> str:
+    """As the extension of A1111's that draws them writes it, and its readers look for it."""
+    return " ".join(neutralise(text).split("\n"))
