@@ -1,20 +1,19 @@
 """Set Darkroom up once, then start it: `python launch.py [command] [options]`.
 
 The first run makes `.venv` beside this file and installs pyproject.toml's dependencies into it under
-constraints.txt. A stamp then says what was installed, and while it holds there is no pip and no network.
+constraints.txt, with the build of torch that the machine's graphics card needs (webui/setup/). A stamp then says
+what was installed, and while it holds there is no pip and no network.
 
 Standard library only, and no syntax newer than Python 3.6, so that an old Python gets far enough to say so.
 Everything said here goes to stderr: stdout belongs to the command that is started.
 """
 
 import contextlib
-import csv
 import hashlib
 import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 WHEELS = ROOT / "wheels"
 
 OLDEST_PYTHON = (3, 11)
-DISK_GB = 8 if sys.platform == "linux" else 2  # Linux gets torch with CUDA's libraries
+DISK_GB = 8 if sys.platform == "linux" else 2  # what pip's own index has for Linux comes with CUDA's libraries
 
 # `python -m webui`, but the folder first on sys.path is ours and not the one the user stands in: an A1111
 # folder has a webui.py of its own, and plain -m would start that.
@@ -43,11 +42,19 @@ usage: python launch.py [--offline] [command] [options]
 Starts Darkroom; `python launch.py test` runs its tests. It is not installed yet: the first run makes .venv
 beside launch.py and installs into it, which takes a few minutes and about {DISK_GB} GB. With --offline it
 installs from the folder wheels/ beside launch.py. Once installed, --help lists all commands.
+
+  --torch auto|cpu|cuda|rocm|xpu   which build of torch; auto, which is the default, looks at the graphics cards
+  update                           takes the newest version of this git checkout, and sets it up
+  update --back                    goes back to the version before
 """
 
 
 class SetupError(Exception):
     """The set-up cannot go on; the message is the one line the user gets."""
+
+
+class NothingThere(SetupError):
+    """An index that cannot be reached, or has not got what is needed."""
 
 
 def say(line):
@@ -70,22 +77,47 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def installed_extras():
-    """The extras that the last install put in; None where none was finished or something changed since."""
+def read_stamp():
+    """What the last install put in: extras, the torch that was asked for and the one that came. Empty where none was
+    finished or something changed since."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
-        if stamp["fingerprint"] == fingerprint() and PYTHON.exists():
-            return set(stamp["extras"])
-    return None
+        torch = installed_torch()
+        if stamp["fingerprint"] == fingerprint() and PYTHON.exists() and stamp["torch"] == (torch and torch.version):
+            return stamp
+    return {}
 
 
-def write_stamp(extras):
+def write_stamp(extras, asked):
     """An install's last act. The sync keeps a power cut from leaving a stamp that vouches for lost files."""
     if hasattr(os, "sync"):
         os.sync()
     draft = STAMP.with_suffix(".tmp")
-    draft.write_text(json.dumps({"fingerprint": fingerprint(), "extras": sorted(extras)}), encoding="utf-8")
+    torch = installed_torch()
+    stamp = {"fingerprint": fingerprint(), "extras": sorted(extras), "asked": asked, "torch": torch and torch.version}
+    draft.write_text(json.dumps(stamp), encoding="utf-8")
     os.replace(str(draft), str(STAMP))
+
+
+def site_packages():
+    return [*VENV.glob("lib/python*/site-packages"), *VENV.glob("Lib/site-packages")]
+
+
+def installed_torch():
+    """The build of torch in .venv, read from its files; None where there is none."""
+    from webui.setup.torch_builds import read_installed
+
+    return read_installed(site_packages())
+
+
+def wanted_torch(asked, ask_driver=False):
+    """The build of torch for this machine."""
+    from webui.setup import cards, torch_builds
+
+    try:
+        return torch_builds.choose_build(cards.look(ask_driver), asked)
+    except torch_builds.NoBuild as error:
+        raise SetupError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -157,24 +189,6 @@ def ensure_venv(lock):
         raise SetupError(explain(errors, False) or f"Could not make the virtual environment {VENV}")
 
 
-def discard_damaged():
-    """Forget packages that an interrupted install left incomplete: pip sees their dist-info folder and would
-    call them satisfied. In a whole one RECORD exists, and each file it names has the size it names."""
-    for site in [*VENV.glob("lib/python*/site-packages"), VENV / "Lib" / "site-packages"]:
-        leftovers = list(site.glob("~*"))  # where pip keeps the old files while it replaces a package
-        for folder in leftovers + [info for info in site.glob("*.dist-info") if not is_whole(info)]:
-            shutil.rmtree(str(folder), ignore_errors=True)
-
-
-def is_whole(info):
-    try:
-        with open(str(info / "RECORD"), newline="", encoding="utf-8") as record:
-            sizes = {info.parent / name: int(size) for name, _, size in csv.reader(record) if size}
-        return all(os.path.getsize(str(path)) == size for path, size in sizes.items())
-    except (OSError, ValueError):
-        return False
-
-
 def pip_install(arguments, lock, offline):
     """One `pip install`. Unless --offline, the user's own pip settings choose the index."""
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--log", PIP_LOG]
@@ -185,66 +199,131 @@ def pip_install(arguments, lock, offline):
         reason = explain(errors + log, offline)
         if reason is None:
             say(errors.strip())
-        raise SetupError(reason or f"The installation failed; pip's full log is {PIP_LOG}")
+        kind = (
+            NothingThere if re.search("No matching distribution|No package index", f"{errors}{reason}") else SetupError
+        )
+        raise kind(reason or f"The installation failed; pip's full log is {PIP_LOG}")
 
 
 def explain(output, offline):
     """The one line for a failure that people can mend themselves; None where pip's own words serve better."""
+    from webui.setup import pip_failures
 
-    def find(pattern):
-        found = re.search(pattern, output, re.IGNORECASE)
-        return found and found.group(1)
-
-    if find(r"(No space left on device|not enough space on the disk|disk quota exceeded)"):
-        return (
-            f"The disk is full: this needs about {DISK_GB} GB in {ROOT}, "
-            "and room for downloads in the temporary folder (set TMPDIR to choose another)."
-        )
-    missing = find(r"No matching distribution found for ([^\s;]+)")
-    if offline and missing:
-        return (
-            f"{WHEELS} lacks {missing}: on a connected computer of the same kind run `python -m pip download "
-            "--dest wheels --constraint constraints.txt pip setuptools .` in this folder, and bring wheels/."
-        )
-    if find(r"(connection error|connection broken|timed out|ConnectionReset|ProxyError|SSLError)"):
-        index = find(r"Could not fetch URL (\S+?)/?:? ") or find(r"(https?://[^\s'\",]+)") or "pip's index"
-        return (
-            f"No package index can be reached (asked {index}): connect to the network and start again, "
-            f"or put the packages into {WHEELS} and start with --offline."
-        )
-    if missing:
-        python = "{}.{}".format(*sys.version_info[:2])
-        return f"The package index has no {missing} for Python {python} on this system; see {PIP_LOG}"
-    return None
+    return pip_failures.explain(output, ROOT, DISK_GB, offline)
 
 
-def install(extras, offline):
-    """Bring .venv up to date with the two files. Each step can be repeated, so a broken run is made good."""
+def install(extras, asked, offline):
+    """Bring .venv up to date with the two files. Each step can be repeated, so a broken run is made good.
+
+    ``asked`` is what --torch says; without it, what it said at the install before.
+    """
+    from webui.setup.damage import discard_damaged
+    from webui.setup.torch_builds import GIGABYTES, read_asked
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if offline and not WHEELS.is_dir():
         raise SetupError(f"--offline installs from {WHEELS}, and there is no such folder.")
     with install_lock() as lock:
-        present = installed_extras()
-        if present is not None and extras <= present:
+        present = read_stamp()
+        if is_enough(present, extras, asked):
             return  # the launch.py that we waited for has done it
+        asked = asked or read_asked(STAMP)
+        build = wanted_torch(asked, ask_driver=True)
         if STAMP.exists():
             say("Bringing .venv up to date.")
-            STAMP.unlink()  # unfinished from here on
         else:
-            say(f"First run: installing into .venv. This takes a few minutes and about {DISK_GB} GB.")
+            size = GIGABYTES[build.tag] if build.tag else DISK_GB
+            say(f"First run: installing into .venv. This takes a few minutes and about {size} GB.")
         ensure_venv(lock)
-        discard_damaged()
+        if STAMP.exists():
+            STAMP.unlink()  # unfinished from here on
+        discard_damaged(site_packages())
         with contextlib.suppress(FileNotFoundError):
             PIP_LOG.unlink()
         # setuptools goes in first so that it can build the editable install from inside .venv. pip's build
         # isolation would ask the index for another copy every time, even when the folder was only moved.
         pins = CONSTRAINTS.read_text(encoding="utf-8").split()
         pip_install([pin for pin in pins if pin.startswith(("pip==", "setuptools=="))], lock, offline)
-        extras = extras | (present or set())
+        index = install_torch(build, asked, pins, lock, offline)
+        extras = extras | set(present.get("extras", ()))
         target = str(ROOT) + (f"[{','.join(sorted(extras))}]" if extras else "")
-        editable = ["--no-build-isolation", "--constraint", CONSTRAINTS, "--editable", target]
+        editable = ["--no-build-isolation", "--constraint", CONSTRAINTS, *index, "--editable", target]
         pip_install(editable, lock, offline)
-        write_stamp(extras)
+        write_stamp(extras, asked)
+
+
+def install_torch(build, asked, pins, lock, offline):
+    """Bring in the build of torch that was chosen, where another one is there or pip's own index has not got it.
+
+    Returns what pip has to be told for the rest, since some of what a build needs is beside it alone.
+    """
+    from webui.setup.torch_builds import INDEX, pip_words, serves
+
+    versions = [pin[len("torch==") :] for pin in pins if pin.startswith("torch==")]
+    if not versions:
+        return []
+    index = ["--extra-index-url", f"{INDEX}/{build.tag}"] if build.tag and not offline else []
+    there = installed_torch()
+    if there and serves(there, build) or not there and not build.tag:
+        return index
+    if build.note:
+        say(build.note + ".")
+    if build.card:
+        say(f"Found an {build.card} card: installing the torch for it{f' ({build.tag})' if build.tag else ''}.")
+    try:
+        pip_install(pip_words(build, versions[0], offline), lock, offline)
+    except NothingThere as error:
+        if asked != "auto":
+            raise
+        say(error)
+        say("Going on with the torch that can be had, without the card. `python launch.py --torch auto` tries again.")
+        return []
+    return index
+
+
+def is_enough(stamp, extras, asked):
+    """Whether what the stamp vouches for has these extras, and the torch that --torch asks for."""
+    if not stamp or not extras <= set(stamp["extras"]):
+        return False
+    if asked is None:
+        return True
+    from webui.setup.torch_builds import serves
+
+    torch = installed_torch()
+    return asked == stamp["asked"] and (torch is None or serves(torch, wanted_torch(asked)))
+
+
+def warn_of_misfit(stamp):
+    """Say where the installed torch cannot use the card that is there, and the one command that changes it."""
+    from webui.setup.torch_builds import describe_misfit, serves
+
+    torch, wanted = installed_torch(), wanted_torch(stamp["asked"])
+    if torch and wanted.card and not serves(torch, wanted):
+        say(describe_misfit(torch, wanted) + ". To change it: python launch.py --torch auto")
+
+
+def update(arguments, offline):
+    """`launch.py update [--back]`.
+
+    The set-up is done by another launch.py, that of the version that is there by then. It lists the presets, as
+    every version can, which shows that the version starts.
+    """
+    from webui.setup.update import CannotUpdate, go_back, update
+
+    if arguments not in ([], ["--back"]):
+        raise SetupError(f"update takes --back and nothing else, not {' '.join(arguments)}")
+    if offline and not arguments:
+        raise SetupError("An update asks the network for the new version: leave out --offline.")
+
+    def set_up():
+        command = [sys.executable, str(ROOT / "launch.py"), *(["--offline"] if offline else []), "presets"]
+        return subprocess.call(command, stdout=subprocess.DEVNULL) == 0
+
+    try:
+        (go_back if arguments else update)(ROOT, set_up, say)
+    except CannotUpdate as error:
+        raise SetupError(str(error)) from None
+    return 0
 
 
 def hand_over(arguments):
@@ -260,18 +339,36 @@ def hand_over(arguments):
             continue
 
 
+def take_option(arguments, name):
+    """The value of ``--name VALUE`` or ``--name=VALUE``, and the arguments without it; None where it is not there."""
+    for index, argument in enumerate(arguments):
+        if argument == name:
+            if index + 1 == len(arguments):
+                raise SetupError(f"{name} needs a value")
+            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
+        if argument.startswith(name + "="):
+            return argument[len(name) + 1 :], arguments[:index] + arguments[index + 1 :]
+    return None, arguments
+
+
 def main(arguments):
     offline = "--offline" in arguments
     arguments = [argument for argument in arguments if argument != "--offline"]
-    extras = {"test"} if arguments[:1] in (["test"], ["bench"]) else set()  # bench draws with peers
     try:
         check_python(sys.version_info)
-        present = installed_extras()
-        if present is None and {"-h", "--help"} & set(arguments):
+        sys.path.insert(0, str(ROOT))  # not there where Python was told to be safe
+        asked, arguments = take_option(arguments, "--torch")
+        if arguments[:1] == ["update"]:
+            return update(arguments[1:], offline)
+        extras = {"test"} if arguments[:1] in (["test"], ["bench"]) else set()  # bench draws with peers
+        stamp = read_stamp()
+        if not stamp and {"-h", "--help"} & set(arguments):
             print(USAGE, end="")
             return 0
-        if present is None or not extras <= present:
-            install(extras, offline)
+        if not is_enough(stamp, extras, asked):
+            install(extras, asked, offline)
+            stamp = read_stamp()
+        warn_of_misfit(stamp)
     except SetupError as error:
         say(error)
         return 1

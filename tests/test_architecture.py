@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVERYTHING = {
     *("webui", "compat", "core", "library", "workspace", "interop", "engine", "jobs", "ui", "api", "cli"),
-    *("app", "darkroom", "doctor"),
+    *("app", "darkroom", "doctor", "setup"),
 }
 
 FRONT = {"webui", "core", "library", "workspace", "interop", "jobs"}
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "webui": (set(), {"core", "darkroom"}),
     "__main__": ({"cli"}, set()),
     "compat": (set(), set()),
+    "setup": ({"setup"}, set()),
     "core": ({"webui", "core"}, set()),
     "library": ({"webui", "core", "library"}, set()),
     "workspace": ({"webui", "core", "workspace"}, set()),
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "api": ({*FRONT, "api"}, set()),
     "cli": ({*FRONT, "cli"}, {"app", "doctor"}),
     "darkroom": ({"webui", "core", "library", "jobs"}, {"engine"}),
-    "doctor": ({"webui", "core", "library"}, {"engine"}),
+    "doctor": ({"webui", "core", "library", "setup"}, {"engine"}),
     "app": (EVERYTHING, set()),
 }
 # What fronts know of the room that runs jobs.
@@ -204,6 +205,12 @@ def test_stand_ins_for_parts_of_libraries_are_in_compat_alone():
     assert files and found == []
 
 
+def test_the_set_up_needs_nothing_that_is_installed():
+    """launch.py runs it with whatever Python is there."""
+    tops = {found.target.split(".")[0] for found in read_imports(REPOSITORY) if layer_of(found.module) == "setup"}
+    assert tops and tops <= {"webui", *sys.stdlib_module_names}
+
+
 def test_the_engine_is_told_all_and_looks_nothing_up():
     """It is given options and orders: what they are made from is none of its business."""
     named = {
@@ -248,6 +255,7 @@ def test_every_part_of_the_package_has_its_rule():
         ("app.py", "def f():\n    import torch"),
         ("doctor.py", "import torch"),
         ("doctor.py", "def f():\n    from webui.ui import layout"),
+        ("setup/x.py", "from webui.core import request"),
         ("extras/x.py", "from webui.core import request"),
         ("core/x.py", "import training.captions"),
     ],

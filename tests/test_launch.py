@@ -19,7 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from webui.setup import cards
+from webui.setup.cards import Card, Machine
+from webui.setup.torch_builds import Installed
+
 LAUNCH = Path(__file__).resolve().parents[1] / "launch.py"
+SET_UP = LAUNCH.parent / "webui" / "setup"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="which builds of torch there are is Linux' own")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
@@ -79,7 +85,9 @@ optional-dependencies = {{ test = ["grain"] }}
 WEBUI = """
 import importlib.metadata, json, os, sys
 installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in ("film", "grain")}
-print(json.dumps({"arguments": sys.argv[1:], "pid": os.getpid(), "cwd": os.getcwd(), "installed": installed}))
+torch = [d.version for d in importlib.metadata.distributions() if d.name == "torch"]
+seen = {"arguments": sys.argv[1:], "pid": os.getpid(), "cwd": os.getcwd(), "installed": installed, "torch": torch}
+print(json.dumps(seen))
 sys.exit(7 if "fail" in sys.argv else 0)
 """
 
@@ -89,6 +97,7 @@ def make_project(folder):
     (folder / "webui" / "__init__.py").touch()
     (folder / "webui" / "__main__.py").write_text(WEBUI, encoding="utf-8")
     shutil.copy(LAUNCH, folder)
+    shutil.copytree(SET_UP, folder / "webui" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "wheels").mkdir()
     backend = {"setuptools/__init__.py": "", "setuptools/build_meta.py": BACKEND}
     write_wheel(folder / "wheels", "setuptools", "999.0", backend)
@@ -97,6 +106,13 @@ def make_project(folder):
     (folder / "constraints.txt").write_text("# tested versions\ngrain==1\nsetuptools==999.0\n", encoding="utf-8")
     want_film(folder, 1)
     return folder
+
+
+def write_torch(folder, tag="", hip=None):
+    """A wheel of a torch 2.0 that can only say which build it is."""
+    version = f"2.0+{tag}" if tag else "2.0"
+    text = f"__version__ = {version!r}\ncuda: Optional[str] = None\nhip: Optional[str] = {hip!r}\n"
+    return write_wheel(folder, "torch", version, {"torch/__init__.py": "", "torch/version.py": text})
 
 
 def want_film(folder, version):
@@ -118,9 +134,9 @@ def start(folder, *arguments, **more):
     return subprocess.Popen(command, env=environment(**more), start_new_session=True, cwd=folder.parent, **pipes)
 
 
-def launch(folder, *arguments):
+def launch(folder, *arguments, **more):
     """Run to the end; returns exit status, what webui printed (None where it was not reached) and stderr."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, **more)
     output, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
     return process.returncode, json.loads(output) if output else None, errors
@@ -315,6 +331,133 @@ def test_moved_folder_and_unreachable_index(project, tmp_path):
     assert errors.count("\n") == 1 and "no such folder" in errors
 
 
+@linux
+def test_the_build_of_torch_is_chosen_changed_and_kept(project, tmp_path, request):
+    """As asked for, from wheels/ or PyTorch's index where pip's own has none."""
+    constraints = project / "constraints.txt"
+    before = constraints.read_text(encoding="utf-8")
+    request.addfinalizer(lambda: constraints.write_text(before, encoding="utf-8"))
+    constraints.write_text("grain==1\nsetuptools==999.0\ntorch==2.0\n", encoding="utf-8")
+    want_film(project, 1)
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    (project / "pyproject.toml").write_text(text.replace('"film==1"', '"film==1", "torch"'), encoding="utf-8")
+    write_torch(project / "wheels")
+    write_torch(project / "wheels", "cpu")
+    status, seen, errors = launch(project, "--offline", "--torch", "cpu", "generate")
+    assert (status, seen["arguments"], seen["torch"]) == (0, ["generate"], ["2.0+cpu"]), errors
+
+    installed = log_time(project)
+    assert launch(project, "--torch=cpu")[2] == launch(project)[2] == ""
+    assert log_time(project) == installed
+
+    shelf = tmp_path / "whl" / "rocm7.2" / "torch"
+    shelf.mkdir(parents=True)
+    wheel = write_torch(shelf, "rocm7.2", hip="7.2")
+    (shelf / "index.html").write_text(f'<a href="{wheel.replace("+", "%2B")}">{wheel}</a>', encoding="utf-8")
+    status, seen, errors = launch(project, "--torch", "rocm", DARKROOM_TORCH_INDEX=(tmp_path / "whl").as_uri())
+    assert (status, seen["torch"]) == (0, ["2.0+rocm7.2"]), errors
+    assert launch(project, "--torch", "cuba")[2].startswith("--torch is one of auto, cpu, cuda, rocm, xpu")
+
+
+def test_wheels_that_lack_a_build_of_torch_are_told_how_to_get_it(launcher):
+    said = launcher.explain("ERROR: No matching distribution found for torch==2.13.0+xpu", offline=True)
+    assert "lacks torch==2.13.0+xpu" in said
+    assert "--extra-index-url https://download.pytorch.org/whl/xpu torch==2.13.0+xpu pip" in said
+
+
+@pytest.fixture
+def on_windows_with_a_card(monkeypatch):
+    machine = Machine("win32", "amd64", (Card("NVIDIA", 0x2684, driver=(580, 88)),))
+    monkeypatch.setattr(cards, "look", lambda ask_driver=False: machine)
+
+
+def test_a_torch_that_cannot_use_the_card_is_told_with_the_command(
+    launcher, on_windows_with_a_card, monkeypatch, capsys
+):
+    for installed, asked, said in (
+        (Installed("2.13.0+cpu", "cpu"), "auto", True),
+        (Installed("2.13.0+cpu", "cpu"), "cpu", False),  # as it was wanted
+        (Installed("2.13.0+cu130", "cuda", 13), "auto", False),
+        (None, "auto", False),
+    ):
+        monkeypatch.setattr(launcher, "installed_torch", lambda installed=installed: installed)
+        launcher.warn_of_misfit({"asked": asked})
+        line = (
+            "This machine has an NVIDIA card that the installed torch 2.13.0+cpu cannot use. "
+            "To change it: python launch.py --torch auto\n"
+        )
+        assert capsys.readouterr().err == (line if said else "")
+
+
+def test_a_card_whose_torch_cannot_be_had_keeps_nobody_out(launcher, on_windows_with_a_card, monkeypatch, capsys):
+    """Where nobody asked for that build by name: pip's own draws, too, only slower."""
+    asked_pip = []
+
+    def pip_install(words, lock, offline):
+        asked_pip.append(words)
+        raise launcher.NothingThere("No package index can be reached")
+
+    monkeypatch.setattr(launcher, "pip_install", pip_install)
+    monkeypatch.setattr(launcher, "installed_torch", lambda: None)
+    build, pins = launcher.wanted_torch("auto"), ["pip==1", "torch==2.13.0"]
+    assert launcher.install_torch(build, "auto", pins, None, False) == []
+    assert asked_pip[0][-3:] == ["--index-url", "https://download.pytorch.org/whl/cu130", "torch==2.13.0+cu130"]
+    said = capsys.readouterr().err
+    assert "Found an NVIDIA card: installing the torch for it (cu130)." in said
+    assert "python launch.py --torch auto" in said.splitlines()[-1]
+    with pytest.raises(launcher.NothingThere):
+        launcher.install_torch(build, "cuda", pins, None, False)
+    monkeypatch.setattr(launcher, "installed_torch", lambda: Installed("2.13.0+cu126", "cuda", 12))
+    index = ["--extra-index-url", "https://download.pytorch.org/whl/cu130"]
+    assert launcher.install_torch(build, "auto", pins, None, False) == index  # it will do
+    assert len(asked_pip) == 2
+
+
+def git(folder, *words):
+    command = ["git", "-C", str(folder), "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@posix
+@pytest.mark.slow
+def test_an_update_is_installed_and_one_that_cannot_be_is_taken_back(tmp_path):
+    """With the remote as a folder beside it: film 2 is in wheels/, film 3 is not."""
+    folder, remote, author = make_project(tmp_path / "darkroom"), tmp_path / "remote", tmp_path / "author"
+    (folder / ".gitignore").write_text("/.venv/\n/.venv.lock\n/data/\n__pycache__/\n", encoding="utf-8")
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", str(remote))
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "remote", "add", "origin", str(remote))
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "film 1")
+    git(folder, "push", "-q", "-u", "origin", "main")
+    git(tmp_path, "clone", "-q", str(remote), str(author))
+    (folder / "data").mkdir()
+    (folder / "data" / "picture.png").write_text("mine", encoding="utf-8")
+
+    def publish(film):
+        want_film(author, film)
+        git(author, "commit", "-q", "-a", "-m", f"film {film}")
+        git(author, "push", "-q")
+
+    def run(*words):
+        """The new version's set-up has its packages from a folder, since no index is asked here."""
+        status, _, errors = launch(folder, *words, PIP_NO_INDEX="1", PIP_FIND_LINKS=(folder / "wheels").as_uri())
+        return status, errors
+
+    assert launch(folder, "--offline")[1]["installed"] == {"film": "1"}
+    publish(2)
+    status, errors = run("update")
+    assert (status, errors.splitlines()[0][:5], "Updated." in errors) == (0, "From ", True), errors
+    assert launch(folder)[1]["installed"] == {"film": "2"}
+    publish(3)
+    status, errors = run("update")
+    assert status == 1 and "film==3" in errors and "again, as before." in errors.splitlines()[-1]
+    assert launch(folder)[1]["installed"] == {"film": "2"}
+    assert run("update", "--back")[0] == 0
+    assert launch(folder)[1]["installed"] == {"film": "1"}
+    assert (folder / "data" / "picture.png").read_text(encoding="utf-8") == "mine"
+
+
 @posix
 def test_half_made_environment_is_made_anew(project):
     launch(project, "--offline")
@@ -330,6 +473,21 @@ def test_help_before_the_first_run_installs_nothing(tmp_path):
     run = subprocess.run([sys.executable, "launch.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and "the first run makes .venv" in run.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["launch.py"]
+
+
+def test_update_says_why_it_cannot_be_done(tmp_path):
+    """Before anything is installed; the update itself is tested with webui/setup."""
+    shutil.copy(LAUNCH, tmp_path)
+    shutil.copytree(SET_UP, tmp_path / "webui" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
+    for words, said in (
+        (["update"], "is no git checkout"),
+        (["update", "--back"], "is no git checkout"),
+        (["--offline", "update"], "leave out --offline"),
+        (["update", "now"], "update takes --back and nothing else, not now"),
+    ):
+        run = subprocess.run([sys.executable, "launch.py", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1) and said in run.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_old_python_is_told_so(launcher):

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 from webui import __version__
 from webui.core.finder_file import RUNTIME, check_finder
@@ -15,8 +16,23 @@ from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.library.library import find_finders, find_loras, find_models
 from webui.library.lora_info import describe
+from webui.setup.cards import look
+from webui.setup.torch_builds import (
+    STAMP,
+    choose_build,
+    describe_misfit,
+    pip_words,
+    read_asked,
+    read_installed,
+    serves,
+)
 
 PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
+DRIVER_MENDS = {
+    "cuda": "see whether nvidia-smi works; if it does not, install NVIDIA's driver anew and restart the machine",
+    "rocm": "join the groups that may use the card: sudo usermod -aG render,video $USER   (then log in again)",
+    "xpu": "install Intel's driver for computing (Level Zero), and restart the machine",
+}
 LOW_DISK_BYTES = 2 * 2**30
 GIB = 2**30
 
@@ -69,12 +85,26 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         print(f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free")
-    elif shutil.which("nvidia-smi") and torch.version.cuda is None:
-        yield (
-            "this machine has an NVIDIA driver, but this torch is built for CPUs only",
-            f"{sys.executable} -m pip install --force-reinstall torch   (pytorch.org says which build to take)",
-        )
+    if device.type == "cpu" and settings.device == "auto":
+        yield from _examine_card(Path(torch.__file__).parents[1])
     print(f"Memory: {psutil.virtual_memory().available / GIB:.1f} GiB available")
+
+
+def _examine_card(site: Path) -> Iterator[tuple[str, str]]:
+    """Why a card that is here is not used."""
+    wanted = choose_build(look(ask_driver=True), read_asked(Path(sys.prefix) / STAMP))
+    installed = read_installed([site])
+    if not wanted.card or not installed:
+        return
+    if not serves(installed, wanted):
+        ours = Path(sys.prefix).parent / "launch.py"
+        words = " ".join(pip_words(wanted, installed.version.partition("+")[0]))
+        yield (
+            describe_misfit(installed, wanted),
+            "python launch.py --torch auto" if ours.exists() else f"{sys.executable} -m pip install {words}",
+        )
+    else:
+        yield f"torch does not find the {wanted.card} card of this machine", wanted.note or DRIVER_MENDS[wanted.kind]
 
 
 def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -22,19 +22,22 @@ def machine_with(monkeypatch):
 
     def pretend(*kinds):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.xpu, "is_available", lambda: "xpu" in kinds)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
 
     return pretend
 
 
-@pytest.mark.parametrize(("kinds", "chosen"), [(("cuda", "mps"), "cuda"), (("mps",), "mps"), ((), "cpu")])
+@pytest.mark.parametrize(
+    ("kinds", "chosen"), [(("cuda", "xpu"), "cuda"), (("xpu",), "xpu"), (("mps",), "mps"), ((), "cpu")]
+)
 def test_auto_takes_the_fastest_that_is_there(machine_with, kinds, chosen):
     machine_with(*kinds)
     assert choose_device("auto").type == chosen
     assert choose_device("cpu").type == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "mps"])
+@pytest.mark.parametrize("name", ["cuda", "xpu", "mps"])
 def test_a_device_that_is_not_there_is_refused_by_name(machine_with, tmp_path, name):
     machine_with()
     with pytest.raises(RequestError, match=f"device '{name}' is not available here") as caught:
@@ -50,6 +53,7 @@ def test_auto_computes_in_what_the_device_is_fast_with(monkeypatch, gain, chosen
     monkeypatch.setattr("webui.engine.devices.measure_bfloat16", lambda: gain)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     assert choose_dtype("auto", torch.device("cuda")) == torch.float16
+    assert choose_dtype("auto", torch.device("xpu")) == torch.float16
     assert choose_dtype("auto", torch.device("mps")) == torch.float32
     assert choose_dtype("auto", torch.device("cpu")) == chosen
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16

@@ -16,7 +16,7 @@ from webui.core.visitor import Visitor
 
 DEFAULT_PORT = 7860
 GUEST = "guest"
-DEVICES = ("auto", "cuda", "mps", "cpu")
+DEVICES = ("auto", "cuda", "xpu", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
 MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
@@ -89,7 +89,7 @@ class Settings(BaseModel):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     model: str = "demo"
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Literal["auto", "cuda", "xpu", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()

@@ -29,8 +29,16 @@ processor_time = time.perf_counter if sys.platform == "win32" else time.thread_t
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA, else Apple's MPS, else the CPU; RequestError where the asked-for one is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """``auto`` is CUDA (AMD's ROCm too), else Intel's XPU, else Apple's MPS, else the CPU.
+
+    RequestError where the asked-for one is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name, False):
@@ -39,13 +47,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, cache_dir: Path | None = None) -> torch.dtype:
-    """``auto`` is float16 on CUDA, bfloat16 on CPUs that are faster with it, and float32 elsewhere.
+    """``auto`` is float16 on CUDA and XPU, bfloat16 on CPUs that are faster with it, and float32 elsewhere.
 
     What a CPU is faster with is measured once and kept in ``cache_dir``, so that the answer does not change.
     """
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if device.type == "cuda":
+    if device.type in ("cuda", "xpu"):
         return torch.float16
     if device.type == "cpu" and _bfloat16_pays(cache_dir):
         return torch.bfloat16
@@ -116,6 +124,8 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "xpu":
+        return int(torch.xpu.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
@@ -123,6 +133,8 @@ def release_memory(device: torch.device) -> None:
     """Hands what nothing uses any more back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "xpu":
+        torch.xpu.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 
@@ -163,12 +175,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe(device: torch.device, dtype: torch.dtype) -> str:
     """For people: ``cuda (NVIDIA RTX 3060), float16``."""
-    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    return f"{device.type}{name}, {str(dtype).removeprefix('torch.')}"
+    name = _card_name(device)
+    return f"{device.type}{name and f' ({name})'}, {str(dtype).removeprefix('torch.')}"
 
 
 def describe_device(device: torch.device) -> str:
     """What computes, as far as results may depend on it: ``cuda NVIDIA RTX 3060``, ``cpu x86_64 AVX512``."""
-    if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
+    if name := _card_name(device):
+        return f"{device.type} {name}"
     return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _card_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(torch.xpu.get_device_name(device)) if device.type == "xpu" else ""
