@@ -2,11 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from webui.core.images import Box, Size
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Spot:
+    """A part as a recipe tells it: (left, top, right, bottom) in px, and how sure the finder was, 0..1."""
+
+    box: Box
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,11 @@ class Part:
     box: Box
     score: float
     mask: PilImage | None = field(default=None, compare=False)
+
+    @property
+    def spot(self) -> Spot:
+        """Where it is, without its outline."""
+        return Spot(self.box, self.score)
 
     def mask_of(self, size: Size) -> PilImage:
         """What of a picture of this size is to be drawn anew: its outline, or all of its box."""

@@ -8,7 +8,7 @@ from webui.core.events import TERMINAL, Done, Event, Image, Step
 
 PARTS = (
     *("queue", "load", "lora", "encode", "prepare", "steps", "previews"),
-    *("decode", "upscale", "hash", "save", "other"),
+    *("decode", "find", "upscale", "hash", "save", "other"),
 )
 SMALL = 0.01  # of the whole: what is less is not worth a line of its own
 BOUNDS_S = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0, 1800.0)

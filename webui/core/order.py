@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from webui.core.files import File, Files
-from webui.core.groups import GROUPS
+from webui.core.files import File, Files, FinderFile
+from webui.core.groups import groups_of
 from webui.core.groups.hires import NAME as HIRES
 from webui.core.notices import approximations, notices, of_files
 from webui.core.request import Request
-from webui.core.stages import Pass, Stage, Upscale, steps_of
+from webui.core.stages import Detail, Pass, Stage, Upscale, likely_cost, steps_of
 from webui.core.uses import constant_loras, embeddings, lenders, moving_loras
 
 
@@ -42,7 +42,7 @@ class Order:
 
     def share(self, index: int) -> float:
         """How much of its work is done after so many of its steps, 0..1: they do not all cost the same."""
-        costs = [stage.cost for stage in self.stages]
+        costs = [likely_cost(stage) for stage in self.stages]
         batches, left = divmod(index, max(sum(map(steps_of, self.stages)), 1))
         done = sum(costs) * batches
         for stage, cost in zip(self.stages, costs, strict=True):
@@ -66,9 +66,8 @@ def plan(request: Request, files: Files) -> Order:
         return _plan_enlarging(request, files)
     stages: tuple[Stage, ...] = _passes(request, files)
     told = request.in_syntax(2)
-    for name in GROUPS:
-        if (group := getattr(told, name)) is not None:
-            stages = group.stages(stages, files)
+    for group in groups_of(told):
+        stages = group.stages(stages, files)
     return Order(request, stages, tuple(dict.fromkeys(_warnings(request, files, stages))))
 
 
@@ -120,13 +119,15 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
 
 
 def _warnings(request: Request, files: Files, stages: tuple[Stage, ...]) -> Iterable[str]:
-    passes = [stage for stage in stages if isinstance(stage, Pass)]
+    details = [stage for stage in stages if isinstance(stage, Detail)]
+    passes = [stage for stage in stages if isinstance(stage, Pass)] + [stage.each for stage in details]
     first = passes[0]
-    others = [stage for stage in stages if isinstance(stage, Upscale)]
+    others = [stage.file for stage in stages if isinstance(stage, Upscale)]
     named: Iterable[File | None] = (
         *(stage.model for stage in passes),
         *(file for stage in passes for file in (stage.vae, *stage.lora_files)),
-        *(stage.file for stage in others),
+        *others,
+        *(stage.finder for stage in details if isinstance(stage.finder, FinderFile)),
     )
     yield from (file.ambiguity for file in named if file and file.ambiguity)
     if words := approximations(request, files.vaes if request.vae else {}):

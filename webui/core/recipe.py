@@ -22,6 +22,7 @@ from webui import __version__
 from webui.core import images
 from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
+from webui.core.found import Spot
 from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.infotext import (
@@ -107,12 +108,12 @@ class SheetRecipe:
 class Recipe:
     """Everything that made one picture. ``request`` has the picture's own seed, its size, and a count of 1.
 
-    ``hashes`` are SHA-256 by kind (model, lora, lora configuration, vae, refiner, embedding, lender, upscaler) and
-    name: of the tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and
+    ``hashes`` are SHA-256 by kind (model, lora, lora configuration, vae, refiner, embedding, lender, upscaler, finder)
+    and name: of the tensors in a LoRA's file, of whole files otherwise. ``sampler`` is the scheduler's class and
     configuration. ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
-    ``pixels_sha256`` is that of the finished picture, "" where it is not written down. A recipe that was read has no
-    start picture in its request, but ``start``: its settings, and the hashes of picture and mask, with which
-    ``with_pictures`` fills it in. ``grid`` makes it that of a sheet.
+    ``found`` are the parts that each detail found. ``pixels_sha256`` is that of the finished picture, "" where it is
+    not written down. A recipe that was read has no start picture in its request, but ``start``: its settings, and the
+    hashes of picture and mask, with which ``with_pictures`` fills it in. ``grid`` makes it that of a sheet.
     """
 
     request: Request
@@ -122,6 +123,7 @@ class Recipe:
     environment: Annotated[Mapping[Text, str | int | bool | None], Field(max_length=100)] = Field(default_factory=dict)
     pixels_sha256: Sha256 | Annotated[str, Field(max_length=0)] = ""
     start: Mapping[Text, Any] | None = None
+    found: Annotated[tuple[Annotated[tuple[Spot, ...], Field(max_length=16)], ...], Field(max_length=16)] = ()
     grid: SheetRecipe | None = None
 
     @property
@@ -146,7 +148,7 @@ class Recipe:
 
     def body(self, schema: int) -> dict[str, Any]:
         """The same in this schema, without what a sheet has besides."""
-        unknown = {"init"} | {group for group in GROUPS if getattr(self.request, group) is None}
+        unknown = {"init"} | {group for group in GROUPS if not getattr(self.request, group)}
         unknown |= {"syntax"} if schema == 1 else set()
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
@@ -159,6 +161,7 @@ class Recipe:
             "batch": asdict(self.batch) if self.batch else None,
             "sampler": self.sampler,
             "environment": self.environment,
+            **({"found": [[asdict(spot) for spot in spots] for spots in self.found]} if self.found else {}),
             "pixels_sha256": self.pixels_sha256,
         }
 

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from webui.core import dynamic, schedule
 from webui.core.errors import RequestError, explain
-from webui.core.groups import GROUPS
+from webui.core.groups import GROUPS, LISTS, groups_of
+from webui.core.groups.detail import MAX_DETAILS, Detail, read_details
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
@@ -29,7 +30,7 @@ DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 TEMPLATES = {"prompt": "template", "negative": "negative_template"}
 """By the field that was drawn from it; the hires pass has the same."""
-NOT_ASKED = (*GROUPS, "syntax", *TEMPLATES.values())
+NOT_ASKED = (*(group for group in GROUPS if group not in LISTS), "syntax", *TEMPLATES.values())
 """What no control, flag or preset holds as it is: the groups, and what a recipe says."""
 
 
@@ -175,9 +176,16 @@ class Request(Value):
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
     hires: Hires | None = Field(default=None, title="Hires fix")
+    detail: tuple[Detail, ...] = Field(
+        default=(),
+        max_length=MAX_DETAILS,
+        title="Details",
+        description="Parts of the finished picture, found and drawn again, enlarged: a face, then a hand",
+    )
     upscale: Upscale | None = Field(default=None, title="Upscale")
 
     _read_loras = field_validator("loras", mode="before")(read_refs)
+    _read_details = field_validator("detail", mode="before")(read_details)
 
     @field_validator("width", "height")
     @classmethod
@@ -198,9 +206,12 @@ class Request(Value):
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """All its prompts by their places, those of a hires pass as ``hires.prompt``."""
-        own = {field: getattr(self, field) for field in PROMPTS}
-        return own | ({f"hires.{field}": getattr(self.hires, field) for field in PROMPTS} if self.hires else {})
+        """All its prompts by their places, those of groups as ``hires.prompt`` and ``detail.1.prompt``."""
+        held: dict[str, Request | Hires | Detail | None] = {"": self, "hires.": self.hires}
+        held |= {f"detail.{number}.": detail for number, detail in enumerate(self.detail, start=1)}
+        return {
+            f"{place}{field}": getattr(holder, field) for place, holder in held.items() if holder for field in PROMPTS
+        }
 
     @property
     def templates(self) -> Mapping[str, str]:
@@ -212,9 +223,15 @@ class Request(Value):
     def with_texts(self, texts: Mapping[str, str]) -> "Request":
         """The same with other texts, by their places as in ``texts``, or templates."""
         own = {place: text for place, text in texts.items() if "." not in place}
-        hires = {place.partition(".")[2]: text for place, text in texts.items() if place.startswith("hires.")}
+        hires = _below("hires.", texts)
+        details = tuple(
+            detail.model_copy(update=_below(f"detail.{number}.", texts))
+            for number, detail in enumerate(self.detail, start=1)
+        )
         return self.model_copy(
-            update=own | ({"hires": self.hires.model_copy(update=hires)} if self.hires and hires else {})
+            update=own
+            | ({"hires": self.hires.model_copy(update=hires)} if self.hires and hires else {})
+            | {"detail": details}
         )
 
     @property
@@ -273,8 +290,7 @@ class Request(Value):
             getattr(self, field) for field in TEMPLATES.values()
         )
         fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
-        groups = [made_of.since for group, made_of in GROUPS.items() if getattr(self, group) is not None]
-        return max([fields, *groups])
+        return max([fields, *(group.since for group in groups_of(self))])
 
     @property
     def syntax_of_drawn(self) -> Literal[1, 2, 3]:
@@ -315,6 +331,11 @@ class Request(Value):
         except ValidationError as error:
             first = error.errors()[0]
             raise RequestError(explain(error), field=str(first["loc"][0]) if first["loc"] else "") from None
+
+
+def _below(place: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a group, by field."""
+    return {name.removeprefix(place): text for name, text in texts.items() if name.startswith(place)}
 
 
 def near_sides_px(side_px: int) -> list[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from webui.core.block_weights import BlockWeights
-from webui.core.files import EmbeddingFile, File, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.images import Size
 from webui.core.lora_ref import LoraRef
 from webui.core.schedule import Weight, weight_at
@@ -177,13 +177,57 @@ class Upscale:
         return self.size
 
 
-Stage = Pass | Upscale
+@dataclass(frozen=True)
+class Detail:
+    """Parts of each picture, each drawn again by the pass ``each`` and put back.
+
+    ``finder`` is a file, or the name of one that is no file. Of what it finds with a score from ``threshold`` on, 0..1,
+    the surest parts are drawn, ``at_most`` so many, with ``padding_px`` around them. ``size`` is that of the pictures,
+    ``init`` what was painted over the order's first one. ``name`` as in Pass.
+    """
+
+    finder: FinderFile | str
+    threshold: float
+    padding_px: int
+    at_most: int
+    each: Pass
+    size: Size
+    init: "Init | None" = None
+    name: str = "detail"
+
+    @property
+    def steps_taken(self) -> int:
+        """What it counts for in progress: one part in each picture, for how many there are is not known before."""
+        return self.each.steps_taken
+
+    @property
+    def cost(self) -> float:
+        """As that of a pass, of as many parts as there may be."""
+        return self.each.cost * self.at_most
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All that it reads."""
+        return (*((self.finder,) if isinstance(self.finder, FinderFile) else ()), *self.each.files)
+
+    @property
+    def result_size(self) -> Size:
+        """Of its pictures."""
+        return self.size
+
+
+Stage = Pass | Upscale | Detail
 """The kinds of stage there are."""
 
 
 def steps_of(stage: Stage) -> int:
     """How many steps a stage adds; a pass that latents are handed to goes on with those of the pass before."""
     return 0 if isinstance(stage, Pass) and stage.begin == "handover" else stage.steps_taken
+
+
+def likely_cost(stage: Stage) -> float:
+    """What of its cost will most likely be spent: of parts that may be found, one a picture."""
+    return stage.each.cost if isinstance(stage, Detail) else stage.cost
 
 
 def steps_to_take(steps: int, strength: float) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from webui.core.catalog import Catalog
 from webui.core.events import Image
 from webui.core.files import File, LoraFile, ModelFile
 from webui.core.lora_ref import LoraRef, once_each
-from webui.core.names import find_file, in_tags
+from webui.core.names import FINDERS, find_file, in_tags
 from webui.core.prompt import rename_loras
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
@@ -81,6 +82,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         "vae": catalog.vaes,
         "embedding": catalog.embeddings,
         "upscaler": catalog.upscalers,
+        "finder": catalog.finders,
     }
     missing = [
         f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
@@ -110,6 +112,16 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         )
         own = {"model": model, "loras": same_loras(hires.loras), "prompt": same_tags(hires.prompt)}
         names["hires"] = hires.model_copy(update=own | {"upscaler": meant("upscaler", hires.upscaler)})
+    names["detail"] = tuple(
+        detail.model_copy(
+            update={
+                "finder": meant("finder", detail.finder) if detail.finder not in FINDERS else detail.finder,
+                "loras": same_loras(detail.loras),
+                "prompt": same_tags(detail.prompt),
+            }
+        )
+        for detail in request.detail
+    )
     texts = {"loras": same_loras(request.loras), "prompt": same_tags(request.prompt)}
     return request.model_copy(update=texts | names)
 
@@ -179,7 +191,8 @@ def judge_hash(expected: str, kept: PilImage | None, again: Image, changed: tupl
 
 
 def changes(old: Recipe, new: Recipe) -> Iterator[str]:
-    """What explains another picture, in words: files, sampler, then the environment."""
+    """What explains another picture, in words: what details found, files, sampler, then the environment."""
+    yield from _other_parts(old, new)
     for kind in {**old.hashes, **new.hashes}:
         before, now = old.hashes.get(kind, {}), new.hashes.get(kind, {})
         renamed = set(before.values()) & set(now.values())
@@ -190,6 +203,15 @@ def changes(old: Recipe, new: Recipe) -> Iterator[str]:
                 yield f"{kind} {name!r} is another file ({hashes})"
     yield from _differences("sampler ", _flat(old.sampler), _flat(new.sampler))
     yield from _differences(ENVIRONMENT, {**IMPLIED, **old.environment}, {**IMPLIED, **new.environment})
+
+
+def _other_parts(old: Recipe, new: Recipe) -> Iterator[str]:
+    """Details that found something else than they did: other parts are drawn then, and pixels say nothing more."""
+    for number, (before, now) in enumerate(zip_longest(old.found, new.found, fillvalue=()), start=1):
+        boxes = [[spot.box for spot in spots] for spots in (before, now)]
+        if boxes[0] != boxes[1]:
+            told = [", ".join(map(str, places[:4])) or "nothing" for places in boxes]
+            yield f"detail {number} found {told[0]} then, and {told[1]} now"
 
 
 def _differences(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

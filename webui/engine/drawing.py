@@ -10,23 +10,26 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import begun_again
 from webui.core.events import Event, Image
 from webui.core.recipe import Batch, Recipe
-from webui.core.stages import Pass, Upscale, steps_of
+from webui.core.stages import Detail, Pass, Upscale, steps_of
 from webui.core.weight_files import hash_whole
 from webui.engine.encoding import Encoder
+from webui.engine.finders.network import Finders
 from webui.engine.latents import enlarge, make_generators
 from webui.engine.passes import Drawn, Passes
 from webui.engine.provenance import describe_environment
 from webui.engine.residence import Residence
 from webui.engine.run import Place, Run
+from webui.engine.stages.detail import Detailer
 from webui.engine.stages.upscale import Enlarger
 
 
 class Drawing:
     """One try at an order; goes on behind the pictures that ``run`` has finished already."""
 
-    def __init__(self, residence: Residence, encoder: Encoder, enlarger: Enlarger, run: Run) -> None:
+    def __init__(self, residence: Residence, encoder: Encoder, enlarger: Enlarger, finders: Finders, run: Run) -> None:
         self._residence, self._enlarger, self._run = residence, enlarger, run
         self._passes = Passes(residence, encoder, run)
+        self._detailer = Detailer(finders, self._redraw, run)
 
     def draw(self) -> Iterator[Event]:
         """Everything from loading to the last picture."""
@@ -35,9 +38,12 @@ class Drawing:
             first, behind = batch * request.count, batch * self._run.batch_steps
             seeds = (request.picture(first + k).seed for k in range(request.count))
             drawn = Drawn(make_generators(seeds), first)
+            self._detailer.begin()
             for stage in self._run.order.stages:
                 if isinstance(stage, Upscale):
                     yield from self._upscale(stage, drawn, behind)
+                elif isinstance(stage, Detail):
+                    yield from self._detail(stage, drawn, behind)
                 elif stage.begin in ("drawn", "latents"):
                     yield from self._again(stage, drawn, behind)
                 else:
@@ -74,6 +80,14 @@ class Drawing:
         (picture,) = self._passes.finished(drawn)
         return picture
 
+    def _detail(self, stage: Detail, drawn: Drawn, behind: int) -> Iterator[Event]:
+        """The batch's pictures, in each of which parts are drawn again; ``behind`` as for a pass."""
+        pictures, made = list(self._passes.finished(drawn)), []
+        for number, picture in enumerate(pictures):
+            place = Place(behind, number, len(pictures))
+            made.append((yield from self._detailer.draw(stage, picture, drawn.first + number, place)))
+        drawn.pictures = made
+
     def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Event]:
         """The batch's pictures, enlarged one after the other; ``behind`` as for a pass."""
         run = self._run
@@ -106,7 +120,8 @@ class Drawing:
             hashes, warnings = run.hashes.collect()
         run.warn(*warnings)
         batch = Batch(request.picture(first).seed, request.count, k)
-        return Recipe(request.picture(first + k), hashes, batch, run.sampler, self._environment())
+        found = self._detailer.take(first + k)
+        return Recipe(request.picture(first + k), hashes, batch, run.sampler, self._environment(), found=found)
 
     def _environment(self) -> dict[str, str | int | bool | None]:
         """What the pixels may depend on; where nothing is drawn, that is the CPU, which enlarges in float32."""

@@ -19,6 +19,7 @@ from webui.engine.devices import choose_device, choose_dtype, describe, is_out_o
 from webui.engine.drawing import Drawing
 from webui.engine.encoding import Encoder
 from webui.engine.families.loading import check_unchanged
+from webui.engine.finders.network import Finders
 from webui.engine.passes import shortcuts_of
 from webui.engine.provenance import FileHashes
 from webui.engine.residence import PLAN_WORDS, Residence
@@ -49,6 +50,7 @@ class PipelineManager:
         self._residence = Residence(options, self.device, self.dtype)
         self._encoder = Encoder(self.device)
         self._enlarger = Enlarger()
+        self._finders = Finders()
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
 
     @property
@@ -121,6 +123,7 @@ class PipelineManager:
         """Lets go of the model and of all that is kept."""
         self._encoder.clear()
         self._enlarger.clear()
+        self._finders.clear()
         self._residence.drop()
         self._hasher.shutdown()
 
@@ -145,7 +148,7 @@ class PipelineManager:
         """Draws; where memory runs out, once more with a smaller memory plan. Raises OutOfMemory."""
         for may_retry in (True, False):
             try:
-                yield from Drawing(self._residence, self._encoder, self._enlarger, run).draw()
+                yield from Drawing(self._residence, self._encoder, self._enlarger, self._finders, run).draw()
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -167,6 +170,7 @@ class PipelineManager:
         """Frees what can be freed; the words for the smaller memory plan, or None where there is none."""
         self._encoder.clear()
         self._enlarger.clear()
+        self._finders.clear()
         release_memory(self.device)
         if words := self._residence.shrink():
             run.warn(f"The memory did not suffice; drawn with {words}.")

@@ -10,11 +10,22 @@ from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
+from webui.core.finder_file import check_finder
 from webui.core.grid import Grid
+from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires, are_alike
 from webui.core.groups.upscale import Upscale
 from webui.core.latent_filters import LATENT_FILTERS
-from webui.core.names import LANCZOS, choose_file, choose_lora, choose_upscaler
+from webui.core.names import (
+    FINDERS,
+    LANCZOS,
+    PAINTED,
+    PREVIOUS,
+    choose_file,
+    choose_finder,
+    choose_lora,
+    choose_upscaler,
+)
 from webui.core.order import Order, plan
 from webui.core.prompt import (
     check_chunks,
@@ -140,7 +151,28 @@ def resolve(request: Request, library: Snapshot) -> Request:
             if request.hires
             else {}
         )
+        | {"detail": _resolve_details(request, file, library)}
     )
+
+
+def _resolve_details(request: Request, file: ModelFile, library: Snapshot) -> tuple[Detail, ...]:
+    """The details of a request that is drawn with this model."""
+    resolved: list[Detail] = []
+    for detail in request.detail:
+        with _about("detail"):
+            finder = choose_finder(detail.finder, library.finders, "detail")
+            if finder == PREVIOUS and not resolved:
+                raise RequestError(f"{PREVIOUS} is what the detail before found, and there is none before the first")
+            if finder == PAINTED and not (request.init and request.init.masked):
+                raise RequestError(f"{PAINTED} is what was painted over the start picture, and there is no mask")
+            if found := library.finders.get(finder) if finder not in FINDERS else None:
+                try:
+                    check_finder(found)
+                except BadFile as error:
+                    raise RequestError(f"finder {finder[:80]!r}: {found.path.name} {error}") from None
+            loras = _resolve_loras(detail.prompt, detail.loras, request, file, lambda: library.loras, keep=True)
+            resolved.append(detail.model_copy(update={"finder": finder} | loras))
+    return tuple(resolved)
 
 
 def _resolve_hires(

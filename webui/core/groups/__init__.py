@@ -7,13 +7,22 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from webui.core.groups.base import Group
+from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
-GROUPS: Mapping[str, type[Group]] = {"init": Init, "variation": Variation, "hires": Hires, "upscale": Upscale}
+GROUPS: Mapping[str, type[Group]] = {
+    "init": Init,
+    "variation": Variation,
+    "hires": Hires,
+    "detail": Detail,
+    "upscale": Upscale,
+}
 """The request's fields that are groups, in the order in which they change the stages."""
+LISTS = {group: made_of for group, made_of in GROUPS.items() if made_of.several}
+"""Those of which a request has a list: a field like any other, whose value is made of groups."""
 SWITCHES = tuple(group for group, made_of in GROUPS.items() if made_of.switch)
 """Groups that are on or off by a value of their own, under their name alone."""
 
@@ -29,7 +38,7 @@ def _fields(group: str, made_of: type[Group]) -> Iterator[tuple[str, FieldInfo]]
 GROUP_FIELDS: Mapping[str, FieldInfo] = {
     name: info
     for group, made_of in GROUPS.items()
-    if group != "init"  # it has pictures, and controls and flags of its own
+    if group not in ("init", *LISTS)  # it has pictures, and controls and flags of its own
     for name, info in _fields(group, made_of)
 }
 """Controls, flags, and values of pictures and presets by these names are made from the fields alone."""
@@ -56,7 +65,7 @@ def group_values(request: BaseModel, as_json: bool = False) -> dict[str, Any]:
     held = {
         name: group.model_dump(mode="json", exclude_none=True) if as_json else vars(group)
         for name, group in groups.items()
-        if name != "init"
+        if isinstance(group, Group) and name != "init"
     }
     places = {name: name.partition(".") for name in GROUP_FIELDS}
     return {
@@ -64,3 +73,10 @@ def group_values(request: BaseModel, as_json: bool = False) -> dict[str, Any]:
         for name, (group, _, field) in places.items()
         if group in held and (not field or field in held[group])
     }
+
+
+def groups_of(request: BaseModel) -> Iterator[Group]:
+    """A request's groups that are on, in the order in which they change the stages."""
+    for name in GROUPS:
+        held = getattr(request, name)
+        yield from held if isinstance(held, tuple) else (held,) if held is not None else ()

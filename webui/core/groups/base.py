@@ -12,6 +12,8 @@ class Group(Value):
 
     since: ClassVar[int] = 2
     """The first schema of recipes that can say it."""
+    several: ClassVar[bool] = False
+    """Whether a request has a list of them, of which none at all is off."""
     switch: ClassVar[str] = ""
     """What turning it on does, in words for people; empty where its values say whether it does anything."""
     set_by_programs: ClassVar[tuple[str, ...]] = ()

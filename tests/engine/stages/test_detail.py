@@ -1,0 +1,201 @@
+"""Details: parts of the picture found and drawn again, bit for bit what inpaint gives by hand, one after another."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image as PilImages
+
+from tests.finder_models import write_detector
+from webui.core.errors import RequestError
+from webui.core.events import Cancelled, Done, Image, Step
+from webui.core.found import Part
+from webui.core.groups.init import Init
+from webui.core.recipe import Recipe
+from webui.core.verdict import judge, prepare
+
+QUICK = {"width": 128, "height": 128, "steps": 5, "seed": 21}
+STRENGTH = 0.6
+
+
+def mask_of(size, box):
+    mask = PilImages.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+def pictures(events):
+    return [event for event in events if isinstance(event, Image)]
+
+
+def by_hand(darkroom, request_for, picture, mask, **fields):
+    """What people do: inpaint with this mask, only masked."""
+    init = Init(image=picture, mask=mask, only_masked=True, padding=fields.pop("padding", 32), strength=STRENGTH)
+    (again,) = darkroom.draw(
+        request_for(**{"steps": 5, "seed": 21, "width": None, "height": None, "init": init} | fields)
+    )
+    return again.image
+
+
+@pytest.fixture(scope="module")
+def first(darkroom, request_for):
+    """The picture that details begin from."""
+    (picture,) = darkroom.draw(request_for(**QUICK))
+    return picture.image
+
+
+@pytest.fixture
+def finder(darkroom):
+    """A detector of what is red, in the folder for finders."""
+    return write_detector(darkroom.settings.data_dir / "models" / "adetailer" / "red.onnx", masks=True)
+
+
+def test_two_details_are_two_inpaints_by_hand_bit_for_bit(darkroom, request_for, first, finder):
+    details = (
+        {"finder": "red", "strength": STRENGTH, "padding": 8, "prompt": "a strawberry", "at_most": 1},
+        {"finder": "previous-mask", "strength": STRENGTH, "negative": "blue"},
+    )
+    (picture,) = darkroom.draw(request_for(**QUICK, detail=details))
+    spots = picture.recipe.found
+    assert [len(found) for found in spots] == [1, 1] and spots[0] == spots[1]
+    from webui.engine.finders.network import Finders
+
+    file = darkroom.catalog().finders["red"]
+    parts = sorted(
+        Finders().load(file).find(first, 0.3), key=lambda part: (-round(part.score, 2), part.box[1], part.box[0])
+    )
+    mask = parts[0].mask
+    once = by_hand(darkroom, request_for, first, mask, padding=8, prompt="a strawberry")
+    twice = by_hand(darkroom, request_for, once, mask, negative="blue")
+    assert twice.tobytes() == picture.image.tobytes() != first.tobytes()
+    assert picture.recipe.hashes["finder"].keys() == {"red"}
+    outside = np.asarray(images_opacity(mask)) == 0
+    assert (np.asarray(picture.image)[outside] == np.asarray(first)[outside]).all()
+
+
+def images_opacity(mask):
+    from webui.core import images
+
+    return images.blur(images.support(mask), 4)
+
+
+def test_each_picture_of_a_batch_is_the_one_that_its_seed_gives_alone(darkroom, request_for, first):
+    detail = {"strength": STRENGTH, "padding": 0}
+    batch = darkroom.draw(request_for(**QUICK, count=2, detail=(detail,)))
+    (alone,) = darkroom.draw(request_for(**QUICK | {"seed": 22}, detail=(detail,)))
+    assert levels_apart(batch[1].image, alone.image) <= 1  # two at once in the first pass
+    assert batch[1].recipe.found == alone.recipe.found and batch[0].recipe.found != batch[1].recipe.found
+    ((spot,),) = batch[0].recipe.found
+    assert (
+        batch[0].image.tobytes()
+        == by_hand(darkroom, request_for, first, mask_of((128, 128), spot.box), padding=0).tobytes()
+    )
+
+
+def levels_apart(one, other):
+    return np.abs(np.asarray(one, int) - np.asarray(other, int)).max()
+
+
+def test_steps_go_forward_and_are_told_by_stage_and_previews_show_all_of_the_picture(
+    darkroom, request_for, preview_each_step
+):
+    detail = {"strength": STRENGTH}
+    events = list(darkroom.generate(request_for(**QUICK, detail=(detail, detail))))
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.index for step in steps] == [*range(1, 12)] and steps[-1].total == 11
+    assert [step.stage for step in steps] == [("base", 0)] * 5 + [("detail", 1)] * 6
+    assert isinstance(events[-1], Done) and events[-1].parts_s["find"] > 0
+    sizes = {PilImages.open(io.BytesIO(step.preview)).size for step in steps if step.stage[0] == "detail"}
+    assert sizes == {(128, 128)}
+
+
+def test_where_nothing_is_found_the_picture_is_kept_and_it_is_said(darkroom, request_for, first, finder):
+    finder_of_nothing = {"finder": "red", "threshold": 1.0}
+    events = list(darkroom.generate(request_for(**QUICK, detail=(finder_of_nothing, {"finder": "previous-mask"}))))
+    (picture,) = pictures(events)
+    assert picture.image.tobytes() == first.tobytes() and picture.recipe.found == ((), ())
+    assert "Detail: red found nothing in the picture, which stays as it is." in events[-1].warnings
+
+
+def test_a_job_is_stopped_within_a_step_of_a_detail(darkroom, request_for):
+    seen = []
+
+    def cancelled() -> bool:
+        return len(seen) >= 7
+
+    for event in darkroom.generate(request_for(**QUICK, detail=({"strength": STRENGTH},)), cancelled):
+        seen += [event] if isinstance(event, Step) else []
+    assert isinstance(event, Cancelled) and len(seen) == 7 and seen[-1].stage[0] == "detail"
+
+
+def test_the_painted_mask_is_a_finder_too(darkroom, request_for, first):
+    init = Init(image=first, mask=mask_of((128, 128), (30, 30, 60, 70)), strength=0.5)
+    asked = QUICK | {"init": init}
+    (once,) = darkroom.draw(request_for(**asked))
+    (picture,) = darkroom.draw(request_for(**asked, detail=({"finder": "painted-mask", "strength": STRENGTH},)))
+    assert picture.recipe.found[0][0].box == (30, 30, 60, 70)
+    assert picture.image.tobytes() == by_hand(darkroom, request_for, once.image, init.mask).tobytes()
+
+
+def test_its_own_words_and_loras_act_on_the_parts_alone(darkroom, request_for, first):
+    prompt = "[PROMPT] <lora:night:0.8>, {shiny|shiny}"
+    (picture,) = pictures(darkroom.generate(request_for(**QUICK, detail=({"prompt": prompt, "strength": STRENGTH},))))
+    (detail,) = picture.recipe.request.detail
+    assert [ref.name for ref in detail.loras] == ["night"] and "lora" not in detail.prompt
+    assert detail.template == prompt and not picture.recipe.request.loras
+    ((spot,),) = picture.recipe.found
+    words = "a red apple, flat style, on a blue background, shiny"
+    same = by_hand(
+        darkroom,
+        request_for,
+        first,
+        mask_of((128, 128), spot.box),
+        prompt=words,
+        loras=({"name": "night", "weight": 0.8},),
+    )
+    assert picture.image.tobytes() == same.tobytes() and "night" in picture.recipe.lora_hashes
+
+
+def test_a_picture_is_drawn_again_from_its_recipe_and_other_boxes_are_named_before_pixels(
+    darkroom, request_for, monkeypatch
+):
+    detail = {"strength": STRENGTH, "prompt": "<lora:night:1>"}
+    (picture,) = darkroom.draw(request_for(**QUICK, detail=(detail,), upscale={"upscaler": "Lanczos"}))
+    recipe = replace(Recipe.from_json(picture.recipe.to_json()), pixels_sha256=picture.pixels_sha256)
+    assert recipe.found == picture.recipe.found and picture.image.size == (256, 256)
+    request = prepare(recipe, darkroom.catalog(), lambda _sha256: None)
+    (again,) = darkroom.draw(request)
+    assert judge(picture.image, recipe, again).outcome == "identical"
+    elsewhere = replace(Part((0, 0, 40, 40), 1.0))
+    monkeypatch.setattr("webui.engine.stages.detail.find_subject", lambda _picture: [elsewhere])
+    (moved,) = darkroom.draw(request)
+    verdict = judge(picture.image, recipe, moved)
+    box = recipe.found[0][0].box
+    assert verdict.outcome == "different" and verdict.reasons[0] == f"detail 1 found {box} then, and (0, 0, 40, 40) now"
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ({"finder": "demo-subjct"}, r"detail: There is no finder “demo-subjct”; did you mean demo-subject"),
+        (
+            {"finder": "previous-mask"},
+            "detail: previous-mask is what the detail before found, and there is none before",
+        ),
+        (
+            {"finder": "painted-mask"},
+            "detail: painted-mask is what was painted over the start picture, and there is no",
+        ),
+        ({"finder": "face_yolov8n.pt"}, "yolo export model=face_yolov8n.pt format=onnx"),
+        ({"finder": "broken"}, r"detail: finder 'broken': broken.onnx is no ONNX file"),
+        ({"prompt": "<lora:nihgt:1>"}, "detail: There is no LoRA “nihgt”; did you mean night"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_drawn(darkroom, request_for, detail, said):
+    broken = darkroom.settings.data_dir / "models" / "adetailer" / "broken.onnx"
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.write_bytes(b"no")
+    with pytest.raises(RequestError, match=said) as error:
+        darkroom.generate(request_for(**QUICK, detail=(detail,)))
+    assert error.value.field == "detail"

@@ -1,0 +1,152 @@
+"""Parts of the finished picture found, and each drawn again, enlarged, and put back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from webui.core.files import Files
+from webui.core.groups.base import Group
+from webui.core.groups.init import MAX_PADDING_PX
+from webui.core.lora_ref import MAX_LORAS, LoraRef
+from webui.core.names import FINDERS, SUBJECT
+from webui.core.stages import Detail as Detailing
+from webui.core.stages import Pass, Stage
+from webui.core.uses import constant_loras, embeddings, moving_loras
+from webui.core.values import MAX_PROMPT_CHARACTERS
+
+MAX_DETAILS = 8
+WHOLE_PROMPT = "[PROMPT]"
+"""Stands for the picture's in a prompt of a detail, as in ADetailer."""
+
+
+class Detail(Group):
+    """ADetailer's: what inpaint makes of each found part, with only masked, by the picture's seed.
+
+    What is left out or empty is the picture's. A request has a list of them, one after another.
+    """
+
+    several: ClassVar[bool] = True
+    set_by_programs: ClassVar[tuple[str, ...]] = ("loras", "template", "negative_template")
+
+    finder: str = Field(
+        default=SUBJECT,
+        min_length=1,
+        max_length=255,
+        title="Finder",
+        description="What finds the parts: demo-subject, a file's name, painted-mask (what is painted over the start"
+        " picture), or previous-mask (what the detail before found)",
+    )
+    prompt: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Prompt",
+        description="What the parts show; left out, the picture's. [PROMPT] in it stands for that",
+    )
+    negative: str = Field(
+        default="",
+        max_length=MAX_PROMPT_CHARACTERS,
+        title="Negative prompt",
+        description="Left out, the picture's",
+    )
+    strength: float = Field(
+        default=0.4,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Strength",
+        description="How far the parts may move away from what is there",
+    )
+    padding: int = Field(
+        default=32, ge=0, le=MAX_PADDING_PX, title="Padding", description="Surroundings to show them with, in px"
+    )
+    threshold: float = Field(
+        default=0.3,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        title="Threshold",
+        description="How sure the finder must be",
+    )
+    at_most: int = Field(default=4, ge=1, le=16, title="At most", description="So many parts, the surest first")
+    loras: tuple[LoraRef, ...] = Field(
+        default=(), max_length=MAX_LORAS, title="LoRAs", description="Left out, the picture's"
+    )
+    template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
+    negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """One more, behind the passes and the details before it."""
+        first = stages[0]
+        assert isinstance(first, Pass)
+        finder = self.finder if self.finder in FINDERS else files.finders[self.finder]
+        each = self._each(first, files)
+        detailing = Detailing(
+            finder, self.threshold, self.padding, self.at_most, each, stages[-1].result_size, first.init
+        )
+        return (*stages, detailing)
+
+    def _each(self, first: Pass, files: Files) -> Pass:
+        """The pass that draws a part, at the model's own size."""
+        prompt = self.prompt.replace(WHOLE_PROMPT, first.prompt) or first.prompt
+        refs = [ref.in_pass(hires=False) for ref in self.loras or first.refs]
+        native = first.model.native_px
+        each = replace(
+            first,
+            begin="drawn",
+            name="detail",
+            init=None,
+            size=(native, native),
+            prompt=prompt,
+            negative=self.negative or first.negative,
+            strength=self.strength,
+            handover_at=None,
+            loras=constant_loras(refs, files),
+            lora_schedules=moving_loras(refs, prompt, files),
+        )
+        return replace(each, embeddings=embeddings(each, files))
+
+
+def read_details(value: Any) -> Any:
+    """A list of details out of text: JSON, or ``finder=NAME,prompt=TEXT``, the prompt last; one alone is a list too.
+
+    Raises ValueError for what is neither.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Mapping | Detail):
+        return (value,)
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return ()
+    if value.lstrip()[0] in "[{":
+        try:
+            read = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("cannot be read as JSON") from None
+        return (read,) if isinstance(read, Mapping) else read
+    return (split_detail(value),)
+
+
+def split_detail(text: str) -> dict[str, str]:
+    """``finder=NAME,prompt=TEXT`` by field. A comma within a text is one, as long as no field's name comes behind it.
+
+    Raises ValueError for what begins with no field.
+    """
+    found: dict[str, str] = {}
+    known = [name for name in Detail.model_fields if name not in Detail.set_by_programs]
+    for piece in text.split(","):
+        name, equals, value = piece.partition("=")
+        if equals and (name := name.strip()) in known:
+            if name in found:
+                raise ValueError(f"names {name} twice")
+            found[name] = value.strip()
+        elif found:
+            last = [*found][-1]
+            found[last] = f"{found[last]},{piece.rstrip()}"
+        else:
+            raise ValueError(f"must look like finder=NAME,prompt=TEXT, of {', '.join(known)}, not {text[:60]!r}")
+    return found

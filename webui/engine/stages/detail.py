@@ -1,0 +1,122 @@
+"""Parts of a picture found, and each drawn again, enlarged, and put back before the next is drawn."""
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from PIL import Image as PilImages
+from PIL.Image import Image as PilImage
+
+from webui.core import images
+from webui.core.canvas import begun_again
+from webui.core.events import Event, Step
+from webui.core.files import FinderFile
+from webui.core.found import Part, Spot, in_order
+from webui.core.groups.init import Init
+from webui.core.names import PAINTED, PREVIOUS
+from webui.core.stages import Detail, Pass
+from webui.core.weight_files import hash_whole
+from webui.engine.finders.network import Finders
+from webui.engine.finders.subject import find_subject
+from webui.engine.run import Place, Run
+
+PREVIEW_PX = 256
+PREVIEW_QUALITY = 85
+
+Redraw = Callable[[Pass, int, Place], Generator[Event, None, PilImage]]
+"""A picture, by its number in the job, as a pass makes it from its ``init`` alone."""
+
+
+class Detailer:
+    """Draws the details of one try at an order, and keeps what was found in each picture until its recipe says it."""
+
+    def __init__(self, finders: Finders, redraw: Redraw, run: Run) -> None:
+        self._finders, self._redraw, self._run = finders, redraw, run
+        self._found: dict[int, list[Sequence[Part]]] = defaultdict(list)
+
+    def begin(self) -> None:
+        """Another batch: nothing is found yet."""
+        self._found.clear()
+
+    def take(self, number: int) -> tuple[tuple[Spot, ...], ...]:
+        """What each detail found in picture ``number`` of the job."""
+        return tuple(tuple(part.spot for part in parts) for parts in self._found.pop(number, ()))
+
+    def draw(self, stage: Detail, picture: PilImage, number: int, place: Place) -> Generator[Event, None, PilImage]:
+        """Picture ``number`` of the job with its parts drawn again; the very picture where none is found."""
+        run = self._run
+        run.check()
+        with run.part("find"):
+            parts = self._find(stage, picture, self._found[number][-1] if self._found[number] else ())
+        self._found[number].append(parts)
+        if not parts:
+            name = stage.finder if isinstance(stage.finder, str) else stage.finder.name
+            which = f"picture {number + 1}" if run.order.request.image_count > 1 else "the picture"
+            run.warn(f"Detail: {name} found nothing in {which}, which stays as it is.")
+        for k, part in enumerate(parts):
+            init = Init(
+                image=picture,
+                mask=part.mask_of(picture.size),
+                only_masked=True,
+                padding=stage.padding_px,
+                strength=stage.each.strength,
+            )
+            shown = _Shown(picture, init, stage.each)
+            drawing = self._redraw(
+                replace(stage.each, begin="picture", init=init),
+                number,
+                Place(place.behind, place.number * len(parts) + k, place.of * len(parts)),
+            )
+            while True:
+                try:
+                    event = next(drawing)
+                except StopIteration as stop:
+                    picture = stop.value
+                    break
+                yield shown.whole(event) if isinstance(event, Step) and event.preview else event
+        return picture
+
+    def _find(self, stage: Detail, picture: PilImage, before: Sequence[Part]) -> Sequence[Part]:
+        """The parts to draw, in their order."""
+        if isinstance(stage.finder, FinderFile):
+            file = stage.finder
+            self._run.hashes.want("finder", file.name, partial(hash_whole, file.path))
+            found = self._finders.load(file).find(picture, stage.threshold)
+        elif stage.finder == PREVIOUS:
+            return before[: stage.at_most]
+        elif stage.finder == PAINTED:
+            found = _painted(picture, stage.init)
+        else:
+            found = find_subject(picture)
+        return in_order(found, stage.threshold, stage.at_most)
+
+
+def _painted(picture: PilImage, init: Init | None) -> list[Part]:
+    """What was painted over the start picture, as one part; none where nothing was."""
+    mask = begun_again(picture, init).mask
+    box = mask.getbbox() if mask else None
+    return [Part(box, 1.0, mask)] if box else []
+
+
+class _Shown:
+    """The whole picture, small, in which previews of a part have their place."""
+
+    def __init__(self, picture: PilImage, init: Init, each: Pass) -> None:
+        assert init.mask
+        region = images.masked_region(init.mask, init.padding, each.size) or (0, 0, *picture.size)
+        scale = min(1.0, PREVIEW_PX / max(picture.size))
+        self._small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+        self._box = tuple(round(side * scale) for side in region)
+
+    def whole(self, step: Step) -> Step:
+        """The step with a preview of all of the picture."""
+        left, top, right, bottom = self._box
+        assert step.preview
+        with PilImages.open(io.BytesIO(step.preview)) as part:
+            sheet = self._small.copy()
+            sheet.paste(part.convert("RGB").resize((max(1, right - left), max(1, bottom - top))), (left, top))
+        buffer = io.BytesIO()
+        sheet.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+        return replace(step, preview=buffer.getvalue())
