@@ -182,6 +182,7 @@ def _own_routers(
 ) -> Iterator["APIRouter"]:
     """Each over what is there for whoever asks; those of the login where there is one, of the host where guests are."""
     from webui.api.a1111 import a1111_router
+    from webui.api.finders import finders_router
     from webui.api.history import history_router
     from webui.api.host import host_router
     from webui.api.info import info_router
@@ -194,7 +195,7 @@ def _own_routers(
     from webui.api.tokens import tokens_router
     from webui.api.workspace import workspace_router
 
-    for make in (info_router, loras_router, metrics_router, models_router, tokens_router):
+    for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router):
         yield make(executor)
     yield jobs_router(executor, workspaces.here)
     yield presets_router(workspaces.here)

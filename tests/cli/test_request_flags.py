@@ -1,7 +1,11 @@
 """Flags of what is drawn become a request."""
 
+import pytest
+
 from webui.cli import make_parser
 from webui.cli.request_flags import read_request
+from webui.core.errors import RequestError
+from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
@@ -51,3 +55,18 @@ def test_a_second_pass_has_flags_for_all_that_people_can_say(tmp_path):
     preset = read_preset(table.encode(), "x")
     assert read_preset(preset.text.encode(), "x") == preset
     assert hires("--preset", "second", "--no-hires") is None
+
+
+def test_a_group_that_is_a_list_has_a_flag_for_each_entry(tmp_path):
+    def details(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", *flags]), tmp_path)[0].detail
+
+    (tmp_path / "faces.toml").write_text("[fields]\nprompt = 'a cat'\n[[detail]]\nfinder = 'face'\n")
+    assert details("--prompt", "a") == ()
+    both = details("--prompt", "a", "--detail", "finder=face,strength=0.5,prompt=eyes, sharp", "--detail")
+    assert both == (Detail(finder="face", strength=0.5, prompt="eyes, sharp"), Detail())
+    assert details("--preset", "faces") == (Detail(finder="face"),)
+    assert details("--preset", "faces", "--detail", "finder=hand") == (Detail(finder="hand"),)
+    assert details("--preset", "faces", "--no-detail") == ()
+    with pytest.raises(RequestError, match=r"--detail must look like finder=NAME,prompt=TEXT, .* not 'face'"):
+        details("--prompt", "a", "--detail", "face")

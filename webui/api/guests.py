@@ -12,7 +12,7 @@ _PAGE = "/ /config /svelte/{path:path} /static/{path:path} /assets/{path:path} /
 _PAGE += " /pwa_icon /pwa_icon/{size} /manifest.json /logout"
 _GRADIO = "theme.css app_id info user login_check startup-events heartbeat/{session_hash} queue/data upload_progress"
 _GRADIO += " file={path_or_url:path} file/{path:path} call/{api_name}/{event_id} call/v2/{api_name}/{event_id}"
-_API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{index} models models/preview loras"
+_API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{index} models models/preview finders loras"
 _API += " loras/preview presets presets/preview presets/file history history/{picture_id} workspace workspace/export"
 _API += " history/{picture_id}/thumbnail history/{picture_id}/picture"
 _SDAPI = "progress options sd-models samplers schedulers loras embeddings sd-vae scripts cmd-flags prompt-styles"

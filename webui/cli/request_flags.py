@@ -8,14 +8,15 @@ from typing import Any
 
 from webui.core.checkpoint import Defaults
 from webui.core.errors import RequestError
-from webui.core.groups import GROUP_FIELDS, SWITCHES, nest
+from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, nest
+from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import Preset
 from webui.workspace.presets import PresetStore
 
-OWN_FLAGS = (*NOT_ASKED, "model", "loras", "image", "mask", "outpaint")
+OWN_FLAGS = (*NOT_ASKED, *LISTS, "model", "loras", "image", "mask", "outpaint")
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,14 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     for group in SWITCHES:
         text = f"{fields[group].description}, with the defaults of its fields; --no-{group} where a preset does"
         parser.add_argument(_flag(group), action=argparse.BooleanOptionalAction, help=text)
+    for group, made_of in LISTS.items():
+        told = [name for name in made_of.model_fields if name not in made_of.set_by_programs]
+        text = f"{fields[group].description}; of {', '.join(told)}; more than one with more flags"
+        parser.add_argument(
+            _flag(group), action="append", nargs="?", const="{}", metavar=f"{told[0]}=NAME,prompt=TEXT", help=text
+        )
+        text = f"none of the preset's {str(fields[group].title).lower()}"
+        parser.add_argument(f"--no-{group}", dest=group, action="store_const", const=(), help=text)
     suited = {field.name for field in dataclasses.fields(Defaults)}
     grouped = [name for name in GROUP_FIELDS if name not in SWITCHES]
     for name in (*_text_flags(Request), *_text_flags(Init), *grouped):
@@ -52,7 +61,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Request, Preset | None]:
     """The request of the flags, over the preset if there is one, and that preset; raises RequestError."""
     names = (*_text_flags(Request), *_switches(Request), "model", "loras", *GROUP_FIELDS)
-    given = nest(_given(options, names)) | _read_init(options)
+    given = nest(_given(options, names)) | _read_init(options) | _read_lists(options)
     variables = {}
     for text in options.variables:
         name, equals, value = text.partition("=")
@@ -69,6 +78,17 @@ def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Reques
     if "prompt" not in given and "prompt" not in preset.fields:
         raise RequestError(f"--prompt is required: preset {preset.name!r} has none")
     return preset.request(variables, given), preset
+
+
+def _read_lists(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of groups that are lists say, each flag one entry; raises RequestError."""
+    given = _given(options, [*LISTS])
+    for group, entries in given.items():
+        try:
+            given[group] = tuple(entry for text in entries for entry in read_details(text))
+        except ValueError as error:
+            raise RequestError(f"{_flag(group)} {error}", field=group) from None
+    return given
 
 
 def _read_init(options: argparse.Namespace) -> dict[str, Any]:

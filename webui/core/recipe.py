@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from webui import __version__
-from webui.core import images
+from webui.core import detail_words, images
 from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
 from webui.core.found import Spot
@@ -252,6 +252,7 @@ class Recipe:
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **refiner_settings(request),
             **hires_settings(request),
+            **{name: neutralise(str(value)) for name, value in detail_words.settings(request.detail)},
             **upscale_settings(request.upscale),
             **approximations(request),
             "Lora hashes": hashes_text(self.lora_hashes),

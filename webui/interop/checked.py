@@ -16,7 +16,7 @@ from webui.core.groups import GROUP_FIELDS, group_values, nest
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import DEFAULT_UPSCALER
 from webui.core.latent_filters import LATENT_FILTERS
-from webui.core.names import choose_upscaler, find_file
+from webui.core.names import choose_finder, choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
 from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, TEMPLATES, LoraRef, Request
 from webui.core.schedule import as_words
@@ -47,6 +47,7 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
     values |= _check_files(given, catalog, reasons)
     values |= _check_size(given.pop("width", None), given.pop("height", None), reasons)
     values |= _check_loras(found.loras, given, catalog, reasons)
+    given |= _check_finders(given.pop("detail", ()), catalog, reasons)
     for name, value in given.items():
         try:
             values[name] = _check_one(name, value)
@@ -102,6 +103,17 @@ def _check_hires(values: dict[str, Any], catalog: Catalog, reasons: list[str]) -
         given = {"sampler": sampler, "schedule": schedule or found.get("schedule") != "Default"}
         values |= {f"hires.{field}": name for field, name in found.items() if given[field]}
         reasons += [f"hires {line}" for line in lines]
+
+
+def _check_finders(details: Any, catalog: Catalog, reasons: list[str]) -> dict[str, Any]:
+    """The details whose finders are here."""
+    here = []
+    for detail in details:
+        try:
+            here.append(detail | {"finder": choose_finder(str(detail["finder"]), catalog.finders, "detail")})
+        except RequestError:
+            reasons.append(f"detail: the finder {short(detail['finder'], 80)!r} is not here")
+    return {"detail": here} if here else {}
 
 
 def _check_one(name: str, value: Any) -> Any:

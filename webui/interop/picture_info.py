@@ -13,7 +13,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.files import File
 from webui.core.grid import axes_json
-from webui.core.groups import group_values, nest
+from webui.core.groups import LISTS, group_values, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError, SheetRecipe
@@ -47,6 +47,7 @@ class PictureInfo:
         """The same as JSON holds it."""
         loras = [ref.model_dump(exclude_none=True) for ref in self.values.get("loras", ())]
         values = nest(self.values) | ({"loras": loras} if "loras" in self.values else {})
+        values |= {group: [entry.said for entry in self.values[group]] for group in LISTS if group in self.values}
         return asdict(self) | {"values": values, "unmapped": list(self.unmapped)}
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from webui.core.catalog import Catalog
-from webui.core.groups import GROUP_FIELDS
+from webui.core.groups import GROUP_FIELDS, LISTS
 from webui.core.request import template_of
-from webui.ui import form, loras, sizes
+from webui.ui import form, loras, rows, sizes
 
 Update = Any
 TEXTS = ("prompt", "negative")
@@ -64,13 +64,14 @@ def from_picture(
     ``keep_texts``: the picture itself is sent, and its words are; an empty prompt leaves the page's own. What is not
     said, and files that are not here, leave their fields as they are.
     """
-    values = (OFF if "steps" in values else {}) | dict(values)
+    values = (OFF | dict.fromkeys(LISTS, ()) if "steps" in values else {}) | dict(values)
     if not (with_seed or keep_texts):
         places = ("prompt", "negative", "hires.prompt", "hires.negative")
         values |= {place: text for place in places if (text := values.get(template_of(place)))}
     for field in LORAS:
         if isinstance(refs := values.get(field), tuple):
             values[field] = loras.to_text(refs)
+    values |= {group: rows.to_text(values[group], not (with_seed or keep_texts)) for group in LISTS if group in values}
     for field in form.FILES:
         if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
             gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")

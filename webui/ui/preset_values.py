@@ -13,13 +13,13 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.events import Image
 from webui.core.files import File
-from webui.core.groups import SWITCHES, group_values
+from webui.core.groups import LISTS, SWITCHES, group_values
 from webui.core.latent_filters import LATENT_FILTERS
-from webui.core.names import choose, choose_file, choose_lora, choose_upscaler
+from webui.core.names import choose, choose_file, choose_finder, choose_lora, choose_upscaler
 from webui.core.request import NOT_ASKED
 from webui.interop import sampler_names
 from webui.jobs.protocols import Job
-from webui.ui import fills, loras
+from webui.ui import fills, loras, rows
 from webui.ui.errors import page_error
 from webui.ui.workbench import FIELDS, Controls
 from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, compare_pins
@@ -62,6 +62,9 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
         if field in values:
             refs = [(ref, choose_lora(ref.name, catalog.loras)) for ref in values[field]]
             values[field] = loras.to_text([ref.model_copy(update={"name": name}) for ref, name in refs])
+    for detail in request.detail if "detail" in values else ():
+        choose_finder(detail.finder, catalog.finders, "detail")
+    values |= {group: rows.to_text(values[group]) for group in LISTS if group in values}
     if "model" in values:
         values |= fills.own_prediction(values, catalog)
     if "width" in values or "height" in values:

@@ -29,6 +29,7 @@ from webui.ui import (
     pasted,
     pictures,
     prompts,
+    rows,
     seed,
     sizes,
     stream,
@@ -120,7 +121,7 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             controls["loras"] = loras.build_panel(name)
             begin = models.enlarging(models.EMBEDDED) if task.enlarges else {}
             grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, begin)
-            controls |= grouped
+            controls |= grouped | rows.build_lists(name)
             controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                 helpers = _build_settings(name, controls, catalog)

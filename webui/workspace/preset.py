@@ -15,7 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
-from webui.core.groups import GROUP_FIELDS, SWITCHES, group_values, nest
+from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, group_values, nest
+from webui.core.groups.base import Group
+from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
 from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
@@ -104,6 +106,13 @@ class Preset(BaseModel):
         plain = request.model_dump(mode="json", include=set(self.fields), exclude_none=True)
         plain |= group_values(request, as_json=True)
         plain |= {group: False for group in SWITCHES if self.fields.get(group) is False}
+        plain |= {
+            group: [
+                _as_given(entry, given) for entry, given in zip(getattr(request, group), _listed(held), strict=True)
+            ]
+            for group in LISTS
+            if (held := self.fields.get(group)) is not None
+        }
         templates = {prompt: self.fields[prompt] for prompt in PROMPTS if prompt in self.fields}
         self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}
         self.__dict__["init"] = init.model_dump(mode="json", include=set(self.init))
@@ -112,11 +121,13 @@ class Preset(BaseModel):
     def _filled(self, variables: Mapping[str, str]) -> dict[str, Any]:
         texts = self.variables | dict(variables)
         values = dict(self.fields)
-        for prompt in PROMPTS:
-            if isinstance(text := values.get(prompt), str) and texts:
-                filled = _VARIABLE.sub(lambda found: texts.get(found[1], found[0]), text)
-                values[prompt] = filled if all(texts.values()) else filled.strip(" ,")
-        return nest(values)
+        listed = {group: [dict(entry) for entry in _listed(values[group])] for group in LISTS if values.get(group)}
+        for held in (values, *(entry for entries in listed.values() for entry in entries)) if texts else ():
+            for prompt in PROMPTS:
+                if isinstance(text := held.get(prompt), str):
+                    filled = _VARIABLE.sub(lambda found: texts.get(found[1], found[0]), text)
+                    held[prompt] = filled if all(texts.values()) else filled.strip(" ,")
+        return nest(values | listed)
 
     def values(self, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The request's fields with the variables filled in; RequestError for a variable that it does not have."""
@@ -169,9 +180,23 @@ class Preset(BaseModel):
         held["pins"] = {name: pin for name, pin in held["pins"].items() if pin}
         nested = nest(held["fields"])
         tables = {table: nested.pop(table) for table in GROUP_TABLES if nested.get(table) is not None}
+        tables |= {table: nested.pop(table) for table in LISTS if table in nested}
         held |= tables | {"fields": {name: False if value is None else value for name, value in nested.items()}}
-        order = sorted(held, key=lambda name: isinstance(held[name], dict))
+        order = sorted(held, key=lambda name: isinstance(held[name], dict | list))
         return tomli_w.dumps({name: held[name] for name in order if held[name] or name in tables})
+
+
+def _listed(held: Any) -> list[dict[str, Any]]:
+    """The entries of a group that is a list, as they are given; raises ValueError."""
+    read = read_details(held)
+    if not isinstance(read, list | tuple) or not all(isinstance(entry, Mapping) for entry in read):
+        raise ValueError("must be a list of tables")
+    return [dict(entry) for entry in read]
+
+
+def _as_given(entry: Group, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One of them in its plain form, its prompts with their variables."""
+    return entry.said | {prompt: given[prompt] for prompt in PROMPTS if prompt in given}
 
 
 def make_preset(**values: Any) -> Preset:
@@ -203,7 +228,7 @@ def read_preset(data: bytes, fallback_name: str) -> Preset:
         raise RequestError(f"version must be {VERSION}, not {str(version)[:60]!r}")
     if version > VERSION:
         raise RequestError(f"is of version {version}; this program reads versions up to {VERSION}")
-    notices = _drop_unknown(held, frozenset((*Preset.model_fields, *GROUP_TABLES)) - {"notices"}, "")
+    notices = _drop_unknown(held, frozenset((*Preset.model_fields, *GROUP_TABLES, *LISTS)) - {"notices"}, "")
     _take_groups(held)
     for table, known in (("fields", REQUEST_FIELDS), ("init", INIT_FIELDS), ("pins", frozenset(Pins.model_fields))):
         if isinstance(held.get(table), dict):
@@ -212,7 +237,14 @@ def read_preset(data: bytes, fallback_name: str) -> Preset:
 
 
 def _take_groups(held: dict[str, Any]) -> None:
-    """The tables of groups become fields, ``group.field``; raises RequestError for what is no table."""
+    """The tables of groups become fields, ``group.field``, and lists of tables fields of their own; raises RequestError
+    for what is no table."""
+    for table in filter(held.__contains__, LISTS):
+        values, fields = held.pop(table), held.setdefault("fields", {})
+        if not isinstance(values, list):
+            raise RequestError(f"{table} must be tables, [[{table}]]")
+        if isinstance(fields, dict):
+            fields[table] = values
     for table in filter(held.__contains__, GROUP_TABLES):
         values, fields = held.pop(table), held.setdefault("fields", {})
         if not isinstance(values, dict):

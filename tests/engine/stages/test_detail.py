@@ -8,12 +8,14 @@ import pytest
 from PIL import Image as PilImages
 
 from tests.finder_models import write_detector
+from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Step
-from webui.core.found import Part
+from webui.core.found import Part, in_order
 from webui.core.groups.init import Init
 from webui.core.recipe import Recipe
 from webui.core.verdict import judge, prepare
+from webui.engine.finders.network import Finders
 
 QUICK = {"width": 128, "height": 128, "steps": 5, "seed": 21}
 STRENGTH = 0.6
@@ -59,25 +61,14 @@ def test_two_details_are_two_inpaints_by_hand_bit_for_bit(darkroom, request_for,
     (picture,) = darkroom.draw(request_for(**QUICK, detail=details))
     spots = picture.recipe.found
     assert [len(found) for found in spots] == [1, 1] and spots[0] == spots[1]
-    from webui.engine.finders.network import Finders
-
-    file = darkroom.catalog().finders["red"]
-    parts = sorted(
-        Finders().load(file).find(first, 0.3), key=lambda part: (-round(part.score, 2), part.box[1], part.box[0])
-    )
-    mask = parts[0].mask
+    network = Finders().load(darkroom.catalog().finders["red"])
+    mask = in_order(network.find(first, 0.3), 0.3, 1)[0].mask
     once = by_hand(darkroom, request_for, first, mask, padding=8, prompt="a strawberry")
     twice = by_hand(darkroom, request_for, once, mask, negative="blue")
     assert twice.tobytes() == picture.image.tobytes() != first.tobytes()
     assert picture.recipe.hashes["finder"].keys() == {"red"}
-    outside = np.asarray(images_opacity(mask)) == 0
+    outside = np.asarray(images.blur(images.support(mask), 4)) == 0
     assert (np.asarray(picture.image)[outside] == np.asarray(first)[outside]).all()
-
-
-def images_opacity(mask):
-    from webui.core import images
-
-    return images.blur(images.support(mask), 4)
 
 
 def test_each_picture_of_a_batch_is_the_one_that_its_seed_gives_alone(darkroom, request_for, first):

@@ -1,6 +1,6 @@
 """What every group is."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from webui.core.files import Files
 from webui.core.stages import Stage
@@ -18,6 +18,11 @@ class Group(Value):
     """What turning it on does, in words for people; empty where its values say whether it does anything."""
     set_by_programs: ClassVar[tuple[str, ...]] = ()
     """Its fields that have no control and no flag."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What of it is not left out, for JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """The stages with what this group does to them."""

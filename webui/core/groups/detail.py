@@ -17,7 +17,7 @@ from webui.core.stages import Pass, Stage
 from webui.core.uses import constant_loras, embeddings, moving_loras
 from webui.core.values import MAX_PROMPT_CHARACTERS
 
-MAX_DETAILS = 8
+MAX_DETAILS, MOST_PARTS = 8, 16
 WHOLE_PROMPT = "[PROMPT]"
 """Stands for the picture's in a prompt of a detail, as in ADetailer."""
 
@@ -70,7 +70,7 @@ class Detail(Group):
         title="Threshold",
         description="How sure the finder must be",
     )
-    at_most: int = Field(default=4, ge=1, le=16, title="At most", description="So many parts, the surest first")
+    at_most: int = Field(default=4, ge=1, le=MOST_PARTS, title="At most", description="So many parts, the surest first")
     loras: tuple[LoraRef, ...] = Field(
         default=(), max_length=MAX_LORAS, title="LoRAs", description="Left out, the picture's"
     )

@@ -7,6 +7,8 @@ from typing import Any
 from webui.core.errors import RequestError
 
 SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
+ADETAILER = "adetailer"
+"""The script that is known, in small letters."""
 MAX_LEVELS = 100  # of lists and objects in a body; pydantic writes no more than 255
 
 
@@ -120,9 +122,11 @@ def refuse(given: Mapping[str, Any], refused: Mapping[str, Callable[[Any], bool]
 
 
 def refuse_scripts(given: Mapping[str, Any]) -> None:
-    """Raises RequestError for the first script that is asked for: there are none here."""
+    """Raises RequestError for the first script that is asked for and not known here."""
     scripts = given.get("alwayson_scripts") or {}
     for name in scripts if isinstance(scripts, Mapping) else [scripts]:
+        if str(name).casefold() == ADETAILER:
+            continue
         raise RequestError(f"alwayson_scripts: there is no script {str(name)[:80]!r} here", field="alwayson_scripts")
 
 

@@ -18,12 +18,15 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
 from webui.core.groups import nest
+from webui.core.groups.detail import Detail
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
 from webui.core.names import LANCZOS
 from webui.core.prompt import split_loras
 from webui.core.request import Request
+from webui.interop import adetailer
 from webui.interop.a1111.refusals import (
+    ADETAILER,
     REFUSED,
     REFUSED_OPTIONS,
     check_text,
@@ -185,6 +188,9 @@ def read_request(
     values |= _read_sampler(given, catalog, values)
     values |= _read_hires(given, catalog, values, with_picture)
     comments += _check_eta(given, values, catalog)
+    details, lines = _read_details(given, with_picture)
+    values |= {"detail": details} if details else {}
+    comments += lines
     if with_picture:
         values["init"] = _read_init(given, told)
     try:
@@ -235,6 +241,14 @@ def _read_hires(
             del read["schedule"]
         found |= {f"hires.{name}": value for name, value in read.items()}
     return found
+
+
+def _read_details(given: Mapping[str, Any], with_picture: bool) -> tuple[tuple[Detail, ...], tuple[str, ...]]:
+    """What the script ADetailer is asked for, whatever the case of its name."""
+    for name, script in (given.get("alwayson_scripts") or {}).items():
+        if str(name).casefold() == ADETAILER:
+            return adetailer.read_arguments(script, with_picture)
+    return (), ()
 
 
 def _read_infotext(given: Mapping[str, Any], catalog: Catalog) -> tuple[dict[str, Any], tuple[str, ...]]:
