@@ -9,7 +9,7 @@ from tqdm import tqdm
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, Step, to_json
 from webui.core.ledger import shares
 
-STAGES = {"upscale": "Enlarging", "hires": "Drawing again"}
+STAGES = {"upscale": "Enlarging", "hires": "Drawing again", "detail": "Drawing details"}
 
 
 def print_json(events: Iterator[Event], **more: str) -> int:

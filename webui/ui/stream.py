@@ -30,13 +30,14 @@ PARTS = {
     "steps": "Steps",
     "previews": "Previews",
     "decode": "Decoding",
+    "find": "Finding",
     "upscale": "Enlarging",
     "hash": "Hashing",
     "save": "Saving",
     "other": "Other",
 }
 
-STAGES = {"refiner": "Refiner", "hires": "Drawing again", "upscale": "Enlarging"}
+STAGES = {"refiner": "Refiner", "hires": "Drawing again", "detail": "Detail", "upscale": "Enlarging"}
 """What is said of steps of a picture that has several stages, beside their number."""
 
 GalleryItem = tuple[str, str]
