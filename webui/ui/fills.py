@@ -71,7 +71,9 @@ def from_picture(
     for field in LORAS:
         if isinstance(refs := values.get(field), tuple):
             values[field] = loras.to_text(refs)
-    values |= {group: rows.to_text(values[group], not (with_seed or keep_texts)) for group in LISTS if group in values}
+    for group in LISTS:
+        if isinstance(details := values.get(group), tuple):
+            values[group] = rows.to_text(details, not (with_seed or keep_texts))
     for field in form.FILES:
         if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
             gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")

@@ -100,7 +100,7 @@ class Detail(Group):
             init=None,
             size=(native, native),
             prompt=prompt,
-            negative=self.negative or first.negative,
+            negative=self.negative.replace(WHOLE_PROMPT, first.negative) or first.negative,
             strength=self.strength,
             handover_at=None,
             loras=constant_loras(refs, files),
