@@ -155,3 +155,17 @@ def test_the_library_finds_them_in_both_layouts(tmp_path, settings):
     assert [*found][:2] == ["face", "adetailer/face"] and {"hand", "old", "face.pt"} <= set(found)
     assert not found["hand"].problem and "yolo export model=old.pt" in found["old"].problem
     assert SimpleNamespace(**vars(found["hand"])).place == "bbox/hand"
+
+
+def test_the_doctor_lists_them_and_says_what_is_missing(settings, capsys, monkeypatch):
+    from webui import doctor
+
+    folder = settings.data_dir / "models" / "adetailer"
+    write_detector(folder / "face.onnx")
+    (folder / "old.pt").write_bytes(b"PK")
+    ((problem, _),) = doctor._examine_finders(settings)
+    assert problem.startswith("finder 'old': old.pt is a pickle") and "export model=old.pt" in problem
+    assert capsys.readouterr().out == "Finders: demo-subject, face, old\n"
+    monkeypatch.setattr(doctor, "find_spec", lambda _name: None)
+    ((problem, mend),) = doctor._examine_finders(settings)
+    assert problem == "finders face need onnxruntime" and mend.endswith("-m pip install onnxruntime")

@@ -135,7 +135,8 @@ def test_a_picture_s_own_text_is_read(client, server):
 
 
 def test_the_lists_that_programs_ask_for(client, server):
-    assert client.get_scripts() == {"txt2img": ["x/y/z plot"], "img2img": ["x/y/z plot"]}
+    scripts = ["x/y/z plot", "adetailer"]
+    assert client.get_scripts() == {"txt2img": scripts, "img2img": scripts}
     assert client.util_get_model_names() == ["demo"]
     client.util_set_model("demo")
     assert {"Euler a", "DPM++ 2M"} <= {entry["name"] for entry in client.get_samplers()}

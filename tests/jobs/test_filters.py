@@ -51,6 +51,8 @@ def test_whole_words_and_phrases_are_refused_as_the_list_is_now(tmp_path):
     for prompt in ("a CAT", "a (cat:1.2), flat", "one bad  word", "ｃａｔ", "[dog:cat:0.5]", *HIDDEN):
         with pytest.raises(RequestError, match="does not draw “"):
             filters.check([Request(prompt="fine"), Request(prompt=prompt)], GUEST)
+        with pytest.raises(RequestError, match="does not draw “"):
+            filters.check([Request(prompt="fine", detail=({"prompt": prompt},))], GUEST)
     filters.check([Request(prompt="a category of bad, but word", negative="cat")], GUEST)
     filters.check([Request(prompt="a cat")], OWNER)
     with pytest.raises(RequestError, match="does not draw “cat”"):

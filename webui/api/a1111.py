@@ -29,7 +29,7 @@ from webui.core.request import Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
 from webui.interop.a1111 import answers, extras, grids, requests
-from webui.interop.a1111.refusals import flag
+from webui.interop.a1111.refusals import ADETAILER, flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
 from webui.jobs.protocols import Executor, Job, NeedsYes
@@ -39,7 +39,7 @@ KEPT_CALLERS = 1000
 
 # What clients ask for, and what there is none of here.
 NOTHING: Mapping[str, Any] = {
-    "scripts": {"txt2img": [grids.TITLE], "img2img": [grids.TITLE]},
+    "scripts": {"txt2img": [grids.TITLE, ADETAILER], "img2img": [grids.TITLE, ADETAILER]},
     "cmd-flags": {},
     "prompt-styles": [],
     "latent-upscale-modes": [{"name": name} for name in LATENT_FILTERS],

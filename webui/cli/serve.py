@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     text = "what makes its sender the owner where there are guests (default: one is made and kept)"
     parser.add_argument("--owner-key", metavar="KEY", help=text)
     for flag, what in (
-        ("models", "models, VAEs and upscalers"),
+        ("models", "models, VAEs, upscalers and finders"),
         ("loras", "LoRAs and embeddings"),
         ("presets", "presets"),
     ):

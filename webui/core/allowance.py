@@ -12,7 +12,8 @@ F = TypeVar("F", bound=File)
 
 @dataclass(frozen=True)
 class Allowance:
-    """Names as people write them; None allows all. VAEs and upscalers go with the models, embeddings with the LoRAs.
+    """Names as people write them; None allows all. VAEs, upscalers and finders go with the models,
+    embeddings with the LoRAs.
 
     ``usable`` leaves out models that cannot be drawn with, whose names and faults concern their owner alone.
     """
@@ -32,6 +33,10 @@ class Allowance:
 
     def of_upscalers(self, files: Mapping[str, F]) -> Mapping[str, F]:
         """Those of the upscalers that are allowed."""
+        return _only(self.models, files)
+
+    def of_finders(self, files: Mapping[str, F]) -> Mapping[str, F]:
+        """Those of the finders that are allowed."""
         return _only(self.models, files)
 
     def of_loras(self, files: Mapping[str, F]) -> Mapping[str, F]:

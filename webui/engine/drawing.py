@@ -82,11 +82,11 @@ class Drawing:
 
     def _detail(self, stage: Detail, drawn: Drawn, behind: int) -> Iterator[Event]:
         """The batch's pictures, in each of which parts are drawn again; ``behind`` as for a pass."""
-        pictures, made = list(self._passes.finished(drawn)), []
-        for number, picture in enumerate(pictures):
-            place = Place(behind, number, len(pictures))
-            made.append((yield from self._detailer.draw(stage, picture, drawn.first + number, place)))
-        drawn.pictures = made
+        drawn.pictures = list(self._passes.finished(drawn))
+        for number in range(len(drawn.pictures)):
+            place = Place(behind, number, len(drawn.pictures))
+            picture = yield from self._detailer.draw(stage, drawn.pictures, number, drawn.first, place)
+            drawn.pictures[number] = picture
 
     def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Event]:
         """The batch's pictures, enlarged one after the other; ``behind`` as for a pass."""

@@ -244,7 +244,7 @@ class Snapshot:
     @cached_property
     def finders(self) -> Mapping[str, FinderFile]:
         """As ``find_finders`` finds them."""
-        return self._library.finders.get(self._max_age_s)
+        return self._allowed.of_finders(self._library.finders.get(self._max_age_s))
 
     @cached_property
     def wildcards(self) -> Mapping[str, Wildcard]:

@@ -91,14 +91,13 @@ def levels_apart(one, other):
 def test_steps_go_forward_and_are_told_by_stage_and_previews_show_all_of_the_picture(
     darkroom, request_for, preview_each_step
 ):
-    detail = {"strength": STRENGTH}
-    events = list(darkroom.generate(request_for(**QUICK, detail=(detail, detail))))
+    events = list(darkroom.generate(request_for(**QUICK, count=2, detail=({"strength": STRENGTH},))))
     steps = [event for event in events if isinstance(event, Step)]
-    assert [step.index for step in steps] == [*range(1, 12)] and steps[-1].total == 11
+    assert [step.index for step in steps] == [*range(1, 6), 5, 6, 6, 7, 7, 8] and steps[-1].total == 8
     assert [step.stage for step in steps] == [("base", 0)] * 5 + [("detail", 1)] * 6
     assert isinstance(events[-1], Done) and events[-1].parts_s["find"] > 0
     sizes = {PilImages.open(io.BytesIO(step.preview)).size for step in steps if step.stage[0] == "detail"}
-    assert sizes == {(128, 128)}
+    assert sizes == {(256, 128)}  # both of the batch
 
 
 def test_where_nothing_is_found_the_picture_is_kept_and_it_is_said(darkroom, request_for, first, finder):

@@ -1,6 +1,7 @@
 """Parts of a picture found, and each drawn again, enlarged, and put back before the next is drawn."""
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -44,9 +45,12 @@ class Detailer:
         """What each detail found in picture ``number`` of the job."""
         return tuple(tuple(part.spot for part in parts) for parts in self._found.pop(number, ()))
 
-    def draw(self, stage: Detail, picture: PilImage, number: int, place: Place) -> Generator[Event, None, PilImage]:
-        """Picture ``number`` of the job with its parts drawn again; the very picture where none is found."""
-        run = self._run
+    def draw(
+        self, stage: Detail, pictures: Sequence[PilImage], index: int, first: int, place: Place
+    ) -> Generator[Event, None, PilImage]:
+        """The picture of this index in a batch, whose first is number ``first`` of the job, with its parts drawn again;
+        the very picture where none is found."""
+        run, picture, number = self._run, pictures[index], first + index
         run.check()
         with run.part("find"):
             parts = self._find(stage, picture, self._found[number][-1] if self._found[number] else ())
@@ -63,7 +67,7 @@ class Detailer:
                 padding=stage.padding_px,
                 strength=stage.each.strength,
             )
-            shown = _Shown(picture, init, stage.each)
+            shown = _Shown([*pictures[:index], picture, *pictures[index + 1 :]], index, init, stage.each)
             drawing = self._redraw(
                 replace(stage.each, begin="picture", init=init),
                 number,
@@ -101,22 +105,27 @@ def _painted(picture: PilImage, init: Init | None) -> list[Part]:
 
 
 class _Shown:
-    """The whole picture, small, in which previews of a part have their place."""
+    """All pictures of a batch, small, as previews lay them out, in which those of a part have their place."""
 
-    def __init__(self, picture: PilImage, init: Init, each: Pass) -> None:
+    def __init__(self, pictures: Sequence[PilImage], index: int, init: Init, each: Pass) -> None:
         assert init.mask
-        region = images.masked_region(init.mask, init.padding, each.size) or (0, 0, *picture.size)
+        picture, columns = pictures[index], math.ceil(math.sqrt(len(pictures)))
         scale = min(1.0, PREVIEW_PX / max(picture.size))
-        self._small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-        self._box = tuple(round(side * scale) for side in region)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        self._sheet = PilImages.new("RGB", (columns * width, -(-len(pictures) // columns) * height), (255, 255, 255))
+        corners = [(k % columns * width, k // columns * height) for k in range(len(pictures))]
+        for corner, own in zip(corners, pictures, strict=True):
+            self._sheet.paste(own.convert("RGB").resize((width, height)), corner)
+        left, top, right, bottom = images.masked_region(init.mask, init.padding, each.size) or (0, 0, *picture.size)
+        self._size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+        self._corner = corners[index][0] + round(left * scale), corners[index][1] + round(top * scale)
 
     def whole(self, step: Step) -> Step:
-        """The step with a preview of all of the picture."""
-        left, top, right, bottom = self._box
+        """The step with a preview of all of them."""
         assert step.preview
+        sheet = self._sheet.copy()
         with PilImages.open(io.BytesIO(step.preview)) as part:
-            sheet = self._small.copy()
-            sheet.paste(part.convert("RGB").resize((max(1, right - left), max(1, bottom - top))), (left, top))
+            sheet.paste(part.convert("RGB").resize(self._size), self._corner)
         buffer = io.BytesIO()
         sheet.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
         return replace(step, preview=buffer.getvalue())
