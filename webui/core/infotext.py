@@ -2,12 +2,25 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from webui.core.groups.detail import MOST_PARTS, Detail
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.prompt import join_loras
 from webui.core.request import Request
+
+DETAIL_WORDS = {
+    "finder": "ADetailer model",
+    "prompt": "ADetailer prompt",
+    "negative": "ADetailer negative prompt",
+    "threshold": "ADetailer confidence",
+    "at_most": "ADetailer mask only top k",
+    "strength": "ADetailer denoising strength",
+    "padding": "ADetailer inpaint padding",
+}
+"""What A1111's extension ADetailer calls a detail's fields."""
+ORDINALS = {2: "2nd", 3: "3rd"}
 
 
 def hashes_text(hashes: Mapping[str, str]) -> str | None:
@@ -50,6 +63,24 @@ def hires_settings(request: Request) -> dict[str, object]:
 def quoted(text: str) -> str | None:
     """A value as A1111 writes it: one with a comma, a colon or a line break as JSON; None for an empty one."""
     return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text or None
+
+
+def detail_settings(details: Sequence[Detail]) -> dict[str, object]:
+    """ADetailer's words, with `` 2nd``, `` 3rd`` and so on behind those of further details. That it is all parts is not
+    said."""
+    settings: dict[str, object] = {}
+    for number, detail in enumerate(details, start=1):
+        end = "" if number == 1 else f" {ORDINALS.get(number, f'{number}th')}"
+        told = {field: getattr(detail, field) for field in DETAIL_WORDS}
+        told |= {"prompt": join_loras(detail.prompt, detail.loras)}
+        for field, name in DETAIL_WORDS.items():
+            value = told[field]
+            if value == "" or field == "at_most" and value == MOST_PARTS:
+                continue
+            settings[f"{name}{end}"] = f"{value:g}" if isinstance(value, float) else quoted(neutralise(str(value)))
+            if field == "at_most":
+                settings[f"ADetailer method to decide top k masks{end}"] = "Confidence"
+    return settings
 
 
 def upscale_settings(upscale: Upscale | None) -> dict[str, object]:

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from webui import __version__
-from webui.core import detail_words, images
+from webui.core import images
 from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
 from webui.core.found import Spot
@@ -27,6 +27,7 @@ from webui.core.groups import GROUPS
 from webui.core.groups.init import Init
 from webui.core.infotext import (
     approximations,
+    detail_settings,
     hashes_text,
     hires_settings,
     in_one_line,
@@ -252,7 +253,7 @@ class Recipe:
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
             **refiner_settings(request),
             **hires_settings(request),
-            **{name: neutralise(str(value)) for name, value in detail_words.settings(request.detail)},
+            **detail_settings(request.detail),
             **upscale_settings(request.upscale),
             **approximations(request),
             "Lora hashes": hashes_text(self.lora_hashes),

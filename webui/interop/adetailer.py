@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from webui.core.detail_words import BY_SCORE, WORDS
 from webui.core.errors import RequestError
 from webui.core.groups.detail import MAX_DETAILS, MOST_PARTS, Detail
+from webui.core.infotext import DETAIL_WORDS
 from webui.core.request import Request
 
 NAME = "ADetailer"
@@ -53,7 +53,7 @@ SILENT = {
 }
 OLDER: Mapping[str, str] = {"ad_mask_k_largest": TOP_K, "ad_conf": "ad_confidence"}
 TOKENS = re.compile(r"\[(SEP|SKIP)\]")
-_IN_TEXT = {text.casefold(): ours for ours, text in WORDS.items()}
+_IN_TEXT = {text.casefold(): ours for ours, text in DETAIL_WORDS.items()}
 _OTHERS_IN_TEXT = {text.casefold(): is_other for text, is_other in OTHERS.values()}
 _SILENT_IN_TEXT = {"adetailer version", "adetailer method to decide top k masks", "adetailer tab enable"}
 _SUFFIX = re.compile(r" (\d{1,2})(?:st|nd|rd|th)$")
@@ -80,7 +80,7 @@ def read_arguments(script: Any, with_picture: bool) -> tuple[tuple[Detail, ...],
         if str(given.get("ad_model", "None")).casefold() == "none" or not _flag(given.get("ad_tab_enable", True)):
             continue
         details.append(_read(given))
-        if details[-1].at_most < MOST_PARTS and given.get("ad_mask_filter_method", "Area") != BY_SCORE:
+        if details[-1].at_most < MOST_PARTS and given.get("ad_mask_filter_method", "Area") != "Confidence":
             comments.append(f"{NAME}: {TOP_K} takes the surest parts here, not the largest")
     if len(details) > MAX_DETAILS:
         raise _error(f"{len(details)} are too many; {MAX_DETAILS} is the limit")
