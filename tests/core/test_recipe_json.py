@@ -11,6 +11,7 @@ from PIL import Image as PilImages
 from sd_parsers import ParserManager
 
 from webui.core.events import Image
+from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
@@ -91,6 +92,20 @@ requests = st.builds(
     negative_template=texts,
     init=st.none() | inits(),
     variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
+    detail=st.lists(
+        st.builds(
+            Detail,
+            finder=names,
+            prompt=texts,
+            negative=texts,
+            strength=st.floats(0, 1),
+            padding=st.integers(0, 512),
+            threshold=st.floats(0, 1),
+            at_most=st.integers(1, 16),
+            loras=st.lists(loras, max_size=2).map(tuple),
+        ),
+        max_size=3,
+    ).map(tuple),
     hires=st.none()
     | st.builds(
         Hires,
