@@ -110,25 +110,23 @@ def _read(given: Mapping[str, Any]) -> Detail:
     return detail
 
 
-def take_settings(settings: Mapping[str, tuple[str, Any]]) -> tuple[list[dict[str, Any]], list[str], set[str]]:
-    """What a picture says of its details: their values, all unchecked, lines for what is not done here, and the names
-    of the settings, in lower case as they were given, that all of it was in."""
-    details: dict[int, dict[str, Any]] = {}
-    lines, taken = [], set()
-    for key, (name, value) in settings.items():
-        if not key.startswith("adetailer "):
+def take_settings(settings: Mapping[str, tuple[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
+    """What a picture says of its details: their values, all unchecked, and the names of the settings, in lower case,
+    that are said by them. What is not done here, or belongs to no finder, is not among these."""
+    places = {key: _SUFFIX.search(key) for key in settings if key.startswith("adetailer ")}
+    numbers = {key: int(found[1]) if found else 1 for key, found in places.items()}
+    plain = {key: _SUFFIX.sub("", key) for key in places}
+    details = {numbers[key]: {"at_most": MOST_PARTS} for key in places if _IN_TEXT.get(plain[key]) == "finder"}
+    taken = set()
+    for key, (_, value) in settings.items():
+        if key not in places or numbers[key] not in details and plain[key] not in _SILENT_IN_TEXT:
             continue
-        found = _SUFFIX.search(key)
-        plain, number = _SUFFIX.sub("", key), int(found[1]) if found else 1
+        if ours := _IN_TEXT.get(plain[key]):
+            details[numbers[key]][ours] = _at_most(value) if ours == "at_most" else value
+        elif plain[key] not in _SILENT_IN_TEXT and _OTHERS_IN_TEXT.get(plain[key], bool)(value):
+            continue
         taken.add(key)
-        if ours := _IN_TEXT.get(plain):
-            details.setdefault(number, {})[ours] = _at_most(value) if ours == "at_most" else value
-        elif plain in _OTHERS_IN_TEXT and not _OTHERS_IN_TEXT[plain](value) or plain in _SILENT_IN_TEXT:
-            continue
-        else:
-            lines.append(f"{name}: {str(value)[:160]}")
-    whole = [{"at_most": MOST_PARTS} | details[number] for number in sorted(details) if "finder" in details[number]]
-    return whole, lines, taken
+    return [details[number] for number in sorted(details)], taken
 
 
 def _at_most(value: Any) -> Any:

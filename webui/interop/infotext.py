@@ -244,9 +244,8 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
     values = {key: value for key, (_, value) in settings.items()}
     found.program = _program_of(values)
     fields = FIELDS | (OURS if found.program == "Darkroom" else {})
-    details, lines, taken = adetailer.take_settings(settings)
+    details, taken = adetailer.take_settings(settings)
     found.put("detail", details or None)
-    found.unmapped += lines
     settings = {key: pair for key, pair in settings.items() if key not in taken}
     with_hires = any(key.startswith("hires") for key in values)
     for key, (name, value) in settings.items():
