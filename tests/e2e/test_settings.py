@@ -215,21 +215,19 @@ SAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("text", "field"), [(PASTED, "prompt"), (PASTED.replace("\n", " "), "prompt"), (PASTED, "negative")]
-)
-def test_settings_in_a_prompt_s_box_are_noticed_and_applied(open_tab, text: str, field: str):
+def test_settings_in_a_prompt_s_box_are_noticed_and_applied(open_tab):
     tab = open_tab()
-    notice = tab.page.locator(f".pasted[data-page=txt2img][data-field={field}]")
-    tab.set(**{field: "a prompt. Steps: many"})
-    assert not notice.is_visible()
-    tab.set(**{field: text})
-    notice.get_by_text("This looks like settings.").wait_for()
-    notice.get_by_role("button", name="Apply them").click()
-    tab.wait_until_told("model: 'elsewhere' is not here")
-    wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS, "the fields")
-    assert remembered(tab)["sampler"] == "Euler a" and remembered(tab)["model"] == "demo"
-    notice.wait_for(state="hidden")
+    for text, field in ((PASTED, "prompt"), (PASTED.replace("\n", " "), "prompt"), (PASTED, "negative")):
+        notice = tab.page.locator(f".pasted[data-page=txt2img][data-field={field}]")
+        tab.set(**{field: "a prompt. Steps: many"}, steps=5)
+        assert not notice.is_visible()
+        tab.set(**{field: text})
+        notice.get_by_text("This looks like settings.").wait_for()
+        notice.get_by_role("button", name="Apply them").click()
+        tab.wait_until_told("model: 'elsewhere' is not here")
+        wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS, "the fields")
+        assert remembered(tab)["sampler"] == "Euler a" and remembered(tab)["model"] == "demo"
+        notice.wait_for(state="hidden")
 
 
 def test_png_info_reads_text_too(open_tab, tmp_path):
