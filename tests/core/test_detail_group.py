@@ -32,6 +32,7 @@ def test_they_are_read_from_lists_json_and_flags():
     assert details([two[0].model_dump(), {}]) == details(json.dumps([two[0].said, {}])) == two
     assert details("finder=face,at_most=2,prompt=eyes, (sharp:1.2), a=b") == two[:1]
     assert details({"finder": "face"}) == details('{"finder": "face"}') == (Detail(finder="face"),)
+    assert str(two[0]) == "finder=face,at_most=2,prompt=eyes, (sharp:1.2), a=b" and str(two[1]) == "finder=demo-subject"
     assert details(None) == details("") == details("[]") == details(()) == ()
 
 

@@ -80,4 +80,4 @@ def _entry(detail: Detail, anew: bool) -> dict[str, Any]:
     prompt = detail.template if anew and detail.template else join_loras(detail.prompt, detail.loras)
     negative = detail.negative_template if anew and detail.negative_template else detail.negative
     own = {"prompt": prompt, "negative": negative, "loras": (), "template": "", "negative_template": ""}
-    return {"finder": detail.finder} | detail.model_copy(update=own).said
+    return detail.model_copy(update=own).said

@@ -17,8 +17,8 @@ from webui.core.recipe import Recipe
 from webui.core.verdict import judge, prepare
 from webui.engine.finders.network import Finders
 
-QUICK = {"width": 128, "height": 128, "steps": 5, "seed": 21}
-STRENGTH = 0.6
+QUICK = {"width": 128, "height": 128, "steps": 4, "seed": 21}
+STRENGTH = 0.5
 
 
 def mask_of(size, box):
@@ -35,7 +35,7 @@ def by_hand(darkroom, request_for, picture, mask, **fields):
     """What people do: inpaint with this mask, only masked."""
     init = Init(image=picture, mask=mask, only_masked=True, padding=fields.pop("padding", 32), strength=STRENGTH)
     (again,) = darkroom.draw(
-        request_for(**{"steps": 5, "seed": 21, "width": None, "height": None, "init": init} | fields)
+        request_for(**{"steps": 4, "seed": 21, "width": None, "height": None, "init": init} | fields)
     )
     return again.image
 
@@ -84,6 +84,16 @@ def test_each_picture_of_a_batch_is_the_one_that_its_seed_gives_alone(darkroom, 
     )
 
 
+def test_it_comes_behind_the_hires_pass(darkroom, request_for):
+    asked = QUICK | {"hires": {"upscaler": "Lanczos", "scale": 1.5, "steps": 2}}
+    (large,) = darkroom.draw(request_for(**asked))
+    (picture,) = darkroom.draw(request_for(**asked, detail=({"strength": STRENGTH, "at_most": 1},)))
+    ((spot,),) = picture.recipe.found
+    assert picture.image.size == (192, 192)
+    same = by_hand(darkroom, request_for, large.image, mask_of((192, 192), spot.box))
+    assert picture.image.tobytes() == same.tobytes()
+
+
 def levels_apart(one, other):
     return np.abs(np.asarray(one, int) - np.asarray(other, int)).max()
 
@@ -93,8 +103,8 @@ def test_steps_go_forward_and_are_told_by_stage_and_previews_show_all_of_the_pic
 ):
     events = list(darkroom.generate(request_for(**QUICK, count=2, detail=({"strength": STRENGTH},))))
     steps = [event for event in events if isinstance(event, Step)]
-    assert [step.index for step in steps] == [*range(1, 6), 5, 6, 6, 7, 7, 8] and steps[-1].total == 8
-    assert [step.stage for step in steps] == [("base", 0)] * 5 + [("detail", 1)] * 6
+    assert [step.index for step in steps] == [*range(1, 5), 4, 5, 5, 6] and steps[-1].total == 6
+    assert [step.stage for step in steps] == [("base", 0)] * 4 + [("detail", 1)] * 4
     assert isinstance(events[-1], Done) and events[-1].parts_s["find"] > 0
     sizes = {PilImages.open(io.BytesIO(step.preview)).size for step in steps if step.stage[0] == "detail"}
     assert sizes == {(256, 128)}  # both of the batch
@@ -112,11 +122,11 @@ def test_a_job_is_stopped_within_a_step_of_a_detail(darkroom, request_for):
     seen = []
 
     def cancelled() -> bool:
-        return len(seen) >= 7
+        return len(seen) >= 5
 
     for event in darkroom.generate(request_for(**QUICK, detail=({"strength": STRENGTH},)), cancelled):
         seen += [event] if isinstance(event, Step) else []
-    assert isinstance(event, Cancelled) and len(seen) == 7 and seen[-1].stage[0] == "detail"
+    assert isinstance(event, Cancelled) and len(seen) == 5 and seen[-1].stage[0] == "detail"
 
 
 def test_the_painted_mask_is_a_finder_too(darkroom, request_for, first):

@@ -12,6 +12,7 @@ from webui.core.groups.base import Group
 from webui.core.groups.init import MAX_PADDING_PX
 from webui.core.lora_ref import MAX_LORAS, LoraRef
 from webui.core.names import FINDERS, SUBJECT
+from webui.core.prompt import join_loras
 from webui.core.stages import Detail as Detailing
 from webui.core.stages import Pass, Stage
 from webui.core.uses import constant_loras, embeddings, moving_loras
@@ -76,6 +77,17 @@ class Detail(Group):
     )
     template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
     negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What of it is not left out, for JSON; its finder always."""
+        return {"finder": self.finder} | super().said
+
+    def __str__(self) -> str:
+        """As flags have it, LoRAs as tags in the prompt."""
+        told = self.said | {"prompt": join_loras(self.prompt, self.loras)}
+        fields = [field for field in told if field not in (*self.set_by_programs, "prompt")]
+        return ",".join(f"{field}={told[field]}" for field in (*fields, *(["prompt"] if told["prompt"] else [])))
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """One more, behind the passes and the details before it."""
