@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from webui.core.axes import apply, read_axis
 from webui.core.errors import RequestError
 from webui.core.files import FinderFile, LoraFile, ModelFile
 from webui.core.found import Spot
@@ -81,6 +82,17 @@ def test_each_is_a_stage_behind_the_passes_and_before_enlarging():
 def test_its_loras_are_the_picture_s_unless_it_names_its_own():
     (_, detail) = Detail(loras=({"name": "night", "weight": 0.5},)).stages((FIRST,), FILES)
     assert [str(use) for use in detail.each.loras] == ["night:0.5"]
+
+
+def test_a_grid_varies_a_field_of_all_of_them_or_the_list_itself():
+    request = Request(detail=({"finder": "face", "prompt": "a"}, {}))
+    axis = read_axis("x", "detail.strength", "0.2,0.7")
+    assert (axis.title, axis.label(1)) == ("Details: Strength", "Details: Strength: 0.7")
+    varied = apply(axis, 1, request, None)
+    assert varied.detail == (Detail(finder="face", prompt="a", strength=0.7), Detail(strength=0.7))
+    assert apply(axis, 0, Request(), None).detail == (Detail(strength=0.2),)
+    whole = read_axis("x", "detail", '"","finder=face,strength=0.3"')
+    assert [len(apply(whole, k, request, None).detail) for k in range(2)] == [0, 1]
 
 
 def test_texts_have_places_and_their_templates():

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image as PilImages
-from webuiapi import WebUIApi, raw_b64_img
+from webuiapi import ADetailer, WebUIApi, raw_b64_img
 
 from .server import ENDLESS, SMALL, Server, wait_for
 
@@ -132,6 +132,16 @@ def test_a_picture_s_own_text_is_read(client, server):
     assert client.png_info(picture).info == picture.text["parameters"]
     found = ask(server, "png-info", {"image": raw_b64_img(picture)})
     assert found["parameters"].items() >= {"Prompt": "a fox", "Seed": 5, "Size-1": 64, "Model": "demo"}.items()
+
+
+def test_adetailer_s_arguments_are_details(client):
+    face = ADetailer(ad_model="demo-subject", ad_prompt="a strawberry", ad_denoising_strength=0.5, ad_confidence=0.05)
+    found = client.txt2img(prompt="a red apple", seed=3, width=64, height=64, adetailer=[face])
+    assert ", ADetailer model: demo-subject, ADetailer prompt: a strawberry, " in found.info["infotexts"][0]
+    plain = client.txt2img(prompt="a red apple", seed=3, width=64, height=64)
+    assert "ADetailer" not in plain.info["infotexts"][0] and plain.image.tobytes() != found.image.tobytes()
+    with pytest.raises(RuntimeError, match=r"yolo export model=face_yolov8n\.pt format=onnx"):
+        client.txt2img(prompt="a", adetailer=[ADetailer(ad_model="face_yolov8n.pt")])
 
 
 def test_the_lists_that_programs_ask_for(client, server):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from webui.core.errors import RequestError, explain, show
-from webui.core.groups import GROUP_FIELDS, GROUPS, SWITCHES
+from webui.core.groups import GROUP_FIELDS, GROUPS, LISTS, SWITCHES
 from webui.core.groups.init import Init
 from webui.core.lora_ref import LoraRef
 from webui.core.names import choose, fold
@@ -36,10 +36,18 @@ Presets = Callable[[str, Request], Request]
 INIT_FIELDS: Mapping[str, FieldInfo] = {
     f"init.{name}": info for name, info in Init.model_fields.items() if name not in ("image", "mask", "outpaint")
 }
+LIST_FIELDS: Mapping[str, FieldInfo] = {
+    f"{group}.{name}": info
+    for group, made_of in LISTS.items()
+    for name, info in made_of.model_fields.items()
+    if name not in made_of.set_by_programs
+}
+"""Of all entries of a list at once."""
 FIELDS: Mapping[str, FieldInfo] = {
     **{name: info for name, info in Request.model_fields.items() if name not in (*NOT_ASKED, "loras")},
     **INIT_FIELDS,
     **GROUP_FIELDS,
+    **LIST_FIELDS,
 }
 """What can be varied by its name alone, besides a preset."""
 
@@ -217,6 +225,9 @@ def _with_field(request: Request, field: str, value: str) -> Request:
     group, _, inner = field.partition(".")
     if inner:
         held = getattr(request, group)
+        if group in LISTS:
+            given[group] = [given_values(entry) | {inner: value} for entry in held] or [{inner: value}]
+            return Request.parse(given)
         if held is None and group == "init":
             raise RequestError(f"{field}: there is no start picture", field=field)
         given[group] = given_values(held) | {inner: value} if held is not None else {inner: value}

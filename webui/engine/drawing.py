@@ -9,6 +9,8 @@ from PIL.Image import Image as PilImage
 
 from webui.core.canvas import begun_again
 from webui.core.events import Event, Image
+from webui.core.files import FinderFile
+from webui.core.finder_file import RUNTIME
 from webui.core.recipe import Batch, Recipe
 from webui.core.stages import Detail, Pass, Upscale, steps_of
 from webui.core.weight_files import hash_whole
@@ -16,7 +18,7 @@ from webui.engine.encoding import Encoder
 from webui.engine.finders.network import Finders
 from webui.engine.latents import enlarge, make_generators
 from webui.engine.passes import Drawn, Passes
-from webui.engine.provenance import describe_environment
+from webui.engine.provenance import describe_environment, versions
 from webui.engine.residence import Residence
 from webui.engine.run import Place, Run
 from webui.engine.stages.detail import Detailer
@@ -133,4 +135,5 @@ class Drawing:
             "compiled": compiled,
             "memory": home.plan,
             "decoded": run.decoded,
+            **(versions(RUNTIME) if any(isinstance(file, FinderFile) for file in run.order.files) else {}),
         }

@@ -51,7 +51,7 @@ def describe_environment(
     return {
         "darkroom": __version__,
         "torch": torch.__version__,
-        **_versions("diffusers", "transformers"),
+        **versions("diffusers", "transformers"),
         "device": describe_device(device),
         "dtype": str(dtype).removeprefix("torch."),
         "attention": ATTENTION,
@@ -62,7 +62,8 @@ def describe_environment(
 
 
 @cache
-def _versions(*names: str) -> Mapping[str, str | None]:
+def versions(*names: str) -> Mapping[str, str | None]:
+    """Of these packages; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in names:
         try:
