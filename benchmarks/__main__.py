@@ -30,6 +30,7 @@ WORKLOADS = {
     "queue": EVERY_SIZE,
     "memory": EVERY_SIZE,
     "upscale": ("demo",),
+    "grid": EVERY_SIZE,
     "loading": ("sd15",),
     "load": ("demo",),
     "held": ("demo",),

@@ -11,8 +11,10 @@ from PIL import Image as PilImages
 
 import webui
 from webui import Darkroom, Request, Settings
+from webui.core.axes import read_axis
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading, Step
+from webui.core.grid import make_grid
 
 SMALL = {"prompt": "a red apple, flat style", "width": 64, "height": 64, "steps": 2, "seed": 7}
 
@@ -83,3 +85,12 @@ def test_what_is_closed_holds_no_model_and_opens_again(darkroom: Darkroom):
 def test_a_device_that_is_not_there_is_refused(settings: Settings):
     with pytest.raises(RequestError, match="device 'mps' is not available here"):
         Darkroom(settings.model_copy(update={"device": "mps"})).draw(Request(**SMALL))
+
+
+def test_a_grid_is_drawn_as_its_pictures_alone_and_a_sheet(darkroom):
+    grid = make_grid(Request(**SMALL), {"x": read_axis("x", "steps", "1,2"), "y": read_axis("y", "guidance", "1,5")})
+    *cells, sheet = darkroom.draw(grid)
+    assert [(cell.index, cell.recipe.request.steps) for cell in cells] == [(0, 1), (1, 2), (2, 1), (3, 2)]
+    assert sheet.is_sheet and sheet.index == 4
+    (alone,) = darkroom.draw(Request(**SMALL | {"guidance": 5.0}))
+    assert cells[3].pixels_sha256 == alone.pixels_sha256

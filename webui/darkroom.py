@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Self
 
 from webui.core.catalog import Catalog
 from webui.core.events import Cancelled, Done, Event, Image, Loading
+from webui.core.grid import Grid, turns_of
 from webui.core.ledger import balance
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.jobs.resolve import make_order, make_orders
+from webui.core.sheet import make_sheet
+from webui.core.work import Work
+from webui.jobs.resolve import make_order, plan_work
 from webui.library.library import Library
 
 if TYPE_CHECKING:
@@ -63,32 +66,37 @@ class Darkroom:
         files = self.library.snapshot(max_age_s=0)
         return make_order(request, files)
 
-    def generate(self, request: Request, cancelled: Callable[[], bool] = _never) -> Iterator[Event]:
-        """The events of a request, the last one Done, or Cancelled soon after ``cancelled`` says so.
+    def generate(self, work: Work, cancelled: Callable[[], bool] = _never) -> Iterator[Event]:
+        """The events of a request, or of other work, the last one Done, or Cancelled soon after ``cancelled`` says so.
 
-        Raises RequestError at once for what cannot be drawn, and while it draws what ``PipelineManager.draw`` raises.
+        A grid's pictures are numbered by their places, and come in the order with the fewest changes; its sheet is the
+        last. Raises RequestError at once for what cannot be drawn, and while it draws what ``PipelineManager.draw``
+        raises.
         """
-        return self._draw(make_orders(request, self.library.snapshot(max_age_s=0)), cancelled)
+        return self._draw(*plan_work(work, self.library.snapshot(max_age_s=0)), cancelled)
 
-    def _draw(self, orders: Sequence[Order], cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def _draw(self, orders: Sequence[Order], grid: Grid | None, cancelled: Callable[[], bool]) -> Iterator[Event]:
         """Several orders as one: their pictures are numbered through, and the end tells of all of them."""
-        first, before = 0, None
-        for order in orders:
+        before, drawn = None, list[Image]()
+        turns = turns_of(orders, grid)
+        for order, first in turns:
             for event in self.manager.draw(order, cancelled):
                 if isinstance(event, Image):
                     event = replace(event, index=first + event.index)
+                    drawn += [event] if grid else []
                 elif isinstance(event, Done):
                     event = before = _both(before, event) if before else event
-                    if order is not orders[-1]:
+                    if order is not turns[-1][0]:
                         continue
+                if grid and drawn and isinstance(event, Done | Cancelled):
+                    yield make_sheet(grid, drawn, grid.image_count)[0]
                 yield event
                 if isinstance(event, Cancelled):
                     return
-            first += order.request.image_count
 
-    def draw(self, request: Request) -> list[Image]:
-        """The finished pictures of a request, each with its ``image`` and its ``recipe``."""
-        return [event for event in self.generate(request) if isinstance(event, Image)]
+    def draw(self, work: Work) -> list[Image]:
+        """The finished pictures of a request, or of other work, each with its ``image`` and its ``recipe``."""
+        return [event for event in self.generate(work) if isinstance(event, Image)]
 
     def load(self, name: str, cancelled: Callable[[], bool] = _never) -> Iterator[Loading]:
         """Makes a model ready before it is drawn with; yields how far it is. Raises RequestError."""

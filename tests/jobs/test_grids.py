@@ -6,8 +6,9 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.axes import read_axis
-from webui.core.events import Cancelled, Done, Image
+from webui.core.events import Cancelled, Done, Image, SavedImage
 from webui.core.grid import Grid, in_turn, make_grid
+from webui.core.groups.init import Init
 from webui.core.recipe import read_picture
 from webui.core.request import Request
 from webui.core.sheet import read_cells
@@ -75,6 +76,19 @@ def test_loras_change_least_within_a_model(settings, tmp_path):
     drawn = [order.request for order in in_turn(orders)]
     assert [request.loras[0].weight for request in drawn] == [0.5, 0.5, 1, 1]
     assert [request.steps for request in drawn] == [1, 2, 1, 2]
+
+
+def test_the_cells_of_a_start_picture_share_it_and_pictures_that_are_saved_are_let_go_of(executor, settings):
+    start = Init(image=PilImages.linear_gradient("L").resize((300, 200)).convert("RGB"))
+    base = BASE.model_copy(update={"init": start})
+    job = executor.submit(grid_of(base=base, x=("strength", "0.3,0.6"), y=("steps", "1,2")))
+    assert isinstance(events_of(job)[-1], Done)
+    images = {id(request.init.image) for request in job.requests}
+    assert len(images) == 1 and [request.init.strength for request in job.requests[:2]] == [0.3, 0.6]
+    *saved, sheet = job.images
+    assert {type(picture) for picture in saved} == {SavedImage} and saved[0].size == saved[0].image.size
+    held = [sheet.image, job.requests[0].init.image]
+    assert job.pixel_bytes == sum(4 * picture.width * picture.height for picture in held)
 
 
 def test_progress_counts_through_the_whole_grid(executor, engine):

@@ -33,6 +33,14 @@ ON, OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 Presets = Callable[[str, Request], Request]
 """A request with the preset of that name laid over it; raises RequestError where there is none."""
 
+LIST_FIELDS: Mapping[str, FieldInfo] = {
+    f"{group}.{name}": info
+    for group, made_of in GROUPS.items()
+    if getattr(made_of, "several", False)
+    for name, info in made_of.model_fields.items()
+    if name not in made_of.set_by_programs
+}
+"""Of groups that a request has a list of: they are the same in all of these."""
 INIT_FIELDS: Mapping[str, FieldInfo] = {
     f"init.{name}": info for name, info in Init.model_fields.items() if name not in ("image", "mask", "outpaint")
 }
@@ -230,6 +238,11 @@ def _with_field(request: Request, field: str, value: str) -> Request:
             return Request.parse(given)
         if held is None and group == "init":
             raise RequestError(f"{field}: there is no start picture", field=field)
+        if field in LIST_FIELDS:
+            if not held:
+                raise RequestError(f"{field}: no {group} is asked for", field=field)
+            given[group] = tuple(given_values(each) | {inner: value} for each in held)
+            return Request.parse(given)
         given[group] = given_values(held) | {inner: value} if held is not None else {inner: value}
     elif field in SWITCHES:
         if fold(value) not in (*ON, *OFF):
@@ -265,20 +278,21 @@ def _with_lora(request: Request, name: str, value: str) -> Request:
 
 def _with_word(request: Request, word: str, value: str) -> Request:
     """In all prompts, those of its groups too."""
-    given = given_values(request)
-    found = False
-    for held, values in ((request, given), *((getattr(request, group), {}) for group in GROUPS)):
-        changed = {
-            name: text.replace(word, value)
-            for name in PROMPTS
-            if isinstance(text := getattr(held, name, None), str) and word in text
+
+    def changed(held: Any) -> dict[str, str]:
+        texts = {name: getattr(held, name, None) for name in PROMPTS}
+        return {
+            name: text.replace(word, value) for name, text in texts.items() if isinstance(text, str) and word in text
         }
-        found = found or bool(changed)
-        if held is request:
-            values |= changed
-        elif changed:
-            group = next(group for group in GROUPS if getattr(request, group) is held)
-            given[group] = given_values(held) | changed
+
+    given, found = given_values(request) | changed(request), bool(changed(request))
+    for group in GROUPS:
+        held = getattr(request, group)
+        several = held if isinstance(held, tuple) else (held,)
+        if any(changed(each) for each in several):
+            found = True
+            parts = tuple(given_values(each) | changed(each) for each in several)
+            given[group] = parts if isinstance(held, tuple) else parts[0]
     if not found:
         raise RequestError(f"prompt:{show(word)}: the word is in neither the prompt nor the negative prompt", "prompt")
     return Request.parse(given)

@@ -7,7 +7,7 @@ too, is the same in all of them, so that nothing but the axes makes a difference
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 from webui.core.axes import LORA, MAX_PICTURES, PRESET, WORD, Axis, Presets, apply, read_axis
@@ -159,6 +159,13 @@ def _settle(request: Request, seed: int, other: int) -> Request:
     if request.varied and request.varied.seed < 0:
         update["variation"] = request.varied.model_copy(update={"seed": other})
     return request.model_copy(update=update) if update else request
+
+
+def turns_of(orders: Sequence[Order], grid: Grid | None) -> tuple[tuple[Order, int], ...]:
+    """The orders as they are drawn, those of a grid in turn, each with the number of its first picture."""
+    first = accumulate((order.request.image_count for order in orders), initial=0)
+    numbers = {id(order): number for order, number in zip(orders, first, strict=False)}
+    return tuple((order, numbers[id(order)]) for order in (in_turn(orders) if grid else orders))
 
 
 def in_turn(orders: Iterable[Order]) -> list[Order]:

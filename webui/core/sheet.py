@@ -22,7 +22,7 @@ from webui.core.recipe import MAX_SHEET_CHARACTERS, AxisRecipe, Recipe, RecipeEr
 Axes = tuple[Axis | None, Axis | None, Axis | None]
 
 MAX_SIDE_PX = 16_000
-MAX_PIXELS = 48_000_000
+MAX_PIXELS = 32_000_000
 GAP_PX = 4
 MIN_COLUMN_PX = 72
 INK, PAPER = (24, 24, 27), (255, 255, 255)

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, SavedImage, Step
-from webui.core.grid import Grid, in_turn
+from webui.core.grid import Grid, turns_of
 from webui.core.order import Order
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
@@ -62,12 +62,9 @@ class LocalJob:
         self.orders, self.keep, self.visitor, self.grid = tuple(orders), keep, visitor, grid
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
-        pictures = accumulate((order.request.image_count for order in self.orders), initial=0)
-        numbers = {id(order): number for order, number in zip(self.orders, pictures, strict=False)}
-        turns = in_turn(self.orders) if grid else self.orders
-        self.turns = tuple((order, numbers[id(order)]) for order in turns)
-        behind = accumulate((order.steps for order in turns), initial=0)
-        self._steps = {id(order): steps for order, steps in zip(turns, behind, strict=False)}
+        self.turns = turns_of(self.orders, grid)
+        behind = accumulate((order.steps for order, _ in self.turns), initial=0)
+        self._steps = {id(order): steps for (order, _), steps in zip(self.turns, behind, strict=False)}
         self._on_cancel = on_cancel
         self._log: list[tuple[int, Event]] = []
         self._number = first - 1
@@ -135,7 +132,8 @@ class LocalJob:
     def pixel_bytes(self) -> int:
         """Memory that the pictures hold, start picture and mask included."""
         inits = [request.init for request in self.requests if request.init]
-        given = [picture for init in inits for picture in (init.image, init.mask)]
+        pictures = (picture for init in inits for picture in (init.image, init.mask))
+        given = {id(picture): picture for picture in pictures}.values()  # a grid's cells share them
         drawn = (picture.image for picture in self.images if not isinstance(picture, SavedImage))
         held = [*drawn, *(picture for picture in given if picture)]
         return sum(4 * picture.width * picture.height for picture in held)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from PIL.Image import Image as PilImage
+
 from webui.core import samplers
 from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size, fitted
@@ -14,6 +16,7 @@ from webui.core.finder_file import check_finder
 from webui.core.grid import Grid
 from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires, are_alike
+from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.names import (
@@ -51,9 +54,24 @@ def plan_work(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
         raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
     if not isinstance(work, Grid):
         return [order for request in work.requests for order in make_orders(request, library)], None
-    cells = [[order for request in cell for order in make_orders(request, library)] for cell in work.cells]
+    fitted: dict[object, PilImage] = {}
+    cells = [[order for request in cell for order in _make_cell(request, library, fitted)] for cell in work.cells]
     resolved = tuple(tuple(order.request for order in cell) for cell in cells)
     return [order for cell in cells for order in cell], replace(work, cells=resolved)
+
+
+def _make_cell(request: Request, library: Snapshot, fitted: dict[object, PilImage]) -> tuple[Order, ...]:
+    """The orders of a grid's cell. A start picture is brought to its size once for all cells that have the same."""
+    if (init := request.init) is None:
+        return make_orders(request, library)
+    key = id(init.image), id(init.mask), init.resize, init.background, request.width, request.height
+    if key in fitted:
+        fields = {name: getattr(init, name) for name in Init.model_fields}  # a copy would keep the fingerprint
+        request = request.model_copy(update={"init": Init(**fields | {"image": fitted[key]})})
+    orders = make_orders(request, library)
+    if made := orders[0].request.init:
+        fitted[key] = made.image
+    return orders
 
 
 def make_orders(request: Request, library: Snapshot) -> tuple[Order, ...]:
