@@ -98,6 +98,18 @@ def test_a_group_is_turned_on_by_its_fields_and_off_by_its_name():
     assert [request.init.strength for request in held] == [0.5, 0.75] and held[0].init.image is start.init.image
 
 
+def test_details_and_hires_fix_are_axes_by_their_fields():
+    asked = Request(prompt="a red cat", detail=[{"prompt": "red eyes"}, {"strength": 0.1}], hires={"prompt": "red fur"})
+    cells = grid_of(
+        asked, x=("detail.strength", "0.2,0.3"), y=("hires", "true,false"), z=("prompt:red", "blue")
+    ).requests
+    assert [[detail.strength for detail in cell.detail] for cell in cells[:2]] == [[0.2, 0.2], [0.3, 0.3]]
+    assert cells[0].detail[0].prompt == "blue eyes" and cells[0].hires.prompt == "blue fur" and cells[2].hires is None
+    assert [cell.hires.strength for cell in grid_of(x=("hires.strength", "0.3-0.5 [2]")).requests] == [0.3, 0.5]
+    with pytest.raises(RequestError, match="x: detail.strength: no detail is asked for"):
+        grid_of(x=("detail.strength", "0.2"))
+
+
 def test_presets_are_laid_down_before_all_other_axes():
     def presets(name, request):
         return request.model_copy(update={"prompt": f"{name} red", "steps": 1})

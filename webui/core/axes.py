@@ -35,8 +35,7 @@ Presets = Callable[[str, Request], Request]
 
 LIST_FIELDS: Mapping[str, FieldInfo] = {
     f"{group}.{name}": info
-    for group, made_of in GROUPS.items()
-    if getattr(made_of, "several", False)
+    for group, made_of in LISTS.items()
     for name, info in made_of.model_fields.items()
     if name not in made_of.set_by_programs
 }
