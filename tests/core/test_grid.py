@@ -106,8 +106,6 @@ def test_details_and_hires_fix_are_axes_by_their_fields():
     assert [[detail.strength for detail in cell.detail] for cell in cells[:2]] == [[0.2, 0.2], [0.3, 0.3]]
     assert cells[0].detail[0].prompt == "blue eyes" and cells[0].hires.prompt == "blue fur" and cells[2].hires is None
     assert [cell.hires.strength for cell in grid_of(x=("hires.strength", "0.3-0.5 [2]")).requests] == [0.3, 0.5]
-    with pytest.raises(RequestError, match="x: detail.strength: no detail is asked for"):
-        grid_of(x=("detail.strength", "0.2"))
 
 
 def test_presets_are_laid_down_before_all_other_axes():

@@ -33,13 +33,6 @@ ON, OFF = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 Presets = Callable[[str, Request], Request]
 """A request with the preset of that name laid over it; raises RequestError where there is none."""
 
-LIST_FIELDS: Mapping[str, FieldInfo] = {
-    f"{group}.{name}": info
-    for group, made_of in LISTS.items()
-    for name, info in made_of.model_fields.items()
-    if name not in made_of.set_by_programs
-}
-"""Of groups that a request has a list of: they are the same in all of these."""
 INIT_FIELDS: Mapping[str, FieldInfo] = {
     f"init.{name}": info for name, info in Init.model_fields.items() if name not in ("image", "mask", "outpaint")
 }
@@ -237,11 +230,6 @@ def _with_field(request: Request, field: str, value: str) -> Request:
             return Request.parse(given)
         if held is None and group == "init":
             raise RequestError(f"{field}: there is no start picture", field=field)
-        if field in LIST_FIELDS:
-            if not held:
-                raise RequestError(f"{field}: no {group} is asked for", field=field)
-            given[group] = tuple(given_values(each) | {inner: value} for each in held)
-            return Request.parse(given)
         given[group] = given_values(held) | {inner: value} if held is not None else {inner: value}
     elif field in SWITCHES:
         if fold(value) not in (*ON, *OFF):
