@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.server import PATIENCE_S, free_port, wait_for
 
-PARTS = ("webui", "presets", "pyproject.toml", "LICENSE", "README.md")
+PARTS = ("webui", "presets", "pyproject.toml", "LICENSE")
 NOT_SHIPPED = ("__pycache__", "*.egg-info")
 
 
