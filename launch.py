@@ -36,17 +36,22 @@ DISK_GB = 8 if sys.platform == "linux" else 2  # what pip's own index has for Li
 HANDOVER = f"""import runpy, sys; sys.path[0] = {str(ROOT)!r}
 runpy.run_module("webui", run_name="__main__", alter_sys=True)"""
 
-USAGE = f"""\
-usage: python launch.py [--offline] [command] [options]
-
-Starts Darkroom; `python launch.py test` runs its tests. It is not installed yet: the first run makes .venv
-beside launch.py and installs into it, which takes a few minutes and about {DISK_GB} GB. With --offline it
-installs from the folder wheels/ beside launch.py. Once installed, --help lists all commands.
-
+OWN = """\
+launch.py's own:
   --torch auto|cpu|cuda|rocm|xpu   which build of torch; auto, which is the default, looks at the graphics cards
+  --offline                        installs from the folder wheels/ beside launch.py
   update                           takes the newest version of this git checkout, and sets it up
   update --back                    goes back to the version before
 """
+
+USAGE = f"""\
+usage: python launch.py [--torch BUILD] [--offline] [command] [options]
+
+Starts Darkroom; `python launch.py test` runs its tests. It is not installed yet: the first run makes .venv
+beside launch.py and installs into it, which takes a few minutes and about {DISK_GB} GB. Once installed, --help
+lists all commands.
+
+{OWN}"""
 
 
 class SetupError(Exception):
@@ -294,12 +299,14 @@ def is_enough(stamp, extras, asked):
 
 
 def warn_of_misfit(stamp):
-    """Say where the installed torch cannot use the card that is there, and the one command that changes it."""
+    """Say where the installed torch cannot use the card that is there, and what changes it."""
     from webui.setup.torch_builds import describe_misfit, serves
 
-    torch, wanted = installed_torch(), wanted_torch(stamp["asked"])
+    torch, wanted = installed_torch(), wanted_torch(stamp.get("asked", "auto"))
     if torch and wanted.card and not serves(torch, wanted):
         say(describe_misfit(torch, wanted) + ". To change it: python launch.py --torch auto")
+    elif wanted.note:
+        say(wanted.note + ".")
 
 
 def update(arguments, offline):
@@ -365,6 +372,8 @@ def main(arguments):
         if not stamp and {"-h", "--help"} & set(arguments):
             print(USAGE, end="")
             return 0
+        if arguments[:1] in (["-h"], ["--help"]):  # what webui says of itself follows
+            print(OWN, flush=True)
         if not is_enough(stamp, extras, asked):
             install(extras, asked, offline)
             stamp = read_stamp()

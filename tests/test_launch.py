@@ -472,6 +472,7 @@ def test_help_before_the_first_run_installs_nothing(tmp_path):
     shutil.copy(LAUNCH, tmp_path)
     run = subprocess.run([sys.executable, "launch.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and "the first run makes .venv" in run.stdout
+    assert "--torch auto|cpu|cuda|rocm|xpu" in run.stdout and "update --back" in run.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["launch.py"]
 
 
