@@ -109,7 +109,7 @@ def test_recipes_hold_them_and_what_they_found_and_older_ones_are_as_they_were()
     again = Recipe.from_json(recipe.to_json())
     assert again.found == found and again.request.detail == recipe.request.detail
     body = json.loads(recipe.to_json())
-    assert body["schema"] == 2 and body["found"] == [[{"box": [1, 2, 30, 40], "score": 0.75}], []]
+    assert body["schema"] == 3 and body["found"] == [[{"box": [1, 2, 30, 40], "score": 0.75}], []]
     plain = json.loads(Recipe(Request(seed=1)).to_json())
     assert plain["schema"] == 1 and "detail" not in plain["request"] and "found" not in plain
 

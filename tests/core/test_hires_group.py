@@ -137,7 +137,7 @@ def test_a_recipe_says_it_and_reads_it_again():
     hires = Hires(scale=1.5, strength=0.4, loras="line:0.5", prompt="a dog", template="a {dog|cat}")
     recipe = Recipe(Request(prompt="a cat", width=64, height=64, seed=3, hires=hires))
     body = json.loads(recipe.to_json())
-    assert body["schema"] == 2 and body["request"]["hires"].items() >= {"scale": 1.5, "prompt": "a dog"}.items()
+    assert body["schema"] == 3 and body["request"]["hires"].items() >= {"scale": 1.5, "prompt": "a dog"}.items()
     assert Recipe.from_json(recipe.to_json()).request.hires == hires
     assert "hires" not in json.loads(Recipe(Request()).to_json())["request"]
 

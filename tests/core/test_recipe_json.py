@@ -186,7 +186,12 @@ def test_a_start_picture_that_is_gone_is_named_by_its_hash(tmp_path):
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "is not a JSON object"),
         ("{}", "has schema 'None'"),
-        ('{"schema": 3, "darkroom": "<script>9.0"}', r"has schema '3', by Darkroom '<script>9.0'; schemas 1 to 2"),
+        (
+            '{"schema": 9, "darkroom": "<script>9.0"}',
+            r"has schema '9', by Darkroom '<script>9.0'; schemas 1 to \d are read here: a newer Darkroom reads it$",
+        ),
+        ('{"schema": 0}', r"has schema '0', by Darkroom '\?'; schemas 1 to \d are read here$"),
+        ('{"schema": 1.0}', "has schema '1.0'"),
         ('{"schema": true}', "has schema 'True'"),
         ('{"schema": 1}', "is not valid: request is missing"),
         ('{"schema": 1, "request": "x"}', "is not valid"),

@@ -36,12 +36,12 @@ from webui.core.infotext import (
     start_settings,
     upscale_settings,
 )
+from webui.core.migrations import NEWEST, migrate
 from webui.core.prompt import join_loras
 from webui.core.request import MAX_PROMPT_CHARACTERS, TEMPLATES, Request
 
-SCHEMAS = (1, 2)
-"""The first knows plain words alone: a mark in its prompts is what its letters say. The lowest that can say it is
-written."""
+GRID_SINCE = 3
+"""The first schema that knows sheets."""
 MAX_JSON_CHARACTERS = 2**20
 MAX_SHEET_CHARACTERS = 2**22
 """Of a recipe that has those of many pictures in it."""
@@ -91,7 +91,7 @@ class SheetRecipe:
     """What a grid's sheet says besides the recipe of its first picture, in which the sheet's hash is: its axes, all
     pictures, the ``schema`` of their recipes, and the fonts of its labels."""
 
-    schema: Annotated[int, Field(ge=2, le=SCHEMAS[-1])]
+    schema: Annotated[int, Field(ge=GRID_SINCE, le=NEWEST)]
     x: AxisRecipe | None
     y: AxisRecipe | None
     z: AxisRecipe | None
@@ -184,19 +184,19 @@ class Recipe:
     def from_body(cls, body: dict[str, Any]) -> "Recipe":
         """The same of a JSON object; raises RecipeError."""
         schema, written_by = body.pop("schema", None), body.pop("darkroom", "?")
-        if schema not in SCHEMAS or isinstance(schema, bool):
+        if type(schema) is not int or not 1 <= schema <= NEWEST:
             writer = f"schema {str(schema)[:20]!r}, by Darkroom {str(written_by)[:20]!r}"
-            raise RecipeError(f"its recipe has {writer}; schemas {SCHEMAS[0]} to {SCHEMAS[-1]} are read here")
+            newer = ": a newer Darkroom reads it" if type(schema) is int and schema > NEWEST else ""
+            raise RecipeError(f"its recipe has {writer}; schemas 1 to {NEWEST} are read here{newer}")
         try:
-            recipe = _RECIPE.validate_python(body)
+            recipe = _RECIPE.validate_python(migrate(body, schema))
             if recipe.start is not None:  # its settings are checked with a picture that stands in
                 Init.model_validate({**recipe.start, "image": PilImages.new("L", (64, 64)), "mask": None})
         except ValidationError as error:
             raise RecipeError(f"its recipe is not valid: {explain(error)[:300]}") from None
         except RecursionError:
             raise RecipeError("its recipe is nested too deeply") from None
-        syntax = 1 if schema == 1 and recipe.request.has_marks else recipe.request.syntax_of_drawn
-        return replace(recipe, request=recipe.request.model_copy(update={"syntax": syntax}))
+        return replace(recipe, request=recipe.request.model_copy(update={"syntax": recipe.request.syntax_of_drawn}))
 
     def with_pictures(self, find: Callable[[str], PilImage | None]) -> "Recipe":
         """The same with its start picture in the request; raises RecipeError naming what ``find`` does not know."""

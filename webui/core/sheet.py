@@ -17,7 +17,7 @@ from webui.core.events import Image
 from webui.core.grid import Grid, shape_of
 from webui.core.images import Size
 from webui.core.labels import Label
-from webui.core.recipe import MAX_SHEET_CHARACTERS, AxisRecipe, Recipe, RecipeError, SheetCell, SheetRecipe
+from webui.core.recipe import GRID_SINCE, MAX_SHEET_CHARACTERS, AxisRecipe, Recipe, RecipeError, SheetCell, SheetRecipe
 
 Axes = tuple[Axis | None, Axis | None, Axis | None]
 
@@ -161,7 +161,7 @@ def make_recipe(axes: Axes, by_place: Mapping[int, Sequence[Image]]) -> Recipe:
     """A recipe that has those of all pictures in it."""
     pictures = [(place, image) for place, there in sorted(by_place.items()) for image in there]
     recipes = [(place, replace(image.recipe, pixels_sha256=image.pixels_sha256)) for place, image in pictures]
-    schema = max(2, *(recipe.schema for _, recipe in recipes))
+    schema = max(GRID_SINCE, *(recipe.schema for _, recipe in recipes))
     base = {**json.loads(json.dumps(recipes[0][1].body(schema))), "pixels_sha256": ""}
     cells = tuple(
         SheetCell(place, difference(base, json.loads(json.dumps(recipe.body(schema))))) for place, recipe in recipes

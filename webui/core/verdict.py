@@ -33,7 +33,7 @@ another format, up to 15 for all samplers but PNDM and LMS.
 LOSSY_LEVELS = 96
 """By how much JPEG and WebP may move a single value of a picture that nobody edited (measured: 60)."""
 
-IMPLIED: dict[str, Any] = {"cpu_kernels": True}
+IMPLIED: dict[str, Any] = {"cpu_kernels": True, "float32": "as torch has it"}
 """What an environment means that does not say it."""
 
 GAP_PX = 4

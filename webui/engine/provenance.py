@@ -1,6 +1,7 @@
 """What a recipe says of the place where a picture was made: files by their hashes, device, libraries, sampler."""
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from webui import __version__
+from webui.engine.cpu.install import KERNELS
 from webui.engine.devices import describe_device
 
 ATTENTION = "torch scaled_dot_product_attention"
@@ -46,7 +48,8 @@ def describe_environment(
 ) -> dict[str, str | int | bool | None]:
     """What the pixels may depend on besides request and files; None for a library that is not installed.
 
-    That a CPU draws without its kernels is said only then, so that recipes with them are as they always were.
+    What is usual is not said (``core.verdict.IMPLIED``), so that recipes are as they always were: that a CPU draws
+    with the first of our kernels, and that float32 is as exact as torch has it of itself.
     """
     return {
         "darkroom": __version__,
@@ -57,8 +60,31 @@ def describe_environment(
         "attention": ATTENTION,
         "float32_matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
-        **({} if cpu_kernels or device.type != "cpu" else {"cpu_kernels": False}),
+        **_cpu_kernels(device, cpu_kernels),
+        **_float32(device),
     }
+
+
+def _cpu_kernels(device: torch.device, used: bool) -> dict[str, bool | int]:
+    """Whether a CPU draws with our kernels, and with which: others round another way."""
+    said = KERNELS if used else False
+    return {} if device.type != "cpu" or said == 1 else {"cpu_kernels": said}
+
+
+def _float32(device: torch.device) -> dict[str, str]:
+    """What float32 is computed with in its place, where somebody chose that: by torch's settings, or by oneDNN's."""
+    chosen = {}
+    if device.type == "cuda":
+        convolutions, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    else:
+        convolutions, matmul = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        if (mode := os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper()) != "STRICT":
+            chosen["oneDNN"] = mode.lower()
+    for name, backend in (("convolutions", convolutions), ("matrix products", matmul)):
+        usual = "tf32" if device.type == "cuda" and backend is convolutions else "none"
+        if (precision := backend.fp32_precision) != usual:
+            chosen[name] = precision
+    return {"float32": ", ".join(f"{name} {value}" for name, value in chosen.items())} if chosen else {}
 
 
 @cache

@@ -10,8 +10,8 @@ from webui.core.values import Value
 class Group(Value):
     """A part of a request that may be left out. In JSON it is an object under its name."""
 
-    since: ClassVar[int] = 2
-    """The first schema of recipes that can say it."""
+    since: ClassVar[int] = 3
+    """The first schema of recipes that can say it (``core.migrations``): the newest, where it says no other."""
     several: ClassVar[bool] = False
     """Whether a request has a list of them, of which none at all is off."""
     switch: ClassVar[str] = ""

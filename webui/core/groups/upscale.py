@@ -24,6 +24,7 @@ def read_side(side: Any) -> Any:
 class Upscale(Group):
     """A1111's extras. Pixels alone are changed, after all passes; with ``only`` nothing is drawn at all."""
 
+    since: ClassVar[int] = 2
     switch: ClassVar[str] = "Enlarge the finished pictures"
     set_by_programs: ClassVar[tuple[str, ...]] = ("only",)
 

@@ -1,6 +1,7 @@
 """A picture near another one: the noise that it begins from lies between that of its seed and that of a second one."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from webui.core.values import MAX_SEED
 
 class Variation(Group):
     """A1111's variation seed. While it acts, the pictures of a job keep their seed, and its own goes up by one."""
+
+    since: ClassVar[int] = 2
 
     seed: int = Field(
         default=-1,

@@ -14,6 +14,9 @@ from webui.engine.cpu.strips import StripHalf, StripResnet, StripUpsampler
 from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
 from webui.engine.nets.transformer import FeedForward
 
+KERNELS = 1
+"""Which of our kernels these are: one more for any that round another way, so that recipes name them."""
+
 FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: PackedConv2d,
     FeedForward: PartwiseFeedForward,
