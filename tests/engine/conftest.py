@@ -28,7 +28,8 @@ STEPS = 6
 @pytest.fixture(scope="session")
 def darkroom(tmp_path_factory: pytest.TempPathFactory, device: str) -> Darkroom:
     """With the embedded model loaded."""
-    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path_factory.mktemp("data")))
+    data = tmp_path_factory.mktemp("data")
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=data, model_cache="2GB"))
     for _ in darkroom.load("demo"):
         pass
     return darkroom

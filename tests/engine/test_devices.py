@@ -61,12 +61,14 @@ def test_auto_computes_in_what_the_device_is_fast_with(monkeypatch, gain, chosen
 
 def test_a_cpu_is_measured_once_and_the_answer_stays(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
-    gains = iter([2.0, 0.5])
+    gains = iter([2.0, 0.5, 2.0])
     monkeypatch.setattr("webui.engine.devices.measure_bfloat16", lambda: next(gains))
     cpu = torch.device("cpu")
     assert [choose_dtype("auto", cpu, tmp_path / "cache") for _ in range(3)] == [torch.bfloat16] * 3
     (tmp_path / "cache" / "dtype.json").write_text("not JSON")
     assert choose_dtype("auto", cpu, tmp_path / "cache") == torch.float32, "measured anew"
+    monkeypatch.setattr("webui.engine.devices.PROBE", 99)
+    assert choose_dtype("auto", cpu, tmp_path / "cache") == torch.bfloat16, "another way of measuring"
 
 
 def test_where_nothing_can_be_written_the_measurement_serves_this_start(monkeypatch, tmp_path):

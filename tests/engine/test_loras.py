@@ -1,12 +1,10 @@
 """LoRAs through PipelineManager: what a request asks for is what is drawn, whatever was drawn before."""
 
-import gc
 import hashlib
 import random
 import shutil
 import threading
 import time
-import weakref
 
 import numpy as np
 import pytest
@@ -337,13 +335,14 @@ class TestOtherWork:
         clone_demo(tmp_path / "models/Stable-diffusion/twin")
         both = darkroom.settings.model_copy(update={"models_dir": (tmp_path,)})
         monkeypatch.setattr(darkroom, "library", Library(both))
+        model, plain = darkroom.manager._residence.model, pictures(quick())
         expected = pictures(quick(WHOLE))
-        old = weakref.ref(darkroom.manager._residence.loras)
         twin = quick(WHOLE, model="twin")
-        gc.collect()
-        assert old() is None and twin[-1].loras.how == "merged" and pictures(twin) == expected
+        assert twin[-1].loras.how == "merged" and pictures(twin) == expected
+        assert darkroom.manager._residence.model is not model and darkroom.manager._residence.model.unet is model.unet
         again = quick(WHOLE, model="demo")
-        assert again[-1].loras.how == "merged" and pictures(again) == expected
+        assert again[-1].loras.how == "cached" and pictures(again) == expected
+        assert pictures(quick(model="twin")) == pictures(quick()) == plain
 
     def test_on_the_cpu_there_is_nothing_idle_to_prepare_with(self, darkroom, request_for, reads, quick):
         before = pictures(quick(ATTENTION))

@@ -20,7 +20,7 @@ from webui.core.events import Cancelled, Done, Image, Loading
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
-from webui.engine import residence
+from webui.engine import residence, resident
 from webui.engine.decode import NotFinite
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
@@ -240,7 +240,7 @@ class TestPlans:
         assert (draw(darkroom, model=kind) == expected).all()
         assert (draw(darkroom, model=kind) == expected).all(), "and again"
         assert (
-            darkroom.manager._residence.plan == memory and darkroom.manager.memory_plan == residence.PLAN_WORDS[memory]
+            darkroom.manager._residence.plan == memory and darkroom.manager.memory_plan == resident.PLAN_WORDS[memory]
         )
 
     @pytest.mark.parametrize("memory", ["offload", "sequential"])
@@ -261,7 +261,7 @@ class TestPlans:
             assert bool(abs(one - plain[0]).max() > 1) == bool(loras)
         assert (plain[0] == plain[1]).all()
 
-    @pytest.mark.parametrize("plan", residence.PLANS)
+    @pytest.mark.parametrize("plan", resident.PLANS)
     def test_it_is_the_largest_that_fits_into_what_is_free(self, make, monkeypatch, plan):
         darkroom = make()
         home = darkroom.manager._residence

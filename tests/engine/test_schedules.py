@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImages
+from safetensors.torch import save_file
 
 from webui.core.errors import RequestError
 from webui.core.events import Image, Loading, Step
@@ -16,6 +17,7 @@ from webui.core.groups.init import Init
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef
 from webui.core.samplers import SAMPLERS
+from webui.engine.cpu import conv
 from webui.engine.decode import decode
 from webui.engine.denoise import ReadySpan, denoise
 from webui.engine.guide import Branch
@@ -283,6 +285,40 @@ def test_nothing_is_prepared_between_steps(
         happened.append(type(event).__name__)
     assert happened.count("prepare") >= 3
     assert ("prepare" in happened[happened.index("Step") :]) is inside
+
+
+@pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
+def test_no_step_with_a_change_orders_a_convolution(darkroom, model, request_for, fresh, monkeypatch, random_lora):
+    if darkroom.manager.device.type != "cpu":
+        pytest.skip("a CPU's")
+    folder, pack, happened = darkroom.settings.data_dir / "models/Lora", conv._pack, []
+    folder.mkdir(parents=True)
+    save_file(random_lora({"unet": model.unet}, 5, "conv1|conv_out"), folder / "convolved.safetensors")
+    monkeypatch.setattr(conv, "_pack", lambda *given: happened.append("order") or pack(*given))
+    lora, drawn = LoraRef.model_validate("convolved:1@0,1@0.5,0.6@0.5,0.6@0.8,0@0.8"), []
+
+    def orders(budget_bytes=None, **fields):
+        """Of a first picture: those before the first step, and those in steps."""
+        fresh(budget_bytes)
+        happened.clear()
+        for event in darkroom.generate(request_for(loras=[lora], **fields)):
+            happened.append(type(event).__name__)
+            if isinstance(event, Image):
+                drawn.append(event.pixels_sha256)
+        first, last = happened.index("Step"), len(happened) - happened[::-1].index("Step")
+        assert event.warnings == () and "Loading" in happened[: happened.index("order")]
+        return happened[:first].count("order"), happened[first:last].count("order")
+
+    try:
+        for fields in ({}, {"width": 96, "count": 2}, {"guidance": 1}):
+            before, inside = orders(**fields)
+            assert before > 30 and inside == 0
+        before, inside = orders()
+        assert before > 30 and inside == 0
+        before, inside = orders(40 * 2**20)  # the sets have room, their ordered copies not all
+        assert inside > 10 and drawn[-1] == drawn[-2] == drawn[0]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_lora_that_is_exchanged_while_it_is_drawn_with_is_said(darkroom, request_for):

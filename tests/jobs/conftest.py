@@ -26,6 +26,7 @@ class FakeManager:
 
     device_description = "a fake device"
     memory_plan = "nowhere"
+    model_names = ["demo"]
     memory_bytes: dict[str, int] = {}
 
     def __init__(self) -> None:

@@ -694,6 +694,7 @@ class TestStatus:
             "status": "ok",
             "device": "a fake device",
             "model": "demo",
+            "models": ["demo"],
             "memory": "nowhere",
             "waiting": 0,
             "running": False,

@@ -24,6 +24,7 @@ class Painter:
     """An engine that has each picture ready at once."""
 
     device_description, memory_plan, model_name = "none", "nowhere", "demo"
+    model_names = (model_name,)
     memory_bytes: dict[str, int] = {}
     parts_s: dict[str, float] = {}
 

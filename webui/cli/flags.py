@@ -20,6 +20,7 @@ SETTINGS_FLAGS = (
     "models_dir",
     "memory",
     "lora_cache",
+    "model_cache",
     "cpu_kernels",
     "compile",
     "cuda_graphs",
@@ -49,6 +50,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--lora-cache",
         metavar="SIZE",
         help="memory for merged LoRA weights, as 2GB or 512MB (default: a quarter of what is free)",
+    )
+    parser.add_argument(
+        "--model-cache",
+        metavar="SIZE",
+        help="memory for models kept beside the one in use; 0 keeps none (default: what leaves a quarter free)",
     )
     text = "draw with plain torch on a CPU: slower, within rounding the same pictures"
     parser.add_argument("--no-cpu-kernels", dest="cpu_kernels", action="store_false", help=text)

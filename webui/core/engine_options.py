@@ -8,8 +8,9 @@ from pathlib import Path
 class EngineOptions:
     """``device``, ``dtype`` and ``memory`` are names as the flags have them, or auto.
 
-    ``lora_cache_bytes`` bounds what is kept of merged LoRAs; None is a quarter of what is free. What is in
-    ``cache_dir`` may be deleted at any time.
+    ``lora_cache_bytes`` bounds what is kept of merged LoRAs; None is a quarter of what is free.
+    ``model_cache_bytes`` bounds what is kept of models that are not drawn with; None is what leaves a quarter of the
+    memory free. What is in ``cache_dir`` may be deleted at any time.
     """
 
     cache_dir: Path
@@ -17,6 +18,7 @@ class EngineOptions:
     dtype: str = "auto"
     memory: str = "auto"
     lora_cache_bytes: int | None = None
+    model_cache_bytes: int | None = None
     compile: bool = False
     cuda_graphs: bool = False
     cpu_kernels: bool = True

@@ -95,6 +95,7 @@ class Settings(BaseModel):
     models_dir: tuple[Path, ...] = ()
     memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
+    model_cache: ByteSize | None = None
     compile: bool = False
     cuda_graphs: bool = False
     cpu_kernels: bool = True
@@ -185,6 +186,7 @@ class Settings(BaseModel):
             dtype=self.dtype,
             memory=self.memory,
             lora_cache_bytes=self.lora_cache,
+            model_cache_bytes=self.model_cache,
             compile=self.compile,
             cuda_graphs=self.cuda_graphs,
             cpu_kernels=self.cpu_kernels,

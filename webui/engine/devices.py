@@ -23,6 +23,8 @@ PROBE_GAIN = 1.15
 """bfloat16 is chosen on a CPU where it is so many times as fast as float32."""
 
 PROBE_ROUNDS = 24
+PROBE = 2
+"""Which way of measuring it is: what an earlier one came to is not believed."""
 
 processor_time = time.perf_counter if sys.platform == "win32" else time.thread_time
 """Seconds that this thread computed, whatever else the machine does; Windows counts them in 1/64 s, too rough."""
@@ -65,7 +67,7 @@ def _bfloat16_pays(cache_dir: Path | None) -> bool:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    place = f"{kind}, {os.cpu_count()} CPUs, torch {torch.__version__}"
+    place = f"{kind}, {os.cpu_count()} CPUs, torch {torch.__version__}, probe {PROBE}"
     file = cache_dir / "dtype.json" if cache_dir else None
     try:
         known = json.loads(file.read_text("utf-8")) if file else {}
@@ -127,6 +129,13 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "xpu":
         return int(torch.xpu.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def total_bytes(device: torch.device) -> int:
+    """All memory of the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return int(psutil.virtual_memory().total)
 
 
 def release_memory(device: torch.device) -> None:

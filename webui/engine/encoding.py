@@ -48,6 +48,12 @@ class EncodedSpan:
     negative: Conditioning | None
     guidance: float
 
+    @property
+    def told(self) -> list[Conditioning]:
+        """All of it, in the order in which the model is asked; a term of weight 0 is not."""
+        positive = [branch.conditioning for branch in self.positive if branch.weight]
+        return positive if self.negative is None else [self.negative, *positive]
+
 
 class Encoder:
     """Keeps the newest prompts, and start pictures up to ``CACHED_PICTURE_BYTES``."""

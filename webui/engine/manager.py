@@ -1,4 +1,4 @@
-"""``PipelineManager``: owns a device, keeps one model on it, and turns orders into streams of events."""
+"""``PipelineManager``: owns a device, has models drawn with on it, and turns orders into streams of events."""
 
 import logging
 import time
@@ -22,7 +22,8 @@ from webui.engine.families.loading import check_unchanged
 from webui.engine.finders.network import Finders
 from webui.engine.passes import shortcuts_of
 from webui.engine.provenance import FileHashes
-from webui.engine.residence import PLAN_WORDS, Residence
+from webui.engine.residence import Residence
+from webui.engine.resident import PLAN_WORDS
 from webui.engine.run import Cancel, Run, check_with, never
 from webui.engine.stages.upscale import Enlarger
 
@@ -78,8 +79,13 @@ class PipelineManager:
 
     @property
     def model_name(self) -> str | None:
-        """The resident model, if any."""
+        """The model that was drawn with last, if any."""
         return self._residence.model.file.name if self._residence.model else None
+
+    @property
+    def model_names(self) -> Sequence[str]:
+        """All models that are in memory, the one that was drawn with last at the end."""
+        return self._residence.models
 
     def draw(self, order: Order, cancelled: Cancel = never) -> Iterator[Event]:
         """The events of one job, ending in Done or Cancelled.

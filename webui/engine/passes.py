@@ -12,7 +12,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.errors import RequestError
-from webui.core.events import Event, Loading, LoraSwitch, Step
+from webui.core.events import Event, Loading, LoraSwitch
 from webui.core.images import Size
 from webui.core.lora_files import find_adapter_config
 from webui.core.spans import Span, spans
@@ -29,7 +29,8 @@ from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_sampler
-from webui.engine.residence import PLANS, Residence
+from webui.engine.residence import Residence
+from webui.engine.resident import PLANS
 from webui.engine.run import Place, Run
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -241,10 +242,15 @@ class Passes:
         encoded: Sequence[tuple[Span, EncodedSpan]],
         first: int,
         place: Place,
-    ) -> Generator[Step, None, torch.Tensor]:
+    ) -> Generator[Event, None, torch.Tensor]:
         """Returns the latents that the pass came to."""
         assert drawn.start and drawn.latents is not None
         run, latents, hold = self._run, drawn.latents, drawn.start.hold
+        stays = self._residence.plan == PLANS[0] and not self._loras.merges([span.loras for span, _ in encoded])
+        if stays:
+            turns = [(span.loras, words.told) for span, words in encoded if noise.first(span.stop) > first]
+            with run.part("lora"):
+                yield from self._loras.order(turns, latents, run.check)
         previewer = Previewer(self._model.preview_map, noise)
         steps = denoise(
             self._model,
@@ -257,7 +263,7 @@ class Passes:
             drawn.start.shown,
             None if hold is None else partial(hold.apply, noise),
             shortcuts_of(stage),
-            self._residence.plan == PLANS[0] and not self._loras.merges([span.loras for span, _ in encoded]),
+            stays,
         )
         started = time.perf_counter()
         try:

@@ -1,72 +1,56 @@
-"""The one resident model: how it comes, where its parts rest, and what goes when it comes."""
+"""How a model comes to be drawn with, where its parts rest meanwhile, and what goes when memory ends."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
+from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families import FAMILIES
 from webui.engine.families.base import CannotLoad, Model
-from webui.engine.families.loading import ModelLoader, check_unchanged, read_vae
+from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged, read_vae
+from webui.engine.kept import HOST, Kept
 from webui.engine.lora.switcher import LoraSwitcher
-
-if TYPE_CHECKING:
-    from webui.engine.speed.compiled import CompiledUNet
-    from webui.engine.speed.graphed import GraphedUNet
+from webui.engine.resident import PLAN_WORDS, PLANS, Resident
 
 REPORT_EVERY_S = 0.1
 HEADROOM = 1.15
 """How much more than its weights a model must find free: what drawing takes besides is small beside them."""
-
-PLANS = ("resident", "offload", "sequential")
-PLAN_WORDS = {
-    "resident": "the whole model on the device",
-    "offload": "text encoder and autoencoder off the device while the UNet runs",
-    "sequential": "every layer brought to the device as it is needed",
-}
 DECODE_TENSORS = 10
 """The decoder's peak in tensors of the picture's size and its widest channels at that size (measured: 8 to 10)."""
 TRIM_FROM_BYTES = 128 * 2**20
 """A decoder that needs more than this on a CPU finds the heap trimmed, which takes some tens of milliseconds."""
 
 
-@dataclass
-class Resident:
-    """A loaded model with its LoRAs, how its weights rest, and how many bytes they are."""
-
-    model: Model
-    loras: LoraSwitcher
-    plan: str
-    loaded_as: str
-    nbytes: int
-    own_vae: Any
-    lenders: tuple[ModelFile, ...] = ()
-    vae: VaeFile | None = None
-    faster: "CompiledUNet | GraphedUNet | None" = None
-
-
 class Residence:
-    """Keeps one model on one device, exchanges it, and moves its parts as the memory plan says."""
+    """Has one model at a time drawn with on one device, and moves its parts as the memory plan says."""
 
     def __init__(self, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> None:
         self.options, self.device, self.dtype = options, device, dtype
-        self._resident: Resident | None = None
-        self._hooks: list[Any] = []
+        self._kept = Kept(device, options.model_cache_bytes)
         self._tiles = False
 
     @property
+    def _resident(self) -> Resident | None:
+        return self._kept.active
+
+    @property
     def model(self) -> Model | None:
-        """The resident model, if any."""
+        """The model that is drawn with, if any."""
         return self._resident.model if self._resident else None
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all that need no reading to be drawn with."""
+        return self._kept.names
 
     @property
     def loras(self) -> LoraSwitcher | None:
@@ -89,31 +73,41 @@ class Residence:
         return self._resident.plan if self._resident else PLANS[0]
 
     def load(self, file: ModelFile, lenders: Iterable[ModelFile], check: Callable[[], None]) -> Iterator[Loading]:
-        """Makes this file the resident model, with what ``lenders`` lend it; yields how far it is.
+        """Makes this file the model that is drawn with, with what ``lenders`` lend it; yields how far it is.
 
-        Where memory holds both, the former model stays until the new one is whole; where it does not, it goes first and
-        comes back if the new one fails. ``check`` is called between tensors and may raise to stop. Raises CannotLoad.
+        What is in memory is not read again. Where memory holds both, the former model stays until the new one is
+        whole; where it does not, it goes first and comes back if the new one fails. ``check`` is called between tensors
+        and may raise to stop. Raises CannotLoad.
         """
-        if self._resident and self._resident.model.file == file:
+        if known := self._kept.model(file):
+            self._draw_with(known)
             self._grow()
             return
         yield Loading(f"Loading {file.name}", 0.0)
         loader = ModelLoader(file, lenders, self.dtype)
         for used in (file, *loader.lenders):
             check_unchanged(used)
-        free = free_bytes(self.device)
-        held = self._resident.nbytes if self._resident and self._resident.plan == PLANS[0] else 0
-        placing = self._choose_plan(loader, free + held)
-        if self._resident and self._device_bytes(loader, placing) > free:
+        there = self._reuse(loader)
+        placing = self._choose_plan(loader, free_bytes(self.device) + self._kept.nbytes(self.device))
+        needed = self._device_bytes(loader, placing) - there
+        self._kept.make_room(self.device, needed, loader.keys.values())
+        if self._resident and needed > free_bytes(self.device):
             yield from self._exchange(loader, placing, check)
         else:
             yield from self._read(loader, placing, check)
+
+    def _reuse(self, loader: ModelLoader) -> int:
+        """Gives it the parts that are in memory; says how many bytes of them are on the device."""
+        known = self._kept.find(loader.keys)
+        for part, kept in known.items():
+            loader.use(part, kept.module)
+        return sum(kept.nbytes for kept in known.values() if kept.device == self.device)
 
     def _exchange(self, loader: ModelLoader, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
         """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
         assert self._resident
         former, lenders, former_placing = self._resident.model.file, self._resident.lenders, self._resident.plan
-        self.drop()
+        self._kept.clear(besides=loader.keys.values())
         failed: BaseException
         try:
             yield from self._read(loader, placing, check)
@@ -121,42 +115,22 @@ class Residence:
         except BaseException as error:
             failed = error
         release_frames(failed)
-        for _ in self._read(ModelLoader(former, lenders, self.dtype), former_placing):
+        again = ModelLoader(former, lenders, self.dtype)
+        self._reuse(again)
+        for _ in self._read(again, former_placing):
             pass
         raise failed
 
-    def _speed_up(self) -> None:
-        """Has the UNet compiled or recorded, where that is wanted and all of it rests on the device."""
-        resident = self._resident
-        if resident is None or resident.plan != PLANS[0]:
-            return
-        if self.options.compile:
-            from webui.engine.speed.compiled import CompiledUNet
-
-            resident.faster = CompiledUNet(resident.model.unet, self.options.cache_dir)
-        elif self.options.cuda_graphs:
-            from webui.engine.speed.graphed import GraphedUNet
-
-            resident.faster = GraphedUNet(resident.model.unet)
-        resident.model.run_unet = resident.faster or resident.model.unet
-
-    def _slow_down(self) -> None:
-        """The plain UNet again."""
-        if self._resident and self._resident.faster:
-            self._resident.faster.close()
-            self._resident.faster = None
-            self._resident.model.run_unet = self._resident.model.unet
-
     def _make_switcher(self, model: Model, placing: str) -> LoraSwitcher:
         in_place = self.options.cuda_graphs and placing == PLANS[0]
-        return LoraSwitcher(model, self.device, self.options.lora_cache_bytes, in_place)
+        budget_bytes = self.options.lora_cache_bytes
+        if budget_bytes is None:  # what is not drawn with would make room
+            budget_bytes = (free_bytes(self.device) + self._kept.idle_bytes(self.device)) // 4
+        return LoraSwitcher(model, self.device, budget_bytes, in_place)
 
     def drop(self) -> None:
-        """Lets go of the model."""
-        self._unhook()
-        self._slow_down()
-        self._resident = None
-        release_memory(self.device)
+        """Lets go of all models."""
+        self._kept.clear()
 
     def _read(self, loader: ModelLoader, placing: str, check: Callable[[], None] = lambda: None) -> Iterator[Loading]:
         file, reading = loader.file, loader.read(lambda part: self._place(part, placing))
@@ -177,17 +151,28 @@ class Residence:
                 f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",
                 progress.done_bytes / progress.total_bytes,
             )
+        self._kept.pause()
+        read = [part for part in loader.keys if part not in self._kept.find(loader.keys)]
+        for part, key in loader.keys.items():
+            self._kept.put(key, components.modules[part], loader.part_bytes[part], self._place(part, placing))
         family = next(family for family in FAMILIES if loader.checkpoint.family in family.names)
         model: Any = family.assemble(file, components, self.device)
         if self.device.type == "cuda":
             torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loras = self._make_switcher(model, placing)
-        for part in (model.unet, model.vae):
-            self._install(part, placing)
-        self.drop()
-        self._resident = Resident(model, loras, placing, placing, loader.memory_bytes, model.vae, tuple(loader.lenders))
-        self._hook()
-        self._speed_up()
+        for part in {"unet", "vae"}.intersection(read):
+            self._install(components.modules[part], placing)
+        used = tuple(loader.lenders)
+        resident = Resident(model, loras, placing, placing, loader.memory_bytes, model.vae, dict(loader.keys), used)
+        self._kept.add(resident)
+        self._draw_with(resident)
+
+    def _draw_with(self, resident: Resident) -> None:
+        begins = resident is not self._resident
+        self._kept.draw_with(resident)
+        if begins:
+            resident.hook(self.device)
+            resident.speed_up(self.options)
 
     def _install(self, network: torch.nn.Module, placing: str) -> None:
         """Has a network that computes on the CPU do so the CPU's way; its weights stay what they are."""
@@ -219,11 +204,14 @@ class Residence:
                 f"model {loader.file.name!r} needs {needed / 2**30:.1f} GiB of memory on {self.device.type},"
                 f" and {free / 2**30:.1f} GiB are free; close other programs or choose a smaller model"
             )
-        if fitting != PLANS[0] and self.device.type != "cpu" and loader.memory_bytes > free_bytes(torch.device("cpu")):
-            raise CannotLoad(
-                f"model {loader.file.name!r} needs {loader.memory_bytes / 2**30:.1f} GiB of the computer's memory, and"
-                f" {free_bytes(torch.device('cpu')) / 2**30:.1f} GiB are free"
-            )
+        if fitting != PLANS[0] and self.device != HOST:
+            self._kept.make_room(HOST, loader.memory_bytes, loader.keys.values())
+            there = sum(part.nbytes for part in self._kept.find(loader.keys).values() if part.device == HOST)
+            if loader.memory_bytes > free_bytes(HOST) + there:
+                raise CannotLoad(
+                    f"model {loader.file.name!r} needs {loader.memory_bytes / 2**30:.1f} GiB of the computer's memory,"
+                    f" and {free_bytes(HOST) / 2**30:.1f} GiB are free"
+                )
         return fitting
 
     def find_damage(self) -> str:
@@ -239,6 +227,7 @@ class Residence:
         """Goes to the next smaller memory plan until the job's end; the words for it, None where there is none."""
         if self._resident is None:
             return None
+        self._kept.make_room(self.device, math.inf)
         position = PLANS.index(self._resident.plan) + 1
         if self.device.type != "cpu" and position < len(PLANS):
             self._move_to(PLANS[position])
@@ -260,56 +249,33 @@ class Residence:
             self._move_to(resident.loaded_as)
 
     def _move_to(self, placing: str) -> None:
-        assert self._resident
-        self._unhook()
-        self._slow_down()
-        self._resident.loras.switch(())  # the model's own tensors are what moves
-        for part, module in self._modules().items():
-            module.to(self._place(part, placing))
-        self._resident.plan = placing
-        self._resident.loras = self._make_switcher(self._resident.model, placing)
+        resident = self._resident
+        assert resident
+        resident.unhook()
+        resident.slow_down()
+        resident.loras.switch(())  # the model's own tensors are what moves
+        for part, key in resident.parts.items():
+            self._kept.move(key, self._place(part, placing))
+        resident.plan = placing
+        resident.loras = self._make_switcher(resident.model, placing)
         release_memory(self.device)
-        self._hook()
-        self._speed_up()
+        resident.hook(self.device)
+        resident.speed_up(self.options)
 
     def rest(self) -> None:
         """Takes what is not in use off the device; to be called after encoding and decoding."""
-        for hook in self._hooks:
-            hook.offload()
+        if self._resident:
+            self._resident.rest()
 
     @contextmanager
     def unhooked(self) -> Iterator[None]:
         """The plain modules, where they rest: for changing their weights."""
-        self._unhook()
+        assert self._resident
+        self._resident.unhook()
         try:
             yield
         finally:
-            self._hook()
-
-    def _modules(self) -> Mapping[str, torch.nn.Module]:
-        assert self._resident
-        return {**self._resident.model.components, "vae": self._resident.model.vae}
-
-    def _hook(self) -> None:
-        if self._resident is None or self._resident.plan == PLANS[0]:
-            return
-        from accelerate import cpu_offload, cpu_offload_with_hook  # 0.3 s, for those who need it
-
-        for part, module in self._modules().items():
-            if self._resident.plan == "sequential":
-                cpu_offload(module, self.device)
-            elif part != "unet":
-                self._hooks.append(cpu_offload_with_hook(module, self.device)[1])
-
-    def _unhook(self) -> None:
-        if self._resident is None or self._resident.plan == PLANS[0]:
-            return
-        self.rest()
-        self._hooks.clear()
-        from accelerate.hooks import remove_hook_from_module
-
-        for module in self._modules().values():
-            remove_hook_from_module(module, recurse=True)
+            self._resident.hook(self.device)
 
     def use_vae(self, file: VaeFile | None) -> None:
         """Exchanges the model's autoencoder for the one in ``file``, or its own again; raises CannotLoad."""
@@ -317,20 +283,34 @@ class Residence:
         assert resident
         if resident.vae == file:
             return
-        checkpoint = resident.model.file.checkpoint
-        assert checkpoint
-        vae = resident.own_vae
-        if file:
-            vae = read_vae(file, checkpoint.family, self.dtype, self._place("vae", resident.plan))
-            self._install(vae, resident.plan)
+        vae, key = self._find_vae(file, resident) if file else (resident.own_vae, None)
+        resident.parts = {part: own for part, own in resident.parts.items() if part != "other vae"}
+        resident.parts |= {"other vae": key} if key else {}
         with self.unhooked():
             resident.model.vae, resident.vae = vae, file
+
+    def _find_vae(self, file: VaeFile, resident: Resident) -> tuple[Any, PartKey]:
+        """The autoencoder in a file, and what it is kept by."""
+        checkpoint = resident.model.file.checkpoint
+        assert checkpoint
+        key = (file, checkpoint.family, self.dtype, stamp(file.path) if file.path.is_file() else 0)
+        device = self._place("vae", resident.plan)
+        if known := self._kept.find({"vae": key}):
+            vae: Any = known["vae"].module
+            self._kept.move(key, device)
+        else:
+            vae = read_vae(file, checkpoint.family, self.dtype, device)
+            self._kept.put(key, vae, sum(weight.nbytes for weight in vae.parameters()), device)
+            self._install(vae, resident.plan)
+        return vae, key
 
     def tile(self, width: int, height: int) -> bool:
         """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""
         assert self._resident
         vae = self._resident.model.vae
-        tiles = self._tiles or self._decoder_bytes(width, height) > free_bytes(self.device)
+        needed = self._decoder_bytes(width, height)
+        self._kept.make_room(self.device, needed)
+        tiles = self._tiles or needed > free_bytes(self.device)
         vae.use_tiling = tiles
         return tiles
 

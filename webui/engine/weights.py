@@ -6,7 +6,7 @@ are read, not mapped: a mapped file that is cut short meanwhile would end the pr
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -82,6 +82,11 @@ class Files:
         """Raises BadFile where a file is not what it was when it was first looked at."""
         if self._stamp() != self._stamps:
             raise BadFile("was changed while it was read; try again")
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for the same files as they were when they were first looked at, by whatever path."""
+        return tuple(zip(map(os.path.realpath, self.paths), self._stamps, strict=True))
 
     def _stamp(self) -> list[tuple[int, int]]:
         return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.paths)]

@@ -175,12 +175,12 @@ class LocalExecutor:
             "status": "degraded" if trouble else "ok" if worker.model else "loading",
             "device": worker.device,
             "model": worker.model,
+            "models": list(worker.models),
             "memory": worker.memory,
             "waiting": len(self._queue),
             "running": self._running is not None,
             **({"memory_bytes": worker.memory_bytes} if worker.memory_bytes else {}),
-            **({"trouble": trouble} if trouble else {}),
-            **({"warning": self._keeper.warning} if self._keeper.warning else {}),
+            **{key: said for key, said in (("trouble", trouble), ("warning", self._keeper.warning)) if said},
         }
 
     def totals(self) -> Totals:

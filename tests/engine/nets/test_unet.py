@@ -47,6 +47,21 @@ def test_prediction_is_diffusers(config: dict, size: tuple[int, int]) -> None:
     assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)], ids=str)
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
+@torch.inference_mode()
+def test_what_convolutions_are_given_is_known_before(config: dict, size: tuple[int, int]) -> None:
+    ours = UNet(config).eval()
+    latents, context = torch.randn(2, 4, *size), torch.randn(6, 5, 24)
+    told = {"summary": torch.randn(6, 16), "ids": torch.rand(6, 6)} if config is SDXL else {}
+    given: dict[torch.nn.Module, torch.Size] = {}
+    for part in ours.modules():
+        if isinstance(part, torch.nn.Conv2d) and part.kernel_size == (3, 3):
+            part.register_forward_pre_hook(lambda part, args: given.update({part: args[0].shape}))
+    ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
+    assert dict(ours.convolved(2, 6, *size)) == given and len(given) > 10
+
+
 @pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
 @torch.inference_mode()
 def test_further_prompts_share_the_latents(config: dict) -> None:

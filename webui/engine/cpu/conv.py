@@ -91,6 +91,22 @@ class PackedConv2d(nn.Conv2d):
         weight = parameter_of(self, "weight")
         return weight.device.type == "cpu" and _packs(weight.dtype)
 
+    def order(self, weight: torch.Tensor, shape: torch.Size) -> Ordered | None:
+        """A copy for inputs of that shape of a weight that may take the present one's place, if one would be used."""
+        if not self.orders(shape):
+            return None
+        return Ordered(weight, _pack(weight, self.stride, self.padding, shape), (shape, self.padding))
+
+    def orders(self, shape: torch.Size) -> bool:
+        """Whether it computes with an ordered copy for inputs of that shape."""
+        weight = parameter_of(self, "weight")
+        return self.packs and not winograd.suits(weight.new_empty(1).expand(shape), weight, self.stride)
+
+    def is_ordered(self, shape: torch.Size) -> bool:
+        """Whether it has the present weight's ordered copy for inputs of that shape."""
+        self.hold()
+        return self._packed is not None and self._packed_for == (shape, self.padding)
+
     def hold(self) -> None:
         """Has the present weight be the one to order, found by its address from then on."""
         weight = parameter_of(self, "weight")

@@ -109,6 +109,14 @@ class Model(Backbone, Protocol):
     ) -> Conditioning:
         """The text as the UNet sees it, one row; raises RequestError for clip_skip."""
 
+    def convolved(
+        self, conditionings: Sequence[Conditioning], latents: torch.Tensor
+    ) -> Mapping[torch.nn.Module, torch.Size]:
+        """The UNet's 3 x 3 convolutions, each with the shape that it is given where these are drawn with these told.
+
+        Of several forwards it is the first one's.
+        """
+
     def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
         """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
 

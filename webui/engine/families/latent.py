@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+from torch import nn
 
 from webui.core.checkpoint import INPAINT_CHANNELS
 from webui.core.errors import RequestError
@@ -74,11 +75,15 @@ class LatentDiffusionModel:
     ) -> list[Forward]:
         """As in ``base.Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
-        alike = [list(group) for _, group in groupby(rows, key=lambda told: [part.shape for part in told.values()])]
-        most = max(FORWARD_ROWS // count, 1)
-        fitting = [group[k : k + most] for group in alike for k in range(0, len(group), most)]
+        fitting = _group(rows, count)
         stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
         return [Forward(self.unet.prepare(**told), shown) for told in stacked]
+
+    def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
+        """As in ``base.Model``."""
+        count, _, height, width = latents.shape
+        rows = count * len(_group(conditionings, count)[0])
+        return dict(self.unet.convolved(count, rows, height, width))
 
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
@@ -109,3 +114,12 @@ class LatentDiffusionModel:
         """Raises RequestError where the text encoder does not have so many layers to leave out."""
         if clip_skip > layers:
             raise RequestError(f"clip_skip {clip_skip} is more than this model's {layers} text layers", "clip_skip")
+
+
+def _group(conditionings: Sequence[Conditioning], count: int) -> list[list[Conditioning]]:
+    """What goes into one forward each: neighbours of the same shapes, as many as ``count`` pictures leave room for."""
+    alike = [
+        list(group) for _, group in groupby(conditionings, key=lambda told: [part.shape for part in told.values()])
+    ]
+    most = max(FORWARD_ROWS // count, 1)
+    return [group[k : k + most] for group in alike for k in range(0, len(group), most)]

@@ -5,7 +5,7 @@ Everything that can be wrong with a file shows in ``ModelLoader``, before a byte
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ PART_NAMES = {
 }
 PADS_WITH_ZERO = ("SD 2.x", "SDXL refiner")
 CLIP_WORDS = 49_408
+PartKey = Hashable
+"""The same for the same part of the same files in the same format: its weights are the same then."""
 LATENT_CHANNELS = 4
 
 
@@ -94,7 +96,9 @@ class ModelLoader:
         self.file, self.checkpoint = file, file.checkpoint
         self.warnings: list[str] = []
         self.lenders: list[ModelFile] = []
+        self.keys: dict[str, PartKey] = {}
         self._loaders: dict[str, WeightLoader] = {}
+        self._ready: dict[str, nn.Module] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         owners = {part: file for part in file.checkpoint.parts}
@@ -111,7 +115,7 @@ class ModelLoader:
     @property
     def file_bytes(self) -> int:
         """How much there is to read."""
-        return sum(loader.file_bytes for loader in self._loaders.values())
+        return sum(loader.file_bytes for part, loader in self._loaders.items() if part not in self._ready)
 
     @property
     def part_bytes(self) -> Mapping[str, int]:
@@ -126,7 +130,11 @@ class ModelLoader:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The parts by diffusers' names, without weights before they are read."""
-        return {part: loader.module for part, loader in self._loaders.items()}
+        return {part: self._ready.get(part, loader.module) for part, loader in self._loaders.items()}
+
+    def use(self, part: str, module: nn.Module) -> None:
+        """Has a network that was read before, by the same key, be this part."""
+        self._ready[part] = module
 
     def find_not_finite(self) -> str:
         """What of the files' weights is not finite, for people: the part and a tensor; empty where all is well."""
@@ -141,11 +149,14 @@ class ModelLoader:
         done, total = 0, self.file_bytes
         try:
             for part, loader in self._loaders.items():
+                if part in self._ready:
+                    continue
                 for nbytes in loader.read(self._dtypes[part], place(part)):
                     done += nbytes
                     yield Progress(PART_NAMES[part], done, total)
         except BaseException as error:
             self._loaders.clear()
+            self._ready.clear()
             if not isinstance(error, BadFile | OSError):
                 raise
             raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
@@ -192,6 +203,8 @@ class ModelLoader:
             names = "diffusers"
         self._loaders[part] = WeightLoader(module, files, lambda name: keys_of(part, name, module, names, prefix))
         self._dtypes[part] = _vae_dtype(config, dtype) if part == "vae" else dtype
+        said = json.dumps({key: config[key] for key in config if key[:1] != "_"}, sort_keys=True, default=str)
+        self.keys[part] = (part, self._dtypes[part], files.identity, prefix, names, said)
         alone = folder or prefix or len(checkpoint.parts) == 1  # else the other parts' keys begin so, too
         unread = [key for key in self._loaders[part].unread(prefix) if alone and _means_something(key, config)]
         if unread:

@@ -28,6 +28,8 @@ Contributions = tuple[tuple[str, float], ...]
 """(content hash, strength) of each LoRA that changes one tensor, in the order of the hashes."""
 
 How = Literal["unchanged", "cached", "merged"]
+Shapes = Mapping[nn.Module, torch.Size]
+"""What convolutions are given in a forward."""
 
 
 def set_key(loras: Iterable[Entry]) -> SetKey:
@@ -69,6 +71,15 @@ class MergePlan:
     text_key: Contributions
     known: MergedSet
     new_bytes: int
+
+
+@dataclass(frozen=True)
+class Unordered:
+    """A weight of a convolution without its ordered copy for inputs of a shape."""
+
+    place: Parameter
+    weight: torch.Tensor
+    shape: torch.Size
 
 
 class WeightCache:
@@ -152,6 +163,12 @@ class WeightCache:
             raise
         return how, time.perf_counter() - started
 
+    def clear(self) -> None:
+        """Lets go of all that is kept of sets; only for a model that has none on."""
+        self._sets.clear()
+        self._on_host.clear()
+        self._ordered.clear()
+
     def merges(self, keys: Sequence[SetKey], read: Callable[[str], LoraWeights]) -> int:
         """How many sets would be merged if these were installed one after another: what makes room is merged again."""
         if all(not key or key in self._sets for key in keys):
@@ -184,6 +201,44 @@ class WeightCache:
             return False
         self._sets[key] = self._merge(plan)
         return True
+
+    def unordered(self, shapes: Mapping[SetKey, Shapes]) -> list[Unordered]:
+        """What the first forward of each set would put in order; nothing where not all of it would stay.
+
+        All sets must be there. ``shapes`` are what each set's forwards give the convolutions.
+        """
+        sets = {key: self._installed if key == self._key else self._sets.get(key, NOTHING) for key in shapes}
+        changed = {place for merged in sets.values() for place in merged.tensors if place[2] == "weight"}
+        missing: dict[tuple[Parameter, int], Unordered] = {}
+        wanted: dict[tuple[Parameter, int], int] = {}
+        for key, merged in sets.items():
+            for place in changed:
+                owner, weight = self._owners[place], merged.tensors.get(place, self._base[place])
+                shape, at = shapes[key].get(owner), (place, weight.data_ptr())
+                if shape is None or at in wanted or not isinstance(owner, PackedConv2d) or not owner.orders(shape):
+                    continue
+                present = parameter_of(owner, "weight").data_ptr() == at[1]
+                kept = self._ordered.get(at)
+                wanted[at] = 0 if present else weight.nbytes
+                if not (owner.is_ordered(shape) if present else kept and kept.packed_for[0] == shape):
+                    missing[at] = Unordered(place, weight, shape)
+        fits = self._nbytes_with(NOTHING) + sum(wanted.values()) <= self._budget_bytes
+        return list(missing.values()) if fits and len(shapes) > 1 else []
+
+    def order(self, missing: Iterable[Unordered], check: Callable[[], None] = lambda: None) -> None:
+        """Does ahead what ``unordered`` found; ``check`` is called between weights and may raise to stop."""
+        for one in missing:
+            check()
+            owner = self._owners[one.place]
+            assert isinstance(owner, PackedConv2d)
+            if parameter_of(owner, "weight").data_ptr() == one.weight.data_ptr():
+                owner.pack(one.shape, owner.padding)
+                continue
+            self._ordered.pop((one.place, one.weight.data_ptr()), None)
+            while self._ordered and self.nbytes + one.weight.nbytes > self._budget_bytes:
+                self._ordered.popitem(last=False)
+            if ordered := owner.order(one.weight, one.shape):
+                self._ordered[one.place, one.weight.data_ptr()] = ordered
 
     def _nbytes_of(self, *sets: Iterable[tuple[Parameter, Contributions]]) -> int:
         """As ``_nbytes``, of sets that need not be there."""

@@ -1,13 +1,13 @@
 """LoRAs and their strengths -> the model's weights: reads files once, keeps merged sets, says what the switch cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psutil
 import torch
 from cachetools import LRUCache
 
 from webui.core.block_weights import block_of
-from webui.core.events import LoraSwitch
+from webui.core.events import Loading, LoraSwitch
 from webui.core.files import LoraFile
 from webui.core.lora_files import find_adapter_config
 from webui.core.stages import LoraUse
@@ -15,8 +15,8 @@ from webui.core.tensor_file import hash_file
 from webui.core.weight_files import hash_whole
 from webui.engine.devices import free_bytes
 from webui.engine.embeddings import Embedding
-from webui.engine.families.base import Model
-from webui.engine.lora.cache import Contributions, SetKey, WeightCache, set_key
+from webui.engine.families.base import Conditioning, Model
+from webui.engine.lora.cache import Contributions, SetKey, Shapes, WeightCache, set_key
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
 
@@ -33,7 +33,7 @@ class LoraSwitcher:
     def __init__(
         self, model: Model, device: torch.device, budget_bytes: int | None = None, in_place: bool = False
     ) -> None:
-        self._device = device
+        self._model, self._device = model, device
         self._index = ModuleIndex(model.components)
         self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
         self._warnings: dict[str, tuple[str, ...]] = {}
@@ -69,6 +69,25 @@ class LoraSwitcher:
             keys.append(key)
             files |= by_hash
         return self.cache.merges(keys, lambda content_hash: self._weights(files[content_hash]))
+
+    @torch.inference_mode()
+    def order(
+        self,
+        turns: Sequence[tuple[Sequence[LoraUse], Sequence[Conditioning]]],
+        latents: torch.Tensor,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[Loading]:
+        """Before the first step, what a set's first forward would do in its step; yields once where that is something.
+
+        ``turns`` are the LoRAs of each span, merged, with what the model is told then; ``latents`` are those of a step.
+        """
+        shapes: dict[SetKey, Shapes] = {}
+        for uses, told in turns:
+            if (key := self.key_of(uses)) not in shapes:
+                shapes[key] = self._model.convolved(told, latents)
+        if missing := self.cache.unordered(shapes):
+            yield Loading("Making the LoRAs' weights ready for this size", 0.0)
+            self.cache.order(missing, check)
 
     def switch(self, uses: Sequence[LoraUse], check: Callable[[], None] = lambda: None) -> tuple[LoraSwitch, list[str]]:
         """Makes the model what these LoRAs make of it; returns the cost, and warnings for people.

@@ -228,6 +228,28 @@ class UNet(nn.Module):
         output: torch.Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
         return output
 
+    def convolved(self, count: int, rows: int, height: int, width: int) -> Iterator[tuple[nn.Conv2d, torch.Size]]:
+        """Each 3 x 3 convolution with the shape that a whole forward of so many latents and rows gives it."""
+        if hasattr(self, "add_embedding"):
+            count = rows
+        side = height, width
+        yield from _given(self.conv_in, count, side)
+        skips = [side]
+        for layer, transformer in self._downward():
+            yield from _given(layer, count, side)
+            side = (-(-side[0] // 2), -(-side[1] // 2)) if isinstance(layer, _Resampler) else side
+            count = count if transformer is None else rows
+            skips.append(side)
+        for resnet, seen in zip(self.mid_block.resnets, (count, rows), strict=True):
+            yield from _given(resnet, seen, side)
+        for resnet, _, upsampler in self._upward():
+            skips.pop()
+            yield from _given(resnet, rows, side)
+            if upsampler is not None:
+                side = skips[-1]
+                yield from _given(upsampler, rows, side)
+        yield from _given(self.conv_out, rows, side)
+
     def _downward(self) -> Iterator[tuple[nn.Module, Any]]:
         """What makes a skip each: a residual layer with its transformer, if it has one, or a downsampler."""
         for block in self.down_blocks:
@@ -288,6 +310,12 @@ class _Walk:
             if upsampler is not None:
                 hidden = upsampler(functional.interpolate(hidden, self.skips[-1].shape[-2:], mode="nearest"))
         return hidden
+
+
+def _given(layer: nn.Module, rows: int, side: tuple[int, int]) -> Iterator[tuple[nn.Conv2d, torch.Size]]:
+    for part in layer.modules():
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3):
+            yield part, torch.Size([rows, part.in_channels, *side])
 
 
 def _per_block(value: Any, count: int) -> list[Any]:

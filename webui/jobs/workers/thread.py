@@ -65,7 +65,12 @@ class ThreadWorker:
             return WorkerStatus(lost=self._lost)
         memory_bytes = {} if self._lost else manager.memory_bytes
         return WorkerStatus(
-            manager.device_description, manager.model_name, manager.memory_plan, memory_bytes, self._lost
+            manager.device_description,
+            manager.model_name,
+            manager.memory_plan,
+            memory_bytes,
+            self._lost,
+            manager.model_names,
         )
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """What an executor has draw its orders: an engine, wherever it runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,8 +10,9 @@ from webui.core.order import Order
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """Device, resident model and memory plan in words for people, None while nothing is known of them.
+    """Device, model in use and memory plan in words for people, None while nothing is known of them.
 
+    ``models`` are the names of all that are in memory, the one in use last.
     ``lost`` is why the device will not work any more, for people; empty while it does.
     """
 
@@ -20,6 +21,7 @@ class WorkerStatus:
     memory: str | None = None
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     lost: str = ""
+    models: Sequence[str] = ()
 
 
 class Worker(Protocol):
