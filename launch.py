@@ -276,7 +276,8 @@ def install_torch(build, asked, pins, lock, offline):
     if build.card:
         say(f"Found an {build.card} card: installing the torch for it{f' ({build.tag})' if build.tag else ''}.")
     try:
-        pip_install(pip_words(build, versions[0], offline), lock, offline)
+        patience = ["--timeout", "30", "--retries", "2"] if asked == "auto" else []  # there is another way to go on
+        pip_install([*patience, *pip_words(build, versions[0], offline)], lock, offline)
     except NothingThere as error:
         if asked != "auto":
             raise
