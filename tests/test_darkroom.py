@@ -37,9 +37,8 @@ def test_asking_for_them_imports_no_engine():
     assert said.stdout == "set()\n"
 
 
-def test_the_readme_s_example_runs_as_it_stands_there(repository: Path, tmp_path: Path):
-    section = (repository / "README.md").read_text("utf-8").partition("\n## From Python\n")[2]
-    example = re.search(r"```python\n(.*?)```", section, re.S)
+def test_the_documented_example_runs_as_it_stands_there(repository: Path, tmp_path: Path):
+    example = re.search(r"```python\n(.*?)```", (repository / "docs/python.md").read_text("utf-8"), re.S)
     assert example and len(example[1].splitlines()) <= 12
     environment = os.environ | {"PYTHONPATH": str(repository), "WEBUI_DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "-c", example[1]]
