@@ -125,10 +125,9 @@ class SavedImage(Image):
     """The same, its pixels left in the lossless file that has them, and read whenever they are asked for: a job of
     thousands of pictures does not hold them. ``image`` raises ImageError where the file is gone."""
 
-    def __init__(self, picture: Image, path: Path, pixels_sha256: str = "") -> None:
-        held = {"index": picture.index, "recipe": picture.recipe, "path": path, "warning": picture.warning}
-        held |= {"pixels_sha256": pixels_sha256 or picture.pixels_sha256, "_size": picture.size}
-        vars(self).update(held)
+    def __init__(self, index: int, recipe: Recipe, path: Path, pixels_sha256: str, size: Size) -> None:
+        held = {"index": index, "recipe": recipe, "path": path, "warning": ""}
+        vars(self).update(held | {"pixels_sha256": pixels_sha256, "_size": size})
 
     @property
     def image(self) -> PilImage:

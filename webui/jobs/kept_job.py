@@ -95,15 +95,18 @@ def read_end(end: Mapping[str, Any]) -> Event:
 
 
 def read_image(picture: KeptPicture, find: Find) -> Image | None:
-    """The picture that was saved; None where its file is gone, or is another one."""
+    """The picture that was saved; None where its file is gone, or is another one. Of a PNG the head alone is read."""
     path = Path(picture.path)
     try:
-        recipe, image = read_picture(path), images.open_image(path, images.MAX_RESULT_PIXELS)
+        with images.opened(path) as opened:
+            recipe, size = read_picture(opened), opened.size
+        image = None if path.suffix == ".png" else images.open_image(path, images.MAX_RESULT_PIXELS)
     except (images.ImageError, RecipeError):
         return None
     if recipe is None or recipe.pixels_sha256 != picture.sha256:
         return None
     with suppress(RecipeError):  # its start picture is gone
         recipe = recipe.with_pictures(find)
-    whole = Image(picture.index, image, recipe, path)
-    return SavedImage(whole, path, picture.sha256) if path.suffix == ".png" else whole
+    if image is None:
+        return SavedImage(picture.index, recipe, path, picture.sha256, size)
+    return Image(picture.index, image, recipe, path)

@@ -56,7 +56,7 @@ class Saver:
             job.publish(replace(picture, warning=f"This picture could not be saved{where}: {reason}."))
         else:
             light = job.grid and not picture.is_sheet and path.suffix == ".png"
-            job.publish(SavedImage(picture, path) if light else replace(picture, path=path))
+            job.publish(_let_go(picture, path) if light else replace(picture, path=path))
 
     def save_sheet(self, job: LocalJob) -> tuple[str, ...]:
         """Puts together what was drawn of a grid, on the thread that saves; gives lines for people.
@@ -75,3 +75,8 @@ class Saver:
         else:
             job.publish(sheet)
         return said
+
+
+def _let_go(picture: Image, path: Path) -> SavedImage:
+    """The same without its pixels, which are in the file."""
+    return SavedImage(picture.index, picture.recipe, path, picture.pixels_sha256, picture.size)

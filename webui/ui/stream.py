@@ -44,6 +44,7 @@ GalleryItem = tuple[str, str]
 Cell = tuple[int, int, str]
 """The number of a grid's picture, its place, and the path of its file."""
 BESIDE_A_SHEET = 100
+SENT_AGAIN = 20  # cells
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ async def watch(job: Job, cache_dir: Path) -> AsyncIterator[View]:
 
 
 async def _watch_grid(job: Job, grid: Grid, cache_dir: Path) -> AsyncIterator[View]:
-    """The same of a grid; each view has all cells so far, for the page may miss some."""
+    """The same of a grid; a view has the cells that are new, some of those before, which the page may have missed, and
+    the last one all."""
     cells: list[Cell] = []
     told, live, told_at = 0, "", 0.0
     async for _, event in job.follow_async():
@@ -105,7 +107,8 @@ async def _watch_grid(job: Job, grid: Grid, cache_dir: Path) -> AsyncIterator[Vi
         if isinstance(event, Step) and event.preview:
             live = preview_html(event, job)
         if told < len(cells) or isinstance(event, Step) and event.preview:
-            told, told_at, preview = len(cells), time.monotonic(), cells_html(job, grid, cells, live)
+            fresh = cells[max(told - SENT_AGAIN, 0) :] if told < len(cells) else ()
+            told, told_at, preview = len(cells), time.monotonic(), cells_html(job, grid, fresh, live)
         yield View(None if isinstance(event, Image) else status_html(event, job), preview)
         if not isinstance(event, Image):
             await asyncio.sleep(MIN_INTERVAL_S)
@@ -113,6 +116,8 @@ async def _watch_grid(job: Job, grid: Grid, cache_dir: Path) -> AsyncIterator[Vi
 
 def cells_html(job: Job, grid: Grid, cells: Sequence[Cell], live: str) -> str:
     """What ``static/grid.js`` makes its table of, around the newest preview."""
+    if not cells:
+        return f'<div class="grid-cells">{live}</div>'
     labels = [[axis.label(k) for k in range(len(axis.values))] if axis else [] for axis in grid.axes]
     told = json.dumps({"job": job.id, "labels": labels, "cells": cells})
     return f'<div class="grid-cells" data-cells="{html.escape(told)}">{live}</div>'
