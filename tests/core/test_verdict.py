@@ -108,6 +108,15 @@ def test_what_is_missing_is_named_with_its_hash_before_anything_is_drawn():
         prepare(recipe(), catalog, lambda _: None)
 
 
+def test_of_a_second_pass_model_and_upscaler_are_looked_for_too():
+    catalog = Catalog({}, {}, {}, {}, {})
+    hires = {"model": "other", "upscaler": "sharp", "loras": ("sepia:0.5",)}
+    hashes = {"hires": {"other": "a" * 64}, "upscaler": {"sharp": "b" * 64}, "lora": {"sepia": "c" * 64}}
+    second = Recipe(Request(hires=hires), hashes)
+    with pytest.raises(RecipeError, match=r"hires 'other' .*aaaaaaaaaaaa.*, upscaler 'sharp' .*, lora 'sepia'"):
+        prepare(second, catalog, lambda _: None)
+
+
 def test_of_files_that_share_a_name_the_one_with_the_recipe_s_hash_is_drawn_with(tmp_path):
     """As where a file of the same name has been put into a folder that comes before."""
     for number, folder in enumerate(("Lora", "VAE")):

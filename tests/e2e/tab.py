@@ -35,6 +35,11 @@ new MutationObserver((changes) => {
   window.told.push(...nodes.filter((node) => node.matches(".toast-body")).map((node) => node.textContent));
 }).observe(document, { childList: true, subtree: true });
 """
+# As a person leaves it who has turned off what enlarges the embedded model's pictures: most tests are of the drawing.
+NOT_ENLARGED = """
+if (!sessionStorage.newcomer && !sessionStorage["darkroom.txt2img.fields"] && !localStorage["darkroom.txt2img.fields"])
+  localStorage["darkroom.txt2img.fields"] = '{"upscale": false, "upscale.scale": 2}';
+"""
 BUSY = ("queued", "loading", "running")
 
 
@@ -47,6 +52,7 @@ class Tab:
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
         page.add_init_script(WATCH_PREVIEWS)
         page.add_init_script(NOTE_MESSAGES)
+        page.add_init_script(NOT_ENLARGED)
 
     def open(self, query: str = "") -> "Tab":
         self.page.goto(self.server.url + query)

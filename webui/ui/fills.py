@@ -57,12 +57,14 @@ def from_picture(
     *,
     with_seed: bool,
     keep_texts: bool = False,
+    as_start: bool = False,
 ) -> list[Update]:
     """Updates for these fields, the chosen model and the sizes, from the settings of a picture, by field.
 
     Without its seed new ones are drawn, as many as the page says, and their words anew from its templates.
-    ``keep_texts``: the picture itself is sent, and its words are; an empty prompt leaves the page's own. What is not
-    said, and files that are not here, leave their fields as they are.
+    ``keep_texts``: the picture itself is sent, and its words are; an empty prompt leaves the page's own. ``as_start``:
+    the page begins from it, so a second pass is behind it, and one that was enlarged is drawn at its first size. What
+    is not said, and files that are not here, leave their fields as they are.
     """
     values = (OFF | dict.fromkeys(LISTS, ()) if "steps" in values else {}) | dict(values)
     if not (with_seed or keep_texts):
@@ -76,9 +78,12 @@ def from_picture(
             values[group] = rows.to_text(details, not (with_seed or keep_texts))
     for field in form.FILES:
         if field in values and values[field] not in [choice for _, choice in form.choices(field, catalog)]:
-            gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")
+            if "." not in field or values.get(field.partition(".")[0]):  # a group that is off says nothing
+                gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")
             del values[field]
     values |= own_prediction(values, catalog)
+    if as_start:
+        values |= {"hires": False} | ({"keep_size": False} if values.get("upscale") else {})
     if not with_seed:
         values = {field: value for field, value in values.items() if field not in NUMBERS}
         values |= dict.fromkeys(SEEDS, -1)

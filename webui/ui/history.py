@@ -86,7 +86,7 @@ def _takes_picture(bench: Workbench) -> bool:
 def _wire_reuse(here: Callable[[], Workspace], bench: Workbench, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
     button = gr.Button("Reuse", elem_id=f"history-reuse-{bench.name}", elem_classes="unseen")
-    reused = {field: control for field, control in bench.controls.items() if field in FIELDS}
+    reused = {field: control for field, control in bench.controls.items() if field in (*FIELDS, "keep_size")}
     start = bench.controls.get("image")
 
     def reuse(picture_id: str, with_seed: bool) -> list[Any]:
@@ -110,7 +110,7 @@ def _wire_reuse(here: Callable[[], Workspace], bench: Workbench, tabs: gr.Tabs, 
         if recipe:
             catalog, sent = bench.executor.catalog(), start is not None
             values = settings_of(recipe.request)
-            settings = fills.from_picture(values, reused, catalog, with_seed=with_seed, keep_texts=sent)
+            settings = fills.from_picture(values, reused, catalog, with_seed=with_seed, keep_texts=sent, as_start=sent)
         return [gr.Tabs(selected=bench.name), *settings, *started]
 
     fills.wire(

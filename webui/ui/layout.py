@@ -125,19 +125,16 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
     """The chosen picture of a gallery becomes another page's start picture, with its settings, and that page comes to
     the front."""
     job_id = passing.box()
-    fields = {field: control for field, control in bench.controls.items() if field in FIELDS}
+    fields = [field for field in bench.controls if field in FIELDS] + ["keep_size"]
 
     def send(job_id: str, index: int, target: Workbench) -> list[Any]:
         path = pictures.find_file(bench.executor, job_id, index, Path(target.controls["image"].GRADIO_CACHE))
         found = pictures.find(bench.executor, job_id, index)
         if path is None or found is None:
-            return [gr.skip()] * (len(fields) + 5)
-        request = found[1].recipe.request
-        values = settings_of(request) | {"hires": False}  # it has had its second look
-        keep_size = False if request.upscale else gr.skip()  # it is larger than what is drawn
-        catalog = bench.executor.catalog()
-        settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True)
-        return [path, gr.Tabs(selected=target.name), keep_size, *settings]
+            return [gr.skip()] * (len(fields) + 4)
+        values, catalog = settings_of(found[1].recipe.request), bench.executor.catalog()
+        settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True, as_start=True)
+        return [path, gr.Tabs(selected=target.name), *settings]
 
     for name, target in benches.items():
         if (button := bench.senders.get(name)) is None:
@@ -149,7 +146,7 @@ def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs
             partial(send, target=target),
             [job_id, bench.selected],
             [
-                *(target.controls["image"], tabs, target.controls["keep_size"]),
+                *(target.controls["image"], tabs),
                 *(target.controls[field] for field in fields),
                 *(target.picker.chosen, target.sizes),
             ],

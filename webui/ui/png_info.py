@@ -105,15 +105,16 @@ def _open_with_recipe(path: str | None) -> tuple[Recipe, PilImage]:
 def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:
     """The page gets the settings of the picture or the text, and the picture where it begins with one, and comes
     forward."""
-    fields = filled_fields(bench.controls)
     start = bench.controls.get("image")
+    fields = filled_fields(bench.controls) | ({"keep_size": bench.controls["keep_size"]} if start else {})
 
     def send(path: str | None, text: str, with_seed: bool) -> list[Any]:
         try:
             values = _read(path, text, executor).values
         except ImageError as error:
             raise page_error(f"This picture {error}") from None
-        settings = fills.from_picture(values, fields, executor.catalog(), with_seed=with_seed, keep_texts=True)
+        sent: dict[str, Any] = {"with_seed": with_seed, "keep_texts": True, "as_start": start is not None}
+        settings = fills.from_picture(values, fields, executor.catalog(), **sent)
         return [gr.Tabs(selected=bench.name), *settings, *([path or gr.skip()] if start else [])]
 
     fills.wire(

@@ -24,4 +24,4 @@ def _work(values: Mapping[str, Any]) -> Work:
     return Request.parse(values)
 
 
-TASK = Task("txt2img", "Type what you want to see.", _work, _build_inputs, examples=EXAMPLES)
+TASK = Task("txt2img", "Type what you want to see.", _work, _build_inputs, examples=EXAMPLES, enlarges=True)
