@@ -51,10 +51,12 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         field = fields[name]
         if name in suited:
             shown = "what suits the model"
+        elif name in GROUP_FIELDS and field.default in (None, (), ""):  # what is left out means, the description says
+            shown = "left out"
         else:
             shown = "the model's own" if field.default is None else repr(field.default)
         text = f"{field.description or field.title} (default: {shown})".replace("%", "%%")
-        metavar = "TEXT" if isinstance(field.default, str) else "N"
+        metavar = "TEXT" if isinstance(field.default, str | tuple) else "N"
         parser.add_argument(_flag(name), dest=name, metavar=metavar, help=text)
 
 
