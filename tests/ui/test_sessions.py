@@ -57,6 +57,13 @@ def test_a_visitor_has_so_many_and_takes_none_of_others():
             pages.open(ANN, "one more")
         assert refused.value.status_code == 429 and refused.value.headers["Retry-After"]
         pages.open(BOB, "b2")
+        with asked_by(ANN):
+            assert "b" not in pages.all and "a0" in pages.all
+        with pytest.raises(HTTPException) as refused:
+            pages.open(ANN, "b")
+        assert refused.value.status_code == 403
+        with asked_by(OWNER):
+            assert "b" in pages.all
         assert "b" in pages.all and "one more" not in pages.all
 
     play(scene)

@@ -91,7 +91,10 @@ class Image:
     @cached_property
     def pixels_sha256(self) -> str:
         """SHA-256 of the RGB bytes, row by row: equal hashes mean equal pixels."""
-        return hashlib.sha256(self.image.convert("RGB").tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for strip in images.strips(self.image):
+            digest.update(strip.convert("RGB").tobytes())
+        return digest.hexdigest()
 
     @property
     def is_sheet(self) -> bool:

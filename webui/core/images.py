@@ -38,6 +38,7 @@ LATENT_STEP_PX = 8
 MAX_RECTANGLES = 200
 STRIP_PX = 64
 PIECE_CHARACTERS = 2**18  # a multiple of four
+PIECE_BYTES = 3 * PIECE_CHARACTERS // 4
 FILL_SOFTNESS_PX = 6.0
 ENDS_EARLY = "ends early"
 """In a picture's ``info`` where its file lacks its end."""
@@ -149,10 +150,12 @@ def decode_bytes(text: str) -> bytes:
 
 
 def encode_text(image: PilImage) -> str:
-    """The picture as base64 PNG."""
+    """The picture as base64 PNG; in pieces, as it is read."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    view = buffer.getbuffer()
+    pieces = (base64.b64encode(view[at : at + PIECE_BYTES]).decode("ascii") for at in range(0, len(view), PIECE_BYTES))
+    return "".join(pieces)
 
 
 def check_size(size: Size, max_pixels: int = MAX_PIXELS) -> None:
@@ -193,10 +196,9 @@ def _over(image: PilImage, background: str) -> PilImage:
     """The picture over one colour, in strips: Pillow composes without letting any other thread of Python work."""
     flat = PilImages.new("RGB", image.size)
     canvas = PilImages.new("RGBA", (image.width, STRIP_PX), (*ImageColor.getrgb(background)[:3], 255))
-    for top in range(0, image.height, STRIP_PX):
-        strip = image.crop((0, top, image.width, min(top + STRIP_PX, image.height)))
+    for number, strip in enumerate(strips(image)):
         under = canvas.crop((0, 0, *strip.size))
-        flat.paste(PilImages.alpha_composite(under, strip).convert("RGB"), (0, top))
+        flat.paste(PilImages.alpha_composite(under, strip).convert("RGB"), (0, number * STRIP_PX))
     return flat
 
 
@@ -332,8 +334,15 @@ def fill_masked(image: PilImage, mask: PilImage) -> PilImage:
 def pixels_sha256(image: PilImage) -> str:
     """SHA-256 of mode, size and bytes."""
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
-    digest.update(image.tobytes())
+    for strip in strips(image):
+        digest.update(strip.tobytes())
     return digest.hexdigest()
+
+
+def strips(image: PilImage) -> Iterator[PilImage]:
+    """The picture from top to bottom: Pillow converts and copies without letting any other thread of Python work."""
+    for top in range(0, image.height, STRIP_PX):
+        yield image.crop((0, top, image.width, min(top + STRIP_PX, image.height)))
 
 
 def parse_rectangles(text: str, size: Size) -> PilImage:

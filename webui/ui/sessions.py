@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from fastapi import HTTPException
 
-from webui.core.visitor import Visitor, asking
+from webui.core.visitor import NOBODY, Visitor, asking
 
 EVENTS_AT_ONCE = 1000  # each follows one job of one page; Gradio's 40 would be few for many visitors
 IDLE_S = 300.0  # since its last reader
@@ -59,7 +59,8 @@ class Sessions(dict[str, Messages]):
         self._queue, self._clock = queue, clock
 
     def __contains__(self, name: object) -> bool:
-        return (found := self.get(str(name))) is not None and not found.is_over
+        found = self.get(str(name))
+        return found is not None and not found.is_over and _may_read(found)
 
     def __missing__(self, name: str) -> Messages:
         """Takes what nobody will read."""
@@ -68,6 +69,8 @@ class Sessions(dict[str, Messages]):
     def __setitem__(self, name: str, _messages: Any) -> None:
         """A new one; HTTPException 429 or 503 where there are too many."""
         visitor = asking()
+        if (found := self.get(name)) is not None and not _may_read(found):
+            raise HTTPException(403, "this page is somebody else's")
         for old in [old for old, messages in self.items() if messages.is_over or messages.is_idle]:
             self._drop(old)
         if len(self.of(visitor)) >= _most(visitor)["sessions"]:
@@ -116,6 +119,12 @@ def bound(blocks: gr.Blocks) -> None:
 
     queue.push = push_bounded
     blocks.create_limiter = lambda: None  # type: ignore[method-assign]  # as many threads as ever
+
+
+def _may_read(messages: Messages) -> bool:
+    """Whether whoever asks may: their visitor, the owner, and Gradio itself, which works for nobody."""
+    visitor = asking()
+    return visitor.is_owner or visitor == NOBODY or visitor.turn == messages.visitor.turn
 
 
 def _size(request: Any) -> int:
