@@ -56,8 +56,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
                 raw = gr.Textbox(show_label=False, lines=6, max_lines=20, interactive=False, elem_id="png-info-raw")
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def show(path: str | None, text: str | None) -> list[Any]:
-        text = text or ""
+    def show(path: str | None, text: str) -> list[Any]:
         if not path and not text.strip():
             return [INVITATION, "", "", *[gr.update(interactive=False)] * (len(senders) + 1)]
         try:

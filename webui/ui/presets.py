@@ -273,8 +273,10 @@ def _wire_changing(bar: Bar, store: Presets, choose: Callable[..., list[Update]]
             store().delete(name or "")
             return choose(None, f"Deleted {name}")
 
-    def take_in(path: str) -> list[Update]:
+    def take_in(path: str | None) -> list[Update]:
         with page_errors():
+            if not path:
+                raise RequestError("there is no file to import")
             names, notices = store().add(Path(path).name, read_upload(Path(path)))
             for notice in notices:
                 gr.Warning(html.escape(notice))

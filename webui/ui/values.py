@@ -35,7 +35,8 @@ def pass_values(blocks: gr.Blocks) -> None:
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise
             raise page_error(UNFIT) from None
-        return values
+        pairs = zip(block_fn.inputs, values, strict=True)
+        return ["" if value is None and isinstance(control, gr.Textbox) else value for control, value in pairs]
 
     async def give(block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         if not isinstance(predictions, list | tuple) or len(block_fn.outputs) < 2:
