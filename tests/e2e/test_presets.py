@@ -263,7 +263,7 @@ def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_
 def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
     tab = open_tab()
     visit(tab, NAME)
-    tab.wait_until_told(f"Preset “{NAME}” is applied on txt2img.")
+    tab.wait_until_told(f"Preset “{NAME}” is applied on txt2img and grid.")
     wait_for_choice(tab, NAME)
     assert "preset=" not in tab.page.url
     prompt = tab.find("prompt").locator("textarea")
