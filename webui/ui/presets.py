@@ -270,7 +270,7 @@ def _wire_changing(bar: Bar, store: Presets, choose: Callable[..., list[Update]]
 
     def delete(name: str | None) -> list[Update]:
         with page_errors():
-            store().delete(name or "")
+            store().delete(str(name or ""))
             return choose(None, f"Deleted {name}")
 
     def take_in(path: str | None) -> list[Update]:

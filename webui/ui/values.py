@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.components import _Keywords
 
 from webui.core.disk import NO_ROOM
+from webui.ui import form
 from webui.ui.errors import page_error
 
 UNFIT = "A value that was sent does not fit its field. If the page sent it, load the page again."
@@ -35,8 +36,7 @@ def pass_values(blocks: gr.Blocks) -> None:
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise
             raise page_error(UNFIT) from None
-        pairs = zip(block_fn.inputs, values, strict=True)
-        return ["" if value is None and isinstance(control, gr.Textbox) else value for control, value in pairs]
+        return [_as_text(control, value) for control, value in zip(block_fn.inputs, values, strict=True)]
 
     async def give(block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         if not isinstance(predictions, list | tuple) or len(block_fn.outputs) < 2:
@@ -63,6 +63,17 @@ def check_event(fn: Any, event: Any) -> None:
     told = getattr(event, "_data", None)
     if gr.SelectData in wanted and not (isinstance(told, dict) and {"index", "value"} <= told.keys()):
         raise page_error(UNFIT)
+
+
+def _as_text(control: Any, value: Any) -> Any:
+    """What a control for text holds is text. What is checked as a request says itself what it must be."""
+    if value is None:
+        return "" if isinstance(control, gr.Textbox) else None
+    holds_text = isinstance(control, gr.Textbox) or (
+        isinstance(control, gr.Dropdown) and all(isinstance(choice, str) for _, choice in control.choices)
+    )
+    is_checked = type(control).__module__ == form.__name__
+    return str(value) if holds_text and not is_checked and isinstance(value, bool | int | float) else value
 
 
 def _is_update(value: Any, names: set[str]) -> bool:
