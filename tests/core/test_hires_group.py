@@ -199,4 +199,6 @@ def test_its_prompts_count_where_the_request_s_do():
 def test_bad_values_are_named(fields, reason):
     with pytest.raises(RequestError, match=reason):
         Request.parse({"hires": fields})
-    assert Hires(width="", height=0, guidance="", loras="").guidance is None
+    for empty in ("", 0, 0.0, "0", None):
+        group = Hires(width=empty, height=empty, guidance=empty, loras="")
+        assert (group.width, group.height, group.guidance) == (None, None, None)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from webui.core.errors import RequestError
 from webui.core.files import Files, ModelFile
 from webui.core.groups.base import Group
-from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_side
+from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_left_out
 from webui.core.images import MAX_SIDE_PX, MAX_UPSCALED_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.lora_ref import MAX_LORAS, LoraRef
@@ -90,7 +90,7 @@ class Hires(Group):
         le=30.0,
         allow_inf_nan=False,
         title="Guidance",
-        description="Left out, that of the first pass",
+        description="0: that of the first pass",
     )
     prompt: str = Field(
         default="",
@@ -107,14 +107,8 @@ class Hires(Group):
     template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
     negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
 
-    _read_sides = field_validator("width", "height", mode="before")(read_side)
+    _read_left_out = field_validator("width", "height", "guidance", mode="before")(read_left_out)
     _read_loras = field_validator("loras", mode="before")(read_refs)
-
-    @field_validator("guidance", mode="before")
-    @classmethod
-    def _read_guidance(cls, guidance: Any) -> Any:
-        """An empty field is none."""
-        return None if guidance == "" else guidance
 
     @property
     def is_latent(self) -> bool:

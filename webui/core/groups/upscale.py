@@ -16,9 +16,9 @@ from webui.core.stages import Upscale as Enlarging
 DEFAULT_UPSCALER = "realesr-animevideov3"
 
 
-def read_side(side: Any) -> Any:
-    """0 and an empty field are none."""
-    return None if side in ("", "0") or type(side) in (int, float) and side == 0 else side
+def read_left_out(value: Any) -> Any:
+    """0 is none, and so is an empty field, which the page sends as 0."""
+    return None if value in ("", "0") or type(value) in (int, float) and value == 0 else value
 
 
 class Upscale(Group):
@@ -59,7 +59,7 @@ class Upscale(Group):
     )
     only: bool = Field(default=False, title="Only upscale", description="Draw nothing: enlarge the start picture")
 
-    _read_sides = field_validator("width", "height", mode="before")(read_side)
+    _read_left_out = field_validator("width", "height", mode="before")(read_left_out)
 
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """One more, behind all others."""

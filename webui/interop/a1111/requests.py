@@ -216,8 +216,6 @@ def _read_hires(
         return {"hires": False} if "hires" in values else {}
     found: dict[str, Any] = {"hires": True}
     found |= {ours: given[theirs] for theirs, ours in HIRES_FIELDS.items() if theirs in given}
-    if not is_other_than(0)(found.get("hires.guidance", 1)):  # which clients send for the first pass's
-        del found["hires.guidance"]
     if not with_picture and "denoising_strength" in given:
         found["hires.strength"] = given["denoising_strength"]
     if (upscaler := given.get("hr_upscaler")) is not None:
