@@ -25,6 +25,7 @@ def test_the_loras_change_convolutions_too(tmp_path: Path):
     assert any(weight.shape[2:] == (3, 3) for weight in parameters) and any(weight.dim() == 2 for weight in parameters)
 
 
+@pytest.mark.slow
 def test_few_steps_are_drawn_with_their_lora_and_judged(monkeypatch: pytest.MonkeyPatch):
     (name,) = [name for name in approximate.ON_DEMO if "few-steps" in name]
     ways = {"exact": {}, name: approximate.ON_DEMO[name], "without": approximate.LCM}

@@ -37,8 +37,11 @@ new MutationObserver((changes) => {
 """
 # As a person leaves it who has turned off what enlarges the embedded model's pictures: most tests are of the drawing.
 NOT_ENLARGED = """
-if (!sessionStorage.newcomer && !sessionStorage["darkroom.txt2img.fields"] && !localStorage["darkroom.txt2img.fields"])
-  localStorage["darkroom.txt2img.fields"] = '{"upscale": false, "upscale.scale": 2}';
+if (location.protocol !== "about:") {
+  const kept = sessionStorage["darkroom.txt2img.fields"] ?? localStorage["darkroom.txt2img.fields"];
+  if (!sessionStorage.newcomer && !kept)
+    localStorage["darkroom.txt2img.fields"] = '{"upscale": false, "upscale.scale": 2}';
+}
 """
 BUSY = ("queued", "loading", "running")
 

@@ -270,7 +270,7 @@ def test_auth_covers_our_routes_too(start_server, tmp_path):
     assert stranger.get(f"/api/jobs/{job_id}").status_code == 401
     client = Client(server.url, auth=("ann", "s3cret:with colon"), verbose=False, download_files=tmp_path)
     gallery, *_ = client.predict(prompt="a cat", **SMALL, api_name="/txt2img")
-    assert len(gallery) == 1 and PilImages.open(gallery[0]["image"]).size == (128, 128)
+    assert len(gallery) == 1 and PilImages.open(gallery[0]["image"]).size == (64, 64)  # as it was asked for
 
 
 # gradio_client
@@ -283,7 +283,7 @@ def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 def test_the_gradio_endpoints_are_the_pages_with_named_parameters(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/txt2img", "/img2img", "/inpaint", "/upscale"}
+    assert set(endpoints) == {"/txt2img", "/img2img", "/inpaint", "/grid", "/upscale"}
     parameters = {entry["parameter_name"]: entry for entry in endpoints["/txt2img"]["parameters"]}
     assert {"prompt", "negative", "steps", "guidance", "seed", "sampler", "width", "height"} <= set(parameters)
     assert all(entry["parameter_has_default"] for entry in parameters.values())

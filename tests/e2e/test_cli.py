@@ -288,6 +288,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_generate_and_serve_work_without_a_network_and_look_no_name_up(tmp_path):
     alone = shutil.which("unshare") and not subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode
     if not alone:

@@ -34,6 +34,7 @@ def expect_silence(tab: Tab) -> None:
     assert tab.message == SILENT
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_when_its_server_was_killed_and_nothing_typed_is_lost(start, open_tab):
     tab = open_tab("", start())
     tab.set(prompt="a red", steps=150, width=256, height=256)

@@ -10,10 +10,8 @@ from .conftest import tab_opener
 from .server import SMALL
 
 
-@pytest.mark.parametrize(
-    ("disk", "reason"),
-    [("full", "No space left on device"), pytest.param("read-only", "Read-only file", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("disk", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file")])
 def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason):
     server = start_server(disk=disk)
     assert server.client.get("/api/history").json()["total"] == 0

@@ -23,7 +23,11 @@ CONFIG = {
     "set_alpha_to_one": False,
     "prediction_type": "epsilon",
 }
-EVERY_PAIR = [(name, schedule) for name, row in SAMPLERS.items() for schedule in row.schedules]
+EVERY_PAIR = [
+    pytest.param(name, schedule, marks=pytest.mark.slow if schedule in row.schedules[1:] else ())
+    for name, row in SAMPLERS.items()
+    for schedule in row.schedules
+]
 
 
 def make(sampler, schedule="Default", steps=6, strength=1.0, **config) -> Noise:

@@ -78,7 +78,7 @@ class TestOneAfterTheOther:
     def test_what_is_drawn_is_what_was_planned_when_it_was_sent(self, executor, engine, monkeypatch):
         engine.hold()
         jobs = [executor.submit(request(seed=seed)) for seed in (1, 2)]
-        monkeypatch.setattr(executors, "plan_work", lambda *_: pytest.fail("a name was looked up again"))
+        monkeypatch.setattr(executors, "plan_job", lambda *_: pytest.fail("a name was looked up again"))
         engine.go_on()
         for job in jobs:
             assert isinstance(events_of(job)[-1], Done)

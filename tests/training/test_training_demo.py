@@ -82,6 +82,7 @@ def test_backgrounds_follow_the_prompt(pipeline):
     assert len(wrong) <= 1, wrong
 
 
+@pytest.mark.slow
 def test_a_negative_prompt_keeps_a_background_away(draw_border):
     seeds = range(4)
     before = [draw_border("a cat, 3d style", seed=seed) for seed in seeds]

@@ -188,6 +188,7 @@ def test_unknown_file_is_no_adapter(pipeline):
         adapters.load_into(adapter, {"lora_unet_other.lora_down.weight": torch.zeros(1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_strength_moves_the_colours(name, pipeline):
     """The look's measure goes a good part of the way to the training pictures' own, and half strength lies between."""

@@ -29,7 +29,7 @@ from webui.jobs.pace import Pace
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
-from webui.jobs.resolve import plan_work
+from webui.jobs.resolve import plan_job
 from webui.jobs.saving import Saver
 from webui.jobs.store import Kept, Store
 from webui.jobs.texts import draw_examples
@@ -113,7 +113,7 @@ class LocalExecutor:
         submitted_at = time.perf_counter()
         files = self._see(visitor)
         self._pace.check(work, files)
-        orders, grid = plan_work(work, files)
+        orders, grid = plan_job(work, files)
         self._filters.check((order.request for order in orders), visitor)
         job = LocalJob(orders, self._cancel, submitted_at, keep, visitor, grid=grid)
         if lost := self._worker.status().lost:

@@ -48,10 +48,15 @@ from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
 
 
-def plan_work(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
-    """The orders of all that is asked for, and the grid with nothing left open where it is one; raises RequestError."""
+def plan_job(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
+    """As ``plan_work``, for a job, in which a mask that is black all over is a slip; raises RequestError."""
     if any(request.init and request.init.nothing_masked for request in work.requests):
         raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
+    return plan_work(work, library)
+
+
+def plan_work(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
+    """The orders of all that is asked for, and the grid with nothing left open where it is one; raises RequestError."""
     if not isinstance(work, Grid):
         return [order for request in work.requests for order in make_orders(request, library)], None
     fitted: dict[object, PilImage] = {}

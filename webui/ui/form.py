@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -109,21 +109,19 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
 
 
 def build_groups(
-    page: str, catalog: Catalog, build_prompt: Callable[..., Any], begin: Mapping[str, Any]
+    page: str, catalog: Catalog, build_prompt: Callable[..., Any], opened: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:
     """A fold for each group that is made from its fields alone, in the open page; gives controls and folds by name.
 
-    ``build_prompt`` is as ``make_control``, for prompts. ``begin`` are values other than the fields' own; the fold of a
-    group that is on is open.
+    ``build_prompt`` is as ``make_control``, for prompts. The folds of groups in ``opened`` are open.
     """
     controls: dict[str, Any] = {}
     folds: dict[str, gr.Accordion] = {}
     for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
-        title, is_on = Request.model_fields[group].title, begin.get(group, False)
-        with gr.Accordion(title, open=is_on, elem_id=f"{page}-{group}") as folds[group]:
+        title = Request.model_fields[group].title
+        with gr.Accordion(title, open=group in opened, elem_id=f"{page}-{group}") as folds[group]:
             for name in names:
-                own = {"value": begin[name]} if name in begin else {}
-                controls[name] = (build_prompt if name in LINES else make_control)(page, name, catalog, **own)
+                controls[name] = (build_prompt if name in LINES else make_control)(page, name, catalog)
     return controls, folds
 
 

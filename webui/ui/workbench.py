@@ -119,8 +119,8 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
             controls |= task.build_inputs("below", catalog)
             picker = models.build_panel(name, Request.model_fields["model"].default)
             controls["loras"] = loras.build_panel(name)
-            begin = models.enlarging(models.EMBEDDED) if task.enlarges else {}
-            grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, begin)
+            opened = ["upscale"] if task.enlarges else []
+            grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, opened)
             controls |= grouped | rows.build_lists(name)
             controls |= approximations.build_fold(name, catalog)
             with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
