@@ -37,7 +37,7 @@ def remembered(tab: Tab, page: str = "txt2img") -> dict:
 
 
 def drawn_seed(tab: Tab) -> int:
-    return int(re.search(r"Seed: (\d+)", tab.infotext)[1])
+    return tab.server.show(tab.job)["request"]["seed"]
 
 
 def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(open_tab):
