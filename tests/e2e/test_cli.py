@@ -142,6 +142,7 @@ def test_a_picture_that_cannot_be_saved_is_status_1_and_a_warning(tmp_path):
     assert done.startswith("Done in")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_status_1_and_leaves_no_half_file(tmp_path):
     disk = tmp_path / "disk"
     prefix = [*on_a_disk(disk, "full"), "sh", "-c", '"$@"; status=$?; ls -A "$0"; exit $status', str(disk)]

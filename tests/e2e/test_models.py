@@ -111,6 +111,7 @@ def test_a_card_chooses_the_model_and_what_suits_it(open_tab):
     assert found.locator("button:has(em:not([hidden])) strong").all_inner_texts() == ["tiny one"]
 
 
+@pytest.mark.slow
 def test_the_field_does_the_same_and_one_model_twice_changes_nothing(open_tab):
     tab = open_tab()
     tab.choose("model", "tiny one")

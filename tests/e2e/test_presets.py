@@ -278,6 +278,7 @@ def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server,
     assert "preset=" not in tab.page.url
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_says_why(preset_server, open_tab):
     entries = listed(preset_server)
     assert entries["broken"]["problem"] == "broken.toml steps must be a whole number, not 'many'"
@@ -303,7 +304,7 @@ def test_what_cannot_be_used_says_why(preset_server, open_tab):
     open_bar(tab)
     tab.find("preset-card").locator(".preset-warning", has_text="There is no ").wait_for()
     visit(tab, "Mine & <b>yours</b>")
-    tab.page.get_by_text("model 'demo' is not the file that the preset was made with").first.wait_for()
+    tab.wait_until_told("model 'demo' is not the file that the preset was made with")
 
 
 @pytest.mark.parametrize(
