@@ -290,7 +290,7 @@ def test_nothing_is_prepared_between_steps(
 @pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
 def test_no_step_with_a_change_orders_a_convolution(darkroom, model, request_for, fresh, monkeypatch, random_lora):
     if darkroom.manager.device.type != "cpu":
-        pytest.skip("a CPU's")
+        pytest.skip("only convolutions on a CPU are put in order")
     folder, pack, happened = darkroom.settings.data_dir / "models/Lora", conv._pack, []
     folder.mkdir(parents=True)
     save_file(random_lora({"unet": model.unet}, 5, "conv1|conv_out"), folder / "convolved.safetensors")
