@@ -32,7 +32,7 @@ window.told = [];
 new MutationObserver((changes) => {
   const added = changes.flatMap((change) => [...change.addedNodes]).filter((node) => node.nodeType === 1);
   const nodes = added.flatMap((node) => [node, ...node.querySelectorAll("*")]);
-  window.told.push(...nodes.filter((node) => node.matches(".toast-body")).map((node) => node.textContent));
+  window.told.push(...nodes.filter((node) => node.matches("[data-testid=toast-text]")).map((node) => node.textContent));
 }).observe(document, { childList: true, subtree: true });
 """
 # As a person leaves it who has turned off what enlarges the embedded model's pictures: most tests are of the drawing.
@@ -143,9 +143,9 @@ class Tab:
     def generate(self, start: Callable[[], None] | None = None) -> str:
         """Starts a job (by the button, or however ``start`` does) and returns its id once the page names it."""
         self.page.bring_to_front()
-        before = self.job
+        before = ["", self.job, *self.jobs]  # the last one may not be shown yet, on a page just loaded
         (start or self.find("generate").click)()
-        self._wait(STATUS, "(status, before) => !['', before].includes(status?.dataset.job)", before)
+        self._wait(STATUS, "(status, before) => status && !before.includes(status.dataset.job)", before)
         return self.job
 
     def wait_for_state(self, *states: str) -> str:

@@ -278,7 +278,6 @@ def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server,
     assert "preset=" not in tab.page.url
 
 
-@pytest.mark.slow
 def test_what_cannot_be_used_says_why(preset_server, open_tab):
     entries = listed(preset_server)
     assert entries["broken"]["problem"] == "broken.toml steps must be a whole number, not 'many'"
