@@ -13,7 +13,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from transformers.models.clip import CLIPTokenizer
 
-from . import card
+from . import card, vocabulary
 from . import latents as latents_module
 from .progress import load_checkpoint
 from .unet import BETA_END, BETA_START, NOISE_STEPS, Denoiser
@@ -68,6 +68,7 @@ def export(work: Path, out: Path) -> int:
         (folder / "preview.json").write_text(json.dumps(preview, indent=1) + "\n", encoding="utf-8")
         shutil.copyfile(NOTICE_FILE, folder / "NOTICE")
         tidy_configs(folder)
+        vocabulary.write(folder)
         card.write(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         if size > SIZE_LIMIT:

@@ -193,9 +193,10 @@ def _own_routers(
     from webui.api.models import models_router
     from webui.api.presets import presets_router
     from webui.api.tokens import tokens_router
+    from webui.api.words import words_router
     from webui.api.workspace import workspace_router
 
-    for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router):
+    for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
         yield make(executor)
     yield jobs_router(executor, workspaces.here)
     yield presets_router(workspaces.here)

@@ -66,6 +66,11 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
     ("delete", "/api/jobs/{job_id}"): {"id": JOB},
     ("post", "/api/jobs/{job_id}/again"): {"id": JOB},
     ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
+    ("get", "/api/words"): {
+        "embeddings": [],
+        "wildcards": [{"name": "colour", "texts": 5, "some": ["red", "green", "blue"]}],
+        "tags": [{"name": "danbooru", "version": "18c-5d2f", "tags": 140_000, "problem": ""}],
+    },
     ("post", "/sdapi/v1/txt2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
     ("post", "/sdapi/v1/img2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
 }
@@ -86,6 +91,7 @@ OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
     "/api/loras/preview": PICTURES,
     "/api/presets/preview": PICTURES,
     "/api/presets/file": ["application/toml"],
+    "/api/words/tags": ["text/plain"],
     "/api/history/{picture_id}/thumbnail": PICTURES,
     "/api/history/{picture_id}/picture": PICTURES,
 }

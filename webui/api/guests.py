@@ -14,7 +14,7 @@ _GRADIO = "theme.css app_id info user login_check startup-events heartbeat/{sess
 _GRADIO += " file={path_or_url:path} file/{path:path} call/{api_name}/{event_id} call/v2/{api_name}/{event_id}"
 _API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{index} models models/preview finders loras"
 _API += " loras/preview presets presets/preview presets/file history history/{picture_id} workspace workspace/export"
-_API += " history/{picture_id}/thumbnail history/{picture_id}/picture"
+_API += " history/{picture_id}/thumbnail history/{picture_id}/picture words words/tags models/vocabulary"
 _SDAPI = "progress options sd-models samplers schedulers loras embeddings sd-vae scripts cmd-flags prompt-styles"
 _SDAPI += " latent-upscale-modes hypernetworks face-restorers realesrgan-models script-info upscalers"
 

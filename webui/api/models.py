@@ -10,6 +10,7 @@ from webui.core.weight_files import content_hash
 from webui.jobs.protocols import Executor
 from webui.library.model_info import describe
 from webui.library.scan import LOOK_S
+from webui.library.vocabulary import vocabulary_of
 
 
 def models_router(executor: Executor) -> APIRouter:
@@ -30,6 +31,12 @@ def models_router(executor: Executor) -> APIRouter:
     @router.get("/preview")
     def preview(name: str) -> Response:
         return answer_preview(executor.catalog(LOOK_S).models.get(name))
+
+    @router.get("/vocabulary")
+    def vocabulary(name: str) -> dict[str, Any] | None:
+        """The words that a model was trained on, where they are few: what the page says of the embedded one."""
+        file = executor.catalog(LOOK_S).models.get(name)
+        return vocabulary_of(file) if file else None
 
     @router.get("/hash")
     def hash_model(name: str) -> dict[str, str]:

@@ -2,14 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from webui.core.files import EmbeddingFile, Files, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.samplers import SAMPLERS
+from webui.core.words import Words
+
+
+class Known(Files, Words, Protocol):
+    """What a catalog is made of."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """What can be chosen from: files of each kind by name, and per sampler name the schedules it can use."""
+    """What can be chosen from: files of each kind by name, and per sampler name the schedules it can use.
+
+    ``words`` is looked up when it is asked for, and not before.
+    """
 
     models: Mapping[str, ModelFile]
     loras: Mapping[str, LoraFile]
@@ -18,12 +27,14 @@ class Catalog:
     samplers: Mapping[str, tuple[str, ...]]
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
     finders: Mapping[str, FinderFile] = field(default_factory=dict)
+    words: Words | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, files: Files) -> "Catalog":
+    def of(cls, files: Known) -> "Catalog":
         """All files, and every sampler."""
         samplers = {name: row.schedules for name, row in SAMPLERS.items()}
-        return cls(files.models, files.loras, files.vaes, files.embeddings, samplers, files.upscalers, files.finders)
+        weights = files.models, files.loras, files.vaes, files.embeddings
+        return cls(*weights, samplers, files.upscalers, files.finders, files)
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import stamp
 from webui.core.wildcards import Wildcard
+from webui.core.words import TagList
 from webui.library.checkpoint import read_checkpoint
 from webui.library.naming import FoundFile, give_names, namesakes
 from webui.library.scan import LOOK_S, Scan, ScanCache
+from webui.library.tag_lists import find_tag_lists
 from webui.library.wildcards import find_wildcards
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
@@ -251,6 +253,11 @@ class Snapshot:
         """As ``find_wildcards`` finds them."""
         return self._library.wildcards.get(self._max_age_s)
 
+    @cached_property
+    def tag_lists(self) -> Mapping[str, TagList]:
+        """As ``find_tag_lists`` finds them."""
+        return self._library.tag_lists.get(self._max_age_s)
+
     def embeddings_in(self, text: str) -> dict[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text: its name, or where it lies."""
         forms = {name: name for name in self.embeddings}
@@ -276,6 +283,7 @@ class Library:
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
         self.finders = ScanCache(lambda scan: find_finders(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
+        self.tag_lists = ScanCache(lambda scan: find_tag_lists(settings, scan), clock)
 
     def snapshot(self, max_age_s: float = LOOK_S, allowed: Allowance = EVERYTHING) -> Snapshot:
         """The files that are allowed, as they were ``max_age_s`` ago or later."""

@@ -18,6 +18,7 @@ from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.core.wildcards import Entry, Wildcard
 from webui.library.scan import Scan
+from webui.library.text_file import read_text
 
 WILDCARD_FOLDERS = (
     "wildcards",
@@ -32,8 +33,6 @@ LISTS = {".yaml", ".yml", ".json"}
 MAX_FILE_BYTES = 16 * 2**20
 MAX_DEPTH = 20
 MAX_WEIGHT = 1e6
-ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-"""By the marks that files begin with."""
 _WEIGHTED = re.compile(r"(\d+\.?\d*|\.\d+)::(.*)", re.DOTALL)
 
 
@@ -87,27 +86,8 @@ def _refuse(reason: str) -> tuple[Entry, ...]:
     raise BadFile(reason)
 
 
-def _read_text(path: Path) -> str:
-    """What a file says, in UTF-8 or with a mark that says its encoding; raises BadFile."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadFile(f"cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BadFile(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    encoding = next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        raise BadFile("is not text in UTF-8; save its file in that encoding") from None
-    if "\0" in text:
-        raise BadFile("is no text")
-    return text
-
-
 def _read_lines(path: Path) -> Iterator[Entry]:
-    for line in re.split(r"\r\n|\r|\n", _read_text(path)):
+    for line in re.split(r"\r\n|\r|\n", read_text(path, MAX_FILE_BYTES)):
         if (line := line.strip()) and not line.startswith("#"):
             yield _entry(line)
 
@@ -117,7 +97,7 @@ def _read_lists(path: Path, place: Path) -> Iterator[Wildcard]:
     above = place.parent.as_posix().removeprefix(".")
     name = place.with_suffix("").as_posix()
     try:
-        text = _read_text(path)
+        text = read_text(path, MAX_FILE_BYTES)
         held = _read_json(text) if path.suffix.lower() == ".json" else _read_yaml(text)
         yield from [*_lists(held, above if isinstance(held, Mapping) else name)]
     except BadFile as error:

@@ -100,6 +100,10 @@
       show,
       showAll: () => panels().forEach((panel) => show(panel.dataset.page)),
       find: (name) => known?.find((info) => info.name === name),
+      list: async () => {
+        if (known === null) await (loading ??= load());
+        return known;
+      },
     };
   };
 

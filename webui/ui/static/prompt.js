@@ -164,12 +164,7 @@
     const edit = reweigh(box.value, ...trim(box), up ? STEP : -STEP);
     if (!edit) return;
     const { from, to, before, words, after } = edit;
-    box.setSelectionRange(from, to);
-    // Unlike a new value, this can be undone; it also tells Gradio.
-    if (!document.execCommand("insertText", false, before + words + after)) {
-      box.setRangeText(before + words + after, from, to);
-      box.dispatchEvent(new Event("input", { bubbles: true }));
-    }
+    window.darkroomComplete.write(box, from, to, before + words + after);
     box.setSelectionRange(from + before.length, from + before.length + words.length);
   }, true);
 })();

@@ -1,0 +1,133 @@
+"""Completion in the prompt boxes: what is offered while somebody types, and the keys that choose, take and close."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .server import ENDLESS, Server
+from .tab import Tab
+
+TAGS = """blue_eyes,0,1762765,blueeyes
+long_hair,0,4350743,"/lh,longhair"
+fate_(series),3,324179,
+lonely_road,0,12,
+"""
+
+
+@pytest.fixture(scope="module")
+def lists(server: Server) -> Iterator[None]:
+    files = {"tags/site.csv": TAGS, "tags/broken.csv": "\0", "wildcards/longing.txt": "sea\nhome\n"}
+    paths = [server.data_dir / name for name in files]
+    for path, text in zip(paths, files.values(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    yield
+    for path in paths:
+        path.unlink()
+
+
+def offered(tab: Tab) -> Any:
+    return tab.page.locator(".complete [role=option]")
+
+
+def chosen(tab: Tab) -> str:
+    """The option that the box names as the active one."""
+    return tab.page.evaluate(
+        "document.getElementById(document.activeElement.ariaActiveDescendantElement.id).textContent"
+    )
+
+
+def wait_for_offer(tab: Tab, text: str) -> None:
+    offered(tab).filter(has_text=text).first.wait_for()
+
+
+def wait_until_closed(tab: Tab) -> None:
+    tab.page.wait_for_function("!document.querySelector('.complete')")
+    assert not tab.page.locator("[aria-activedescendant]").count()
+
+
+def test_words_are_offered_chosen_and_taken_by_keyboard_and_pointer(open_tab, server, lists):
+    tab = open_tab()
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url) if "/api/words" in request.url else None)
+    box = tab.find("prompt").locator("textarea")
+    box.focus()
+    assert not asked  # before anybody types
+    box.press_sequentially("a fox, lon")
+    wait_for_offer(tab, "long hair")
+    assert box.get_attribute("aria-controls") == tab.page.get_by_role("listbox").get_attribute("id")
+    shown = offered(tab).all_inner_texts()
+    assert [text.split("\n")[0] for text in shown if "tag" in text] and "4.4M" in " ".join(shown)
+    assert "longing" in chosen(tab) and "sea, home" in chosen(tab)
+    box.press("ArrowDown")
+    assert chosen(tab).startswith("long hair")
+    box.press("ArrowUp")
+    box.press("ArrowUp")
+    assert "lonely road" in chosen(tab)  # round and round
+    box.press("Tab")
+    assert box.input_value() == "a fox, lonely road, "
+    wait_until_closed(tab)
+    box.press_sequentially("kemblueey")
+    assert not offered(tab).count()
+    box.press("Control+Backspace")
+    box.press_sequentially("blueey")
+    wait_for_offer(tab, "blue eyes")
+    box.press("Enter")
+    box.press_sequentially("fate_(s")
+    wait_for_offer(tab, "fate (series)")
+    offered(tab).first.click()
+    assert box.input_value() == "a fox, lonely road, blue eyes, fate \\(series\\), "
+    box.press("Control+z")
+    assert "series" not in box.input_value()
+    assert len([url for url in asked if "tags" in url]) == 1  # the broken one is not asked for
+    tab.wait_for_value("prompt", box.input_value())
+
+
+def test_a_lora_is_written_with_its_trigger_words(open_tab, lists):
+    tab = open_tab()
+    box = tab.find("prompt").locator("textarea")
+    box.press_sequentially("a fox <se")
+    wait_for_offer(tab, "sepia")
+    box.press("Tab")
+    assert box.input_value() == "a fox <lora:sepia:1> "
+    wait_for_offer(tab, "trigger word")
+    box.press("Enter")
+    assert box.input_value() == "a fox <lora:sepia:1> sepia, "
+    wait_until_closed(tab)
+    tab.open_settings()
+    negative = tab.find("negative").locator("textarea")
+    negative.press_sequentially("__lon")
+    wait_for_offer(tab, "__longing__")
+    negative.press("Tab")
+    negative.press_sequentially(" <se")
+    assert negative.input_value() == "__longing__ <se" and not offered(tab).count()  # no LoRA acts from there
+
+
+def test_esc_closes_the_list_and_not_the_job_and_nothing_pops_up_by_itself(open_tab, server, lists):
+    tab = open_tab()
+    tab.set(prompt="a fox", steps=ENDLESS["steps"], repeat=ENDLESS["repeat"], width=64, height=64)
+    assert not offered(tab).count()  # nobody typed
+    tab.generate()
+    tab.wait_for_state("running")
+    box = tab.find("prompt").locator("textarea")
+    box.press("End")
+    box.press_sequentially(", lon")
+    wait_for_offer(tab, "long hair")
+    box.press("Escape")
+    wait_until_closed(tab)
+    assert tab.state == "running"
+    box.press_sequentially("g")
+    wait_for_offer(tab, "long hair")
+    box.blur()
+    wait_until_closed(tab)
+    box.focus()
+    box.press("End")
+    session = tab.page.context.new_cdp_session(tab.page)
+    session.send("Input.imeSetComposition", {"text": " hai", "selectionStart": 4, "selectionEnd": 4})
+    assert box.input_value().endswith("long hai") and not offered(tab).count()
+    session.send("Input.insertText", {"text": " hai"})
+    wait_for_offer(tab, "long hair")
+    box.press("Escape")
+    box.press("Escape")
+    tab.wait_for_state("cancelled")
