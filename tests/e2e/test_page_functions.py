@@ -53,7 +53,7 @@ def test_what_cannot_be_a_value_is_the_senders_fault(server: Server) -> None:
     told = next(entry for entry in at_once if any(event == "select" for _, event in entry["targets"]))
     assert '"error"' in run(client, told, "no job", event=None)
     assert '"error"' not in run(client, told, "no job", event={"index": 0, "value": {}})
-    texts = next(entry for entry in functions(client) if (entry["api_name"] or "").startswith("apply_text"))
+    texts = next(entry for entry in functions(client) if (entry["api_name"] or "").startswith("check_picture"))
     assert '"success":true' in run(client, texts, None).replace(" ", ""), "a text that is missing is an empty one"
     for entry in random.Random(1).sample(at_once, 6):
         for value in (None, [[1]], {"a": 1}, "\x00"):

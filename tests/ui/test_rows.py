@@ -35,6 +35,6 @@ def test_the_field_s_text_reads_as_the_same_list_with_loras_as_tags_and_template
 
 def test_a_picture_s_settings_set_the_list_and_those_of_one_without_clear_it():
     def filled(**values):
-        return fills.from_picture({"steps": 8} | values, ["detail"], NOTHING, with_seed=True)[0]
+        return fills.from_picture({"steps": 8} | values, ["detail"], NOTHING, with_seed=True)["detail"]
 
     assert filled() == "" and json.loads(filled(detail=(Detail(),))) == [{"finder": "demo-subject"}]

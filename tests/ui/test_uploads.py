@@ -1,10 +1,12 @@
 """The page's functions take files that were uploaded, and no other file of this machine, whatever the request says."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from PIL import Image as PilImages
 
@@ -119,3 +121,13 @@ def test_a_folder_of_uploads_behind_a_link_holds_its_files_and_a_circle_of_links
         assert is_below(str(folder / "hash" / "picture.png"), link)
     (tmp_path / "circle").symlink_to("circle")
     assert not is_below(str(tmp_path / "circle" / "x"), tmp_path / "circle")
+
+
+def test_a_page_is_filled_from_an_upload_alone(blocks, folders):
+    fill = next(event.fn for event in blocks.fns.values() if getattr(event.fn, "__name__", "") == "fill")
+    ask = {"text": "", "with_seed": False}
+    for path in (folders[1] / "picture.png", folders[1] / "nothing.png", "/etc/passwd", "picture.png", "a\0b"):
+        with asked_by(OWNER), pytest.raises(gr.Error, match="only an uploaded file is taken"):
+            fill(json.dumps(["png info", {"path": str(path), **ask}]))
+    with asked_by(OWNER):
+        fill(json.dumps(["png info", {"path": str(folders[0] / "hash" / "picture.png"), **ask}]))

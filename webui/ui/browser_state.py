@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from webui.core.catalog import Catalog
-from webui.ui import fills, form
+from webui.ui import form
 
 
-def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: Catalog) -> list[Any]:
-    """Updates for the fields from what the browser kept; what the control could not hold is left as it is.
+def recall(text: str, fields: Sequence[str], controls: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """Updates by field from what the browser kept; what the control could not hold is left as it is.
 
     Lists of files are brought up to date on the way.
     """
@@ -21,7 +21,7 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
         kept = {}
     if not isinstance(kept, dict):
         kept = {}
-    updates = []
+    updates = {}
     for field in fields:
         choices = getattr(controls[field], "choices", [])
         update: dict[str, Any] = {}
@@ -32,17 +32,15 @@ def recall(text: str, fields: Sequence[str], controls: dict[str, Any], catalog: 
             update["value"] = kept[field]
         elif field == "model" and choices and not _fits(controls[field].value, controls[field], choices):
             update["value"] = choices[0][1]  # the page's own is not there for this visitor
-        updates.append(gr.update(**update))
+        updates[field] = gr.update(**update)
     return updates
 
 
-def wire_pictures(page: str, pictures: Mapping[str, gr.Image], restored: gr.events.Dependency) -> None:
-    """The pictures of these fields are kept, and come back with the fields."""
+def wire_pictures(page: str, pictures: Mapping[str, gr.Image]) -> None:
+    """The browser keeps the pictures of these fields."""
     for field, control in pictures.items():
         keep = f"(file) => darkroomPictures.keep('{page}', '{field}', file)"
         control.change(None, control, None, js=keep, api_visibility="private", show_progress="hidden")
-    recall = f"() => darkroomPictures.recall('{page}', {json.dumps([*pictures])})"
-    fills.wire(page, "pictures", restored.then, None, None, [*pictures.values()], js=recall)
 
 
 def _fits(value: Any, control: Any, choices: Sequence[tuple[str, Any]]) -> bool:

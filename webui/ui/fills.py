@@ -1,19 +1,25 @@
 """Filling a page's fields from elsewhere: from a picture's settings, a preset, the choice of a model.
 
-``static/fills.js`` holds Generate back until a fill that is on its way has come.
+``static/fills.js`` asks, and holds Generate back until what was asked for has come.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gradio as gr
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from webui.core.catalog import Catalog
 from webui.core.groups import GROUP_FIELDS, LISTS
 from webui.core.request import template_of
-from webui.ui import form, loras, rows, sizes
+from webui.ui import form, loras, passing, rows, sizes
+from webui.ui.errors import page_error
+from webui.ui.values import UNFIT
 
 Update = Any
+Way = Callable[..., Mapping[str, Update]]
 TEXTS = ("prompt", "negative")
 LORAS = ("loras", "hires.loras")
 OFF = {field: "" if field in LORAS else info.default for field, info in GROUP_FIELDS.items()}
@@ -23,31 +29,52 @@ NUMBERS = ("count", "repeat")  # how many to draw, which the settings of one pic
 NEAR = 0.1  # the variation strength of pictures near one that has none
 
 
-def wire(
-    page: str,
-    name: str,
-    on: Callable[..., gr.events.Dependency],
-    fn: Any,
-    inputs: Any,
-    outputs: Sequence[Any],
-    *,
-    js: str = "(...values) => values",
-    all_fields: bool = False,
-    queue: bool = True,
-) -> gr.events.Dependency:
-    """Fills fields of ``page`` on an event, such as ``button.click``; ``name`` tells it from the page's other fills.
+@dataclasses.dataclass(frozen=True)
+class Fills:
+    """The ways of filling one page's fields, by name, and the one event that they share.
 
-    ``all_fields`` marks one after which no field stands as a person chose it. Warnings and messages of a handler are
-    shown only where it is queued.
+    ``places`` are the controls that can be filled, by name. A way gets what the browser asks with, by name and each of
+    the type that its signature says, and returns updates by place; what they leave out stays.
     """
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    flag = str(all_fields).lower()
-    begin = f"(...values) => darkroomFills.begin('{page}', '{name}', () => ({js})(...values), {flag})"
-    end = f"() => darkroomFills.end('{page}', '{name}')"
-    event = on(fn, inputs, outputs, js=begin, queue=queue, **quiet)
-    event.then(None, None, None, js=end, **quiet)
-    event.failure(None, None, None, js=end, **quiet)
-    return event
+
+    page: str
+    places: dict[str, Any]
+    ways: dict[str, Way] = dataclasses.field(default_factory=dict)
+
+    def add(self, name: str, way: Way) -> None:
+        """One more way, for ``darkroomFills.ask(page, name, asked)``."""
+        self.ways[name] = validate_call(way, config=ConfigDict(strict=True))
+
+    def fill(self, text: str) -> list[Update]:
+        """The updates of all places; ``text`` is the name of a way and what it is asked with, as JSON."""
+        try:
+            name, asked = json.loads(text)
+            way, asked = self.ways[name], dict(asked)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise page_error(UNFIT) from None
+        try:
+            return self.updates(way(**asked))
+        except ValidationError:
+            raise page_error(UNFIT) from None
+
+    def updates(self, told: Mapping[str, Update]) -> list[Update]:
+        """One for each place, from what a way returned."""
+        return [told.get(place, gr.skip()) for place in self.places]
+
+    def wire(self) -> None:
+        """The event, once all ways and places are there. Lays out what the script presses."""
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        filled = gr.Button("Fill the fields", elem_id=f"{self.page}-fill", elem_classes="unseen").click(
+            self.fill,
+            [passing.box()],
+            [*self.places.values()],
+            js=f"() => darkroomFills.take('{self.page}')",
+            trigger_mode="multiple",
+            concurrency_limit=None,
+            **quiet,
+        )
+        for after in (filled.then, filled.failure):
+            after(None, None, None, js=f"() => darkroomFills.end('{self.page}')", **quiet)
 
 
 def from_picture(
@@ -58,7 +85,7 @@ def from_picture(
     with_seed: bool,
     keep_texts: bool = False,
     as_start: bool = False,
-) -> list[Update]:
+) -> dict[str, Update]:
     """Updates for these fields, the chosen model and the sizes, from the settings of a picture, by field.
 
     Without its seed new ones are drawn, as many as the page says, and their words anew from its templates.
@@ -90,7 +117,7 @@ def from_picture(
     for field in TEXTS if keep_texts else ():
         if not values.get(field):
             values.pop(field, None)
-    return [*(values.get(field, gr.skip()) for field in fields), *settle_model(catalog, values.get("model"))]
+    return {field: values[field] for field in fields if field in values} | settle_model(catalog, values.get("model"))
 
 
 def near(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +134,6 @@ def own_prediction(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str
     return {"prediction": "auto"} if "prediction" in values or "model" in values else {}
 
 
-def settle_model(catalog: Catalog, model: str | None) -> tuple[Update, Update]:
-    """For the fields ``chosen`` and ``size``, where the settings came together with their model."""
-    return (model, sizes.offer(sizes.native_px(catalog, model))) if model else (gr.skip(), gr.skip())
+def settle_model(catalog: Catalog, model: str | None) -> dict[str, Update]:
+    """For the places ``chosen`` and ``size``, where the settings came together with their model."""
+    return {"chosen": model, "size": sizes.offer(sizes.native_px(catalog, model))} if model else {}

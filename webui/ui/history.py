@@ -1,7 +1,8 @@
 """The History tab: its frame here, its life in ``static/history.js``, and reusing a picture on the other pages."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import gradio as gr
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.visitor import asking
-from webui.ui import fills, passing
+from webui.ui import fills
 from webui.ui.errors import page_error
+from webui.ui.fills import Fills
 from webui.ui.pages import upscale
 from webui.ui.workbench import FIELDS, Workbench, settings_of
 from webui.workspace.history import HistoryError, Picture
@@ -67,81 +69,69 @@ FRAME = """
 TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
-def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlarged: gr.Image, tabs: gr.Tabs) -> None:
+def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlarging: Fills) -> None:
     """Lays it out in the open tab; a picture can be reused in each of ``benches``, or be the one that is enlarged."""
     benches = tuple(benches)
-    words = {bench.name: "Send to" if _takes_picture(bench) else "Reuse in" for bench in benches}
+    words = {bench.name: "Send to" if "image" in bench.controls else "Reuse in" for bench in benches}
     words[upscale.NAME] = "Send to"
     gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
-    asked = [passing.box(), gr.Checkbox(visible=False)]
     for bench in benches:
-        _wire_reuse(here, bench, tabs, asked)
-    _wire_enlarging(here, enlarged, tabs, asked)
+        _add_reuse(here, bench)
+    _add_enlarging(here, enlarging)
 
 
-def _takes_picture(bench: Workbench) -> bool:
-    return "image" in bench.controls
-
-
-def _wire_reuse(here: Callable[[], Workspace], bench: Workbench, tabs: gr.Tabs, asked: list[Any]) -> None:
+def _add_reuse(here: Callable[[], Workspace], bench: Workbench) -> None:
     """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
-    button = gr.Button("Reuse", elem_id=f"history-reuse-{bench.name}", elem_classes="unseen")
-    reused = {field: control for field, control in bench.controls.items() if field in (*FIELDS, "keep_size")}
+    fields = tuple(field for field in bench.controls if field in (*FIELDS, "keep_size"))
     start = bench.controls.get("image")
 
-    def reuse(picture_id: str, with_seed: bool) -> list[Any]:
-        try:
-            picture = here().history.find(picture_id)
-            if picture is None:
-                raise page_error("This picture is not here any more.")
-            recipe = read_picture(picture.path)
-            started = [_serve(picture, Path(start.GRADIO_CACHE))] if start else []
-        except RecipeError as error:
-            raise page_error(f"This picture cannot be reused: {error}") from None
-        except ImageError as error:
-            raise page_error(f"This picture {error}") from None
-        except HistoryError as error:
-            raise page_error(f"This picture cannot be used: {error}") from None
-        except OSError as error:
-            raise page_error(f"This picture cannot be read: {error.strerror}") from None
+    def reuse(picture: str, with_seed: bool) -> dict[str, Any]:
+        with _page_errors():
+            found = _find(here(), picture)
+            recipe = read_picture(found.path)
+            started = {"image": _serve(found, Path(start.GRADIO_CACHE))} if start else {}
         if recipe is None and not start:
             raise page_error("This picture has no settings of ours.")
-        settings = [gr.skip()] * (len(reused) + 2)
+        settings = {}
         if recipe:
             catalog, sent = bench.executor.catalog(), start is not None
             values = settings_of(recipe.request)
-            settings = fills.from_picture(values, reused, catalog, with_seed=with_seed, keep_texts=sent, as_start=sent)
-        return [gr.Tabs(selected=bench.name), *settings, *started]
+            settings = fills.from_picture(values, fields, catalog, with_seed=with_seed, keep_texts=sent, as_start=sent)
+        return {"tabs": gr.Tabs(selected=bench.name), **settings, **started}
 
-    fills.wire(
-        bench.name,
-        "history",
-        button.click,
-        reuse,
-        asked,
-        [tabs, *reused.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
-        js="() => darkroomHistory.chosen()",
-        all_fields=True,
-    )
+    bench.fills.add("history", reuse)
 
 
-def _wire_enlarging(here: Callable[[], Workspace], enlarged: gr.Image, tabs: gr.Tabs, asked: list[Any]) -> None:
+def _add_enlarging(here: Callable[[], Workspace], enlarging: Fills) -> None:
     """The page that enlarges gets the picture itself, and comes to the front."""
-    button = gr.Button("Upscale", elem_id=f"history-reuse-{upscale.NAME}", elem_classes="unseen")
 
-    def send(picture_id: str, _with_seed: bool) -> list[Any]:
-        try:
-            picture = here().history.find(picture_id)
-            if picture is None:
-                raise page_error("This picture is not here any more.")
-            return [gr.Tabs(selected=upscale.NAME), _serve(picture, Path(enlarged.GRADIO_CACHE))]
-        except HistoryError as error:
-            raise page_error(f"This picture cannot be used: {error}") from None
-        except OSError as error:
-            raise page_error(f"This picture cannot be read: {error.strerror}") from None
+    def send(picture: str, with_seed: bool) -> dict[str, Any]:
+        with _page_errors():
+            served = _serve(_find(here(), picture), Path(enlarging.places["image"].GRADIO_CACHE))
+        return {"tabs": gr.Tabs(selected=upscale.NAME), "image": served}
 
-    chosen = "() => darkroomHistory.chosen()"
-    fills.wire(upscale.NAME, "history", button.click, send, asked, [tabs, enlarged], js=chosen)
+    enlarging.add("history", send)
+
+
+def _find(workspace: Workspace, picture_id: str) -> Picture:
+    if (picture := workspace.history.find(picture_id)) is None:
+        raise page_error("This picture is not here any more.")
+    return picture
+
+
+@contextmanager
+def _page_errors() -> Iterator[None]:
+    """What is wrong with a picture becomes the page's error message."""
+    try:
+        yield
+    except RecipeError as error:
+        raise page_error(f"This picture cannot be reused: {error}") from None
+    except ImageError as error:
+        raise page_error(f"This picture {error}") from None
+    except HistoryError as error:
+        raise page_error(f"This picture cannot be used: {error}") from None
+    except OSError as error:
+        raise page_error(f"This picture cannot be read: {error.strerror}") from None
 
 
 def _serve(picture: Picture, cache_dir: Path) -> str:

@@ -37,7 +37,6 @@ class Shown:
     status: gr.HTML
     preview: gr.HTML
     infotext: gr.Textbox
-    selected: gr.Number
 
     @property
     def outputs(self) -> list[Any]:
@@ -97,14 +96,14 @@ class Handlers:
         async for update in self._watch(job, is_news=not was_over):
             yield update
 
-    def look_back(self, job_id: str) -> tuple[Update, str, int]:
-        """Gallery, infotext and chosen picture of a job that ended before."""
+    def look_back(self, job_id: str) -> tuple[Update, str]:
+        """Gallery and infotext of a job that ended before."""
         job = self.executor.job(job_id)
         images = stream.in_sight(job) if job else ()
         items = [item for image in images if job and (item := stream.gallery_item(job, image, self.cache_dir))]
         if not items:
             raise page_error(FORGOTTEN)
-        return gr.update(value=items, selected_index=0), images[0].recipe.infotext(), 0
+        return gr.update(value=items, selected_index=0), images[0].recipe.infotext()
 
     def cancel(self, job_id: str) -> None:
         """Stops the job."""
@@ -146,13 +145,13 @@ def wire(
         js=f"() => darkroomJobs.next('{page}')",
         **private,
     )
-    followed.success(_open_first, None, [shown.gallery, shown.selected], queue=False, **private)
+    followed.success(_open_first, None, [shown.gallery], queue=False, **private)
     for after in (followed.then, followed.failure):
         after(None, None, None, js=f"() => darkroomJobs.ended('{page}')", **private)
     gr.Button("Show earlier pictures", elem_id=f"{page}-look-back", elem_classes="unseen").click(
         handlers.look_back,
         [passing.box()],
-        [shown.gallery, shown.infotext, shown.selected],
+        [shown.gallery, shown.infotext],
         js=f"() => [darkroomJobs.earlier('{page}')]",
         **private,
     )
@@ -161,9 +160,9 @@ def wire(
     )
 
 
-def _open_first() -> tuple[Update, int]:
+def _open_first() -> Update:
     """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
-    return gr.update(selected_index=0), 0
+    return gr.update(selected_index=0)
 
 
 def _updates(view: stream.View) -> tuple[Update, ...]:

@@ -1,6 +1,7 @@
 """The page around the tabs: theme, header, script."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
 from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads, values
 from webui.ui.application import Application
+from webui.ui.errors import page_error
+from webui.ui.fills import Fills
 from webui.ui.pages import PAGES, grid, upscale
-from webui.ui.workbench import FIELDS, Workbench, build, job_id_js, settings_of
+from webui.ui.workbench import FIELDS, Workbench, build, settings_of
 from webui.workspace.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -68,17 +71,21 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
-                png_info.build_tab(executor, benches.values(), tabs, lambda sha256: here().start_pictures.find(sha256))
+                png_info.build_tab(executor, benches.values(), lambda sha256: here().start_pictures.find(sha256))
             with gr.Tab("History", id="history", elem_id="tab-history"):
-                history.build_tab(here, benches.values(), enlarging.image, tabs)
+                history.build_tab(here, benches.values(), enlarging)
+        filled = {**{name: bench.fills for name, bench in benches.items()}, upscale.NAME: enlarging}
         for bench in benches.values():
-            _wire_sending(bench, benches, tabs)
-            _wire_enlarging(bench.name, bench.executor, bench.selected, bench.senders[upscale.NAME], enlarging, tabs)
-        grid.wire_cells(benches[grid.NAME])
-        _wire_enlarging(upscale.NAME, executor, enlarging.selected, enlarging.again, enlarging, tabs)
+            _add_sending(bench)
+        enlarging.add("sent", partial(_enlarge, executor, Path(enlarging.places["image"].GRADIO_CACHE)))
+        grid.add_cells(benches[grid.NAME])
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
-        presets.wire(bars, benches, lambda: here().presets, blocks)
+        presets.wire(bars, benches, lambda: here().presets)
+        _wire_opening(blocks, filled)
+        for fields in filled.values():
+            fields.places["tabs"] = tabs
+            fields.wire()
     values.pass_values(blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
@@ -121,52 +128,58 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
     return url, share_url
 
 
-def _wire_sending(bench: Workbench, benches: dict[str, Workbench], tabs: gr.Tabs) -> None:
-    """The chosen picture of a gallery becomes another page's start picture, with its settings, and that page comes to
-    the front."""
-    job_id = passing.box()
-    fields = [field for field in bench.controls if field in FIELDS] + ["keep_size"]
+def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills]) -> None:
+    """What the browser remembers of all pages comes back when they are opened, with one question for all."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def send(job_id: str, index: int, target: Workbench) -> list[Any]:
-        path = pictures.find_file(bench.executor, job_id, index, Path(target.controls["image"].GRADIO_CACHE))
-        found = pictures.find(bench.executor, job_id, index)
+    def restore(text: str) -> list[Any]:
+        try:
+            memory = dict(json.loads(text or "{}"))
+        except (ValueError, TypeError, RecursionError):
+            raise page_error(values.UNFIT) from None
+        updates: list[Any] = []
+        for page, fields in filled.items():
+            kept = memory.get(page)
+            updates += fields.updates(fields.ways["memory"](kept if isinstance(kept, str) else ""))
+        return updates
+
+    places = [control for fields in filled.values() for control in fields.places.values()]
+    opened = blocks.load(restore, [passing.box()], places, js="() => darkroomFills.open()", queue=False, **quiet)
+    starts = {
+        (page, name): control
+        for page, fields in filled.items()
+        for name, control in fields.places.items()
+        if isinstance(control, gr.Image)
+    }
+    for after in (opened.then, opened.failure):
+        after(None, None, [*starts.values()], js=f"() => darkroomFills.opened({json.dumps([*starts])})", **quiet)
+
+
+def _add_sending(target: Workbench) -> None:
+    """The chosen picture of a gallery becomes the page's start picture, with its settings, and the page comes to the
+    front."""
+    if (start := target.controls.get("image")) is None:
+        return
+    fields = [field for field in target.controls if field in (*FIELDS, "keep_size")]
+    executor = target.executor
+
+    def send(picture: str) -> dict[str, Any]:
+        path = pictures.find_file(executor, picture, Path(start.GRADIO_CACHE))
+        found = pictures.find(executor, picture)
         if path is None or found is None:
-            return [gr.skip()] * (len(fields) + 4)
-        values, catalog = settings_of(found[1].recipe.request), bench.executor.catalog()
-        settings = fills.from_picture(values, fields, catalog, with_seed=False, keep_texts=True, as_start=True)
-        return [path, gr.Tabs(selected=target.name), *settings]
+            return {}
+        values = settings_of(found[1].recipe.request)
+        sent = {"with_seed": False, "keep_texts": True, "as_start": True}
+        settings = fills.from_picture(values, fields, executor.catalog(), **sent)
+        return {"image": path, "tabs": gr.Tabs(selected=target.name), **settings}
 
-    for name, target in benches.items():
-        if (button := bench.senders.get(name)) is None:
-            continue
-        fills.wire(
-            name,
-            f"sent from {bench.name}",
-            button.click,
-            partial(send, target=target),
-            [job_id, bench.selected],
-            [
-                *(target.controls["image"], tabs),
-                *(target.controls[field] for field in fields),
-                *(target.picker.chosen, target.sizes),
-            ],
-            js=job_id_js(bench.name),
-            all_fields=True,
-        )
+    target.fills.add("sent", send)
 
 
-def _wire_enlarging(
-    name: str, executor: Executor, selected: gr.Number, button: gr.Button, page: upscale.Page, tabs: gr.Tabs
-) -> None:
-    """The chosen picture of the page ``name`` becomes the one to enlarge."""
-    job_id = passing.box()
-
-    def send(job_id: str, index: int) -> list[Any]:
-        path = pictures.find_file(executor, job_id, index, Path(page.image.GRADIO_CACHE))
-        return [path, gr.Tabs(selected=upscale.NAME)] if path else [gr.skip()] * 2
-
-    inputs, outputs = [job_id, selected], [page.image, tabs]
-    fills.wire(upscale.NAME, f"sent from {name}", button.click, send, inputs, outputs, js=job_id_js(name))
+def _enlarge(executor: Executor, cache_dir: Path, picture: str) -> dict[str, Any]:
+    """The chosen picture of a gallery becomes the one to enlarge."""
+    path = pictures.find_file(executor, picture, cache_dir)
+    return {"image": path, "tabs": gr.Tabs(selected=upscale.NAME)} if path else {}
 
 
 def scripts() -> list[str]:

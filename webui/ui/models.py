@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -10,10 +9,10 @@ import gradio as gr
 from webui.core.groups import GROUP_FIELDS
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form, panel, passing, sizes
+from webui.ui import form, panel, sizes
+from webui.ui.fills import Fills
 
 STATUS = '<p class="models-status" role="status"></p>'
-SUITED = ("steps", "guidance", "sampler", "schedule", "width", "height")
 OWN = {field: Request.model_fields[field].default for field in ("prediction", "clip_skip", "vae", "refiner")}
 BY_HAND = ("clip_skip", "vae", "refiner", "upscale")  # what stays with another model where a person chose it
 EMBEDDED = Request.model_fields["model"].default
@@ -25,13 +24,12 @@ ENLARGED = {"upscale": True, "upscale.scale": 4.0}
 class Picker:
     """What the panel is wired with, none of it shown.
 
-    ``chosen`` holds the model that the page's settings were made for, ``pick`` and ``reload`` are what the script of
-    the panel presses.
+    ``chosen`` holds the model that the page's settings were made for, ``reload`` is what the script of the panel
+    presses.
     """
 
     page: str
     chosen: gr.Textbox
-    pick: gr.Button
     reload: gr.Button
 
 
@@ -41,7 +39,6 @@ def build_panel(page: str, chosen: str) -> Picker:
     return Picker(
         page,
         gr.Textbox(chosen, label="Chosen model", elem_id=f"{page}-chosen", elem_classes="unseen"),
-        gr.Button("Choose the model", elem_id=f"{page}-model-pick", elem_classes="unseen"),
         gr.Button("Reload the models", elem_id=f"{page}-model-reload", elem_classes="unseen"),
     )
 
@@ -51,43 +48,31 @@ def enlarging(model: str | None) -> dict[str, Any]:
     return ENLARGED if model == EMBEDDED else {field: GROUP_FIELDS[field].default for field in ENLARGED}
 
 
-def wire(
-    picker: Picker, executor: Executor, controls: dict[str, Any], size: gr.Dropdown, upscale: gr.Accordion | None
-) -> None:
+def wire(picker: Picker, executor: Executor, controls: dict[str, Any], filled: Fills, enlarges: bool) -> None:
     """A model that is picked, in its field or as a card, brings the settings that suit it.
 
-    What was made for the model before it goes back to the default, except what was chosen by hand. ``upscale`` is the
-    fold of what enlarges, on a page where the model says whether it is on.
+    What was made for the model before it goes back to the default, except what was chosen by hand. ``enlarges``: the
+    model says whether the page's pictures are enlarged.
     """
     page, model = picker.page, controls["model"]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    settings = (*SUITED, *OWN, *(ENLARGED if upscale else ()))
-    folds = [upscale] if upscale else []
 
-    def choose(name: str, chosen: str, by_hand: str) -> list[Any]:
-        file = executor.catalog().models.get(name)
+    def choose(model: str | None, chosen: str, by_hand: str) -> dict[str, Any]:
+        file = executor.catalog().models.get(model or "")
         if file is None or file.checkpoint is None:
-            return [gr.skip()] * (3 + len(settings) + len(folds))
-        if name == chosen:  # also what a look into the list ends in: the settings are kept
-            return [name, *[gr.skip()] * (2 + len(settings) + len(folds))]
+            return {}
+        if model == chosen:  # also what a look into the list ends in: the settings are kept
+            return {"model": model}
         suited = OWN | asdict(file.defaults) | {"width": file.native_px, "height": file.native_px}
-        suited |= enlarging(name)
-        chosen_by_hand = set(by_hand.split()).intersection(BY_HAND)
-        suited |= dict.fromkeys(chosen_by_hand, gr.skip())
-        suited |= dict.fromkeys(ENLARGED, gr.skip()) if "upscale" in chosen_by_hand else {}
-        opened = [gr.Accordion(open=suited["upscale"]) if isinstance(suited["upscale"], bool) else gr.skip()]
-        return [name, name, sizes.offer(file.native_px), *(suited[field] for field in settings), *opened[: len(folds)]]
+        if enlarges:
+            suited |= enlarging(model) | {"upscale fold": gr.Accordion(open=model == EMBEDDED)}
+        for field in set(by_hand.split()).intersection(BY_HAND):
+            for kept in (*ENLARGED, "upscale fold") if field == "upscale" else (field,):
+                suited.pop(kept, None)
+        return suited | {"model": model, "chosen": model, "size": sizes.offer(file.native_px)}
 
-    fills.wire(
-        page,
-        "model",
-        partial(gr.on, [model.input, picker.pick.click]),
-        choose,
-        [model, picker.chosen, passing.box()],
-        [model, picker.chosen, size, *(controls[field] for field in settings), *folds],
-        js=f"(model, chosen) => [darkroomModels.take('{page}') ?? model, chosen, darkroomFills.byHand('{page}')]",
-        queue=False,
-    )
+    filled.add("model", choose)
+    model.input(None, [model], None, js=f"(model) => darkroomModels.choose('{page}', model)", **private)
     picker.chosen.change(None, None, None, js=f"() => darkroomModels.show('{page}')", **private)
     touched = {field: [controls[field]] for field in BY_HAND}
     touched["upscale"] = [control for field, control in controls.items() if field.split(".")[0] == "upscale"]

@@ -1,4 +1,7 @@
-"""The pictures of a job, as a page's gallery has them."""
+"""The pictures of a job, as a page's gallery has them.
+
+One is named as the browser names it: the job's id and the picture's place in the gallery, such as ``3f…/0``.
+"""
 
 from pathlib import Path
 
@@ -7,15 +10,22 @@ from webui.jobs.protocols import Executor, Job
 from webui.ui import stream
 
 
-def find(executor: Executor, job_id: str, index: int) -> tuple[Job, Image] | None:
-    """Picture ``index`` of the job's gallery, with the job."""
-    job = executor.job(job_id)
+def chosen_js(page: str) -> str:
+    """JavaScript that gives a handler the name of the picture that is chosen on the page, in place of its first
+    value."""
+    return f"(...values) => [darkroom.chosenPicture('{page}'), ...values.slice(1)]"
+
+
+def find(executor: Executor, chosen: str) -> tuple[Job, Image] | None:
+    """The picture of this name, with its job."""
+    job_id, _, place = chosen.partition("/")
+    job = executor.job(job_id) if place.isdecimal() and len(place) < 9 else None
     images = stream.in_sight(job) if job else ()
-    return (job, images[index]) if job and 0 <= index < len(images) else None
+    return (job, images[int(place)]) if job and int(place) < len(images) else None
 
 
-def find_file(executor: Executor, job_id: str, index: int, cache_dir: Path) -> str | None:
-    """The served PNG of one picture of a gallery, or None where there is none."""
-    found = find(executor, job_id, index)
+def find_file(executor: Executor, chosen: str, cache_dir: Path) -> str | None:
+    """The served PNG of the picture, or None where there is none."""
+    found = find(executor, chosen)
     item = stream.gallery_item(*found, cache_dir) if found else None
     return item[0] if item else None

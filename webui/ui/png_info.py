@@ -16,6 +16,7 @@ from webui.interop.texts import MAX_JSON_CHARACTERS
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form
 from webui.ui.errors import page_error
+from webui.ui.uploads import check_upload
 from webui.ui.verify import verify
 from webui.ui.workbench import Workbench, filled_fields
 
@@ -26,7 +27,7 @@ INVITATION = (
 FindStart = Callable[[str], PilImage | None]
 
 
-def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, find_start: FindStart) -> None:
+def build_tab(executor: Executor, benches: Iterable[Workbench], find_start: FindStart) -> None:
     """Lays it out in the open tab. ``find_start`` knows the start pictures that Verify may use, by their hashes."""
     with gr.Row(elem_classes="workbench"):
         with gr.Column(min_width=320):
@@ -79,7 +80,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], tabs: gr.Tabs, f
     text.change(None, text, picture, js=make_way, **private)
     check.click(check_picture, picture, verdict, concurrency_limit=None, **private)
     for bench, button in senders:
-        _wire_sending(bench, button, executor, tabs, [picture, text, with_seed])
+        _wire_sending(bench, button, executor, [picture, text, with_seed])
 
 
 async def _verify(path: str | None, executor: Executor, find_start: FindStart) -> AsyncIterator[str]:
@@ -101,30 +102,27 @@ def _open_with_recipe(path: str | None) -> tuple[Recipe, PilImage]:
     return recipe, open_image(Path(path))
 
 
-def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, tabs: gr.Tabs, asked: list[Any]) -> None:
+def _wire_sending(bench: Workbench, button: gr.Button, executor: Executor, asked: list[Any]) -> None:
     """The page gets the settings of the picture or the text, and the picture where it begins with one, and comes
     forward."""
-    start = bench.controls.get("image")
-    fields = filled_fields(bench.controls) | ({"keep_size": bench.controls["keep_size"]} if start else {})
+    has_start = "image" in bench.controls
+    fields = (*filled_fields(bench.controls), *(("keep_size",) if has_start else ()))
 
-    def send(path: str | None, text: str, with_seed: bool) -> list[Any]:
+    def send(path: str | None, text: str, with_seed: bool) -> dict[str, Any]:
+        if path:
+            check_upload(path, Path(asked[0].GRADIO_CACHE), asked[0].label)
         try:
             values = _read(path, text, executor).values
         except ImageError as error:
             raise page_error(f"This picture {error}") from None
-        sent: dict[str, Any] = {"with_seed": with_seed, "keep_texts": True, "as_start": start is not None}
+        sent: dict[str, Any] = {"with_seed": with_seed, "keep_texts": True, "as_start": has_start}
         settings = fills.from_picture(values, fields, executor.catalog(), **sent)
-        return [gr.Tabs(selected=bench.name), *settings, *([path or gr.skip()] if start else [])]
+        return {"tabs": gr.Tabs(selected=bench.name), **settings, **({"image": path} if path else {})}
 
-    fills.wire(
-        bench.name,
-        "png info",
-        button.click,
-        send,
-        asked,
-        [tabs, *fields.values(), bench.picker.chosen, bench.sizes, *([start] if start else [])],
-        all_fields=True,
-    )
+    bench.fills.add("png info", send)
+    values = "{ path: picture?.path ?? null, text: text ?? '', with_seed }"
+    ask = f"(picture, text, with_seed) => darkroomFills.ask('{bench.name}', 'png info', {values})"
+    button.click(None, asked, None, js=ask, api_visibility="private", show_progress="hidden")
 
 
 def _read(path: str | None, text: str, executor: Executor) -> PictureInfo:

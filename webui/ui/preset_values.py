@@ -37,8 +37,10 @@ def held_controls(controls: Controls) -> list[str]:
     return [field for field in controls if field in (*FIELDS, *INIT_FIELDS, *SIDES, "keep_size")]
 
 
-def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str], catalog: Catalog) -> list[Update]:
-    """One update for each of the page's ``fields`` and two for its model; what the preset does not hold stays.
+def settings_updates(
+    preset: Preset, texts: Sequence[str], fields: Sequence[str], catalog: Catalog
+) -> dict[str, Update]:
+    """Updates of those of the page's ``fields`` that the preset holds, and of what belongs to its model.
 
     ``texts`` are its variables in order. Raises RequestError, for a file that is missing too.
     """
@@ -70,7 +72,9 @@ def settings_updates(preset: Preset, texts: Sequence[str], fields: Sequence[str]
     if "width" in values or "height" in values:
         values["keep_size"] = False
     values |= dict(zip(SIDES, values.get("outpaint", ()), strict=False))
-    return [*(values.get(field, gr.skip()) for field in fields), *fills.settle_model(catalog, values.get("model"))]
+    return {field: values[field] for field in fields if field in values} | fills.settle_model(
+        catalog, values.get("model")
+    )
 
 
 def _translate_sampler(values: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.core.errors import RequestError
 from webui.jobs.protocols import Executor
-from webui.ui import fills, form, passing, pictures
+from webui.ui import form, passing, pictures
 from webui.ui.preset_values import (
     INTRODUCTION,
     card_html,
@@ -27,23 +27,12 @@ from webui.ui.preset_values import (
     variable_boxes,
     warnings,
 )
-from webui.ui.workbench import Workbench, job_id_js
+from webui.ui.workbench import Workbench
 from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
 from webui.workspace.presets import PresetStore
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
-# The preset that the address asks for, out of which it goes: a reload keeps what the person has set since.
-TAKE_ASKED = """() => {
-  const address = new URL(location.href);
-  window.askedPreset ??= address.searchParams.get("preset") ?? "";
-  if (address.searchParams.has("preset")) {
-    address.searchParams.delete("preset");
-    history.replaceState(history.state, "", address);
-  }
-  return [darkroom.need(window.askedPreset)];
-}"""
-
 Update = Any
 Presets = Callable[[], PresetStore]  # of whoever asks
 
@@ -126,14 +115,9 @@ def build_bar(page: str) -> Bar:
     )
 
 
-def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Presets, blocks: gr.Blocks) -> None:
+def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Presets) -> None:
     """Connects the bars of all pages: what one of them saves, all can choose."""
     choosers = [bar.chooser for bar in bars.values()]
-
-    def list_presets() -> list[Update]:
-        return [gr.update(choices=list(store().files())) for _ in choosers]
-
-    blocks.load(list_presets, None, choosers, **PRIVATE)
     held = {page: held_controls(bench.controls) for page, bench in benches.items()}
     for page, bar in bars.items():
         _wire_applying(bar, benches[page], store, held)
@@ -147,23 +131,28 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
     """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
     executor, controls, page = bench.executor, bench.controls, bench.name
     held = held_by[page]
-    settled = [*(controls[field] for field in held), bench.picker.chosen, bench.sizes]
-    shown = [bar.card, *bar.variables, bar.new_name]
+    shown = {"preset card": bar.card, "preset name": bar.new_name}
+    shown |= {f"preset variable {number}": box for number, box in enumerate(bar.variables)}
+    bench.fills.places.update({"preset": bar.chooser, **shown})
 
-    def show(name: str | None, prompt: str) -> list[Update]:
-        if not name:
-            return [INTRODUCTION, *variable_boxes({}), gr.skip()]
-        try:
-            file = store().choose(name)
-        except RequestError as error:
-            return [note_html(str(error)), *variable_boxes({}), gr.skip()]
-        assert file.preset
-        variables = dict(file.preset.variables)
-        if variables.get("prompt") == "":  # a style lays itself around what is asked for
-            variables["prompt"] = prompt
-        return [card_html(file, executor.catalog()), *variable_boxes(variables), file.name]
+    def show(name: str | None, prompt: str) -> dict[str, Update]:
+        told: dict[str, Update] = {"preset card": INTRODUCTION, "preset name": gr.skip()}
+        variables: dict[str, str] = {}
+        if name:
+            try:
+                file = store().choose(name)
+            except RequestError as error:
+                told["preset card"] = note_html(str(error))
+            else:
+                assert file.preset
+                variables = dict(file.preset.variables)
+                if variables.get("prompt") == "":  # a style lays itself around what is asked for
+                    variables["prompt"] = prompt
+                told = {"preset card": card_html(file, executor.catalog()), "preset name": file.name}
+        boxes = variable_boxes(variables)
+        return told | {f"preset variable {number}": box for number, box in enumerate(boxes)}
 
-    def apply(name: str | None, *texts: str) -> list[Update]:
+    def apply(name: str | None, texts: list[str]) -> dict[str, Update]:
         if not name:
             raise gr.Error("Choose a preset first", print_exception=False)
         with page_errors():
@@ -171,35 +160,41 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
         tell_applied(name)
         return updates
 
-    def apply_address(name: str) -> list[Update]:
+    def apply_address(name: str) -> dict[str, Update]:
         """What ``?preset=NAME`` asks for, with the variables as they stand in the preset, where it is for this page."""
-        unchanged = [gr.skip()] * (1 + len(shown) + len(settled))
-        if not name:
-            return unchanged
         pages = list(held_by)
         try:
             file = store().choose(name)
             assert file.preset
             pages = [page for page in pages if _is_for(file.preset, held_by[page])]
             if page not in pages:
-                return unchanged
+                return {}
             settings = settings_updates(file.preset, tuple(file.preset.variables.values()), held, executor.catalog())
         except RequestError as error:
             if page == pages[0]:
                 gr.Warning(html.escape(str(error)))
-            return [gr.skip(), note_html(str(error)), *[gr.skip()] * (len(shown) - 1 + len(settled))]
+            return {"preset card": note_html(str(error))}
         if page == pages[0]:
             tell_applied(file.name, pages)
             for line in warnings(file.preset, executor.catalog()):
                 gr.Warning(html.escape(line))
         choice = gr.update(choices=list(store().files()), value=file.name)
-        return [choice, *show(file.name, ""), *settings]
+        return {"preset": choice, **show(file.name, ""), **settings}
 
-    bar.chooser.input(show, [bar.chooser, controls["prompt"]], shown, **PRIVATE)
+    restore = bench.fills.ways["memory"]
+
+    def restore_with_list(text: str) -> dict[str, Update]:
+        return {**restore(text), "preset": gr.update(choices=list(store().files()))}
+
+    bench.fills.add("preset", apply)
+    bench.fills.add("address", apply_address)
+    bench.fills.add("memory", restore_with_list)
+    bench.fills.add("show preset", show)
+    ask = f"(name, prompt) => darkroomFills.ask('{page}', 'show preset', {{ name, prompt }})"
+    bar.chooser.input(None, [bar.chooser, controls["prompt"]], None, js=ask, **PRIVATE)
     applied = [bar.apply.click, *(box.submit for box in bar.variables)]
-    fills.wire(page, "preset", partial(gr.on, applied), apply, [bar.chooser, *bar.variables], settled)
-    filled = [bar.chooser, *shown, *settled]
-    fills.wire(page, "address", bench.restored.then, apply_address, [passing.box()], filled, js=TAKE_ASKED)
+    ask = f"(name, ...texts) => darkroomFills.ask('{page}', 'preset', {{ name, texts }})"
+    gr.on(applied, None, [bar.chooser, *bar.variables], None, js=ask, **PRIVATE)
 
 
 def _is_for(preset: Preset, held: Sequence[str]) -> bool:
@@ -226,13 +221,12 @@ def _wire_saving(
 ) -> None:
     """``choose`` gives the updates of ``outputs`` after a change: for the chosen preset, and what is said of it."""
     executor, fields = bench.executor, held_controls(bench.controls)
-    job_id = passing.box()
 
     def save(
-        job_id: str, index: int, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
+        chosen: str, name: str, note: str, defaults: str, source: str, replace: bool, *values: Any
     ) -> list[Update]:
         with page_errors():
-            found = pictures.find(executor, job_id, index)
+            found = pictures.find(executor, chosen)
             if source == PICTURE and found is None:
                 raise RequestError("there is no picture yet: draw one first, or save the settings of this page")
             if source == PICTURE and found:
@@ -246,9 +240,9 @@ def _wire_saving(
     asked = [bar.name, bar.note, bar.defaults, bar.source, bar.replace]
     bar.save.click(
         save,
-        [job_id, bench.selected, *asked, *(bench.controls[field] for field in fields)],
+        [passing.box(), *asked, *(bench.controls[field] for field in fields)],
         outputs,
-        js=job_id_js(bench.name),
+        js=pictures.chosen_js(bench.name),
         **PRIVATE,
     )
 

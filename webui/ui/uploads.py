@@ -21,16 +21,20 @@ def take_only_uploads(blocks: gr.Blocks) -> None:
     preprocess, folder = blocks.preprocess_data, Path(blocks.GRADIO_CACHE)
 
     async def check(block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> list[Any]:
-        theirs = served_dir(folder, asking())
         for control, value in zip(block_fn.inputs, inputs, strict=False):
-            if not all(is_below(path, theirs) for path in _paths(value)):
-                raise page_error(
-                    f"{control.label or 'The file'}: only an uploaded file is taken; upload it here first."
-                )
+            for path in _paths(value):
+                check_upload(path, folder, control.label)
         values: list[Any] = await preprocess(block_fn, inputs, *rest, **options)
         return values
 
     blocks.preprocess_data = check  # type: ignore[method-assign]
+
+
+def check_upload(path: object, folder: Path, label: str | None) -> None:
+    """Raises the page's error where it is no file that the visitor has uploaded or is shown, in their part of
+    ``folder``."""
+    if not is_below(path, served_dir(folder, asking())):
+        raise page_error(f"{label or 'The file'}: only an uploaded file is taken; upload it here first.")
 
 
 def _paths(value: Any) -> Iterator[object]:

@@ -34,6 +34,7 @@ from webui.ui import (
     sizes,
     stream,
 )
+from webui.ui.fills import Fills
 from webui.ui.verify import verify
 
 FIELDS = (*(field for field in Request.model_fields if field not in NOT_ASKED), *GROUP_FIELDS)
@@ -68,33 +69,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A built page: what others send pictures to, and the picture that is chosen in its gallery.
-
-    ``restored`` is the event after which the fields are as the browser remembers them.
-    """
+    """A built page, and the ways of filling its fields."""
 
     name: str
     controls: Controls
     picker: models.Picker
     executor: Executor
-    selected: gr.Number
-    senders: dict[str, gr.Button]
-    sizes: gr.Dropdown
-    restored: gr.events.Dependency
+    fills: Fills
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a page shows of its pictures, and what can be done with the chosen one. ``reuse`` are the buttons that take
-    its settings over, the second with its seed; ``vary`` sets the page to draw pictures near it."""
+    """What a page shows of its pictures, and of the verdict on the chosen one."""
 
     preview: gr.HTML
     gallery: gr.Gallery
     infotext: gr.Textbox
-    reuse: tuple[gr.Button, gr.Button]
-    vary: gr.Button
     verify: gr.Button
-    senders: dict[str, gr.Button]
     verdict: gr.HTML
 
 
@@ -127,25 +118,24 @@ def build(task: Task, executor: Executor, targets: Sequence[str]) -> Workbench:
                 helpers = _build_settings(name, controls, catalog)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             results = _build_results(task, empty, targets)
-    selected = gr.Number(0, precision=0, visible=False)
-    helpers |= {"chosen": picker.chosen, "variation": folds["variation"]}
-    helpers |= {"upscale": folds["upscale"]} if task.enlarges else {}
-    shown = jobs.Shown(results.gallery, status, results.preview, results.infotext, selected)
+    places = {**controls, "chosen": picker.chosen, "size": helpers["size"]}
+    places |= {f"{group} fold": fold for group, fold in folds.items()}
+    filled = Fills(name, places)
+    shown = jobs.Shown(results.gallery, status, results.preview, results.infotext)
     handlers = jobs.Handlers(executor, task.work, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
-    restored = _wire_memory(name, executor, controls, task.transient, helpers)
-    restored.then(None, None, None, js=f"() => darkroomJobs.begin('{name}')", api_visibility="private")
-    _wire_pictures(name, executor, controls, results, selected, helpers)
+    _wire_memory(executor, controls, task, filled)
+    _wire_pictures(executor, results, controls, filled)
     seed.wire(new_seed, helpers["random"], controls["seed"])
     given = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
-    browser_state.wire_pictures(name, given, restored)
-    _wire_size(name, executor, controls, helpers["size"], helpers["swap"])
-    wire_verify(name, executor, results.verify, results.verdict, selected)
-    models.wire(picker, executor, controls, helpers["size"], helpers.get("upscale"))
+    browser_state.wire_pictures(name, given)
+    _wire_size(executor, controls, filled, helpers["swap"])
+    wire_verify(name, executor, results.verify, results.verdict)
+    models.wire(picker, executor, controls, filled, task.enlarges)
     prompts.wire(name, controls, picker.chosen)
-    pasted.wire(name, filled_fields(controls), picker.chosen, helpers["size"], executor)
+    filled.add("pasted", partial(pasted.apply_text, executor, tuple(filled_fields(controls))))
     approximations.wire(approximate, controls, executor)
-    return Workbench(name, controls, picker, executor, selected, results.senders, helpers["size"], restored)
+    return Workbench(name, controls, picker, executor, filled)
 
 
 def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
@@ -176,23 +166,14 @@ def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
         buttons=["copy"],
     )
     with gr.Row(elem_classes="sending"):
-        reuse = (
-            gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124),
-            gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124),
-        )
-        vary = gr.Button("Vary", size="sm", elem_id=f"{name}-vary", min_width=60)
+        gr.Button("Reuse these settings", size="sm", elem_id=f"{name}-reuse", min_width=124)
+        gr.Button("Reuse with seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=124)
+        gr.Button("Vary", size="sm", elem_id=f"{name}-vary", min_width=60)
         check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=60)
-        senders = {
-            target: gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
-            for target in targets
-        }
+        for target in targets:
+            gr.Button(f"Send to {target}", size="sm", elem_id=f"{name}-send-{target}", min_width=100)
     verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
-    return Results(preview, gallery, infotext, reuse, vary, check, senders, verdict)
-
-
-def job_id_js(page: str) -> str:
-    """JavaScript that gives a handler the id of the job whose pictures the page shows, from the page itself."""
-    return f"(...rest) => [darkroom.jobId('{page}'), ...rest.slice(1)]"
+    return Results(preview, gallery, infotext, check, verdict)
 
 
 def filled_fields(controls: Controls) -> Controls:
@@ -256,111 +237,92 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> Controls
     return helpers
 
 
-def _wire_memory(
-    page: str, executor: Executor, controls: Controls, transient: Sequence[str], helpers: Controls
-) -> gr.events.Dependency:
-    """The browser remembers the fields, and fills them when the page is opened: the event that is returned."""
-    kept = [field for field in controls if field not in transient]
-    folds = [helpers["upscale"]] if "upscale" in helpers else []
+def _wire_memory(executor: Executor, controls: Controls, task: Task, filled: Fills) -> None:
+    """The browser remembers the fields, and fills them when the page is opened."""
+    page = task.name
+    kept = [field for field in controls if field not in task.transient]
 
-    def restore(text: str) -> list[Update]:
+    def restore(text: str) -> dict[str, Update]:
         catalog = executor.catalog()
         updates = browser_state.recall(text, kept, controls, catalog)
-        model = updates[kept.index("model")].get("value")
-        opened = []
-        if folds:
-            enlarged = models.enlarging(model or controls["model"].value)
-            for field, value in enlarged.items():
-                updates[kept.index(field)].setdefault("value", value)
-            opened = [gr.Accordion(open=updates[kept.index("upscale")]["value"])]
-        return [*updates, *fills.settle_model(catalog, model), *opened]
+        model = updates["model"].get("value")
+        if task.enlarges:
+            for field, value in models.enlarging(model or controls["model"].value).items():
+                updates[field].setdefault("value", value)
+            updates["upscale fold"] = gr.Accordion(open=updates["upscale"]["value"])
+        return updates | fills.settle_model(catalog, model)
 
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
+    filled.add("memory", restore)
     remembered = [controls[field] for field in kept]
-    recalled = [*remembered, helpers["chosen"], helpers["size"], *folds]
-    restored = fills.wire(
-        page,
-        "memory",
-        blocks.load,
-        restore,
-        [passing.box()],
-        recalled,
-        js=f"() => [darkroom.recall('{page}')]",
-        queue=False,
-    )
     gr.on(
         [control.change for control in remembered],
         None,
         remembered,
         None,
         js=f"(...values) => darkroom.remember('{page}', {json.dumps(kept)}, values)",
-        **private,
+        api_visibility="private",
+        show_progress="hidden",
     )
-    return restored
 
 
-def _wire_pictures(
-    page: str, executor: Executor, controls: Controls, results: Results, selected: gr.Number, helpers: Controls
-) -> None:
-    job_id = passing.box()
-    private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    reused = filled_fields(controls)
+def _wire_pictures(executor: Executor, results: Results, controls: Controls, filled: Fills) -> None:
+    """What the chosen picture says, and the ways that it fills the page's fields."""
+    fields = tuple(filled_fields(controls))
 
-    def select(job_id: str, event: gr.SelectData) -> tuple[Update, Update]:
-        index = event.index if isinstance(event.index, int) else 0
-        found = pictures.find(executor, job_id, index)
-        return index, found[1].recipe.infotext() if found else gr.skip()
+    def select(job_id: str, event: gr.SelectData) -> Update:
+        found = pictures.find(executor, f"{job_id}/{event.index}")
+        return found[1].recipe.infotext() if found else gr.skip()
 
-    def reuse_settings(job_id: str, index: int, with_seed: bool = False) -> list[Update]:
-        found = pictures.find(executor, job_id, index)
+    def reuse(picture: str, with_seed: bool) -> dict[str, Update]:
+        found = pictures.find(executor, picture)
+        values = settings_of(found[1].recipe.request) if found else {}
+        return fills.from_picture(values, fields, executor.catalog(), with_seed=with_seed) if found else {}
+
+    def vary(picture: str) -> dict[str, Update]:
+        found = pictures.find(executor, picture)
         if found is None:
-            return [gr.skip()] * (len(reused) + 2)
-        values = settings_of(found[1].recipe.request)
-        return fills.from_picture(values, reused, executor.catalog(), with_seed=with_seed)
-
-    def vary(job_id: str, index: int) -> list[Update]:
-        found = pictures.find(executor, job_id, index)
-        if found is None:
-            return [gr.skip()] * (len(reused) + 3)
+            return {}
         values = fills.near(settings_of(found[1].recipe.request))
-        filled = fills.from_picture(values, reused, executor.catalog(), with_seed=True)
-        return [*filled, gr.Accordion(open=True)]
+        filled = fills.from_picture(values, fields, executor.catalog(), with_seed=True)
+        return filled | {"variation fold": gr.Accordion(open=True)}
 
-    def reuse_seed(job_id: str, index: int) -> Update:
-        found = pictures.find(executor, job_id, index)
-        return found[1].seed if found else gr.skip()
+    def reuse_seed(picture: str) -> dict[str, Update]:
+        found = pictures.find(executor, picture)
+        return {"seed": found[1].seed} if found else {}
 
-    picture: dict[str, Any] = {"js": job_id_js(page), **private}
-    results.gallery.select(select, [job_id], [selected, results.infotext], **picture)
-    settled = [*reused.values(), helpers["chosen"], helpers["size"]]
-    here: dict[str, Any] = {"inputs": [job_id, selected], "js": job_id_js(page)}
-    for button, with_seed in zip(results.reuse, (False, True), strict=True):
-        reusing = partial(reuse_settings, with_seed=with_seed)
-        fills.wire(page, f"reuse {with_seed}", button.click, reusing, outputs=settled, all_fields=True, **here)
-    varied = [*settled, helpers["variation"]]
-    fills.wire(page, "vary", results.vary.click, vary, outputs=varied, all_fields=True, **here)
-    fills.wire(page, "last seed", helpers["last"].click, reuse_seed, outputs=[controls["seed"]], queue=False, **here)
+    results.gallery.select(
+        select,
+        [passing.box()],
+        [results.infotext],
+        js=f"(...values) => [darkroom.jobId('{filled.page}'), ...values.slice(1)]",
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
+    filled.add("reuse", reuse)
+    filled.add("vary", vary)
+    filled.add("last seed", reuse_seed)
 
 
-def _wire_size(page: str, executor: Executor, controls: Controls, size: gr.Dropdown, swap: gr.Button) -> None:
-    sides = [controls["width"], controls["height"]]
+def _wire_size(executor: Executor, controls: Controls, filled: Fills, swap: gr.Button) -> None:
+    page, size, sides = filled.page, filled.places["size"], [controls["width"], controls["height"]]
 
-    def apply(label: str | None, model: str) -> tuple[Update, Update]:
+    def apply(size: str | None, model: str) -> dict[str, Update]:
         offered = sizes.sizes_px(sizes.native_px(executor.catalog(), model))
-        return offered.get(label or "", (gr.skip(), gr.skip()))
+        return dict(zip(("width", "height"), offered.get(size or "", ()), strict=False))
 
-    fills.wire(page, "size", size.input, apply, [size, controls["model"]], sides, queue=False)
-    swap.click(None, sides, sides, js="(w, h) => [h, w]", api_visibility="private", show_progress="hidden")
+    filled.add("size", apply)
+    js = f"(size, model) => darkroomFills.ask('{page}', 'size', {{ size, model }})"
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    size.input(None, [size, controls["model"]], None, js=js, **quiet)
+    swap.click(None, sides, sides, js="(w, h) => [h, w]", **quiet)
 
 
-def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HTML, selected: gr.Number) -> None:
+def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HTML) -> None:
     """The chosen picture of the page's gallery is made again, and the verdict on it shown."""
-    job_id = passing.box()
 
-    async def check_picture(job_id: str, index: int) -> AsyncIterator[str]:
-        found = await asyncio.to_thread(pictures.find, executor, job_id, index)
+    async def check_picture(chosen: str) -> AsyncIterator[str]:
+        found = await asyncio.to_thread(pictures.find, executor, chosen)
         if found is None:
             yield stream.status_html(Failed("There is no picture yet to verify."), None)
             return
@@ -371,9 +333,9 @@ def wire_verify(page: str, executor: Executor, button: gr.Button, verdict: gr.HT
 
     button.click(
         check_picture,
-        [job_id, selected],
+        [passing.box()],
         verdict,
-        js=job_id_js(page),
+        js=pictures.chosen_js(page),
         api_visibility="private",
         show_progress="hidden",
         concurrency_limit=None,

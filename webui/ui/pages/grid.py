@@ -15,7 +15,7 @@ from webui.core.catalog import Catalog
 from webui.core.grid import PLACES, make_grid
 from webui.core.request import Request
 from webui.core.work import Work
-from webui.ui import fills, passing
+from webui.ui import fills
 from webui.ui.workbench import Controls, Task, Workbench, filled_fields, settings_of
 from webui.workspace.presets import PresetStore
 
@@ -85,29 +85,17 @@ def _build_table() -> None:
     gr.HTML(SHEET, label="Cells", elem_id=f"{NAME}-sheet")
 
 
-def wire_cells(bench: Workbench) -> None:
+def add_cells(bench: Workbench) -> None:
     """A click on a cell fills the page with the settings of its picture, its seed too."""
-    fields = filled_fields(bench.controls)
+    fields = tuple(filled_fields(bench.controls))
 
-    def take(job_id: str, index: str) -> list[Any]:
-        job = bench.executor.job(job_id)
-        found = next((image for image in job.images if str(image.index) == index), None) if job else None
+    def take(job: str, index: int) -> dict[str, Any]:
+        drawn = bench.executor.job(job)
+        found = next((image for image in drawn.images if image.index == index), None) if drawn else None
         if found is None:
-            return [gr.skip()] * (len(fields) + 2)
-        updates = fills.from_picture(
-            settings_of(found.recipe.request), fields, bench.executor.catalog(), with_seed=True
-        )
+            return {}
         gr.Info(html.escape(f"The settings of this picture are in the fields; seed {found.seed}."), duration=3)
-        return updates
+        values = settings_of(found.recipe.request)
+        return fills.from_picture(values, fields, bench.executor.catalog(), with_seed=True)
 
-    button = gr.Button("Take the settings of this cell", elem_id=f"{NAME}-cell", elem_classes="unseen")
-    fills.wire(
-        NAME,
-        "cell",
-        button.click,
-        take,
-        [passing.box(), passing.box()],
-        [*fields.values(), bench.picker.chosen, bench.sizes],
-        js="() => darkroomGrid.chosen()",
-        all_fields=True,
-    )
+    bench.fills.add("cell", take)

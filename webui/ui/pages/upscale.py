@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
 from webui.jobs.protocols import Executor
-from webui.ui import browser_state, fills, form, jobs, passing, pictures
-from webui.ui.workbench import job_id_js, wire_verify
+from webui.ui import browser_state, form, jobs, passing, pictures
+from webui.ui.fills import Fills
+from webui.ui.workbench import wire_verify
 
 NAME = "upscale"
 FIELDS = ("upscale.upscaler", "upscale.scale", "upscale.width", "upscale.height")
@@ -30,18 +30,8 @@ WIPE = """
 """
 
 
-@dataclass(frozen=True)
-class Page:
-    """Where other pages send pictures to; ``again`` sends a result of its own there."""
-
-    image: Any
-    executor: Executor
-    selected: gr.Number
-    again: gr.Button
-
-
-def build(executor: Executor) -> Page:
-    """Lays the page out in the open tab and wires it."""
+def build(executor: Executor) -> Fills:
+    """Lays the page out in the open tab and wires it; returns the ways of filling it."""
     catalog = executor.catalog()
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320):
@@ -71,17 +61,17 @@ def build(executor: Executor) -> Page:
             )
             with gr.Row(elem_classes="sending"):
                 verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=60)
-                again = gr.Button("Upscale this further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=100)
+                gr.Button("Upscale this further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=100)
             verdict = gr.HTML("", label="Verdict", elem_id=f"{NAME}-verdict")
-    selected = gr.Number(0, precision=0, visible=False)
-    shown = jobs.Shown(gallery, status, preview, infotext, selected)
+    shown = jobs.Shown(gallery, status, preview, infotext)
     cache_dir = Path(gallery.GRADIO_CACHE)
     handlers = jobs.Handlers(executor, _work, tuple(controls), cache_dir, EMPTY)
     jobs.wire(NAME, handlers, list(controls.values()), (start, stop), shown, None)
-    _wire_memory(executor, controls)
+    filled = Fills(NAME, {field: controls[field] for field in (*FIELDS, "image")})
+    _wire_memory(executor, controls, filled)
     _wire_gallery(executor, shown, cache_dir)
-    wire_verify(NAME, executor, verify, verdict, selected)
-    return Page(controls["image"], executor, selected, again)
+    wire_verify(NAME, executor, verify, verdict)
+    return filled
 
 
 def _build_inputs(catalog: Catalog) -> dict[str, Any]:
@@ -116,38 +106,34 @@ def _requests(paths: list[str], asked: Mapping[str, Any]) -> Iterator[Request]:
         yield Request.parse({"init": init, "upscale": {**asked, "only": True}})
 
 
-def _wire_memory(executor: Executor, controls: Mapping[str, Any]) -> None:
-    """The browser remembers the fields and the picture, and finds its jobs again."""
+def _wire_memory(executor: Executor, controls: Mapping[str, Any], filled: Fills) -> None:
+    """The browser remembers the fields and the picture."""
+
+    def restore(text: str) -> dict[str, Any]:
+        return browser_state.recall(text, FIELDS, controls, executor.catalog())
+
+    filled.add("memory", restore)
     kept = [controls[field] for field in FIELDS]
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-
-    def restore(text: str) -> list[Any]:
-        return browser_state.recall(text, FIELDS, dict(controls), executor.catalog())
-
-    recall = f"() => [darkroom.recall('{NAME}')]"
-    restored = fills.wire(NAME, "memory", blocks.load, restore, [passing.box()], kept, js=recall, queue=False)
     remember = f"(...values) => darkroom.remember('{NAME}', {json.dumps(FIELDS)}, values)"
     gr.on([control.change for control in kept], None, kept, None, js=remember, api_visibility="private")
-    restored.then(None, None, None, js=f"() => darkroomJobs.begin('{NAME}')", api_visibility="private")
-    browser_state.wire_pictures(NAME, {"image": controls["image"]}, restored)
+    browser_state.wire_pictures(NAME, {"image": controls["image"]})
 
 
 def _wire_gallery(executor: Executor, shown: jobs.Shown, cache_dir: Path) -> None:
     """The chosen picture's settings, and it beside the one that it was made from."""
     private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    job_id, both = passing.box(), gr.Textbox(visible=False)
+    both = gr.Textbox(visible=False)
 
-    def select(job_id: str, event: gr.SelectData) -> tuple[Any, Any, str]:
-        index = event.index if isinstance(event.index, int) else 0
-        found = pictures.find(executor, job_id, index)
-        return index, found[1].recipe.infotext() if found else gr.skip(), compare(job_id, index)
+    def select(job_id: str, event: gr.SelectData) -> tuple[Any, str]:
+        chosen = f"{job_id}/{event.index}"
+        found = pictures.find(executor, chosen)
+        return found[1].recipe.infotext() if found else gr.skip(), compare(chosen)
 
-    def compare(job_id: str, index: int = 0) -> str:
-        found, after = pictures.find(executor, job_id, index), pictures.find_file(executor, job_id, index, cache_dir)
+    def compare(chosen: str) -> str:
+        found, after = pictures.find(executor, chosen), pictures.find_file(executor, chosen, cache_dir)
         if found is None or after is None or (init := found[1].recipe.request.init) is None:
             return "{}"
-        before = cache_dir / job_id / f"before-{index}.png"
+        before = Path(after).parent / f"before-{Path(after).name}"
         try:
             if not before.exists():
                 init.image.save(before, "PNG", compress_level=1)
@@ -155,8 +141,9 @@ def _wire_gallery(executor: Executor, shown: jobs.Shown, cache_dir: Path) -> Non
             return "{}"
         return json.dumps({"before": str(before), "after": after})
 
-    outputs = [shown.selected, shown.infotext, both]
-    chosen = shown.gallery.select(select, [job_id], outputs, js=job_id_js(NAME), **private)
-    changed = shown.gallery.change(compare, [job_id], [both], js=job_id_js(NAME), **private)
+    of_job = f"(...values) => [darkroom.jobId('{NAME}'), ...values.slice(1)]"
+    chosen = shown.gallery.select(select, [passing.box()], [shown.infotext, both], js=of_job, **private)
+    of_first = f"(...values) => [`${{darkroom.jobId('{NAME}')}}/0`, ...values.slice(1)]"
+    changed = shown.gallery.change(compare, [passing.box()], [both], js=of_first, **private)
     for event in (chosen, changed):
         event.then(None, [both], None, js=f"(both) => darkroomWipe.show('{NAME}', both)", **private)

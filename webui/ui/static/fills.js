@@ -3,17 +3,20 @@
 // another model leaves them alone.
 (() => {
   "use strict";
-  const waiting = {}; // by page: the names of the fills that are on their way
+  const { PAGES, chosenPicture, need, read, recall, write } = window.darkroom;
+  const asks = {}; // by page: what is to be asked, in order
+  const waiting = {}; // by page: how many fills are on their way
   const held = new Set(); // pages whose Generate was pressed meanwhile
   const typed = {}; // by page: boxes that were typed into meanwhile, with their texts
-  const fillsOf = (page) => (waiting[page] ??= new Set());
+  const SETTLE_ALL = ["reuse", "vary", "pasted", "png info", "history", "sent", "cell"]; // no field stands as a person chose it
   const buttonOf = (page) => document.getElementById(`${page}-generate`);
   const byHandKey = (page) => `darkroom.${page}.byHand`;
-  const byHand = (page) => window.darkroom.read(byHandKey(page)); // names of fields, a space between them
+  const byHand = (page) => read(byHandKey(page)); // names of fields, a space between them
 
-  const end = (page, name) => {
-    fillsOf(page).delete(name);
-    if (fillsOf(page).size) return;
+  const begin = (page) => (waiting[page] = (waiting[page] ?? 0) + 1);
+  const end = (page) => {
+    waiting[page] -= 1;
+    if (waiting[page]) return;
     for (const [box, text] of typed[page] ?? []) {
       if (box.value === text) continue;
       box.value = text;
@@ -25,22 +28,52 @@
     setTimeout(() => buttonOf(page)?.click()); // once Gradio's fields have taken their values
   };
 
-  // What `work` gives the server to fill the page's fields from. Where it fails there is no fill.
-  const begin = async (page, name, work, allFields) => {
-    fillsOf(page).add(name);
-    if (allFields) window.darkroom.write(byHandKey(page), "");
-    try {
-      return await work();
-    } catch (error) {
-      end(page, name);
-      throw error;
-    }
+  // Asks the server to fill the page in one of its ways (`webui/ui/fills.py`).
+  const ask = (page, way, asked) => {
+    if (SETTLE_ALL.includes(way)) write(byHandKey(page), "");
+    (asks[page] ??= []).push([way, asked]);
+    begin(page);
+    document.getElementById(`${page}-fill`).click();
   };
+
+  // The page has been opened: all that the browser remembers is asked for at once.
+  const open = () => {
+    PAGES.forEach(begin);
+    return [JSON.stringify(Object.fromEntries(PAGES.map((page) => [page, recall(page)])))];
+  };
+  // The preset that the address asks for, out of which it goes: a reload keeps what the person has set since.
+  const takePreset = () => {
+    const address = new URL(location.href);
+    const preset = address.searchParams.get("preset");
+    if (preset === null) return "";
+    address.searchParams.delete("preset");
+    history.replaceState(history.state, "", address);
+    return preset;
+  };
+  const opened = (places) => {
+    const preset = takePreset();
+    for (const page of PAGES) {
+      end(page);
+      window.darkroomJobs.begin(page);
+      if (preset && page !== "upscale") ask(page, "address", { name: preset });
+    }
+    return window.darkroomPictures.recall(places);
+  };
+
+  // What fills a page from the chosen picture of this one or another.
+  const OF_PICTURE = { "reuse": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"], "seed-last": ["last seed"] };
+  document.addEventListener("click", ({ target }) => {
+    const [, page, act, sent] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|seed-last|send-([a-z0-9]+))$/) ?? [];
+    const picture = PAGES.includes(page) && chosenPicture(page);
+    if (!picture) return;
+    const [way, asked] = sent ? ["sent"] : OF_PICTURE[act];
+    ask(sent ?? page, way, { picture, ...asked });
+  });
 
   document.addEventListener("click", (event) => {
     const id = event.target.closest?.("[id$='-generate']")?.id;
     const page = id?.slice(0, -"-generate".length);
-    if (!page || !fillsOf(page).size) return;
+    if (!page || !waiting[page]) return;
     event.stopImmediatePropagation();
     event.preventDefault();
     held.add(page);
@@ -49,14 +82,18 @@
 
   document.addEventListener("input", ({ isTrusted, target }) => {
     const [, page] = target.closest?.("[id$='-prompt'], [id$='-negative']")?.id.match(/^(.+)-(?:prompt|negative)$/) ?? [];
-    if (isTrusted && page && fillsOf(page).size) (typed[page] ??= new Map()).set(target, target.value);
+    if (isTrusted && page && waiting[page]) (typed[page] ??= new Map()).set(target, target.value);
   }, true);
 
   window.darkroomFills = {
+    ask,
     begin,
     end,
+    open,
+    opened,
+    take: (page) => [JSON.stringify(need(asks[page]?.shift()))],
     byHand,
-    isWaiting: (page) => fillsOf(page).size > 0,
-    chooseByHand: (page, field) => window.darkroom.write(byHandKey(page), [...new Set(byHand(page).split(" ")).add(field)].join(" ").trim()),
+    isWaiting: (page) => waiting[page] > 0,
+    chooseByHand: (page, field) => write(byHandKey(page), [...new Set(byHand(page).split(" ")).add(field)].join(" ").trim()),
   };
 })();

@@ -5,7 +5,6 @@
   const { make, whenever } = window.darkroomPanel;
   const prefix = () => `.${window.gradio_config?.api_prefix ?? "/gradio_api"}`;
   const address = (path) => new URL(`${prefix()}/file=${path.split("/").map(encodeURIComponent).join("/")}`, document.baseURI).href;
-  let chosen = null;
   let confirmed = false;
 
   const length = (labels) => labels.length || 1;
@@ -51,10 +50,9 @@
         make("img", { src: address(path), alt: "", loading: "lazy", decoding: "async" }),
       );
       button.addEventListener("click", () => {
-        chosen = [told.job, String(index)];
         place.querySelector("[aria-pressed]")?.removeAttribute("aria-pressed");
         button.setAttribute("aria-pressed", "true");
-        document.getElementById("grid-cell")?.click();
+        window.darkroomFills.ask("grid", "cell", { job: told.job, index });
       });
       cell.append(button);
     }
@@ -68,7 +66,6 @@
   });
 
   window.darkroomGrid = {
-    chosen: () => window.darkroom.need(chosen),
     takeYes: () => {
       const yes = confirmed ? "yes" : "";
       confirmed = false;

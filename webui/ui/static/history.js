@@ -17,7 +17,6 @@
   let asked = 0;
   let waiting = 0; // questions on their way
   let looking;
-  let chosenId = ""; // whose settings are to be reused
 
   const part = (selector) => root.querySelector(selector);
   const say = (text) => (part(".history-note").textContent = text);
@@ -222,8 +221,8 @@
       tell(0);
     },
     reuse: (button) => {
-      chosenId = open.id;
-      document.getElementById(`history-reuse-${button.dataset.page}`).click();
+      const withSeed = view().querySelector("[data-act=with-seed]").checked;
+      window.darkroomFills.ask(button.dataset.page, "history", { picture: open.id, with_seed: withSeed });
       view().close();
     },
     close: (button) => button.closest("dialog").close(),
@@ -295,6 +294,4 @@
     looking = setInterval(() => root.isConnected && shown.length <= 500 && !waiting && look(), LOOK_MS);
   };
   whenever(".history", begin);
-
-  window.darkroomHistory = { chosen: () => [chosenId, view().querySelector("[data-act=with-seed]").checked] };
 })();

@@ -1,12 +1,15 @@
-// The model panel: search, a card for each model, and what is loaded where. A card presses a button that is not shown, so
-// that choosing here and in the field is one event.
+// The model panel: search, a card for each model, and what is loaded where. Choosing here and in the field is the same.
 (() => {
   "use strict";
   const { make, makeButton, create } = window.darkroomPanel;
-  const picked = {};
   let health = {};
 
   const chosen = (page) => document.querySelector(`#${page}-chosen :is(textarea, input)`)?.value;
+  // What suits the model comes with it.
+  const choose = (page, model) => {
+    const { ask, byHand } = window.darkroomFills;
+    ask(page, "model", { model, chosen: chosen(page) ?? "", by_hand: byHand(page) });
+  };
   const press = (id) => document.getElementById(id)?.click();
   const size = (bytes) => (bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
@@ -33,8 +36,7 @@
   const makeCard = (page, info) => {
     const detail = [info.kind, size(info.size_bytes), info.dtype].join(" · ");
     const button = makeButton(info, detail, `Use ${info.name}`, () => {
-      picked[page] = info.name;
-      press(`${page}-model-pick`);
+      choose(page, info.name);
     });
     button.append(make("em", { hidden: "" }, "loaded"));
     return make("li", {}, button, ...(info.problem ? [] : [makeDetails(info)]));
@@ -72,11 +74,6 @@
   window.darkroomModels = {
     show,
     chosen,
-    // The name of the card that was pressed, once; undefined where the choice was made in the field.
-    take: (page) => {
-      const name = picked[page];
-      delete picked[page];
-      return name;
-    },
+    choose,
   };
 })();

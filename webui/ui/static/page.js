@@ -8,6 +8,9 @@
   const pictureOf = (page) => document.querySelector(`#${page}-gallery img`);
   const pageInSight = () => PAGES.find((page) => document.getElementById(`${page}-generate`)?.checkVisibility());
   const isBusy = (page) => BUSY.includes(statusOf(page)?.dataset.state);
+  // The job whose pictures the gallery shows: its id is part of their addresses.
+  const jobId = (page) => pictureOf(page)?.src.match(/\/([0-9a-f]{32})\/[^/]+$/)?.[1] ?? statusOf(page)?.dataset.job ?? "";
+  const chosen = {}; // by page: the picture that was chosen last, also while the gallery shows all of them
   // This tab's own memory first; a tab that is new takes over what the last one left.
   const read = (key) => sessionStorage.getItem(key) ?? localStorage.getItem(key) ?? "";
   const write = (key, value) => {
@@ -35,8 +38,15 @@
     write,
     restored: [], // pages whose fields are as they were remembered
     statusOf,
-    // The job whose pictures the gallery shows: its id is part of their addresses.
-    jobId: (page) => pictureOf(page)?.src.match(/\/([0-9a-f]{32})\/[^/]+$/)?.[1] ?? statusOf(page)?.dataset.job ?? "",
+    jobId,
+    // The chosen picture of the gallery, as the server names it: its job, and its place there.
+    chosenPicture: (page) => {
+      const job = jobId(page);
+      if (!job) return "";
+      const place = [...document.querySelectorAll(`#${page}-gallery .thumbnail-small`)].findIndex((one) => one.matches(".selected"));
+      if (place >= 0) chosen[page] = { job, place };
+      return `${job}/${chosen[page]?.job === job ? chosen[page].place : 0}`;
+    },
     recall: (page) => read(`darkroom.${page}.fields`),
     remember: (page, fields, values) => {
       const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));

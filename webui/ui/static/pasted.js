@@ -2,7 +2,6 @@
 (() => {
   "use strict";
   const LIKE_SETTINGS = /^[ \t]*Negative prompt:|(?:^|\s)Steps:[ \t]*\d+[ \t]*,/im;
-  const taken = {}; // by page: the box whose notice was pressed
   const boxOf = (page, field) => document.querySelector(`#${page}-${field} textarea`);
   const show = (notice) => {
     const { page, field } = notice.dataset;
@@ -12,14 +11,12 @@
   window.darkroomPanel.whenever(".pasted", (notice) => {
     const { page, field } = notice.dataset;
     notice.querySelector("button").addEventListener("click", () => {
-      taken[page] = field;
-      document.getElementById(`${page}-pasted`).click();
+      window.darkroomFills.ask(page, "pasted", { field, text: boxOf(page, field).value });
     });
     show(notice);
   });
 
   window.darkroomPasted = {
     look: (page) => document.querySelectorAll(`.pasted[data-page="${page}"]`).forEach(show),
-    take: (page) => [taken[page], boxOf(page, taken[page]).value],
   };
 })();

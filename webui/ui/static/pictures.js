@@ -5,7 +5,7 @@
   const MOST_KEPT = 12;
   const PICTURES = "pictures";
   const STROKES = "strokes"; // under the id of the picture that they are painted on
-  const { need, read, write } = window.darkroom;
+  const { read, write } = window.darkroom;
   const ids = {}; // by place: the id of the picture there, once it is kept
   const paths = {}; // by place: the file that is there now
   const placeOf = (page, field) => `darkroom.${page}.${field}`;
@@ -90,9 +90,13 @@
     const url = new URL(`${prefix()}/file=${path}`, document.baseURI).href;
     return { path, url, orig_name: kept.name, meta: { _type: "gradio.FileData" } };
   };
-  const recall = async (page, fields) => {
-    const files = await Promise.all(fields.map((field) => attempt(() => recallOne(page, field))));
-    need(files.some(Boolean));
+  // The files of all these places, each a page and a field; Generate of those that have one waits for it.
+  const recall = async (places) => {
+    const { begin, end } = window.darkroomFills;
+    const pages = places.filter(([page, field]) => read(placeOf(page, field))).map(([page]) => page);
+    pages.forEach(begin);
+    const files = await Promise.all(places.map(([page, field]) => attempt(() => recallOne(page, field))));
+    setTimeout(() => pages.forEach(end)); // once they are in their places
     return files.map((file) => file ?? { __type__: "update" }); // the empty update leaves the place as it is
   };
 
