@@ -15,6 +15,7 @@ HEALTH_MS = 100.0
 MEMORY_RATIO = 1.10
 FILES_A_VISITOR = 10  # open at most: a page has a stream, an upload, a picture and what it asks by itself
 FILES_LEFT = 10  # open more than before, once all have gone
+BEGUN_BEFORE = 2  # jobs whose pictures may be saved after another was accepted: one is drawn, one is being saved
 SEED = re.compile(r"\bSeed: (\d+),")
 
 Pictures = Mapping[int, Sequence[float]]
@@ -78,14 +79,15 @@ def promise(name: str, unit: str, samples: Sequence[float], holds: bool, limit: 
 def let_past(newcomer: Sent, jobs: Iterable[Sent], pictures: Pictures) -> int:
     """How many jobs of visitors who had been served already were begun while the newcomer's first job waited.
 
-    There is one device, and pictures are saved in their order. So of those that were saved between the newcomer's job
-    being accepted and its own picture, the first may have been running; the others were begun afterwards.
+    There is one device, and pictures are saved in their order, while the next one is drawn. So of those that were saved
+    between the newcomer's job being accepted and its own picture, the first may have been drawn already and the second
+    been running; the others were begun afterwards.
     """
     drawn_at = pictures[newcomer.seed][0]
     ends = sorted((pictures[job.seed][0], job.visitor) for job in jobs if pictures.get(job.seed))
     first_end = {visitor: at for at, visitor in reversed(ends)}
     between = [(at, visitor) for at, visitor in ends if newcomer.answered_at < at < drawn_at]
-    return sum(first_end[visitor] < at for at, visitor in between[1:] if visitor != newcomer.visitor)
+    return sum(first_end[visitor] < at for at, visitor in between[BEGUN_BEFORE:] if visitor != newcomer.visitor)
 
 
 def _is_lost(job: Sent, pictures: Pictures) -> bool:

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from webui.api.connections import HEAD_S, PEER, STALLED_S, Connection, Sockets, raise_file_limit
+from webui.api.connections import HEAD_S, KEPT_S, PEER, STALLED_S, Connection, Sockets, raise_file_limit
 
 HEAD = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -115,6 +116,21 @@ def test_a_head_has_so_long_also_after_an_answer(part):
             connection.look(now_s + HEAD_S + 1)
             assert wire.aborted
         clients.end()
+
+    asyncio.run(play())
+
+
+def test_a_connection_is_kept_for_longer_than_programs_keep_theirs():
+    """Else one that asks in the moment of its end gets no answer: httpx, and so gradio_client, keep theirs for 5 s."""
+    assert 2 * httpx.Limits().keepalive_expiry < KEPT_S < HEAD_S
+
+    async def play() -> None:
+        connection, _ = Clients(_answers).connect()
+        connection.data_received(HEAD)
+        await _settle()
+        left_s = connection.timeout_keep_alive_task.when() - asyncio.get_running_loop().time()
+        assert KEPT_S - 1 < left_s <= KEPT_S
+        connection.connection_lost(None)
 
     asyncio.run(play())
 

@@ -15,6 +15,9 @@ PEER = "peer"
 """Under which the state of a request has the address that its connection comes from, whatever its head says."""
 LOOK_EVERY_S = 2.0
 HEAD_S = 15.0  # from the connection, or the last answer, to the end of a request's head
+# How long a client may take to ask again. Programs keep theirs for 5 s, uvicorn too: one of them that asks in that very
+# moment would find its connection closed, and have no answer.
+KEPT_S = 12.0
 STALLED_S = 30.0  # an answer of which its client takes nothing for so long is broken off
 MOST_SOCKETS = 4096
 MOST_FILES = 65_536
@@ -42,6 +45,7 @@ class Connection(H11Protocol):
 
     def __init__(self, sockets: Sockets, **options: Any) -> None:
         super().__init__(**options)
+        self.timeout_keep_alive = KEPT_S  # type: ignore[assignment]
         self._sockets = sockets
         self._since_s = self._moved_s = 0.0
         self._unsent_bytes = 0

@@ -43,7 +43,7 @@ class Fills:
 
     def add(self, name: str, way: Way) -> None:
         """One more way, for ``darkroomFills.ask(page, name, asked)``."""
-        self.ways[name] = validate_call(way, config=ConfigDict(strict=True))
+        self.ways[name] = validate_call(config=ConfigDict(strict=True))(way)
 
     def fill(self, text: str) -> list[Update]:
         """The updates of all places; ``text`` is the name of a way and what it is asked with, as JSON."""

@@ -82,10 +82,10 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(bars, benches, lambda: here().presets)
-        _wire_opening(blocks, filled)
         for fields in filled.values():
             fields.places["tabs"] = tabs
             fields.wire()
+        _wire_opening(blocks, filled)
     values.pass_values(blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)

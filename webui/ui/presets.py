@@ -129,28 +129,9 @@ def wire(bars: Mapping[str, Bar], benches: Mapping[str, Workbench], store: Prese
 
 def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[str, Sequence[str]]) -> None:
     """``held_by`` are the fields that presets can fill, by page: a link is for all pages, and one tells of it."""
-    executor, controls, page = bench.executor, bench.controls, bench.name
+    executor, page = bench.executor, bench.name
     held = held_by[page]
-    shown = {"preset card": bar.card, "preset name": bar.new_name}
-    shown |= {f"preset variable {number}": box for number, box in enumerate(bar.variables)}
-    bench.fills.places.update({"preset": bar.chooser, **shown})
-
-    def show(name: str | None, prompt: str) -> dict[str, Update]:
-        told: dict[str, Update] = {"preset card": INTRODUCTION, "preset name": gr.skip()}
-        variables: dict[str, str] = {}
-        if name:
-            try:
-                file = store().choose(name)
-            except RequestError as error:
-                told["preset card"] = note_html(str(error))
-            else:
-                assert file.preset
-                variables = dict(file.preset.variables)
-                if variables.get("prompt") == "":  # a style lays itself around what is asked for
-                    variables["prompt"] = prompt
-                told = {"preset card": card_html(file, executor.catalog()), "preset name": file.name}
-        boxes = variable_boxes(variables)
-        return told | {f"preset variable {number}": box for number, box in enumerate(boxes)}
+    shown = _add_showing(bar, bench, store)
 
     def apply(name: str | None, texts: list[str]) -> dict[str, Update]:
         if not name:
@@ -179,7 +160,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
             for line in warnings(file.preset, executor.catalog()):
                 gr.Warning(html.escape(line))
         choice = gr.update(choices=list(store().files()), value=file.name)
-        return {"preset": choice, **show(file.name, ""), **settings}
+        return {"preset": choice, **shown(file.name, ""), **settings}
 
     restore = bench.fills.ways["memory"]
 
@@ -189,12 +170,35 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
     bench.fills.add("preset", apply)
     bench.fills.add("address", apply_address)
     bench.fills.add("memory", restore_with_list)
-    bench.fills.add("show preset", show)
-    ask = f"(name, prompt) => darkroomFills.ask('{page}', 'show preset', {{ name, prompt }})"
-    bar.chooser.input(None, [bar.chooser, controls["prompt"]], None, js=ask, **PRIVATE)
     applied = [bar.apply.click, *(box.submit for box in bar.variables)]
     ask = f"(name, ...texts) => darkroomFills.ask('{page}', 'preset', {{ name, texts }})"
     gr.on(applied, None, [bar.chooser, *bar.variables], None, js=ask, **PRIVATE)
+
+
+def _add_showing(bar: Bar, bench: Workbench, store: Presets) -> Callable[[str | None, str], dict[str, Update]]:
+    """What the bar shows of the preset that is chosen: its card, its variables."""
+    boxes = {f"preset variable {number}": box for number, box in enumerate(bar.variables)}
+    bench.fills.places.update({"preset": bar.chooser, "preset card": bar.card, "preset name": bar.new_name, **boxes})
+
+    def show(name: str | None, prompt: str) -> dict[str, Update]:
+        told: dict[str, Update] = {"preset card": INTRODUCTION}
+        variables: dict[str, str] = {}
+        try:
+            file = store().choose(name) if name else None
+        except RequestError as error:
+            told = {"preset card": note_html(str(error))}
+        else:
+            if file and file.preset:
+                variables = dict(file.preset.variables)
+                told = {"preset card": card_html(file, bench.executor.catalog()), "preset name": file.name}
+        if variables.get("prompt") == "":  # a style lays itself around what is asked for
+            variables["prompt"] = prompt
+        return told | dict(zip(boxes, variable_boxes(variables), strict=True))
+
+    bench.fills.add("show preset", show)
+    ask = f"(name, prompt) => darkroomFills.ask('{bench.name}', 'show preset', {{ name, prompt }})"
+    bar.chooser.input(None, [bar.chooser, bench.controls["prompt"]], None, js=ask, **PRIVATE)
+    return show
 
 
 def _is_for(preset: Preset, held: Sequence[str]) -> bool:
