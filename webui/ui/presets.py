@@ -171,7 +171,8 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
     bench.fills.add("address", apply_address)
     bench.fills.add("memory", restore_with_list)
     applied = [bar.apply.click, *(box.submit for box in bar.variables)]
-    ask = f"(name, ...texts) => darkroomFills.ask('{page}', 'preset', {{ name, texts }})"
+    asked = "{ name, texts: texts.map((text) => text ?? '') }"
+    ask = f"(name, ...texts) => darkroomFills.ask('{page}', 'preset', {asked})"
     gr.on(applied, None, [bar.chooser, *bar.variables], None, js=ask, **PRIVATE)
 
 
@@ -196,7 +197,7 @@ def _add_showing(bar: Bar, bench: Workbench, store: Presets) -> Callable[[str | 
         return told | dict(zip(boxes, variable_boxes(variables), strict=True))
 
     bench.fills.add("show preset", show)
-    ask = f"(name, prompt) => darkroomFills.ask('{bench.name}', 'show preset', {{ name, prompt }})"
+    ask = f"(name, prompt) => darkroomFills.ask('{bench.name}', 'show preset', {{ name, prompt: prompt ?? '' }})"
     bar.chooser.input(None, [bar.chooser, bench.controls["prompt"]], None, js=ask, **PRIVATE)
     return show
 
