@@ -33,9 +33,8 @@ def offered(tab: Tab) -> Any:
 
 def chosen(tab: Tab) -> str:
     """The option that the box names as the active one."""
-    return tab.page.evaluate(
-        "document.getElementById(document.activeElement.ariaActiveDescendantElement.id).textContent"
-    )
+    name = tab.page.evaluate("document.activeElement.getAttribute('aria-activedescendant')")
+    return tab.page.locator(f"#{name}[aria-selected=true]").inner_text()
 
 
 def wait_for_offer(tab: Tab, text: str) -> None:
@@ -47,8 +46,14 @@ def wait_until_closed(tab: Tab) -> None:
     assert not tab.page.locator("[aria-activedescendant]").count()
 
 
-def test_words_are_offered_chosen_and_taken_by_keyboard_and_pointer(open_tab, server, lists):
+def test_prompts_are_completed_while_they_are_typed(open_tab, lists):
     tab = open_tab()
+    take_by_keyboard_and_pointer(tab)
+    write_a_lora(tab)
+    close_by_esc(tab)
+
+
+def take_by_keyboard_and_pointer(tab: Tab) -> None:
     asked: list[str] = []
     tab.page.on("request", lambda request: asked.append(request.url) if "/api/words" in request.url else None)
     box = tab.find("prompt").locator("textarea")
@@ -84,9 +89,10 @@ def test_words_are_offered_chosen_and_taken_by_keyboard_and_pointer(open_tab, se
     tab.wait_for_value("prompt", box.input_value())
 
 
-def test_a_lora_is_written_with_its_trigger_words(open_tab, lists):
-    tab = open_tab()
+def write_a_lora(tab: Tab) -> None:
+    """With its trigger words; in the negative prompt there are none."""
     box = tab.find("prompt").locator("textarea")
+    box.fill("")
     box.press_sequentially("a fox <se")
     wait_for_offer(tab, "sepia")
     box.press("Tab")
@@ -104,8 +110,8 @@ def test_a_lora_is_written_with_its_trigger_words(open_tab, lists):
     assert negative.input_value() == "__longing__ <se" and not offered(tab).count()  # no LoRA acts from there
 
 
-def test_esc_closes_the_list_and_not_the_job_and_nothing_pops_up_by_itself(open_tab, server, lists):
-    tab = open_tab()
+def close_by_esc(tab: Tab) -> None:
+    """The list, and not the job; and nothing pops up by itself."""
     tab.set(prompt="a fox", steps=ENDLESS["steps"], repeat=ENDLESS["repeat"], width=64, height=64)
     assert not offered(tab).count()  # nobody typed
     tab.generate()
@@ -131,3 +137,46 @@ def test_esc_closes_the_list_and_not_the_job_and_nothing_pops_up_by_itself(open_
     box.press("Escape")
     box.press("Escape")
     tab.wait_for_state("cancelled")
+
+
+def test_the_embedded_model_says_what_it_draws_and_which_words_it_does_not_know(open_tab):
+    tab = open_tab()
+    box = tab.find("prompt").locator("textarea")
+    words = tab.page.locator('.prompt-words[data-page="txt2img"]')
+    said = words.locator("summary")
+    assert said.inner_text() == "The demo model is built in and small: 214 things, 3 styles, 14 colours."
+    said.click()
+    words.get_by_role("searchbox").fill("pupp")
+    words.get_by_role("group", name="Thing").get_by_role("button").filter(visible=True).click()
+    words.get_by_role("button", name="flat style").click()
+    words.get_by_role("button", name="orange", exact=True).click()
+    words.get_by_role("button", name="3d style").click()
+    words.get_by_role("button", name="small", exact=True).click()
+    assert box.input_value() == "a small dog, 3d style, on an orange background"
+    assert not words.locator(".prompt-empty").is_visible()
+    unknown = tab.page.locator('.prompt-unknown[data-page="txt2img"][data-field="prompt"]')
+    assert not unknown.is_visible()
+    box.press("End")
+    box.press_sequentially(", (a sunset:1.2) <lora:night:1> on a hill")
+    box.press("Escape")
+    box.blur()
+    unknown.get_by_text("The demo model does not know sunset and hill, so it will ignore or misread them.").wait_for()
+    layer = tab.page.locator("#txt2img-prompt .prompt-layer")
+    marks = layer.locator("mark")
+    kinds = marks.evaluate_all("(marks) => marks.map((mark) => [mark.dataset.kind, mark.textContent])")
+    assert kinds == [
+        *(["stronger", "(a sunset:1.2)"], ["unknown", "sunset"], ["number", ":1.2"]),
+        *(["lora", "<lora:night:1>"], ["unknown", "hill"]),
+    ]
+    places = "(at) => [at.scrollHeight, at.clientWidth, getComputedStyle(at).font, at.getBoundingClientRect().top]"
+    assert layer.evaluate(places)[:3] == box.evaluate(places)[:3]
+    box.press("End")
+    box.press("Control+a")
+    box.press_sequentially("blue")
+    wait_for_offer(tab, "blue background")
+    box.press("Escape")
+    tab.set(prompt="", steps=1, width=64, height=64)
+    words.get_by_role("button", name="draw something at random").click()
+    tab.wait_for_state("done")
+    drawn = tab.infotext.split("\n")[0]
+    assert drawn == box.input_value() and drawn.endswith(" background")

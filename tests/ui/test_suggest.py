@@ -20,6 +20,7 @@ TAGS = """0\t4350743\tlong_hair\t/lh\tlonghair
 3\t324179\tfate_(series)
 0\t280730\tcat_ears\tnekomimi
 0\t110141\t^_^\t^^
+0\t90000\tgirl_with_a_hairband
 0\t9000\tcat\tcats
 4\t800\tブルー_(pokemon)\tblue_(game)
 5\tQuality tag\tbest_quality"""
@@ -28,10 +29,12 @@ TYPED = [
     ("a fox, bl|", ["__plants/blossoms__", "blue eyes", "black hair", "ブルー (pokemon)"], None),
     ("long h|", ["long hair"], "long hair, |"),
     ("long_h|", ["long hair"], "long hair, |"),
-    ("hair|", ["long hair", "black hair"], "long hair, |"),
+    ("a hair|", ["long hair", "black hair", "girl with a hairband"], "a long hair, |"),
+    ("hair|", ["long hair", "black hair", "girl with a hairband"], "long hair, |"),
     ("a cat|", ["cat", "cat ears"], "a cat, |"),
     ("cat|, sat", ["cat", "cat ears"], None),
     ("(cat_e|:1.2)", ["cat ears"], "(cat ears|:1.2)"),
+    ("with_a|", ["girl with a hairband"], None),
     ("a kemono|", ["animal ears"], "a animal ears, |"),
     ("fate_(se|", ["fate (series)"], r"fate \(series\), |"),
     (r"fate \(se|", ["fate (series)"], r"fate \(series\), |"),
@@ -96,7 +99,7 @@ LARGE = """(count) => {
   const pairs = stock.slice(0, 20).map((one, k) => `${one} ${stock[k + 1].slice(0, 2)}`);
   const needles = [...syllables, ...stock.slice(0, 200), ...pairs, "zzzz", "kazz", "k", "1"];
   const looked = needles.map((needle) => find(index, needle).looked);
-  const compared = needles.slice(15, 22);
+  const compared = needles.slice(18, 21);
   const same = compared.map((needle) => [find(index, needle).tags.map((tag) => tag.name), plain(needle)]);
   const places = [...index.places.values()].reduce((sum, each) => sum + each.length, 0);
   return { slices, places, most: Math.max(...looked), same };

@@ -22,7 +22,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
     *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "models.js", "rows.js", "pasted.js", "prompt.js"),
-    *("suggest.js", "complete.js", "history.js"),
+    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "history.js"),
 )
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]

@@ -19,14 +19,18 @@ HELP = """
   <summary></summary>
   <ol></ol>
 </details>
+<p class="prompt-unknown" data-page="{page}" data-field="{field}" role="status" hidden></p>
 """
+WORDS = '<div class="prompt-words" data-page="{page}" hidden></div>'
+"""What the embedded model draws, for ``static/vocabulary.js``."""
 
 
 def build_prompt(page: str, field: str, catalog: Catalog, **overrides: Any) -> gr.Textbox:
     """Lays out a prompt's box with its help in the open page."""
     box: gr.Textbox = form.make_control(page, field, catalog, **overrides)
     place = field.replace(".", "-")
-    gr.HTML(HELP.format(page=page, field=place, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
+    below = HELP + WORDS if field == "prompt" else HELP
+    gr.HTML(below.format(page=page, field=place, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
     if field == place:
         pasted.build_notice(page, field)
     return box

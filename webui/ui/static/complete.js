@@ -112,8 +112,11 @@
     place(open);
     choose(0);
   };
-  const suggestions = (box, text, place = text.length) =>
-    suggest(typedAt(text, place), idOf(box).endsWith("negative") ? { ...known, loras: [] } : known); // no LoRA acts from there
+  const suggestions = (box, text, place = text.length) => {
+    const words = window.darkroomVocabulary.entries(box);
+    const loras = idOf(box).endsWith("negative") ? [] : known.loras; // no LoRA acts from there
+    return suggest(typedAt(text, place), { ...known, words, loras });
+  };
   const look = (box) => {
     const { value, selectionStart: start, selectionEnd: end } = box;
     show(box, start === end ? suggestions(box, value, start) : []);

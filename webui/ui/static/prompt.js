@@ -76,6 +76,8 @@
 
   const waits = {};
   const count = (page) => {
+    window.darkroomVocabulary.show(page);
+    window.darkroomLayer.drawPage(page);
     clearTimeout(waits[page]);
     waits[page] = setTimeout(() => NAMES.forEach((name) => ask(page, name)), PAUSE_MS);
   };

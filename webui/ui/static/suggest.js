@@ -72,8 +72,9 @@
   const isWhole = (low, line, place, needle) =>
     "\t\n".includes(low[place + needle.length] ?? "\n") && low.slice(line + 1, place).match(/^[^\t]*\t[^\t]*\t$/) !== null;
 
-  // The tags in which a word begins like this, the one that is called so first. `looked` is how many were looked at.
-  const find = (index, text, most = MOST) => {
+  // The tags in which a word begins like this, the one that is called so first; or those that begin so themselves, or an
+  // alias. `looked` is how many were looked at.
+  const find = (index, text, themselves = false, most = MOST) => {
     const needle = fold(text);
     const { low, places } = index;
     const among = places.get(needle.length > 1 ? needle.charCodeAt(0) * 65536 + needle.charCodeAt(1) : needle.charCodeAt(0)) ?? [];
@@ -82,7 +83,7 @@
     let looked = 0;
     for (const place of among) {
       looked++;
-      if (!low.startsWith(needle, place)) continue;
+      if (!low.startsWith(needle, place) || (themselves && low[place - 1] !== "\t")) continue;
       const line = low.lastIndexOf("\n", place);
       if (exact === null && isWhole(low, line, place, needle)) exact = [line, place];
       if (found.size < most && !found.has(line)) found.set(line, place);
@@ -178,20 +179,22 @@
   const written = (name) => (name.length < 9 && FACE.test(name) ? name : name.replaceAll("_", " "));
 
   const usable = ({ loras = [] }) => loras.filter((info) => !info.problem && info.tag);
+  const ofWord = (entry) => ({ kind: "word", label: entry.name, detail: entry.detail, write: entry.name, joins: true });
   const byName = (known, query) => [
+    ...best(known.words ?? [], query, EACH).map(ofWord),
     ...best(usable(known), query, EACH).map(ofLora),
     ...best(known.embeddings ?? [], query, EACH).map(ofEmbedding),
     ...best(known.wildcards ?? [], query, EACH).map(ofWildcard),
   ];
   const byTags = ({ tags = [] }, query) => {
     const needle = query.replaceAll("\\", "");
-    const found = tags.flatMap((index) => find(index, needle).tags);
+    const found = tags.flatMap((index) => find(index, needle, needle.includes(" ")).tags); // of several words the first begins it
     const weigh = ({ name, note }) => (fold(name) === fold(needle) ? Infinity : Number(note) || 0);
     return (tags.length > 1 ? found.sort((one, other) => weigh(other) - weigh(one)) : found).map(ofTag);
   };
 
-  // What can be taken for what is typed: {kind, label, detail, write, from, to}. `known` has loras, embeddings, wildcards
-  // and tags, the indexes of lists.
+  // What can be taken for what is typed: {kind, label, detail, write, from, to}. `known` has words (the
+  // embedded model's), loras, embeddings, wildcards and tags, the indexes of lists.
   const suggest = (typed, known) => {
     if (!typed) return [];
     const { kind, query, to } = typed;
