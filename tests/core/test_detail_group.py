@@ -40,7 +40,10 @@ def test_they_are_read_from_lists_json_and_flags():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("face", "detail must look like finder=NAME,prompt=TEXT, of finder, prompt, negative, strength, padding"),
+        (
+            "face",
+            "detail must look like finder=NAME,prompt=TEXT, of finder, prompt, negative, strength, padding, dilate",
+        ),
         ("finder=a,finder=b", "detail names finder twice"),
         ("finder=a,strength=2", "detail.0.strength must be at most 1, not '2'"),
         ("[{", "detail cannot be read as JSON"),
@@ -49,6 +52,7 @@ def test_they_are_read_from_lists_json_and_flags():
         ([{}] * 9, "detail must have at most 8 entries"),
         (7, "detail must be a list, not 7"),
         ([{"padding": True}], "must be a number"),
+        ([{"dilate": -129}], "detail.0.dilate must be at least -128, not -129"),
     ],
 )
 def test_what_is_none_says_why(value, said):

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image as PilImages
+from PIL import ImageChops, ImageStat
 from webuiapi import ADetailer, WebUIApi, raw_b64_img
 
 from .server import ENDLESS, SMALL, Server, wait_for
@@ -210,6 +211,25 @@ def test_a_call_that_is_stopped_in_its_first_picture_gives_what_it_had_come_to(c
     assert [opened(image).size for image in answer["images"]] == [(64, 128)] * 2
     assert all(opened(image).convert("L").getextrema()[1] > 0 for image in answer["images"])
     assert read_info(answer)["all_seeds"] == [5, 6] and len(read_info(answer)["infotexts"]) == 2
+
+
+def test_a_batch_that_is_stopped_in_its_second_pass_gives_what_the_first_has_made_of_each(client, server):
+    fields = {**SMALL, "prompt": "a cat", "seed": 5, "steps": 40, "batch_size": 2}
+    whole = [opened(image).convert("RGB") for image in ask(server, "txt2img", fields)["images"]]
+    second = {"enable_hr": True, "hr_resize_x": 128, "hr_resize_y": 64, "hr_second_pass_steps": 150}
+    call = Waiting(server, **fields, **second, hr_upscaler="Lanczos", denoising_strength=0.9)
+
+    def is_drawn_again() -> bool:
+        preview = ask(server, "progress")["current_image"]
+        return bool(preview) and opened(preview).size == (16, 8)
+
+    wait_for(is_drawn_again, "a preview of the second pass")
+    ask(server, "interrupt", {})
+    half = [opened(image) for image in call.end()["images"]]
+    assert [image.size for image in half] == [(64, 64)] * 2
+    for k in (0, 1):
+        apart = [sum(ImageStat.Stat(ImageChops.difference(half[k], image)).mean) for image in whole]
+        assert apart[k] < apart[1 - k] / 2
 
 
 def test_a_picture_that_cannot_be_saved_is_told(start_server, tmp_path):

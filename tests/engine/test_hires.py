@@ -1,17 +1,20 @@
 """Pictures drawn again in the same job: bit for bit what enlarging them and img2img make of them by hand."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImages
 from torch.nn import functional
 
-from webui.core.canvas import begun_again
 from webui.core.events import Cancelled, Image, Step, to_json
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
+from webui.core.groups.upscale import DEFAULT_UPSCALER
 from webui.core.groups.upscale import Upscale as UpscaleGroup
 from webui.core.groups.variation import Variation
+from webui.core.images import ResizeMode
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.request import LoraRef
 from webui.engine.decode import decode
@@ -23,6 +26,9 @@ HIRES = Hires(scale=1.5, strength=STRENGTH)
 MASK = PilImages.new("L", (64, 64))
 MASK.paste(255, (0, 0, 32, 64))
 START = Init(image=PilImages.linear_gradient("L").resize((64, 64)).convert("RGB"), mask=MASK, mask_blur=2)
+WIDE_MASK = PilImages.new("L", (160, 64))
+WIDE_MASK.paste(255, (24, 0, 90, 40))
+WIDE = Init(image=PilImages.linear_gradient("L").resize((160, 64)).convert("RGB"), mask=WIDE_MASK, strength=0.5)
 
 
 @pytest.fixture
@@ -47,18 +53,29 @@ def hashes(events):
 def by_hand(darkroom, request_for):
     """The pictures of the same in single jobs: the first pass, its files enlarged, and each drawn again."""
 
-    def make(then, **fields):
+    def enlarge_only(image, size, upscaler=DEFAULT_UPSCALER):
+        group = UpscaleGroup(width=size[0], height=size[1], upscaler=upscaler, only=True)
+        (large,) = darkroom.draw(request_for(init=Init(image=image), upscale=group))
+        return large.image
+
+    def mask_at_first_size(request):
+        """As the picture beside it was brought there."""
+        init = Init(image=request.init.mask, resize=request.init.resize, strength=0)
+        (mask,) = darkroom.draw(request_for(init=init))
+        return mask.image
+
+    def make(then, size=LARGE, **fields):
         request = request_for(**{"steps": 4} | fields)
+        begun = {"strength": STRENGTH}
+        if request.init:
+            mask = request.init.mask if request.init.only_masked else mask_at_first_size(request)
+            begun |= {"mask": enlarge_only(mask, size, "Lanczos"), "only_masked": request.init.only_masked}
+            begun |= {"mask_blur": round(1.5 * request.init.mask_blur), "padding": round(1.5 * request.init.padding)}
         found = []
         for k, first in enumerate(darkroom.draw(request)):
-            only = {"init": Init(image=first.image), "upscale": UpscaleGroup(scale=1.5, only=True)}
-            (large,) = darkroom.draw(request_for(**only))
-            init = begun_again(large.image, request.init)
-            own = request.picture(k).model_copy(
-                update={"init": init.model_copy(update={"strength": STRENGTH}), "width": LARGE[0], "height": LARGE[1]}
-                | then
-            )
-            found += hashes(darkroom.generate(own))
+            init = Init(image=enlarge_only(first.image, size), **begun)
+            own = {"init": init, "width": size[0], "height": size[1]} | then
+            found += hashes(darkroom.generate(request.picture(k).model_copy(update=own)))
         return found
 
     return make
@@ -87,14 +104,21 @@ LORA = LoraRef(name="blueprint", weight=0.8, hires_weight=0.3)
         ({"hires": HIRES.model_copy(update=OTHER)}, OTHER),
         ({"init": START.model_copy(update={"strength": 0.5})}, {}),
         ({"init": START.model_copy(update={"only_masked": True, "padding": 4}), "count": 2}, {}),
+        ({"init": START, "hires": Hires(width=96, height=64, strength=STRENGTH)}, {}),
+        *(({"init": WIDE.model_copy(update={"resize": mode})}, {}) for mode in get_args(ResizeMode)),
     ],
-    ids=["ancestral", "variation and LoRA", "scheduled", "other settings", "mask", "only masked"],
+    ids=[
+        *("ancestral", "variation and LoRA", "scheduled", "other settings"),
+        *("mask", "only masked", "mask and another shape", *get_args(ResizeMode)),
+    ],
 )
 def test_pictures_drawn_again_are_those_made_by_hand(darkroom, again, by_hand, fields, then):
     if "1.5" in fields.get("prompt", ""):  # what is from 1.0 on belongs to the second pass, and what is below is over
         then = {"prompt": "a panda [on grass:at night:0.5] <lora:sepia:1@0;0@1>"}
     drawn = hashes(darkroom.manager.draw(again(**fields)))
-    assert drawn == by_hand(then, **{name: value for name, value in fields.items() if name != "hires"})
+    hires = fields.get("hires", HIRES)
+    size = (hires.width, hires.height) if hires.width else LARGE
+    assert drawn == by_hand(then, size, **{name: value for name, value in fields.items() if name != "hires"})
     assert len(set(drawn)) == fields.get("count", 1)
 
 
@@ -167,6 +191,9 @@ def test_a_latent_pass_draws_each_picture_by_its_own_seed_and_keeps_what_is_mask
     (second,) = pictures(darkroom.manager.draw(again(hires, seed=12)))
     assert both[1].pixels_sha256 == second.pixels_sha256 != both[0].pixels_sha256
     assert both[0].image.size == LARGE and both[0].recipe.hashes.keys() == {"model"}
-    (masked,) = pictures(darkroom.manager.draw(again(hires, init=START)))
-    kept = np.asarray(masked.image, np.int16)[:, 70:] - np.asarray(START.image.resize(LARGE), np.int16)[:, 70:]
-    assert np.abs(kept).max() <= 3
+    for height in (96, 72):  # latents are cut where they begin, 8 px from the top
+        shape = hires.model_copy(update={"width": 96, "height": height})
+        (masked,) = pictures(darkroom.manager.draw(again(shape, init=START)))
+        large = START.image.resize(LARGE).crop((0, 8, 96, 80) if height == 72 else (0, 0, 96, 96))
+        kept = np.asarray(masked.image, np.int16)[:, 70:] - np.asarray(large, np.int16)[:, 70:]
+        assert masked.image.size == (96, height) and np.abs(kept).max() <= 3

@@ -48,7 +48,13 @@ def refused(catalog, *args) -> str:
 def test_its_arguments_are_details_one_after_another(catalog):
     face = FACE | {"ad_prompt": "eyes, sharp", "ad_negative_prompt": "blur", "ad_confidence": 0.5, "ad_mask_blur": 4}
     face |= {"ad_denoising_strength": "0.35", "ad_inpaint_only_masked_padding": 16, "ad_mask_k_largest": 0}
-    hand = {"ad_model": "hand_yolov8n.pt", "ad_mask_k": 2, "ad_mask_filter_method": "Confidence", "is_api": []}
+    hand = {
+        "ad_model": "hand_yolov8n.pt",
+        "ad_mask_k": 2,
+        "ad_mask_filter_method": "Confidence",
+        "ad_dilate_erode": -12,
+    }
+    hand |= {"is_api": []}
     details, comments = asked(catalog, True, False, face, hand, {"ad_model": "None"}, script="adetailer")
     first, second = details
     assert first == Detail(
@@ -58,9 +64,10 @@ def test_its_arguments_are_details_one_after_another(catalog):
         threshold=0.5,
         strength=0.35,
         padding=16,
+        dilate=4,
         at_most=16,
     )
-    assert second == Detail(finder="hand_yolov8n.pt", at_most=2) and comments == ()
+    assert second == Detail(finder="hand_yolov8n.pt", dilate=-12, at_most=2) and comments == ()
 
 
 def test_what_is_off_asks_for_nothing_and_the_largest_are_told_of(catalog):
@@ -84,6 +91,7 @@ def test_what_is_off_asks_for_nothing_and_the_largest_are_told_of(catalog):
         ({"ad_mask_merge_invert": "Merge"}, "ad_mask_merge_invert 'Merge' is not supported here"),
         ({"ad_controlnet_model": "openpose"}, "ad_controlnet_model 'openpose' is not supported here"),
         ({"ad_prompt": "a [SEP] b"}, "ad_prompt: [SEP] is not supported here"),
+        ({"ad_dilate_erode": 129}, "ad_dilate_erode must be at most 128, not 129"),
         ({"ad_confidence": 3}, "ad_confidence must be at most 1, not 3"),
         ({"ad_mask_k": "many"}, "ad_mask_k must be a whole number, not 'many'"),
         ({"ad_model": "mediapipe_face_full"}, "ad_model 'mediapipe_face_full' is not supported here; finders are ONNX"),
@@ -109,7 +117,7 @@ def test_a_picture_of_the_extension_s_is_read_and_what_is_not_done_is_told(catal
     info = read_text(THEIRS, catalog)
     face, hand = info.values["detail"]
     assert face == Detail(
-        finder="face_yolov8n", prompt="a face, sharp", threshold=0.35, at_most=2, strength=0.3, padding=24
+        finder="face_yolov8n", prompt="a face, sharp", threshold=0.35, at_most=2, strength=0.3, padding=24, dilate=4
     )
     assert hand == Detail(finder="hand_yolov8n", at_most=16)
     lines = "\n".join(info.unmapped)
@@ -121,9 +129,10 @@ def test_a_picture_of_the_extension_s_is_read_and_what_is_not_done_is_told(catal
 def test_our_pictures_say_it_in_the_same_words(catalog):
     details = (
         Detail(finder="face_yolov8n", prompt='say "hi", now: Steps', negative="no", strength=0.25),
-        Detail(finder="demo-subject", at_most=16, threshold=0.5, padding=0),
+        Detail(finder="demo-subject", at_most=16, threshold=0.5, padding=0, dilate=-8),
     )
     text = Recipe(Request(prompt="a", seed=1, detail=details)).infotext()
+    assert ", ADetailer dilate erode: 0, " in text and ", ADetailer dilate erode 2nd: -8, " in text
     assert ", ADetailer model: face_yolov8n, " in text and ", ADetailer model 2nd: demo-subject, " in text
     assert read_text(text, catalog).values["detail"] == details
     tagged = Detail(finder="hand_yolov8n", loras=({"name": "night", "weight": 0.5},))

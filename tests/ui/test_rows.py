@@ -17,7 +17,7 @@ def test_the_frame_tells_the_fields_with_their_bounds():
         (field,) = rows.build_lists("txt2img").values()
     assert field.elem_id == "txt2img-detail"
     told = {info["name"]: info for info in rows._fields(Detail)}
-    assert [*told] == ["finder", "prompt", "negative", "strength", "padding", "threshold", "at_most"]
+    assert [*told] == ["finder", "prompt", "negative", "strength", "padding", "dilate", "threshold", "at_most"]
     assert (told["finder"]["kind"], told["prompt"]["kind"]) == ("choice", "text")
     assert told["strength"] | {"description": ""} == {
         **{"name": "strength", "title": "Strength", "description": "", "default": 0.4, "kind": "number"},

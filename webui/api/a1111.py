@@ -23,6 +23,7 @@ from webui.core.axes import Presets
 from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
+from webui.core.groups.hires import NAME as HIRES
 from webui.core.images import ImageError
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.request import Request
@@ -53,7 +54,7 @@ NOTHING: Mapping[str, Any] = {
 class Call:
     """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished.
 
-    ``sheet`` is the newest that shows all pictures of a batch; later passes draw each by itself.
+    ``sheet`` is the newest that shows all pictures of a batch: a hires pass draws each by itself.
 
     Without ``with_pictures`` the sheet of a grid is answered alone.
     """
@@ -70,9 +71,9 @@ class Call:
             self.preview = self.sheet = None
             return
         self.event = event
-        if isinstance(event, Step):
-            self.preview = event.preview or self.preview
-            if self.job.request.count == 1 or not event.stage or event.stage[0] in ("base", "refiner"):
+        if isinstance(event, Step) and event.preview:
+            self.preview = event.preview
+            if self.job.request.count == 1 or not event.stage or event.stage[0] != HIRES:
                 self.sheet = self.preview
 
     def stop(self) -> None:

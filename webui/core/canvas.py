@@ -9,7 +9,8 @@ from PIL.Image import Image as PilImage
 from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.groups.init import MAX_BLUR_PX, MAX_PADDING_PX, Init
-from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX
+from webui.core.images import FILTER, MAX_SIDE_PX, MIN_SIDE_PX, Cut
+from webui.core.stages import Pass
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,25 @@ def fitted(init: Init, size: images.Size) -> Init:
     return Init(**fields | {"image": make_canvas(init, size).image})
 
 
-def begun_again(picture: PilImage, init: Init | None) -> Init:
-    """A start picture out of what was drawn from ``init``: what was kept of that is kept again, at the new size."""
+def begun_again(picture: PilImage, first: Pass, cut: Cut | None = None) -> Init:
+    """A start picture out of what the ``first`` pass made of its own: what that kept is kept again.
+
+    ``picture`` is what was made, at another size, or the part ``cut`` of it: left out, the middle, in the new shape.
+    """
+    init = first.init
     if init is None or not init.masked:
         return Init(image=picture)
     mask = init.mask and images.mask_levels(init.mask, init.invert_mask)
     if any(init.outpaint):
         mask = images.extension_mask(mask, init.image.size, init.outpaint, overlap_px=init.mask_blur)
     assert mask
-    scale = max(picture.size) / max(mask.size)
+    if not init.only_masked:
+        mask = images.resize(mask, first.size, _in_pixels(init.resize))
+    cut = cut or images.filling_cut(mask.size, picture.size)
+    scale = picture.width / (cut[2] - cut[0])
     return Init(
         image=picture,
-        mask=images.resize(mask, picture.size, "crop and resize"),
+        mask=images.mask_levels(mask.resize(picture.size, FILTER, cut)),
         mask_blur=min(round(init.mask_blur * scale), MAX_BLUR_PX),
         only_masked=init.only_masked,
         padding=min(round(init.padding * scale), MAX_PADDING_PX),
@@ -117,8 +125,7 @@ def _whole(image: PilImage, size: images.Size, mode: images.ResizeMode) -> Canva
 
 
 def _masked(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> Canvas:
-    mode: images.ResizeMode = "just resize" if init.resize == "latent resize" else init.resize
-    greys = images.has_greys(mask)
+    mode, greys = _in_pixels(init.resize), images.has_greys(mask)
     kept, mask = images.resize(image, size, mode), images.resize(mask, size, mode)
     soft, opacity = images.blur(mask, init.mask_blur), _opacity(mask, greys, init)
     shown = images.fill_masked(kept, mask) if init.mask_fill == "fill" else kept
@@ -139,6 +146,11 @@ def _region(image: PilImage, mask: PilImage, size: images.Size, init: Init) -> C
         return PilImages.composite(whole, image, opacity)
 
     return Canvas(inner.image, image, inner.mask, size, finish, inner.greys)
+
+
+def _in_pixels(mode: images.ResizeMode) -> images.ResizeMode:
+    """How a picture is resized beside its mask, which has no latents."""
+    return "just resize" if mode == "latent resize" else mode
 
 
 def _opacity(mask: PilImage, greys: bool, init: Init) -> PilImage:

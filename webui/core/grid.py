@@ -14,6 +14,7 @@ from webui.core.axes import LORA, MAX_PICTURES, PRESET, WORD, Axis, Presets, app
 from webui.core.errors import RequestError
 from webui.core.order import Order
 from webui.core.request import DRAWN_SEED_LIMIT, Request
+from webui.core.samplers import split
 from webui.core.visitor import NOBODY, OWNER, asking
 
 GUESTS_PICTURES = 500
@@ -138,11 +139,20 @@ def make_grid(
                 cell = apply(axis, where[place], cell, presets)
             except RequestError as error:
                 raise RequestError(f"{place}: {error}", field=place) from None
+        for place, axis in there:
+            _check_schedule(place, axis.field, cell)
         cells.append((_settle(cell, seed, other) if one_seed else cell,))
     grid = Grid((x, y, z), tuple(cells), confirmed)
     if (pictures := grid.image_count) > most:
         raise RequestError(f"x, y, z: {pictures:,} pictures are too many; {most:,} is the limit", field="x")
     return grid
+
+
+def _check_schedule(place: str, field: str, cell: Request) -> None:
+    """Raises RequestError where schedules are varied that the sampler's name decides, as that of DPM++ 2M Karras."""
+    holder = {"schedule": cell, "hires.schedule": cell.hires}.get(field)
+    if holder and split(holder.sampler)[1]:
+        raise RequestError(f"{place}: the sampler “{holder.sampler}” has its schedule in its name", field=place)
 
 
 def _with_seeds(axis: Axis, one_seed: bool) -> Axis:

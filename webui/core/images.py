@@ -50,6 +50,7 @@ MODES = (*PNG_MODES, "I", "I;16B", "F", "PA", "La", "RGBa", "RGBX", "CMYK", "YCb
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
+Cut = tuple[float, float, float, float]
 ResizeMode = Literal["just resize", "crop and resize", "resize and fill", "latent resize"]
 
 PilImages.MAX_IMAGE_PIXELS = MAX_RESULT_PIXELS  # Pillow refuses from twice that on
@@ -254,6 +255,15 @@ def resize(image: PilImage, size: Size, mode: ResizeMode) -> PilImage:
         right, bottom = size[0] - whole.width - left, size[1] - whole.height - top
         return extend(whole, (left, top, right, bottom))
     return image.resize(size, FILTER)
+
+
+def filling_cut(own: Size, wanted: Size) -> Cut:
+    """What of a picture fills the wanted size, (left, top, right, bottom): all, or the middle of another shape."""
+    factor = max(side / px for side, px in zip(wanted, own, strict=True))
+    kept = [side / factor for side in wanted]
+    kept = [px if px - part < 1 else part for px, part in zip(own, kept, strict=True)]  # less is but rounding
+    left, top = ((px - part) / 2 for px, part in zip(own, kept, strict=True))
+    return left, top, left + kept[0], top + kept[1]
 
 
 def shrink(image: PilImage, longest_px: int) -> PilImage:

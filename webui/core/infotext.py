@@ -18,6 +18,7 @@ DETAIL_WORDS = {
     "at_most": "ADetailer mask only top k",
     "strength": "ADetailer denoising strength",
     "padding": "ADetailer inpaint padding",
+    "dilate": "ADetailer dilate erode",
 }
 """What A1111's extension ADetailer calls a detail's fields."""
 ORDINALS = {2: "2nd", 3: "3rd"}

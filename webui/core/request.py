@@ -24,7 +24,7 @@ from webui.core.lora_text import read_refs
 from webui.core.values import MAX_PROMPT_CHARACTERS as MAX_PROMPT_CHARACTERS
 from webui.core.values import MAX_SEED as MAX_SEED
 from webui.core.values import MAX_STEPS as MAX_STEPS
-from webui.core.values import Value
+from webui.core.values import Value, share_field, text_field
 
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
@@ -46,18 +46,10 @@ FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need f
 class Request(Value):
     """One job: ``count`` pictures drawn as one batch, ``repeat`` times over."""
 
-    prompt: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Prompt",
-        description="What the picture shows, for example: a red apple, flat style, on a blue background",
+    prompt: str = text_field(
+        "Prompt", "What the picture shows, for example: a red apple, flat style, on a blue background"
     )
-    negative: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Negative prompt",
-        description="What the picture should not show",
-    )
+    negative: str = text_field("Negative prompt", "What the picture should not show")
     steps: int = Field(default=20, ge=1, le=MAX_STEPS, title="Steps", description="More is finer and slower")
     guidance: float = Field(
         default=5.0,
@@ -118,27 +110,17 @@ class Request(Value):
         title="Refiner",
         description="A second model that finishes what the first one began; left out, none",
     )
-    refiner_at: float = Field(
-        default=0.8,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Refiner from",
-        description="The share of the way after which the refiner takes over",
-    )
+    refiner_at: float = share_field(0.8, "Refiner from", "The share of the way after which the refiner takes over")
     loras: tuple[LoraRef, ...] = Field(
         default=(),
         max_length=MAX_LORAS,
         title="LoRAs",
         description="Small files that change the model, each with a weight",
     )
-    guidance_until: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Guidance until",
-        description="The share of the steps after which the prompt goes on alone, at up to half the work; 1 is exact",
+    guidance_until: float = share_field(
+        1.0,
+        "Guidance until",
+        "The share of the steps after which the prompt goes on alone, at up to half the work; 1 is exact",
     )
     reuse: int = Field(
         default=1,
@@ -161,18 +143,10 @@ class Request(Value):
         description="How prompts are read: 3 draws what is left to chance; 2 takes that for plain words, as is right"
         " for what was drawn already; 1 takes what changes over the steps, and AND, for plain words too",
     )
-    template: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Template",
-        description="What the prompt was drawn from, with its wildcards; empty where nothing was left to chance",
+    template: str = text_field(
+        "Template", "What the prompt was drawn from, with its wildcards; empty where nothing was left to chance"
     )
-    negative_template: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Negative template",
-        description="The same of the negative prompt",
-    )
+    negative_template: str = text_field("Negative template", "The same of the negative prompt")
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
     hires: Hires | None = Field(default=None, title="Hires fix")

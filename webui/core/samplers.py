@@ -69,16 +69,22 @@ def resolve(sampler: str, schedule: str) -> tuple[str, str]:
 
     RequestError for unknown names, and for a schedule that the sampler does not have.
     """
-    for name in SCHEDULES:
-        suffix = f" {name}".casefold()
-        if sampler.casefold().endswith(suffix):
-            sampler, schedule = sampler[: -len(suffix)], name
+    sampler, named = split(sampler)
+    schedule = named or schedule
     row = SAMPLERS[choose("sampler", sampler, SAMPLERS)]
     schedule = "Default" if schedule.casefold() == "automatic" else schedule
     schedule = choose("schedule", schedule, SCHEDULES)
     if schedule not in row.schedules:
         raise RequestError(f"schedule “{schedule}” {does_not_go(row.name, row.schedules)}", field="schedule")
     return row.name, schedule
+
+
+def split(sampler: str) -> tuple[str, str]:
+    """A sampler's name, and the schedule that stands behind it, empty where there is none."""
+    for name in SCHEDULES:
+        if sampler.casefold().endswith(f" {name}".casefold()):
+            return sampler[: -len(name) - 1], name
+    return sampler, ""
 
 
 def does_not_go(sampler: str, schedules: Sequence[str]) -> str:

@@ -182,17 +182,17 @@ class Detail:
     """Parts of each picture, each drawn again by the pass ``each`` and put back.
 
     ``finder`` is a file, or the name of one that is no file. Of what it finds with a score from ``threshold`` on, 0..1,
-    the surest parts are drawn, ``at_most`` so many, with ``padding_px`` around them. ``size`` is that of the pictures,
-    ``init`` what was painted over the order's first one. ``name`` as in Pass.
+    the surest parts are drawn, ``at_most`` so many, grown by a square of ``dilate_px`` (shrunk by one below 0), with
+    ``padding_px`` around them. ``size`` is that of the pictures. ``name`` as in Pass.
     """
 
     finder: FinderFile | str
     threshold: float
     padding_px: int
+    dilate_px: int
     at_most: int
     each: Pass
     size: Size
-    init: "Init | None" = None
     name: str = "detail"
 
     @property

@@ -11,12 +11,13 @@ from webui.core.canvas import begun_again
 from webui.core.events import Event, Image
 from webui.core.files import FinderFile
 from webui.core.finder_file import RUNTIME
+from webui.core.images import FILTER
 from webui.core.recipe import Batch, Recipe
 from webui.core.stages import Detail, Pass, Upscale, steps_of
 from webui.core.weight_files import hash_whole
 from webui.engine.encoding import Encoder
 from webui.engine.finders.network import Finders
-from webui.engine.latents import enlarge, make_generators
+from webui.engine.latents import cut_of_enlarged, enlarge, make_generators
 from webui.engine.passes import Drawn, Passes
 from webui.engine.provenance import describe_environment, versions
 from webui.engine.residence import Residence
@@ -58,8 +59,11 @@ class Drawing:
         latents, count, made = self._enlarged(stage, drawn), len(drawn.generators), []
         is_whole = latents is not None and not (stage.init and stage.init.masked)
         pictures = [None] * count if is_whole else list(self._passes.finished(drawn))
+        cut = None if latents is None else cut_of_enlarged(drawn.size, stage.size, self._passes.latent_scale)
         for number, picture in enumerate(pictures):
-            init = begun_again(picture, stage.init) if picture else None
+            if picture and cut:
+                picture = picture.resize(stage.size, FILTER, cut)
+            init = begun_again(picture, self._run.order.passes[0], cut) if picture else None
             own = None if latents is None else latents[number : number + 1]
             again = replace(stage, begin="picture" if own is None else "latents", init=init)
             place = Place(behind, number, count)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from webui.core.canvas import Canvas
 from webui.core.groups.variation import Variation
-from webui.core.images import Size
+from webui.core.images import Box, Cut, Size
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.stages import Pass
 from webui.engine.families.base import Draw, Model, Posterior
@@ -146,12 +146,25 @@ def enlarge(latents: torch.Tensor, own: Size, size: Size, filter_name: str, scal
     They fill another shape, and the rest is cut off on both sides.
     """
     mode, antialias = LATENT_FILTERS[filter_name]
+    (across, down), (left, top, right, bottom) = _enlarged(own, size, scale)
+    made = functional.interpolate(latents, (down, across), mode=mode, antialias=antialias)
+    return made[..., top:bottom, left:right].contiguous()
+
+
+def cut_of_enlarged(own: Size, size: Size, scale: int) -> Cut:
+    """What of a picture of ``own`` px its latents show when they are enlarged to ``size``."""
+    (across, down), (left, top, right, bottom) = _enlarged(own, size, scale)
+    width, height = own
+    return left * width / across, top * height / down, right * width / across, bottom * height / down
+
+
+def _enlarged(own: Size, size: Size, scale: int) -> tuple[Size, Box]:
+    """The size that fills another shape, and what of it is kept, both in latents of ``scale`` px."""
     (across, down), (width, height) = own, size
     is_higher = across * height < width * down
     full = (width, width * down // across) if is_higher else (height * across // down, height)
-    made = functional.interpolate(latents, (full[1] // scale, full[0] // scale), mode=mode, antialias=antialias)
     left, top = ((px // scale - side // scale) // 2 for px, side in zip(full, size, strict=True))
-    return made[..., top : top + height // scale, left : left + width // scale].contiguous()
+    return (full[0] // scale, full[1] // scale), (left, top, left + width // scale, top + height // scale)
 
 
 def _hidden(model: Model, size: Size, device: torch.device) -> Posterior | None:

@@ -22,13 +22,15 @@ FIELDS = {  # theirs -> ours
     TOP_K: "at_most",
     "ad_denoising_strength": "strength",
     "ad_inpaint_only_masked_padding": "padding",
+    "ad_dilate_erode": "dilate",
 }
+DEFAULTS = {"dilate": 4}
+"""Where theirs are others than ours."""
 # What else it can be asked for, in pictures too, and whether that is something else than what is done here.
 OTHERS: Mapping[str, tuple[str, Callable[[str], bool]]] = {
     "ad_model_classes": ("ADetailer model classes", bool),
     "ad_mask_min_ratio": ("ADetailer mask min ratio", lambda value: _number(value) != 0),
     "ad_mask_max_ratio": ("ADetailer mask max ratio", lambda value: _number(value) != 1),
-    "ad_dilate_erode": ("ADetailer dilate erode", lambda value: _number(value) not in (0, 4)),
     "ad_x_offset": ("ADetailer x offset", lambda value: _number(value) != 0),
     "ad_y_offset": ("ADetailer y offset", lambda value: _number(value) != 0),
     "ad_mask_merge_invert": ("ADetailer mask merge invert", lambda value: value != "None"),
@@ -93,7 +95,7 @@ def _read(given: Mapping[str, Any]) -> Detail:
             raise _error(f"{key} {repr(value)[:60]} is not supported here")
         if key not in (*FIELDS, *OTHERS, *SILENT):
             raise _error(f"there is no argument {str(key)[:60]!r}")
-    values = {ours: given[key] for key, ours in FIELDS.items() if given.get(key) is not None}
+    values = DEFAULTS | {ours: given[key] for key, ours in FIELDS.items() if given.get(key) is not None}
     for key in ("ad_prompt", "ad_negative_prompt"):
         if token := TOKENS.search(str(given.get(key, ""))):
             raise _error(f"{key}: {token[0]} is not supported here; ask for one detail after the other")

@@ -25,7 +25,7 @@ FRAME = """
 """
 URLS = {"detail": "./api/finders"}
 """What lists the names that a row's first field is chosen from."""
-STEPS = {"padding": 8, "strength": 0.05, "threshold": 0.05}
+STEPS = {"padding": 8, "dilate": 4, "strength": 0.05, "threshold": 0.05}
 
 
 def build_lists(page: str) -> dict[str, gr.Textbox]:

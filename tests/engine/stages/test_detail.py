@@ -56,18 +56,19 @@ def finder(darkroom):
 def test_two_details_are_two_inpaints_by_hand_bit_for_bit(darkroom, request_for, first, finder):
     details = (
         {"finder": "red", "strength": STRENGTH, "padding": 8, "prompt": "a strawberry", "at_most": 1},
-        {"finder": "previous-mask", "strength": STRENGTH, "negative": "blue"},
+        {"finder": "previous-mask", "strength": STRENGTH, "negative": "blue", "dilate": 6},
     )
     (picture,) = darkroom.draw(request_for(**QUICK, detail=details))
     spots = picture.recipe.found
     assert [len(found) for found in spots] == [1, 1] and spots[0] == spots[1]
     network = Finders().load(darkroom.catalog().finders["red"])
-    mask = in_order(network.find(first, 0.3), 0.3, 1)[0].mask
+    (part,) = in_order(network.find(first, 0.3), 0.3, 1)
+    mask, grown = part.mask, part.mask_of(first.size, 6)
     once = by_hand(darkroom, request_for, first, mask, padding=8, prompt="a strawberry")
-    twice = by_hand(darkroom, request_for, once, mask, negative="blue")
+    twice = by_hand(darkroom, request_for, once, grown, negative="blue")
     assert twice.tobytes() == picture.image.tobytes() != first.tobytes()
     assert picture.recipe.hashes["finder"].keys() == {"red"} and picture.recipe.environment["onnxruntime"]
-    outside = np.asarray(images.blur(images.support(mask), 4)) == 0
+    outside = np.asarray(images.blur(images.support(grown), 4)) == 0
     assert (np.asarray(picture.image)[outside] == np.asarray(first)[outside]).all()
 
 
@@ -111,11 +112,13 @@ def test_steps_go_forward_and_are_told_by_stage_and_previews_show_all_of_the_pic
 
 
 def test_where_nothing_is_found_the_picture_is_kept_and_it_is_said(darkroom, request_for, first, finder):
-    finder_of_nothing = {"finder": "red", "threshold": 1.0}
-    events = list(darkroom.generate(request_for(**QUICK, detail=(finder_of_nothing, {"finder": "previous-mask"}))))
+    details = ({"finder": "red", "threshold": 1.0}, {"finder": "previous-mask"}, {"dilate": -128})
+    events = list(darkroom.generate(request_for(**QUICK, detail=details)))
     (picture,) = pictures(events)
-    assert picture.image.tobytes() == first.tobytes() and picture.recipe.found == ((), ())
+    assert picture.image.tobytes() == first.tobytes() and [len(found) for found in picture.recipe.found] == [0, 0, 1]
     assert "Detail: red found nothing in the picture, which stays as it is." in events[-1].warnings
+    shrunk = "Detail: dilate -128 leaves nothing of what demo-subject found in the picture, which stays as it is."
+    assert shrunk in events[-1].warnings
 
 
 def test_a_job_is_stopped_within_a_step_of_a_detail(darkroom, request_for):
@@ -136,6 +139,23 @@ def test_the_painted_mask_is_a_finder_too(darkroom, request_for, first):
     (picture,) = darkroom.draw(request_for(**asked, detail=({"finder": "painted-mask", "strength": STRENGTH},)))
     assert picture.recipe.found[0][0].box == (30, 30, 60, 70)
     assert picture.image.tobytes() == by_hand(darkroom, request_for, once.image, init.mask).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("resize", "box"),
+    [
+        ("just resize", (64, 48, 128, 96)),
+        ("crop and resize", (32, 48, 160, 96)),
+        ("resize and fill", (64, 72, 128, 96)),
+        ("latent resize", (64, 48, 128, 96)),
+    ],
+)
+def test_what_was_painted_is_where_it_is_shown(darkroom, request_for, resize, box):
+    init = Init(image=PilImages.new("RGB", (256, 128)), mask=mask_of((256, 128), (85, 32, 171, 64)), resize=resize)
+    asked = QUICK | {"steps": 1, "init": init, "hires": {"upscaler": "Lanczos", "scale": 1.5, "strength": 0}}
+    (picture,) = darkroom.draw(request_for(**asked, detail=({"finder": "painted-mask", "strength": 0},)))
+    ((spot,),) = picture.recipe.found
+    assert max(abs(one - other) for one, other in zip(spot.box, box, strict=True)) <= 2  # the filter's soft edge
 
 
 def test_its_own_words_and_loras_act_on_the_parts_alone(darkroom, request_for, first):

@@ -70,3 +70,11 @@ def test_what_a_stop_interrupts_comes_out_of_the_preview_s_sheet():
     assert json.loads(answers.info(request, pictures, ["interrupted"]))["comments"] == ["interrupted"]
     png = PilImages.open(io.BytesIO(answers.encode_half_drawn(pictures[0].image)))
     assert png.size == (64, 128) and not png.info
+
+
+def test_a_preview_keeps_its_own_shape_which_a_hires_pass_may_have_changed():
+    buffer = io.BytesIO()
+    PilImages.new("RGB", (24, 8)).save(buffer, "PNG")
+    request = Request(seed=5, width=64, height=64, hires={"width": 192, "height": 64})
+    (picture,) = answers.half_drawn(request, 0, buffer.getvalue())
+    assert picture.image.size == (192, 64)

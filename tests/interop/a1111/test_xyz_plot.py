@@ -74,6 +74,27 @@ def test_the_first_value_of_prompt_sr_is_the_word_to_replace(catalog):
     assert raw.requests[1].prompt == "a blue, light apple"
 
 
+def test_a_sampler_may_have_its_schedule_in_its_name(catalog):
+    found = plot(catalog, "Sampler", "", ["dpmpp_2m_karras", "Euler a"])
+    assert values_of(found) == [("sampler", "DPM++ 2M Karras", "Euler a")]
+    hires = plot(catalog, "Hires sampler", "dpmpp_2m_k", [], request=Request(hires={}))
+    assert hires.grid.requests[0].hires.sampler == "DPM++ 2M Karras"
+
+
+def test_prompt_order_has_the_words_in_each_order_at_their_places(catalog):
+    request = Request(prompt="photo of a cat, red: soft light, 8k", negative="soft light")
+    grid = plot(catalog, "Prompt order", "soft light,cat,red", [], request=request).grid
+    assert [cell.prompt for cell in grid.requests] == [
+        "photo of a soft light, cat: red, 8k",
+        "photo of a soft light, red: cat, 8k",
+        "photo of a cat, soft light: red, 8k",
+        "photo of a cat, red: soft light, 8k",
+        "photo of a red, soft light: cat, 8k",
+        "photo of a red, cat: soft light, 8k",
+    ]
+    assert {cell.negative for cell in grid.requests} == {"soft light"}
+
+
 def test_flags_that_change_nothing_here_are_told(catalog):
     found = plot(catalog, "Steps", "1", [], "Nothing", "", [], "Seed", "1", [], flags=["False", "True", "True"])
     assert found.with_pictures and len(found.comments) == 2
@@ -93,7 +114,15 @@ def test_flags_that_change_nothing_here_are_told(catalog):
         (["Steps", "many", []], "x: steps must be a whole number, not 'many'"),
         (["Steps", "", []], "x: steps has no values"),
         (["Checkpoint name", "nothing", []], "x_values: the model 'nothing' is not here"),
-        (["Sampler", "DPM++ 2M Karras", []], "'DPM++ 2M Karras' names a schedule too"),
+        (["Sampler", "Euler a Karras", []], "x_values: schedule: 'Karras' does not go with Euler a"),
+        (
+            ["Sampler", "DPM++ 2M Karras", [], "Schedule type", "Karras", []],
+            "“DPM++ 2M Karras” has its schedule in its",
+        ),
+        (["Prompt order", "red,pear", []], "x: Prompt order: 'pear' is not in the prompt"),
+        (["Prompt order", "red,,apple", []], "x: Prompt order: '' is not in the prompt"),
+        (["Prompt order", "apple,apple", []], "x: Prompt order: 'apple' is not in the prompt beside"),
+        (["Prompt order", "a,r,e,d,p,l", []], "x: Prompt order: 6 words have 720 orders; 200 is the limit"),
         (["Sampler", "Euler b", []], "x_values: sampler: 'Euler b' is not known here"),
         (["Schedule type", "curly", []], "x_values: there is no schedule 'curly'"),
         (["Prompt S/R", "dog,cat", []], "the word is in neither"),

@@ -16,9 +16,10 @@ from webui.core.prompt import join_loras
 from webui.core.stages import Detail as Detailing
 from webui.core.stages import Pass, Stage
 from webui.core.uses import constant_loras, embeddings, moving_loras
-from webui.core.values import MAX_PROMPT_CHARACTERS
+from webui.core.values import share_field, text_field
 
 MAX_DETAILS, MOST_PARTS = 8, 16
+MAX_DILATE_PX = 128
 WHOLE_PROMPT = "[PROMPT]"
 """Stands for the picture's in a prompt of a detail, as in ADetailer."""
 
@@ -40,43 +41,26 @@ class Detail(Group):
         description="What finds the parts: demo-subject, a file's name, painted-mask (what is painted over the start"
         " picture), or previous-mask (what the detail before found)",
     )
-    prompt: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Prompt",
-        description="What the parts show; left out, the picture's. [PROMPT] in it stands for that",
-    )
-    negative: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Negative prompt",
-        description="Left out, the picture's",
-    )
-    strength: float = Field(
-        default=0.4,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Strength",
-        description="How far the parts may move away from what is there",
-    )
+    prompt: str = text_field("Prompt", "What the parts show; left out, the picture's. [PROMPT] in it stands for that")
+    negative: str = text_field("Negative prompt", "Left out, the picture's")
+    strength: float = share_field(0.4, "Strength", "How far the parts may move away from what is there")
     padding: int = Field(
         default=32, ge=0, le=MAX_PADDING_PX, title="Padding", description="Surroundings to show them with, in px"
     )
-    threshold: float = Field(
-        default=0.3,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Threshold",
-        description="How sure the finder must be",
+    dilate: int = Field(
+        default=0,
+        ge=-MAX_DILATE_PX,
+        le=MAX_DILATE_PX,
+        title="Dilate",
+        description="Grows the parts by a square of so many px, as ADetailer does; below 0 shrinks them",
     )
+    threshold: float = share_field(0.3, "Threshold", "How sure the finder must be")
     at_most: int = Field(default=4, ge=1, le=MOST_PARTS, title="At most", description="So many parts, the surest first")
     loras: tuple[LoraRef, ...] = Field(
         default=(), max_length=MAX_LORAS, title="LoRAs", description="Left out, the picture's"
     )
-    template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
-    negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
+    template: str = text_field("Template")
+    negative_template: str = text_field("Negative template")
 
     @property
     def said(self) -> dict[str, Any]:
@@ -95,10 +79,8 @@ class Detail(Group):
         assert isinstance(first, Pass)
         finder = self.finder if self.finder in FINDERS else files.finders[self.finder]
         each = self._each(first, files)
-        detailing = Detailing(
-            finder, self.threshold, self.padding, self.at_most, each, stages[-1].result_size, first.init
-        )
-        return (*stages, detailing)
+        size = stages[-1].result_size
+        return (*stages, Detailing(finder, self.threshold, self.padding, self.dilate, self.at_most, each, size))
 
     def _each(self, first: Pass, files: Files) -> Pass:
         """The pass that draws a part, at the model's own size."""

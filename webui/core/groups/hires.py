@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from webui.core.errors import RequestError
 from webui.core.files import Files, ModelFile
 from webui.core.groups.base import Group
-from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_left_out
+from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_left_out, scale_field, side_field
 from webui.core.images import MAX_SIDE_PX, MAX_UPSCALED_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.lora_ref import MAX_LORAS, LoraRef
@@ -17,7 +17,7 @@ from webui.core.lora_text import read_refs
 from webui.core.names import LANCZOS
 from webui.core.stages import Pass, Stage, Upscale
 from webui.core.uses import constant_loras, embeddings, lenders, moving_loras
-from webui.core.values import MAX_PROMPT_CHARACTERS, MAX_STEPS
+from webui.core.values import MAX_STEPS, share_field, text_field
 
 ANY_PX = 2**31
 NAME = "hires"
@@ -33,28 +33,9 @@ class Hires(Group):
     switch: ClassVar[str] = "Enlarge what was drawn and draw it again"
     set_by_programs: ClassVar[tuple[str, ...]] = ("template", "negative_template")
 
-    scale: float = Field(
-        default=2.0,
-        ge=1.0,
-        le=16.0,
-        allow_inf_nan=False,
-        title="Scale",
-        description="How many times as wide and high the picture becomes, where no size is given",
-    )
-    width: int | None = Field(
-        default=None,
-        ge=MIN_SIDE_PX,
-        le=MAX_SIDE_PX,
-        title="Width in px",
-        description="Instead of the scale; left out, what suits the height",
-    )
-    height: int | None = Field(
-        default=None,
-        ge=MIN_SIDE_PX,
-        le=MAX_SIDE_PX,
-        title="Height in px",
-        description="Instead of the scale; with both, the picture is cut to their shape",
-    )
+    scale: float = scale_field()
+    width: int | None = side_field("width", MIN_SIDE_PX, MAX_SIDE_PX)
+    height: int | None = side_field("height", MIN_SIDE_PX, MAX_SIDE_PX)
     upscaler: str = Field(
         default=DEFAULT_UPSCALER,
         min_length=1,
@@ -65,13 +46,8 @@ class Hires(Group):
     steps: int = Field(
         default=0, ge=0, le=MAX_STEPS, title="Steps", description="Of the second pass; 0: as many as the first"
     )
-    strength: float = Field(
-        default=0.5,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Strength",
-        description="How far the second pass may move away: 0 only enlarges, 1 ignores the first",
+    strength: float = share_field(
+        0.5, "Strength", "How far the second pass may move away: 0 only enlarges, 1 ignores the first"
     )
     model: str = Field(
         default="", max_length=255, title="Model", description="That draws again; left out, that of the first pass"
@@ -92,20 +68,10 @@ class Hires(Group):
         title="Guidance",
         description="0: that of the first pass",
     )
-    prompt: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Hires prompt",
-        description="Left out, that of the first pass",
-    )
-    negative: str = Field(
-        default="",
-        max_length=MAX_PROMPT_CHARACTERS,
-        title="Hires negative prompt",
-        description="Left out, that of the first pass",
-    )
-    template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Template")
-    negative_template: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS, title="Negative template")
+    prompt: str = text_field("Hires prompt", "Left out, that of the first pass")
+    negative: str = text_field("Hires negative prompt", "Left out, that of the first pass")
+    template: str = text_field("Template")
+    negative_template: str = text_field("Negative template")
 
     _read_left_out = field_validator("width", "height", "guidance", mode="before")(read_left_out)
     _read_loras = field_validator("loras", mode="before")(read_refs)

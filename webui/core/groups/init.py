@@ -13,6 +13,7 @@ from webui.core.groups.base import Group
 from webui.core.images import SIDE_STEP_PX
 from webui.core.picture import Picture
 from webui.core.stages import Pass, Stage
+from webui.core.values import share_field
 
 MAX_BLUR_PX = 64
 MAX_PADDING_PX = 512
@@ -27,13 +28,8 @@ class Init(Group):
     since: ClassVar[int] = 1
 
     image: Picture = Field(title="Picture", description="The picture to start from")
-    strength: float = Field(
-        default=0.75,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Strength",
-        description="How far the result may move away from the picture: 0 keeps it, 1 ignores it",
+    strength: float = share_field(
+        0.75, "Strength", "How far the result may move away from the picture: 0 keeps it, 1 ignores it"
     )
     resize: images.ResizeMode = Field(
         default="just resize", title="Resize", description="How the picture is brought to the asked-for size"

@@ -21,14 +21,9 @@ def read_left_out(value: Any) -> Any:
     return None if value in ("", "0") or type(value) in (int, float) and value == 0 else value
 
 
-class Upscale(Group):
-    """A1111's extras. Pixels alone are changed, after all passes; with ``only`` nothing is drawn at all."""
-
-    since: ClassVar[int] = 2
-    switch: ClassVar[str] = "Enlarge the finished pictures"
-    set_by_programs: ClassVar[tuple[str, ...]] = ("only",)
-
-    scale: float = Field(
+def scale_field() -> Any:
+    """How much larger, where no size is given."""
+    return Field(
         default=2.0,
         ge=1.0,
         le=16.0,
@@ -36,20 +31,30 @@ class Upscale(Group):
         title="Scale",
         description="How many times as wide and high the picture becomes, where no size is given",
     )
-    width: int | None = Field(
+
+
+def side_field(side: str, least_px: int, most_px: int) -> Any:
+    """The width or the height of a size that is asked for instead of a scale."""
+    means = {"width": "left out, what suits the height", "height": "with both, the picture is cut to their shape"}
+    return Field(
         default=None,
-        ge=MIN_READ_PX,
-        le=MAX_UPSCALED_SIDE_PX,
-        title="Width in px",
-        description="Instead of the scale; left out, what suits the height",
+        ge=least_px,
+        le=most_px,
+        title=f"{side.capitalize()} in px",
+        description=f"Instead of the scale; {means[side]}",
     )
-    height: int | None = Field(
-        default=None,
-        ge=MIN_READ_PX,
-        le=MAX_UPSCALED_SIDE_PX,
-        title="Height in px",
-        description="Instead of the scale; with both, the picture is cut to their shape",
-    )
+
+
+class Upscale(Group):
+    """A1111's extras. Pixels alone are changed, after all passes; with ``only`` nothing is drawn at all."""
+
+    since: ClassVar[int] = 2
+    switch: ClassVar[str] = "Enlarge the finished pictures"
+    set_by_programs: ClassVar[tuple[str, ...]] = ("only",)
+
+    scale: float = scale_field()
+    width: int | None = side_field("width", MIN_READ_PX, MAX_UPSCALED_SIDE_PX)
+    height: int | None = side_field("height", MIN_READ_PX, MAX_UPSCALED_SIDE_PX)
     upscaler: str = Field(
         default=DEFAULT_UPSCALER,
         min_length=1,

@@ -8,7 +8,7 @@ from pydantic import Field
 from webui.core.files import Files
 from webui.core.groups.base import Group
 from webui.core.stages import Pass, Stage
-from webui.core.values import MAX_SEED
+from webui.core.values import MAX_SEED, share_field
 
 
 class Variation(Group):
@@ -23,13 +23,8 @@ class Variation(Group):
         title="Variation seed",
         description="The seed of the other noise; -1 draws a new one",
     )
-    strength: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        title="Variation strength",
-        description="How far to go from the seed's noise to the other: 0 is off, 1 is the other alone",
+    strength: float = share_field(
+        0.0, "Variation strength", "How far to go from the seed's noise to the other: 0 is off, 1 is the other alone"
     )
 
     def picture(self, k: int) -> "Variation":

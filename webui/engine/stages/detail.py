@@ -55,14 +55,16 @@ class Detailer:
         with run.part("find"):
             parts = self._find(stage, picture, self._found[number][-1] if self._found[number] else ())
         self._found[number].append(parts)
-        if not parts:
+        masks = [mask for part in parts if (mask := part.mask_of(picture.size, stage.dilate_px)).getbbox()]
+        if not masks:
             name = stage.finder if isinstance(stage.finder, str) else stage.finder.name
             which = f"picture {number + 1}" if run.order.request.image_count > 1 else "the picture"
-            run.warn(f"Detail: {name} found nothing in {which}, which stays as it is.")
-        for k, part in enumerate(parts):
+            what = f"dilate {stage.dilate_px} leaves nothing of what {name} found" if parts else f"{name} found nothing"
+            run.warn(f"Detail: {what} in {which}, which stays as it is.")
+        for k, mask in enumerate(masks):
             init = Init(
                 image=picture,
-                mask=part.mask_of(picture.size),
+                mask=mask,
                 only_masked=True,
                 padding=stage.padding_px,
                 strength=stage.each.strength,
@@ -71,7 +73,7 @@ class Detailer:
             drawing = self._redraw(
                 replace(stage.each, begin="picture", init=init),
                 number,
-                Place(place.behind, place.number * len(parts) + k, place.of * len(parts)),
+                Place(place.behind, place.number * len(masks) + k, place.of * len(masks)),
             )
             while True:
                 try:
@@ -91,15 +93,15 @@ class Detailer:
         elif stage.finder == PREVIOUS:
             return before[: stage.at_most]
         elif stage.finder == PAINTED:
-            found = _painted(picture, stage.init)
+            found = _painted(picture, self._run.order.passes[0])
         else:
             found = find_subject(picture)
         return in_order(found, stage.threshold, stage.at_most)
 
 
-def _painted(picture: PilImage, init: Init | None) -> list[Part]:
+def _painted(picture: PilImage, first: Pass) -> list[Part]:
     """What was painted over the start picture, as one part; none where nothing was."""
-    mask = begun_again(picture, init).mask
+    mask = begun_again(picture, first).mask
     box = mask.getbbox() if mask else None
     return [Part(box, 1.0, mask)] if box else []
 

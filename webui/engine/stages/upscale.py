@@ -72,7 +72,7 @@ class Enlarger:
         tile and may raise to stop.
         """
         parts = list(_split(picture))
-        cut = _cut(picture.size, stage.size)
+        cut = images.filling_cut(picture.size, stage.size)
         if stage.file is None or stage.size[0] < cut[2] - cut[0]:
             made = [part.resize(stage.size, FILTER, cut) for part in parts]
             return _join(made, picture.mode)
@@ -117,23 +117,12 @@ def _join(parts: Sequence[PilImage], mode: str) -> PilImage:
     return colours
 
 
-def _cut(own: Size, wanted: Size) -> tuple[float, float, float, float]:
-    """What of the picture fills the wanted size, (left, top, right, bottom): all, or the middle of another shape."""
-    factor = max(side / px for side, px in zip(wanted, own, strict=True))
-    kept = [side / factor for side in wanted]
-    kept = [px if px - part < 1 else part for px, part in zip(own, kept, strict=True)]  # less is but rounding
-    left, top = ((px - part) / 2 for px, part in zip(own, kept, strict=True))
-    return left, top, left + kept[0], top + kept[1]
-
-
-def _whole_px(cut: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+def _whole_px(cut: images.Cut) -> tuple[int, int, int, int]:
     left, top, right, bottom = cut
     return floor(left), floor(top), ceil(right), ceil(bottom)
 
 
-def _passes(
-    cut: tuple[float, float, float, float], wanted: Size, network: Network
-) -> Iterator[tuple[Size, list[tuple[Stretch, Stretch]]]]:
+def _passes(cut: images.Cut, wanted: Size, network: Network) -> Iterator[tuple[Size, list[tuple[Stretch, Stretch]]]]:
     """The size after each time that the network enlarges the picture, and the tiles for it: the network's own scale as
     long as that is too little, then what is wanted."""
     (left, top, right, bottom), scale = _whole_px(cut), network.scale

@@ -30,15 +30,16 @@ def echo(body: Mapping[str, Any]) -> dict[str, Any]:
 def half_drawn(request: Request, first: int, preview: bytes) -> list[Image]:
     """What the pictures of a batch, numbered from ``first``, had come to when their call was stopped.
 
-    ``preview`` is the newest of them: a sheet of the batch, as ``engine.preview`` lays it out, brought to the size of
-    the pictures.
+    ``preview`` is the newest of them: a sheet of the batch, as ``engine.preview`` lays it out. Each is brought to the
+    size of the first pass, in its own shape: a hires pass may have another one.
     """
     with PilImages.open(io.BytesIO(preview)) as opened:
         sheet = opened.convert("RGB")
     columns = math.ceil(math.sqrt(request.count))
     rows = -(-request.count // columns)
     width, height = sheet.width // columns, sheet.height // rows
-    size = request.width or width, request.height or height
+    scale = max((request.width or width) / width, (request.height or height) / height)
+    size = round(width * scale), round(height * scale)
     pictures = []
     for k in range(request.count):
         left, top = k % columns * width, k // columns * height

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from math import factorial
 from typing import Any
 
-from webui.core.axes import FIELDS, WORD, Axis, Presets, read_axis
+from webui.core.axes import FIELDS, MAX_VALUES, WORD, Axis, Presets, read_axis
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.grid import PLACES, Grid, make_grid
@@ -23,7 +25,7 @@ ARGS = (
 """What ``Script.run`` takes, in this order; what is left out at the end is as on A1111's page."""
 DEFAULTS = {"draw_legend": True}
 
-TXT2IMG, IMG2IMG = "txt2img", "img2img"
+TXT2IMG, IMG2IMG, ORDER = "txt2img", "img2img", "order"
 AXES: tuple[tuple[str, str, str], ...] = (
     ("Nothing", "", ""),
     ("Seed", "seed", ""),
@@ -34,7 +36,7 @@ AXES: tuple[tuple[str, str, str], ...] = (
     ("CFG Scale", "guidance", ""),
     ("Image CFG Scale", "", IMG2IMG),
     ("Prompt S/R", WORD, ""),
-    ("Prompt order", "", ""),
+    ("Prompt order", ORDER, ""),
     ("Sampler", "sampler", TXT2IMG),
     ("Hires sampler", "hires.sampler", TXT2IMG),
     ("Sampler", "sampler", IMG2IMG),
@@ -99,7 +101,7 @@ def read_plot(
     axes: dict[str, Axis] = {}
     for place in PLACES:
         try:
-            axis = _read_axis(place, args, catalog, with_picture)
+            axis = _read_axis(place, args, request, catalog, with_picture)
         except RequestError as error:
             raise RequestError(f"script_args: {error}", field="script_args") from None
         if axis:
@@ -120,7 +122,9 @@ def read_plot(
     return Plot(grid, flag(args.get("include_lone_images")), tuple(comments))
 
 
-def _read_axis(place: str, args: Mapping[str, Any], catalog: Catalog, with_picture: bool) -> Axis | None:
+def _read_axis(
+    place: str, args: Mapping[str, Any], request: Request, catalog: Catalog, with_picture: bool
+) -> Axis | None:
     name, field = _find_type(f"{place}_type", args.get(f"{place}_type"), with_picture)
     if name == "Nothing":
         return None
@@ -130,13 +134,33 @@ def _read_axis(place: str, args: Mapping[str, Any], catalog: Catalog, with_pictu
         values = chosen
     elif flag(args.get("raw_mode")) and isinstance(text, str) and "\n" in text.strip():
         values = text.strip().split("\n")
-    if field == WORD:
+    if field in (WORD, ORDER):
         found = read_axis(place, f"{WORD}:word", values).values
+        if field == ORDER:
+            return _read_order(place, request.prompt, found)
         if not found[0]:
             raise RequestError(f"{place}: Prompt S/R: the first value is the word to replace, and it is empty")
         return Axis(f"{WORD}:{found[0]}", found)
     axis = read_axis(place, field, values)
     return Axis(field, tuple(_ours(place, field, value, catalog) for value in axis.values))
+
+
+def _read_order(place: str, prompt: str, words: Sequence[str]) -> Axis:
+    """Words of the prompt in each order: what stands from the first of them to the last, replaced as a word is."""
+    if (orders := factorial(len(words))) > MAX_VALUES:
+        raise RequestError(
+            f"{place}: Prompt order: {len(words)} words have {orders:,} orders; {MAX_VALUES} is the limit for an axis"
+        )
+    between, rest = [], prompt
+    for word in sorted(words, key=prompt.find):
+        if not word or word not in rest:
+            raise RequestError(f"{place}: Prompt order: {word[:60]!r} is not in the prompt beside the other words")
+        before, _, rest = rest.partition(word)
+        between.append(before)
+    whole = prompt[len(between[0]) : len(prompt) - len(rest)]
+    between[0] = ""
+    values = ("".join(map(str.__add__, between, order)) for order in permutations(words))
+    return Axis(f"{WORD}:{whole}", tuple(values))
 
 
 def _find_type(argument: str, given: Any, with_picture: bool) -> tuple[str, str]:
@@ -159,7 +183,7 @@ def _find_type(argument: str, given: Any, with_picture: bool) -> tuple[str, str]
     name, field = found
     if page == TXT2IMG and field == "init.strength":
         field = "hires.strength"
-    if name != "Nothing" and field not in (WORD, "preset") and field not in FIELDS:
+    if name != "Nothing" and field not in (WORD, ORDER, "preset") and field not in FIELDS:
         raise RequestError(f"{argument}: {name} cannot be varied here")
     return name, field
 
@@ -172,14 +196,10 @@ def _ours(place: str, field: str, value: str, catalog: Catalog) -> str:
         return find_vae(value, catalog)
     if field in ("sampler", "hires.sampler"):
         found, unknown = translate(value, None, catalog.samplers)
-        if "sampler" not in found:
+        if unknown:
             raise RequestError(f"{place}_values: {unknown[0]}")
-        if found["schedule"] != "Default":
-            plain = found["sampler"]
-            raise RequestError(
-                f"{place}_values: {value[:60]!r} names a schedule too; vary {plain!r}, and set scheduler"
-            )
-        return str(found["sampler"])
+        schedule = found["schedule"]
+        return str(found["sampler"]) if schedule == "Default" else f"{found['sampler']} {schedule}"
     if field == "schedule":
         for sampler in catalog.samplers:
             found, unknown = translate(sampler, value, catalog.samplers)
