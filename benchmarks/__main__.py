@@ -35,6 +35,7 @@ WORKLOADS = {
     "loading": ("sd15",),
     "load": ("demo",),
     "held": ("demo",),
+    "history": ("demo",),
 }
 """The sizes at which each can be measured, its own first."""
 

@@ -195,13 +195,15 @@ def _own_routers(
     from webui.api.tokens import tokens_router
     from webui.api.words import words_router
     from webui.api.workspace import workspace_router
+    from webui.api.zips import Zips
 
     for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
         yield make(executor)
     yield jobs_router(executor, workspaces.here)
     yield presets_router(workspaces.here)
-    yield history_router(workspaces.here)
-    yield workspace_router(executor, workspaces)
+    zips = Zips()
+    yield history_router(workspaces.here, zips)
+    yield workspace_router(executor, workspaces, zips)
     yield a1111_router(executor, settings.model, lambda name, cell: workspaces.here().presets.get(name).over(cell))
     if settings.accounts:
         yield login_router(login, settings.root_path)

@@ -284,7 +284,7 @@ def test_a_full_or_read_only_disk_keeps_nobody_from_the_history(
     before = search(folder.history()).pictures
     monkeypatch.setattr(sqlite3, "connect", connect_to_trouble)
     history = folder.history()
-    history._index = Index(file, lambda: now[0])
+    history._index = history._reader._index = Index(file, lambda: now[0])
     drawn = [folder.draw(f"number {number} {'long ' * 500}") for number in range(10)]
     found = search(history).pictures
     assert [picture.path for picture in found] == [*drawn[::-1], before[0].path] and found[-1] == before[0]
@@ -356,8 +356,8 @@ def test_files_that_are_slow_to_read_do_not_hold_up_the_first_page(
         assert threading.current_thread() is asks or shown.wait(60)
         return describe(*file)
 
-    monkeypatch.setattr("webui.workspace.history.describe", read_slowly)
-    monkeypatch.setattr("webui.workspace.history.LOOK_S", 0.0)
+    monkeypatch.setattr("webui.workspace.reader.describe", read_slowly)
+    monkeypatch.setattr("webui.workspace.reader.LOOK_S", 0.0)
     history = folder.history()
     first = history.search(Filter())
     assert first.unread and first.pictures[0].prompt == "number 11"

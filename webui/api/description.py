@@ -12,6 +12,7 @@ from webui.core.request import Request
 TITLE = "Darkroom"
 JOB = "0123456789abcdef0123456789abcdef"
 ERRORS = {
+    "400": "The body cannot be read.",
     "401": "Log in, or send name and password as HTTP Basic.",
     "403": "Another site's page asks, or this server does not go by that name, or it is not for guests.",
     "404": "There is no such job, picture or name.",
@@ -25,6 +26,13 @@ ERRORS = {
 }
 ALWAYS = ("401", "403", "422", "429", "503")
 FOR_A_BODY = ("413", "507")
+OF_MANY = (
+    "/api/history/delete",
+    "/api/history/restore",
+    "/api/history/marks",
+    "/api/history/zip",
+    "/api/history/boards",
+)
 
 DRAWN = {
     **{"prompt": "string", "negative_prompt": "string", "seed": "integer", "steps": "integer", "cfg_scale": "number"},
@@ -76,7 +84,8 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
 }
 PARAMETERS: Mapping[str, Any] = {
     "job_id": JOB,
-    "picture_id": "0123456789abcdef",
+    "picture_id": "0123456789abcdef01234567",
+    "other_id": "0123456789abcdef01234567",
     "index": 0,
     "name": "demo",
     "id": [JOB],
@@ -92,6 +101,7 @@ OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
     "/api/presets/preview": PICTURES,
     "/api/presets/file": ["application/toml"],
     "/api/words/tags": ["text/plain"],
+    "/api/history/zip": ["application/zip"],
     "/api/history/{picture_id}/thumbnail": PICTURES,
     "/api/history/{picture_id}/picture": PICTURES,
 }
@@ -144,6 +154,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     codes += ["404"] if any(parameter["name"] == "name" for parameter in operation.get("parameters", ())) else []
     codes += ["409"] if path.endswith("/again") or "requestBody" in operation and path.startswith("/sdapi") else []
     codes += ["404", "500"] if path.startswith("/sdapi") else []
+    codes += ["400", "404"] if path in OF_MANY else []
     for code in codes:
         answers[code] = {
             "description": ERRORS[code],

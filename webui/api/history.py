@@ -1,20 +1,19 @@
 """``/api/history``: the pictures that were made for the visitor who asks."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 
+from webui.api.history_many import Here, Text, Wanted, add_boards, add_many, answered, entry
+from webui.api.zips import Zips
+from webui.core.compared import differing
+from webui.core.errors import RequestError
 from webui.core.images import ImageError
 from webui.core.recipe import RecipeError, read_picture
-from webui.workspace.history import Filter, History, HistoryError, Picture
-from webui.workspace.picture_files import local_time
+from webui.workspace.history import MAX_OFFSET, History, HistoryError, Picture
 from webui.workspace.thumbnails import MEDIA_TYPE, Thumbnails
-from webui.workspace.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -22,57 +21,90 @@ log = logging.getLogger(__name__)
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-cache"}
 PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
-Text = Annotated[str, Query(max_length=1000)]
-Here = Callable[[], Workspace]
 
-
-def history_router(here: Here) -> APIRouter:
-    """The routes over the workspace ``here``."""
+def history_router(here: Here, zips: Zips) -> APIRouter:
+    """The routes over the workspace ``here``, with those for many pictures at a time before those for one."""
     router = APIRouter(prefix="/api/history")
-    _add_reading(router, here)
+    _add_listing(router, here)
+    add_many(router, here, zips)
+    add_boards(router, here)
+    _add_showing(router, here)
     _add_files(router, here)
     _add_changing(router, here)
     return router
 
 
-def _add_reading(router: APIRouter, here: Here) -> None:
+def _add_listing(router: APIRouter, here: Here) -> None:
     @router.get("")
-    @_answered()
+    @answered()
     def search(
-        query: Text = "",
-        model: Text = "",
-        lora: Text = "",
-        first_day: Annotated[date | None, Query(alias="from")] = None,
-        last_day: Annotated[date | None, Query(alias="to")] = None,
-        favourites: bool = False,
+        wanted: Wanted,
         before: Text = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 60,
+        offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     ) -> dict[str, Any]:
-        page = here().history.search(Filter(query, model, lora, first_day, last_day, favourites), before, limit)
+        """``next`` is for ``before``, and is there for the newest first alone; ``offset`` goes with every order."""
+        if before and wanted.order != "newest":
+            raise RequestError("before goes with the newest first; other orders have offset", field="before")
+        page = here().history.search(wanted, before, limit, offset)
         return {
-            "pictures": [_entry(picture) for picture in page.pictures],
+            "pictures": [entry(picture) for picture in page.pictures],
             "total": page.total,
             "unread": page.unread,
             "next": page.next,
             "models": page.models,
             "loras": page.loras,
+            "days": page.days,
         }
 
+    @router.get("/ids")
+    @answered()
+    def ids(
+        wanted: Wanted,
+        offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+        limit: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
+    ) -> dict[str, list[str]]:
+        """Of all pictures that fit, in their order."""
+        return {"ids": here().history.ids(wanted, offset, -1 if limit is None else limit)}
+
+
+def _add_showing(router: APIRouter, here: Here) -> None:
     @router.get("/{picture_id}")
-    @_answered()
+    @answered()
     def show(picture_id: str) -> dict[str, Any]:
         """With its settings as text, or why they cannot be read."""
         picture = _find(here().history, picture_id)
         try:
             recipe = read_picture(picture.path)
         except (RecipeError, ImageError) as error:
-            return _entry(picture) | {"infotext": "", "problem": str(error)}
-        return _entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}
+            return entry(picture) | {"infotext": "", "problem": str(error)}
+        return entry(picture) | {"infotext": recipe.infotext() if recipe else "", "problem": ""}
+
+    @router.get("/{picture_id}/differences/{other_id}")
+    @answered()
+    def differences(picture_id: str, other_id: str) -> dict[str, Any]:
+        """The settings that are not the same in both, or why they cannot be told."""
+        history = here().history
+        recipes = []
+        for one in (picture_id, other_id):
+            picture = _find(history, one)
+            try:
+                recipes.append(read_picture(picture.path))
+            except (RecipeError, ImageError) as error:
+                return {"differences": [], "problem": f"{picture.path.name}: {error}"}
+        first, second = recipes
+        if first is None or second is None:
+            return {"differences": [], "problem": "Only pictures of ours say all their settings."}
+        found = differing(first, second)
+        return {
+            "differences": [{"name": name, "one": one, "other": other} for name, one, other in found],
+            "problem": "",
+        }
 
 
 def _add_files(router: APIRouter, here: Here) -> None:
     @router.get("/{picture_id}/thumbnail")
-    @_answered()
+    @answered()
     def thumbnail(picture_id: str, afterwards: BackgroundTasks) -> Response:
         """The first of a server's life is followed by a clean-up, which nobody waits for."""
         workspace = here()
@@ -86,7 +118,7 @@ def _add_files(router: APIRouter, here: Here) -> None:
         return Response(data, media_type=MEDIA_TYPE, headers=HEADERS | {"Cache-Control": "private, max-age=3600"})
 
     @router.get("/{picture_id}/picture")
-    @_answered()
+    @answered()
     def picture_file(picture_id: str) -> FileResponse:
         path = _find(here().history, picture_id).path
         media_type = PICTURE_TYPES[path.suffix.lower()]
@@ -97,21 +129,21 @@ def _add_files(router: APIRouter, here: Here) -> None:
 
 def _add_changing(router: APIRouter, here: Here) -> None:
     @router.put("/{picture_id}/favourite")
-    @_answered()
+    @answered()
     def favour(picture_id: str) -> dict[str, bool]:
         history = here().history
         history.set_favourite(_find(history, picture_id), True)
         return {"favourite": True}
 
     @router.delete("/{picture_id}/favourite")
-    @_answered()
+    @answered()
     def unfavour(picture_id: str) -> dict[str, bool]:
         history = here().history
         history.set_favourite(_find(history, picture_id), False)
         return {"favourite": False}
 
     @router.delete("/{picture_id}")
-    @_answered()
+    @answered()
     def delete(picture_id: str) -> dict[str, str]:
         """Into the trash: ``restore`` brings it back."""
         workspace = here()
@@ -121,11 +153,11 @@ def _add_changing(router: APIRouter, here: Here) -> None:
         return {"deleted": picture.id}
 
     @router.post("/{picture_id}/restore")
-    @_answered()
+    @answered()
     def restore(picture_id: str) -> dict[str, Any]:
         if (picture := here().history.restore(picture_id)) is None:
             raise HTTPException(404, "no picture of this id is in the trash")
-        return _entry(picture)
+        return entry(picture)
 
 
 def _find(history: History, picture_id: str) -> Picture:
@@ -137,31 +169,7 @@ def _find(history: History, picture_id: str) -> Picture:
 def _prune(history: History, thumbnails: Thumbnails) -> None:
     """Removes thumbnails of pictures that are gone, after the index has caught up with the folder."""
     try:
-        history.refresh()
+        history.refresh(thorough=True)
         thumbnails.prune(history.identities())
     except HistoryError as error:
         log.warning("old thumbnails could not be removed: %s", error)
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    """What the history cannot do now, as 503."""
-    try:
-        yield
-    except HistoryError as error:
-        raise HTTPException(503, str(error)) from None
-
-
-def _entry(picture: Picture) -> dict[str, Any]:
-    return {
-        "id": picture.id,
-        "name": picture.path.name,
-        "made_at": local_time(picture.mtime_ns).isoformat(),
-        "size_bytes": picture.size_bytes,
-        "width": picture.width,
-        "height": picture.height,
-        "prompt": picture.prompt,
-        "model": picture.model,
-        "loras": picture.loras,
-        "favourite": picture.favourite,
-    }

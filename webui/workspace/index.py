@@ -12,23 +12,42 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SCHEMA = 1
+SCHEMA = 2
 PATIENCE_S = 10  # for another process that writes
 RETRY_S = 60.0
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
-TABLE = """
-CREATE TABLE pictures (
-    path TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, mtime_ns INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-    day TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, prompt TEXT NOT NULL, words TEXT NOT NULL,
-    model TEXT NOT NULL, loras TEXT NOT NULL, favourite INTEGER NOT NULL)
-"""
-COLUMNS = 12
-WRITE = """
-INSERT INTO pictures VALUES (
-    :path, :id, :mtime_ns, :size_bytes, :day, :width, :height, :prompt, :words, :model, :loras, :favourite)
-ON CONFLICT (path) DO UPDATE SET mtime_ns = :mtime_ns, size_bytes = :size_bytes, day = :day, width = :width,
-    height = :height, prompt = :prompt, words = :words, model = :model, loras = :loras
+COLUMNS = {
+    **{"path": "TEXT PRIMARY KEY", "folder": "TEXT NOT NULL", "id": "TEXT NOT NULL UNIQUE"},
+    **{"mtime_ns": "INTEGER NOT NULL", "size_bytes": "INTEGER NOT NULL", "day": "TEXT NOT NULL"},
+    **{"width": "INTEGER NOT NULL", "height": "INTEGER NOT NULL", "prompt": "TEXT NOT NULL", "words": "TEXT NOT NULL"},
+    **{"negative": "TEXT NOT NULL", "model": "TEXT NOT NULL", "loras": "TEXT NOT NULL", "kind": "TEXT NOT NULL"},
+    **{"sampler": "TEXT NOT NULL", "schedule": "TEXT NOT NULL", "steps": "INTEGER", "guidance": "REAL"},
+    **{"seed": "INTEGER", "strength": "REAL"},
+}
+"""Of the table of pictures. Settings that are numbers are NULL where a picture does not say them."""
+TABLES = {
+    "pictures": f"({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})",
+    # ``mtime_ns`` of a folder all of whose files are in the index, as it was before they were listed; else NULL
+    "folders": "(path TEXT PRIMARY KEY, mtime_ns INTEGER)",
+    # what ``marks`` reads out of its files; a path may be of a picture that is not there now
+    "marked": "(mark TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (path, mark)) WITHOUT ROWID",
+    "marks_read": "(state TEXT NOT NULL)",
+}
+# Files that are no pictures have a width of 0: they are known, not shown.
+INDEXES = {
+    "newest": "pictures (mtime_ns, id) WHERE width > 0",
+    "largest": "pictures (width * height, mtime_ns, id) WHERE width > 0",
+    "alphabet": "pictures (prompt = '', substr(words, 1, 64), mtime_ns, id) WHERE width > 0",
+    "days": "pictures (day) WHERE width > 0",
+    "kinds": "pictures (kind) WHERE width > 0",
+    **{"places": "pictures (folder)", "models": "pictures (model)", "adapters": "pictures (loras)"},
+    "marks": "marked (mark)",
+}
+_KEPT = ("path", "id")  # of a file that was known under this path
+WRITE = f"""
+INSERT INTO pictures VALUES ({", ".join(f":{name}" for name in COLUMNS)})
+ON CONFLICT (path) DO UPDATE SET {", ".join(f"{name} = :{name}" for name in COLUMNS if name not in _KEPT)}
 """
 
 
@@ -88,7 +107,7 @@ class Index:
         with suppress(OSError):  # SQLite says what is wrong
             self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=PATIENCE_S, isolation_level=None)) as db:
-            db.row_factory = sqlite3.Row
+            _prepare(db)
             db.execute("PRAGMA synchronous = OFF")  # what a crash of the machine loses is made anew
             if not _is_current(db):
                 _begin_anew(db)
@@ -97,24 +116,27 @@ class Index:
     def _copy(self) -> sqlite3.Connection:
         """An index in memory with what can be read of the file, so that pictures keep their ids."""
         memory = sqlite3.connect("file::memory:", uri=True, isolation_level=None, check_same_thread=False)
-        memory.row_factory = sqlite3.Row
+        _prepare(memory)
         _begin_anew(memory)
         with suppress(sqlite3.Error):
             memory.execute("ATTACH ? AS disk", [f"{self._path.absolute().as_uri()}?immutable=1"])
             if memory.execute("PRAGMA disk.user_version").fetchone()[0] == SCHEMA:
-                memory.execute("INSERT INTO pictures SELECT * FROM disk.pictures")
+                for table in TABLES:
+                    memory.execute(f"INSERT INTO {table} SELECT * FROM disk.{table}")
             memory.execute("DETACH disk")
         return memory
 
     def _write_back(self, memory: sqlite3.Connection) -> bool:
         """Whether the file is now what the index in memory is."""
-        rows = [tuple(row) for row in memory.execute("SELECT * FROM pictures")]
+        kept = {table: [tuple(row) for row in memory.execute(f"SELECT * FROM {table}")] for table in TABLES}
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("BEGIN IMMEDIATE")
             with db:
-                db.execute("DELETE FROM pictures")
-                db.executemany(f"INSERT INTO pictures VALUES ({', '.join('?' * COLUMNS)})", rows)
+                for table, rows in kept.items():
+                    db.execute(f"DELETE FROM {table}")
+                    if rows:
+                        db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
         try:
             self._on_disk(write)
@@ -122,6 +144,11 @@ class Index:
             self._retry_at = self._clock() + RETRY_S
             return False
         return True
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.row_factory = sqlite3.Row
+    db.create_function("folded", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII alone
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -140,7 +167,9 @@ def _begin_anew(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     with db:
         if not _is_current(db):
-            db.execute("DROP TABLE IF EXISTS pictures")
-            db.execute(TABLE)
-            db.execute("CREATE INDEX newest ON pictures (mtime_ns, id)")
+            for table, columns in TABLES.items():
+                db.execute(f"DROP TABLE IF EXISTS {table}")
+                db.execute(f"CREATE TABLE {table} {columns}")
+            for name, place in INDEXES.items():
+                db.execute(f"CREATE INDEX {name} ON {place}")
             db.execute(f"PRAGMA user_version = {SCHEMA}")
