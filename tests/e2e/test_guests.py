@@ -306,12 +306,12 @@ def test_two_browsers_have_pages_pictures_and_histories_of_their_own(guests, bro
     for page in pages:
         page.get_by_role("tab", name="History").click()
         page.get_by_text("is yours alone, and is deleted 7 days after your last visit").wait_for()
-    ann.locator(".history-found button").first.wait_for()
-    assert bob.locator(".history-found button").count() == 0
+    ann.locator(".history-found li").first.wait_for()
+    assert bob.locator(".history-found li").count() == 0
     ann.get_by_role("button", name="Delete all", exact=True).click()
     ann.get_by_role("button", name="Yes, delete all that is mine here").click()
     ann.get_by_text("(0 files so far)").wait_for()
-    assert ann.locator(".history-found button").count() == 0
+    assert ann.locator(".history-found li").count() == 0
     for context in (first, second):
         context.close()
 

@@ -1,6 +1,8 @@
 """The History tab and its routes: find, look, mark, compare, delete, undo, reuse; nothing of it for strangers."""
 
+import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as PilImages
 
 from webui.api.history import history_router
+from webui.api.zips import Zips
 from webui.core.events import Image
 from webui.core.recipe import Recipe
 from webui.core.request import Request
@@ -67,7 +70,7 @@ def card(history: Any, name: str) -> Any:
 
 
 def wait_for_count(history: Any, count: int) -> None:
-    wait_for(lambda: history.locator(".history-found button").count() == count, f"{count} pictures in the grid")
+    wait_for(lambda: history.locator(".history-found li").count() == count, f"{count} pictures in the grid")
 
 
 def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, outputs: Path) -> None:
@@ -104,33 +107,91 @@ def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, output
     assert list(outputs.glob("txt2img/*/*apple.png")) and not list(outputs.glob(".trash/*"))
 
 
-def test_search_filters_and_more(open_tab, outputs: Path) -> None:
-    for number in range(65):
-        put(outputs, f"apple number {number:02d}")
-    put(outputs, "a blue sun", model="another", loras=("sepia:1",))
+def test_the_list_is_windowed_searched_and_sorted(open_tab, outputs: Path) -> None:
+    for number in range(400):
+        put(outputs, f"apple number {number:03d}")
+    put(outputs, "a blue sun", model="another", loras=("sepia:1",), steps=33)
+    for path in outputs.glob("*/*/*-apple-number-0*.png"):
+        os.utime(path, (1_700_000_000,) * 2)
     tab = open_tab()
-    tab.page.clock.install()
     history = open_history(tab)
-    wait_for_count(history, 60)
-    # an answer that comes late is not lost to the tab's own look for new pictures, every 3 s
-    held: list[Any] = []
-    tab.page.route(re.compile("before="), lambda route: held.append(route))
-    with tab.page.expect_request(re.compile("before=")):
-        history.get_by_role("button", name="More").click()
-    tab.page.clock.fast_forward(3500)
-    held[0].continue_()
-    wait_for_count(history, 66)
-    history.get_by_label("Search prompts").fill("blue SUN")
-    wait_for_count(history, 1)
-    history.get_by_label("Search prompts").fill("no such thing")
+    history.get_by_text("401 pictures.").wait_for()
+    found = history.locator(".history-found")
+    assert 20 < found.locator("li").count() < 200
+    # by keyboard to the oldest picture, which was not loaded before
+    found.locator("button[data-id]").first.focus()
+    tab.page.keyboard.press("End")
+    wait_for(lambda: "apple number 0" in (tab.page.evaluate("document.activeElement.title") or ""), "the last card")
+    assert found.locator("li").count() < 200
+    top = tab.page.evaluate("document.querySelector('.history-day h2').getBoundingClientRect().top")
+    history.get_by_role("heading", name=re.compile("November.* 2023")).wait_for()
+    assert 0 <= top < 200, "the heading of the day sticks"
+    for number in range(1, 4):  # what comes meanwhile moves nothing away
+        put(outputs, f"a pear {number}")
+    history.get_by_text("404 pictures.").wait_for()
+    assert "apple number 0" in tab.page.evaluate("document.activeElement.title")
+    query = history.get_by_label("Search prompts")
+    for words, count in (("blue SUN", 1), ("steps:33", 1), ("pear steps<30 seed:7", 3)):
+        query.fill(words)
+        history.get_by_text(re.compile(f"^{count} pictures?\\.$")).wait_for()
+        wait_for_count(history, count)
+    query.fill("no such thing")
     history.get_by_text("No picture is like that").wait_for()
-    history.get_by_label("Search prompts").fill("")
-    history.get_by_label("Model").select_option("another")
+    query.fill("")
+    history.get_by_label("Model", exact=True).select_option("another")
     wait_for_count(history, 1)
-    history.get_by_label("LoRA").select_option("sepia")
+    history.get_by_label("LoRA", exact=True).select_option("sepia")
     wait_for_count(history, 1)
+    history.get_by_role("button", name="How to search").click()
     history.get_by_label("to", exact=True).fill("2020-01-01")
     wait_for_count(history, 0)
+    history.get_by_label("to", exact=True).fill("")
+    history.get_by_label("LoRA", exact=True).select_option("")
+    history.get_by_label("Model", exact=True).select_option("")
+    history.get_by_label("Order").select_option("oldest")
+    wait_for(
+        lambda: "apple number 0" in (found.locator("button[data-id]").first.get_attribute("title") or ""), "the oldest"
+    )
+
+
+def test_many_are_selected_marked_put_on_a_board_and_deleted(open_tab, outputs: Path) -> None:
+    for number in range(6):
+        put(outputs, f"number {number}", "red" if number % 2 else "blue", steps=10 + number)
+    tab = open_tab()
+    history = open_history(tab)
+    wait_for_count(history, 6)
+    bar = history.get_by_role("group", name="Selected pictures")
+    card(history, "number 5").click(modifiers=["Control"])
+    card(history, "number 3").click(modifiers=["Shift"])
+    bar.get_by_text("3 selected").wait_for()
+    card(history, "number 4").press("x")
+    bar.get_by_text("2 selected").wait_for()
+    bar.get_by_role("button", name="Compare").click()
+    both = history.get_by_role("dialog", name="Two pictures")
+    rows = both.locator("tbody tr")
+    wait_for(lambda: rows.all_inner_texts() == ["Prompt\tnumber 5\tnumber 3", "Steps\t15\t13"], "what differs")
+    both.get_by_role("button", name="Close").click()
+    bar.get_by_role("button", name="To board").click()
+    history.locator(".history-menu").get_by_role("button", name="New board").click()
+    naming = history.get_by_role("dialog", name="Name of the board")
+    naming.get_by_role("textbox").fill("Night & day")
+    naming.get_by_role("button", name="Keep").click()
+    history.get_by_role("button", name="Night & day 2").click()
+    wait_for_count(history, 2)
+    assert "Night & day" in (outputs / "boards.json").read_text()
+    history.get_by_role("button", name="All 6").click()
+    wait_for_count(history, 6)
+    history.get_by_role("button", name="Select all of Today").click()
+    bar.get_by_text("6 selected").wait_for()
+    with tab.page.expect_download() as download:
+        bar.get_by_role("button", name="Zip").click()
+    assert len(zipfile.ZipFile(download.value.path()).namelist()) == 6
+    bar.get_by_role("button", name="Delete").click()
+    wait_for_count(history, 0)
+    history.get_by_role("button", name="Undo").click()
+    wait_for_count(history, 6)
+    history.get_by_role("button", name="Night & day 2").wait_for()
+    assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_two_are_compared_by_keyboard(open_tab, outputs: Path) -> None:
@@ -139,8 +200,8 @@ def test_two_are_compared_by_keyboard(open_tab, outputs: Path) -> None:
     tab = open_tab()
     history = open_history(tab)
     card(history, "the red one").click()
-    history.get_by_role("button", name="Compare").click()
-    history.get_by_text("Choose the picture to compare").wait_for()
+    history.get_by_role("button", name="Compare", exact=True).click()
+    history.get_by_text("Pick a second picture to compare").wait_for()
     card(history, "the blue one").press("Enter")
     both = history.get_by_role("dialog", name="Two pictures")
     for image in both.locator("img").all():
@@ -256,7 +317,7 @@ def test_thumbnails_of_pictures_that_are_gone_go_too(tmp_path: Path) -> None:
     def look() -> int:
         workspace = Workspace(tmp_path)
         app = FastAPI()
-        app.include_router(history_router(lambda: workspace))
+        app.include_router(history_router(lambda: workspace, Zips()))
         client = TestClient(app)
         for entry in client.get("/api/history").json()["pictures"]:
             assert client.get(f"/api/history/{entry['id']}/thumbnail").status_code == 200

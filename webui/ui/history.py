@@ -1,4 +1,5 @@
-"""The History tab: its frame here, its life in ``static/history.js``, and reusing a picture on the other pages."""
+"""The History tab: its frame is ``static/history.html``, its life is in ``static/history.js``; here a picture is reused
+on the other pages."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -20,52 +21,7 @@ from webui.workspace.history import HistoryError, Picture
 from webui.workspace.served import served_dir
 from webui.workspace.workspace import Workspace
 
-FRAME = """
-<div class="history panel">
-  <div class="history-tools" role="search">
-    <input type="search" data-field="query" placeholder="Search prompts" aria-label="Search prompts and file names">
-    <select data-field="model" aria-label="Model"></select>
-    <select data-field="lora" aria-label="LoRA"></select>
-    <label>From <input type="date" data-field="from"></label>
-    <label>to <input type="date" data-field="to"></label>
-    <button type="button" data-act="favourites" aria-pressed="false">★ Favourites</button>
-  </div>
-  <p class="panel-note history-note" role="status">Looking for pictures ...</p>
-  <p class="history-undo" role="status" hidden><span></span> <button type="button">Undo</button></p>
-  <ul class="history-found" aria-label="Pictures, newest first"></ul>
-  <button type="button" class="history-more" data-act="more" hidden>More</button>
-  <p class="history-workspace" hidden>
-    <span></span>
-    <a href="./api/workspace/export" download>Export all</a>
-    <button type="button" data-act="ask-clear">Delete all</button>
-    <button type="button" data-act="clear" hidden>Yes, delete all that is mine here</button>
-  </p>
-  <dialog class="history-view" aria-label="Picture">
-    <div class="history-actions">
-      <button type="button" data-act="previous" aria-label="Newer picture">←</button>
-      <button type="button" data-act="next" aria-label="Older picture">→</button>
-      <button type="button" data-act="favourite" aria-pressed="false" title="F">★ Favourite</button>
-      <button type="button" data-act="compare">Compare</button>
-      {targets}
-      <label class="history-seed"><input type="checkbox" data-act="with-seed"> With seed</label>
-      <a data-act="download">Download</a>
-      <button type="button" data-act="delete" title="Delete">Delete</button>
-      <button type="button" data-act="close" aria-label="Close">✕</button>
-    </div>
-    <img alt="">
-    <p class="history-facts"></p>
-    <pre class="history-infotext" tabindex="0" aria-label="Settings of this picture"></pre>
-  </dialog>
-  <dialog class="history-compare" aria-label="Two pictures">
-    <div class="history-actions">
-      <label>Wipe <input type="range" min="0" max="100" value="50"></label>
-      <button type="button" data-act="close" aria-label="Close">✕</button>
-    </div>
-    <div class="history-stage"><img alt=""><img alt=""></div>
-    <p class="history-facts"></p>
-  </dialog>
-</div>
-"""
+FRAME = (Path(__file__).resolve().parent / "static" / "history.html").read_text("utf-8")
 TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
@@ -74,7 +30,7 @@ def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlar
     benches = tuple(benches)
     words = {bench.name: "Send to" if "image" in bench.controls else "Reuse in" for bench in benches}
     words[upscale.NAME] = "Send to"
-    gr.HTML(FRAME.format(targets="".join(TARGET.format(page=page, words=words[page]) for page in words)))
+    gr.HTML(FRAME.replace("{targets}", "".join(TARGET.format(page=page, words=words[page]) for page in words)))
     for bench in benches:
         _add_reuse(here, bench)
     _add_enlarging(here, enlarging)

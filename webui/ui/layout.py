@@ -22,8 +22,10 @@ STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
     *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "models.js", "rows.js", "pasted.js", "prompt.js"),
-    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "history.js"),
+    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js"),
+    *("windowed.js", "history_view.js", "history_source.js", "history_boards.js", "history.js"),
 )
+STYLES = ("style.css", "history.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -189,7 +191,7 @@ def scripts() -> list[str]:
 
 def head() -> str:
     """Scripts and style for the document's head: keys, memory of fields, painter, panels, prompt help, our look."""
-    style = (STATIC / "style.css").read_text("utf-8")
+    style = "".join((STATIC / name).read_text("utf-8") for name in STYLES)
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"{''.join(f'<script>{script}</script>' for script in scripts())}<style>{style}</style>"

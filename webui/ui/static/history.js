@@ -1,33 +1,33 @@
-// The History tab: a grid of what was made, one picture large, two side by side. Every text from a file is text here, never
+// The History tab: what was made, by day; search, boards, many at once. Every text from a file is text here, never
 // markup; pictures are known by their ids alone.
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
-  const PAGE = 60;
+  const { request, address, title, createView, createComparison } = window.darkroomView;
   const LOOK_MS = 3000; // how often a tab in sight asks for new pictures
-  const address = (picture, part = "") => `./api/history/${picture.id}${part}`;
+  const UNDONE = 20; // deletions that can be undone
+  const SIDE = "darkroom.history.side";
 
   let root = null;
-  let shown = []; // the pictures of the grid, in order
-  let next = null; // where the next page begins
-  let total = 0;
-  let open = null; // the picture that is shown large
+  let list = null;
+  let source = null;
+  let boards = null;
+  let view = null;
+  let comparison = null;
+  let openAt = -1; // the index of the picture that is shown large
   let first = null; // the one that another is to be compared with
-  let deleted = [];
-  let asked = 0;
-  let waiting = 0; // questions on their way
+  let at = 0; // the index of the card that the keyboard is on
+  let anchor = -1; // where a range of chosen ones begins
+  let choosing = false;
+  let chosen = new Map(); // by id: the picture, or null where it was not loaded
+  let deleted = []; // ids, a list for each time
   let looking;
 
   const part = (selector) => root.querySelector(selector);
   const say = (text) => (part(".history-note").textContent = text);
-  const view = () => part(".history-view");
+  const plural = (count) => `${count.toLocaleString()} ${count === 1 ? "picture" : "pictures"}`;
+  const get = (index) => source.get(index);
 
-  const request = async (url, method = "GET") => {
-    const answer = await fetch(url, { method });
-    const body = await answer.json();
-    if (!answer.ok) throw new Error(body.detail ?? answer.statusText);
-    return body;
-  };
   // Runs what a person asked for, and says what goes wrong.
   const attempt = (work) => async (...rest) => {
     try {
@@ -35,31 +35,16 @@
     } catch (error) {
       const trouble = error instanceof TypeError ? "The server does not answer." : error.message;
       say(trouble);
-      if (view().open) view().querySelector(".history-facts").textContent = trouble;
+      if (view.open) view.say(trouble);
       return undefined;
     }
   };
 
-  // the grid
+  // what is looked for
 
   const criteria = () => {
     const fields = [...root.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field.value.trim()]);
-    const favourites = part("[data-act=favourites]").getAttribute("aria-pressed") === "true";
-    return [...fields, ["favourites", favourites ? "true" : ""]].filter(([, value]) => value);
-  };
-  const title = (picture) => picture.prompt || picture.name;
-  const mark = (picture) => {
-    const button = root.querySelector(`[data-id="${picture.id}"]`);
-    button?.classList.toggle("favourite", picture.favourite);
-    button?.setAttribute("aria-label", `${picture.favourite ? "Favourite: " : ""}${title(picture)}`);
-  };
-  const makeCard = (picture) => {
-    const source = address(picture, `/thumbnail?${encodeURIComponent(picture.made_at)}`); // a file that changed has another
-    const image = make("img", { src: source, alt: "", loading: "lazy", decoding: "async" });
-    const button = make("button", { type: "button", "data-id": picture.id, title: title(picture) }, image);
-    image.addEventListener("error", () => image.replaceWith(make("span", { class: "panel-blank" }, picture.name)));
-    button.addEventListener("click", () => choose(shown.find(({ id }) => id === picture.id)));
-    return make("li", {}, button);
+    return [...fields, ...boards.criteria()].filter(([name, value]) => value && (name !== "order" || value !== "newest"));
   };
   const fillChoices = (field, any, names) => {
     const select = part(`[data-field=${field}]`);
@@ -71,172 +56,302 @@
     select.value = value;
   };
   const tell = (unread) => {
-    const reading = unread ? ` ${unread} more are being read ...` : "";
-    if (first) say(`Choose the picture to compare with “${title(first).slice(0, 60)}”; Esc keeps it alone.`);
-    else if (total) say(`${total} ${total === 1 ? "picture" : "pictures"}.${reading}`);
+    const reading = unread ? ` ${unread.toLocaleString()} more are being read ...` : "";
+    if (source.total) say(`${plural(source.total)}.${reading}`);
     else if (unread) say(reading.trim());
-    else if (criteria().length) say("No picture is like that.");
+    else if (criteria().some(([name]) => name !== "board")) say("No picture is like that.");
+    else if (boards.isBoard) say("Nothing is on this board yet. Select pictures, then “To board”.");
     else say("No pictures yet. What you draw is kept here.");
   };
-  const render = (pictures) => {
-    const cards = new Map([...root.querySelectorAll(".history-found > li")].map((card) => [card.firstChild.dataset.id, card]));
-    const focused = root.querySelector(".history-found button:focus");
-    shown = pictures;
-    part(".history-found").replaceChildren(...pictures.map((picture) => cards.get(picture.id) ?? makeCard(picture)));
-    focused?.focus({ preventScroll: true });
-    pictures.forEach(mark);
-    part(".history-more").hidden = !next;
+  const labelOf = (day) => {
+    const [year, month, date] = day.split("-").map(Number);
+    const then = new Date(year, month - 1, date);
+    const now = new Date();
+    const ago = Math.round((new Date(now.getFullYear(), now.getMonth(), now.getDate()) - then) / 86400000);
+    if (ago === 0) return "Today";
+    if (ago === 1) return "Yesterday";
+    const sameYear = year === now.getFullYear();
+    return then.toLocaleDateString(undefined, { weekday: "long", day: "numeric", month: "long", year: sameYear ? undefined : "numeric" });
   };
-  // Pictures that fit; nothing where a later question has made this one void.
-  const ask = async (...more) => {
-    const number = ++asked;
-    waiting += 1;
-    try {
-      const found = await request(`./api/history?${new URLSearchParams([...criteria(), ...more])}`);
-      return number === asked ? found : null;
-    } finally {
-      waiting -= 1;
-    }
+  const sectionsOf = ({ days, total: count }) => {
+    if (days.length) return days.map(([day, pictures]) => ({ key: day, label: labelOf(day), count: pictures }));
+    return count ? [{ key: "all", label: "", count }] : [];
   };
-  // From the newest on, as many as are shown.
-  const load = attempt(async (count = PAGE) => {
-    const found = await ask(["limit", Math.min(count, 500)]);
+
+  // the list
+
+  // From the beginning; `fromTop` where something else is looked for.
+  const load = attempt(async (fromTop = false) => {
+    const found = await source.begin(fromTop ? 0 : list.firstInView());
     if (!found) return;
-    const same = found.pictures.length === shown.length && found.pictures.every((picture, k) => picture.id === shown[k].id);
-    ({ next, total } = found);
-    fillChoices("model", "Every model", found.models);
-    fillChoices("lora", "Every LoRA", found.loras);
-    if (same) found.pictures.forEach((picture, k) => Object.assign(shown[k], picture)), shown.forEach(mark);
-    else render(found.pictures);
+    fillChoices("model", "All models", found.models);
+    fillChoices("lora", "All LoRAs", found.loras);
+    if (found.isNew) {
+      at = Math.max(0, Math.min(at, found.total - 1));
+      list.lay(sectionsOf(found));
+      dressAll();
+      if (fromTop) toTop();
+      boards.tell();
+    }
     tell(found.unread);
   });
-  const loadMore = attempt(async () => {
-    const found = await ask(["limit", PAGE], ["before", next]);
-    if (!found) return;
-    const at = shown.length;
-    next = found.next;
-    render([...shown, ...found.pictures]);
-    root.querySelectorAll(".history-found button")[at]?.focus();
+  const toTop = () => {
+    const top = part(".history-body").getBoundingClientRect().top;
+    if (top < 0) scrollBy(0, top - 100);
+  };
+  const fill = attempt((from, to) => {
+    // One card of those in sight can be reached by Tab; the arrows go on from there.
+    if ((at < from || at > to) && !part(".history-found").contains(document.activeElement)) {
+      at = Math.max(from, list.firstInView());
+      dressAll();
+    }
+    return source.fill(from, to, () => {
+      list.render();
+      dressAll();
+    });
   });
+
+  const makeCard = (index) => {
+    const picture = get(index);
+    if (!picture) return make("li", { class: "history-blank" }, make("button", { type: "button", tabindex: "-1", "aria-label": "Loading" }));
+    const small = address(picture, `/thumbnail?${encodeURIComponent(picture.made_at)}`); // a file that changed has another
+    const image = make("img", { src: small, alt: "", decoding: "async", draggable: "false" });
+    const tick = make("span", { class: "history-tick", "aria-hidden": "true" });
+    const button = make("button", { type: "button", "data-id": picture.id, title: title(picture) }, image, tick);
+    image.addEventListener("error", () => image.replaceWith(make("span", { class: "panel-blank" }, picture.name)));
+    const li = make("li", { "data-index": index }, button);
+    dress(li, picture);
+    return li;
+  };
+  const keyOf = (index) => get(index)?.id ?? `#${index}`;
+  const dress = (li, picture = source.find(li.firstChild.dataset.id)) => {
+    const button = li.firstChild;
+    button.tabIndex = Number(li.dataset.index) === at ? 0 : -1;
+    if (!picture) return;
+    button.classList.toggle("favourite", picture.favourite);
+    button.setAttribute("aria-label", `${picture.favourite ? "Favourite: " : ""}${title(picture)}`);
+    if (choosing) button.setAttribute("aria-pressed", String(chosen.has(picture.id)));
+    else button.removeAttribute("aria-pressed");
+  };
+  const dressAll = () => list.cards().forEach((li) => dress(li));
+  const makeHeading = ({ key, label, count }) => {
+    const all = make("button", { type: "button", "aria-label": `Select all of ${label}` }, "Select all");
+    all.addEventListener("click", attempt(async () => {
+      const { start, count: all } = list.section(key);
+      await chooseRange(start, start + all - 1, true);
+    }));
+    return make("div", { class: "history-day" }, make("h2", {}, label), make("small", {}, plural(count)), all);
+  };
 
   // one picture
 
-  const neighbour = (step) => shown[shown.findIndex(({ id }) => id === open?.id) + step];
-  const showButtons = () => {
-    mark(open);
-    view().querySelector("[data-act=favourite]").setAttribute("aria-pressed", String(open.favourite));
-    // Not disabled, which would take the focus away, and the keys with it.
-    view().querySelector("[data-act=previous]").setAttribute("aria-disabled", String(!neighbour(-1)));
-    view().querySelector("[data-act=next]").setAttribute("aria-disabled", String(!neighbour(1)));
+  const markOpen = () => {
+    view.mark();
+    dressAll();
   };
-  const show = attempt(async (picture) => {
-    open = picture;
-    const dialog = view();
-    Object.assign(dialog.querySelector("img"), { src: address(picture, "/picture"), alt: title(picture) });
-    Object.assign(dialog.querySelector("a"), { href: address(picture, "/picture"), download: picture.name });
-    const when = new Date(picture.made_at).toLocaleString();
-    dialog.querySelector(".history-facts").textContent = `${picture.name} · ${picture.width} × ${picture.height} · ${when}`;
-    dialog.querySelector("pre").textContent = "";
-    dialog.querySelector("[data-act=reuse]").disabled = !picture.model; // the first page takes settings alone
-    showButtons();
-    if (!dialog.open) dialog.showModal();
-    const { infotext, problem } = await request(address(picture));
-    if (open === picture) dialog.querySelector("pre").textContent = infotext || problem || "No settings are in this picture.";
+  const position = (step) => {
+    const index = openAt + step;
+    if (index < 0 || index >= source.total) return "";
+    return `${(index + 1).toLocaleString()} of ${source.total.toLocaleString()}`;
+  };
+  const neighbour = async (step) => {
+    const picture = await source.at(openAt + step);
+    if (picture) openAt += step;
+    return picture;
+  };
+  const open = attempt(async (index) => {
+    openAt = at = index;
+    await view.show(await source.at(index));
   });
+  const moveTo = (index) => {
+    if (index < 0 || index >= source.total) return;
+    at = index;
+    list.reveal(index);
+    dressAll();
+    list.card(index)?.firstChild.focus({ preventScroll: true });
+  };
   const favour = attempt(async (picture) => {
     const { favourite } = await request(address(picture, "/favourite"), picture.favourite ? "DELETE" : "PUT");
     picture.favourite = favourite;
-    mark(picture);
-    if (open === picture) showButtons();
+    source.change();
+    markOpen();
+    boards.tell();
+  });
+
+  // many
+
+  const showChosen = () => {
+    choosing = choosing || chosen.size > 0;
+    root.classList.toggle("choosing", choosing);
+    part("[data-act=select]").setAttribute("aria-pressed", String(choosing));
+    part(".history-selected").hidden = !choosing;
+    part(".history-selected strong").textContent = `${chosen.size.toLocaleString()} selected`;
+    for (const act of ["favourite-all", "boards", "off-board", "zip", "delete-all"]) part(`[data-act=${act}]`).disabled = !chosen.size;
+    part("[data-act=off-board]").hidden = !boards.isBoard;
+    part("[data-act=compare-two]").disabled = chosen.size !== 2;
+    boards.showMenu(false);
+    dressAll();
+  };
+  const toggle = (index) => {
+    const picture = get(index);
+    if (!picture) return;
+    if (!chosen.delete(picture.id)) chosen.set(picture.id, picture);
+    anchor = at = index;
+    choosing = true;
+    showChosen();
+  };
+  const chooseRange = async (from, to, add = false) => {
+    const ids = await source.ids(from, to - from + 1);
+    if (!add) chosen = new Map();
+    for (const id of ids) chosen.set(id, source.find(id) ?? null);
+    showChosen();
+  };
+  const extend = attempt(async (index) => {
+    if (anchor < 0) anchor = at;
+    at = index;
+    await chooseRange(Math.min(anchor, index), Math.max(anchor, index));
+  });
+  const done = () => {
+    chosen = new Map();
+    choosing = false;
+    anchor = -1;
+    showChosen();
+  };
+  const chosenIds = () => [...chosen.keys()];
+  const send = (route, ids, more = {}) => request(`./api/history/${route}`, "POST", { pictures: ids, ...more });
+  const favourAll = attempt(async () => {
+    const ids = chosenIds();
+    const favourite = !ids.every((id) => source.find(id)?.favourite);
+    await send("marks", ids, { favourite });
+    await again(`${plural(ids.length)} ${favourite ? "marked as favourite." : "no longer marked as favourite."}`);
+  });
+  const again = async (words) => {
+    source.change();
+    await load();
+    if (words) say(words);
+  };
+  const zip = () => {
+    const form = part(".history-zip");
+    form.elements.pictures.value = chosenIds().join(",");
+    form.submit();
+  };
+  const compareTwo = attempt(async () => {
+    const [one, other] = await Promise.all(chosenIds().map(async (id) => source.find(id) ?? chosen.get(id) ?? request(`./api/history/${id}`)));
+    await comparison.show(one, other);
+  });
+
+  const putOn = attempt(async (name) => {
+    const ids = chosenIds();
+    await send("marks", ids, { add_to: name });
+    done();
+    await again(`${plural(ids.length)} put on “${name}”.`);
   });
 
   // deleting
 
-  const offerUndo = () => {
+  const offerUndo = (words) => {
     const line = part(".history-undo");
     line.hidden = !deleted.length;
-    line.querySelector("span").textContent = deleted.length ? `Deleted ${deleted.at(-1).name}.` : "";
-    (view().open ? view() : root).insertBefore(line, view().open ? view().querySelector("img") : part(".history-found"));
+    line.querySelector("span").textContent = deleted.length ? words ?? `Deleted ${plural(deleted.at(-1).length)}.` : "";
+    const dialog = part(".history-view");
+    if (dialog.open) dialog.insertBefore(line, dialog.querySelector("img").nextSibling);
+    else part(".history-foot").prepend(line);
   };
-  const remove = attempt(async (picture) => {
-    const at = shown.findIndex(({ id }) => id === picture.id);
-    await request(address(picture), "DELETE");
-    if (first?.id === picture.id) first = null;
-    deleted.push(picture);
-    asked += 1; // an answer that is on its way may still have it
-    total -= 1;
-    render(shown.filter(({ id }) => id !== picture.id));
-    const follower = shown[Math.min(at, shown.length - 1)];
-    if (view().open && follower) show(follower);
-    else if (view().open) view().close();
-    else root.querySelector(`[data-id="${follower?.id}"]`)?.focus();
-    offerUndo();
-    tell(0);
+  const removeAll = attempt(async (ids, words) => {
+    const index = ids.length === 1 ? Math.max(0, source.indexOf(ids[0])) : at;
+    const gone = await send("delete", ids);
+    if (first && ids.includes(first.id)) stopComparing();
+    deleted = [...deleted, gone.deleted].slice(-UNDONE);
+    const wasOpen = Boolean(view.open);
+    for (const id of ids) chosen.delete(id);
+    if (!chosen.size) done();
+    await again();
+    if (wasOpen && source.total) await open(Math.min(index, source.total - 1));
+    else if (wasOpen) part(".history-view").close();
+    else if (source.total) moveTo(Math.min(index, source.total - 1));
+    offerUndo(words);
   });
+  const remove = (picture) => removeAll([picture.id], `Deleted ${picture.name}.`);
   const undo = attempt(async () => {
-    const picture = deleted.at(-1);
-    await request(address(picture, "/restore"), "POST");
+    const ids = deleted.at(-1);
+    await send("restore", ids);
     deleted.pop();
     offerUndo();
-    await load(Math.max(PAGE, shown.length + 1));
-    const back = shown.find(({ id }) => id === picture.id);
-    if (view().open && back) show(back);
-    else root.querySelector(`[data-id="${picture.id}"]`)?.focus();
+    await again();
+    const back = source.indexOf(ids[0]);
+    if (view.open && back >= 0) await open(back);
+    else if (back >= 0) moveTo(back);
   });
 
-  // two pictures
+  // comparing
 
-  const wipe = (percent) => part(".history-stage").style.setProperty("--wipe", `${percent}%`);
-  const compare = (left, right) => {
-    first = null;
-    const dialog = part(".history-compare");
-    [left, right].forEach((picture, k) => {
-      Object.assign(dialog.querySelectorAll("img")[k], { src: address(picture, "/picture"), alt: title(picture) });
-    });
-    dialog.querySelector(".history-facts").textContent = `Left: ${title(left)} · Right: ${title(right)}`;
-    dialog.querySelector("input").value = 50;
-    wipe(50);
-    tell(0);
-    dialog.showModal();
-    dialog.querySelector("input").focus();
+  const startComparing = (picture) => {
+    first = picture;
+    part(".history-pick").hidden = false;
+    part(".history-pick span").textContent = `Pick a second picture to compare with “${title(picture).slice(0, 60)}”.`;
+    part(".history-view").close();
   };
-
-  const choose = (picture) => (first && first.id !== picture.id ? compare(first, picture) : show(picture));
+  const stopComparing = () => {
+    first = null;
+    part(".history-pick").hidden = true;
+  };
+  const choose = attempt(async (index) => {
+    const picture = get(index);
+    if (!picture) return;
+    if (!first || first.id === picture.id) return open(index);
+    const one = first;
+    stopComparing();
+    at = index;
+    return comparison.show(one, picture);
+  });
 
   // keys and buttons
 
   const acts = {
-    favourites: (button) => {
-      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-      load();
+    how: (button) => {
+      const help = part(".history-help");
+      help.hidden = !help.hidden;
+      button.setAttribute("aria-expanded", String(!help.hidden));
     },
-    more: () => loadMore(),
-    previous: () => neighbour(-1) && show(neighbour(-1)),
-    next: () => neighbour(1) && show(neighbour(1)),
-    favourite: () => favour(open),
-    delete: () => remove(open),
-    compare: () => {
-      first = open;
-      view().close();
-      tell(0);
-    },
+    select: () => (choosing ? done() : ((choosing = true), showChosen())),
+    done,
+    "select-all": attempt(() => chooseRange(0, source.total - 1)),
+    "favourite-all": () => favourAll(),
+    zip,
+    "off-board": attempt(async () => {
+      const ids = chosenIds();
+      await send("marks", ids, { take_from: boards.name });
+      done();
+      await again(`${plural(ids.length)} taken off “${boards.name}”.`);
+    }),
+    "compare-two": () => compareTwo(),
+    "delete-all": () => removeAll(chosenIds()),
+    undo: () => undo(),
+    "cancel-compare": stopComparing,
+    previous: attempt(() => view.step(-1)),
+    next: attempt(() => view.step(1)),
+    favourite: () => favour(view.open),
+    delete: () => remove(view.open),
+    copy: () => view.copy(),
+    compare: () => startComparing(view.open),
+    swap: attempt(() => comparison.swap()),
     reuse: (button) => {
-      const withSeed = view().querySelector("[data-act=with-seed]").checked;
-      window.darkroomFills.ask(button.dataset.page, "history", { picture: open.id, with_seed: withSeed });
-      view().close();
+      const withSeed = part("[data-act=with-seed]").checked;
+      window.darkroomFills.ask(button.dataset.page, "history", { picture: view.open.id, with_seed: withSeed });
+      part(".history-view").close();
     },
     close: (button) => button.closest("dialog").close(),
     "ask-clear": () => confirmClearing(true),
     clear: attempt(async () => {
       await request("./api/workspace", "DELETE");
       confirmClearing(false);
-      load();
+      boards.choose("all");
       tellWorkspace();
     }),
   };
-  const confirmClearing = (asked) => {
-    part("[data-act=ask-clear]").hidden = asked;
-    part("[data-act=clear]").hidden = !asked;
+  const confirmClearing = (really) => {
+    part("[data-act=ask-clear]").hidden = really;
+    part("[data-act=clear]").hidden = !really;
   };
   // Guests are told how long all of this is kept, and have ways to take it away and to delete it.
   const tellWorkspace = attempt(async () => {
@@ -245,53 +360,114 @@
     part(".history-workspace span").textContent =
       `What you make here (${files} files so far) is yours alone, and is deleted ${days} days after your last visit.`;
   });
+  const onEscape = () => {
+    if (first) stopComparing();
+    else if (boards.isMenuOpen) boards.showMenu(false), part("[data-act=boards]").focus();
+    else if (choosing) done();
+    else return false;
+    return true;
+  };
+  const onCardKey = (event, index) => {
+    const picture = get(index);
+    const { columns } = list;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const to = event.key in steps ? index + steps[event.key] : { Home: 0, End: source.total - 1 }[event.key];
+    const key = event.key.toLowerCase();
+    if (to !== undefined) {
+      const next = Math.max(0, Math.min(to, source.total - 1));
+      if (event.shiftKey) extend(next);
+      moveTo(next);
+    } else if (key === "a" && (event.ctrlKey || event.metaKey)) acts["select-all"]();
+    else if (event.ctrlKey || event.metaKey || event.altKey) return false;
+    else if (key === "x") toggle(index);
+    else if (key === "f") chosen.size ? favourAll() : favour(picture);
+    else if (event.key === "Delete") chosen.size ? removeAll(chosenIds()) : remove(picture);
+    else return false;
+    return true;
+  };
   const onKey = (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
-    const card = event.target.closest(".history-found button");
-    const picture = view().open ? open : shown.find(({ id }) => id === card?.dataset.id);
-    if (event.key === "Escape" && first && !view().open) {
-      first = null;
-      tell(0);
-    }
-    if (!picture) return;
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "f" || event.key === "F") favour(picture);
-    else if (event.key === "Delete") remove(picture);
-    else if (step && view().open) acts[step < 0 ? "previous" : "next"]();
-    else if (step) root.querySelectorAll(".history-found button")[shown.indexOf(picture) + step]?.focus();
-    else return;
-    event.preventDefault();
+    if (event.target.matches("input, select, textarea")) return;
+    const large = part(".history-view").open;
+    const li = event.target.closest(".history-found li");
+    let taken = false;
+    if (large && !(event.ctrlKey || event.metaKey || event.altKey)) {
+      const key = event.key.toLowerCase();
+      const act = { arrowleft: "previous", arrowright: "next", f: "favourite", delete: "delete" }[key];
+      if (act) acts[act]();
+      taken = Boolean(act);
+    } else if (event.key === "Escape" && !root.querySelector("dialog[open]")) taken = onEscape();
+    else if (li) taken = onCardKey(event, Number(li.dataset.index));
+    if (taken) event.preventDefault();
+  };
+  const onCard = (event, li) => {
+    const index = Number(li.dataset.index);
+    if (event.shiftKey && !first) extend(index);
+    else if (!first && (choosing || event.ctrlKey || event.metaKey || event.target.closest(".history-tick"))) toggle(index);
+    else choose(index);
   };
 
   const begin = (element) => {
     root = element;
-    shown = [];
+    at = 0;
+    part("[data-act=size]").value = localStorage.getItem(SIDE) ?? (innerWidth > 640 ? 150 : 110);
+    list = window.darkroomWindowed.create({
+      place: part(".history-found"), makeCard, keyOf, makeHeading,
+      onWindow: fill,
+    });
+    list.resize(Number(part("[data-act=size]").value));
+    const look = () => {
+      done();
+      load(true);
+    };
+    boards = window.darkroomBoards.create(root, { look, putOn, attempt, say });
+    source = window.darkroomSource.create(criteria);
+    view = createView(part(".history-view"), { neighbour, position });
+    comparison = createComparison(part(".history-compare"));
     let typing;
     root.addEventListener("input", (event) => {
+      if (event.target.matches("[data-act=size]")) {
+        localStorage.setItem(SIDE, event.target.value);
+        list.resize(Number(event.target.value));
+      }
       if (!event.target.matches("[data-field]")) return;
+      if (event.target.dataset.field !== "order" && chosen.size) done();
       clearTimeout(typing);
-      typing = setTimeout(load, 200);
+      typing = setTimeout(() => load(true), 200);
     });
     root.addEventListener("click", (event) => {
-      const button = event.target.closest("button[data-act]");
-      if (button) acts[button.dataset.act](button);
+      const button = event.target.closest("button");
+      if (!button) return;
+      const { act, add } = button.dataset;
+      const li = button.closest(".history-found li");
+      if (act) (acts[act] ?? boards.acts[act])?.(button);
+      else if (add) addToQuery(add);
+      else if (li) onCard(event, li);
     });
+    const addToQuery = (text) => {
+      const field = part("[data-field=query]");
+      field.value = `${field.value} ${text}`.trim();
+      field.focus();
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    };
     root.addEventListener("keydown", onKey);
-    part(".history-undo button").addEventListener("click", () => undo());
-    part(".history-compare input").addEventListener("input", (event) => wipe(event.target.value));
-    view().addEventListener("close", () => {
-      root.querySelector(`[data-id="${open?.id}"]`)?.focus();
-      open = null;
+    part(".history-view").addEventListener("close", () => {
+      const index = openAt;
+      openAt = -1;
       offerUndo();
+      if (index >= 0) moveTo(Math.min(index, source.total - 1));
     });
-    const look = () => !document.hidden && root.checkVisibility() && !view().open && load(Math.max(PAGE, shown.length));
+    new ResizeObserver(([{ target }]) => {
+      const sticks = getComputedStyle(target).position === "sticky";
+      root.style.setProperty("--history-top", sticks ? `${target.offsetHeight}px` : "0px");
+    }).observe(part(".history-top"));
+    const lookAgain = () => !document.hidden && root.checkVisibility() && !part(".history-view").open && load();
     new IntersectionObserver((entries) => {
       if (!entries.at(-1).isIntersecting) return;
-      look();
+      lookAgain();
       tellWorkspace();
     }).observe(root);
     clearInterval(looking);
-    looking = setInterval(() => root.isConnected && shown.length <= 500 && !waiting && look(), LOOK_MS);
+    looking = setInterval(() => root.isConnected && !source.isAsking && lookAgain(), LOOK_MS);
   };
   whenever(".history", begin);
 })();
