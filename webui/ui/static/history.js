@@ -409,7 +409,7 @@
   const begin = (element) => {
     root = element;
     at = 0;
-    part("[data-act=size]").value = localStorage.getItem(SIDE) ?? (innerWidth > 640 ? 150 : 110);
+    part("[data-act=size]").value = localStorage.getItem(SIDE) ?? (innerWidth > 640 ? 150 : 100);
     list = window.darkroomWindowed.create({
       place: part(".history-found"), makeCard, keyOf, makeHeading,
       onWindow: fill,

@@ -55,21 +55,6 @@
     },
   };
 
-  // Ctrl+V anywhere on a page that takes a picture; Gradio itself only has a button for it.
-  document.addEventListener("paste", (event) => {
-    const { files, types } = event.clipboardData;
-    const picture = [...files].find((file) => file.type.startsWith("image/"));
-    const page = pageInSight();
-    const input = document.querySelector(`#${page}-image input[type=file]`);
-    const typing = types.includes("text/plain") && event.target.closest?.("textarea, input");
-    if (!picture || !input || typing) return;
-    event.preventDefault();
-    const held = new DataTransfer();
-    held.items.add(picture);
-    input.files = held.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-  });
-
   // Left alone, Gradio turns an empty field or a number beyond a slider's ends into the nearest end without a word
   // when the field is left. It stays as typed, and Generate says what is wrong with it.
   document.addEventListener("blur", (event) => {
