@@ -180,3 +180,28 @@ def test_the_embedded_model_says_what_it_draws_and_which_words_it_does_not_know(
     tab.wait_for_state("done")
     drawn = tab.infotext.split("\n")[0]
     assert drawn == box.input_value() and drawn.endswith(" background")
+    walk_last_prompts(tab)
+
+
+def walk_last_prompts(tab: Tab) -> None:
+    """Those that were drawn, the newest first, and back to what was being typed."""
+    for prompt in ("a red apple", "a cat", "a red apple"):
+        tab.draw(prompt=prompt)
+    box = tab.find("prompt").locator("textarea")
+    box.fill("a draft")
+    said = []
+    for key in ("Up", "Up", "Down", "Down", "Down"):
+        box.press(f"Alt+Arrow{key}")
+        said.append(box.input_value())
+    assert said == ["a red apple", "a cat", "a red apple", "a draft", "a draft"]
+    assert not offered(tab).count()
+    box.press("Control+a")
+    box.press("Backspace")
+    wait_for_offer(tab, "a red apple")
+    box.press("Escape")
+    box.press("ArrowDown")
+    wait_for_offer(tab, "a cat")
+    box.press("ArrowDown")
+    box.press("Tab")
+    assert box.input_value() == "a cat"
+    tab.wait_for_value("prompt", "a cat")

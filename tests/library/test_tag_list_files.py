@@ -16,6 +16,7 @@ SITE = '''name,category,count,alias
 highres,5,5256195,"high_res,high_resolution,hires"
 dress,0,1285746,
 
+,0,33
 fate_(series),3,324179
 edit,8,176413,"manip,edited,""edit"""
 :3,0,116830,
@@ -66,7 +67,6 @@ def test_what_is_sent_are_lines_the_most_used_first(settings):
         ("a\0b,0,1\n", "is no text"),
         ('solo,0,1,"a,b\nhat,0,1,"c"\n', "has a quote in line 1 that nothing closes there"),
         ("solo,0,1\n" + "x" * 201 + ",0,1\n", "has a tag of 201 characters in line 2"),
-        ("solo,0,1\n,0,1\n", "has a tag of 0 characters in line 2"),
         ("solo,0,1\n" + "x" * 200_000, "cannot be read as CSV, line 2"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is not text in UTF-8"),
     ],

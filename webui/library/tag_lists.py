@@ -44,7 +44,7 @@ def read_tags(path: Path) -> Iterator[Tag]:
             if line > first:
                 raise BadFile(f"has a quote in line {first} that nothing closes there")
             cells = [" ".join(cell.split()) for cell in (*row[:3], *([",".join(row[3:])] if row[3:] else []))]
-            if not any(cells) or first == 1 and _is_heading(cells):
+            if not cells or not cells[0] or first == 1 and _is_heading(cells):
                 continue
             count += 1
             if count > MAX_TAGS:
@@ -57,7 +57,7 @@ def read_tags(path: Path) -> Iterator[Tag]:
 
 
 def _tag(line: int, name: str, category: str = "", note: str = "", aliases: str = "") -> Tag:
-    if not 0 < len(name) <= MAX_CHARACTERS:
+    if len(name) > MAX_CHARACTERS:
         raise BadFile(f"has a tag of {len(name):,} characters in line {line}; {MAX_CHARACTERS} are the most")
     others = [alias for alias in map(str.strip, aliases.split(",")) if 0 < len(alias) <= MAX_CHARACTERS]
     number = int(category) if category.removeprefix("-").isdecimal() and len(category) < 4 else 0

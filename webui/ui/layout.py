@@ -22,7 +22,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
     *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "models.js", "rows.js", "pasted.js", "prompt.js"),
-    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js"),
+    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_view.js", "history_source.js", "history_boards.js", "history.js", "drop.js"),
 )
 STYLES = ("style.css", "history.css")

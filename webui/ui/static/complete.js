@@ -119,7 +119,8 @@
   };
   const look = (box) => {
     const { value, selectionStart: start, selectionEnd: end } = box;
-    show(box, start === end ? suggestions(box, value, start) : []);
+    if (!value) show(box, window.darkroomLast.items(box), { heading: "Last prompts" });
+    else show(box, start === end ? suggestions(box, value, start) : []);
   };
 
   let writes = false; // it is not a person who types
@@ -200,5 +201,6 @@
     act();
   }, true);
 
-  window.darkroomComplete = { suggestions, write };
+  const offer = (box, items, heading) => show(box, items, { heading, typed: false });
+  window.darkroomComplete = { suggestions, offer, write, boxOf };
 })();
