@@ -42,11 +42,12 @@ def test_they_are_read_from_lists_json_and_flags():
     [
         (
             "face",
-            "detail must look like finder=NAME,prompt=TEXT, of finder, prompt, negative, strength, padding, dilate",
+            "detail must look like finder=NAME,prompt=TEXT, of finder, prompt, negative, strength, padding, dilate,"
+            " threshold, at_most, not 'face'",
         ),
-        ("finder=a,finder=b", "detail names finder twice"),
+        ("finder=a,finder=b", "detail must name finder once, not 'finder=a,finder=b'"),
         ("finder=a,strength=2", "detail.0.strength must be at most 1, not '2'"),
-        ("[{", "detail cannot be read as JSON"),
+        ("[{", "detail must be JSON that can be read, not '[{'"),
         ([{"find": "a"}], "detail.0.find is not a known setting"),
         ([{"finder": ""}], "detail.0.finder must not be empty"),
         ([{}] * 9, "detail must have at most 8 entries"),

@@ -89,7 +89,7 @@ def _read_lists(options: argparse.Namespace) -> dict[str, Any]:
         try:
             given[group] = tuple(entry for text in entries for entry in read_details(text))
         except ValueError as error:
-            raise RequestError(f"{_flag(group)} {error}", field=group) from None
+            raise RequestError(f"{_flag(group)} {error}, not {', '.join(entries)[:60]!r}", field=group) from None
     return given
 
 

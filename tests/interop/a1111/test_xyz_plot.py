@@ -125,6 +125,7 @@ def test_flags_that_change_nothing_here_are_told(catalog):
         (["Prompt order", "a,r,e,d,p,l", []], "x: Prompt order: 6 words have 720 orders; 200 is the limit"),
         (["Sampler", "Euler b", []], "x_values: sampler: 'Euler b' is not known here"),
         (["Schedule type", "curly", []], "x_values: there is no schedule 'curly'"),
+        (["Prompt S/R", "", []], "x: prompt:Prompt S/R has no values"),
         (["Prompt S/R", "dog,cat", []], "the word is in neither"),
         (["Prompt S/R", ",cat", []], "the first value is the word to replace"),
         (["Denoising", "0.5", [], *["Nothing", "", []] * 2, *FLAGS, 1], "must be a list of up to 16 values"),

@@ -120,7 +120,7 @@ def read_details(value: Any) -> Any:
         try:
             read = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError("cannot be read as JSON") from None
+            raise ValueError("must be JSON that can be read") from None
         return (read,) if isinstance(read, Mapping) else read
     return (split_detail(value),)
 
@@ -136,11 +136,11 @@ def split_detail(text: str) -> dict[str, str]:
         name, equals, value = piece.partition("=")
         if equals and (name := name.strip()) in known:
             if name in found:
-                raise ValueError(f"names {name} twice")
+                raise ValueError(f"must name {name} once")
             found[name] = value.strip()
         elif found:
             last = [*found][-1]
             found[last] = f"{found[last]},{piece.rstrip()}"
         else:
-            raise ValueError(f"must look like finder=NAME,prompt=TEXT, of {', '.join(known)}, not {text[:60]!r}")
+            raise ValueError(f"must look like finder=NAME,prompt=TEXT, of {', '.join(known)}")
     return found

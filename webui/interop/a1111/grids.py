@@ -135,7 +135,7 @@ def _read_axis(
     elif flag(args.get("raw_mode")) and isinstance(text, str) and "\n" in text.strip():
         values = text.strip().split("\n")
     if field in (WORD, ORDER):
-        found = read_axis(place, f"{WORD}:word", values).values
+        found = read_axis(place, f"{WORD}:{name}", values).values
         if field == ORDER:
             return _read_order(place, request.prompt, found)
         if not found[0]:
