@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from webui.api import held
-from webui.api.held import GUEST, MB, MOST_STREAMS, UPLOAD, Held, Refused
+from webui.api.held import GUEST, MB, MOST_STREAMS, UPLOAD, Held, Place, Refused
 from webui.core.hosting import Limits
 
 LIMITS = Limits()
@@ -48,6 +48,29 @@ def test_streams_are_bounded_for_each_visitor(tmp_path, path):
         await enter(("GET", "/api/jobs/x"), "a")
 
     play(tmp_path, scene)
+
+
+def test_an_answer_that_begins_while_its_request_waits_to_go_on_keeps_no_turn():
+    """Each such stream would keep one for ever, until nothing of its visitor was answered any more."""
+
+    async def run() -> None:
+        turns = asyncio.Semaphore(1)
+        place = Place(turns, lambda: 0.0)
+        await place.take_turn()
+
+        async def receive() -> dict[str, Any]:
+            await turns.acquire()  # by somebody else
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        listening = asyncio.create_task(place.counted(receive)())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        place.begin()
+        turns.release()
+        await listening
+        assert not turns.locked()
+
+    asyncio.run(run())
 
 
 def test_streams_take_turns_to_begin(tmp_path):

@@ -66,9 +66,12 @@ class Place:
         self._patience: asyncio.Timeout | None = None
 
     async def take_turn(self) -> None:
-        if self._turns and not self._has_turn:
-            await self._turns.acquire()
-            self._has_turn = True
+        if (turns := self._turns) and not self._has_turn:
+            await turns.acquire()
+            if self._turns:
+                self._has_turn = True
+            else:  # the answer has begun meanwhile
+                turns.release()
 
     def leave_turn(self) -> None:
         if self._turns and self._has_turn:
