@@ -80,7 +80,7 @@ class Tab:
     # fields
 
     def open_settings(self) -> None:
-        if not self.find("steps").is_visible():
+        if not self.find("clip_skip").is_visible():
             self.find("settings").get_by_role("button", name="Settings").click()
             self.find("clip_skip").locator("input[type=number]").wait_for()  # the last one
             self.let_fields_settle()

@@ -48,7 +48,7 @@ def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(open
     tab.find("reuse").click()
     tab.wait_for_value("prompt", PROMPT)
     assert tab.values("seed", "steps") == {"seed": "-1", "steps": "2"}
-    assert not tab.page.get_by_text("is fixed").is_visible()
+    assert tab.page.get_by_role("button", name="Random seed").get_attribute("aria-pressed") == "true"
     tab.draw()
     assert drawn_seed(tab) != first
 
@@ -59,17 +59,20 @@ def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(op
     seed = drawn_seed(tab)
     tab.reload()  # all folds are shut
     tab.find("reuse-seed").click()
-    note = tab.page.locator(".seed-note[data-page=txt2img]")
-    note.get_by_text(f"Seed {seed} is fixed.").wait_for()
+    kept = tab.page.get_by_role("button", name="Keep this seed", pressed=True)
+    kept.wait_for()
+    assert tab.find("seed").locator("input").input_value() == str(seed)
     same = "Same seed and settings, so the same picture."
     tab.draw()
     assert drawn_seed(tab) == seed
     tab.wait_for_message(same)
     tab.reload()
-    note.get_by_text(f"Seed {seed} is fixed.").wait_for()
+    kept.wait_for()
     assert same not in tab.message  # it is the very picture, not another that is the same
-    note.get_by_role("button", name="New seed").click()
-    note.wait_for(state="hidden")
+    tab.draw()
+    tab.wait_for_message(same)
+    tab.find("status").get_by_role("button", name="New seed").click()
+    kept.wait_for(state="hidden")
     tab.draw()
     assert drawn_seed(tab) != seed
     assert same not in tab.message

@@ -90,7 +90,7 @@ class Page:
         """Opens a fold, if it is not open, until what is in it shows."""
         if not self.find(inside).is_visible():
             self.page.locator(f"[id^={self.name}-]").get_by_role(
-                "button", name=re.compile(rf"^{re.escape(title)}\W*$")
+                "button", name=re.compile(rf"^{re.escape(title)}\b")
             ).click()
             self.find(inside).wait_for()
             self.tab.let_fields_settle()
@@ -116,7 +116,7 @@ class Page:
 
     def quick(self, **values) -> "Page":
         """Few steps, and what else is set."""
-        self.unfold("Settings", "steps")
+        self.find("steps").wait_for()
         for name, value in ({"steps": 2} | values).items():
             field = self.find(name).locator("input[type=number], textarea").first
             field.fill(str(value))

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from webui.core.catalog import Catalog
 from webui.core.groups import GROUP_FIELDS, LISTS
 from webui.core.request import template_of
-from webui.ui import form, loras, passing, rows, sizes
+from webui.ui import form, loras, passing, rows
 from webui.ui.errors import page_error
 from webui.ui.values import UNFIT
 
@@ -86,7 +86,7 @@ def from_picture(
     keep_texts: bool = False,
     as_start: bool = False,
 ) -> dict[str, Update]:
-    """Updates for these fields, the chosen model and the sizes, from the settings of a picture, by field.
+    """Updates for these fields and the chosen model, from the settings of a picture, by field.
 
     Without its seed new ones are drawn, as many as the page says, and their words anew from its templates.
     ``keep_texts``: the picture itself is sent, and its words are; an empty prompt leaves the page's own. ``as_start``:
@@ -117,7 +117,7 @@ def from_picture(
     for field in TEXTS if keep_texts else ():
         if not values.get(field):
             values.pop(field, None)
-    return {field: values[field] for field in fields if field in values} | settle_model(catalog, values.get("model"))
+    return {field: values[field] for field in fields if field in values} | settle_model(values.get("model"))
 
 
 def near(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +134,6 @@ def own_prediction(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str
     return {"prediction": "auto"} if "prediction" in values or "model" in values else {}
 
 
-def settle_model(catalog: Catalog, model: str | None) -> dict[str, Update]:
-    """For the places ``chosen`` and ``size``, where the settings came together with their model."""
-    return {"chosen": model, "size": sizes.offer(sizes.native_px(catalog, model))} if model else {}
+def settle_model(model: str | None) -> dict[str, Update]:
+    """For the place ``chosen``, where the settings came together with their model."""
+    return {"chosen": model} if model else {}

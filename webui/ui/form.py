@@ -25,11 +25,13 @@ from webui.core.request import Request
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
-LINES = {"prompt": 3, "negative": 2, "hires.prompt": 2, "hires.negative": 2}
+LINES = {"prompt": 3, "negative": 1, "hires.prompt": 2, "hires.negative": 2}
 FILES = ("model", "vae", "refiner", "hires.model", "hires.upscaler", "upscale.upscaler")
 """What may come and go while the page is open."""
 CHOSEN = ("sampler", "schedule", "hires.sampler", "hires.schedule")
 FRACTION_STEP = 0.05
+TYPED = ("steps", "guidance")
+"""Numbers with bounds that stand where there is no room for a slider."""
 SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with another step
     "steps": 1,
     "guidance": 0.5,
@@ -97,6 +99,9 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
         bounds = {
             limit: getattr(entry, limit) for entry in info.metadata for limit in ("ge", "le") if hasattr(entry, limit)
         }
+        if field in TYPED:
+            options |= {"precision": 0} if info.annotation is int else {}
+            return Number(minimum=bounds["ge"], maximum=bounds["le"], step=SLIDER_STEPS[field], **options)
         return Slider(bounds["ge"], bounds["le"], step=SLIDER_STEPS.get(field, FRACTION_STEP), **options)
     if field == "background":
         return gr.ColorPicker(**options)

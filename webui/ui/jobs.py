@@ -21,7 +21,7 @@ from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, QueueFull
 from webui.ui import form, passing, stream
 from webui.ui.errors import page_error
 
-IDLE = stream.status_html(None, None, "Ready when you are. Ctrl+Enter generates, Esc stops.")
+IDLE = stream.status_html(None, None, "Ready when you are.")
 LOST = "The server was restarted, and this job ended with it. Its settings are kept."
 FORGOTTEN = "These pictures are no longer in the server's memory."
 PROMPT_LENGTH = 120  # of what the list of jobs shows

@@ -20,12 +20,13 @@ from webui.workspace.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
-    *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "jobs.js", "tabs.js", "seed.js"),
-    *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "models.js", "rows.js", "pasted.js", "prompt.js"),
-    *("marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
-    *("windowed.js", "history_view.js", "history_source.js", "history_boards.js", "history.js", "drop.js"),
+    *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
+    *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js", "size.js"),
+    *("rows.js", "folds.js", "picture.js", "pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js"),
+    *("suggest.js", "complete.js", "last.js", "windowed.js", "history_view.js", "history_source.js"),
+    *("history_boards.js", "history.js", "drop.js"),
 )
-STYLES = ("style.css", "history.css")
+STYLES = ("icons.css", "style.css", "history.css", "layout.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -48,11 +49,31 @@ def theme() -> gr.themes.Base:
         radius_size="lg",
         font=FONTS,
         font_mono=["ui-monospace", "Consolas", "monospace"],
-    ).set(  # white on the theme's own orange is too faint to read
+    ).set(
+        body_background_fill="#f6f4f1",
+        body_background_fill_dark="#151312",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1d1a18",
+        background_fill_secondary="#efebe6",
+        background_fill_secondary_dark="#2a2623",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1d1a18",
+        body_text_color="#231f1c",
+        body_text_color_dark="#f3efea",
+        body_text_color_subdued="#645b53",
+        body_text_color_subdued_dark="#b8aea4",
+        border_color_primary="#ddd7cf",
+        border_color_primary_dark="#393430",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#1d1a18",
+        input_border_color="#91887d",
+        input_border_color_dark="#7f766c",
+        input_border_width="1px",
+        # white on the theme's own orange is too faint to read
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_800",
     )
 
 
@@ -61,15 +82,14 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
         quiet = passing.box()  # first, where Gradio's search for it ends at once
-        gr.HTML(HEADER)
+        gr.HTML(HEADER, elem_id="darkroom-top", padding=False)
         benches: dict[str, Workbench] = {}
         bars: dict[str, presets.Bar] = {}
         targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
-        with gr.Tabs(elem_id="darkroom-tabs") as tabs:
+        with gr.Tabs(elem_id="darkroom-tabs", overflow_behavior="wrap") as tabs:
             for task in (*PAGES, grid.make_task(lambda: here().presets)):
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    bars[task.name] = presets.build_bar(task.name)
-                    benches[task.name] = build(task, executor, targets)
+                    benches[task.name] = build(task, executor, targets, partial(_build_bar, bars, task.name))
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
@@ -98,6 +118,10 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
             event.show_progress_on = [quiet]
         event.targets = [(component, name) for component, name in event.targets if component is not None]
     return blocks
+
+
+def _build_bar(bars: dict[str, presets.Bar], name: str) -> None:
+    bars[name] = presets.build_bar(name)
 
 
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ import gradio as gr
 from webui.core.groups import GROUP_FIELDS
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
-from webui.ui import form, panel, sizes
+from webui.ui import form, panel
 from webui.ui.fills import Fills
 
 STATUS = '<p class="models-status" role="status"></p>'
@@ -69,7 +69,7 @@ def wire(picker: Picker, executor: Executor, controls: dict[str, Any], filled: F
         for field in set(by_hand.split()).intersection(BY_HAND):
             for kept in (*ENLARGED, "upscale fold") if field == "upscale" else (field,):
                 suited.pop(kept, None)
-        return suited | {"model": model, "chosen": model, "size": sizes.offer(file.native_px)}
+        return suited | {"model": model, "chosen": model}
 
     filled.add("model", choose)
     model.input(None, [model], None, js=f"(model) => darkroomModels.choose('{page}', model)", **private)

@@ -72,9 +72,7 @@ def settings_updates(
     if "width" in values or "height" in values:
         values["keep_size"] = False
     values |= dict(zip(SIDES, values.get("outpaint", ()), strict=False))
-    return {field: values[field] for field in fields if field in values} | fills.settle_model(
-        catalog, values.get("model")
-    )
+    return {field: values[field] for field in fields if field in values} | fills.settle_model(values.get("model"))
 
 
 def _translate_sampler(values: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
-from webui.ui import form
+from webui.ui import basics, form
 from webui.ui.workbench import Controls, Task
 
 NAME = "img2img"
@@ -18,15 +18,9 @@ INIT_FIELDS = ("strength", "resize", "background")
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
     if place == "above":
-        return {"image": form.picture_control(NAME, "image", "Picture", height=260)}
-    controls: Controls = {"strength": form.make_control(NAME, "strength", catalog)}
-    with gr.Accordion("Size and background of the picture", open=False, elem_id=f"{NAME}-fitting"):
-        controls["keep_size"] = gr.Checkbox(
-            True,
-            label="Keep the picture's size",
-            info="Otherwise the size in the settings is used",
-            elem_id=f"{NAME}-keep_size",
-        )
+        return basics.build_start(NAME, catalog)
+    controls: Controls = {}
+    with gr.Accordion("Fitting and background", open=False, elem_id=f"{NAME}-fitting"):
         controls["resize"] = form.make_control(NAME, "resize", catalog)
         controls["background"] = form.make_control(NAME, "background", catalog)
     with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):

@@ -17,7 +17,7 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import Work
-from webui.ui import form
+from webui.ui import basics, form
 from webui.ui.workbench import INIT_FIELDS, Controls, Task
 
 NAME = "inpaint"
@@ -27,20 +27,21 @@ PAINTER = f"""
   <div class="painter-tools" role="toolbar" aria-label="Mask tools">
     <button type="button" data-tool="brush" aria-pressed="true">Brush</button>
     <button type="button" data-tool="eraser" aria-pressed="false">Eraser</button>
+    <button type="button" data-tool="lasso" aria-pressed="false" title="Draw around a part (L)">Lasso</button>
     <label>Size <input type="range" min="2" max="200" value="32" aria-label="Brush size in px"></label>
     <button type="button" data-act="undo">Undo</button>
+    <button type="button" data-act="redo">Redo</button>
     <button type="button" data-act="clear">Clear</button>
     <button type="button" data-act="zoom-out" aria-label="Zoom out">-</button>
     <span class="painter-zoom" aria-live="polite">100 %</span>
     <button type="button" data-act="zoom-in" aria-label="Zoom in">+</button>
   </div>
   <p class="painter-note" role="status"></p>
-  <p class="painter-hint">Give a picture, then paint over what should be drawn anew.</p>
   <div class="painter-stage"><div class="painter-sheet">
     <img alt="" draggable="false">
     <canvas width="1" height="1" tabindex="0" role="img" aria-label="Mask. Arrow keys move the brush, Space paints,
       Shift with arrows paints a line, [ and ] change the size, B is the brush, E the eraser, Control Z undoes,
-      Delete clears."></canvas>
+      Control Shift Z does it again, Delete clears."></canvas>
     <div class="painter-ring" hidden></div>
   </div></div>
 </div>
@@ -49,16 +50,19 @@ SIDES = ("left", "top", "right", "bottom")
 
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
-    return _build_above() if place == "above" else _build_below(catalog)
+    return _build_above(catalog) if place == "above" else _build_below(catalog)
 
 
-def _build_above() -> Controls:
-    picture = form.picture_control(NAME, "image", "Picture", height=180)
-    gr.HTML(PAINTER, elem_id=f"{NAME}-mask")
+def _build_above(catalog: Catalog) -> Controls:
+    start = basics.build_start(NAME, catalog)
     painted = gr.Textbox(visible=False)  # filled by the painter when Generate is pressed
     show = f"(file) => darkroomPainter.show('{NAME}', file?.url)"
-    picture.change(None, picture, None, js=show, api_visibility="private", show_progress="hidden")
-    return {"image": picture, "painted": painted}
+    start["image"].change(None, start["image"], None, js=show, api_visibility="private", show_progress="hidden")
+    return {"image": start.pop("image"), "painted": painted, **start}
+
+
+def _build_painter() -> None:
+    gr.HTML(PAINTER, label="Mask", elem_id=f"{NAME}-mask")
 
 
 def _build_below(catalog: Catalog) -> Controls:
@@ -67,13 +71,11 @@ def _build_below(catalog: Catalog) -> Controls:
     def add(field: str, **overrides: Any) -> None:
         controls[field] = form.make_control(NAME, field, catalog, **overrides)
 
-    add("strength")
     with gr.Accordion("Mask", open=False, elem_id=f"{NAME}-mask-settings"):
         add("mask_fill")
         add("mask_blur")
-        with gr.Row():
-            add("invert_mask")
-            add("only_masked")
+        add("invert_mask")
+        add("only_masked")
         add("padding")
         controls["mask"] = form.picture_control(NAME, "mask_picture", "Mask picture", height=140)
         controls["rectangles"] = gr.Textbox(
@@ -83,7 +85,7 @@ def _build_below(catalog: Catalog) -> Controls:
             lines=2,
             elem_id=f"{NAME}-rectangles",
         )
-    with gr.Accordion("Outpaint: add to the sides", open=False, elem_id=f"{NAME}-outpaint"), gr.Row():
+    with gr.Accordion("Outpaint: add to the sides", open=False, elem_id=f"{NAME}-outpaint"):
         for side in SIDES:
             controls[f"outpaint_{side}"] = gr.Number(
                 0,
@@ -94,13 +96,7 @@ def _build_below(catalog: Catalog) -> Controls:
                 elem_id=f"{NAME}-outpaint_{side}",
                 min_width=90,
             )
-    with gr.Accordion("Size and background of the picture", open=False, elem_id=f"{NAME}-fitting"):
-        controls["keep_size"] = gr.Checkbox(
-            True,
-            label="Keep the picture's size",
-            info="Otherwise the size in the settings is used",
-            elem_id=f"{NAME}-keep_size",
-        )
+    with gr.Accordion("Fitting and background", open=False, elem_id=f"{NAME}-fitting"):
         add("resize")
         add("background")
     return controls
@@ -166,4 +162,5 @@ TASK = Task(
     _build_inputs,
     transient=("image", "painted", "mask"),
     collect_js=COLLECT_JS,
+    build_more=_build_painter,
 )

@@ -12,7 +12,7 @@ from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
 from webui.jobs.protocols import Executor
-from webui.ui import browser_state, form, jobs, passing, pictures
+from webui.ui import browser_state, form, jobs, passing, picture_bar, pictures
 from webui.ui.fills import Fills
 from webui.ui.workbench import wire_verify
 
@@ -34,34 +34,23 @@ def build(executor: Executor) -> Fills:
     """Lays the page out in the open tab and wires it; returns the ways of filling it."""
     catalog = executor.catalog()
     with gr.Row(elem_classes="workbench"):
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=320, elem_classes="asking"):
             controls = _build_inputs(catalog)
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Upscale", variant="primary", elem_id=f"{NAME}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{NAME}-stop", scale=1, min_width=80)
-            status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
+                status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
             jobs.build_queue(NAME)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             preview = gr.HTML(EMPTY, label="Preview", elem_id=f"{NAME}-preview")
-            gallery = gr.Gallery(
-                label="Pictures",
-                elem_id=f"{NAME}-gallery",
-                show_label=False,
-                interactive=False,
-                preview=True,
-                columns=4,
-                object_fit="contain",
-                height="min(70vh, 640px)",
-                buttons=["download", "fullscreen"],
-            )
+            gallery = picture_bar.build_gallery(NAME)
             gr.HTML(WIPE, label="Before and after", elem_id=f"{NAME}-wipe")
             jobs.build_finished(NAME)
-            infotext = gr.Textbox(
-                label="Settings of this picture", elem_id=f"{NAME}-infotext", elem_classes="infotext", interactive=False
-            )
+            infotext = picture_bar.build_infotext(NAME)
             with gr.Row(elem_classes="sending"):
-                verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=60)
-                gr.Button("Upscale this further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=100)
+                picture_bar.build_tools(NAME)
+                gr.Button("Further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=0)
+                verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=0)
             verdict = gr.HTML("", label="Verdict", elem_id=f"{NAME}-verdict")
     shown = jobs.Shown(gallery, status, preview, infotext)
     cache_dir = Path(gallery.GRADIO_CACHE)
@@ -78,9 +67,8 @@ def _build_inputs(catalog: Catalog) -> dict[str, Any]:
     controls: dict[str, Any] = {"image": form.picture_control(NAME, "image", "Picture", height=260)}
     controls["upscale.upscaler"] = form.make_control(NAME, "upscale.upscaler", catalog)
     controls["upscale.scale"] = form.make_control(NAME, "upscale.scale", catalog)
-    with gr.Row():
-        controls["upscale.width"] = form.make_control(NAME, "upscale.width", catalog)
-        controls["upscale.height"] = form.make_control(NAME, "upscale.height", catalog)
+    controls["upscale.width"] = form.make_control(NAME, "upscale.width", catalog)
+    controls["upscale.height"] = form.make_control(NAME, "upscale.height", catalog)
     with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
         controls["files"] = gr.File(
             label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120

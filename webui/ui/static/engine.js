@@ -70,6 +70,7 @@
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
       if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;
+      chip.title = chip.textContent;
       const message = document.getElementById("darkroom-message");
       if (message.textContent !== (health.message ?? "")) message.textContent = health.message ?? "";
       message.hidden = !health.message;

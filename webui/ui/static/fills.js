@@ -61,9 +61,9 @@
   };
 
   // What fills a page from the chosen picture of this one or another.
-  const OF_PICTURE = { "reuse": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"], "seed-last": ["last seed"] };
+  const OF_PICTURE = { "reuse": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"] };
   document.addEventListener("click", ({ target }) => {
-    const [, page, act, sent] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|seed-last|send-([a-z0-9]+))$/) ?? [];
+    const [, page, act, sent] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|send-([a-z0-9]+))$/) ?? [];
     const picture = PAGES.includes(page) && chosenPicture(page);
     if (!picture) return;
     const [way, asked] = sent ? ["sent"] : OF_PICTURE[act];

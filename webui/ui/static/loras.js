@@ -187,5 +187,5 @@
       rows.replaceChildren(...chosen(page).map((entry, index) => row(page, entry, index)));
     },
   });
-  window.darkroomLoras = { show, list };
+  window.darkroomLoras = { show, list, chosen, choose, weightsText };
 })();

@@ -51,7 +51,7 @@
     remember: (page, fields, values) => {
       const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
       write(`darkroom.${page}.fields`, JSON.stringify(kept));
-      window.darkroomSeed.show(page);
+      document.dispatchEvent(new CustomEvent("darkroom:fields", { detail: { page } }));
     },
   };
 
@@ -61,6 +61,11 @@
     const { type, min, max, value } = event.target;
     if (type !== "number" || !min || !max) return;
     if (value === "" || Number(value) < Number(min) || Number(value) > Number(max)) event.stopImmediatePropagation();
+  }, true);
+
+  // Gradio's lists are placed anew when the window scrolls, and know nothing of columns that scroll apart.
+  document.addEventListener("scroll", ({ target }) => {
+    if (target !== document && target.closest?.(".asking")) window.dispatchEvent(new Event("scroll"));
   }, true);
 
   const announced = {};
@@ -78,7 +83,8 @@
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
     if (announced[page] !== state) {
       const picture = status.closest(".workbench")?.querySelector(".picture");
-      if (state === "running" && innerWidth <= 640) picture?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+      const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+      if (state === "running" && innerWidth <= 900) picture?.scrollIntoView({ block: "nearest", behavior });
       announced[page] = state;
       document.dispatchEvent(new CustomEvent("darkroom:state", { detail: { page, state } }));
       const announcer = document.getElementById("darkroom-announcer");

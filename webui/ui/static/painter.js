@@ -1,10 +1,11 @@
-// A mask painter: brush, eraser, undo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
+// A mask painter: brush, eraser, lasso, undo, redo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
 // The mask exists only here until it is asked for; nothing is uploaded while somebody paints.
 (() => {
   "use strict";
   const LONGEST_PX = 2048; // of the mask; the server scales it to a larger picture
   const COLOUR = "#ff2d95"; // how the mask is shown; the server reads its opacity alone
   const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
+  const TOOLS = { b: "brush", e: "eraser", l: "lasso" }; // by key
   const pending = {}; // pictures for pages whose painter is not built yet
   const recalled = {}; // strokes that belong to the next picture of a page
   const painters = {};
@@ -15,9 +16,11 @@
       this.canvas = root.querySelector("canvas");
       this.picture = root.querySelector("img");
       this.sheet = root.querySelector(".painter-sheet");
+      this.stage = root.querySelector(".painter-stage");
+      new ResizeObserver(() => this.fit()).observe(this.stage);
       this.size = root.querySelector("input[type=range]");
       this.ring = root.querySelector(".painter-ring");
-      this.strokes = [];
+      this.start([]);
       this.zoom = 0;
       this.cursor = null;
       root.addEventListener("click", (event) => this.onButton(event.target.closest("button")));
@@ -39,7 +42,7 @@
     show(url) {
       if (url === this.url) return;
       this.url = url;
-      this.strokes = [];
+      this.start([]);
       this.root.classList.toggle("empty", !url);
       this.say("");
       if (url) this.picture.src = url;
@@ -54,7 +57,7 @@
       this.size.max = Math.round(Math.max(this.canvas.width, this.canvas.height) / 3);
       this.size.value = Math.round(Math.max(this.canvas.width, this.canvas.height) / 10);
       this.cursor = { x: this.canvas.width / 2, y: this.canvas.height / 2 };
-      this.strokes = recalled[this.root.dataset.page] ?? [];
+      this.start(recalled[this.root.dataset.page] ?? []);
       delete recalled[this.root.dataset.page];
       this.setZoom(0);
       this.redraw();
@@ -74,7 +77,7 @@
     }
 
     use(tool) {
-      this.erase = tool === "eraser";
+      this.tool = tool;
       for (const button of this.root.querySelectorAll("[data-tool]")) {
         button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
       }
@@ -82,18 +85,50 @@
 
     setZoom(level) {
       this.zoom = Math.max(0, Math.min(ZOOMS.length - 1, level));
-      this.sheet.style.width = `${ZOOMS[this.zoom] * 100}%`;
+      this.fit();
       this.root.querySelector(".painter-zoom").textContent = `${ZOOMS[this.zoom] * 100} %`;
+    }
+
+    // At 100 % the whole picture is in sight.
+    fit() {
+      const { clientWidth: across, clientHeight: down } = this.stage;
+      const whole = Math.floor(Math.min(across, (down * this.canvas.width) / this.canvas.height));
+      this.sheet.style.width = `${whole * ZOOMS[this.zoom]}px`;
     }
 
     onButton(button) {
       const act = button?.dataset.tool ?? button?.dataset.act;
-      if (act === "brush" || act === "eraser") this.use(act);
-      if (act === "undo") this.strokes.pop();
-      if (act === "clear") this.strokes = [];
-      if (act === "undo" || act === "clear") this.keep();
+      if (button?.dataset.tool) this.use(act);
+      if (act in this.edits) this.edit(act);
       if (act === "zoom-in") this.setZoom(this.zoom + 1);
       if (act === "zoom-out") this.setZoom(this.zoom - 1);
+      this.redraw();
+    }
+
+    // What was painted before and undone after, as lists of strokes.
+    start(strokes) {
+      this.strokes = strokes;
+      this.past = strokes.map((_, count) => strokes.slice(0, count));
+      this.future = [];
+    }
+    change(strokes) {
+      this.past.push(this.strokes);
+      this.future = [];
+      this.strokes = strokes;
+    }
+    edits = {
+      undo: () => this.step(this.past, this.future),
+      redo: () => this.step(this.future, this.past),
+      clear: () => this.strokes.length && this.change([]),
+    };
+    step(from, to) {
+      if (!from.length) return;
+      to.push(this.strokes);
+      this.strokes = from.pop();
+    }
+    edit(act) {
+      this.edits[act]();
+      this.keep();
       this.redraw();
     }
 
@@ -105,9 +140,9 @@
       };
     }
 
-    begin(point) {
-      this.stroke = { erase: this.erase, size: Number(this.size.value), points: [point] };
-      this.strokes.push(this.stroke);
+    begin(point, tool = this.tool) {
+      this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: Number(this.size.value), points: [point] };
+      this.change([...this.strokes, this.stroke]);
       this.draw(this.stroke, 0);
     }
 
@@ -124,7 +159,8 @@
       this.showRing();
       if (!this.stroke) return;
       this.stroke.points.push(this.cursor);
-      this.draw(this.stroke, this.stroke.points.length - 2);
+      if (this.stroke.fill) this.redraw();
+      else this.draw(this.stroke, this.stroke.points.length - 2);
     }
 
     onKey(event) {
@@ -137,27 +173,29 @@
           x: Math.max(0, Math.min(this.canvas.width, this.cursor.x + x * step)),
           y: Math.max(0, Math.min(this.canvas.height, this.cursor.y + y * step)),
         };
-        if (event.shiftKey) this.begin(this.cursor);
+        if (event.shiftKey) this.begin(this.cursor, this.erase ? "eraser" : "brush");
         this.stroke = null;
       } else if (event.key === " " && this.cursor) {
-        this.begin(this.cursor);
+        this.begin(this.cursor, this.erase ? "eraser" : "brush");
         this.stroke = null;
       } else if (event.key === "[" || event.key === "]") {
         this.size.value = Number(this.size.value) * (event.key === "]" ? 1.25 : 0.8);
-      } else if (event.key === "b" || event.key === "e") {
-        this.use(event.key === "b" ? "brush" : "eraser");
-      } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
-        this.strokes.pop();
-        this.redraw();
+      } else if (event.key in TOOLS && !(event.ctrlKey || event.metaKey || event.altKey)) {
+        this.use(TOOLS[event.key]);
+      } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
+        this.edit(event.shiftKey ? "redo" : "undo");
       } else if (event.key === "Delete") {
-        this.strokes = [];
-        this.redraw();
+        this.edit("clear");
       } else {
         return;
       }
       event.preventDefault();
       if (this.strokes.length !== before) this.keep();
       this.showRing();
+    }
+
+    get erase() {
+      return this.tool === "eraser";
     }
 
     showRing() {
@@ -186,7 +224,10 @@
       context.moveTo(points[0].x, points[0].y);
       context.lineTo(points[0].x + 0.01, points[0].y); // a single point would leave no dot
       for (const { x, y } of points) context.lineTo(x, y);
-      context.stroke();
+      if (stroke.fill) {
+        context.fillStyle = COLOUR;
+        context.fill();
+      } else context.stroke();
     }
   }
 

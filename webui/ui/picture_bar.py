@@ -1,0 +1,46 @@
+"""What a page shows of its pictures, and the bar under them: what a script does by itself is here and in
+``static/picture.js``, what the server does are buttons of Gradio beside it."""
+
+import gradio as gr
+
+TOOLS = """
+<h2 class="visually-hidden">The picture</h2>
+<button type="button" data-act="favourite" data-page="{page}" aria-pressed="false">Favourite</button>
+<button type="button" data-act="download" data-page="{page}">Download</button>
+<button type="button" data-act="info" data-page="{page}" aria-expanded="false">Info</button>
+<button type="button" data-act="delete" data-page="{page}">Delete</button>
+<p class="picture-note" data-page="{page}" role="status"></p>
+"""
+
+
+def build_gallery(page: str) -> gr.Gallery:
+    """Lays it out in the open page. How high it is, the style says."""
+    return gr.Gallery(
+        label="Pictures",
+        elem_id=f"{page}-gallery",
+        show_label=False,
+        interactive=False,
+        preview=True,
+        columns=4,
+        object_fit="contain",
+        height="100%",
+        buttons=["fullscreen"],
+    )
+
+
+def build_infotext(page: str) -> gr.Textbox:
+    """The settings of the chosen picture, which Info shows."""
+    return gr.Textbox(
+        label="Settings of this picture",
+        elem_id=f"{page}-infotext",
+        elem_classes="infotext",
+        interactive=False,
+        lines=3,
+        max_lines=12,
+        buttons=["copy"],
+    )
+
+
+def build_tools(page: str) -> None:
+    """The bar's buttons that need no function of the page, in the open row."""
+    gr.HTML(TOOLS.format(page=page), label="The picture", padding=False, elem_classes="picture-tools")

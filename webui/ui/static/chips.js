@@ -1,0 +1,68 @@
+// The LoRAs in use as chips above Generate: those of the panel and those that the prompt names. A press opens the panel
+// or goes to the place in the prompt, the cross takes one off.
+(() => {
+  "use strict";
+  const { make, whenever } = window.darkroomPanel;
+  const { put, valueOf, whenFilled } = window.darkroomFields;
+  const TAG = /\s*<(?:lora|lyco):([^:<>]+)((?::[^<>]*)?)>/g;
+
+  const openPanel = async (page, name) => {
+    const fold = document.getElementById(`${page}-lora-panel`);
+    if (!fold.querySelector(".label-wrap.open")) fold.querySelector(".label-wrap").click();
+    await new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)));
+    const row = name && [...fold.querySelectorAll(".loras-chosen li")].find((item) => item.dataset.name === name);
+    const goal = row ? row.querySelector("input") : fold.querySelector("input[type=search]");
+    goal?.scrollIntoView({ block: "nearest" });
+    goal?.focus();
+  };
+  const select = (page, tag) => {
+    const box = document.querySelector(`#${page}-prompt textarea`);
+    const start = box.value.indexOf(tag);
+    box.focus();
+    if (start >= 0) box.setSelectionRange(start, start + tag.length);
+  };
+
+  const used = (page) => {
+    const { chosen, choose, weightsText } = window.darkroomLoras;
+    const panel = chosen(page).map((entry, index) => ({
+      name: entry.name,
+      weight: weightsText(entry),
+      open: () => openPanel(page, entry.name),
+      remove: () => choose(page, chosen(page).filter((_, k) => k !== index)),
+    }));
+    const tags = [...String(valueOf(page, "prompt")).matchAll(TAG)].map(([tag, name, weights]) => ({
+      name,
+      weight: weights.slice(1) || "1",
+      tag: tag.trim(),
+      open: () => select(page, tag.trim()),
+      remove: () => put(page, "prompt", valueOf(page, "prompt").replace(tag, "")),
+    }));
+    return [...panel, ...tags];
+  };
+  const short = (weight) => (/^-?[\d.]+$/.test(weight) ? String(Number(weight)) : weight.includes("@") ? "curve" : weight);
+
+  const show = (page) => {
+    const list = document.querySelector(`.chips[data-page="${page}"]`);
+    if (!list) return;
+    const entries = used(page);
+    const told = JSON.stringify(entries);
+    if (list.dataset.shown === told) return;
+    list.dataset.shown = told;
+    const focused = list.contains(document.activeElement);
+    const chips = entries.map((entry) => {
+      const where = entry.tag ? `${entry.tag}: in the prompt` : `${entry.name}, weight ${entry.weight}`;
+      const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, make("small", {}, ` ${short(entry.weight)}`));
+      const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
+      open.addEventListener("click", entry.open);
+      remove.addEventListener("click", entry.remove);
+      return make("li", { class: entry.tag ? "chip in-prompt" : "chip" }, open, remove);
+    });
+    const add = make("button", { type: "button", class: "chip-add" }, "+ LoRA");
+    add.addEventListener("click", () => openPanel(page));
+    list.replaceChildren(...chips, make("li", {}, add));
+    if (focused) (list.querySelector(".chip-remove") ?? add).focus();
+  };
+
+  whenever(".chips", ({ dataset: { page } }) => show(page));
+  whenFilled(show);
+})();

@@ -1,0 +1,61 @@
+// Folds say in their titles what is in them, so that nothing that changes the picture is out of sight.
+(() => {
+  "use strict";
+  const { make, whenever } = window.darkroomPanel;
+  const { initial, valuesOf, tell, whenFilled } = window.darkroomFields;
+  const OFF = "off";
+
+  const count = (text) => {
+    try {
+      return JSON.parse(text || "[]").length;
+    } catch {
+      return text.split(",").filter((part) => part.trim()).length;
+    }
+  };
+  const on = (number) => (number ? `${number} on` : "none");
+  const list = (...parts) => parts.filter(Boolean).join(", ");
+  const sides = (of, group) => of(`${group}.width`) || of(`${group}.height`) ? `${of(`${group}.width`) || "?"} × ${of(`${group}.height`) || "?"}` : `${of(`${group}.scale`)}×`;
+  // By the end of the fold's id: what its title says, from the values of fields by name and those they were made with.
+  const STATES = {
+    "model-panel": (of) => of("model"),
+    "lora-panel": (of) => on(count(of("loras"))),
+    variation: (of) => (of("variation.strength") > 0 ? `strength ${of("variation.strength")}` : OFF),
+    hires: (of) => (of("hires") ? list(sides(of, "hires"), `strength ${of("hires.strength")}`) : OFF),
+    upscale: (of) => (of("upscale") ? list(sides(of, "upscale"), of("upscale.upscaler")) : OFF),
+    "detail-panel": (of) => on(count(of("detail"))),
+    shortcuts: (of) =>
+      list(
+        of("guidance_until") < 1 && `guidance until ${of("guidance_until")}`,
+        of("reuse") > 1 && `reuse ${of("reuse")}`,
+        of("token_merging") > 0 && `merging ${of("token_merging")}`,
+      ) || "none: pictures are exact",
+    "mask-settings": (of) => list(of("mask_fill"), `blur ${of("mask_blur")} px`, of("invert_mask") && "inverted", of("only_masked") && "only masked"),
+    outpaint: (of) => list(...["left", "top", "right", "bottom"].map((side) => of(`outpaint_${side}`) > 0 && `${side} ${of(`outpaint_${side}`)} px`)) || "none",
+    fitting: (of) => of("resize"),
+    settings: (of, before) => {
+      const words = {
+        count: (value) => `${value} at once`, repeat: (value) => `${value} batches`, schedule: (value) => value, vae: (value) => `VAE ${value}`,
+        refiner: (value) => `refiner ${value}`, prediction: (value) => value, clip_skip: (value) => `clip skip ${value}`, strict: () => "strict",
+      };
+      const changed = Object.keys(words).filter((field) => (of(field) ?? "") !== (before(field) ?? ""));
+      return list(...changed.map((field) => words[field](of(field)))) || "as usual";
+    },
+  };
+
+  const show = (page) => {
+    const [of, before] = [valuesOf(page), initial(page)];
+    for (const [place, describe] of Object.entries(STATES)) {
+      const title = document.querySelector(`#${page}-${place} > .label-wrap`);
+      if (!title) continue;
+      const state = title.querySelector(".fold-state") ?? title.appendChild(make("span", { class: "fold-state" }));
+      const text = describe(of, before) ?? "";
+      if (state.textContent === text) continue;
+      state.textContent = text;
+      state.title = text;
+      state.classList.toggle("off", /^(off|none|as usual)/.test(text));
+    }
+  };
+
+  whenever(".folds .label-wrap", (title) => tell(title.closest(".asking").querySelector(".chips").dataset.page));
+  whenFilled(show);
+})();
