@@ -166,6 +166,20 @@ def test_bad_grids_are_refused():
         split("steps")
 
 
+def test_schedules_are_not_varied_where_the_sampler_s_name_has_one():
+    karras = {"sampler": "DPM++ 2M Karras"}
+    grid = grid_of(x=("sampler", "DPM++ 2M Karras, Euler a"), y=("hires.schedule", "Default"))
+    assert [request.sampler for request in grid.requests] == ["DPM++ 2M Karras", "Euler a"]
+    for base, axes, place in (
+        (BASE, {"x": ("schedule", "Default"), "y": ("sampler", "Euler, DPM++ 2M karras")}, "x"),
+        (BASE, {"x": ("sampler", "Euler, DPM++ 2M karras"), "z": ("schedule", "Default")}, "z"),
+        (BASE.model_copy(update=karras), {"x": ("schedule", "Default,Karras")}, "x"),
+        (Request(hires=karras), {"x": ("hires.schedule", "Default,Karras")}, "x"),
+    ):
+        with pytest.raises(RequestError, match=f"^{place}: the sampler “DPM.. 2M [Kk]arras” has its schedule in its"):
+            grid_of(base, **axes)
+
+
 def test_json_bodies_ask_for_grids():
     body = {
         "request": {"prompt": "x"},

@@ -78,6 +78,12 @@ def test_loras_change_least_within_a_model(settings, tmp_path):
     assert [request.steps for request in drawn] == [1, 2, 1, 2]
 
 
+def test_a_sampler_may_have_its_schedule_in_its_name(settings):
+    orders, _ = plan_work(grid_of(x=("sampler", "DPM++ 2M Karras,Euler a")), Library(settings).snapshot())
+    found = [(order.request.sampler, order.request.schedule) for order in orders]
+    assert found == [("DPM++ 2M", "Karras"), ("Euler a", "Default")]
+
+
 def test_the_cells_of_a_start_picture_share_it_and_pictures_that_are_saved_are_let_go_of(executor, settings):
     start = Init(image=PilImages.linear_gradient("L").resize((300, 200)).convert("RGB"))
     base = BASE.model_copy(update={"init": start})
