@@ -125,3 +125,14 @@ def test_of_150_000_tags_a_small_part_is_looked_at_and_the_best_are_found():
     assert found["most"] < 0.1 * found["places"], found["most"]
     for fast, slow in found["same"]:
         assert fast == slow and fast
+
+
+def test_behind_on_a_backgrounds_come_first():
+    script = """(texts) => {
+      const words = ["blueberries", "blue background", "black background"].map((name) => ({ name, detail: "" }));
+      const { suggest, typedAt } = darkroomSuggest;
+      return texts.map((text) => suggest(typedAt(text, text.length), { words }).map(({ write }) => write));
+    }"""
+    behind, alone = evaluate(["suggest.js"], script, ["a fox, on a bl", "bl"])
+    assert behind == ["blue background", "black background", "blueberries"]
+    assert alone == ["blueberries", "blue background", "black background"]

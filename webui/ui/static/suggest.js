@@ -180,8 +180,14 @@
 
   const usable = ({ loras = [] }) => loras.filter((info) => !info.problem && info.tag);
   const ofWord = (entry) => ({ kind: "word", label: entry.name, detail: entry.detail, write: entry.name, joins: true });
-  const byName = (known, query) => [
-    ...best(known.words ?? [], query, EACH).map(ofWord),
+  const isBackground = ({ name }) => name.endsWith(" background");
+  const ofWords = (words, query, before) => {
+    const fitting = best(words, query, MANY);
+    const first = /\bon an? $/i.test(before) ? fitting.filter(isBackground) : [];
+    return [...new Set([...first, ...fitting])].slice(0, EACH).map(ofWord);
+  };
+  const byName = (known, query, before) => [
+    ...ofWords(known.words ?? [], query, before),
     ...best(usable(known), query, EACH).map(ofLora),
     ...best(known.embeddings ?? [], query, EACH).map(ofEmbedding),
     ...best(known.wildcards ?? [], query, EACH).map(ofWildcard),
@@ -208,7 +214,8 @@
     if (kind === "wildcard") found = best(known.wildcards ?? [], query, MANY, 2).map(ofWildcard);
     if (kind !== "words") return found.map((item) => ({ ...item, from: typed.from, to, query }));
     for (const { from, query } of typed.tries) {
-      const fitting = [...byName(known, query), ...byTags(known, query)];
+      const before = typed.tries[0].query.slice(0, from - typed.tries[0].from);
+      const fitting = [...byName(known, query, before), ...byTags(known, query)];
       found.push(...fitting.map((item) => ({ ...item, from, to, query })));
     }
     const seen = new Set();

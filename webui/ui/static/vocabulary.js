@@ -132,9 +132,9 @@
     if (found.length) askMore();
     return found;
   };
-  const list = (words) => {
-    const bold = words.map((word) => make("b", {}, word));
-    return bold.flatMap((word, k) => [k === 0 ? "" : k === bold.length - 1 ? " and " : ", ", word]);
+  const list = (words, more) => {
+    const named = [...words.map((word) => make("b", {}, word)), ...(more ? [`${more} more`] : [])];
+    return named.flatMap((word, k) => [k === 0 ? "" : k === named.length - 1 ? " and " : ", ", word]);
   };
   const showUnknown = (page) => {
     for (const line of document.querySelectorAll(`.prompt-unknown[data-page="${page}"]`)) {
@@ -144,9 +144,10 @@
       line.hidden = !words.length;
       if (line.dataset.said === said) continue;
       line.dataset.said = said;
-      const named = words.length > MOST_NAMED + 1 ? [...words.slice(0, MOST_NAMED), `${words.length - MOST_NAMED} more`] : words;
+      const more = words.length > MOST_NAMED + 1 ? words.length - MOST_NAMED : 0;
+      const named = list(more ? words.slice(0, MOST_NAMED) : words, more);
       const them = words.length > 1 ? "them" : "it";
-      line.replaceChildren("The demo model does not know ", ...list(named), `, so it will ignore or misread ${them}.`);
+      line.replaceChildren("The demo model does not know ", ...named, `, so it will ignore or misread ${them}.`);
     }
   };
   const waits = {};
