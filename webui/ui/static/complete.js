@@ -175,7 +175,7 @@
     if (open && open.box.selectionStart !== open.place) close();
   });
   for (const name of ["scroll", "resize"]) {
-    window.addEventListener(name, ({ target }) => open && !open.list.contains(target) && place(open), true);
+    window.addEventListener(name, ({ target }) => open && target !== open.list.firstChild && place(open), true);
   }
 
   const KEYS = {
