@@ -96,6 +96,7 @@ def test_real_weights_make_what_ncnn_makes_within_one_level(tmp_path, name, stat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["realesrgan-x4plus-anime", "realesrgan-x4plus"])
 def test_the_seam_of_networks_that_see_everything_is_small(tmp_path, name):
     file, start = save(tmp_path, ncnn_models.rrdb_state(name)), picture(256)
