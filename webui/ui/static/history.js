@@ -24,7 +24,10 @@
   let looking;
 
   const part = (selector) => root.querySelector(selector);
-  const say = (text) => (part(".history-note").textContent = text);
+  const say = (text) => {
+    const note = part(".history-note");
+    if (note.textContent !== text) note.textContent = text; // a screen reader says it once
+  };
   const plural = (count) => `${count.toLocaleString()} ${count === 1 ? "picture" : "pictures"}`;
   const get = (index) => source.get(index);
 
@@ -160,8 +163,10 @@
     return picture;
   };
   const open = attempt(async (index) => {
+    const picture = await source.at(index);
+    if (!picture) return;
     openAt = at = index;
-    await view.show(await source.at(index));
+    await view.show(picture);
   });
   const moveTo = (index) => {
     if (index < 0 || index >= source.total) return;
