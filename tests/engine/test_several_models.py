@@ -79,8 +79,6 @@ def test_a_hires_pass_on_another_model_reads_each_once_and_is_what_that_model_ma
     start = {"image": first.image, "strength": 0.6}
     by_hand = [hashes(darkroom, model=name, init=start, **same) for name in ("twin", "demo")]
     assert found[:1] == by_hand[0] != by_hand[1] and len(set(found)) == 2
-    reads.clear()
-    assert hashes(make(model_cache=0), hires=hires, repeat=2, **same) == found and reads.count(UNet) == 4
 
 
 def test_back_to_a_model_that_is_there_nothing_is_loaded_and_its_merged_loras_are_there(make, reads):
