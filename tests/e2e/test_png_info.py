@@ -38,7 +38,7 @@ def test_a_picture_of_another_program_is_read_and_sent_with_its_settings(open_ta
     assert red[0] > 240 and red[1] < 15
     assert page.locator("img[src=x]").count() == 0
     page.get_by_role("tab", name="PNG info").click()
-    page.get_by_label("With seed").check()
+    page.get_by_role("checkbox", name="With seed").check()
     page.locator("#png-info-send-txt2img").click()
     tab.wait_for_value("seed", "12")
     shown = tab.values("negative", "steps", "guidance", "sampler", "schedule", "width", "height")
