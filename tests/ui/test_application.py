@@ -1,13 +1,14 @@
 """Gradio's application with something of ours in front, and what it keeps of visitors."""
 
 import asyncio
+import tracemalloc
 import weakref
 from typing import Any
 
 import gradio as gr
 from gradio.routes import App
 
-from webui.ui.application import Application
+from webui.ui.application import Application, Visitors
 
 
 class Text(str):
@@ -39,3 +40,21 @@ def test_nothing_that_a_visitor_sent_or_got_is_kept():
     visitor = app.state_holder["visitor"]
     assert list(visitor.components) == []
     assert visitor[choice._id].choices == [("b", "b")], "what the page itself changed is kept"
+
+
+def test_a_visitor_takes_no_room_for_what_the_page_has_for_all():
+    with gr.Blocks() as blocks:
+        controls = [gr.Textbox(visible=False) for _ in range(800)]
+    visitors = Visitors()
+    visitors.set_blocks(blocks)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            visitors[f"page {number}"]
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 100 * 8_000
+    own = gr.Textbox("mine", render=False)
+    visitors["page 1"][controls[3]._id] = own
+    assert visitors["page 1"][controls[3]._id] is own and visitors["page 2"][controls[3]._id] is controls[3]

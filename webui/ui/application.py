@@ -2,6 +2,7 @@
 
 import functools
 import secrets
+from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,11 +124,15 @@ class WithNonces(BaseLoader):
 
 
 class Visitor(SessionState):
-    """What is kept of one visitor: not what they sent, which Gradio 6.31 keeps for links that the guard refuses."""
+    """What is kept of one visitor: not what they sent, which Gradio 6.31 keeps for links that the guard refuses, and of
+    the page only the controls that are others for them, where Gradio keeps two lists of all (50 KB)."""
 
     def __init__(self, blocks: Blocks) -> None:
         without_values: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
         super().__init__(without_values)
+        own: Any = self.blocks_config
+        own.blocks = ChainMap({}, blocks.default_config.blocks)
+        own.fns = blocks.default_config.fns
 
     def __setitem__(self, key: int, value: Any) -> None:
         super().__setitem__(key, value)
