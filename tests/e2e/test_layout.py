@@ -39,7 +39,8 @@ def test_what_decides_a_picture_is_said_where_it_is_shut(open_tab):
     chips.get_by_role("button", name="+ LoRA").click()
     panel = tab.find("lora-panel")
     panel.locator(".loras-found button").first.wait_for()
-    assert panel.get_by_label("Search LoRAs").evaluate("(box) => box === document.activeElement")
+    search = panel.get_by_label("Search LoRAs")
+    wait_for(lambda: search.evaluate("(box) => box === document.activeElement"), "the focus to be in the search box")
     for name in ("night", "sepia"):
         panel.locator(f'.loras-found button[data-name="{name}"]').click()
         chips.get_by_role("button", name=f"{name} 1").wait_for()
