@@ -287,6 +287,12 @@ def test_vary_draws_pictures_near_one(open_tab):
     tab.find("vary").click()
     tab.find("variation-strength").locator("input[type=number]").wait_for()  # its fold is open
     tab.wait_for_value("variation-strength", "0.1")
+    tab.page.locator(".undo-note").get_by_role("button", name="Undo").click()
+    tab.wait_for_value("prompt", "something else")
+    assert tab.values("seed", "variation-strength") == {"seed": "-1", "variation-strength": "0"}
+    assert not tab.page.locator(".undo-note").is_visible()
+    tab.find("vary").click()
+    tab.wait_for_value("variation-strength", "0.1")
     expected = {"prompt": PROMPT, "seed": "5", "variation-seed": "-1", "count": "2"}
     assert tab.values(*expected) == expected
     tab.draw()

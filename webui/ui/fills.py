@@ -73,8 +73,8 @@ class Fills:
             concurrency_limit=None,
             **quiet,
         )
-        for after in (filled.then, filled.failure):
-            after(None, None, None, js=f"() => darkroomFills.end('{self.page}')", **quiet)
+        for after, failed in ((filled.then, "false"), (filled.failure, "true")):
+            after(None, None, None, js=f"() => darkroomFills.end('{self.page}', {failed})", **quiet)
 
 
 def from_picture(

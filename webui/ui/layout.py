@@ -21,9 +21,9 @@ from webui.workspace.workspace import Workspace
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
-    *("wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js", "size.js"),
-    *("rows.js", "folds.js", "picture.js", "pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js"),
-    *("suggest.js", "complete.js", "last.js", "windowed.js", "history_view.js", "history_source.js"),
+    *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js"),
+    *("size.js", "rows.js", "folds.js", "picture.js", "pasted.js", "prompt.js", "marks.js", "vocabulary.js"),
+    *("layer.js", "suggest.js", "complete.js", "last.js", "windowed.js", "history_view.js", "history_source.js"),
     *("history_boards.js", "history.js", "drop.js"),
 )
 STYLES = ("icons.css", "style.css", "history.css", "layout.css")

@@ -157,10 +157,9 @@ def card_html(file: PresetFile, catalog: Catalog) -> str:
     )
 
 
-def tell_applied(name: str, pages: Sequence[str] = ()) -> None:
-    """Says on the page that the preset's settings are there now."""
-    where = f" on {' and '.join(pages)}" if pages else ""
-    gr.Info(html.escape(f"Preset “{name}” is applied{where}."))
+def tell_applied(name: str, pages: Sequence[str]) -> None:
+    """Says that the preset of a link is on these pages now."""
+    gr.Info(html.escape(f"Preset “{name}” is applied on {' and '.join(pages)}."))
 
 
 @contextmanager

@@ -137,9 +137,7 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
         if not name:
             raise gr.Error("Choose a preset first", print_exception=False)
         with page_errors():
-            updates = settings_updates(store().get(name), texts, held, executor.catalog())
-        tell_applied(name)
-        return updates
+            return settings_updates(store().get(name), texts, held, executor.catalog())
 
     def apply_address(name: str) -> dict[str, Update]:
         """What ``?preset=NAME`` asks for, with the variables as they stand in the preset, where it is for this page."""

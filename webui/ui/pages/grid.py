@@ -4,7 +4,6 @@ The table is made in the browser, of the pictures themselves (``static/grid.js``
 cell. The sheet comes last, and stands first in the gallery. A click on a cell fills the page with its settings.
 """
 
-import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,7 +93,6 @@ def add_cells(bench: Workbench) -> None:
         found = next((image for image in drawn.images if image.index == index), None) if drawn else None
         if found is None:
             return {}
-        gr.Info(html.escape(f"The settings of this picture are in the fields; seed {found.seed}."), duration=3)
         values = settings_of(found.recipe.request)
         return fills.from_picture(values, fields, bench.executor.catalog(), with_seed=True)
 

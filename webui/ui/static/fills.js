@@ -13,10 +13,20 @@
   const byHandKey = (page) => `darkroom.${page}.byHand`;
   const byHand = (page) => read(byHandKey(page)); // names of fields, a space between them
 
+  // What is said once they have come, with a way back.
+  const SAID = {
+    reuse: "The settings of the picture are in the fields.", vary: "Set to draw pictures near this one.", preset: "The preset is in the fields.",
+    pasted: "The pasted settings are in the fields.", "png info": "The settings are in the fields.", history: "The settings are in the fields.",
+    sent: "The settings came with the picture.", cell: "The settings of this cell are in the fields.", model: "Set to what suits the model.",
+  };
+  const before = {}; // by page: what it remembered before the fills that are on their way, and what is to be said of them
   const begin = (page) => (waiting[page] = (waiting[page] ?? 0) + 1);
-  const end = (page) => {
+  const end = (page, hasFailed = false) => {
     waiting[page] -= 1;
+    if (hasFailed) delete before[page];
     if (waiting[page]) return;
+    if (before[page]) window.darkroomUndo.offer(page, ...before[page]);
+    delete before[page];
     for (const [box, text] of typed[page] ?? []) {
       if (box.value === text) continue;
       box.value = text;
@@ -31,6 +41,8 @@
   // Asks the server to fill the page in one of its ways (`webui/ui/fills.py`).
   const ask = (page, way, asked) => {
     if (SETTLE_ALL.includes(way)) write(byHandKey(page), "");
+    const changes = SAID[way] && page !== "upscale" && !(way === "model" && asked.model === asked.chosen);
+    if (changes && recall(page)) before[page] ??= [SAID[way], recall(page)];
     (asks[page] ??= []).push([way, asked]);
     begin(page);
     document.getElementById(`${page}-fill`).click();
