@@ -29,7 +29,7 @@ from webui.ui.preset_values import (
 )
 from webui.ui.workbench import Workbench
 from webui.workspace.preset import INIT_FIELDS, MAX_VARIABLES, Preset, make_preset
-from webui.workspace.presets import PresetStore
+from webui.workspace.presets import PresetStore, shipped_names
 
 PAGE, PICTURE = "The settings of this page", "The chosen picture, to get it again"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # queued, or errors are not shown
@@ -69,7 +69,13 @@ def build_bar(page: str) -> Bar:
     with gr.Accordion("Presets", open=False, elem_id=name("bar"), elem_classes="preset-bar"):
         with gr.Row(elem_classes="with-buttons"):
             chooser = form.Dropdown(
-                [], value=None, label="Preset", info="Type to search", elem_id=name("chooser"), scale=3, min_width=180
+                shipped_names(),
+                value=None,
+                label="Preset",
+                info="Type to search",
+                elem_id=name("chooser"),
+                scale=3,
+                min_width=180,
             )
             apply = gr.Button("Apply", variant="primary", elem_id=name("apply"), size="sm", min_width=70)
             upload = gr.UploadButton(
@@ -163,7 +169,12 @@ def _wire_applying(bar: Bar, bench: Workbench, store: Presets, held_by: Mapping[
     restore = bench.fills.ways["memory"]
 
     def restore_with_list(text: str) -> dict[str, Update]:
-        return {**restore(text), "preset": gr.update(choices=list(store().files()))}
+        found, names = {**restore(text)}, list(store().files())
+        if names == [
+            name for name, _ in bar.chooser.choices
+        ]:  # an update of choices is kept for each page that is open
+            return found
+        return found | {"preset": gr.update(choices=names)}
 
     bench.fills.add("preset", apply)
     bench.fills.add("address", apply_address)

@@ -187,6 +187,11 @@ class PresetStore:
         return file
 
 
+def shipped_names() -> list[str]:
+    """The names of those that came with the product."""
+    return [name for name, file in PresetStore(SHIPPED / "none").files().items() if file.shipped]
+
+
 def read_thumbnail(file: PresetFile) -> bytes | None:
     """Its small picture as PNG, or None."""
     try:
