@@ -27,23 +27,15 @@ def plain_text(text: str) -> str:
 
 
 def scan(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(path below the folder, (time in ns, bytes)) of all pictures; no links, nothing hidden, no name of two lines."""
+    """(path below the folder, (time in ns, bytes)) of all pictures, by the rules of ``list_folder``."""
     folders = [""]
     while folders:
-        below = folders.pop()
-        try:
-            entries = list(os.scandir(folder / below))
-        except OSError:
+        if (listing := list_folder(folder, folders.pop())) is None:
             continue
-        for entry in entries:
-            name = below + entry.name
-            if entry.name.startswith(".") or UNSPEAKABLE.search(name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(f"{name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):  # it went meanwhile
-                    yield name, identify(entry.stat(follow_symlinks=False))
+        folders += listing.folders
+        for name in listing.pictures:
+            with suppress(OSError):  # it went meanwhile
+                yield name, identify((folder / name).lstat())
 
 
 def identify(state: os.stat_result) -> tuple[int, int]:
@@ -80,7 +72,7 @@ def folder_time(folder: Path, below: str) -> int | None:
 
 
 def list_folder(folder: Path, below: str) -> Listing | None:
-    """Folders and pictures right in it, by the rules of ``scan``; None where it cannot be read."""
+    """Folders and pictures right in it: no links, nothing hidden, no name of two lines. None if unreadable."""
     mtime_ns = folder_time(folder, below)
     if mtime_ns is None:
         return None
