@@ -188,9 +188,18 @@ class Tab:
         self.page.wait_for_function(f"(before) => {known}.some((id) => !before.includes(id))", arg=before)
         return self.jobs[-1]
 
+    @property
+    def queue(self) -> Any:
+        """The panel of all jobs, which is opened where it is not."""
+        panel = self.page.locator("#darkroom-queue-panel")
+        if not panel.is_visible():
+            self.page.locator("#darkroom-queue").click()
+        return panel
+
     def wait_for_queue(self, *texts: str) -> None:
-        """Waits until the line above the list of jobs, and then its rows, say this."""
-        found = "document.querySelectorAll('#txt2img-queue :is(p, li)')"
+        """Waits until the line under Generate, and then the rows of the queue's panel, say this."""
+        self.queue.wait_for()
+        found = "document.querySelectorAll('#txt2img-queue p, #darkroom-queue-panel li')"
         script = f"(wanted) => wanted.every((text, k) => {found}[k]?.textContent.includes(text))"
         self.page.wait_for_function(script, arg=list(texts))
 

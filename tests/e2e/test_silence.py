@@ -50,13 +50,13 @@ def test_a_job_goes_on_when_its_server_was_killed_and_nothing_typed_is_lost(star
     prompt.press("ArrowLeft")
     tab.server = start()
     tab.page.wait_for_function(RELOADED)  # by itself
-    tab.wait_for_queue("2 more wait.", "a red", "a green", "a red")
     tab.wait_for_step()
     assert tab.job == jobs[0]
     tab.leaving = False
     tab.page.wait_for_function("document.activeElement.selectionStart === 'a red appl'.length")
     tab.page.keyboard.type("!")
     assert tab.values("prompt", "steps", "width") == {"prompt": "a red appl!e", "steps": "150", "width": "256"}
+    tab.wait_for_queue("2 more wait.", "a red", "a green", "a red")
 
 
 def test_a_connection_that_comes_back_changes_nothing(open_tab, server):

@@ -83,29 +83,33 @@ class FakeManager:
         self.most_at_once = max(self.most_at_once, self._active)
         self.begun.put(request)
         try:
-            yield from self._events(request, cancelled)
+            yield from self._events(request, order.finished // request.count, cancelled)
         finally:
             self._active -= 1
             self.ended.put(request)
 
-    def _events(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Event]:
+    def _events(self, request: Request, finished: int, cancelled: Callable[[], bool]) -> Iterator[Event]:
+        """Those of a request of whose batches so many are ``finished``."""
+        steps, count = request.steps, request.count
+        total = steps * request.repeat
         if self.slow_to_load:
             yield Loading("a large model", 0.0)
             if not self._passed(cancelled):
-                yield Cancelled(0, request.steps)
+                yield Cancelled(0, total)
                 return
-        for index in range(1, request.steps + 1):
-            if not self._passed(cancelled):
-                yield Cancelled(index - 1, request.steps, parts_s=self.parts_s)
-                return
-            yield Step(index, request.steps, index * self.step_s, f"preview {index}".encode() if index % 2 else None)
-        if self.failure:
-            raise self.failure
-        for k in range(request.count):
-            own = request.model_copy(update={"seed": request.seed + k, "count": 1})
-            yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own))
+        for batch in range(finished, request.repeat):
+            for index in range(batch * steps + 1, (batch + 1) * steps + 1):
+                if not self._passed(cancelled):
+                    yield Cancelled(index - 1, total, parts_s=self.parts_s)
+                    return
+                yield Step(index, total, index * self.step_s, f"preview {index}".encode() if index % 2 else None)
+            if self.failure:
+                raise self.failure
+            for k in range(batch * count, (batch + 1) * count):
+                own = request.model_copy(update={"seed": request.seed + k, "count": 1, "repeat": 1})
+                yield Image(k, PilImages.new("RGB", (64, 64), (k, 0, 0)), Recipe(own))
         if not self.silent:
-            yield Done(request.steps * self.step_s, self.parts_s)
+            yield Done(total * self.step_s, self.parts_s)
 
     def _passed(self, cancelled: Callable[[], bool]) -> bool:
         """Waits for the next step; False where the job was cancelled meanwhile."""

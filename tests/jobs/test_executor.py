@@ -24,7 +24,7 @@ from webui.core.settings import Settings
 from webui.core.visitor import OWNER
 from webui.core.work import Batch
 from webui.jobs import executor as executors
-from webui.jobs import queue, saving
+from webui.jobs import queue, registry, saving, skipping
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.protocols import QueueFull
 from webui.library.library import DEMO_MODEL
@@ -249,6 +249,66 @@ def test_folders_are_walked_once_for_many_previews_and_jobs(executor, engine, se
     assert "untold" in [entry["name"] for entry in client.get("/api/loras", params={"reload": True}).json()]
 
 
+class TestSkipping:
+    """What is drawn now is left out, and the rest is drawn as it would have been."""
+
+    def test_a_picture_of_several_is_left_out_within_a_step_and_the_others_are_kept(self, executor, engine):
+        engine.hold()
+        job = executor.submit(request(repeat=4, steps=3))
+        engine.let(4)
+        wait_for(job, Step, index=4)
+        job.skip()
+        assert engine.ended.get(timeout=WAIT_S)  # without another step
+        engine.go_on()
+        last = events_of(job)[-1]
+        assert isinstance(last, Done) and last.warnings == ("Picture 2 was skipped.",)
+        assert [(picture.index, picture.seed) for picture in job.images] == [(0, 5), (2, 7), (3, 8)]
+        assert executor.totals().steps == 10 and executor.totals().jobs["done"] == 1
+
+    def test_a_job_of_one_picture_ends_and_the_next_begins(self, executor, engine):
+        engine.hold()
+        first, second = executor.submit(request(seed=1)), executor.submit(request(seed=2))
+        engine.let()
+        wait_for(first, Step, index=1)
+        first.skip()
+        assert events_of(first)[-1] == Cancelled(1, 3)
+        assert [engine.begun.get(timeout=WAIT_S).seed for _ in range(2)] == [1, 2]
+        engine.go_on()
+        assert isinstance(events_of(second)[-1], Done)
+
+    def test_one_request_of_a_batch_is_left_out(self, executor, engine):
+        engine.hold()
+        job = executor.submit(Batch(tuple(request(seed=seed) for seed in (1, 2, 3))))
+        engine.let(1)
+        wait_for(job, Step, index=1, total=9)
+        job.skip()
+        engine.begun.get(timeout=WAIT_S)
+        assert engine.begun.get(timeout=WAIT_S).seed == 2
+        engine.let(1)
+        wait_for(job, Step, index=4, total=9)
+        engine.go_on()
+        assert events_of(job)[-1].warnings == ("Picture 1 was skipped.",)
+        assert [picture.seed for picture in job.images] == [2, 3]
+
+    def test_what_waits_cannot_be_skipped_and_what_is_stopped_is_not_gone_on_with(self, executor, engine):
+        engine.hold()
+        first, second = executor.submit(request(seed=1, repeat=2)), executor.submit(request(seed=2))
+        engine.begun.get(timeout=WAIT_S)
+        second.skip()
+        first.skip()
+        first.cancel()
+        engine.go_on()
+        assert isinstance(events_of(first)[-1], Cancelled) and isinstance(events_of(second)[-1], Done)
+        assert len(second.images) == 1
+
+    @pytest.mark.parametrize(
+        ("skipped", "words"),
+        [([], ()), ([2], ("Picture 3 was skipped.",)), ([0, 3, 1], ("Pictures 1, 2 and 4 were skipped.",))],
+    )
+    def test_what_was_left_out_is_said(self, skipped, words):
+        assert skipping.say(skipped) == words and skipping.say(range(9)) == ("9 pictures were skipped.",)
+
+
 class TestNextJob:
     """While one job is drawn, the engine may make ready what the next one needs."""
 
@@ -470,7 +530,7 @@ class TestFailures:
 
 class TestMemory:
     def test_old_jobs_are_forgotten_beyond_a_number_and_the_newest_are_kept(self, executor, monkeypatch):
-        monkeypatch.setattr(executors, "KEPT_JOBS", 3)
+        monkeypatch.setattr(registry, "KEPT_JOBS", 3)
         jobs = []
         for seed in range(6):
             jobs.append(executor.submit(request(seed=seed)))
@@ -480,7 +540,7 @@ class TestMemory:
         assert isinstance(events_of(jobs[0])[-1], Done), "whoever holds a job can still read it"
 
     def test_old_jobs_are_forgotten_beyond_the_memory_of_their_pictures_but_never_the_last(self, executor, monkeypatch):
-        monkeypatch.setattr(executors, "KEPT_PIXEL_BYTES", 1)
+        monkeypatch.setattr(registry, "KEPT_PIXEL_BYTES", 1)
         jobs = [executor.submit(request(seed=seed)) for seed in range(4)]
         for job in jobs:
             events_of(job)
@@ -488,7 +548,7 @@ class TestMemory:
         assert [executor.job(job.id) is job for job in jobs] == [False, False, False, True]
 
     def test_waiting_and_running_jobs_are_never_forgotten(self, executor, engine, monkeypatch):
-        monkeypatch.setattr(executors, "KEPT_JOBS", 1)
+        monkeypatch.setattr(registry, "KEPT_JOBS", 1)
         events_of(executor.submit(request()))
         engine.hold()
         jobs = [executor.submit(request()) for _ in range(5)]
@@ -496,7 +556,7 @@ class TestMemory:
         assert all(executor.job(job.id) is job for job in jobs if not job.ended)
 
     def test_jobs_cancelled_in_the_queue_do_not_pile_up(self, executor, engine, monkeypatch):
-        monkeypatch.setattr(executors, "KEPT_JOBS", 3)
+        monkeypatch.setattr(registry, "KEPT_JOBS", 3)
         engine.hold()
         running = executor.submit(request())
         engine.begun.get(timeout=WAIT_S)
@@ -640,7 +700,7 @@ class TestLedger:
             saved.set()
             return path
 
-        def events(asked, cancelled):
+        def events(asked, cancelled, *_):
             yield Image(0, PilImages.new("RGB", (64, 64)), Recipe(asked))
             if in_time:
                 saved.wait(WAIT_S)

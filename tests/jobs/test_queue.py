@@ -67,6 +67,32 @@ def test_one_visitor_s_jobs_come_in_the_order_they_were_sent():
     assert [line.take(0) for _ in range(21)] == [*jobs, None]
 
 
+def test_a_job_is_moved_among_its_visitor_s_own_and_nobody_else_waits_longer():
+    line = make()
+    (first,) = send(line, "a", cost=2)
+    assert line.take() == first
+    a, b = send(line, "a", 3), send(line, "b", 2)
+    places = {job: place(line, job) for job in b}
+    assert line.move(a[2], a[0].id) == [a[2], a[0], a[1]]
+    assert line.move(a[0], None) == [a[2], a[1], a[0]]
+    assert {job: place(line, job) for job in b} == places
+    for job, before in ((a[0], b[0].id), (a[0], "nothing"), (a[0], a[0].id), (first, a[0].id), (first, None)):
+        assert line.move(job, before) == []
+    line.settle(first, 1.0)
+    taken = [line.take() for _ in range(5)]
+    assert [job for job in taken if job in a] == [a[2], a[1], a[0]] and [job for job in taken if job in b] == b
+
+
+def test_of_those_who_share_a_turn_each_moves_their_own():
+    line = make()
+    jobs = [Sent(str(number), Visitor("xy"[number % 2], is_new=True)) for number in range(4)]
+    for job in jobs:
+        line.put(job)
+    assert line.move(jobs[2], jobs[0].id) == [jobs[2], jobs[0]]
+    assert line.move(jobs[3], jobs[0].id) == []
+    assert [line.take() for _ in jobs] == [jobs[2], jobs[1], jobs[0], jobs[3]]
+
+
 def test_ten_of_one_and_one_of_another_the_other_is_second():
     line = make()
     send(line, "many", 10)

@@ -104,6 +104,26 @@ class TestKilled:
         assert all(isinstance(events[-1], Done) for events in ends)
         assert len(list(life.settings.outputs_dir.rglob("*.png"))) == 4
 
+    def test_jobs_that_were_moved_come_in_their_new_order(self, life):
+        executor = life.start(held=True)
+        jobs = [executor.submit(request(seed=seed)) for seed in range(4)]
+        assert begun(life.engine).seed == 0
+        assert executor.move(jobs[3].id, jobs[1].id) and not executor.move(jobs[0].id, None)
+        executor = life.restart()
+        assert [begun(life.engine).seed for _ in range(4)] == [0, 3, 1, 2]
+
+    def test_what_was_skipped_stays_left_out(self, life):
+        executor = life.start(held=True)
+        job = executor.submit(request(seed=1, count=2, repeat=3))
+        wait_for(job, Queued)
+        begun(life.engine)
+        job.skip()
+        begun(life.engine)  # the second batch
+        executor = life.restart()
+        job = executor.job(job.id)
+        assert events_of(job)[-1].warnings == ("Pictures 1 and 2 were skipped.",)
+        assert [picture.seed for picture in job.images] == [3, 4, 5, 6]
+
     def test_what_is_drawn_is_the_very_same_request(self, life):
         executor = life.start(held=True)
         job = executor.submit(request(seed=-1, sampler="euler a karras", count=2, repeat=2, guidance=4.7))

@@ -56,6 +56,15 @@ def test_unfinished_jobs_come_in_the_order_they_were_sent_whatever_changed_last(
     assert [job.id for job in again(store).unfinished()] == ["job 0", "job 1", "job 2", "job 4"]
 
 
+def test_a_new_order_is_kept_and_moves_no_other(store):
+    store.put([kept(number) for number in range(5)])
+    store.reorder(["job 4", "job 1", "job 3", "no job"])
+    store.put([kept(1, state="running"), kept(5)])
+    found = again(store)
+    assert [job.id[-1] for job in found.unfinished()] == ["0", "4", "2", "1", "3", "5"]
+    found.close()
+
+
 def test_the_newest_are_listed_by_visitor(store):
     store.put([kept(number, visitor=GUEST if number % 2 else OWNER) for number in range(8)])
     assert [job.id for job in store.of(GUEST.id, 2)] == ["job 5", "job 7"]

@@ -13,6 +13,7 @@ from webui.core.events import Done, Event, Image
 from webui.core.order import Order
 from webui.core.recipe import Recipe
 from webui.jobs import executor as executors
+from webui.jobs import registry
 from webui.jobs.workers.thread import ThreadWorker
 from webui.ui import layout, stream
 from webui.workspace.workspace import Workspaces
@@ -46,7 +47,7 @@ def painter() -> Painter:
 
 @pytest.fixture
 def executor(settings, painter, monkeypatch):
-    monkeypatch.setattr(executors, "KEPT_JOBS", KEPT)
+    monkeypatch.setattr(registry, "KEPT_JOBS", KEPT)
     monkeypatch.setattr(stream, "MIN_INTERVAL_S", 0)
     executor = executors.LocalExecutor(settings, ThreadWorker(settings.engine_options, painter))
     yield executor

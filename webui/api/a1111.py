@@ -163,11 +163,15 @@ def _add_drawing(router: APIRouter, executor: Executor, callers: Callers) -> Non
         return found
 
     @router.post("/interrupt")
-    @router.post("/skip")
     def interrupt() -> None:
-        """Both stop the whole call that runs: pictures of one batch cannot be left out."""
         for call in callers.here().calls[:1]:
             call.stop()
+
+    @router.post("/skip")
+    def skip() -> None:
+        """The pictures that are drawn now are left out; pictures of one batch together."""
+        for call in callers.here().calls[:1]:
+            call.job.skip()
 
 
 async def _draw(

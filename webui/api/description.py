@@ -73,6 +73,15 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
     ("get", "/api/jobs/{job_id}"): {"id": JOB, "state": "done", "request": {"prompt": "a red apple"}, "images": []},
     ("delete", "/api/jobs/{job_id}"): {"id": JOB},
     ("post", "/api/jobs/{job_id}/again"): {"id": JOB},
+    ("post", "/api/jobs/{job_id}/skip"): {"id": JOB},
+    ("post", "/api/jobs/{job_id}/move"): {"id": JOB, "position": 1},
+    ("post", "/api/jobs/{job_id}/without"): {"id": JOB},
+    ("get", "/api/queue"): [
+        {
+            **{"id": JOB, "state": "running", "position": None, "ahead": 0, "progress": 0.5, "task": "txt2img"},
+            **{"prompt": "a red apple", "size": [128, 128], "pictures": 2, "finished": 1, "preview": "9f0c"},
+        }
+    ],
     ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
     ("get", "/api/words"): {
         "embeddings": [],
@@ -95,6 +104,7 @@ PICTURES = ("image/png", "image/jpeg", "image/webp")
 OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
     "/api/jobs/{job_id}/events": ["text/event-stream"],
     "/api/jobs/{job_id}/images/{index}": ["image/png"],
+    "/api/jobs/{job_id}/preview": ["image/jpeg"],
     "/api/metrics": ["text/plain", "application/openmetrics-text"],
     "/api/models/preview": PICTURES,
     "/api/loras/preview": PICTURES,
@@ -152,7 +162,8 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
         content.setdefault("application/json", {})["example"] = example
     codes = [*ALWAYS, *(FOR_A_BODY if "requestBody" in operation else ()), *(("404",) if "{" in path else ())]
     codes += ["404"] if any(parameter["name"] == "name" for parameter in operation.get("parameters", ())) else []
-    codes += ["409"] if path.endswith("/again") or "requestBody" in operation and path.startswith("/sdapi") else []
+    codes += ["409"] if path.endswith(("/again", "/skip", "/move", "/without")) else []
+    codes += ["409"] if "requestBody" in operation and path.startswith("/sdapi") else []
     codes += ["404", "500"] if path.startswith("/sdapi") else []
     codes += ["400", "404"] if path in OF_MANY else []
     for code in codes:

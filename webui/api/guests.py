@@ -15,7 +15,7 @@ _GRADIO += " file={path_or_url:path} file/{path:path} call/{api_name}/{event_id}
 _API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{index} models models/preview finders loras"
 _API += " loras/preview presets presets/preview presets/file history history/{picture_id} workspace workspace/export"
 _API += " history/{picture_id}/thumbnail history/{picture_id}/picture words words/tags models/vocabulary"
-_API += " history/ids history/boards history/{picture_id}/differences/{other_id}"
+_API += " queue jobs/{job_id}/preview history/ids history/boards history/{picture_id}/differences/{other_id}"
 _SDAPI = "progress options sd-models samplers schedulers loras embeddings sd-vae scripts cmd-flags prompt-styles"
 _SDAPI += " latent-upscale-modes hypernetworks face-restorers realesrgan-models script-info upscalers"
 
@@ -34,7 +34,8 @@ GUESTS_MAY: Mapping[str, list[str]] = {
     "POST": [
         "/login",
         *_below("/gradio_api/", "queue/join run/{api_name} cancel reset upload call/{api_name} call/v2/{api_name}"),
-        *_below("/api/", "jobs jobs/{job_id}/again info tokens history/{picture_id}/restore"),
+        *_below("/api/", "jobs info tokens history/{picture_id}/restore"),
+        *_below("/api/jobs/{job_id}/", "again skip move without"),
         *_below("/api/history/", "delete restore marks zip"),
         *_below("/sdapi/v1/", "txt2img img2img extra-single-image extra-batch-images png-info interrupt skip options"),
     ],

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from webui.api.queue import summary, thumbnail_of
 from webui.api.visitors import Asking
 from webui.core.errors import RequestError
 from webui.core.events import Image, to_json
@@ -18,6 +19,7 @@ from webui.core.grid import Grid, is_grid, read_grid
 from webui.core.images import ImageError
 from webui.core.request import Request
 from webui.core.visitor import OWNER
+from webui.core.without import without_lora
 from webui.core.work import Work
 from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, unfinished
 from webui.workspace.preset import compare_pins
@@ -25,6 +27,7 @@ from webui.workspace.presets import PresetStore
 from webui.workspace.workspace import Workspace
 
 MOST_IDS = 500  # that one question may name
+DRAWN = ("loading", "running")
 
 
 def jobs_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
@@ -45,6 +48,11 @@ def jobs_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
         """Those of the jobs that are known, without ids one's own: how far each is, and its place while it waits."""
         jobs = executor.jobs(OWNER) if ids is None else [job for job in map(executor.job, ids) if job]
         return [{"id": job.id, "state": job.state, "position": job.position} for job in jobs]
+
+    @router.get("/queue")
+    def queue(visitor: Asking) -> list[dict[str, Any]]:
+        """One's own jobs that are drawn or wait, in the order of their turns, as people see them."""
+        return summary(executor, visitor)
 
     _add_one_job(router, executor)
     return router
@@ -98,6 +106,40 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
     def cancel(job: KnownJob) -> JSONResponse:
         job.cancel()
         return JSONResponse({"id": job.id}, status_code=202)
+
+    @router.post("/jobs/{job_id}/skip", status_code=202)
+    def skip(job: KnownJob) -> dict[str, Any]:
+        """Leaves out the pictures that are drawn now, within a step, and goes on with the next."""
+        if job.state not in DRAWN:
+            raise HTTPException(409, "this job is not being drawn")
+        job.skip()
+        return {"id": job.id}
+
+    @router.post("/jobs/{job_id}/move")
+    def move(job: KnownJob, before: Annotated[str | None, Body(embed=True)] = None) -> dict[str, Any]:
+        """Puts a job that waits before another of the same visitor's, or behind all of them."""
+        if not executor.move(job.id, before):
+            raise HTTPException(409, "this job, or the one to come before, does not wait any more")
+        return {"id": job.id, "position": job.position}
+
+    @router.post("/jobs/{job_id}/without", status_code=202)
+    def without(
+        job: KnownJob, lora: Annotated[str, Body(max_length=300)], picture: Annotated[int, Body(ge=0)] = 0
+    ) -> dict[str, Any]:
+        """Another job, which is not saved: a picture of this one, with its seed, without one of its LoRAs."""
+        images = job.images
+        if picture >= len(images):
+            raise HTTPException(404, f"the job has {len(images)} pictures so far, numbered from 0")
+        if (request := without_lora(images[picture].recipe.request, lora)) is None:
+            raise HTTPException(409, f"this picture was drawn without {lora}")
+        return _accepted(executor, executor.submit(request, keep=False))
+
+    @router.get("/jobs/{job_id}/preview")
+    def preview(job: KnownJob) -> Response:
+        """A small JPEG of what is drawn, of the newest picture, or of the picture that it starts from."""
+        if (small := thumbnail_of(job)) is None:
+            raise HTTPException(404, "there is nothing to see of this job yet")
+        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
 
     @router.post("/jobs/{job_id}/again", status_code=202)
     def again(job: KnownJob) -> dict[str, Any]:

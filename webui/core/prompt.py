@@ -97,6 +97,11 @@ def rename_loras(text: str, rename: Callable[[str], str]) -> str:
     return _LORA_TAG.sub(renamed, text)
 
 
+def drop_loras(text: str, is_meant: Callable[[str], bool]) -> str:
+    """The text without the LoRA tags whose names are meant."""
+    return _LORA_TAG.sub(lambda match: "" if is_meant(match[1].partition(":")[0].strip()) else match[0], text)
+
+
 def tags_in(text: str) -> list[str]:
     """The LoRA tags in it, as they are written."""
     return [match[0] for match in _LORA_TAG.finditer(text)]

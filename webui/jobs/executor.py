@@ -3,10 +3,8 @@
 A watching thread says when the device has stopped answering.
 """
 
-import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,15 +21,16 @@ from webui.core.work import Work
 from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
-from webui.jobs.kept_job import KeptJob
 from webui.jobs.last_size import LastSize
 from webui.jobs.pace import Pace
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
+from webui.jobs.registry import Registry
 from webui.jobs.resolve import plan_job
 from webui.jobs.saving import Saver
-from webui.jobs.store import Kept, Store
+from webui.jobs.skipping import left_out, say
+from webui.jobs.store import Store
 from webui.jobs.texts import draw_examples
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
@@ -42,12 +41,8 @@ from webui.library.library import Library, Snapshot
 from webui.library.scan import LOOK_S
 from webui.workspace.workspace import Workspaces
 
-KEPT_JOBS = 200
-KEPT_PIXEL_BYTES = 256 * 2**20
 CHECK_EVERY_S = 15.0
 READY_S = 30.0  # the longest that anybody waits for what an earlier server has left
-
-log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
@@ -73,7 +68,7 @@ class LocalExecutor:
         hosting = hosting or Hosting()
         self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)), hosting=hosting)
         hosting.watch(self._queue.wake)
-        self._jobs: OrderedDict[str, LocalJob] = OrderedDict()
+        self._known = Registry(self._keeper, self._workspaces)
         self._running: LocalJob | None = None
         self._lock = threading.Lock()
         self._closed, self._may_draw = threading.Event(), threading.Event()
@@ -115,19 +110,17 @@ class LocalExecutor:
         self._pace.check(work, files)
         orders, grid = plan_job(work, files)
         self._filters.check((order.request for order in orders), visitor)
-        job = LocalJob(orders, self._cancel, submitted_at, keep, visitor, grid=grid)
+        job = LocalJob(orders, self._stop, submitted_at, keep, visitor, grid=grid)
         if lost := self._worker.status().lost:
             raise QueueFull(lost)
         self._is_ready.wait(READY_S)
-        with self._lock:
-            self._jobs[job.id] = job
+        self._known.add(job)
         if keep:
             self._keeper.accept(job)
         try:
             self._queue.put(job)
         except QueueFull:
-            with self._lock:
-                del self._jobs[job.id]
+            self._known.drop(job)
             self._keeper.forget(job)
             raise
         return job
@@ -137,35 +130,35 @@ class LocalExecutor:
 
     def job(self, job_id: str) -> Job | None:
         """A job that waits, runs, or ended recently, or that the disk knows."""
-        with self._lock:
-            job = self._jobs.get(job_id)
-        if job is None and not self._is_ready.is_set() and self._is_ready.wait(READY_S):
-            with self._lock:
-                job = self._jobs.get(job_id)
-        return job or next(map(self._from_disk, self._keeper.find(job_id)), None)
+        if job := self._known.in_memory(job_id):
+            return job
+        self._is_ready.wait(READY_S)
+        return self._known.find(job_id)
 
     def jobs(self, visitor: Visitor) -> Sequence[Job]:
         """See ``jobs.protocols.Executor``."""
         self._is_ready.wait(READY_S)
-        with self._lock:
-            known = dict(self._jobs)
-        kept = [self._from_disk(kept) for kept in self._keeper.of(visitor) if kept.id not in known]
-        return [*kept, *(job for job in known.values() if visitor.is_owner or job.visitor.id == visitor.id)]
+        return self._known.of(visitor)
+
+    def under_way(self, visitor: Visitor) -> Sequence[Job]:
+        """See ``jobs.protocols.Executor``."""
+        self._is_ready.wait(READY_S)
+        return [job for job in self._known.sent_by(visitor) if not job.ended]
+
+    def move(self, job_id: str, before: str | None) -> bool:
+        """See ``jobs.protocols.Executor``."""
+        job = self._known.in_memory(job_id)
+        order = self._queue.move(job, before) if job else []
+        self._keeper.reorder(order)
+        return bool(order)
 
     def forget(self, visitor: Visitor) -> None:
         """See ``jobs.protocols.Executor``."""
-        with self._lock:
-            theirs = [job for job in self._jobs.values() if job.visitor.id == visitor.id]
+        theirs = self._known.sent_by(visitor)
         for job in theirs:
             job.cancel()
         self._keeper.forget_visitor(visitor)
-        with self._lock:
-            for job in theirs:
-                self._jobs.pop(job.id, None)
-
-    def _from_disk(self, kept: Kept) -> KeptJob:
-        find = self._workspaces.of(kept.visitor).start_pictures.find
-        return KeptJob(kept, find, first_number(self._keeper.start, ended=True))
+        self._known.drop(*theirs)
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
@@ -227,8 +220,13 @@ class LocalExecutor:
         else:
             job.cancel()
 
-    def _cancel(self, job: LocalJob) -> None:
-        """A waiting job ends at once; a running one within a step, if the device still answers."""
+    def _stop(self, job: LocalJob) -> None:
+        """A waiting job ends at once; a running one, or what is skipped of it, within a step, if the device answers."""
+        if not job.is_cancelled():
+            with self._lock:
+                if job is self._running:
+                    self._worker.cancel()
+            return
         if not self._queue.drop(job):
             if not job.ended:
                 self._keeper.cancel(job)
@@ -248,13 +246,12 @@ class LocalExecutor:
             first = first_number(self._keeper.start)
             try:
                 find = self._workspaces.of(kept.visitor).start_pictures.find
-                job, kept = revive(kept, self._see(kept.visitor, LOOK_S), find, self._cancel, first)
+                job, kept = revive(kept, self._see(kept.visitor, LOOK_S), find, self._stop, first)
             except Exception as error:  # whatever it is, the others must be drawn
                 log_error(f"job {kept.id} cannot be drawn any more", error)
                 self._keeper.fail(kept, for_people(error))
                 continue
-            with self._lock:
-                self._jobs[job.id] = job
+            self._known.add(job)
             self._keeper.take_back(job, kept)
             with suppress(QueueFull):  # the server ends already
                 self._queue.put(job, accepted=True)
@@ -291,36 +288,50 @@ class LocalExecutor:
         waited_s = time.perf_counter() - job.submitted_at
         warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
         job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
-        warnings, drawn = dict[str, None](), 0.0
-        last: Done | Failed | Cancelled = Cancelled()
+        warnings, cost = dict[str, None](), 0.0
+        last: Done | Failed | Cancelled = (skipped := Cancelled())
         for order, first in job.turns:
-            last, share = Done(0.0), 1.0
-            if order.finished < order.request.image_count:
-                last, share = self._draw(job, order, first)
-            drawn += order.cost * share
+            last, rest = Done(0.0), order
+            while rest.finished < order.request.image_count:
+                last, share, drawn = self._draw(job, rest, first)
+                cost += rest.cost * share
+                if job.is_cancelled() or not (job.skips and isinstance(last, Cancelled)):
+                    break
+                pictures, rest = left_out(rest, drawn)
+                job.leave_out(first + number for number in pictures)
+                self._keeper.skip(job)
+                job.parts_s = balance(0.0, job.parts_s, last.parts_s)
+                skipped, last = last, Done(0.0)
             if not isinstance(last, Done):
                 break
             warnings |= dict.fromkeys(last.warnings)
-            last = replace(last, warnings=tuple(warnings))
+            last = replace(last, warnings=(*warnings, *say(job.skipped)))
             if order is not job.turns[-1][0]:
                 job.parts_s = balance(0.0, job.parts_s, last.parts_s)
-        self._queue.settle(job, drawn / (job.cost or 1.0))
-        self._pace.note(drawn, balance(0.0, job.parts_s, last.parts_s))
+        if len(job.skipped) == sum(request.image_count for request in job.requests):
+            last = replace(skipped, parts_s={})
+        self._queue.settle(job, cost / (job.cost or 1.0))
+        self._pace.note(cost, balance(0.0, job.parts_s, last.parts_s))
         return last
 
-    def _draw(self, job: LocalJob, order: Order, first: int) -> tuple[Done | Failed | Cancelled, float]:
-        """How one order ended, and the share of it, 0..1, that was drawn. Its pictures have numbers from ``first`` on,
-        and go to the saving thread on the way."""
-        reached, step_s, share = 0, 0.0, 0.0
+    def _draw(self, job: LocalJob, order: Order, first: int) -> tuple[Done | Failed | Cancelled, float, int]:
+        """How one order ended, the share of its work, 0..1, that was done, and how many of its pictures are behind.
+        Its pictures have numbers from ``first`` on, and go to the saving thread on the way."""
+        batch_steps = max(order.steps // order.request.repeat, 1)
+        begun = reached = batch_steps * (order.finished // order.request.count)
+        step_s, share, drawn = 0.0, 0.0, order.finished
+        job.draw_on()
         events = self._filters.sift(self._worker.draw(order), job.visitor)
-        if job.is_cancelled():  # since it was taken
+        if job.is_cancelled() or job.skips:  # since it was taken
             self._worker.cancel()
         for event in events:
             if isinstance(event, TERMINAL):
-                return job.counted(event, order), 1.0 if isinstance(event, Done) else share
+                behind = (reached - 1) // batch_steps * order.request.count  # a filter may have kept pictures back
+                return job.counted(event, order, first), 1.0 if isinstance(event, Done) else share, max(drawn, behind)
             self._count(event, reached)
             self._watchdog.ping(isinstance(event, Step))
             if isinstance(event, Image):
+                drawn = event.index + 1
                 event = replace(event, index=first + event.index)
                 if event.index in {picture.index for picture in job.images}:  # of a batch that was saved in part
                     continue
@@ -328,13 +339,14 @@ class LocalExecutor:
             if isinstance(event, Image) and job.keep:
                 self._saver.save(job, event)
             else:
-                job.publish(job.counted(event, order))
+                job.publish(job.counted(event, order, first))
             if isinstance(event, Step):
-                reached, step_s, share = event.index, event.seconds / event.total, event.index / event.total
+                reached, step_s = event.index, event.seconds / event.total
+                share = (reached - begun) / max(event.total - begun, 1)
                 self._keeper.step(job)
-                if reached == 2 and (upcoming := self._queue.upcoming()):
+                if reached == begun + 2 and (upcoming := self._queue.upcoming()):
                     self._worker.prepare(upcoming.turns[0][0])
-        return Failed("the worker ended without saying how"), share
+        return Failed("the worker ended without saying how"), share, drawn
 
     def _watch(self) -> None:
         self._recover()
@@ -381,20 +393,8 @@ class LocalExecutor:
         self._count(last)  # before anybody learns of it
         self._keeper.end(job, last)
         job.publish(last)
-        self._forget_old()
+        self._known.forget_old()
 
     def _count(self, event: Event, reached: int = 0) -> None:
         with self._lock:
             self._totals = self._totals.plus(event, reached)
-
-    def _forget_old(self) -> None:
-        """Drops ended jobs, oldest first, beyond a number and beyond the memory their pictures hold."""
-        with self._lock:
-            ended = [job for job in self._jobs.values() if job.ended]
-            pixel_bytes = sum(job.pixel_bytes for job in ended)
-            excess = len(ended) - KEPT_JOBS
-            for position, job in enumerate(ended[:-1]):
-                if position >= excess and pixel_bytes <= KEPT_PIXEL_BYTES:
-                    break
-                pixel_bytes -= job.pixel_bytes
-                del self._jobs[job.id]

@@ -6,7 +6,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TypeVar
@@ -50,13 +50,14 @@ class LocalJob:
     def __init__(
         self,
         orders: Sequence[Order],
-        on_cancel: "Callable[[LocalJob], None]",
+        on_stop: "Callable[[LocalJob], None]",
         submitted_at: float | None = None,
         keep: bool = True,
         visitor: Visitor = OWNER,
         job_id: str = "",
         first: int = 1,
         grid: Grid | None = None,
+        skipped: Iterable[int] = (),
     ) -> None:
         self.id = job_id or secrets.token_hex(16)
         self.orders, self.keep, self.visitor, self.grid = tuple(orders), keep, visitor, grid
@@ -64,13 +65,15 @@ class LocalJob:
         self.parts_s: dict[str, float] = {}
         self.turns = turns_of(self.orders, grid)
         behind = accumulate((order.steps for order, _ in self.turns), initial=0)
-        self._steps = {id(order): steps for (order, _), steps in zip(self.turns, behind, strict=False)}
-        self._on_cancel = on_cancel
+        self._steps = {begin: steps for (_, begin), steps in zip(self.turns, behind, strict=False)}
+        self.skipped = frozenset(skipped)
+        self._on_stop = on_stop
         self._log: list[tuple[int, Event]] = []
         self._number = first - 1
+        self._step: Step | None = None
         self._has_left = False
         self._lock = threading.Lock()
-        self._cancelled = threading.Event()
+        self._cancelled, self._skips = threading.Event(), threading.Event()
         self._watchers: set[Callable[[], None]] = set()
 
     @property
@@ -107,6 +110,16 @@ class LocalJob:
         return last.position if isinstance(last, Queued) else None
 
     @property
+    def progress(self) -> float:
+        """See ``jobs.protocols.Job``."""
+        return 1.0 if self.state == "done" else self._step.done if self._step else 0.0
+
+    @property
+    def preview(self) -> bytes | None:
+        """See ``jobs.protocols.Job``."""
+        return self._step.preview if self._step else None
+
+    @property
     def is_followed(self) -> bool:
         """See ``jobs.protocols.Job``."""
         return bool(self._watchers)
@@ -138,15 +151,17 @@ class LocalJob:
         held = [*drawn, *(picture for picture in given if picture)]
         return sum(4 * picture.width * picture.height for picture in held)
 
-    def counted(self, event: E, order: Order) -> E:
-        """An event of one of its orders, whose steps count through all of them."""
-        if len(self.orders) == 1 or not isinstance(event, Step | Cancelled) or not event.total:
+    def counted(self, event: E, order: Order, first: int) -> E:
+        """An event of the order whose pictures begin at number ``first``; steps count through all of them, and the
+        seconds through what was skipped."""
+        is_whole = len(self.orders) == 1 and not self.skipped
+        if is_whole or not isinstance(event, Step | Cancelled) or not event.total:
             return event
-        index, total = self._steps[id(order)] + event.index, sum(order.steps for order in self.orders)
+        index, total = self._steps[first] + event.index, sum(order.steps for order in self.orders)
         counted: E = replace(event, index=index, total=total, seconds=self.parts_s.get("steps", 0.0) + event.seconds)
         if not isinstance(counted, Step) or counted.share is None:
             return counted
-        return replace(counted, share=(self._steps[id(order)] + counted.share * order.steps) / total)
+        return replace(counted, share=(self._steps[first] + counted.share * order.steps) / total)
 
     def is_cancelled(self) -> bool:
         """The flag that the engine reads between steps."""
@@ -155,7 +170,25 @@ class LocalJob:
     def cancel(self) -> None:
         """Asks for an end within one step; does nothing to a job that ended."""
         self._cancelled.set()
-        self._on_cancel(self)
+        self._on_stop(self)
+
+    def skip(self) -> None:
+        """See ``jobs.protocols.Job``."""
+        self._skips.set()
+        self._on_stop(self)
+
+    @property
+    def skips(self) -> bool:
+        """Whether what is drawn now is to be left out."""
+        return self._skips.is_set()
+
+    def draw_on(self) -> None:
+        """From now on something else is drawn, which nobody has asked to leave out."""
+        self._skips.clear()
+
+    def leave_out(self, numbers: Iterable[int]) -> None:
+        """These pictures are not drawn."""
+        self.skipped |= frozenset(numbers)
 
     def publish(self, event: Event) -> None:
         """Appends to the log and wakes the watchers; drops what comes after the end."""
@@ -168,6 +201,7 @@ class LocalJob:
                 if isinstance(last, Step) and isinstance(event, Step) and event.preview is None:
                     event = replace(event, preview=last.preview)
             self._number += 1
+            self._step = event if isinstance(event, Step) else self._step
             self._log.append((self._number, event))
             watchers = tuple(self._watchers)
         for wake in watchers:

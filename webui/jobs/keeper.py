@@ -115,6 +115,10 @@ class Keeper:
             claimed = KeptPicture(picture.index, str(path), picture.pixels_sha256)
             self._update(job, pictures=note.pictures | {picture.index: claimed})
 
+    def skip(self, job: LocalJob) -> None:
+        """Pictures of the job are left out."""
+        self._update(job)
+
     def cancel(self, job: LocalJob) -> None:
         """The job was told to end, and is not drawn any more if the server ends first."""
         self._update(job, end=to_json(Cancelled()))
@@ -126,6 +130,16 @@ class Keeper:
     def pause(self, job: LocalJob) -> bool:
         """The server ends: the job waits for the next one. False where it is not on the disk."""
         return job.id in self._notes and self._update(job, begun=False)
+
+    def reorder(self, jobs: Sequence[LocalJob]) -> None:
+        """These wait in this order."""
+        with self._lock:
+            ids = [job.id for job in jobs if job.id in self._notes]
+            moved = iter(ids)
+            order = [next(moved) if job_id in set(ids) else job_id for job_id in self._notes]
+            self._notes = {job_id: self._notes[job_id] for job_id in order}
+            if ids:
+                self._try(lambda store: store.reorder(ids))
 
     def forget(self, job: LocalJob) -> None:
         """The job was not accepted."""
@@ -215,6 +229,7 @@ class Keeper:
             note.end,
             note.unclean,
             note.unclean_at,
+            tuple(sorted(note.job.skipped)),
         )
 
     def _describe(self, job: LocalJob) -> tuple[str, Mapping[str, int]]:

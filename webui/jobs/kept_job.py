@@ -25,6 +25,8 @@ class KeptJob:
     """See ``jobs.protocols.Job``. Nothing is read before it is asked for. Its events are numbered from ``first`` on."""
 
     position: int | None = None
+    progress = 1.0
+    preview: bytes | None = None
     ended = True
     is_followed = False
 
@@ -78,6 +80,9 @@ class KeptJob:
             yield entry
 
     def cancel(self) -> None:
+        """Does nothing to a job that ended."""
+
+    def skip(self) -> None:
         """Does nothing to a job that ended."""
 
     def _end(self) -> Event:

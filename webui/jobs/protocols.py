@@ -60,6 +60,14 @@ class Job(Protocol):
     def images(self) -> tuple[Image, ...]: ...
 
     @property
+    def progress(self) -> float:
+        """How much of its work is done, 0..1."""
+
+    @property
+    def preview(self) -> bytes | None:
+        """A small JPEG of the picture that is drawn now, where there is one."""
+
+    @property
     def is_followed(self) -> bool:
         """Whether somebody watches it now."""
 
@@ -74,6 +82,9 @@ class Job(Protocol):
 
     def cancel(self) -> None:
         """Asks for an end within one step; returns at once."""
+
+    def skip(self) -> None:
+        """Asks for the pictures that are drawn now to be left out, within one step; a job of no others ends."""
 
 
 def unfinished(job: Job) -> Work:
@@ -112,6 +123,15 @@ class Executor(Protocol):
 
     def jobs(self, visitor: Visitor) -> Sequence[Job]:
         """The jobs that are known and the visitor's own, all there are for the owner; oldest first."""
+
+    def under_way(self, visitor: Visitor) -> Sequence[Job]:
+        """The visitor's own jobs, also the owner's, that have not ended; oldest first."""
+
+    def move(self, job_id: str, before: str | None) -> bool:
+        """Puts a job that waits before another of the same visitor's, or behind all of theirs; whether it could be.
+
+        Nobody else's job waits longer for it.
+        """
 
     def forget(self, visitor: Visitor) -> None:
         """Stops all jobs of a visitor who is gone, and forgets that they were."""

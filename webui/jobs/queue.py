@@ -156,6 +156,26 @@ class Queue(Generic[J]):
             self._tell_places()
             return True
 
+    def move(self, job: J, before: str | None) -> list[J]:
+        """Puts a job that waits before that one of the same visitor's, or behind all of theirs.
+
+        Returns theirs in their new order; none where that cannot be done. The places that they have among those of
+        others stay the same.
+        """
+        with self._changed:
+            line = self._lines.get(self._visitors.get(job.id, ""))
+            theirs = [other for _, other in line.waiting if other.visitor.id == job.visitor.id] if line else []
+            rest = {other.id: other for other in theirs if other.id != job.id}
+            if line is None or before not in (None, *rest):
+                return []
+            at = len(rest) if before is None else list(rest).index(before)
+            order = list(rest.values())
+            order.insert(at, job)
+            moved = iter(order)
+            line.waiting = deque((number, next(moved) if each in theirs else each) for number, each in line.waiting)
+            self._tell_places()
+            return order
+
     def upcoming(self) -> J | None:
         """The job whose turn it would be now."""
         with self._changed:

@@ -1,10 +1,9 @@
 """Jobs that an earlier server has left, planned again from the files that are there now."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from webui.core.errors import RequestError
-from webui.core.events import Image
 from webui.core.grid import Grid
 from webui.core.order import Order
 from webui.core.request import Request
@@ -31,7 +30,7 @@ def first_number(start: int, ended: bool = False) -> int:
 
 
 def revive(
-    kept: Kept, library: Snapshot, find: Find, on_cancel: Callable[[LocalJob], None], first: int
+    kept: Kept, library: Snapshot, find: Find, on_stop: Callable[[LocalJob], None], first: int
 ) -> tuple[LocalJob, Kept]:
     """The job as it waits again, the pictures that are finished in it, and what the disk is to know of it.
 
@@ -45,17 +44,17 @@ def revive(
     if kept.unclean >= UNCLEAN_ENDS:
         raise RequestError(GIVEN_UP)
     work = from_text(kept.work, find)
-    orders = _plan(work.requests, library, found)
+    orders = _plan(work.requests, library, {*found, *kept.skipped})
     _check_unchanged(kept.files, orders)
     grid = work if isinstance(work, Grid) else None
-    job = LocalJob(orders, on_cancel, visitor=kept.visitor, job_id=kept.id, first=first, grid=grid)
+    job = LocalJob(orders, on_stop, visitor=kept.visitor, job_id=kept.id, first=first, grid=grid, skipped=kept.skipped)
     for index in sorted(found):
         job.publish(found[index])
     return job, replace(kept, state="queued")
 
 
-def _plan(requests: Sequence[Request], library: Snapshot, found: Mapping[int, Image]) -> list[Order]:
-    """Those of all requests, each with how many of its first pictures are finished."""
+def _plan(requests: Sequence[Request], library: Snapshot, found: Collection[int]) -> list[Order]:
+    """Those of all requests, each with how many of its first pictures are finished, or left out."""
 
     def orders() -> Iterator[Order]:
         first = 0

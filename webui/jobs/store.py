@@ -35,6 +35,9 @@ PUT = """
 insert into jobs (id, visitor, state, job) values (?, ?, ?, ?)
 on conflict (id) do update set state = excluded.state, job = excluded.job
 """
+NUMBERS = """
+select jobs.id, jobs.number from json_each(?) as asked join jobs on jobs.id = asked.value order by asked.key
+"""
 FORGET = """
 delete from jobs where state in ('done', 'failed', 'cancelled') and number <= coalesce((
     select number from jobs where state in ('done', 'failed', 'cancelled') order by number desc limit 1 offset ?
@@ -65,6 +68,7 @@ class Kept:
     ``work`` are its resolved requests as JSON (``core.work.to_text``), ``files`` what it draws with by path, each with
     its stamp. ``end`` is the event that ended it, as JSON has it. ``unclean`` is how many times in a row the process
     ended without a word while the picture behind ``unclean_at`` others was drawn, with no step finished since.
+    ``skipped`` are the numbers of pictures that are left out.
     """
 
     id: str
@@ -76,6 +80,7 @@ class Kept:
     end: Mapping[str, Any] | None = None
     unclean: int = 0
     unclean_at: int = 0
+    skipped: tuple[int, ...] = ()
 
     def to_row(self) -> tuple[str, str, str, str]:
         """The values of ``PUT``."""
@@ -88,7 +93,8 @@ class Kept:
         """What ``to_row`` has made text of; raises ValueError, LookupError or TypeError for any other."""
         body = json.loads(text)
         pictures = tuple(KeptPicture(**picture) for picture in body.pop("pictures"))
-        return cls(**{**body, "visitor": Visitor(**body["visitor"]), "pictures": pictures})
+        skipped = tuple(body.pop("skipped", ()))
+        return cls(**{**body, "visitor": Visitor(**body["visitor"]), "pictures": pictures, "skipped": skipped})
 
 
 def _parse(rows: Iterable[tuple[str, str]]) -> Iterator[Kept]:
@@ -136,6 +142,16 @@ class Store:
             if self._since_forgotten > KEPT_ENDED // 10:
                 connection.execute(FORGET, (KEPT_ENDED,))
                 self._since_forgotten = 0
+
+    def reorder(self, ids: Sequence[str]) -> None:
+        """These jobs come in this order, in the places that they have among the others."""
+        asked = json.dumps(ids)
+        with self._write() as connection:
+            found = connection.execute(NUMBERS, (asked,)).fetchall()
+            places = sorted(number for _, number in found)
+            connection.executemany("update jobs set number = -number where id = ?", [(job_id,) for job_id, _ in found])
+            moved = [(place, job_id) for place, (job_id, _) in zip(places, found, strict=True)]
+            connection.executemany("update jobs set number = ? where id = ?", moved)
 
     def drop(self, job_id: str) -> None:
         """Forgets the job."""

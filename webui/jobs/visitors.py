@@ -73,6 +73,14 @@ class VisitorsExecutor:
         """Those of the visitor who asks; all there are for the owner."""
         return self._executor.jobs(asking())
 
+    def under_way(self, visitor: Visitor) -> Sequence[Job]:
+        """Those of the visitor who asks."""
+        return self._executor.under_way(asking())
+
+    def move(self, job_id: str, before: str | None) -> bool:
+        """For whoever may see the job; the other one is the same visitor's in any case."""
+        return self.job(job_id) is not None and self._executor.move(job_id, before)
+
     def forget(self, visitor: Visitor) -> None:
         """For the visitor who asks; the owner names one."""
         self._executor.forget(visitor if asking().is_owner else asking())

@@ -25,6 +25,8 @@ IDLE = stream.status_html(None, None, "Ready when you are.")
 LOST = "The server was restarted, and this job ended with it. Its settings are kept."
 FORGOTTEN = "These pictures are no longer in the server's memory."
 PROMPT_LENGTH = 120  # of what the list of jobs shows
+LIVE = "live"
+ALL = "(...values) => values"
 
 Update = Any
 
@@ -66,16 +68,22 @@ class Handlers:
     empty: str
 
     async def send(self, *values: Any) -> AsyncIterator[tuple[Update, Update]]:
-        """Starts the job; yields what the browser keeps of it, as JSON, and the status."""
+        """Starts the job; yields what the browser keeps of it, as JSON, and the status.
+
+        The last of the values says how Generate was pressed: "" by a person, "forever" or "live" by a script, which no
+        message interrupts. What is live is not saved.
+        """
+        how = values[-1]
         try:
-            job = await asyncio.to_thread(self._start, values)
-        except NeedsYes as error:
-            yield gr.skip(), stream.yes_html(str(error))
-            raise page_error(f"{error}: see below Generate") from None
+            job = await asyncio.to_thread(self._start, values[:-1], keep=how != LIVE)
         except (RequestError, QueueFull) as error:
-            yield gr.skip(), stream.status_html(Failed(str(error)), None)
-            raise page_error(str(error)) from None
-        yield json.dumps({"ids": [job.id], "prompt": job.request.prompt[:PROMPT_LENGTH]}), gr.skip()
+            asks = isinstance(error, NeedsYes)
+            yield gr.skip(), stream.yes_html(str(error)) if asks else stream.status_html(Failed(str(error)), None)
+            if not how:
+                raise page_error(f"{error}: see below Generate" if asks else str(error)) from None
+        else:
+            sent = {"ids": [job.id], "prompt": job.request.prompt[:PROMPT_LENGTH], "how": how}
+            yield json.dumps(sent), gr.skip()
 
     async def draw(self, *values: Any) -> AsyncIterator[tuple[Update, ...]]:
         """Both at once, for programs: starts the job and follows it."""
@@ -110,8 +118,8 @@ class Handlers:
         if job := self.executor.job(job_id):
             job.cancel()
 
-    def _start(self, values: Sequence[Any]) -> Job:
-        return self.executor.submit(self.work(nest(dict(zip(self.fields, values, strict=True)))))
+    def _start(self, values: Sequence[Any], keep: bool = True) -> Job:
+        return self.executor.submit(self.work(nest(dict(zip(self.fields, values, strict=True)))), keep)
 
     async def _watch(self, job: Job, is_news: bool = True) -> AsyncIterator[tuple[Update, ...]]:
         async for view in stream.watch(job, self.cache_dir):
@@ -136,7 +144,9 @@ def wire(
     gr.Button(visible=False).click(
         draw, inputs, shown.outputs, api_name=page, show_progress="hidden", concurrency_limit=None
     )
-    sending = generate.click(handlers.send, inputs, [sent, shown.status], js=js, trigger_mode="once", **private)
+    how = f"async (...values) => [...(await ({js or ALL})(...values.slice(0, -1))), darkroomMore.how('{page}')]"
+    asked = [*inputs, passing.box()]
+    sending = generate.click(handlers.send, asked, [sent, shown.status], js=how, trigger_mode="once", **private)
     sending.success(None, [sent], None, js=f"(sent) => darkroomJobs.add('{page}', sent)", **private)
     followed = gr.Button("Follow the next job", elem_id=f"{page}-follow", elem_classes="unseen").click(
         handlers.follow,

@@ -21,12 +21,13 @@ from webui.workspace.workspace import Workspace
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
+    *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js"),
     *("size.js", "rows.js", "folds.js", "picture.js", "pasted.js", "prompt.js", "marks.js", "vocabulary.js"),
     *("layer.js", "suggest.js", "complete.js", "last.js", "windowed.js", "history_view.js", "history_source.js"),
-    *("history_boards.js", "history.js", "drop.js"),
+    *("history_boards.js", "history.js", "drop.js", "more.js", "forever.js", "live.js", "flip.js"),
 )
-STYLES = ("icons.css", "style.css", "history.css", "layout.css")
+STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -34,6 +35,7 @@ HEADER = """
   <h1>Darkroom</h1>
   <span id="darkroom-engine" class="engine" data-status="loading" role="status">Starting ...</span>
   <a id="darkroom-host" href="host" hidden>Guests</a>
+  <button id="darkroom-queue" type="button" aria-haspopup="dialog" aria-expanded="false">Queue <b></b></button>
   <button id="darkroom-theme" type="button" aria-label="Switch between dark and light">◐</button>
 </header>
 <p id="darkroom-message" role="status" hidden></p>

@@ -1,5 +1,5 @@
 // The LoRAs in use as chips above Generate: those of the panel and those that the prompt names. A press opens the panel
-// or goes to the place in the prompt, the cross takes one off.
+// or goes to the place in the prompt, the cross takes one off. Held down, one shows the picture without it (flip.js).
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
@@ -50,12 +50,12 @@
     list.dataset.shown = told;
     const focused = list.contains(document.activeElement);
     const chips = entries.map((entry) => {
-      const where = entry.tag ? `${entry.tag}: in the prompt` : `${entry.name}, weight ${entry.weight}`;
+      const where = `${entry.tag ? `${entry.tag}: in the prompt` : `${entry.name}, weight ${entry.weight}`}. Hold: the picture without it`;
       const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, make("small", {}, ` ${short(entry.weight)}`));
       const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
       open.addEventListener("click", entry.open);
       remove.addEventListener("click", entry.remove);
-      return make("li", { class: entry.tag ? "chip in-prompt" : "chip" }, open, remove);
+      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.name }, open, remove);
     });
     const add = make("button", { type: "button", class: "chip-add" }, "+ LoRA");
     add.addEventListener("click", () => openPanel(page));

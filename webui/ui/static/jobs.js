@@ -1,5 +1,6 @@
 // The jobs of each page: the one it follows, those that wait, the pictures of those before. They are remembered, so that
-// a reload finds all of them; a tab that is new takes over what this browser's other tabs know.
+// a reload finds all of them; a tab that is new takes over what this browser's other tabs know. The panel of all jobs, of
+// whatever page, is in queue.js.
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
@@ -7,22 +8,26 @@
   const KEPT = 30; // jobs that ended
   const LOOK_MS = 2000; // how often those that wait are looked at
   const ENDED = ["done", "failed", "cancelled"];
-  // A run is what one press of Generate started: {ids, prompt, at, server, state, position, seen, picture}. It is seen once
-  // the page has followed it to its end.
+  // A run is what one press of Generate started: {ids, prompt, at, server, state, position, seen, picture, own, live,
+  // forever}. It is seen once the page has followed it to its end, own where this tab has started it, live where it is not
+  // saved and a newer one takes its place.
   const runs = {}; // by page, oldest first
   const followed = {}; // by page: the run that the status tells of
   const back = {}; // by page: the run whose pictures are to be shown again
   const stopped = {}; // by page: whether Stop has just made way for the next
+  const newest = {}; // by page: the job that was sent last
+  const counted = {}; // by page: how many wait, as was told last
 
   const key = (page) => `darkroom.${page}.jobs`;
   const serverNow = () => window.gradio_config?.app_id ?? "";
   const isOver = (run) => ENDED.includes(run.state);
   const active = (page) => runs[page].filter((run) => !isOver(run));
+  const listed = (page) => active(page).filter((run) => !run.live);
   const unseen = (page) => runs[page].filter((run) => !run.seen && run.state !== "cancelled");
   const lastSeen = (page) => runs[page].findLast((run) => run.seen);
-  const waiting = (page) => active(page).filter((run) => run !== followed[page]);
+  const waiting = (page) => listed(page).filter((run) => run !== followed[page]);
   const failed = (page) => runs[page].filter(
-    (run) => run.state === "failed" && !run.lost && !run.removed && run.ids[0] !== statusOf(page)?.dataset.job,
+    (run) => run.state === "failed" && !run.live && !run.lost && !run.removed && run.ids[0] !== statusOf(page)?.dataset.job,
   );
 
   // memory
@@ -39,7 +44,7 @@
     const gone = new Set(list.filter(isOver).slice(0, -KEPT));
     return list.filter((run) => !gone.has(run));
   };
-  const toText = (list) => JSON.stringify(list.map((run) => (isOver(run) ? { ...run, ids: run.ids.slice(0, 1) } : run)));
+  const toText = (list) => JSON.stringify(list.filter((run) => !run.live).map((run) => (isOver(run) ? { ...run, ids: run.ids.slice(0, 1) } : run)));
   const save = (page) => {
     runs[page] = prune(runs[page]);
     const own = new Set(runs[page].map((run) => run.ids[0]));
@@ -102,18 +107,29 @@
     const { job, state } = statusOf(page)?.dataset ?? {};
     if (run.lost) run.state = "failed";
     else if (run.ids.includes(job) && ENDED.includes(state)) run.state = state;
+    const isNews = !run.seen && isOver(run);
     run.seen = isOver(run);
     if (run.seen) lookBack(page, null);
     await new Promise((go) => setTimeout(go)); // until the gallery has its pictures
     run.picture ??= run.ids.map((id) => document.querySelector(`#${page}-gallery img[src*="/${id}/"]`)?.src).find(Boolean);
-    await look(page);
+    if (!run.live) await look(page);
     followed[page] = null;
+    if (run.live && run.seen) runs[page] = runs[page].filter((other) => other !== run);
     show(page);
+    const isLast = !Object.values(runs).flat().some((other) => other.own && !isOver(other));
+    if (isNews) document.dispatchEvent(new CustomEvent("darkroom:ended", { detail: { page, run, isLast } }));
     setTimeout(() => goOn(page), run.seen ? 0 : LOOK_MS);
   };
 
   const add = (page, sent) => {
-    runs[page].push({ ...JSON.parse(sent), state: "queued", at: Date.now(), server: serverNow() });
+    const told = JSON.parse(sent || "{}");
+    const tell = (run) => document.dispatchEvent(new CustomEvent("darkroom:sent", { detail: { page, run } }));
+    if (!told.ids || told.ids[0] === newest[page]) return tell(null); // it was refused
+    newest[page] = told.ids[0];
+    const how = told.how ?? "";
+    const run = { ids: told.ids, prompt: told.prompt, state: "queued", at: Date.now(), server: serverNow(), own: true, ...(how && { [how]: true }) };
+    runs[page].push(run);
+    tell(run);
     stopped[page] = false;
     lookBack(page, null);
     save(page);
@@ -123,7 +139,9 @@
   const begin = async (page) => {
     window.darkroom.restored.push(page);
     document.dispatchEvent(new CustomEvent("darkroom:restored", { detail: { page } }));
-    runs[page] = parse(sessionStorage.getItem(key(page)) ?? localStorage.getItem(key(page)));
+    const kept = sessionStorage.getItem(key(page));
+    runs[page] = parse(kept ?? localStorage.getItem(key(page)));
+    if (kept === null) runs[page].forEach((run) => delete run.own); // another tab's
     await look(page);
     attach(page);
   };
@@ -140,6 +158,12 @@
       await fetch(`./api/jobs/${id}`, { method: "DELETE" }).catch(() => {});
     }
     await look(page);
+  };
+  // One live picture takes the place of the others.
+  const replaceLive = (page, newer) => {
+    const old = runs[page].filter((run) => run.live && run !== newer && !isOver(run));
+    for (const run of old) run.state = "cancelled";
+    return old.length && stop(page, old);
   };
   document.addEventListener("click", (event) => {
     const page = event.target.closest?.("[id$='-stop']")?.id.slice(0, -"-stop".length);
@@ -187,11 +211,11 @@
     const known = JSON.stringify(what);
     return place.dataset.shown !== known && Boolean(place.dataset.shown = known);
   };
-  const stateOf = (page, run) => {
-    if (run === followed[page] || run.state !== "queued") return run.state === "queued" ? "Next" : "Drawing";
-    return run.position > 1 ? `${run.position - 1} ahead` : "Next";
-  };
   const showQueue = (page) => {
+    if ((counted[page] ?? 0) !== waiting(page).length) {
+      counted[page] = waiting(page).length;
+      document.dispatchEvent(new CustomEvent("darkroom:jobs", { detail: { page } }));
+    }
     const place = document.querySelector(`.queue[data-page="${page}"]`);
     if (!place) return;
     const others = waiting(page).length;
@@ -199,19 +223,14 @@
     const words = [stopped[page] && "Stopped one.", others ? more : stopped[page] && "This is the last one."].filter(Boolean);
     if (!active(page).length) stopped[page] = false;
     if (!others && !stopped[page]) words.length = 0;
-    const listed = others ? active(page) : [];
     const broken = failed(page);
-    if (!changed(place, words, listed.map((run) => [run.ids[0], stateOf(page, run)]), broken.map((run) => run.ids[0]))) return;
+    if (!changed(place, words, broken.map((run) => run.ids[0]))) return;
     if (!words.length && !broken.length) return void place.replaceChildren();
-    const focused = place.contains(document.activeElement) && document.activeElement.dataset.run;
+    const focused = place.contains(document.activeElement) && document.activeElement.dataset.act;
     const note = make("p", { class: "queue-note", role: "status" }, words.join(" "));
-    const all = make("button", { type: "button", "data-run": "all" }, "Stop all");
-    all.addEventListener("click", () => stop(page, active(page)));
-    const rows = listed.map((run) => {
-      const cancel = make("button", { type: "button", "aria-label": `Stop: ${title(run)}`, "data-run": run.ids[0] }, "✕");
-      cancel.addEventListener("click", () => stop(page, [run]));
-      return make("li", {}, make("span", {}, title(run)), make("small", {}, stateOf(page, run)), cancel);
-    });
+    const open = make("button", { type: "button", "data-act": "queue" }, "Show queue");
+    const all = make("button", { type: "button", "data-act": "stop-all" }, "Stop all");
+    all.addEventListener("click", () => stop(page, listed(page)));
     const again = broken.map((run) => {
       const attempt = make("button", { type: "button", "aria-label": `Try again: ${title(run)}` }, "Try again");
       attempt.addEventListener("click", () => tryAgain(page, run.ids[0]));
@@ -224,10 +243,10 @@
       return make("li", { "data-failed": run.ids[0] }, make("span", {}, title(run)), make("small", {}, "Failed"), attempt, remove);
     });
     place.replaceChildren(
-      ...(words.length ? [make("div", {}, note, all)] : []),
-      make("ol", { "aria-label": "Jobs of this page" }, ...rows, ...again),
+      ...(words.length ? [make("div", {}, note, open, all)] : []),
+      ...(again.length ? [make("ol", { "aria-label": "Jobs of this page that failed" }, ...again)] : []),
     );
-    if (focused) (place.querySelector(`[data-run="${focused}"]`) ?? all).focus();
+    if (focused) (place.querySelector(`[data-act="${focused}"]`) ?? all).focus();
   };
   const shownRun = (page) => {
     const job = window.darkroom.jobId(page);
@@ -236,8 +255,8 @@
   const showFinished = (page) => {
     const place = document.querySelector(`.finished[data-page="${page}"]`);
     if (!place || !runs[page]) return;
-    const busy = active(page).length > 0;
-    const all = runs[page].filter((run) => run.picture).reverse();
+    const busy = listed(page).length > 0;
+    const all = runs[page].filter((run) => run.picture && !run.live).reverse();
     const found = all.length > (busy ? 0 : 1) ? all : [];
     const chosen = back[page] ?? (busy ? null : shownRun(page));
     if (!changed(place, busy, Boolean(back[page]), chosen?.ids[0], found.map((run) => run.picture))) return;
@@ -263,6 +282,7 @@
     show(page);
     attach(page);
   }));
+  document.addEventListener("darkroom:queue", () => Object.keys(runs).forEach(look)); // somebody has stopped or moved some
   setInterval(() => {
     for (const page of Object.keys(runs)) if (!document.hidden && waiting(page).length) look(page);
   }, LOOK_MS);
@@ -272,6 +292,10 @@
     begin,
     next,
     ended,
+    waiting: (page) => (runs[page] ? waiting(page).length : 0),
+    isBusy: (page) => active(page).length > 0,
+    stopWaiting: (page, kind) => stop(page, waiting(page).filter((run) => run[kind])),
+    replaceLive,
     earlier: (page) => need(back[page]?.ids[0]),
     current: (page) => need(followed[page]?.ids[0] ?? statusOf(page)?.dataset.job),
   };

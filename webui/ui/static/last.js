@@ -30,7 +30,7 @@
   };
   document.addEventListener("click", ({ target }) => {
     const id = target.closest?.("[id$='-generate']")?.id;
-    if (id) keep(id.slice(0, -"-generate".length));
+    if (id && !window.darkroomMore.isPressing()) keep(id.slice(0, -"-generate".length));
   }, true);
 
   // Where somebody is among them: {box, texts, at}, -1 for what they were typing.

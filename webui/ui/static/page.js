@@ -69,6 +69,7 @@
   }, true);
 
   const announced = {};
+  const told = {};
   const follow = (page) => {
     // Gradio's label holds its copy button first, which leaves the text itself without a name.
     document.querySelector(`#${page}-infotext textarea`)?.setAttribute("aria-label", "Settings of this picture");
@@ -87,9 +88,12 @@
       if (state === "running" && innerWidth <= 900) picture?.scrollIntoView({ block: "nearest", behavior });
       announced[page] = state;
       document.dispatchEvent(new CustomEvent("darkroom:state", { detail: { page, state } }));
-      const announcer = document.getElementById("darkroom-announcer");
-      if (announcer) announcer.textContent = status.textContent.trim();
     }
+    const text = status.querySelector(".status-text")?.textContent.trim() ?? "";
+    const done = state === "done" ? 1 : (status.querySelector("progress")?.value ?? 0);
+    if (told[page] === `${state} ${done} ${text}`) return;
+    told[page] = `${state} ${done} ${text}`;
+    document.dispatchEvent(new CustomEvent("darkroom:progress", { detail: { page, state, done, text } }));
   };
 
   document.addEventListener("toggle", (event) => {
