@@ -54,12 +54,13 @@ def jobs_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
         """One's own jobs that are drawn or wait, in the order of their turns, as people see them."""
         return summary(executor, visitor)
 
-    _add_one_job(router, executor)
+    _add_looking(router, executor)
+    _add_asking(router, executor)
     return router
 
 
-def _add_one_job(router: APIRouter, executor: Executor) -> None:
-    """What is asked of a job by its id."""
+def _known(executor: Executor) -> Callable[[str], Job]:
+    """The job of an id, which is part of the address."""
 
     def find(job_id: str) -> Job:
         job = executor.job(job_id)
@@ -67,8 +68,13 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
             raise HTTPException(404, "no job has this id")
         return job
 
+    return find
+
+
+def _add_looking(router: APIRouter, executor: Executor) -> None:
+    """What is to be seen of one job."""
     encoded: LRUCache[tuple[str, int, bool], str] = LRUCache(64)  # for all who follow one job
-    KnownJob = Annotated[Job, Depends(find)]
+    KnownJob = Annotated[Job, Depends(_known(executor))]
 
     @router.get("/jobs/{job_id}")
     def show(job: KnownJob, visitor: Asking, pictures: bool = False) -> Response:
@@ -102,6 +108,18 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
     def image(job: KnownJob, index: int) -> Response:
         return _png(job, index)
 
+    @router.get("/jobs/{job_id}/preview")
+    def preview(job: KnownJob) -> Response:
+        """A small JPEG of what is drawn, of the newest picture, or of the picture that it starts from."""
+        if (small := thumbnail_of(job)) is None:
+            raise HTTPException(404, "there is nothing to see of this job yet")
+        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+
+def _add_asking(router: APIRouter, executor: Executor) -> None:
+    """What is asked of one job."""
+    KnownJob = Annotated[Job, Depends(_known(executor))]
+
     @router.delete("/jobs/{job_id}")
     def cancel(job: KnownJob) -> JSONResponse:
         job.cancel()
@@ -133,13 +151,6 @@ def _add_one_job(router: APIRouter, executor: Executor) -> None:
         if (request := without_lora(images[picture].recipe.request, lora)) is None:
             raise HTTPException(409, f"this picture was drawn without {lora}")
         return _accepted(executor, executor.submit(request, keep=False))
-
-    @router.get("/jobs/{job_id}/preview")
-    def preview(job: KnownJob) -> Response:
-        """A small JPEG of what is drawn, of the newest picture, or of the picture that it starts from."""
-        if (small := thumbnail_of(job)) is None:
-            raise HTTPException(404, "there is nothing to see of this job yet")
-        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
 
     @router.post("/jobs/{job_id}/again", status_code=202)
     def again(job: KnownJob) -> dict[str, Any]:

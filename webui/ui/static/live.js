@@ -21,9 +21,9 @@
 
   const tell = (page) => {
     const { slow, random, seed } = live[page];
-    const pace = slow ? `A picture takes about ${Math.round(slow / 1000)} s here; the newest change wins.` : "Every change draws again.";
-    const kept = random ? ` Seed ${seed} is kept meanwhile.` : "";
-    say(page, `Live: ${pace}${kept} Not saved. `, button("Save this one", () => press(page, "")), " ", button("End live", () => end(page)));
+    const pace = slow ? `about ${Math.round(slow / 1000)} s a picture, the newest change wins` : "every change draws again";
+    const kept = random ? `, with seed ${seed}` : "";
+    say(page, `Live: ${pace}${kept}. Not saved. `, button("Save this one", () => press(page, "")), " ", button("End live", () => end(page)));
     pictureOf(page)?.toggleAttribute("data-live", !slow); // what comes at once needs no previews before it
   };
   const draw = (page) => {

@@ -184,7 +184,8 @@
       if ((await Notification.requestPermission()) === "granted") return "";
       return "The browser was told not to show notifications of this page. Its settings for this site can change that.";
     });
-    return make("fieldset", { class: "queue-when" }, make("legend", {}, "When all is done"), sound, notification, note);
+    const title = "When all is done";
+    return make("div", { class: "queue-when", role: "group", "aria-label": title }, make("strong", { "aria-hidden": "true" }, title), sound, notification, note);
   };
 
   window.darkroomProgress = { say, makeSettings };
