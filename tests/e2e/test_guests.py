@@ -303,6 +303,10 @@ def test_two_browsers_have_pages_pictures_and_histories_of_their_own(guests, bro
     assert bob.evaluate("(id) => fetch(`./api/jobs/${id}`).then(({ status }) => status)", job_id) == 404
     source = ann.locator("#txt2img-gallery img").first.get_attribute("src")
     assert bob.evaluate("(url) => fetch(url).then(({ status }) => status)", source) == 403
+    of_history = "(id) => fetch(`./api/jobs/${id}?history=true`).then((answer) => answer.json())"
+    known = ann.evaluate(of_history, job_id)["images"][0]["history"]
+    status = "(id) => fetch(`./api/history/${id}`).then(({ status }) => status)"
+    assert (ann.evaluate(status, known), bob.evaluate(status, known)) == (200, 404)
     for page in pages:
         page.get_by_role("tab", name="History").click()
         page.get_by_text("is yours alone, and is deleted 7 days after your last visit").wait_for()

@@ -162,6 +162,14 @@ def test_favourites_of_another_process_are_taken_over(folder: Folder) -> None:
     assert one.search(Filter(favourites=True)).total == 0 and apple.exists()
 
 
+def test_a_file_is_known_by_its_path_too(folder: Folder, tmp_path: Path) -> None:
+    first, second = folder.draw("a cat"), folder.draw("a dog")
+    elsewhere, missing = tmp_path / "a.png", folder.outputs / "txt2img" / "none.png"
+    ids = folder.history().ids_of([second, first, elsewhere, missing])
+    assert ids == {picture.path: picture.id for picture in folder.history().search(Filter()).pictures}
+    assert {*ids} == {first, second} and folder.history().ids_of([]) == {}
+
+
 def test_what_is_deleted_can_be_restored(folder: Folder) -> None:
     path = folder.draw("a red apple")
     data, history = path.read_bytes(), folder.history()

@@ -1,8 +1,9 @@
 """``/api/jobs``: submit, watch, fetch, cancel. A job opens for its visitor and the owner alone."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from cachetools import LRUCache
@@ -22,6 +23,7 @@ from webui.core.visitor import OWNER
 from webui.core.without import without_lora
 from webui.core.work import Work
 from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, unfinished
+from webui.workspace.history import History, HistoryError
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
 from webui.workspace.workspace import Workspace
@@ -54,7 +56,7 @@ def jobs_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
         """One's own jobs that are drawn or wait, in the order of their turns, as people see them."""
         return summary(executor, visitor)
 
-    _add_looking(router, executor)
+    _add_looking(router, executor, here)
     _add_asking(router, executor)
     return router
 
@@ -71,26 +73,27 @@ def _known(executor: Executor) -> Callable[[str], Job]:
     return find
 
 
-def _add_looking(router: APIRouter, executor: Executor) -> None:
+def _add_looking(router: APIRouter, executor: Executor, here: Callable[[], Workspace]) -> None:
     """What is to be seen of one job."""
     encoded: LRUCache[tuple[str, int, bool], str] = LRUCache(64)  # for all who follow one job
     KnownJob = Annotated[Job, Depends(_known(executor))]
 
     @router.get("/jobs/{job_id}")
-    def show(job: KnownJob, visitor: Asking, pictures: bool = False) -> Response:
-        """Its request without the pictures that it starts from, unless ``pictures`` asks for them."""
+    def show(job: KnownJob, visitor: Asking, pictures: bool = False, history: bool = False) -> Response:
+        """Its request without the pictures that it starts from, unless ``pictures`` asks for them; with ``history``
+        each of its pictures says which one of ``/api/history`` it is, null where it is none."""
         without = None if pictures else {"init": {"image", "mask"}}
         request, grid = None, {}
         with suppress(RequestError):  # the picture that it starts from is gone
             grid = {"grid": job.work.to_json()} if isinstance(job.work, Grid) else {}
             request = job.request.model_dump(mode="json", exclude=without)
-        shown = {
-            "id": job.id,
-            "state": job.state,
-            "request": request,
-            **grid,
-            "images": [to_json(image, visitor.is_owner) for image in job.images],
-        }
+        images = job.images
+        told = [to_json(image, visitor.is_owner) for image in images]
+        if history:
+            known = _ids(here().history, images)
+            ids = [known.get(image.path) if image.path else None for image in images]
+            told = [said | {"history": picture_id} for said, picture_id in zip(told, ids, strict=True)]
+        shown = {"id": job.id, "state": job.state, "request": request, **grid, "images": told}
         return Response(json.dumps(shown), media_type="application/json")  # here, not on the event loop
 
     @router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
@@ -158,6 +161,13 @@ def _add_asking(router: APIRouter, executor: Executor) -> None:
         if job.state not in ENDED:
             raise HTTPException(409, "this job has not ended")
         return _accepted(executor, executor.submit(unfinished(job)))
+
+
+def _ids(history: History, images: Sequence[Image]) -> Mapping[Path, str]:
+    """The ids that the history has for them, by their paths."""
+    with suppress(HistoryError):  # then it is not to be had, and the pictures still are
+        return history.ids_of(image.path for image in images if image.path)
+    return {}
 
 
 def _png(job: Job, index: int) -> Response:

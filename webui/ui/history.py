@@ -1,6 +1,8 @@
 """The History tab: its frame is ``static/history.html``, its life is in ``static/history.js``; here a picture is reused
 on the other pages."""
 
+import html
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +24,6 @@ from webui.workspace.served import served_dir
 from webui.workspace.workspace import Workspace
 
 FRAME = (Path(__file__).resolve().parent / "static" / "history.html").read_text("utf-8")
-TARGET = '<button type="button" data-act="reuse" data-page="{page}">{words} {page}</button>'
 
 
 def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlarging: Fills) -> None:
@@ -30,7 +31,8 @@ def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlar
     benches = tuple(benches)
     words = {bench.name: "Send to" if "image" in bench.controls else "Reuse in" for bench in benches}
     words[upscale.NAME] = "Send to"
-    gr.HTML(FRAME.replace("{targets}", "".join(TARGET.format(page=page, words=words[page]) for page in words)))
+    targets = json.dumps([[page, f"{said} {page}"] for page, said in words.items()])
+    gr.HTML(FRAME.replace("{targets}", html.escape(targets)))
     for bench in benches:
         _add_reuse(here, bench)
     _add_enlarging(here, enlarging)

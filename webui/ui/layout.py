@@ -23,11 +23,12 @@ SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
     *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js"),
-    *("size.js", "rows.js", "folds.js", "picture.js", "pasted.js", "prompt.js", "marks.js", "vocabulary.js"),
-    *("layer.js", "suggest.js", "complete.js", "last.js", "windowed.js", "history_view.js", "history_source.js"),
-    *("history_boards.js", "history.js", "drop.js", "more.js", "forever.js", "live.js", "flip.js"),
+    *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light.js", "session.js", "picture.js"),
+    *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
+    *("windowed.js", "history_source.js", "history_boards.js", "history.js", "drop.js"),
+    *("more.js", "forever.js", "live.js", "flip.js"),
 )
-STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css")
+STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css", "light.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """

@@ -5,6 +5,8 @@ import gradio as gr
 
 TOOLS = """
 <h2 class="visually-hidden">The picture</h2>
+<button type="button" data-act="large" data-page="{page}" title="Large view (F)">Large</button>
+<button type="button" data-act="compare" data-page="{page}" title="Compare with the one before (C)">Compare</button>
 <button type="button" data-act="favourite" data-page="{page}" aria-pressed="false">Favourite</button>
 <button type="button" data-act="download" data-page="{page}">Download</button>
 <button type="button" data-act="info" data-page="{page}" aria-expanded="false">Info</button>
@@ -24,7 +26,7 @@ def build_gallery(page: str) -> gr.Gallery:
         columns=4,
         object_fit="contain",
         height="100%",
-        buttons=["fullscreen"],
+        buttons=[],
     )
 
 

@@ -25,6 +25,7 @@ from webui.workspace.search import BY_TIME, ORDERS, Filter, conditions, look_up
 MAX_PAGE = 500
 MAX_OFFSET = 10**9
 BY_ID = "SELECT pictures.* FROM json_each(?) AS asked JOIN pictures ON pictures.id = asked.value ORDER BY asked.key"
+BY_PATH = "SELECT path, id FROM pictures WHERE path IN (SELECT value FROM json_each(?))"
 IS_FAVOURITE = "EXISTS (SELECT 1 FROM marked WHERE mark = '' AND marked.path = pictures.path) AS favourite"
 
 
@@ -180,6 +181,16 @@ class History:
         sql = BY_ID.replace("pictures.*", f"pictures.*, {IS_FAVOURITE}")
         found = self._index.read(lambda db: [self._picture(row) for row in db.execute(sql, [asked])])
         return [picture for picture in found if picture.path.is_file()]
+
+    @_worded_errors()
+    def ids_of(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """The ids of the pictures at these paths, for those that are here; raises HistoryError."""
+        names = {path.relative_to(self._folder).as_posix(): path for path in paths if path.is_relative_to(self._folder)}
+        if not names or not self._folder.is_dir():
+            return {}
+        self._reader.look()
+        found = self._index.read(lambda db: [*map(tuple, db.execute(BY_PATH, [json.dumps([*names])]))])
+        return {names[name]: picture_id for name, picture_id in found}
 
     @_worded_errors()
     def identities(self) -> list[tuple[Path, int, int]]:

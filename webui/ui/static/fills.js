@@ -17,16 +17,18 @@
   const SAID = {
     reuse: "The settings of the picture are in the fields.", vary: "Set to draw pictures near this one.", preset: "The preset is in the fields.",
     pasted: "The pasted settings are in the fields.", "png info": "The settings are in the fields.", history: "The settings are in the fields.",
-    sent: "The settings came with the picture.", cell: "The settings of this cell are in the fields.", model: "Set to what suits the model.",
+    sent: "The settings came with the picture.", model: "Set to what suits the model.",
+    cell: (page) => `The settings of this cell are in the fields; seed ${window.darkroomFields.valueOf(page, "seed")}.`,
   };
-  const before = {}; // by page: what it remembered before the fills that are on their way, and what is to be said of them
+  const before = {}; // by page: what it remembered before the fills that are on their way, and what says it of them
   const begin = (page) => (waiting[page] = (waiting[page] ?? 0) + 1);
   const end = (page, hasFailed = false) => {
     waiting[page] -= 1;
     if (hasFailed) delete before[page];
     if (waiting[page]) return;
-    if (before[page]) window.darkroomUndo.offer(page, ...before[page]);
+    const filled = before[page];
     delete before[page];
+    if (filled) setTimeout(() => window.darkroomUndo.offer(page, filled.said(page), filled.memory)); // once the fields have it
     for (const [box, text] of typed[page] ?? []) {
       if (box.value === text) continue;
       box.value = text;
@@ -42,7 +44,8 @@
   const ask = (page, way, asked) => {
     if (SETTLE_ALL.includes(way)) write(byHandKey(page), "");
     const changes = SAID[way] && page !== "upscale" && !(way === "model" && asked.model === asked.chosen);
-    if (changes && recall(page)) before[page] ??= [SAID[way], recall(page)];
+    const said = typeof SAID[way] === "function" ? SAID[way] : () => SAID[way];
+    if (changes && recall(page)) before[page] ??= { said, memory: recall(page) };
     (asks[page] ??= []).push([way, asked]);
     begin(page);
     document.getElementById(`${page}-fill`).click();
@@ -72,14 +75,17 @@
     return window.darkroomPictures.recall(places);
   };
 
-  // What fills a page from the chosen picture of this one or another.
+  // What fills a page from a picture of this one or another; `act` is what the button's id says.
   const OF_PICTURE = { "reuse": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"] };
-  document.addEventListener("click", ({ target }) => {
-    const [, page, act, sent] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|send-([a-z0-9]+))$/) ?? [];
-    const picture = PAGES.includes(page) && chosenPicture(page);
-    if (!picture) return;
+  const fromPicture = (page, act, picture) => {
+    const sent = act.match(/^send-(.+)$/)?.[1];
     const [way, asked] = sent ? ["sent"] : OF_PICTURE[act];
     ask(sent ?? page, way, { picture, ...asked });
+  };
+  document.addEventListener("click", ({ target }) => {
+    const [, page, act] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|send-[a-z0-9]+)$/) ?? [];
+    const picture = PAGES.includes(page) && chosenPicture(page);
+    if (picture) fromPicture(page, act, picture);
   });
 
   document.addEventListener("click", (event) => {
@@ -99,6 +105,7 @@
 
   window.darkroomFills = {
     ask,
+    fromPicture,
     begin,
     end,
     open,

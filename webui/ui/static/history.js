@@ -3,7 +3,8 @@
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
-  const { request, address, title, createView, createComparison } = window.darkroomView;
+  const { request, address, title, trouble, favour } = window.darkroomArchive;
+  const light = window.darkroomLight;
   const LOOK_MS = 3000; // how often a tab in sight asks for new pictures
   const UNDONE = 20; // deletions that can be undone
   const SIDE = "darkroom.history.side";
@@ -12,10 +13,6 @@
   let list = null;
   let source = null;
   let boards = null;
-  let view = null;
-  let comparison = null;
-  let openAt = -1; // the index of the picture that is shown large
-  let first = null; // the one that another is to be compared with
   let at = 0; // the index of the card that the keyboard is on
   let anchor = -1; // where a range of chosen ones begins
   let choosing = false;
@@ -36,9 +33,7 @@
     try {
       return await work(...rest);
     } catch (error) {
-      const trouble = error instanceof TypeError ? "The server does not answer." : error.message;
-      say(trouble);
-      if (view.open) view.say(trouble);
+      say(trouble(error));
       return undefined;
     }
   };
@@ -148,26 +143,6 @@
 
   // one picture
 
-  const markOpen = () => {
-    view.mark();
-    dressAll();
-  };
-  const position = (step) => {
-    const index = openAt + step;
-    if (index < 0 || index >= source.total) return "";
-    return `${(index + 1).toLocaleString()} of ${source.total.toLocaleString()}`;
-  };
-  const neighbour = async (step) => {
-    const picture = await source.at(openAt + step);
-    if (picture) openAt += step;
-    return picture;
-  };
-  const open = attempt(async (index) => {
-    const picture = await source.at(index);
-    if (!picture) return;
-    openAt = at = index;
-    await view.show(picture);
-  });
   const moveTo = (index) => {
     if (index < 0 || index >= source.total) return;
     at = index;
@@ -175,12 +150,14 @@
     dressAll();
     list.card(index)?.firstChild.focus({ preventScroll: true });
   };
-  const favour = attempt(async (picture) => {
-    const { favourite } = await request(address(picture, "/favourite"), picture.favourite ? "DELETE" : "PUT");
-    picture.favourite = favourite;
+  const noteMarked = () => {
     source.change();
-    markOpen();
+    dressAll();
     boards.tell();
+  };
+  const mark = attempt(async (picture) => {
+    await favour(picture);
+    noteMarked();
   });
 
   // many
@@ -241,8 +218,18 @@
     form.submit();
   };
   const compareTwo = attempt(async () => {
-    const [one, other] = await Promise.all(chosenIds().map(async (id) => source.find(id) ?? chosen.get(id) ?? request(`./api/history/${id}`)));
-    await comparison.show(one, other);
+    const two = await Promise.all(chosenIds().map(async (id) => source.find(id) ?? chosen.get(id) ?? request(`./api/history/${id}`)));
+    const both = { ...large, total: 2, get: (index) => two[index], at: async (index) => two[index], before: (index) => 1 - index, closed: () => {} };
+    both.remove = async (picture) => {
+      const back = await large.remove(picture);
+      picture.deleted = true;
+      return async () => {
+        await back();
+        picture.deleted = false;
+        return two.indexOf(picture);
+      };
+    };
+    await light.compare(both, 1);
   });
 
   const putOn = attempt(async (name) => {
@@ -258,56 +245,61 @@
     const line = part(".history-undo");
     line.hidden = !deleted.length;
     line.querySelector("span").textContent = deleted.length ? words ?? `Deleted ${plural(deleted.at(-1).length)}.` : "";
-    const dialog = part(".history-view");
-    if (dialog.open) dialog.insertBefore(line, dialog.querySelector("img").nextSibling);
-    else part(".history-foot").prepend(line);
   };
-  const removeAll = attempt(async (ids, words) => {
-    const index = ids.length === 1 ? Math.max(0, source.indexOf(ids[0])) : at;
+  const takeAway = async (ids, words) => {
     const gone = await send("delete", ids);
-    if (first && ids.includes(first.id)) stopComparing();
     deleted = [...deleted, gone.deleted].slice(-UNDONE);
-    const wasOpen = Boolean(view.open);
     for (const id of ids) chosen.delete(id);
     if (!chosen.size) done();
     await again();
-    if (wasOpen && source.total) await open(Math.min(index, source.total - 1));
-    else if (wasOpen) part(".history-view").close();
-    else if (source.total) moveTo(Math.min(index, source.total - 1));
     offerUndo(words);
+  };
+  const removeAll = attempt(async (ids) => {
+    const index = ids.length === 1 ? Math.max(0, source.indexOf(ids[0])) : at;
+    await takeAway(ids, ids.length === 1 ? `Deleted ${source.find(ids[0])?.name ?? plural(1)}.` : undefined);
+    if (source.total) moveTo(Math.min(index, source.total - 1));
   });
-  const remove = (picture) => removeAll([picture.id], `Deleted ${picture.name}.`);
-  const undo = attempt(async () => {
+  const bringBack = async () => {
     const ids = deleted.at(-1);
     await send("restore", ids);
     deleted.pop();
     offerUndo();
     await again();
-    const back = source.indexOf(ids[0]);
-    if (view.open && back >= 0) await open(back);
-    else if (back >= 0) moveTo(back);
+    return source.indexOf(ids[0]);
+  };
+  const undo = attempt(async () => {
+    const back = await bringBack();
+    if (back >= 0) moveTo(back);
   });
 
-  // comparing
-
-  const startComparing = (picture) => {
-    first = picture;
-    part(".history-pick").hidden = false;
-    part(".history-pick span").textContent = `Pick a second picture to compare with “${title(picture).slice(0, 60)}”.`;
-    part(".history-view").close();
+  // What the large view has of the list (`light.js`).
+  const reuse = (page, picture, withSeed) => window.darkroomFills.ask(page, "history", { picture: picture.id, with_seed: withSeed });
+  const large = {
+    asksSeed: true,
+    opensInfo: innerWidth > 900,
+    get total() {
+      return source.total;
+    },
+    get,
+    at: (index) => source.at(index),
+    before: (index) => (index + 1 < source.total ? index + 1 : index - 1),
+    get uses() {
+      const icons = { inpaint: "brush", img2img: "picture", upscale: "upscale" };
+      return JSON.parse(root.dataset.targets).map(([page, words]) => [
+        words, words.startsWith("Send") ? icons[page] ?? "picture" : "reuse", (picture, withSeed) => reuse(page, picture, withSeed),
+      ]);
+    },
+    reuse: (picture, withSeed) => reuse(JSON.parse(root.dataset.targets)[0][0], picture, withSeed),
+    changed: noteMarked,
+    remove: async (picture) => {
+      await takeAway([picture.id], `Deleted ${picture.name}.`);
+      return bringBack;
+    },
+    closed: (index) => index >= 0 && moveTo(Math.min(index, source.total - 1)),
   };
-  const stopComparing = () => {
-    first = null;
-    part(".history-pick").hidden = true;
-  };
-  const choose = attempt(async (index) => {
-    const picture = get(index);
-    if (!picture) return;
-    if (!first || first.id === picture.id) return open(index);
-    const one = first;
-    stopComparing();
+  const open = attempt((index) => {
     at = index;
-    return comparison.show(one, picture);
+    return light.open(large, index);
   });
 
   // keys and buttons
@@ -332,19 +324,6 @@
     "compare-two": () => compareTwo(),
     "delete-all": () => removeAll(chosenIds()),
     undo: () => undo(),
-    "cancel-compare": stopComparing,
-    previous: attempt(() => view.step(-1)),
-    next: attempt(() => view.step(1)),
-    favourite: () => favour(view.open),
-    delete: () => remove(view.open),
-    copy: () => view.copy(),
-    compare: () => startComparing(view.open),
-    swap: attempt(() => comparison.swap()),
-    reuse: (button) => {
-      const withSeed = part("[data-act=with-seed]").checked;
-      window.darkroomFills.ask(button.dataset.page, "history", { picture: view.open.id, with_seed: withSeed });
-      part(".history-view").close();
-    },
     close: (button) => button.closest("dialog").close(),
     "ask-clear": () => confirmClearing(true),
     clear: attempt(async () => {
@@ -366,49 +345,39 @@
       `What you make here (${files} files so far) is yours alone, and is deleted ${days} days after your last visit.`;
   });
   const onEscape = () => {
-    if (first) stopComparing();
-    else if (boards.isMenuOpen) boards.showMenu(false), part("[data-act=boards]").focus();
+    if (boards.isMenuOpen) boards.showMenu(false), part("[data-act=boards]").focus();
     else if (choosing) done();
     else return false;
     return true;
   };
-  const onCardKey = (event, index) => {
-    const picture = get(index);
-    const { columns } = list;
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-    const to = event.key in steps ? index + steps[event.key] : { Home: 0, End: source.total - 1 }[event.key];
-    const key = event.key.toLowerCase();
-    if (to !== undefined) {
-      const next = Math.max(0, Math.min(to, source.total - 1));
-      if (event.shiftKey) extend(next);
-      moveTo(next);
-    } else if (key === "a" && (event.ctrlKey || event.metaKey)) acts["select-all"]();
-    else if (event.ctrlKey || event.metaKey || event.altKey) return false;
-    else if (key === "x") toggle(index);
-    else if (key === "f") chosen.size ? favourAll() : favour(picture);
-    else if (event.key === "Delete") chosen.size ? removeAll(chosenIds()) : remove(picture);
-    else return false;
-    return true;
+  const indexOf = ({ target }) => Number(target.closest("li").dataset.index);
+  const go = (to) => (event) => {
+    const next = Math.max(0, Math.min(to(indexOf(event)), source.total - 1));
+    if (event.shiftKey) extend(next);
+    moveTo(next);
   };
+  const arrows = { ArrowLeft: (index) => index - 1, ArrowRight: (index) => index + 1, ArrowUp: (index) => index - list.columns, ArrowDown: (index) => index + list.columns };
+  const ends = { Home: () => 0, End: () => source.total - 1 };
+  const pressCard = window.darkroomKeys.area("History, on a picture", [
+    ["Enter, F", "Large view", ["f"], (event) => open(indexOf(event))],
+    ["Arrows, Home, End", "Another picture; with Shift they are selected"],
+    ...Object.entries({ ...arrows, ...ends }).map(([key, to]) => ["", "", [key, `Shift+${key}`], go(to)]),
+    ["X", "Select", ["x"], (event) => toggle(indexOf(event))],
+    ["Ctrl+A", "Select all", ["Ctrl+a"], () => acts["select-all"]()],
+    ["S", "Favourite", ["s"], (event) => (chosen.size ? favourAll() : mark(get(indexOf(event))))],
+    ["Delete", "Delete, the selected ones or this one", ["Delete"], (event) => removeAll(chosen.size ? chosenIds() : [get(indexOf(event)).id])],
+    ["Esc", "Select none"],
+  ]);
   const onKey = (event) => {
     if (event.target.matches("input, select, textarea")) return;
-    const large = part(".history-view").open;
-    const li = event.target.closest(".history-found li");
-    let taken = false;
-    if (large && !(event.ctrlKey || event.metaKey || event.altKey)) {
-      const key = event.key.toLowerCase();
-      const act = { arrowleft: "previous", arrowright: "next", f: "favourite", delete: "delete" }[key];
-      if (act) acts[act]();
-      taken = Boolean(act);
-    } else if (event.key === "Escape" && !root.querySelector("dialog[open]")) taken = onEscape();
-    else if (li) taken = onCardKey(event, Number(li.dataset.index));
-    if (taken) event.preventDefault();
+    const isOver = event.target.closest(".history-found li") && pressCard(event);
+    if (isOver || (event.key === "Escape" && !root.querySelector("dialog[open]") && onEscape())) event.preventDefault();
   };
   const onCard = (event, li) => {
     const index = Number(li.dataset.index);
-    if (event.shiftKey && !first) extend(index);
-    else if (!first && (choosing || event.ctrlKey || event.metaKey || event.target.closest(".history-tick"))) toggle(index);
-    else choose(index);
+    if (event.shiftKey) extend(index);
+    else if (choosing || event.ctrlKey || event.metaKey || event.target.closest(".history-tick")) toggle(index);
+    else open(index);
   };
 
   const begin = (element) => {
@@ -426,8 +395,6 @@
     };
     boards = window.darkroomBoards.create(root, { look, putOn, attempt, say });
     source = window.darkroomSource.create(criteria);
-    view = createView(part(".history-view"), { neighbour, position });
-    comparison = createComparison(part(".history-compare"));
     let typing;
     root.addEventListener("input", (event) => {
       if (event.target.matches("[data-act=size]")) {
@@ -455,17 +422,11 @@
       field.dispatchEvent(new Event("input", { bubbles: true }));
     };
     root.addEventListener("keydown", onKey);
-    part(".history-view").addEventListener("close", () => {
-      const index = openAt;
-      openAt = -1;
-      offerUndo();
-      if (index >= 0) moveTo(Math.min(index, source.total - 1));
-    });
     new ResizeObserver(([{ target }]) => {
       const sticks = getComputedStyle(target).position === "sticky";
       root.style.setProperty("--history-top", sticks ? `${target.offsetHeight}px` : "0px");
     }).observe(part(".history-top"));
-    const lookAgain = () => !document.hidden && root.checkVisibility() && !part(".history-view").open && load();
+    const lookAgain = () => !document.hidden && root.checkVisibility() && !light.source && load();
     new IntersectionObserver((entries) => {
       if (!entries.at(-1).isIntersecting) return;
       lookAgain();

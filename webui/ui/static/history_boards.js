@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const { make } = window.darkroomPanel;
-  const { request } = window.darkroomView;
+  const { request } = window.darkroomArchive;
   const ROUTE = "./api/history/boards";
 
   // `look()` is told when something else is to be shown: all, favourites, grids or a board. `putOn(name)` puts what is

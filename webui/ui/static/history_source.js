@@ -1,7 +1,7 @@
 // The pictures that fit what is looked for, a page at a time: those that were loaded are known by their place and id.
 (() => {
   "use strict";
-  const { request } = window.darkroomView;
+  const { request } = window.darkroomArchive;
   const PAGE = 100;
   const PAGES_KEPT = 60;
   const NEAR = 5; // pages from those in sight that are kept first
@@ -14,6 +14,7 @@
     let asked = 0;
     let waiting = 0; // questions on their way
     let filling = false;
+    const coming = new Map(); // by number: pages that somebody waits for
     let window_ = [0, 0];
 
     const get = (index) => pages.get(Math.floor(index / PAGE))?.[index % PAGE];
@@ -92,7 +93,10 @@
       // The picture there, also where it was not loaded.
       at: async (index) => {
         const page = Math.floor(index / PAGE);
-        if (!pages.has(page)) pages.set(page, (await ask(page)).pictures);
+        if (!pages.has(page)) {
+          if (!coming.has(page)) coming.set(page, ask(page).finally(() => coming.delete(page)));
+          pages.set(page, (await coming.get(page)).pictures);
+        }
         return get(index);
       },
       ids: async (from, count) => (await request(`./api/history/ids?${query(from, count)}`)).ids,

@@ -1,7 +1,29 @@
-// The keyboard: Ctrl+Enter generates, Esc stops when nothing else is open, and what is typed stays where it is typed.
+// The keyboard: Ctrl+Enter generates, Esc stops when nothing else is open, and what is typed stays where it is typed. Each
+// area of the page says here which keys it has.
 (() => {
   "use strict";
   const { pageInSight, isBusy } = window.darkroom;
+
+  const areas = new Map(); // by name: rows of [how it is told, what it does, keys, run(event), whether it holds now]
+  const nameOf = ({ key, altKey, ctrlKey, metaKey, shiftKey }) => {
+    const isSign = key.length === 1 && key.toLowerCase() === key.toUpperCase() && key !== " "; // made with Shift, or not
+    const held = [(ctrlKey || metaKey) && "Ctrl", altKey && "Alt", shiftKey && !isSign && "Shift"];
+    return [...held, key.length === 1 ? key.toLowerCase() : key].filter(Boolean).join("+");
+  };
+  const isTyping = (target) =>
+    Boolean(target.closest?.("textarea, select, [contenteditable], input:not([type=checkbox], [type=radio], [type=range], [type=button])"));
+  // Rows with neither keys nor `run` are bound elsewhere. Gives what to call with a key's event: it runs the first row that
+  // the key is of, and says whether there was one.
+  const area = (name, rows) => {
+    areas.set(name, rows);
+    return (event) => {
+      if (event.isComposing || event.defaultPrevented || isTyping(event.target)) return false;
+      const pressed = nameOf(event);
+      const [, , , run] = rows.find(([, , keys, , holds]) => keys?.includes(pressed) && (!holds || holds())) ?? [];
+      run?.(event);
+      return Boolean(run);
+    };
+  };
   // What Esc closes: lists, menus, completions, dialogs, a picture that fills the window.
   const CLOSED_BY_ESC = [
     "[aria-expanded=true]:is([role=combobox], [aria-haspopup])", "[role=listbox]", "[role=menu]",
@@ -32,6 +54,8 @@
     if (stops && !event.defaultPrevented) press(`${pageInSight()}-stop`);
     stops = false;
   });
+
+  window.darkroomKeys = { area, areas };
 
   // Gradio's gallery moves the focus to its thumbnail whenever it shows other pictures. It may, if the person is there.
   const GALLERY = "[id$=-gallery]";
