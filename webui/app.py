@@ -186,6 +186,7 @@ def _own_routers(
     from webui.api.history import history_router
     from webui.api.host import host_router
     from webui.api.info import info_router
+    from webui.api.installable import installable_router
     from webui.api.jobs import jobs_router
     from webui.api.login import login_router
     from webui.api.loras import loras_router
@@ -199,6 +200,7 @@ def _own_routers(
 
     for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
         yield make(executor)
+    yield installable_router()
     yield jobs_router(executor, workspaces.here)
     yield presets_router(workspaces.here)
     zips = Zips()

@@ -208,7 +208,8 @@ class TestLogin:
         )
 
     def test_the_page_to_log_in_at_needs_none(self, site):
-        for path in ("/", "/theme.css", "/assets/index.js", "/favicon.ico", "/gradio_api/startup-events"):
+        parts = ("/assets/index.js", "/favicon.ico", "/manifest.webmanifest", "/icons/icon.svg")
+        for path in ("/", "/theme.css", *parts, "/gradio_api/startup-events"):
             assert site.ask("GET", path).status_code == 200
         assert site.ask("POST", "/login", b"username=ann").status_code == 200
         assert site.ask("POST", "/login/", b"username=ann").status_code == 200

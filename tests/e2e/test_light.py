@@ -47,7 +47,7 @@ class Light:
         return self.root.locator(".light-title span").inner_text()
 
     def wait_for_place(self, place: str) -> None:
-        wait_for(lambda: self.place == place, place)
+        wait_for(lambda: self.place == place, place, 30)
 
     def wait_for_settings(self, text: str) -> None:
         wait_for(lambda: text in self.root.locator(".light-infotext").inner_text(), text)
@@ -66,7 +66,7 @@ def drawn(context, server):
         tab = open_tab()
         tab.draw(prompt="a red apple", **SMALL, count=2, seed=1)
         tab.draw(steps=3)
-        tab.draw(prompt="a red  apple")
+        tab.draw(prompt="A red apple")
         tab.page.wait_for_function("document.querySelectorAll('#txt2img-finished button').length === 3")
         yield tab
 
@@ -74,7 +74,8 @@ def drawn(context, server):
 @pytest.fixture
 def light(drawn):
     light = Light(drawn).open()
-    light.wait_for_place("1 of 6")
+    wait_for(lambda: light.place.endswith("of 6"), "the pictures of the session")
+    light.press("Home").wait_for_place("1 of 6")
     yield light
     if light.root.is_visible():
         light.press("Escape")
@@ -166,7 +167,7 @@ def test_two_are_compared(light):
     stage = root.locator(".light-stage")
     light.press("ArrowRight", "c")
     root.get_by_text("These are the same, pixel by pixel.").wait_for()
-    assert light.rows() == ["Prompt\ta red apple\ta red  apple"]
+    assert light.rows() == ["Prompt\ta red apple\tA red apple"]
     assert root.locator("[data-side=B]").get_attribute("data-index") == "1"
     light.press("ArrowDown", "ArrowDown")  # the second picture of the first run
     wait_for(lambda: light.rows()[1:] == ["Steps\t2\t3"], "what differs")
@@ -218,8 +219,11 @@ def test_marked_deleted_and_brought_back_though_files_share_a_name(light, server
     light.root.get_by_text("Deleted").wait_for()
     assert not newest.exists() and twin.exists()
     light.press("Control+z")
-    wait_for(newest.exists, "the file to be back")
-    light.press("s", "Escape")
+    light.root.locator(".light-stage:not([data-deleted])").wait_for()
+    assert newest.exists()
+    light.press("s")
+    light.root.get_by_role("button", name="Favourite", pressed=False).wait_for()
+    light.press("Escape")
     bar = light.page.locator("#tab-txt2img .sending")
     light.tab.find("gallery").get_by_role("button", name="Thumbnail 2 of 2").click()
     bar.get_by_role("button", name="Favourite").click()

@@ -32,7 +32,16 @@ from webui.workspace.served import served_dir
 
 # The login page and what it is made of; Gradio asks itself for its start-up.
 WITHOUT_LOGIN = ("/", "/login", "/logout", "/theme.css", "/gradio_api/theme.css", "/gradio_api/startup-events")
-PARTS_OF_PAGE = ("/assets/", "/static/", "/svelte/", "/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt")
+PARTS_OF_PAGE = (
+    "/assets/",
+    "/static/",
+    "/svelte/",
+    "/favicon.ico",
+    "/manifest.",
+    "/icons/",
+    "/pwa_icon",
+    "/robots.txt",
+)
 # Routes of Gradio that no page of ours asks: they fetch addresses, run programs, fill memory or the disk, never end.
 UNUSED = (
     "token",

@@ -22,6 +22,8 @@ from webui.core.visitor import asking
 from webui.workspace.served import served_dir
 
 LOGIN = Path(__file__).resolve().parent / "static" / "login.js"
+MANIFEST = ('href="/manifest.json"', 'href="manifest.webmanifest"')
+"""Gradio's own names the root of the server, also where the page is below a path, and is empty."""
 MOST_SESSIONS = 10_000
 MOST_PAGES = 16
 
@@ -119,7 +121,7 @@ class WithNonces(BaseLoader):
     def get_source(self, environment: Environment, template: str) -> Any:
         source, *rest = self._loader.get_source(environment, template)
         login = f"{{% if config.get('auth_required') %}}<script>{LOGIN.read_text('utf-8')}</script>{{% endif %}}</head>"
-        source = source.replace("</head>", login, 1)
+        source = source.replace("</head>", login, 1).replace(*MANIFEST)
         return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 
 

@@ -26,9 +26,9 @@ SCRIPTS = (
     *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "drop.js"),
-    *("more.js", "forever.js", "live.js", "flip.js"),
+    *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js"),
 )
-STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css", "light.css")
+STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css", "light.css", "forced.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -37,6 +37,7 @@ HEADER = """
   <span id="darkroom-engine" class="engine" data-status="loading" role="status">Starting ...</span>
   <a id="darkroom-host" href="host" hidden>Guests</a>
   <button id="darkroom-queue" type="button" aria-haspopup="dialog" aria-expanded="false">Queue <b></b></button>
+  <button id="darkroom-keys-open" type="button" aria-label="Keys (?)" title="Keys (?)">?</button>
   <button id="darkroom-theme" type="button" aria-label="Switch between dark and light">◐</button>
 </header>
 <p id="darkroom-message" role="status" hidden></p>
@@ -221,5 +222,7 @@ def head() -> str:
     style = "".join((STATIC / name).read_text("utf-8") for name in STYLES)
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="theme-color" content="#f6f4f1" media="(prefers-color-scheme: light)">'
+        '<meta name="theme-color" content="#151312" media="(prefers-color-scheme: dark)">'
         f"{''.join(f'<script>{script}</script>' for script in scripts())}<style>{style}</style>"
     )

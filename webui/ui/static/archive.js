@@ -11,8 +11,17 @@
     return told;
   };
 
+  // What a list does not say of a picture, asked for once.
+  const asked = new WeakMap();
+  const describe = async (picture) => {
+    if (!picture.id || (picture.infotext !== undefined && picture.made_at !== undefined)) return;
+    if (!asked.has(picture)) asked.set(picture, request(address(picture)).finally(() => asked.delete(picture)));
+    Object.assign(picture, await asked.get(picture));
+  };
+
   window.darkroomArchive = {
     request,
+    describe,
     address,
     title: (picture) => picture.prompt || picture.name || "Picture",
     // What a person is told of an error: of one by its words, of a server that is gone by ours.

@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const { make } = window.darkroomPanel;
-  const { request, address, title, trouble, favour } = window.darkroomArchive;
+  const { request, describe, address, title, trouble, favour } = window.darkroomArchive;
   const BESIDE = 15; // pictures on each side of the shown one that the strip has
   const PAN_PX = 80;
   const INFO = "darkroom.light.info";
@@ -61,9 +61,8 @@
     part(".light-stage").toggleAttribute("data-deleted", Boolean(shown.deleted));
   };
   // What only the history knows of it.
-  const describe = attempt(async (picture) => {
-    const isKnown = picture.infotext !== undefined && picture.made_at !== undefined;
-    if (picture.id && !isKnown) Object.assign(picture, await request(address(picture)));
+  const tellMore = attempt(async (picture) => {
+    await describe(picture);
     if (picture === shown) tellFacts();
   });
   const tellPlace = () => {
@@ -132,7 +131,7 @@
     tellPlace();
     tellFacts();
     tellStrip();
-    await Promise.all([showPictures(), describe(picture), other && tellDifferences()]);
+    await Promise.all([showPictures(), tellMore(picture), other && tellDifferences()]);
   });
   const step = (by) => {
     const next = index + by;

@@ -70,6 +70,17 @@
 
   const announced = {};
   const told = {};
+  const brought = {}; // by page: the job whose picture was brought in sight
+  // On a phone the picture comes in sight once there is something of it, which is when it takes its place.
+  const bringInSight = (page, status) => {
+    const { job, state } = status.dataset;
+    const picture = status.closest(".workbench")?.querySelector(".picture");
+    const isThere = state === "running" ? picture?.querySelector(".preview-live, .grid-sheet table") : BUSY.includes(announced[page]) && state === "done";
+    if (!isThere || innerWidth > 900 || brought[page] === job) return;
+    brought[page] = job;
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    picture.scrollIntoView({ block: "nearest", behavior });
+  };
   const follow = (page) => {
     // Gradio's label holds its copy button first, which leaves the text itself without a name.
     document.querySelector(`#${page}-infotext textarea`)?.setAttribute("aria-label", "Settings of this picture");
@@ -82,10 +93,8 @@
     }
     const { state } = status.dataset;
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
+    bringInSight(page, status);
     if (announced[page] !== state) {
-      const picture = status.closest(".workbench")?.querySelector(".picture");
-      const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-      if (state === "running" && innerWidth <= 900) picture?.scrollIntoView({ block: "nearest", behavior });
       announced[page] = state;
       document.dispatchEvent(new CustomEvent("darkroom:state", { detail: { page, state } }));
     }
@@ -102,7 +111,13 @@
 
   const start = () => {
     const dark = localStorage.getItem("darkroom.dark");
+    // The browser's own frame around an installed page has the page's colour.
+    const colour = () => {
+      const { backgroundColor } = getComputedStyle(document.body);
+      for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.content = backgroundColor;
+    };
     if (dark !== null) document.body.classList.toggle("dark", dark === "1");
+    new MutationObserver(colour).observe(document.body, { attributeFilter: ["class"] });
     document.addEventListener("click", (event) => {
       if (event.target.id !== "darkroom-theme") return;
       const on = document.body.classList.toggle("dark");

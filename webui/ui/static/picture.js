@@ -3,7 +3,7 @@
   "use strict";
   const { make, whenever } = window.darkroomPanel;
   const { read, write } = window.darkroom;
-  const { request, address, favour, trouble } = window.darkroomArchive;
+  const { request, describe, address, favour, trouble } = window.darkroomArchive;
   const { open } = window.darkroomSession;
   const KEPT_OPEN = "darkroom.info";
   const TITLES = {
@@ -24,7 +24,7 @@
   const find = async (page) => {
     const path = pathOf(page);
     const picture = await window.darkroomSession.chosen(page);
-    if (picture?.id && picture.favourite === undefined) Object.assign(picture, await request(address(picture)));
+    if (picture) await describe(picture);
     if (path !== pathOf(page)) return null; // meanwhile another one is shown
     shown[page] = picture;
     showState(page);

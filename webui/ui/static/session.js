@@ -5,7 +5,7 @@
   const { request } = window.darkroomArchive;
   const BESIDE_A_SHEET = 100; // as many as a gallery has
   const ENDED = ["done", "failed", "cancelled"];
-  const known = new Map(); // by job that has ended: its pictures
+  const known = new Map(); // by job: the question for its pictures, which is asked again until the job has ended
   const USES = {
     "reuse": ["Reuse", "reuse"], "reuse-seed": ["Reuse with seed", "lock"], "vary": ["Vary", "vary"],
     "send-img2img": ["Send to img2img", "picture"], "send-inpaint": ["Send to inpaint", "brush"], "send-upscale": ["Send to upscale", "upscale"],
@@ -35,9 +35,15 @@
     return ENDED.includes(told.state) ? pictures : Object.assign(pictures, { isGrowing: true });
   };
   const of = async (job) => {
-    const pictures = known.get(job) ?? (await ask(job));
-    if (pictures.length && !pictures.isGrowing) known.set(job, pictures);
-    return pictures;
+    if (!known.has(job)) known.set(job, ask(job));
+    try {
+      const pictures = await known.get(job);
+      if (!pictures.length || pictures.isGrowing) known.delete(job);
+      return pictures;
+    } catch (error) {
+      known.delete(job);
+      throw error;
+    }
   };
   // Those of the gallery, where the server has forgotten their job.
   const ofGallery = (page, job) => images(page).map(({ src }, place) => {
