@@ -298,7 +298,7 @@
     replaceLive,
     earlier: (page) => need(back[page]?.ids[0]),
     // Those whose pictures the strip has, newest first.
-    finished: (page) => (runs[page] ?? []).filter((run) => run.picture).reverse().flatMap((run) => run.ids),
+    finished: (page) => (runs[page] ?? []).filter((run) => run.picture && !run.live).reverse().flatMap((run) => run.ids),
     current: (page) => need(followed[page]?.ids[0] ?? statusOf(page)?.dataset.job),
   };
 })();

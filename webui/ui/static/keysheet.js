@@ -21,6 +21,7 @@
   };
   const press = area("Everywhere", [
     ["Ctrl+Enter", "Generate, or one more for the queue"],
+    ["Alt+Enter", "Skip the picture that is drawn"],
     ["Esc", "Close what is open; with nothing open, stop"],
     ["?", "This sheet", ["?"], () => open()],
     ["/", "To the prompt", ["/"], toPrompt],
