@@ -388,6 +388,8 @@ def main(arguments):
     except OSError as error:  # a folder that cannot be written, a full disk
         say(explain(str(error), offline) or f"Could not set up {VENV}: {error}")
         return 1
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing that is started fetches anything either
     return hand_over(arguments)
 
 

@@ -182,6 +182,7 @@ def _own_routers(
 ) -> Iterator["APIRouter"]:
     """Each over what is there for whoever asks; those of the login where there is one, of the host where guests are."""
     from webui.api.a1111 import a1111_router
+    from webui.api.additions import additions_router
     from webui.api.finders import finders_router
     from webui.api.history import history_router
     from webui.api.host import host_router
@@ -197,10 +198,12 @@ def _own_routers(
     from webui.api.words import words_router
     from webui.api.workspace import workspace_router
     from webui.api.zips import Zips
+    from webui.library.adding.additions import Additions
 
     for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
         yield make(executor)
     yield installable_router()
+    yield additions_router(executor, Additions(settings))
     yield jobs_router(executor, workspaces.here)
     yield presets_router(workspaces.here)
     zips = Zips()

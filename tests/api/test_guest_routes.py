@@ -26,6 +26,9 @@ OWNERS = {
     *("GET /monitoring", "GET /monitoring/summary", "GET /monitoring/{key}"),
     *("GET /host", "GET /host/static/{name}", "GET /api/host", "PATCH /api/host", "POST /api/host/stop"),
     *("POST /api/host/guests/{guest}/stop", "PUT /api/host/guests/{guest}/ban", "DELETE /api/host/guests/{guest}/ban"),
+    *("GET /api/models/files", "PUT /api/models/files", "POST /api/models/files/check"),
+    *("GET /api/models/additions", "POST /api/models/additions", "DELETE /api/models/additions/{addition_id}"),
+    "POST /api/models/additions/{addition_id}/again",
     # Gradio's own, which no page of ours asks for
     *("GET /gradio_api/deep_link", "GET /gradio_api/token", "GET /gradio_api/dev/reload", "GET /gradio_api/runs"),
     *("POST /gradio_api/run-history/connect", "GET /gradio_api/run-history/buckets"),

@@ -13,6 +13,7 @@ from .server import Server
 from .tab import Tab
 
 LEAVING = "AbortError|Connection errored out|net::ERR_|network error|status of 404"
+REFUSED = "status of 4(09|22)"
 CLOSE = "document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 
 
@@ -83,8 +84,9 @@ def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
             troubles.append(f"a request to {request.url}")
 
     def read(line) -> None:
-        leaving = any(tab.leaving for tab in tabs if tab.page == line.page)
-        if line.type == "error" and not (leaving and re.search(LEAVING, line.text)):
+        here = [tab for tab in tabs if tab.page == line.page]
+        known = [LEAVING for tab in here if tab.leaving] + [REFUSED for tab in here if tab.is_refused]
+        if line.type == "error" and not any(re.search(words, line.text) for words in known):
             troubles.append(f"console: {line.text}")
 
     watches = {

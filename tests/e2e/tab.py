@@ -53,6 +53,7 @@ class Tab:
         self.page = page
         self.server = server
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
+        self.is_refused = False  # while the server is to refuse what the page asks, the browser says so too
         page.add_init_script(WATCH_PREVIEWS)
         page.add_init_script(NOTE_MESSAGES)
         page.add_init_script(NOT_ENLARGED)

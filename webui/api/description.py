@@ -16,7 +16,8 @@ ERRORS = {
     "401": "Log in, or send name and password as HTTP Basic.",
     "403": "Another site's page asks, or this server does not go by that name, or it is not for guests.",
     "404": "There is no such job, picture or name.",
-    "409": "Not in the state that it is in.",
+    "409": "Not in the state that it is in, or the name is taken.",
+    "411": "The length of the body is not said.",
     "413": "The body is larger than this route takes.",
     "422": "A value is missing, of another kind or out of bounds; the detail names it and says why.",
     "429": "More than one visitor may have at once or in an hour; `Retry-After` says when to come back.",
@@ -40,6 +41,7 @@ DRAWN = {
     **{"override_settings": "object", "send_images": "boolean", "save_images": "boolean"},
 }
 AS_TEXT = {"type": "string"}
+AS_FILE = {"type": "string", "format": "binary"}
 
 
 def _of(**kinds: str) -> dict[str, Any]:
@@ -63,6 +65,8 @@ BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
     ),
     ("post", "/sdapi/v1/options"): (_of(sd_model_checkpoint="string"), {"sd_model_checkpoint": "demo"}),
     ("post", "/sdapi/v1/png-info"): (_of(image="string"), {"image": "BASE64"}),
+    ("put", "/api/models/files"): (AS_FILE, None),
+    ("post", "/api/models/files/check"): (AS_FILE, None),
     ("post", "/api/info"): (AS_TEXT, "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
 }
 """By method and route: the body's schema and an example of it."""
@@ -94,6 +98,8 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
 PARAMETERS: Mapping[str, Any] = {
     "job_id": JOB,
     "picture_id": "0123456789abcdef01234567",
+    "addition_id": JOB,
+    "size_bytes": 1000,
     "other_id": "0123456789abcdef01234567",
     "index": 0,
     "name": "demo",
@@ -164,6 +170,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
     codes += ["404"] if any(parameter["name"] == "name" for parameter in operation.get("parameters", ())) else []
     codes += ["409"] if path.endswith(("/again", "/skip", "/move", "/without")) else []
     codes += ["409"] if "requestBody" in operation and path.startswith("/sdapi") else []
+    codes += ["409", "411"] if path.startswith("/api/models/files") and "requestBody" in operation else []
     codes += ["404", "500"] if path.startswith("/sdapi") else []
     codes += ["400", "404"] if path in OF_MANY else []
     for code in codes:
@@ -174,6 +181,8 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
 
 
 def _body(schema: Mapping[str, Any], example: Any) -> dict[str, Any]:
+    if schema is AS_FILE:
+        return {"application/octet-stream": {"schema": schema}}
     if schema is AS_TEXT:  # settings as text, or a picture's file
         binary = {"schema": {"type": "string", "format": "binary"}}
         return {"text/plain": {"schema": schema, "example": example}, "application/octet-stream": binary}

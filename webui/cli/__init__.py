@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "make pictures from the command line",
     "grid": "make each combination of some values, and a sheet of all",
     "upscale": "enlarge pictures",
+    "models": "list the models, or add one from a file or an address",
     "presets": "list the presets for generate",
     "verify": "make pictures again and compare",
     "info": "say how pictures were made",

@@ -18,6 +18,7 @@ SETTINGS_FLAGS = (
     "dtype",
     "data_dir",
     "models_dir",
+    "offline",
     "memory",
     "lora_cache",
     "model_cache",
@@ -58,6 +59,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     text = "draw with plain torch on a CPU: slower, within rounding the same pictures"
     parser.add_argument("--no-cpu-kernels", dest="cpu_kernels", action="store_false", help=text)
+
+
+def add_offline(parser: argparse.ArgumentParser) -> None:
+    """Whether addresses are fetched."""
+    text = "fetch no models from addresses, whoever asks (also: HF_HUB_OFFLINE=1)"
+    parser.add_argument("--offline", action="store_const", const=True, help=text)
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from webui.cli import BadInput
-from webui.cli.flags import add_saving, add_settings, read_settings
+from webui.cli.flags import add_offline, add_saving, add_settings, read_settings
 from webui.core.errors import RequestError
 from webui.core.tls import check_certificate
 
@@ -52,6 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     ):
         text = f"{what} that guests may use, with commas between them (default: all)"
         parser.add_argument(f"--guest-{flag}", type=_read_names, metavar="A,B", help=text)
+    add_offline(parser)
     add_saving(parser)
 
 

@@ -32,18 +32,30 @@ def temporary_file(folder: Path, data: bytes, mode: int = 0o600) -> Iterator[Pat
 
     It is gone when the block ends, and where the process is killed before, ``sweep`` removes it. Raises OSError.
     """
+    file, path = open_temporary(folder)
+    try:
+        with file:
+            file.write(data)
+            sync(file)
+        os.chmod(path, mode)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def open_temporary(folder: Path) -> tuple[IO[bytes], Path]:
+    """A new hidden file, open to be written, which whoever asks removes, or else ``sweep``. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _lock(file)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    file = os.fdopen(handle, "wb")
+    lock(file)
+    return file, Path(name)
+
+
+def sync(file: IO[bytes]) -> None:
+    """All that was written is on the disk for certain; raises OSError."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -69,14 +81,14 @@ def _remove_left_over(path: Path) -> None:
     if path.lstat().st_mtime > STARTED_AT_S - COARSE_S:
         return
     with path.open("rb") as file:
-        if not _lock(file):
+        if not lock(file):
             return
     path.unlink()
     log.info("removed %s, which a process that was killed had left", path)
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Marks the file as in use until it is closed; false where another process has done so."""
+def lock(file: IO[bytes]) -> bool:
+    """Marks the file as in use until it is closed; false where it is in use already."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,18 +107,24 @@ def move_file(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         path = target if number == 1 else target.with_stem(f"{target.stem} ({number})")
-        try:
-            os.link(source, path)
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without hard links
-            if path.exists():
-                continue
-            os.rename(source, path)
-        else:
-            source.unlink()
-        return path
+        with suppress(FileExistsError):
+            place_file(source, path)
+            return path
     raise AssertionError("count() does not end")
+
+
+def place_file(source: Path, target: Path) -> None:
+    """Moves a file within a file system to a name that is free; raises OSError, FileExistsError where it is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        os.rename(source, target)
+    else:
+        source.unlink()
 
 
 def is_below(path: object, folder: Path) -> bool:

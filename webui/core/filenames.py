@@ -1,4 +1,4 @@
-"""What a finished picture's file may be called, on any disk."""
+"""What a file may be called on any disk: a finished picture, and one that somebody adds."""
 
 import re
 import string
@@ -49,6 +49,24 @@ def check_filename(pattern: str) -> str:
     if not all(re.fullmatch(r"[\w .+=@()-]*", literal, re.ASCII) for literal, *_ in parts) or pattern[0] in " .-":
         raise ValueError("may have ASCII letters, digits and _.+=@()- besides, and begin with a letter, digit or field")
     return pattern
+
+
+def check_name(name: str) -> str:
+    """The name of a file alone, as every disk takes it; ValueError saying what is wrong otherwise."""
+    name = unicodedata.normalize("NFC", name)
+    if not name.strip(" ."):
+        raise ValueError("must not be empty")
+    if found := re.search(r"[/\\:*?\"<>|\x00-\x1f\x7f-\x9f]", name):
+        raise ValueError(f"must be the name of a file alone, without {found[0]!r}")
+    if any(unicodedata.category(character) in ("Cf", "Cs", "Co", "Cn", "Zl", "Zp") for character in name):
+        raise ValueError("has characters that cannot be seen")
+    if name[0] in " ." or name[-1] in " .":
+        raise ValueError("must not begin or end with a dot or a blank")
+    if name.partition(".")[0].rstrip().casefold() in RESERVED:
+        raise ValueError("is a name that Windows keeps for itself")
+    if len(name.encode()) > MAX_STEM_BYTES:
+        raise ValueError(f"is longer than {MAX_STEM_BYTES} bytes")
+    return name
 
 
 def slug(prompt: str) -> str:

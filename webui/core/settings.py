@@ -30,6 +30,11 @@ def default_data_dir() -> Path:
     return (checkout if (checkout / "launch.py").exists() else Path.cwd()) / "data"
 
 
+def is_offline() -> bool:
+    """Whether the environment says that nothing is to be fetched, as Hugging Face's libraries read it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -93,6 +98,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()
+    offline: bool = Field(default_factory=is_offline)
     memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
     model_cache: ByteSize | None = None
@@ -120,7 +126,8 @@ class Settings(BaseModel):
     @property
     def written_dirs(self) -> tuple[Path, ...]:
         """All folders that files are written to."""
-        own = (self.outputs_dir, self.start_dir, self.presets_dir, self.cache_dir)
+        models = (self.data_dir / "models", self.data_dir / "embeddings")
+        own = (self.outputs_dir, self.start_dir, self.presets_dir, self.cache_dir, *models)
         return (*own, self.out) if self.out else own
 
     @property

@@ -15,6 +15,7 @@ from webui.core.file_kinds import recognize_bytes
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
+LENGTH_BYTES = 8
 START_BYTES = 200
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -56,27 +57,40 @@ def read_header(path: Path) -> Header:
 
 @lru_cache(maxsize=256)
 def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
+    with path.open("rb") as file:
+        length = header_length(file.read(START_BYTES), size_bytes)
+        file.seek(LENGTH_BYTES)
+        return parse_header(file.read(length), size_bytes)
+
+
+def header_length(start: bytes, size_bytes: int) -> int:
+    """How many bytes behind the first 8 are the header, told from the first ``START_BYTES`` of a file of that size.
+
+    Raises BadFile for what is no safetensors file, saying what it seems to be instead.
+    """
     if size_bytes == 0:
         raise BadFile("is empty")
-    with path.open("rb") as file:
-        start = file.read(START_BYTES)
-        length = int.from_bytes(start[:8], "little")
-        seems = recognize_bytes(start) if length > MAX_HEADER_BYTES else ""
-        if seems or start[8:9] != b"{" or length < 2:
-            raise BadFile("is no safetensors file, whatever its name says" + (f": {seems}" if seems else ""))
-        if length > MAX_HEADER_BYTES:
-            raise BadFile(f"has a header of {length / 2**20:,.0f} MiB; {MAX_HEADER_BYTES // 2**20} MiB are allowed")
-        if length + 8 > size_bytes:
-            raise BadFile("is cut short: it ends within its header")
-        file.seek(8)
-        text = file.read(length)
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    seems = recognize_bytes(start) if length > MAX_HEADER_BYTES else ""
+    if seems or start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or length < 2:
+        raise BadFile("is no safetensors file, whatever its name says" + (f": {seems}" if seems else ""))
+    if length > MAX_HEADER_BYTES:
+        raise BadFile(f"has a header of {length / 2**20:,.0f} MiB; {MAX_HEADER_BYTES // 2**20} MiB are allowed")
+    if length + LENGTH_BYTES > size_bytes:
+        raise BadFile("is cut short: it ends within its header")
+    return length
+
+
+def parse_header(text: bytes, size_bytes: int) -> Header:
+    """The header of a file of that size; raises BadFile."""
+    first = len(text) + LENGTH_BYTES
     try:
         header = json.loads(text)
         metadata = header.pop("__metadata__", None)
         metadata = {} if metadata is None else metadata  # null, as safetensors' own library reads it
         shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in header.items()}
-        places = {key: _read_place(entry, length + 8) for key, entry in header.items()}
-        whole = max((place.offset + place.nbytes for place in places.values()), default=length + 8)
+        places = {key: _read_place(entry, first) for key, entry in header.items()}
+        whole = max((place.offset + place.nbytes for place in places.values()), default=first)
         metadata = {str(name): str(value) for name, value in metadata.items()}
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         raise BadFile("is damaged: its header cannot be read") from None

@@ -38,6 +38,11 @@ def check_upscaler(file: UpscalerFile) -> None:
         if kind and kind.role != "upscaler":
             raise BadFile(kind.reason)
         keys = shapes
+    check_network(keys)
+
+
+def check_network(keys: Iterable[str]) -> None:
+    """Raises BadFile where nothing here knows the network whose keys these are."""
     if network_of(keys) is None and find_spec(FURTHER) is None:
         raise BadFile(
             f"is no ESRGAN, Real-ESRGAN or compact network; the package {FURTHER}, which knows more, is not installed"

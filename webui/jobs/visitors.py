@@ -101,7 +101,7 @@ class VisitorsExecutor:
             status = {**status, "message": message}
         if visitor.is_owner:
             notice = {"notice": self.notice} if self.notice else {}
-            return {**status, **notice, **({"has_guests": True} if self._hosting else {})}
+            return {**status, **notice, "is_owner": True, **({"has_guests": True} if self._hosting else {})}
         told = {name: status[name] for name in TOLD if name in status}
         model = status.get("model")
         known = model in self._executor.catalog(LOOK_S, visitor).models

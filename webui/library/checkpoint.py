@@ -68,11 +68,15 @@ def _words_about(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=1024)
 def _read(path: Path, _stamps: tuple[tuple[Path, int, int], ...]) -> Checkpoint:
-    return _read_folder(path) if path.is_dir() else _read_file(path)
+    return _read_folder(path) if path.is_dir() else _read_single(path, read_header(path))
 
 
-def _read_file(path: Path) -> Checkpoint:
-    header = read_header(path)
+def check_header(header: Header) -> Checkpoint:
+    """What a single file is as far as its header tells, before the rest of it is there; raises BadFile."""
+    return _read_single(Path(), replace(header, places={}))
+
+
+def _read_single(path: Path, header: Header) -> Checkpoint:
     shapes = header.shapes
     check_quantization(path, header)
     prefix = next((prefix for prefix in UNET_PREFIXES if f"{prefix}input_blocks.0.0.weight" in shapes), None)

@@ -25,10 +25,10 @@ SCRIPTS = (
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js"),
     *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
-    *("windowed.js", "history_source.js", "history_boards.js", "history.js", "drop.js"),
+    *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
     *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js"),
 )
-STYLES = ("icons.css", "style.css", "history.css", "layout.css", "queue.css", "light.css", "forced.css")
+STYLES = ("icons.css", "style.css", "history.css", "adding.css", "layout.css", "queue.css", "light.css", "forced.css")
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """

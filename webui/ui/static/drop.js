@@ -141,14 +141,11 @@
     const box = withSeedBox();
     ask("Pasted settings", [told.values.prompt, outline(told.values)], [settingsChoice({ text }, box)], { more: [box] });
   };
-  const offerFile = async (file) => {
+  const offerFile = async (file, models) => {
     const { is_owner: isOwner } = await (await fetch("./api/workspace")).json();
     if (MODELS.test(file.name)) {
-      const words = isOwner
-        ? ["Copy it into the data folder, then press Reload in the Models or LoRAs fold:",
-           "a checkpoint into models/Stable-diffusion, a LoRA into models/Lora, a VAE into models/VAE, an upscaler into models/ESRGAN, an embedding into embeddings."]
-        : ["Only the owner of this server adds models."];
-      return ask(file.name, words, [], {});
+      if (isOwner) return window.darkroomAddModel.open(models);
+      return ask(file.name, ["Only the owner of this server adds models."], [], {});
     }
     const page = settingsPage();
     const input = () => query(`#${page}-preset-bar input[type=file]`) ?? query(`input[type=file]#${page}-preset-import`);
@@ -165,7 +162,7 @@
     const picture = files.find(({ type }) => type.startsWith("image/"));
     if (picture) return query("#tab-png-info")?.checkVisibility() && inputOf("png-info") ? give(inputOf("png-info"), picture) : offerPicture(picture);
     const other = files.find(({ name }) => MODELS.test(name) || PRESETS.test(name));
-    if (other) return offerFile(other);
+    if (other) return offerFile(other, files.filter(({ name }) => MODELS.test(name)));
     const name = files[0]?.name ?? "This";
     return ask(name, ["Nothing here can use such a file. Pictures, presets (.toml, .csv) and models are taken."], [], {});
   };

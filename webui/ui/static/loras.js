@@ -172,7 +172,7 @@
     return make("li", {}, makeButton(info, detail, info.description || `Use ${info.name}`, use));
   };
 
-  const { show, find, list } = create({
+  const { show, find, list, refresh } = create({
     kind: "loras",
     things: "LoRAs",
     url: "./api/loras",
@@ -187,5 +187,5 @@
       rows.replaceChildren(...chosen(page).map((entry, index) => row(page, entry, index)));
     },
   });
-  window.darkroomLoras = { show, list, chosen, choose, weightsText };
+  window.darkroomLoras = { show, refresh, list, chosen, choose, weightsText };
 })();

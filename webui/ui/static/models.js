@@ -51,7 +51,7 @@
     }
   };
 
-  const { show, showAll } = create({
+  const { show, showAll, refresh } = create({
     kind: "models",
     things: "models",
     url: "./api/models",
@@ -61,8 +61,7 @@
     hint: (known) =>
       known.some((info) => info.name !== "demo")
         ? ""
-        : "For other models put .safetensors files or diffusers folders into models/Stable-diffusion of the data folder, "
-          + "or start with --models-dir FOLDER; then Reload.",
+        : "Diffusers folders go into models/Stable-diffusion of the data folder; --models-dir FOLDER adds a folder of models.",
     showMore,
     reload: (page) => press(`${page}-model-reload`),
   });
@@ -73,6 +72,7 @@
 
   window.darkroomModels = {
     show,
+    refresh,
     chosen,
     choose,
   };

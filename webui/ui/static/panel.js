@@ -99,6 +99,7 @@
     return {
       show,
       showAll: () => panels().forEach((panel) => show(panel.dataset.page)),
+      refresh: () => known && load(`${url}?reload=true`),
       find: (name) => known?.find((info) => info.name === name),
       list: async () => {
         if (known === null) await (loading ??= load());

@@ -112,7 +112,8 @@
     const line = `The demo model is built in and small: ${count(things)} things, ${count(styles)} styles, ${count(colours)} colours.`;
     const details = make("details", {}, make("summary", {}, line));
     details.addEventListener("toggle", () => details.open && fill(page, details));
-    place.replaceChildren(make("p", { class: "prompt-empty" }, "Nothing typed yet: ", random), details);
+    const more = make("span", { class: "prompt-more" }, " · ", make("button", { type: "button", class: "add-model-open" }, "Add a model")); // for the owner
+    place.replaceChildren(make("p", { class: "prompt-empty" }, "Nothing typed yet: ", random, more), details);
   };
   const showLine = (page) => {
     const place = document.querySelector(`.prompt-words[data-page="${page}"]`);
