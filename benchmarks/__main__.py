@@ -33,6 +33,7 @@ WORKLOADS = {
     "upscale": ("demo",),
     "grid": EVERY_SIZE,
     "loading": ("sd15",),
+    "workers": ("demo",),
     "load": ("demo",),
     "held": ("demo",),
     "history": ("demo",),

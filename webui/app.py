@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -33,6 +33,11 @@ from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
+from webui.jobs.workers.places import Place, devices_for, places_of
+from webui.jobs.workers.process import ProcessWorker
+from webui.jobs.workers.thread import ThreadWorker
+from webui.jobs.workers.worker import Worker
+from webui.setup.cards import look
 from webui.workspace.workspace import Workspaces
 
 if TYPE_CHECKING:
@@ -61,9 +66,28 @@ def go_offline() -> None:
 
 
 def make_executor(settings: Settings) -> LocalExecutor:
-    """The executor these settings ask for."""
+    """The executor these settings ask for; raises RequestError for devices that are not there."""
     go_offline()
-    return LocalExecutor(settings)
+    return LocalExecutor(settings, make_workers(settings))
+
+
+def make_workers(settings: Settings) -> Mapping[str, Worker]:
+    """Those that these settings ask for, by their names; raises RequestError for devices that are not there."""
+    if places := find_places(settings):
+        return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
+    return {"": ThreadWorker(settings.engine_options)}
+
+
+def find_places(settings: Settings) -> tuple[Place, ...]:
+    """Where the processes are that these settings ask for, none for a thread of this one; raises RequestError."""
+    devices = settings.devices
+    if settings.workers > 1:
+        if devices:
+            raise RequestError("workers: the list of devices says how many there are", field="workers")
+        vendor = "Intel" if settings.device == "xpu" else "NVIDIA"
+        devices = devices_for(settings.workers, settings.device, sum(card.vendor == vendor for card in look().cards))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return places_of(devices, cores, os.environ)
 
 
 def serve(settings: Settings) -> NoReturn:
@@ -89,7 +113,7 @@ def serve(settings: Settings) -> NoReturn:
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
     hosting = Hosting(settings.hosting_path)
-    local = LocalExecutor(settings, store=Store(settings.queue_path), workspaces=workspaces, hosting=hosting)
+    local = LocalExecutor(settings, make_workers(settings), Store(settings.queue_path), workspaces, hosting)
     _prepare_for_guests(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
     hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())

@@ -11,7 +11,7 @@ from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import hash_file
-from webui.core.verdict import judge, judge_hash, prepare
+from webui.core.verdict import changes, judge, judge_hash, prepare
 from webui.core.weight_files import hash_whole
 from webui.library.library import Library
 
@@ -39,6 +39,11 @@ def recipe(level: int = 100) -> Recipe:
 def test_the_same_pixels_are_identical_whatever_changed():
     verdict = judge(picture(), recipe(), drawn(environment={"torch": "9"}))
     assert verdict.outcome == "identical" and str(verdict) == "identical"
+
+
+def test_which_worker_drew_it_is_no_reason():
+    by_another = RECIPE.environment | {"worker": "cpu 2"}
+    assert list(changes(recipe(), replace(recipe(), environment=by_another))) == []
 
 
 def test_a_small_difference_in_another_environment_is_equal_and_says_why():

@@ -55,6 +55,7 @@ def _run(arguments: Sequence[str], files: Sequence[Path], cwd: Path) -> None:
 
     os.setsid()
     os.chdir(cwd)
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # workers are children
     for stream, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stream)
     status = 1

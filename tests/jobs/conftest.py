@@ -15,6 +15,7 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.workers.thread import ThreadWorker
+from webui.library.library import Library, Snapshot
 
 
 class FakeManager:
@@ -117,6 +118,11 @@ class FakeManager:
             if cancelled() and not self.deaf:
                 return False
         return self.deaf or not cancelled()
+
+
+@pytest.fixture
+def library(settings: Settings) -> Snapshot:
+    return Library(settings).snapshot()
 
 
 @pytest.fixture

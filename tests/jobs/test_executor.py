@@ -599,7 +599,7 @@ class TestClose:
         assert [type(event) for event in seen if isinstance(event, TERMINAL)] == [Cancelled]
         engine.go_on()
         engine.ended.get(timeout=WAIT_S)
-        executor._thread.join(WAIT_S)
+        executor._crew._threads[0].join(WAIT_S)
         assert job.state == "cancelled"
 
     def test_closing_twice_is_once(self, executor):

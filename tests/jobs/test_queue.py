@@ -61,10 +61,17 @@ def turns(line: Queue[Sent]) -> list[str]:
     return [line.take().visitor.id for _ in range(len(line))]
 
 
+def wait_for_one(line: Queue[Sent]) -> Sent:
+    with line.changed:
+        while (job := line.take()) is None:
+            line.changed.wait()
+        return job
+
+
 def test_one_visitor_s_jobs_come_in_the_order_they_were_sent():
     line = make()
     jobs = send(line, "a", 20)
-    assert [line.take(0) for _ in range(21)] == [*jobs, None]
+    assert [line.take() for _ in range(21)] == [*jobs, None]
 
 
 def test_a_job_is_moved_among_its_visitor_s_own_and_nobody_else_waits_longer():
@@ -240,7 +247,7 @@ def test_a_job_that_was_taken_back_never_comes():
     assert line.drop(second) and not line.drop(second)
     assert line.positions() == {first.id: 1, third.id: 2}
     assert line.take() == first and not line.drop(first)
-    assert line.take() == third and line.take(0) is None
+    assert line.take() == third and line.take() is None
 
 
 def test_places_are_told_when_they_change_and_only_then():
@@ -319,15 +326,15 @@ def test_paused_guests_wait_and_the_owner_does_not():
     line = Queue(lambda *_: None, hosting=hosting)
     (guests,) = send(line, "a")
     line.put(owners := Sent("owner's", OWNER))
-    assert line.take(0) == owners and line.take(0) is None and line.upcoming() is None
+    assert line.take() == owners and line.take() is None and line.upcoming() is None
     assert line.positions() == {guests.id: 1}
     hosting.watch(line.wake)
     taken = []
-    thread = threading.Thread(target=lambda: taken.extend((line.take(), line.take(0))))
+    thread = threading.Thread(target=lambda: taken.append(wait_for_one(line)))
     thread.start()
     hosting.change({"paused": False})
     thread.join(WAIT_S)
-    assert guests in taken
+    assert taken == [guests]
 
 
 def test_start_pictures_that_wait_are_counted(monkeypatch):
@@ -348,27 +355,28 @@ def test_start_pictures_that_wait_are_counted(monkeypatch):
 
 
 def test_a_closed_queue_gives_back_what_waits_and_takes_no_more():
-    line, taken = make(), []
-    thread = threading.Thread(target=lambda: taken.append(line.take()))
-    thread.start()
-    assert line.close() == []
-    thread.join(WAIT_S)
-    assert taken == [None]
-    with pytest.raises(QueueFull, match="shutting down"):
-        send(line, "a")
     line = make()
     jobs = send(line, "a", 3)
     assert line.close() == jobs and line.take() is None
+    with pytest.raises(QueueFull, match="shutting down"):
+        send(line, "a")
 
 
-def test_whoever_waits_can_be_woken_without_a_job():
-    line, woken = make(), threading.Event()
-    line.wake()
-    assert line.take() is None
-    thread = threading.Thread(target=lambda: (line.take(), woken.set()))
+def test_one_is_picked_of_all_whose_turn_can_come():
+    line = make()
+    first, second, third = send(line, "a", 3)
+    assert line.take(lambda jobs: list(jobs)[1]) is second
+    assert line.take(lambda jobs: None) is None
+    assert [line.take(), line.take()] == [first, third]
+
+
+def test_whoever_waits_is_told_of_a_job():
+    line, taken = make(), []
+    thread = threading.Thread(target=lambda: taken.append(wait_for_one(line)))
     thread.start()
-    (job,) = send(line, OWNER.id)
-    assert woken.wait(WAIT_S) and not line.drop(job)
+    jobs = send(line, OWNER.id)
+    thread.join(WAIT_S)
+    assert taken == jobs
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.01, 50)), max_size=60))
@@ -393,16 +401,13 @@ def test_jobs_from_many_threads_are_all_taken_once():
     line, taken = make(), []
 
     def take() -> None:
-        while job := line.take():
-            taken.append(job)
+        for _ in range(100):
+            taken.append(wait_for_one(line))
 
     takers = [threading.Thread(target=take) for _ in range(3)]
     senders = [threading.Thread(target=send, args=(line, name, 50)) for name in "abcdef"]
     for thread in takers + senders:
         thread.start()
-    for thread in senders:
-        thread.join(WAIT_S)
-    rest = line.close()
     for thread in takers:
         thread.join(WAIT_S)
-    assert len(taken) + len(rest) == 300 == len({job.id for job in taken + rest})
+    assert len(taken) == 300 == len({job.id for job in taken}) and not len(line)

@@ -64,7 +64,7 @@ class TestWatchdog:
 class TestHungStep:
     def test_health_and_the_job_say_it_until_it_goes_on(self, executor, engine):
         clock = Clock()
-        executor._watchdog = Watchdog(clock)
+        executor._crew.hands[0].watchdog = Watchdog(clock)
         engine.hold()
         job = executor.submit(request())
         engine.begun.get(timeout=WAIT_S)
@@ -82,7 +82,7 @@ class TestHungStep:
 
     def test_a_job_that_hangs_can_be_given_up_and_the_next_one_runs_when_the_device_is_back(self, executor, engine):
         clock = Clock()
-        executor._watchdog = Watchdog(clock)
+        executor._crew.hands[0].watchdog = Watchdog(clock)
         engine.hold()
         engine.deaf = True
         job, other = executor.submit(request()), executor.submit(request(seed=6))

@@ -61,6 +61,12 @@ class ExecutorCollector(Collector):
         if status["model"]:
             model.add_metric([status["model"], status["device"]], 1)
         yield model
+        text = "What the workers do, where there are several: 1 for one that draws."
+        workers = GaugeMetricFamily("darkroom_worker_running", text, labels=["worker", "device", "model"])
+        for worker in status.get("workers", ()):
+            labels = [worker["name"], worker["device"] or "", worker["model"] or ""]
+            workers.add_metric(labels, int(worker["running"]))
+        yield workers
         memory = GaugeMetricFamily("darkroom_device_memory_bytes", "Memory taken on the GPU.", labels=["state"])
         for state, taken_bytes in status.get("memory_bytes", {}).items():
             memory.add_metric([state], taken_bytes)

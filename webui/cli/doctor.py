@@ -2,12 +2,13 @@
 
 import argparse
 
-from webui.cli.flags import add_settings, read_settings
+from webui.cli.flags import add_settings, add_workers, read_settings
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The settings to examine."""
     add_settings(parser)
+    add_workers(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ from webui.core.settings import DEVICES, DTYPES, MEMORY_PLANS, Settings
 SETTINGS_FLAGS = (
     "model",
     "device",
+    "workers",
+    "devices",
     "dtype",
     "data_dir",
     "models_dir",
@@ -65,6 +67,14 @@ def add_offline(parser: argparse.ArgumentParser) -> None:
     """Whether addresses are fetched."""
     text = "fetch no models from addresses, whoever asks (also: HF_HUB_OFFLINE=1)"
     parser.add_argument("--offline", action="store_const", const=True, help=text)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many draw at the same time."""
+    text = "draw in so many processes: a graphics card each, or the processor where there is none (default: 1)"
+    parser.add_argument("--workers", type=int, metavar="N", help=text)
+    text = "draw in a process on each of these: cuda:0,cuda:1,cpu"
+    parser.add_argument("--devices", type=lambda text: tuple(text.split(",")), metavar="LIST", help=text)
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:

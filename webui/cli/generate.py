@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from webui.cli import BadInput
-from webui.cli.flags import add_saving, add_settings, read_settings
+from webui.cli.flags import add_saving, add_settings, add_workers, read_settings
 from webui.cli.progress import print_json, print_progress
 from webui.cli.request_flags import add_request, read_request
 from webui.core.errors import RequestError
@@ -20,6 +20,7 @@ from webui.workspace.preset import compare_pins
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What is drawn and with what, and where it is put."""
     add_settings(parser)
+    add_workers(parser)
     add_request(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
     add_saving(parser)
@@ -37,12 +38,14 @@ def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) 
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
     settings = read_settings(options, out=options.out)
-    executor = make_executor(settings)
+    executor = None
     try:
+        executor = make_executor(settings)
         request, preset = read_request(options, settings.presets_dir)
         job = executor.submit(work_of(request, settings.presets_dir))
     except RequestError as error:
-        executor.close()
+        if executor:
+            executor.close()
         if options.json:
             print(json.dumps({"event": "failed", "message": str(error)}))
         raise BadInput(str(error)) from None

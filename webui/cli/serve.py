@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from webui.cli import BadInput
-from webui.cli.flags import add_offline, add_saving, add_settings, read_settings
+from webui.cli.flags import add_offline, add_saving, add_settings, add_workers, read_settings
 from webui.core.errors import RequestError
 from webui.core.tls import check_certificate
 
@@ -16,6 +16,7 @@ LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Who may reach the page, and where it is; beside the settings."""
     add_settings(parser)
+    add_workers(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -17,13 +17,21 @@ class Order:
     """``request`` is the resolved one, which the recipes of its pictures keep; its stages are drawn for each batch.
 
     ``warnings`` are lines for people: what changes nothing, is not done as it says, or could have been meant otherwise.
-    So many of its pictures as ``finished`` says, whole batches, are there already.
+    So many of its pictures as ``finished`` says, whole batches, are there already; those from ``until`` on, where that
+    is not None, are for others to draw.
     """
 
     request: Request
     stages: tuple[Stage, ...]
     warnings: tuple[str, ...] = ()
     finished: int = 0
+    until: int | None = None
+
+    @property
+    def batches(self) -> int:
+        """How many batches are to be drawn."""
+        end = self.request.image_count if self.until is None else self.until
+        return -(-(end - self.finished) // self.request.count)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -54,7 +62,8 @@ class Order:
     @property
     def cost(self) -> float:
         """What drawing it comes to, in megapixel-evaluations: it is the same on every device."""
-        return sum(stage.cost for stage in self.stages) * (self.request.image_count - self.finished)
+        end = self.request.image_count if self.until is None else self.until
+        return sum(stage.cost for stage in self.stages) * (end - self.finished)
 
 
 def plan(request: Request, files: Files) -> Order:

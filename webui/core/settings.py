@@ -18,6 +18,7 @@ DEFAULT_PORT = 7860
 GUEST = "guest"
 DEVICES = ("auto", "cuda", "xpu", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MOST_WORKERS = 64
 NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
 MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
 
@@ -95,6 +96,8 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     model: str = "demo"
     device: Literal["auto", "cuda", "xpu", "mps", "cpu"] = "auto"
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
+    devices: tuple[str, ...] = Field(default=(), max_length=MOST_WORKERS)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()

@@ -36,6 +36,9 @@ LOSSY_LEVELS = 96
 IMPLIED: dict[str, Any] = {"cpu_kernels": True, "float32": "as torch has it"}
 """What an environment means that does not say it."""
 
+WORKER = "worker"
+"""What an environment may say that no pixel depends on: which of several workers drew the picture."""
+
 GAP_PX = 4
 Outcome = Literal["identical", "equal", "different"]
 ENVIRONMENT = "environment: "
@@ -202,7 +205,8 @@ def changes(old: Recipe, new: Recipe) -> Iterator[str]:
                 hashes = f"{before.get(name, 'none')[:12]}, now {now.get(name, 'none')[:12]}"
                 yield f"{kind} {name!r} is another file ({hashes})"
     yield from _differences("sampler ", _flat(old.sampler), _flat(new.sampler))
-    yield from _differences(ENVIRONMENT, {**IMPLIED, **old.environment}, {**IMPLIED, **new.environment})
+    before, now = ({**IMPLIED, **recipe.environment, WORKER: ""} for recipe in (old, new))
+    yield from _differences(ENVIRONMENT, before, now)
 
 
 def _other_parts(old: Recipe, new: Recipe) -> Iterator[str]:

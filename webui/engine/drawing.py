@@ -36,8 +36,9 @@ class Drawing:
 
     def draw(self) -> Iterator[Event]:
         """Everything from loading to the last picture."""
-        request = self._run.order.request
-        for batch in range(self._run.finished // request.count, request.repeat):
+        order, request = self._run.order, self._run.order.request
+        end = order.finished // request.count + order.batches
+        for batch in range(self._run.finished // request.count, end):
             first, behind = batch * request.count, batch * self._run.batch_steps
             seeds = (request.picture(first + k).seed for k in range(request.count))
             drawn = Drawn(make_generators(seeds), first)

@@ -5,36 +5,36 @@ A watching thread says when the device has stopped answering.
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from webui.core.catalog import Catalog
-from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, Step
+from webui.core.events import Cancelled, Done, Event, Failed, Image, Queued, Step
 from webui.core.hosting import Hosting, Use
 from webui.core.ledger import Totals, balance
 from webui.core.order import Order
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Work
+from webui.jobs.crew import Crew
 from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.last_size import LastSize
 from webui.jobs.pace import Pace
+from webui.jobs.parts import Making
 from webui.jobs.protocols import Job, QueueFull
 from webui.jobs.queue import Queue
 from webui.jobs.recovery import first_number, revive
 from webui.jobs.registry import Registry
 from webui.jobs.resolve import plan_job
 from webui.jobs.saving import Saver
-from webui.jobs.skipping import left_out, say
 from webui.jobs.store import Store
 from webui.jobs.texts import draw_examples
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
-from webui.jobs.watchdog import Watchdog
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Worker
 from webui.library.library import Library, Snapshot
@@ -56,7 +56,7 @@ class LocalExecutor:
     def __init__(
         self,
         settings: Settings,
-        worker: Worker | None = None,
+        workers: Worker | Mapping[str, Worker] | None = None,
         store: Store | None = None,
         workspaces: Workspaces | None = None,
         hosting: Hosting | None = None,
@@ -64,26 +64,21 @@ class LocalExecutor:
         self._settings, self._library = settings, Library(settings)
         self._workspaces = workspaces or Workspaces(settings.data_dir, settings.out)
         self._keeper, self._is_ready = Keeper(store, self._workspaces), threading.Event()
-        self._worker = worker or ThreadWorker(settings.engine_options)
         hosting = hosting or Hosting()
         self._queue: Queue[LocalJob] = Queue(lambda job, place: job.publish(Queued(place)), hosting=hosting)
         hosting.watch(self._queue.wake)
         self._known = Registry(self._keeper, self._workspaces)
-        self._running: LocalJob | None = None
         self._lock = threading.Lock()
-        self._closed, self._may_draw = threading.Event(), threading.Event()
-        if store is None:
-            self._may_draw.set()
-        self._warm_up, self._trouble = False, ""
+        self._closed, self._may_draw = threading.Event(), store is None
+        self._plan: Callable[[], Order] | None = None
         self._filters = Filters(settings.filters_dir)
-        self._watchdog = Watchdog()
         self._totals = Totals()
-        self._warm_at = time.perf_counter()
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
         self._pace = Pace(settings.cache_dir / "pace.json")
         self._saver = Saver(settings, self._workspaces, self._keeper.claim)
-        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
-        self._thread.start()
+        if not isinstance(workers, Mapping):
+            workers = {"": workers or ThreadWorker(settings.engine_options)}
+        self._crew = Crew(workers, self._queue, self, self._filters)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
@@ -96,9 +91,7 @@ class LocalExecutor:
 
     def warm_up(self) -> None:
         """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
-        self._warm_up = True
-        self._may_draw.set()
-        self._queue.wake()
+        self._start(self._plan_warm_up)
 
     def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
@@ -111,7 +104,7 @@ class LocalExecutor:
         orders, grid = plan_job(work, files)
         self._filters.check((order.request for order in orders), visitor)
         job = LocalJob(orders, self._stop, submitted_at, keep, visitor, grid=grid)
-        if lost := self._worker.status().lost:
+        if lost := self._crew.lost:
             raise QueueFull(lost)
         self._is_ready.wait(READY_S)
         self._known.add(job)
@@ -162,17 +155,20 @@ class LocalExecutor:
 
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
-        worker = self._worker.status()
-        trouble = worker.lost or self._watchdog.trouble or self._trouble
+        workers = {hand.name: hand.worker.status() for hand in self._crew.hands}
+        one = next((each for each in workers.values() if each.model), next(iter(workers.values())))
+        trouble = self._crew.lost or self._crew.silent or self._crew.trouble
+        several = {"workers": self._crew.describe()} if len(workers) > 1 else {}
         return {
-            "status": "degraded" if trouble else "ok" if worker.model else "loading",
-            "device": worker.device,
-            "model": worker.model,
-            "models": list(worker.models),
-            "memory": worker.memory,
+            "status": "degraded" if trouble else "ok" if one.model else "loading",
+            "device": f"{len(workers)} workers" if several else one.device,
+            "model": one.model,
+            "models": list(dict.fromkeys(name for each in workers.values() for name in each.models)),
+            "memory": one.memory,
             "waiting": len(self._queue),
-            "running": self._running is not None,
-            **({"memory_bytes": worker.memory_bytes} if worker.memory_bytes else {}),
+            "running": bool(self._crew.jobs),
+            **({"memory_bytes": one.memory_bytes} if one.memory_bytes else {}),
+            **several,
             **{key: said for key, said in (("trouble", trouble), ("warning", self._keeper.warning)) if said},
         }
 
@@ -198,15 +194,10 @@ class LocalExecutor:
         Jobs that the disk has go on under the next server; all others are cancelled.
         """
         self._closed.set()
-        self._may_draw.set()
-        jobs = self._queue.close()
-        with self._lock:
-            jobs += [self._running] if self._running else []
+        jobs = self._queue.close() + self._crew.jobs
         for job in jobs:
             self._let_go(job)
-        self._worker.close()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():  # a device that does not answer must not keep followers
+        if not self._crew.close(timeout_s):  # a device that does not answer must not keep followers
             for job in jobs:
                 if not job.has_left:
                     job.publish(Cancelled())
@@ -223,18 +214,12 @@ class LocalExecutor:
     def _stop(self, job: LocalJob) -> None:
         """A waiting job ends at once; a running one, or what is skipped of it, within a step, if the device answers."""
         if not job.is_cancelled():
-            with self._lock:
-                if job is self._running:
-                    self._worker.cancel()
+            self._crew.skip(job)
             return
         if not self._queue.drop(job):
             if not job.ended:
                 self._keeper.cancel(job)
-            with self._lock:
-                if job is not self._running:
-                    return
-                self._worker.cancel()
-            if self._watchdog.silent_s is None:
+            if not self._crew.cancel(job):
                 return
         waited_s = time.perf_counter() - job.submitted_at
         self._end(job, Cancelled(seconds=waited_s, parts_s=balance(waited_s, {"queue": waited_s})))
@@ -256,97 +241,49 @@ class LocalExecutor:
             with suppress(QueueFull):  # the server ends already
                 self._queue.put(job, accepted=True)
         self._is_ready.set()
+        self._start()
 
-    def _work(self) -> None:
-        self._is_ready.wait()
-        self._may_draw.wait()
-        while not self._closed.is_set():
-            if self._warm_up:
-                self._warm_up = False
-                self._load_default()
-            if (job := self._queue.take()) is None:
-                continue
-            with self._lock:
-                self._running = job
-            if self._closed.is_set():  # since it was taken
-                self._let_go(job)
-                return
-            self._keeper.begin(job)
-            self._watchdog.begin()
-            try:
-                last = self._run(job)
-            except Exception as error:  # whatever it is, the job must end and the next one must run
-                log_error(f"job {job.id} failed", error)
-                last = Failed(for_people(error))
-            self._watchdog.end()
-            with self._lock:
-                self._running = None
-            self._saver.afterwards(partial(self._finish, job, last, time.perf_counter()))
+    def _start(self, plan: Callable[[], Order] | None = None) -> None:
+        """Jobs are drawn once those of an earlier server are there, and may be."""
+        with self._lock:
+            self._may_draw, self._plan = self._may_draw or plan is not None, plan or self._plan
+            if self._may_draw and self._is_ready.is_set():
+                self._crew.start(self._plan)
+                self._plan = None
 
-    def _run(self, job: LocalJob) -> Done | Failed | Cancelled:
-        """Draws the job's orders in turn and returns the event that ends it: what it says is true of all of them."""
+    # ---- what the crew brings ----
+
+    def begin(self, job: LocalJob) -> None:
+        """See ``crew.Desk``."""
         waited_s = time.perf_counter() - job.submitted_at
-        warming_s = max(self._warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
+        warming_s = max(self._crew.warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
         job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
-        warnings, cost = dict[str, None](), 0.0
-        last: Done | Failed | Cancelled = (skipped := Cancelled())
-        for order, first in job.turns:
-            last, rest = Done(0.0), order
-            while rest.finished < order.request.image_count:
-                last, share, drawn = self._draw(job, rest, first)
-                cost += rest.cost * share
-                if job.is_cancelled() or not (job.skips and isinstance(last, Cancelled)):
-                    break
-                pictures, rest = left_out(rest, drawn)
-                job.leave_out(first + number for number in pictures)
-                self._keeper.skip(job)
-                job.parts_s = balance(0.0, job.parts_s, last.parts_s)
-                skipped, last = last, Done(0.0)
-            if not isinstance(last, Done):
-                break
-            warnings |= dict.fromkeys(last.warnings)
-            last = replace(last, warnings=(*warnings, *say(job.skipped)))
-            if order is not job.turns[-1][0]:
-                job.parts_s = balance(0.0, job.parts_s, last.parts_s)
-        if len(job.skipped) == sum(request.image_count for request in job.requests):
-            last = replace(skipped, parts_s={})
-        self._queue.settle(job, cost / (job.cost or 1.0))
-        self._pace.note(cost, balance(0.0, job.parts_s, last.parts_s))
-        return last
+        self._keeper.begin(job)
 
-    def _draw(self, job: LocalJob, order: Order, first: int) -> tuple[Done | Failed | Cancelled, float, int]:
-        """How one order ended, the share of its work, 0..1, that was done, and how many of its pictures are behind.
-        Its pictures have numbers from ``first`` on, and go to the saving thread on the way."""
-        batch_steps = max(order.steps // order.request.repeat, 1)
-        begun = reached = batch_steps * (order.finished // order.request.count)
-        step_s, share, drawn = 0.0, 0.0, order.finished
-        job.draw_on()
-        events = self._filters.sift(self._worker.draw(order), job.visitor)
-        if job.is_cancelled() or job.skips:  # since it was taken
-            self._worker.cancel()
-        for event in events:
-            if isinstance(event, TERMINAL):
-                behind = (reached - 1) // batch_steps * order.request.count  # a filter may have kept pictures back
-                return job.counted(event, order, first), 1.0 if isinstance(event, Done) else share, max(drawn, behind)
-            self._count(event, reached)
-            self._watchdog.ping(isinstance(event, Step))
-            if isinstance(event, Image):
-                drawn = event.index + 1
-                event = replace(event, index=first + event.index)
-                if event.index in {picture.index for picture in job.images}:  # of a batch that was saved in part
-                    continue
-                self._saver.afterwards(partial(self._last_size.note, event.recipe.request, step_s))
-            if isinstance(event, Image) and job.keep:
-                self._saver.save(job, event)
-            else:
-                job.publish(job.counted(event, order, first))
-            if isinstance(event, Step):
-                reached, step_s = event.index, event.seconds / event.total
-                share = (reached - begun) / max(event.total - begun, 1)
-                self._keeper.step(job)
-                if reached == begun + 2 and (upcoming := self._queue.upcoming()):
-                    self._worker.prepare(upcoming.turns[0][0])
-        return Failed("the worker ended without saying how"), share, drawn
+    def step(self, job: LocalJob, event: Step, new: int) -> None:
+        """See ``crew.Desk``."""
+        self._count(event, event.index - new)
+        self._keeper.step(job)
+        job.publish(event)
+
+    def bring(self, job: LocalJob, picture: Image, step_s: float) -> None:
+        """See ``crew.Desk``."""
+        self._count(picture)
+        self._saver.afterwards(partial(self._last_size.note, picture.recipe.request, step_s))
+        if job.keep:
+            self._saver.save(job, picture)
+        else:
+            job.publish(picture)
+
+    def leave_out(self, job: LocalJob, numbers: Iterable[int]) -> None:
+        """See ``crew.Desk``."""
+        job.leave_out(numbers)
+        self._keeper.skip(job)
+
+    def finish(self, making: Making) -> None:
+        """See ``crew.Desk``."""
+        self._pace.note(making.drawn, making.parts_s)
+        self._saver.afterwards(partial(self._finish, making.job, making.outcome(), time.perf_counter()))
 
     def _watch(self) -> None:
         self._recover()
@@ -355,24 +292,11 @@ class LocalExecutor:
             self._keeper.check()
 
     def check_device(self) -> None:
-        """Has the running job say it where the device has stopped answering."""
-        if (job := self._running) and (trouble := self._watchdog.trouble):
-            job.publish(Loading(trouble, 0.0))
+        """Has the running jobs say it where a device has stopped answering."""
+        self._crew.tell_silence()
 
-    def _load_default(self) -> None:
-        self._watchdog.begin()
-        try:
-            for _ in self._worker.load(self._last_size.plan_warm_up(self._settings.model, self._library.snapshot(0.0))):
-                self._watchdog.ping()
-                if self._closed.is_set():
-                    self._worker.cancel()
-            self._trouble = ""
-        except Exception as error:  # the page stays up and says what is wrong
-            if not self._closed.is_set():
-                log_error("warm-up failed", error)
-                self._trouble = for_people(error)
-        self._watchdog.end()
-        self._warm_at = time.perf_counter()
+    def _plan_warm_up(self) -> Order:
+        return self._last_size.plan_warm_up(self._settings.model, self._library.snapshot(0.0))
 
     def _finish(self, job: LocalJob, last: Done | Failed | Cancelled, drawn_at: float) -> None:
         """Ends the job when its last picture is saved; only the saving that came after the drawing took time."""

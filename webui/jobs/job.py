@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import TypeVar
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, SavedImage, Step
@@ -64,8 +63,6 @@ class LocalJob:
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
         self.turns = turns_of(self.orders, grid)
-        behind = accumulate((order.steps for order, _ in self.turns), initial=0)
-        self._steps = {begin: steps for (_, begin), steps in zip(self.turns, behind, strict=False)}
         self.skipped = frozenset(skipped)
         self._on_stop = on_stop
         self._log: list[tuple[int, Event]] = []
@@ -73,7 +70,7 @@ class LocalJob:
         self._step: Step | None = None
         self._has_left = False
         self._lock = threading.Lock()
-        self._cancelled, self._skips = threading.Event(), threading.Event()
+        self._cancelled = threading.Event()
         self._watchers: set[Callable[[], None]] = set()
 
     @property
@@ -151,18 +148,6 @@ class LocalJob:
         held = [*drawn, *(picture for picture in given if picture)]
         return sum(4 * picture.width * picture.height for picture in held)
 
-    def counted(self, event: E, order: Order, first: int) -> E:
-        """An event of the order whose pictures begin at number ``first``; steps count through all of them, and the
-        seconds through what was skipped."""
-        is_whole = len(self.orders) == 1 and not self.skipped
-        if is_whole or not isinstance(event, Step | Cancelled) or not event.total:
-            return event
-        index, total = self._steps[first] + event.index, sum(order.steps for order in self.orders)
-        counted: E = replace(event, index=index, total=total, seconds=self.parts_s.get("steps", 0.0) + event.seconds)
-        if not isinstance(counted, Step) or counted.share is None:
-            return counted
-        return replace(counted, share=(self._steps[first] + counted.share * order.steps) / total)
-
     def is_cancelled(self) -> bool:
         """The flag that the engine reads between steps."""
         return self._cancelled.is_set()
@@ -174,17 +159,7 @@ class LocalJob:
 
     def skip(self) -> None:
         """See ``jobs.protocols.Job``."""
-        self._skips.set()
         self._on_stop(self)
-
-    @property
-    def skips(self) -> bool:
-        """Whether what is drawn now is to be left out."""
-        return self._skips.is_set()
-
-    def draw_on(self) -> None:
-        """From now on something else is drawn, which nobody has asked to leave out."""
-        self._skips.clear()
 
     def leave_out(self, numbers: Iterable[int]) -> None:
         """These pictures are not drawn."""

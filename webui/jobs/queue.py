@@ -89,7 +89,8 @@ class Queue(Generic[J]):
     """Thread-safe. ``tell`` is called with a job and its place, 1 for the next, whenever that changes.
 
     ``clock`` is in seconds and does not jump: the time of day has no say in whose turn it is. By what the host decides
-    (``hosting``) guests' jobs are let in, and wait while they are paused.
+    (``hosting``) guests' jobs are let in, and wait while they are paused. ``changed`` is its lock, and is told whenever
+    a job may have become ready.
     """
 
     def __init__(
@@ -104,16 +105,16 @@ class Queue(Generic[J]):
         self._places: Mapping[str, int] = {}
         self._running: dict[str, _Served] = {}
         self._welcomed: dict[str, deque[float]] = {}  # when newcomers were served, by where they came from
-        self._changed = threading.Condition(threading.RLock())
+        self.changed = threading.Condition(threading.RLock())
         self._number = 0
-        self._woken = self._closed = False
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._visitors)
 
     def put(self, job: J, accepted: bool = False) -> None:
         """Lines the job up; raises QueueFull, OverBudget, unless it was accepted before, or the queue is closed."""
-        with self._changed:
+        with self.changed:
             if self._closed:
                 raise QueueFull("the server is shutting down")
             line = self._lines.setdefault(job.visitor.turn, _Line())
@@ -124,14 +125,13 @@ class Queue(Generic[J]):
             line.waiting.append((self._number, job))
             self._visitors[job.id] = job.visitor.turn
             self._tell_places()
-            self._changed.notify()
+            self.changed.notify_all()
 
-    def take(self, timeout_s: float | None = None) -> J | None:
-        """The next job, which counts as served from now on; None after the time, a ``wake``, or ``close``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._next() or self._woken or self._closed, timeout_s)
-            self._woken = False
-            if (job := self._next()) is None or self._closed:
+    def take(self, pick: Callable[[Iterator[J]], J | None] = lambda jobs: next(jobs, None)) -> J | None:
+        """The job that is picked of those whose turn can come, in the order of their turns, which counts as served
+        from now on; None where none is, or after ``close``."""
+        with self.changed:
+            if self._closed or (job := pick(self._ready())) is None:
                 return None
             self._running[job.id] = entry = _Served(self._clock(), job.cost)
             line = self._remove(job)
@@ -143,13 +143,13 @@ class Queue(Generic[J]):
 
     def settle(self, job: J, share: float) -> None:
         """The job that was taken has ended after this share of its work, 0..1."""
-        with self._changed:
+        with self.changed:
             if entry := self._running.pop(job.id, None):
                 entry.cost *= min(max(share, 0.0), 1.0)
 
     def drop(self, job: J) -> bool:
         """Takes the job back; false where it does not wait (any more)."""
-        with self._changed:
+        with self.changed:
             if job.id not in self._visitors:
                 return False
             self._remove(job)
@@ -162,7 +162,7 @@ class Queue(Generic[J]):
         Returns theirs in their new order; none where that cannot be done. The places that they have among those of
         others stay the same.
         """
-        with self._changed:
+        with self.changed:
             line = self._lines.get(self._visitors.get(job.id, ""))
             theirs = [other for _, other in line.waiting if other.visitor.id == job.visitor.id] if line else []
             rest = {other.id: other for other in theirs if other.id != job.id}
@@ -178,30 +178,29 @@ class Queue(Generic[J]):
 
     def upcoming(self) -> J | None:
         """The job whose turn it would be now."""
-        with self._changed:
-            return self._next()
+        with self.changed:
+            return next(self._ready(), None)
 
     def uses(self) -> Mapping[str, Use]:
         """What each visitor with jobs in the last hour uses, by their turns' names."""
-        with self._changed:
+        with self.changed:
             return {name: line.use(self._clock()) for name, line in self._lines.items()}
 
     def positions(self) -> Mapping[str, int]:
         """The places of all jobs that wait, by their ids, from 1: in which order they are taken if none comes."""
-        with self._changed:
+        with self.changed:
             return {job.id: place for place, job in enumerate(self._turns(), start=1)}
 
     def wake(self) -> None:
         """Has whoever waits for a job look up."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
     def close(self) -> list[J]:
         """Takes and gives no more; returns what waits still, in its order."""
-        with self._changed:
+        with self.changed:
             self._closed = True
-            self._changed.notify_all()
+            self.changed.notify_all()
             return list(self._turns())
 
     def _check_room(self, job: J, line: _Line[J]) -> None:
@@ -230,9 +229,9 @@ class Queue(Generic[J]):
                     f"the start pictures of jobs that wait may take {limit // 2**20} MB of memory; try again later"
                 )
 
-    def _next(self) -> J | None:
+    def _ready(self) -> Iterator[J]:
         paused = self._hosting.now.paused
-        return next((job for job in self._turns() if job.visitor.is_owner or not paused), None)
+        return (job for job in self._turns() if job.visitor.is_owner or not paused)
 
     def _remove(self, job: J) -> _Line[J]:
         line = self._lines[self._visitors.pop(job.id)]

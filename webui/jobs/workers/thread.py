@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
@@ -23,12 +23,22 @@ RESTART_NEEDED = "Restart needed: the GPU reported an error from which this prog
 log = logging.getLogger(__name__)
 
 
+class Flag(Protocol):
+    """What cancels: an event of ``threading``, or what stands for one."""
+
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+
+
 class ThreadWorker:
     """See ``Worker``. The engine is imported when it is needed first, on the thread that draws."""
 
-    def __init__(self, options: EngineOptions, manager: "PipelineManager | None" = None) -> None:
+    def __init__(
+        self, options: EngineOptions, manager: "PipelineManager | None" = None, cancelled: Flag | None = None
+    ) -> None:
         self._options, self._manager = options, manager
-        self._cancelled = threading.Event()
+        self._cancelled = cancelled or threading.Event()
         self._lost = ""
 
     def draw(self, order: Order) -> Iterator[Event]:

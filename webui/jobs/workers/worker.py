@@ -24,11 +24,15 @@ class WorkerStatus:
     models: Sequence[str] = ()
 
 
+class WorkerLost(RuntimeError):
+    """A worker has ended in the midst of its work, which can be done again elsewhere; the message is for people."""
+
+
 class Worker(Protocol):
     """One device. One thread draws, loads and prepares; the others are anybody's to call."""
 
     def draw(self, order: Order) -> Iterator[Event]:
-        """The events of an order, of which the last is Done, Failed or Cancelled. Raises nothing."""
+        """The events of an order, of which the last is Done, Failed or Cancelled. Raises WorkerLost alone."""
 
     def cancel(self) -> None:
         """Ends what was begun last, within a step."""

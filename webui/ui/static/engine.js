@@ -70,7 +70,9 @@
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;
       if (health.status === "ok" && health.warning) chip.textContent += `. ${health.warning}`;
-      chip.title = chip.textContent;
+      const workers = (health.workers ?? []).map(({ name, model, running, trouble }) =>
+        `${name}: ${trouble ?? `${model ?? "no model yet"}, ${running ? "drawing" : "idle"}`}`);
+      chip.title = [chip.textContent, ...workers].join("\n");
       const message = document.getElementById("darkroom-message");
       if (message.textContent !== (health.message ?? "")) message.textContent = health.message ?? "";
       message.hidden = !health.message;

@@ -1,0 +1,302 @@
+"""Workers, each on a thread of its own, which take the jobs of a queue and draw them, alone or together."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from webui.core.events import TERMINAL, Cancelled, Event, Failed, Image, Loading, Step
+from webui.core.order import Order
+from webui.jobs.filters import Filters
+from webui.jobs.job import LocalJob
+from webui.jobs.parts import MOST_LOST, Ended, Making, Part
+from webui.jobs.placement import Habits, Passing, rank
+from webui.jobs.queue import Queue
+from webui.jobs.trouble import for_people, log_error
+from webui.jobs.watchdog import Watchdog
+from webui.jobs.workers.worker import Worker, WorkerLost
+
+log = logging.getLogger(__name__)
+
+
+class Desk(Protocol):
+    """Where a crew brings what it has drawn, from any of its threads, one after the other."""
+
+    def begin(self, job: LocalJob) -> None:
+        """It is drawn from now on."""
+
+    def step(self, job: LocalJob, event: Step, new: int) -> None:
+        """A step of the job; so many are new since the last one of its worker."""
+
+    def bring(self, job: LocalJob, picture: Image, step_s: float) -> None:
+        """Its next picture, and how long a step of it took; 0 where that is not known."""
+
+    def leave_out(self, job: LocalJob, numbers: Iterable[int]) -> None:
+        """These pictures of it are skipped."""
+
+    def finish(self, making: Making) -> None:
+        """Nothing of its job is drawn any more."""
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker, and what it does: ``part`` is what it draws. One that ``is_cold`` has to be made ready first."""
+
+    worker: Worker
+    name: str
+    part: Part | None = None
+    is_busy: bool = True
+    is_cold: bool = False
+    habits: Habits = field(default_factory=Habits)
+    watchdog: Watchdog = field(default_factory=Watchdog)
+
+
+class Crew:
+    """See the module. Nothing is drawn before ``start``.
+
+    ``trouble`` is why a worker could not be made ready, for people; ``warm_at`` when the last one was, on the clock of
+    ``time.perf_counter``.
+    """
+
+    def __init__(self, workers: Mapping[str, Worker], queue: Queue[LocalJob], desk: Desk, filters: Filters) -> None:
+        self.hands = tuple(Hand(worker, name) for name, worker in workers.items())
+        self.trouble, self.warm_at = "", time.perf_counter()
+        self._queue, self._desk, self._filters = queue, desk, filters
+        self._passing: Passing[LocalJob] = Passing(len(self.hands))
+        self._changed = queue.changed
+        self._makings: dict[str, Making] = {}
+        self._plan: Callable[[], Order] | None = None
+        self._may_draw = self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(hand,), name=f"device {hand.name}".strip(), daemon=True)
+            for hand in self.hands
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, plan: Callable[[], Order] | None = None) -> None:
+        """Jobs are drawn from now on; before them each worker makes ready what ``plan`` gives."""
+        with self._changed:
+            self._may_draw, self._plan = True, plan or self._plan
+            for hand in self.hands if plan else ():
+                hand.is_cold = True
+            self._changed.notify_all()
+
+    def describe(self) -> list[Mapping[str, object]]:
+        """Each worker for ``/api/health``: its name and device, its model, whether it is at work, what is wrong."""
+        found: list[Mapping[str, object]] = []
+        for hand in self.hands:
+            status, trouble = hand.worker.status(), hand.watchdog.trouble
+            said = status.lost or trouble
+            one = {"name": hand.name, "device": status.device, "model": status.model, "running": hand.part is not None}
+            found.append(one | ({"trouble": said} if said else {}))
+        return found
+
+    @property
+    def jobs(self) -> list[LocalJob]:
+        """What is drawn now."""
+        with self._changed:
+            return [making.job for making in self._makings.values()]
+
+    @property
+    def lost(self) -> str:
+        """Why no worker will work any more, for people; empty while one does."""
+        said = [hand.worker.status().lost for hand in self.hands]
+        return said[0] if all(said) else ""
+
+    @property
+    def silent(self) -> str:
+        """Which device does not answer any more, for people; empty where all do."""
+        return next((hand.watchdog.trouble for hand in self.hands if hand.watchdog.trouble), "")
+
+    def cancel(self, job: LocalJob) -> bool:
+        """Ends what is drawn of the job, within a step; true where its device does not answer."""
+        with self._changed:
+            if (making := self._makings.get(job.id)) is None:
+                return False
+            making.give_up(Cancelled())
+            self._stop(job)
+            is_over = self._take_out(making)
+            is_silent = any(hand.watchdog.silent_s is not None for hand in self._drawing(job))
+        if is_over:
+            self._desk.finish(making)
+        return is_silent
+
+    def skip(self, job: LocalJob) -> None:
+        """Leaves out what is drawn of the job, the first of it where several workers are at it, and goes on."""
+        with self._changed:
+            if making := self._makings.get(job.id):
+                part = min([*making.begun, *making.waiting], key=lambda part: part.place)
+                part.is_skipped = True
+                for hand in self.hands:
+                    if hand.part is part:
+                        hand.worker.cancel()
+
+    def close(self, timeout_s: float) -> bool:
+        """Takes no more, ends what is drawn, and waits for the devices; whether all have answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for hand in self.hands:
+            hand.worker.close()
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def tell_silence(self) -> None:
+        """Has jobs say it whose device has stopped answering."""
+        for hand in self.hands:
+            if (part := hand.part) and (trouble := hand.watchdog.trouble):
+                part.job.publish(Loading(trouble, 0.0))
+
+    # ---- the thread of a hand ----
+
+    def _work(self, hand: Hand) -> None:
+        while (what := self._next(hand)) is not None:
+            hand.watchdog.begin()
+            if isinstance(what, Part):
+                self._end(hand, what, self._try(hand, what))
+            else:
+                self._load(hand, what)
+            hand.watchdog.end()
+
+    def _next(self, hand: Hand) -> Part | Callable[[], Order] | None:
+        """What it does next; None where there is no more."""
+        with self._changed:
+            hand.part, hand.is_busy = None, False
+            self._changed.notify_all()  # somebody else may leave a part to this one now, or this one to them below
+            while not self._closed:
+                if self._may_draw and (what := self._plan if hand.is_cold else self._choose(hand)):
+                    hand.is_cold, hand.is_busy = False, True
+                    hand.part = what if isinstance(what, Part) else None
+                    self._changed.notify_all()
+                    return what
+                self._changed.wait()
+            return None
+
+    def _choose(self, hand: Hand) -> Part | None:
+        """The part that it draws now, if none of the others who have nothing to do should."""
+        for making in self._makings.values():
+            if making.waiting and self._is_best(hand, making.waiting[0].order):
+                return self._hand_out(hand, making)
+        while job := self._queue.take(lambda jobs: self._pick(hand, jobs)):
+            making = Making(job, spread=len(self.hands) > 1)
+            self._makings[job.id] = making
+            if making.waiting:
+                return self._hand_out(hand, making)
+            self._desk.begin(job)  # all its pictures are there
+            self._take_out(making)
+            self._desk.finish(making)
+        return None
+
+    def _pick(self, hand: Hand, jobs: Iterable[LocalJob]) -> LocalJob | None:
+        job, passed = self._passing.choose(jobs, hand.worker.status(), hand.habits)
+        if job is None or not self._is_best(hand, job.orders[0]):
+            return None
+        self._passing.note(job, passed)
+        return job
+
+    def _is_best(self, hand: Hand, order: Order) -> bool:
+        idle = [each for each in self.hands if not each.is_busy and not each.is_cold]
+        able = [each for each in idle if not each.worker.status().lost] or idle
+        return max(able, key=lambda each: rank(order, each.worker.status(), each.habits)) is hand
+
+    def _hand_out(self, hand: Hand, making: Making) -> Part:
+        part = making.begin(time.perf_counter())
+        hand.habits.note(part.order)
+        return part
+
+    def _load(self, hand: Hand, plan: Callable[[], Order]) -> None:
+        try:
+            for _ in hand.worker.load(plan()):
+                hand.watchdog.ping()
+                if self._closed:
+                    hand.worker.cancel()
+            self.trouble = ""
+        except Exception as error:  # the page stays up and says what is wrong
+            if not self._closed:
+                log_error(f"warm-up failed on {hand.name}", error)
+                self.trouble = for_people(error)
+        self.warm_at = time.perf_counter()
+
+    def _try(self, hand: Hand, part: Part) -> Ended | WorkerLost:
+        try:
+            return self._draw(hand, part)
+        except WorkerLost as error:
+            log.error("%s", error)
+            return error
+        except Exception as error:  # whatever it is, the job must end and the next one must run
+            log_error(f"job {part.job.id} failed", error)
+            return Failed(for_people(error))
+
+    def _draw(self, hand: Hand, part: Part) -> Ended:
+        making = self._makings[part.job.id]
+        if making.is_new:
+            making.is_new = False
+            self._desk.begin(part.job)
+        events = self._filters.sift(hand.worker.draw(part.order), part.job.visitor)
+        if making.last or part.is_skipped or self._closed:  # since it was taken
+            hand.worker.cancel()
+        for event in events:
+            if isinstance(event, TERMINAL):
+                return event
+            hand.watchdog.ping(isinstance(event, Step))
+            with self._changed:
+                self._bring(making, part, event)
+            if isinstance(event, Step) and part.reached == 2 and (upcoming := self._queue.upcoming()):
+                hand.worker.prepare(upcoming.turns[0][0])
+        return Failed("the worker ended without saying how")
+
+    def _bring(self, making: Making, part: Part, event: Event) -> None:
+        if isinstance(event, Step):
+            before = part.reached
+            counted = making.counted(part, event)
+            self._desk.step(part.job, counted, part.reached - before)
+        elif isinstance(event, Image):
+            step_s = part.seconds / max(part.reached, 1)
+            for picture in making.in_order(part, event):
+                self._desk.bring(part.job, picture, step_s)
+        else:
+            part.job.publish(event)
+
+    def _end(self, hand: Hand, part: Part, last: Ended | WorkerLost) -> None:
+        """After a part; the job ends with its last one."""
+        job, now = part.job, time.perf_counter()
+        with self._changed:
+            making, hand.part = self._makings[job.id], None
+            if isinstance(last, WorkerLost):
+                hand.habits = Habits()
+                if making.last is None and not self._closed and part.lost + 1 < MOST_LOST:
+                    making.take_back(part, now)
+                    job.publish(Loading(f"{last} Drawn once more.", 0.0))
+                    return
+                last = Failed(str(last)) if making.last is None and not self._closed else Cancelled()
+            if part.is_skipped and isinstance(last, Cancelled) and not (making.last or self._closed):
+                numbers, pictures = making.skip(part, last, now)
+                self._desk.leave_out(job, numbers)
+            else:
+                pictures = making.end(part, last, now)
+            for picture in pictures:
+                self._desk.bring(job, picture, 0.0)
+            if making.last:
+                self._stop(job)
+            is_over = self._take_out(making)
+        if is_over:
+            self._desk.finish(making)
+
+    def _take_out(self, making: Making) -> bool:
+        """Whether nothing of it is drawn any more."""
+        if making.is_over:
+            self._queue.settle(making.job, making.drawn / (making.job.cost or 1.0))
+            return self._makings.pop(making.job.id, None) is not None
+        return False
+
+    def _stop(self, job: LocalJob) -> None:
+        for hand in self._drawing(job):
+            hand.worker.cancel()
+
+    def _drawing(self, job: LocalJob) -> list[Hand]:
+        return [hand for hand in self.hands if hand.part and hand.part.job is job]
