@@ -229,11 +229,11 @@ def _own_routers(
     yield installable_router()
     yield additions_router(executor, Additions(settings))
     yield jobs_router(executor, workspaces.here)
-    yield presets_router(workspaces.here)
+    yield presets_router(executor, workspaces.here)
     zips = Zips()
     yield history_router(workspaces.here, zips)
     yield workspace_router(executor, workspaces, zips)
-    yield a1111_router(executor, settings.model, lambda name, cell: workspaces.here().presets.get(name).over(cell))
+    yield a1111_router(executor, settings.model, lambda: workspaces.here().presets)
     if settings.accounts:
         yield login_router(login, settings.root_path)
     if host:

@@ -26,6 +26,18 @@ def test_a_group_s_flags_have_its_name_before_the_field_s(tmp_path):
     assert variation("--preset", "near", *flags[:2]) == Variation(seed=9, strength=0.5)
 
 
+def test_styles_lie_around_the_flags_and_around_a_preset(tmp_path):
+    def prompt(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", *flags]), tmp_path)[0].prompt
+
+    (tmp_path / "near.toml").write_text(PRESET)
+    styles = "--style", "3D style", "--style", "style-night"
+    assert prompt("--prompt", "a fox", *styles) == "a fox, 3d style, night"
+    assert prompt("--preset", "near", *styles) == "a cat, 3d style, night"
+    with pytest.raises(RequestError, match="is no style"):
+        prompt("--prompt", "a", "--style", "near")
+
+
 def test_a_group_with_a_switch_is_turned_on_and_off_by_a_flag(tmp_path):
     def upscale(*flags):
         return read_request(make_parser("generate").parse_args(["generate", *flags]), tmp_path)[0].upscale

@@ -163,6 +163,19 @@ def test_the_lists_that_programs_ask_for(client, server):
         assert ask(server, path, {}) is None
 
 
+def test_styles_are_laid_around_the_prompt(client, server):
+    styles = {style["name"]: style for style in ask(server, "prompt-styles")}
+    assert styles["By night"] == {"name": "By night", "prompt": "{prompt}, night", "negative_prompt": ""}
+    found = client.txt2img(prompt="a fox", seed=3, width=64, height=64, styles=["3D style", "by night", "None", ""])
+    assert (
+        found.info["prompt"].startswith("a fox, 3d style, night") and "<lora:night:0.6>" in found.info["infotexts"][0]
+    )
+    same = SMALL | {"prompt": "a fox, 3d style, night", "seed": 3, "loras": ["night:0.6"]}
+    server.finish(job := server.submit(**same))
+    own = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
+    assert found.image.tobytes() == own.convert("RGB").tobytes()
+
+
 def test_options_are_read_changed_and_sent_back_whole(server):
     """As Open WebUI does before each picture."""
     options = ask(server, "options")
@@ -259,6 +272,8 @@ REFUSED = [
     ("txt2img", {"alwayson_scripts": {"ControlNet": {}}}, 422, "no script 'ControlNet'"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),
+    ("txt2img", {"styles": ["By nihgt"]}, 422, "did you mean By night"),
+    ("txt2img", {"styles": ["Flat sticker"]}, 422, "is no style"),
     ("txt2img", [1], 422, "body"),
     ("img2img", {"init_images": None}, 404, "Init image not found"),
     ("img2img", {"init_images": ["http://127.0.0.1/x.png"]}, 422, "addresses are not fetched"),

@@ -1,21 +1,21 @@
-"""Presets as people use them: the same picture from page, command line, HTTP and address; saved, renamed, passed on."""
+"""Presets and styles as people use them: the same picture from page, command line, HTTP and address; the shelf."""
 
 import hashlib
 import io
 import json
-import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image as PilImages
 
 from webui.workspace.presets import SHIPPED
 
 from .conftest import tab_opener
-from .server import SMALL, Server, run_here, run_webui, wait_for
+from .server import SMALL, Server, run_here, run_webui
 from .tab import Tab
 
 NAME = "Flat sticker"
@@ -39,50 +39,69 @@ model = "00000000"
 
 @pytest.fixture(scope="module")
 def preset_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with one preset of its own, whose pin does not hold, and files that are none."""
+    """A server with some presets of its own: one whose pin does not hold, one of files that are not here."""
     folder = tmp_path_factory.mktemp("presets")
     presets = folder / "data" / "presets"
     presets.mkdir(parents=True)
     (presets / "mine.toml").write_text(MINE, "utf-8")
-    (presets / "broken.toml").write_text("[fields]\nsteps = 'many'\n")
-    (presets / "deep.toml").write_text("x = " + "[" * 20_000)
+    (presets / "small.toml").write_text("name = 'Small'\n[fields]\nsteps = 2\nwidth = 64\nheight = 64\nseed = 5\n")
     (presets / "gone.toml").write_text("[fields]\nmodel = 'photoreal'\nprompt = 'a'\nloras = ['nowhere']\n")
+    (presets / "light.toml").write_text("name = 'Light touch'\n[init]\nstrength = 0.35\n")
     server = Server(folder)
     yield server
     server.close()
 
 
-@pytest.fixture
-def open_tab(context, preset_server: Server):
-    yield from tab_opener(context, preset_server)
+@pytest.fixture(scope="module")
+def tab(context, preset_server: Server) -> Iterator[Tab]:
+    """One page for all tests, which leave it without styles and with the shelf shut."""
+    for open_one in tab_opener(context, preset_server):
+        yield open_one()
+
+
+@pytest.fixture(autouse=True)
+def shut(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "tab" in request.fixturenames:
+        page = request.getfixturevalue("tab").page
+        page.evaluate("document.querySelector('dialog[open]')?.close()")
+        page.evaluate("darkroom.PAGES.forEach((page) => page !== 'upscale' && darkroomPresets.setStyles(page, []))")
 
 
 def pixels_sha256(png: bytes) -> str:
     return hashlib.sha256(PilImages.open(io.BytesIO(png)).convert("RGB").tobytes()).hexdigest()
 
 
-def open_bar(tab: Tab) -> None:
-    tab.page.bring_to_front()
-    if not tab.find("preset-chooser").is_visible():
-        tab.find("preset-bar").get_by_role("button", name="Presets").click()
-        tab.find("preset-chooser").wait_for()
-        tab.let_fields_settle()
+def shelf(tab: Tab, name: str = "txt2img"):
+    """The shelf, open for a page."""
+    dialog = tab.page.locator("#darkroom-presets")
+    if not dialog.is_visible():
+        tab.page.locator(f"#{name}-presets").click()
+        dialog.locator(".presets-found li").first.wait_for()
+    return dialog
 
 
-def unfold(tab: Tab, part: str, title: str) -> None:
-    open_bar(tab)
-    if not tab.find(f"preset-{part}").get_by_role("textbox").first.is_visible():
-        tab.find(f"preset-{part}").get_by_role("button", name=title).click()
-        tab.find(f"preset-{part}").get_by_role("textbox").first.wait_for()
-        tab.let_fields_settle()
+def card(tab: Tab, name: str, page: str = "txt2img"):
+    return shelf(tab, page).locator(f".presets-found li[data-name={json.dumps(name)}] button").first
 
 
-def choose(tab: Tab, name: str) -> None:
-    open_bar(tab)
-    tab.find("preset-chooser").get_by_role("combobox").fill(name)
-    tab.page.get_by_role("option", name=name, exact=True).click()
-    card = tab.find("preset-card").locator(".preset-card")
-    card.get_by_text(name, exact=True).or_(card.filter(has_text=name)).first.wait_for()
+def more(tab: Tab, name: str):
+    """What can be done with one, in the pane."""
+    shelf(tab).get_by_role("button", name=f"More about {name}", exact=True).click()
+    return tab.page.locator(".presets-pane")
+
+
+def apply(tab: Tab, name: str, **variables: str) -> None:
+    card(tab, name).click()
+    for variable, text in variables.items():
+        tab.page.locator(".presets-pane").get_by_label(variable).fill(text)
+    if tab.page.locator("#darkroom-presets").is_visible():
+        tab.page.keyboard.press("Enter")
+    tab.page.locator("#darkroom-presets").wait_for(state="hidden")
+
+
+def undo(tab: Tab) -> None:
+    tab.page.locator(".undo-note").get_by_role("button", name="Undo").click()
 
 
 def visit(tab: Tab, preset: str) -> None:
@@ -90,25 +109,21 @@ def visit(tab: Tab, preset: str) -> None:
     tab.leaving = True
     tab.open(f"?{urlencode({'preset': preset})}")
     tab.leaving = False
-
-
-def chosen(tab: Tab) -> str:
-    return tab.find("preset-chooser").get_by_role("combobox").input_value()
-
-
-def wait_for_choice(tab: Tab, name: str) -> None:
-    open_bar(tab)
-    wait_for(lambda: chosen(tab) == name, f"{name!r} to be chosen")
+    tab.page.wait_for_function("!location.search && PAGES.every((page) => !darkroomFills.isWaiting(page))")
 
 
 def save(tab: Tab, name: str, source: str = "The settings of this page", **fields: str) -> None:
-    unfold(tab, "saving", "Save a preset")
-    for field, text in {"name": name, **fields}.items():
-        box = tab.find(f"preset-{field}").get_by_role("textbox")
-        box.fill(text)
-        box.blur()
-    tab.find("preset-source").get_by_label(source).check()
-    tab.find("preset-save").click()
+    shelf(tab).get_by_role("button", name="Save …").click()
+    pane = tab.page.locator(".presets-pane")
+    pane.get_by_label("Name", exact=True).fill(name)
+    for field, text in fields.items():
+        pane.get_by_label(field).fill(text)
+    pane.get_by_label(source).check()
+    pane.get_by_role("button", name="Save").click()
+
+
+def wait_until_said(tab: Tab, text: str) -> None:
+    tab._wait(".presets-said", "(line, text) => line.textContent.includes(text)", text)
 
 
 def draw_over_http(server: Server, **fields) -> str:
@@ -123,7 +138,7 @@ def listed(server: Server) -> dict[str, dict]:
 
 
 @pytest.mark.slow
-def test_the_same_preset_is_the_same_picture_everywhere(preset_server, open_tab, tmp_path):
+def test_the_same_preset_is_the_same_picture_everywhere(preset_server, tab, tmp_path):
     over_http = draw_over_http(preset_server, preset=NAME)
     ended = run_webui(
         *("generate", "--preset", NAME.lower(), "--device", "cpu", "--dtype", "float32", "--json"),
@@ -133,11 +148,8 @@ def test_the_same_preset_is_the_same_picture_everywhere(preset_server, open_tab,
     [drawn] = [event for event in map(json.loads, ended.stdout.splitlines()) if event["event"] == "image"]
     assert drawn["pixels_sha256"] == over_http
 
-    tab = open_tab()
     tab.set(prompt="something else", steps=3, guidance=9)
-    choose(tab, NAME)
-    assert tab.values("prompt")["prompt"] == "something else"  # nothing changes before Apply
-    tab.find("preset-apply").click()
+    apply(tab, NAME)
     tab.wait_for_value("prompt", "a red apple, flat style, on a blue background")
     tab.draw()
     assert pixels_sha256(tab.picture_bytes()) == over_http
@@ -145,12 +157,11 @@ def test_the_same_preset_is_the_same_picture_everywhere(preset_server, open_tab,
     tab.set(seed=1)
     visit(tab, NAME)
     tab.wait_for_value("seed", "7")
-    wait_for_choice(tab, NAME)
     tab.draw()
     assert pixels_sha256(tab.picture_bytes()) == over_http
 
 
-def test_variables_are_filled_in_everywhere(preset_server, open_tab, tmp_path):
+def test_variables_are_filled_in_everywhere_and_what_to_know_is_told(preset_server, tab, tmp_path):
     fields = {"preset": "Mine & <b>yours</b>", "variables": {"thing": "panda"}}
     over_http = draw_over_http(preset_server, **fields)
     assert over_http == draw_over_http(preset_server, prompt="a panda, flat style", seed=5, **SMALL)
@@ -167,105 +178,163 @@ def test_variables_are_filled_in_everywhere(preset_server, open_tab, tmp_path):
         "webui: preset 'Mine & <b>yours</b>': model 'demo' is not the file that the preset was made with",
     ]
 
-    tab = open_tab()
-    choose(tab, fields["preset"])
-    card = tab.find("preset-card")
-    assert "<img src=x onerror=alert(2)>" in card.inner_text()
-    assert "model 'demo' is not the file that the preset was made with" in card.inner_text()
-    tab.find("preset-bar").get_by_label("thing").fill("panda")
-    tab.find("preset-apply").click()
+    pane = more(tab, fields["preset"])
+    pane.get_by_text("model 'demo' is not the file that the preset was made with").wait_for()
+    assert "<img src=x onerror=alert(2)>" in pane.inner_text()
+    apply(tab, fields["preset"], thing="panda")
     tab.wait_for_value("prompt", "a panda, flat style")
+    tab.wait_until_told("model 'demo' is not the file that the preset was made with")
     tab.draw()
     assert pixels_sha256(tab.picture_bytes()) == over_http
 
 
-def test_a_picture_is_saved_renamed_passed_on_and_deleted(preset_server, open_tab, tmp_path):
-    tab = open_tab()
+def test_what_it_changes_is_seen_before_and_one_press_changes_it_and_undo_takes_it_back(tab):
+    tab.set(prompt="a fox", steps=9, seed=3)
+    tab.choose("sampler", "Euler")
+    tab.page.wait_for_function("JSON.parse(darkroom.recall('txt2img')).sampler === 'Euler'")
+    card(tab, "Small").focus()
+    rows = tab.page.locator(".presets-pane dl").inner_text().split("\n")
+    assert "Steps" in rows and "2 now 9" in rows and "5 now 3" in rows and "Sampler" not in rows
+    tab.page.keyboard.press("Enter")
+    tab.wait_for_value("steps", "2")
+    assert tab.values("prompt", "seed", "sampler") == {"prompt": "a fox", "seed": "5", "sampler": "Euler"}
+    assert tab.page.evaluate("document.activeElement.id") == "txt2img-presets"
+    undo(tab)
+    tab.wait_for_value("steps", "9")
+    tab.wait_for_value("seed", "3")
+
+
+def test_styles_add_up_around_the_prompt_and_their_picture_needs_them_no_more(preset_server, tab):
+    tab.set(prompt="a fox", seed=5, guidance=5, **SMALL)
+    tab.choose("sampler", "Euler")
+    for name in ("By night", "3D style"):
+        card(tab, name).focus()
+        tab.page.keyboard.press("Space")
+        assert card(tab, name).get_attribute("aria-pressed") == "true"
+    assert "2 styles are on: By night, 3D style" in shelf(tab).inner_text()
+    tab.page.keyboard.press("Escape")
+    chips = tab.page.locator(".chips[data-page=txt2img]")
+    chips.get_by_role("button", name="Style: 3D style", exact=True).wait_for()
+    tab.draw()
+    assert tab.values("prompt")["prompt"] == "a fox"
+    tab.wait_for_infotext("a fox, night, 3d style <lora:night:0.6>")
+    drawn = pixels_sha256(tab.picture_bytes())
+    asked = {"prompt": "a fox", "seed": 5, "guidance": 5, "sampler": "Euler", **SMALL}
+    assert drawn == draw_over_http(preset_server, **asked, styles=["by night", "3D style"])
+    full = asked | {"prompt": "a fox, night, 3d style", "loras": ["night:0.6"]}
+    assert drawn == draw_over_http(preset_server, **full)
+
+    chips.get_by_role("button", name="Take Style: By night off").click()
+    chips.get_by_text("Style: By night").wait_for(state="detached")
+    tab.draw()
+    tab.wait_for_infotext("a fox, 3d style\n")
+    tab.find("reuse").click()
+    tab.wait_for_value("prompt", "a fox, 3d style")  # once, for the style goes off with it
+    chips.get_by_text("Style:").wait_for(state="detached")
+    undo(tab)
+    tab.wait_for_value("prompt", "a fox")
+    chips.get_by_role("button", name="Style: 3D style", exact=True).click()
+    tab.page.locator(".presets-pane").get_by_role("button", name="Write into the prompt").click()
+    tab.wait_for_value("prompt", "a fox, 3d style")
+    chips.get_by_text("Style:").wait_for(state="detached")
+
+
+def test_one_for_another_model_is_kept_apart_warns_and_leaves_the_size_alone(tab):
+    tab.set(width=96, height=96, steps=7)
+    note = shelf(tab).locator(".presets-note")
+    assert "4 more are for other models." in note.inner_text() and not card(tab, "SDXL, quality").count()
+    shelf(tab).get_by_label("Search presets").fill("sdxl")
+    note.get_by_role("button", name="Show all").click()
+    card(tab, "SDXL, quality").click()
+    pane = tab.page.locator(".presets-pane")
+    assert "It is for SDXL, and the model here is demo." in pane.inner_text()
+    assert pane.get_by_label("Keep this page's size, not 1024 × 1024").is_checked()
+    pane.get_by_role("button", name="Apply").click()
+    tab.wait_for_value("steps", "40")
+    assert tab.values("width", "height") == {"width": "96", "height": "96"}
+    undo(tab)
+    tab.wait_for_value("steps", "7")
+    shelf(tab).get_by_label("Which presets").select_option("Made for SDXL")
+    card(tab, "SDXL, fast").click()
+    pane.get_by_label("Keep this page's size").uncheck()
+    pane.get_by_role("button", name="Apply").click()
+    tab.wait_for_value("width", "1024")
+
+
+def test_a_picture_is_saved_renamed_passed_on_and_deleted(preset_server, tab, tmp_path):
     tab.draw(prompt="a red apple, flat style", **SMALL)
     made = pixels_sha256(tab.picture_bytes())
     tab.set(prompt="since then something else")
-    save(tab, HOSTILE, "The chosen picture, to get it again", note="<b>bold</b>")
-    wait_for_choice(tab, HOSTILE)
-    entry = listed(preset_server)[HOSTILE]
-    assert (entry["shipped"], entry["expected"], entry["note"]) == (False, made, "<b>bold</b>")
-    assert re.fullmatch(r"[0-9a-f]{64}", entry["pins"]["model"])
-    picture = preset_server.client.get(f"/{entry['preview']}")
-    assert (picture.headers["content-type"], pixels_sha256(picture.content)) == ("image/png", made)
+    save(tab, HOSTILE, "The chosen picture, to get it again", Note="<b>bold</b>")
+    wait_until_said(tab, f"Saved {HOSTILE}.")
+    assert (listed(preset_server)[HOSTILE]["expected"], listed(preset_server)[HOSTILE]["note"]) == (made, "<b>bold</b>")
     assert draw_over_http(preset_server, preset=HOSTILE) == made
-
-    unfold(tab, "changing", "Rename or delete")
-    tab.find("preset-new-name").get_by_role("textbox").fill("Apple")
-    tab.find("preset-rename").click()
-    wait_for_choice(tab, "Apple")
+    pane = tab.page.locator(".presets-pane")
+    pane.get_by_label("New name").fill("Apple")
+    pane.get_by_role("button", name="Rename").click()
+    wait_until_said(tab, "It is called Apple now.")
     assert HOSTILE not in listed(preset_server)
-
     with tab.page.expect_download() as download:
-        tab.find("preset-card").get_by_role("link", name="Export as TOML").click()
+        pane.get_by_role("link", name="Export as TOML").click()
     exported = tmp_path / download.value.suggested_filename
     download.value.save_as(exported)
     assert exported.name == "Apple.toml" and tomllib.loads(exported.read_text("utf-8"))["expected"] == made
-
-    tab.find("preset-delete").click()
-    tab.find("preset-keep").click()
+    pane.get_by_role("button", name="Delete").click()
+    pane.get_by_role("button", name="Keep it").click()
     assert "Apple" in listed(preset_server)
-    tab.find("preset-delete").click()
-    tab.page.get_by_role("button", name="Yes, delete Apple").click()
-    wait_for(lambda: "Apple" not in listed(preset_server), "the preset to be deleted")
-    wait_for_choice(tab, "")
-
-    tab.page.locator("#txt2img-preset-bar input[type=file]").set_input_files(exported)
-    wait_for_choice(tab, "Apple")
-    tab.find("preset-apply").click()
+    pane.get_by_role("button", name="Delete").click()
+    pane.get_by_role("button", name="Yes, delete it").click()
+    wait_until_said(tab, "Deleted Apple.")
+    assert "Apple" not in listed(preset_server) and not card(tab, "Apple").count()
+    shelf(tab).locator("input[type=file]").set_input_files(exported)
+    wait_until_said(tab, "Imported Apple.")
+    apply(tab, "Apple")
     tab.wait_for_value("prompt", "a red apple, flat style")
     tab.draw()
     assert pixels_sha256(tab.picture_bytes()) == made
 
 
-def test_a_page_is_saved_with_variables_and_what_ships_is_not_overwritten(preset_server, open_tab):
-    tab = open_tab()
+def test_a_page_is_saved_with_variables_and_what_ships_is_not_overwritten(preset_server, tab):
     tab.set(prompt="a {thing}, 3d style", **SMALL)
+    tab.leaving = True  # the browser notes each answer that is a refusal
     save(tab, NAME)
-    tab.wait_until_told("ships with the product")
-    save(tab, "With a variable", defaults="thing = fox")
-    wait_for_choice(tab, "With a variable")
+    wait_until_said(tab, "ships with the product")
+    tab.leaving = False
+    save(tab, "With a variable", Variables="thing = fox")
+    wait_until_said(tab, "Saved With a variable.")
     entry = listed(preset_server)["With a variable"]
     assert (entry["variables"], entry["fields"]["prompt"]) == ({"thing": "fox"}, "a {thing}, 3d style")
-    tab.find("preset-apply").click()
+    apply(tab, "With a variable")
     tab.wait_for_value("prompt", "a fox, 3d style")
+    save(tab, "My words", "The prompt and LoRAs, as a style")
+    wait_until_said(tab, "Saved My words.")
+    assert listed(preset_server)["My words"]["fields"] == {"prompt": "{prompt}, a fox, 3d style"}
 
 
-def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, open_tab):
-    tab = open_tab()
+def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, tab):
     page = tab.page
     page.get_by_role("tab", name="inpaint").click()
     strength = page.locator("#inpaint-strength input[type=number]")
     strength.wait_for()
     tab.let_fields_settle()
-    strength.fill("0.35")
+    strength.fill("0.45")
     strength.blur()
-    page.locator("#inpaint-preset-bar").get_by_role("button", name="Presets").click()
-    page.locator("#inpaint-preset-saving").get_by_role("button", name="Save a preset").click()
-    name = page.locator("#inpaint-preset-name").get_by_role("textbox")
-    name.wait_for()
-    tab.let_fields_settle()
-    name.fill("Light touch")
-    name.blur()
-    page.locator("#inpaint-preset-save").click()
-    wait_for(lambda: "Light touch" in listed(preset_server), "the preset")
-    entry = listed(preset_server)["Light touch"]
-    assert entry["init"]["strength"] == 0.35 and entry["init"]["mask_blur"] == 4
+    page.wait_for_function("JSON.parse(darkroom.recall('inpaint') || '{}').strength === 0.45")
+    shelf(tab, "inpaint")
+    save(tab, "Firm touch")
+    wait_until_said(tab, "Saved Firm touch.")
+    entry = listed(preset_server)["Firm touch"]
+    assert entry["init"]["strength"] == 0.45 and entry["init"]["mask_blur"] == 4
     assert "width" not in entry["fields"]  # the picture's own size is used
     visit(tab, "Light touch")
     page.get_by_role("tab", name="img2img").click()
     tab._wait("#img2img-strength input[type=number]", "(field, value) => field?.value === value", "0.35")
+    page.get_by_role("tab", name="txt2img").click()
 
 
-def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server, open_tab):
-    tab = open_tab()
+def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(tab):
     visit(tab, NAME)
     tab.wait_until_told(f"Preset “{NAME}” is applied on txt2img and grid.")
-    wait_for_choice(tab, NAME)
-    assert "preset=" not in tab.page.url
     prompt = tab.find("prompt").locator("textarea")
     applied = prompt.input_value()
     tab.page.get_by_role("tab", name="img2img").click()
@@ -278,32 +347,53 @@ def test_a_link_s_preset_is_applied_once_and_only_where_it_is_for(preset_server,
     assert "preset=" not in tab.page.url
 
 
-def test_what_cannot_be_used_says_why(preset_server, open_tab):
-    entries = listed(preset_server)
-    assert entries["broken"]["problem"] == "broken.toml steps must be a whole number, not 'many'"
-    assert "deep" in entries and entries[NAME]["shipped"]
+def test_a_link_to_a_style_or_to_one_for_another_model_says_what_it_did(tab):
+    tab.set(width=96, height=96)
+    visit(tab, "SDXL, fast")
+    tab.wait_until_told("“SDXL, fast” is for SDXL, and the model here is demo. Your size is kept.")
+    tab.wait_for_value("steps", "15")
+    assert tab.values("width", "height") == {"width": "96", "height": "96"}
+    visit(tab, "By night")
+    tab.page.locator(".chips[data-page=txt2img]").get_by_text("Style: By night", exact=True).wait_for()
+
+
+def test_what_cannot_be_used_says_why(preset_server, tab):
     for preset, reason in (
         ("Flat stiker", "did you mean Flat sticker"),
-        ("broken", "steps must be a whole number"),
         ("gone", "no model “photoreal”"),
         ("../../etc/passwd", "There is no "),
         (3, "preset must be text"),
     ):
         answer = preset_server.client.post("/api/jobs", json={"preset": preset})
         assert answer.status_code == 422 and reason in answer.json()["detail"]
-    tab = open_tab()
-    choose(tab, "gone")
-    tab.find("preset-apply").click()
+    card(tab, "gone").click()
     tab.wait_until_told("no model “photoreal”")
     tab.draw(**SMALL)  # Generate waits for no settings that will never come
     visit(tab, "<img src=x onerror=alert(3)>")
-    tab.page.wait_for_function("told.length && PAGES.every((page) => !darkroomFills.isWaiting(page))")
+    tab.page.wait_for_function("told.length")
     [told] = tab.page.evaluate("told")  # once, though each page was asked
     assert "There is no preset “<img src=x onerror=alert(3)>”." in told
-    open_bar(tab)
-    tab.find("preset-card").locator(".preset-warning", has_text="There is no ").wait_for()
-    visit(tab, "Mine & <b>yours</b>")
-    tab.wait_until_told("model 'demo' is not the file that the preset was made with")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_shelf_is_for_everybody_and_fills_a_phone(tab, theme):
+    tab.page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme == "dark")
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    dialog = shelf(tab)
+    assert dialog.bounding_box() == {"x": 0, "y": 0, "width": 390, "height": 844}
+    card(tab, "By night").click()
+    seen = "(list) => list.map((each) => each.getBoundingClientRect()).filter(({ width }) => width)"
+    for part in (lambda: None, lambda: more(tab, NAME), lambda: dialog.get_by_role("button", name="Save …").click()):
+        part()
+        found = Axe().run(tab.page, context="#darkroom-presets").response["violations"]
+        assert not found, [(each["id"], each["nodes"][0]["html"]) for each in found]
+        boxes = dialog.locator("button, input:not([type=file]), select, a").evaluate_all(
+            f"(all) => ({seen})(all).map(({{ left, right, width, height }}) => [left, right, width, height])"
+        )
+        assert all(left >= 0 and right <= 390 for left, right, _, _ in boxes)
+        assert all(min(width, height) >= 17 for *_, width, height in boxes)
+    tab.page.set_viewport_size({"width": 1280, "height": 900})
+    tab.page.evaluate("document.body.classList.remove('dark')")
 
 
 @pytest.mark.parametrize(
@@ -329,15 +419,3 @@ def test_the_command_line_lists_them(tmp_path):
     assert ended.returncode == 0
     assert len(ended.stdout.splitlines()) == len(list(Path(SHIPPED).glob("*.toml")))
     assert f"{NAME}\tPlain shapes" in ended.stdout
-
-
-def test_the_bar_fits_a_phone(preset_server, open_tab):
-    tab = open_tab()
-    tab.page.set_viewport_size({"width": 390, "height": 844})
-    choose(tab, NAME)
-    unfold(tab, "saving", "Save a preset")
-    unfold(tab, "changing", "Rename or delete")
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
-    for button in ("apply", "save", "rename", "delete"):
-        box = tab.find(f"preset-{button}").bounding_box()
-        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390

@@ -26,6 +26,11 @@ def test_new_pictures_take_the_template_and_the_same_picture_its_words(how, prom
     assert from_picture(VALUES, ("prompt", "negative"), CATALOG, **how) == {"prompt": prompt, "negative": "blur"}
 
 
+def test_a_picture_s_prompt_has_its_styles_in_it_so_the_page_s_go_off():
+    assert from_picture(VALUES, ("prompt", "styles"), CATALOG, with_seed=True)["styles"] == ""
+    assert from_picture({"steps": 9}, ("steps", "styles"), CATALOG, with_seed=True) == {"steps": 9}
+
+
 def test_a_picture_to_begin_from_has_its_second_pass_behind_it_and_is_drawn_at_its_first_size():
     values, fields = (
         {"steps": 9, "hires": True, "upscale": True, "upscale.upscaler": "Lanczos", "hires.upscaler": "Latent"},

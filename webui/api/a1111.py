@@ -7,7 +7,7 @@ progress shows none of theirs, and interrupt stops none. Who goes away has their
 
 import base64
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from html import escape as html_escape
 from typing import Annotated, Any
@@ -19,7 +19,6 @@ from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
 from webui.core import images
-from webui.core.axes import Presets
 from webui.core.errors import RequestError
 from webui.core.events import Done, Event, Failed, Image, Step
 from webui.core.files import LoraFile
@@ -34,6 +33,8 @@ from webui.interop.a1111.refusals import ADETAILER, flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
 from webui.jobs.protocols import Executor, Job, NeedsYes
+from webui.workspace.presets import PresetStore
+from webui.workspace.styles import with_styles
 
 Values = Annotated[dict[str, Any], Body()]
 KEPT_CALLERS = 1000
@@ -42,7 +43,6 @@ KEPT_CALLERS = 1000
 NOTHING: Mapping[str, Any] = {
     "scripts": {"txt2img": [grids.TITLE, ADETAILER], "img2img": [grids.TITLE, ADETAILER]},
     "cmd-flags": {},
-    "prompt-styles": [],
     "latent-upscale-modes": [{"name": name} for name in LATENT_FILTERS],
     "hypernetworks": [],
     "face-restorers": [],
@@ -96,7 +96,7 @@ class Callers:
     """All visitors that called of late. ``model`` is used where none is named, or one that the visitor may use;
     ``presets`` are those of whoever asks."""
 
-    def __init__(self, executor: Executor, model: str, presets: Presets | None = None) -> None:
+    def __init__(self, executor: Executor, model: str, presets: Callable[[], PresetStore]) -> None:
         self._executor, self._model, self.presets = executor, model, presets
         self._known: LRUCache[str, Caller] = LRUCache(KEPT_CALLERS)
         self._lock = threading.Lock()
@@ -116,13 +116,13 @@ class Callers:
         return found
 
 
-def a1111_router(executor: Executor, model: str, presets: Presets | None = None) -> APIRouter:
-    """The routes over one executor; ``model`` is used where none is named, ``presets`` in grids."""
+def a1111_router(executor: Executor, model: str, presets: Callable[[], PresetStore]) -> APIRouter:
+    """The routes over one executor; ``model`` is used where none is named, ``presets`` as styles and in grids."""
     router = APIRouter(prefix="/sdapi/v1")
     callers = Callers(executor, model, presets)
     _add_drawing(router, executor, callers)
     _add_options(router, executor, callers)
-    _add_lists(router, executor)
+    _add_lists(router, executor, presets)
     _add_tools(router, executor)
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
@@ -230,15 +230,16 @@ async def _follow(call: Call, caller: Caller, http: HttpRequest) -> None:
 
 
 def _submit(
-    executor: Executor, caller: Caller, body: Mapping[str, Any], with_picture: bool, presets: Presets | None
+    executor: Executor, caller: Caller, body: Mapping[str, Any], with_picture: bool, here: Callable[[], PresetStore]
 ) -> Call:
-    catalog = executor.catalog()
+    catalog, presets = executor.catalog(), here()
     options = requests.read_options(body.get("override_settings"), catalog, caller.options)
     script = grids.TITLE if grids.is_plot(body) else None
     asked = requests.read_request(body, catalog, options, with_picture, script)
-    plot = grids.read_plot(body, asked.request, catalog, presets, with_picture) if script else None
+    request = with_styles(asked.request, presets.styles(requests.read_styles(body)))
+    plot = grids.read_plot(body, request, catalog, presets.over, with_picture) if script else None
     try:
-        job = executor.submit(plot.grid if plot else asked.request, keep=flag(body.get("save_images")))
+        job = executor.submit(plot.grid if plot else request, keep=flag(body.get("save_images")))
     except NeedsYes as error:
         raise RequestError(f'{error}: send "yes": true', field="yes") from None
     except RequestError as error:
@@ -265,7 +266,7 @@ def _add_options(router: APIRouter, executor: Executor, callers: Callers) -> Non
         caller.options = changed
 
 
-def _add_lists(router: APIRouter, executor: Executor) -> None:
+def _add_lists(router: APIRouter, executor: Executor, presets: Callable[[], PresetStore]) -> None:
     """What can be chosen."""
 
     @router.get("/sd-models")
@@ -307,6 +308,10 @@ def _add_lists(router: APIRouter, executor: Executor) -> None:
     @router.get("/sd-vae")
     def sd_vae() -> list[dict[str, Any]]:
         return [{"model_name": name, "filename": file.path.name} for name, file in executor.catalog().vaes.items()]
+
+    @router.get("/prompt-styles")
+    def prompt_styles() -> list[dict[str, Any]]:
+        return [requests.style(preset.name, preset.fields) for preset in presets().all_styles()]
 
     for name, value in NOTHING.items():
         router.add_api_route(f"/{name}", lambda value=value: value, methods=["GET"], response_model=None, name=name)

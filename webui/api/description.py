@@ -67,6 +67,7 @@ BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
     ("post", "/sdapi/v1/png-info"): (_of(image="string"), {"image": "BASE64"}),
     ("put", "/api/models/files"): (AS_FILE, None),
     ("post", "/api/models/files/check"): (AS_FILE, None),
+    ("post", "/api/presets/import"): (AS_TEXT, 'name,prompt,negative_prompt\nflat,"{prompt}, flat style",blurry'),
     ("post", "/api/info"): (AS_TEXT, "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
 }
 """By method and route: the body's schema and an example of it."""
@@ -87,6 +88,9 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
         }
     ],
     ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
+    ("post", "/api/presets"): {"name": "My settings"},
+    ("post", "/api/presets/import"): {"names": ["flat"], "notices": []},
+    ("get", "/api/presets/warnings"): {"warnings": []},
     ("get", "/api/words"): {
         "embeddings": [],
         "wildcards": [{"name": "colour", "texts": 5, "some": ["red", "green", "blue"]}],

@@ -16,6 +16,7 @@ _API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{ind
 _API += " loras/preview presets presets/preview presets/file history history/{picture_id} workspace workspace/export"
 _API += " history/{picture_id}/thumbnail history/{picture_id}/picture words words/tags models/vocabulary"
 _API += " queue jobs/{job_id}/preview history/ids history/boards history/{picture_id}/differences/{other_id}"
+_API += " presets/warnings"
 _SDAPI = "progress options sd-models samplers schedulers loras embeddings sd-vae scripts cmd-flags prompt-styles"
 _SDAPI += " latent-upscale-modes hypernetworks face-restorers realesrgan-models script-info upscalers"
 
@@ -34,15 +35,16 @@ GUESTS_MAY: Mapping[str, list[str]] = {
     "POST": [
         "/login",
         *_below("/gradio_api/", "queue/join run/{api_name} cancel reset upload call/{api_name} call/v2/{api_name}"),
-        *_below("/api/", "jobs info tokens history/{picture_id}/restore"),
+        *_below("/api/", "jobs info tokens presets presets/import history/{picture_id}/restore"),
         *_below("/api/jobs/{job_id}/", "again skip move without"),
         *_below("/api/history/", "delete restore marks zip"),
         *_below("/sdapi/v1/", "txt2img img2img extra-single-image extra-batch-images png-info interrupt skip options"),
     ],
     "PUT": ["/api/history/{picture_id}/favourite", "/api/history/boards"],
-    "PATCH": ["/api/history/boards"],
+    "PATCH": ["/api/history/boards", "/api/presets"],
     "DELETE": [
-        *_below("/api/", "jobs/{job_id} history/{picture_id} history/{picture_id}/favourite history/boards workspace")
+        *_below("/api/", "jobs/{job_id} history/{picture_id} history/{picture_id}/favourite history/boards workspace"),
+        "/api/presets",
     ],
 }
 _PLAIN = {method: frozenset(route for route in routes if "{" not in route) for method, routes in GUESTS_MAY.items()}

@@ -26,6 +26,7 @@ from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, unfinished
 from webui.workspace.history import History, HistoryError
 from webui.workspace.preset import compare_pins
 from webui.workspace.presets import PresetStore
+from webui.workspace.styles import with_styles
 from webui.workspace.workspace import Workspace
 
 MOST_IDS = 500  # that one question may name
@@ -193,6 +194,7 @@ def _submit(executor: Executor, presets: PresetStore, values: dict[str, Any]) ->
     asked = values.pop("request", {}) if (wants_grid := is_grid(values)) else values
     if not isinstance(asked, dict):
         raise RequestError("request must be an object", field="request")
+    styles = presets.styles(asked.pop("styles", ()))
     preset = presets.get(asked.pop("preset")) if "preset" in asked else None
     if preset is None:
         request = Request.parse(asked)
@@ -201,9 +203,10 @@ def _submit(executor: Executor, presets: PresetStore, values: dict[str, Any]) ->
         if not isinstance(variables, dict):
             raise RequestError("variables must be an object of names and texts", field="variables")
         request = preset.request(variables, asked)
+    request = with_styles(request, styles)
     work: Work = request
     if wants_grid:
-        work = read_grid(values, request, lambda name, cell: presets.get(name).over(cell))
+        work = read_grid(values, request, presets.over)
     try:
         job = executor.submit(work)
     except NeedsYes as error:

@@ -39,8 +39,7 @@ def run(options: argparse.Namespace) -> int:
                 except RequestError as error:
                     raise RequestError(f"--{place} {error}") from None
                 axes[place] = read_axis(place, field, values)
-        store = PresetStore(presets_dir)
-        return make_grid(request, axes, lambda name, cell: store.get(name).over(cell), options.yes)
+        return make_grid(request, axes, PresetStore(presets_dir).over, options.yes)
 
     try:
         return generate.draw(options, work_of)

@@ -15,6 +15,7 @@ from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import Preset
 from webui.workspace.presets import PresetStore
+from webui.workspace.styles import with_styles
 
 OWN_FLAGS = (*NOT_ASKED, *LISTS, "model", "loras", "image", "mask", "outpaint")
 
@@ -26,6 +27,8 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     )
     text = "fill in a {variable} of the preset; more than one with more flags"
     parser.add_argument("--var", action="append", default=[], metavar="NAME=TEXT", dest="variables", help=text)
+    text = "lay a style around the prompt; more than one with more flags"
+    parser.add_argument("--style", action="append", default=[], metavar="NAME", dest="styles", help=text)
     parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
     parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
     text = "apply a LoRA; more than one with more flags"
@@ -70,16 +73,18 @@ def read_request(options: argparse.Namespace, presets_dir: Path) -> tuple[Reques
         if not equals:
             raise RequestError(f"--var must be NAME=TEXT, not {text[:60]!r}")
         variables[name] = value
+    store = PresetStore(presets_dir)
+    styles = store.styles(options.styles)
     if options.preset is None:
         if variables:
             raise RequestError("--var needs --preset, whose variable it fills in")
         if "prompt" not in given:
             raise RequestError("--prompt is required, or a --preset that has one")
-        return Request.parse(given), None
-    preset = PresetStore(presets_dir).get(options.preset)
+        return with_styles(Request.parse(given), styles), None
+    preset = store.get(options.preset)
     if "prompt" not in given and "prompt" not in preset.fields:
         raise RequestError(f"--prompt is required: preset {preset.name!r} has none")
-    return preset.request(variables, given), preset
+    return with_styles(preset.request(variables, given), styles), preset
 
 
 def _read_lists(options: argparse.Namespace) -> dict[str, Any]:

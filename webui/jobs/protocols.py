@@ -16,6 +16,7 @@ from webui.core.work import Batch, Work
 State = Literal["queued", "loading", "running", "done", "failed", "cancelled"]
 
 
+BESIDE_A_SHEET = 100  # pictures that a gallery shows
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -103,6 +104,14 @@ def unfinished(job: Job) -> Work:
     return Batch(tuple(left) or job.requests)
 
 
+def in_sight(job: Job) -> tuple[Image, ...]:
+    """The pictures that a gallery shows: a grid's sheet first, and no more beside it than a browser can hold."""
+    images = job.images
+    sheets = images[-1:] if images and images[-1].is_sheet else ()
+    images = images[:-1] if sheets else images
+    return (*sheets, *images[:BESIDE_A_SHEET]) if sheets else images
+
+
 class Executor(Protocol):
     """Takes work, makes pictures."""
 
@@ -159,3 +168,11 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Cancels everything and waits for the device to be free."""
+
+
+def find_picture(executor: Executor, name: str) -> tuple[Job, Image] | None:
+    """The picture that a page names JOB/PLACE, its place being that in the gallery, with its job."""
+    job_id, _, place = name.partition("/")
+    job = executor.job(job_id) if place.isdecimal() and len(place) < 9 else None
+    images = in_sight(job) if job else ()
+    return (job, images[int(place)]) if job and int(place) < len(images) else None

@@ -17,7 +17,7 @@ LABELS = {"width": "Width", "height": "Height"}
 SHAPES = ("1:1", "3:2", "2:3", "16:9", "9:16")
 FRAME = """
 <h2 class="visually-hidden">Main settings</h2>
-<ul class="chips" data-page="{page}" aria-label="LoRAs in use"></ul>
+<ul class="chips" data-page="{page}" aria-label="LoRAs and styles in use"></ul>
 <div class="shapes" id="{page}-size" role="group" aria-label="Shape" data-page="{page}"
   data-model="{model}" data-native="{native_px}">
   {shapes}

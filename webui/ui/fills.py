@@ -117,6 +117,8 @@ def from_picture(
     for field in TEXTS if keep_texts else ():
         if not values.get(field):
             values.pop(field, None)
+    if "prompt" in values:
+        values["styles"] = ""  # the words of a picture's styles are in its prompt
     return {field: values[field] for field in fields if field in values} | settle_model(values.get("model"))
 
 

@@ -40,7 +40,7 @@ def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlar
 
 def _add_reuse(here: Callable[[], Workspace], bench: Workbench) -> None:
     """The page gets the picture's settings, and the picture itself where it begins with one, and comes to the front."""
-    fields = tuple(field for field in bench.controls if field in (*FIELDS, "keep_size"))
+    fields = tuple(field for field in bench.controls if field in (*FIELDS, "keep_size", "styles"))
     start = bench.controls.get("image")
 
     def reuse(picture: str, with_seed: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Failed
 from webui.core.groups import nest
 from webui.core.work import Work
-from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, QueueFull
+from webui.jobs.protocols import ENDED, Executor, Job, NeedsYes, QueueFull, in_sight
 from webui.ui import form, passing, stream
 from webui.ui.errors import page_error
 
@@ -107,7 +107,7 @@ class Handlers:
     def look_back(self, job_id: str) -> tuple[Update, str]:
         """Gallery and infotext of a job that ended before."""
         job = self.executor.job(job_id)
-        images = stream.in_sight(job) if job else ()
+        images = in_sight(job) if job else ()
         items = [item for image in images if job and (item := stream.gallery_item(job, image, self.cache_dir))]
         if not items:
             raise page_error(FORGOTTEN)

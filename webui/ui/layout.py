@@ -23,12 +23,23 @@ SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
     *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "seed.js"),
+    *("presets.js", "shelf.js"),
     *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
     *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js"),
 )
-STYLES = ("icons.css", "style.css", "history.css", "adding.css", "layout.css", "queue.css", "light.css", "forced.css")
+STYLES = (
+    "icons.css",
+    "style.css",
+    "history.css",
+    "adding.css",
+    "layout.css",
+    "queue.css",
+    "light.css",
+    "presets.css",
+    "forced.css",
+)
 TITLE = "Darkroom"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
@@ -88,12 +99,12 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         quiet = passing.box()  # first, where Gradio's search for it ends at once
         gr.HTML(HEADER, elem_id="darkroom-top", padding=False)
         benches: dict[str, Workbench] = {}
-        bars: dict[str, presets.Bar] = {}
+        read_styles = lambda text: presets.read_styles(text, here().presets)  # noqa: E731
         targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
         with gr.Tabs(elem_id="darkroom-tabs", overflow_behavior="wrap") as tabs:
             for task in (*PAGES, grid.make_task(lambda: here().presets)):
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    benches[task.name] = build(task, executor, targets, partial(_build_bar, bars, task.name))
+                    benches[task.name] = build(task, executor, targets, read_styles)
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
@@ -107,7 +118,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         grid.add_cells(benches[grid.NAME])
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
-        presets.wire(bars, benches, lambda: here().presets)
+        presets.wire(benches, lambda: here().presets)
         for fields in filled.values():
             fields.places["tabs"] = tabs
             fields.wire()
@@ -122,10 +133,6 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
             event.show_progress_on = [quiet]
         event.targets = [(component, name) for component, name in event.targets if component is not None]
     return blocks
-
-
-def _build_bar(bars: dict[str, presets.Bar], name: str) -> None:
-    bars[name] = presets.build_bar(name)
 
 
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:
@@ -190,7 +197,7 @@ def _add_sending(target: Workbench) -> None:
     front."""
     if (start := target.controls.get("image")) is None:
         return
-    fields = [field for field in target.controls if field in (*FIELDS, "keep_size")]
+    fields = [field for field in target.controls if field in (*FIELDS, "keep_size", "styles")]
     executor = target.executor
 
     def send(picture: str) -> dict[str, Any]:

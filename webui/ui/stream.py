@@ -15,7 +15,7 @@ from pathlib import Path
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, LoraSwitch, Queued, Step
 from webui.core.grid import Grid
 from webui.core.ledger import shares
-from webui.jobs.protocols import ENDED, Job, State
+from webui.jobs.protocols import ENDED, Job, State, in_sight
 from webui.workspace.served import served_dir
 
 MIN_INTERVAL_S = 0.1  # between two updates of one page
@@ -43,7 +43,6 @@ STAGES = {"refiner": "Refiner", "hires": "Drawing again", "detail": "Detail", "u
 GalleryItem = tuple[str, str]
 Cell = tuple[int, int, str]
 """The number of a grid's picture, its place, and the path of its file."""
-BESIDE_A_SHEET = 100
 SENT_AGAIN = 20  # cells
 
 
@@ -121,14 +120,6 @@ def cells_html(job: Job, grid: Grid, cells: Sequence[Cell], live: str) -> str:
     labels = [[axis.label(k) for k in range(len(axis.values))] if axis else [] for axis in grid.axes]
     told = json.dumps({"job": job.id, "labels": labels, "cells": cells})
     return f'<div class="grid-cells" data-cells="{html.escape(told)}">{live}</div>'
-
-
-def in_sight(job: Job) -> tuple[Image, ...]:
-    """The pictures that a gallery shows: a grid's sheet first, and no more beside it than a browser can hold."""
-    images = job.images
-    sheets = images[-1:] if images and images[-1].is_sheet else ()
-    images = images[:-1] if sheets else images
-    return (*sheets, *images[:BESIDE_A_SHEET]) if sheets else images
 
 
 def yes_html(question: str) -> str:

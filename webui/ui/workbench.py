@@ -36,6 +36,8 @@ from webui.ui import (
 )
 from webui.ui.fills import Fills
 from webui.ui.verify import verify
+from webui.workspace.preset import Preset
+from webui.workspace.styles import with_styles
 
 FIELDS = (*(field for field in Request.model_fields if field not in NOT_ASKED), *GROUP_FIELDS)
 INIT_FIELDS = tuple(field for field in Init.model_fields if field not in ("image", "mask", "outpaint"))
@@ -49,8 +51,8 @@ class Task:
     """What sets one page apart.
 
     ``build_inputs`` lays out the page's own controls above the prompt and in folds below Generate (it is called with
-    "above", then "below") and returns them by name; ``work`` turns all values by name into what is to be drawn, raising
-    RequestError. ``transient`` controls hold files: they are not remembered by the browser.
+    "above", then "below") and returns them by name; ``work`` turns all values by name into what is to be drawn, with
+    ``read_request``, raising RequestError. ``transient`` controls hold files: they are not remembered by the browser.
     ``enlarges`` says that the pictures of the embedded model are enlarged where nobody has said otherwise.
     ``collect_js`` is a function over all values in the browser, for what lives there until Generate is pressed.
     ``build_more`` lays out what a page shows of its pictures besides the gallery.
@@ -90,12 +92,15 @@ class Results:
 
 
 def build(
-    task: Task, executor: Executor, targets: Sequence[str], build_first: Callable[[], None] = lambda: None
+    task: Task,
+    executor: Executor,
+    targets: Sequence[str],
+    read_styles: Callable[[Any], tuple[Preset, ...]],
 ) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to.
 
-    ``build_first`` lays out the first of the folds. The prompt, what decides most of a picture, and Generate are the
-    head of the left column, in sight; the folds below scroll. The picture has the rest of the window.
+    ``read_styles`` reads the value of the field of styles. The prompt, what decides most of a picture, and Generate are
+    the head of the left column, in sight; the folds below scroll. The picture has the rest of the window.
     """
     catalog, name = executor.catalog(), task.name
     empty = f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
@@ -115,7 +120,6 @@ def build(
                 jobs.build_queue(name)
                 approximate = approximations.build_note(name)
             with gr.Column(elem_classes="folds"):
-                build_first()
                 controls |= task.build_inputs("below", catalog)
                 picker = models.build_panel(name, Request.model_fields["model"].default)
                 controls["loras"] = loras.build_panel(name)
@@ -125,6 +129,7 @@ def build(
                 controls |= approximations.build_fold(name, catalog)
                 with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                     _build_settings(name, controls, catalog)
+                controls["styles"] = _build_styles(name)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             results = _build_results(task, empty, targets)
             if task.examples:
@@ -132,7 +137,8 @@ def build(
     places = {**controls, "chosen": picker.chosen} | {f"{group} fold": fold for group, fold in folds.items()}
     filled = Fills(name, places)
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext)
-    handlers = jobs.Handlers(executor, task.work, tuple(controls), Path(results.gallery.GRADIO_CACHE), empty)
+    cache_dir = Path(results.gallery.GRADIO_CACHE)
+    handlers = jobs.Handlers(executor, partial(_work, task, read_styles), tuple(controls), cache_dir, empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
     _wire_memory(executor, controls, task, filled)
     _wire_pictures(executor, results, controls, filled)
@@ -144,6 +150,17 @@ def build(
     filled.add("pasted", partial(pasted.apply_text, executor, tuple(filled_fields(controls))))
     approximations.wire(approximate, controls, executor)
     return Workbench(name, controls, picker, executor, filled)
+
+
+def read_request(values: Mapping[str, Any]) -> Request:
+    """A page's values as a request, in the styles that are among them; raises RequestError."""
+    asked = dict(values)
+    styles = asked.pop("styles", ())
+    return with_styles(Request.parse(asked), styles)
+
+
+def _work(task: Task, read_styles: Callable[[Any], tuple[Preset, ...]], values: Mapping[str, Any]) -> Work:
+    return task.work({**values, "styles": read_styles(values["styles"])})
 
 
 def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
@@ -169,7 +186,7 @@ def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
 
 def filled_fields(controls: Controls) -> Controls:
     """The controls that a picture's settings can fill."""
-    return {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS)}
+    return {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS, "styles")}
 
 
 def settings_of(request: Request) -> Controls:
@@ -178,6 +195,11 @@ def settings_of(request: Request) -> Controls:
     values = {field: getattr(today, field) for field in FIELDS if field not in GROUP_FIELDS} | group_values(today)
     values |= today.templates
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
+
+
+def _build_styles(page: str) -> gr.Textbox:
+    """The field with the names of the styles in use, as JSON, which is not shown: ``static/chips.js`` shows them."""
+    return form.Textbox("", label="Styles", elem_id=f"{page}-styles", elem_classes="unseen", interactive=True)
 
 
 def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:

@@ -7,12 +7,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from PIL import Image as PilImages
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from webui.core.catalog import Catalog
+from webui.core.checkpoint import FamilyName
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
 from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, group_values, nest
@@ -31,6 +33,7 @@ MAX_PRESET_BYTES = 64 * 2**10
 REQUEST_FIELDS = frozenset(Request.model_fields).difference(NOT_ASKED) | GROUP_FIELDS.keys()
 GROUP_TABLES = tuple(dict.fromkeys(name.partition(".")[0] for name in GROUP_FIELDS))
 INIT_FIELDS = frozenset(Init.model_fields) - {"image", "mask"}  # a preset holds no pictures
+STYLE_FIELDS = frozenset({*PROMPTS, "loras"})
 _VARIABLE = re.compile(r"\{([A-Za-z_]\w{0,39})\}")
 _LONG_KEY = re.compile(r"(?:[^.\s]{1,40}[ \t]{0,40}\.[ \t]{0,40}){20}")  # tomllib's time goes with its square
 _NO_PICTURE = PilImages.new("RGB", (8, 8))
@@ -59,6 +62,8 @@ class Preset(BaseModel):
 
     Fields of other groups are among the ``fields`` as ``group.field``; in TOML each group is a table.
 
+    ``family`` is the kind of model that it is for, where it has to be said (``preset_family.family_of``).
+
     ``expected`` is the SHA-256 of the first picture's RGB bytes in float32 on a CPU, with the variables' own values.
     """
 
@@ -71,6 +76,7 @@ class Preset(BaseModel):
     )
     fields: dict[str, Any] = Field(default_factory=dict)
     init: dict[str, Any] = Field(default_factory=dict)
+    family: Literal["", "demo", FamilyName] = ""
     pins: Pins = Pins()
     expected: Digest | None = None
     notices: tuple[str, ...] = Field(default=(), exclude=True)
@@ -117,6 +123,16 @@ class Preset(BaseModel):
         self.__dict__["fields"] = {field: (plain | templates)[field] for field in self.fields if field in plain}
         self.__dict__["init"] = init.model_dump(mode="json", include=set(self.init))
         return self
+
+    @property
+    def is_style(self) -> bool:
+        """Whether it only adds to what is asked for: words around the prompt, words behind the negative one, LoRAs."""
+        adds = self.fields.keys() <= STYLE_FIELDS and not self.init and self.variables.keys() == {"prompt"}
+        return adds and "{prompt}" in self.fields.get("prompt", "{prompt}")
+
+    def warnings(self, catalog: Catalog) -> tuple[str, ...]:
+        """What people should know before they use it. Reads the files that are pinned."""
+        return self.notices + compare_pins(self.pins, self.request(), catalog.models, catalog.loras)
 
     def _filled(self, variables: Mapping[str, str]) -> dict[str, Any]:
         texts = self.variables | dict(variables)

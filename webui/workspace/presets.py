@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image as PilImage
 
@@ -18,6 +20,7 @@ from webui.core.disk import replace_file
 from webui.core.errors import RequestError
 from webui.core.filenames import slug
 from webui.core.names import choose, fold, unknown
+from webui.core.request import Request
 from webui.workspace.preset import MAX_NAME_CHARACTERS, MAX_PRESET_BYTES, Preset, make_preset, read_preset
 
 MAX_PRESETS = 1_000
@@ -109,6 +112,27 @@ class PresetStore:
         assert preset
         return preset
 
+    def over(self, name: str, request: Request) -> Request:
+        """The request with the preset of this name laid over it, as in a grid; raises RequestError."""
+        return self.get(name).over(request)
+
+    def all_styles(self) -> list[Preset]:
+        """Those that only add to what is asked for."""
+        return [file.preset for file in self.files().values() if file.preset and file.preset.is_style]
+
+    def styles(self, names: Any) -> tuple[Preset, ...]:
+        """The styles of these names, each once; raises as ``choose`` does, and for a preset that is no style."""
+        if not isinstance(names, list | tuple):
+            raise RequestError("styles must be a list of names", field="styles")
+        found = {}
+        for name in names:
+            preset = self.get(name)
+            if not preset.is_style:
+                reason = "it sets more than words around the prompt. Use it as a preset"
+                raise RequestError(f"preset {preset.name!r} is no style: {reason}", field="styles")
+            found[preset.name] = preset
+        return tuple(found.values())
+
     def save(self, preset: Preset, thumbnail: PilImage | bytes | None = None, replace: bool = False) -> None:
         """Keeps it with a small copy of the picture, or its PNG bytes as they are; raises RequestError.
 
@@ -121,19 +145,9 @@ class PresetStore:
             raise RequestError(f"preset {preset.name!r} {_origin(taken)}; choose another name", field="preset")
         if taken and not replace:
             raise RequestError(f"preset {preset.name!r} is there already", field="preset")
-        if not taken and sum(file.is_own for file in files.values()) >= MAX_PRESETS:
-            raise RequestError(f"there are {MAX_PRESETS} presets already; delete some", field="preset")
-        data = preset.text.encode()
-        if len(data) > MAX_PRESET_BYTES:
-            raise RequestError(f"preset: its file would be larger than {MAX_PRESET_BYTES // 1024} KiB", field="preset")
-        path = taken.path if taken else self.folder / _file_name(preset.name)
-        picture = _shrink(thumbnail) if isinstance(thumbnail, PilImage) else thumbnail
-        try:
-            if picture:
-                replace_file(path.with_suffix(".png"), picture, 0o644)
-            replace_file(path, data, 0o644)
-        except OSError as error:
-            raise RequestError(f"preset cannot be saved: {error.strerror}", field="preset") from None
+        if not taken:
+            _check_room(sum(file.is_own for file in files.values()) + 1)
+        _write(preset, taken.path if taken else self.folder / _file_name(preset.name), thumbnail)
 
     def rename(self, name: str, new_name: str) -> str:
         """Gives one's own preset another name, and returns that; raises RequestError."""
@@ -164,12 +178,15 @@ class PresetStore:
             presets = list(_read_styles(data)) if is_csv else [read_preset(data, _tame(path.stem))]
         except RequestError as error:
             raise RequestError(f"{path.name[:80]!r} {error}", field="preset") from None
-        names = []
+        self._check_writable()
+        files, names = self.files(), []
+        _check_room(sum(file.is_own for file in files.values()) + len(presets))
+        taken = {name.casefold() for name in files}
         for preset in presets:
-            taken = {name.casefold() for name in self.files()}
-            numbered = (f"{preset.name[: MAX_NAME_CHARACTERS - 5]} {number}" for number in range(2, MAX_PRESETS + 3))
-            free = next(name for name in (preset.name, *numbered) if name.casefold() not in taken)
-            self.save(preset.model_copy(update={"name": free}))
+            numbered = (f"{preset.name[: MAX_NAME_CHARACTERS - 5]} {number}" for number in range(2, 2 * MAX_PRESETS))
+            free = next(name for name in chain([preset.name], numbered) if name.casefold() not in taken)
+            taken.add(free.casefold())
+            _write(preset.model_copy(update={"name": free}), self.folder / _file_name(free))
             names.append(free)
         return tuple(names), tuple(notice for preset in presets for notice in preset.notices)
 
@@ -187,11 +204,6 @@ class PresetStore:
         return file
 
 
-def shipped_names() -> list[str]:
-    """The names of those that came with the product."""
-    return [name for name, file in PresetStore(SHIPPED / "none").files().items() if file.shipped]
-
-
 def read_thumbnail(file: PresetFile) -> bytes | None:
     """Its small picture as PNG, or None."""
     try:
@@ -199,6 +211,24 @@ def read_thumbnail(file: PresetFile) -> bytes | None:
     except OSError:
         return None
     return data if data.startswith(b"\x89PNG\r\n") else None
+
+
+def _check_room(own: int) -> None:
+    if own > MAX_PRESETS:
+        raise RequestError(f"there would be {own} presets; {MAX_PRESETS} is the limit. Delete some", field="preset")
+
+
+def _write(preset: Preset, path: Path, thumbnail: PilImage | bytes | None = None) -> None:
+    data = preset.text.encode()
+    if len(data) > MAX_PRESET_BYTES:
+        raise RequestError(f"preset: its file would be larger than {MAX_PRESET_BYTES // 1024} KiB", field="preset")
+    picture = _shrink(thumbnail) if isinstance(thumbnail, PilImage) else thumbnail
+    try:
+        if picture:
+            replace_file(path.with_suffix(".png"), picture, 0o644)
+        replace_file(path, data, 0o644)
+    except OSError as error:
+        raise RequestError(f"preset cannot be saved: {error.strerror}", field="preset") from None
 
 
 def _origin(file: PresetFile) -> str:

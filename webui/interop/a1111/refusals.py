@@ -61,7 +61,6 @@ NOISE: dict[str, Callable[[Any], bool]] = {
 REFUSED: dict[str, Callable[[Any], bool]] = NOISE | {
     "restore_faces": flag,
     "script_name": _names_something,
-    "styles": _names_something,
     "seed_resize_from_w": _is_positive,
     "seed_resize_from_h": _is_positive,
     "latent_mask": bool,

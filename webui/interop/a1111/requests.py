@@ -206,6 +206,18 @@ def read_request(
     return Asked(request, comments)
 
 
+def read_styles(body: Mapping[str, Any]) -> list[str]:
+    """The names of the styles that it asks for, in whatever form."""
+    given = body.get("styles")
+    names = [str(name).strip() for name in (given if isinstance(given, list) else [given]) if name is not None]
+    return [name for name in names if name.casefold() not in ("", "none")]
+
+
+def style(name: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """One of ours as their list has it."""
+    return {"name": name, "prompt": fields.get("prompt", ""), "negative_prompt": fields.get("negative", "")}
+
+
 def _read_hires(
     given: Mapping[str, Any], catalog: Catalog, values: Mapping[str, Any], with_picture: bool
 ) -> dict[str, Any]:

@@ -12,10 +12,9 @@ import gradio as gr
 from webui.core.axes import FIELDS, LORA, PRESET, Axis, read_axis
 from webui.core.catalog import Catalog
 from webui.core.grid import PLACES, make_grid
-from webui.core.request import Request
 from webui.core.work import Work
 from webui.ui import fills
-from webui.ui.workbench import Controls, Task, Workbench, filled_fields, settings_of
+from webui.ui.workbench import Controls, Task, Workbench, filled_fields, read_request, settings_of
 from webui.workspace.presets import PresetStore
 
 NAME = "grid"
@@ -38,9 +37,8 @@ def make_task(presets: Callable[[], PresetStore]) -> Task:
             if field and field != UNUSED:
                 axes[place] = read_axis(place, field, text)
         own = {"yes", *PLACES, *(f"{place}_values" for place in PLACES)}
-        request = Request.parse({name: value for name, value in values.items() if name not in own})
-        store = presets()
-        return make_grid(request, axes, lambda name, cell: store.get(name).over(cell), values["yes"] == "yes")
+        request = read_request({name: value for name, value in values.items() if name not in own})
+        return make_grid(request, axes, presets().over, values["yes"] == "yes")
 
     invitation = "Choose what is to vary, and its values."
     return Task(

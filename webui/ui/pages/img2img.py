@@ -10,7 +10,7 @@ from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
 from webui.ui import basics, form
-from webui.ui.workbench import Controls, Task
+from webui.ui.workbench import Controls, Task, read_request
 
 NAME = "img2img"
 INIT_FIELDS = ("strength", "resize", "background")
@@ -47,7 +47,7 @@ def _request(path: str, values: Mapping[str, Any]) -> Request:
     init = {field: values[field] for field in INIT_FIELDS} | {"image": form.open_picture(path, "image")}
     size = {"width": None, "height": None} if values["keep_size"] else {}
     own = (*INIT_FIELDS, "image", "keep_size", "files", "folder")
-    return Request.parse({key: value for key, value in values.items() if key not in own} | size | {"init": init})
+    return read_request({key: value for key, value in values.items() if key not in own} | size | {"init": init})
 
 
 TASK = Task(

@@ -15,10 +15,9 @@ from PIL.Image import Image as PilImage
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
-from webui.core.request import Request
 from webui.core.work import Work
 from webui.ui import basics, form
-from webui.ui.workbench import INIT_FIELDS, Controls, Task
+from webui.ui.workbench import INIT_FIELDS, Controls, Task, read_request
 
 NAME = "inpaint"
 COLLECT_JS = f"(image, _painted, ...rest) => [image, darkroomPainter.mask('{NAME}'), ...rest]"
@@ -115,7 +114,7 @@ def _work(values: Mapping[str, Any]) -> Work:
     size: dict[str, Any] = {}
     if values["keep_size"]:
         size = {"width": None, "height": None}
-    return Request.parse({key: value for key, value in values.items() if key not in own} | size | {"init": init})
+    return read_request({key: value for key, value in values.items() if key not in own} | size | {"init": init})
 
 
 def _colour(text: str) -> str:

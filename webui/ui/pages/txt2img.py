@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from webui.core.catalog import Catalog
-from webui.core.request import Request
 from webui.core.work import Work
-from webui.ui.workbench import Controls, Task
+from webui.ui.workbench import Controls, Task, read_request
 
 EXAMPLES = (
     "a red apple, flat style, on a blue background",
@@ -21,7 +20,7 @@ def _build_inputs(_place: str, _catalog: Catalog) -> Controls:
 
 
 def _work(values: Mapping[str, Any]) -> Work:
-    return Request.parse(values)
+    return read_request(values)
 
 
 TASK = Task("txt2img", "Type what you want to see.", _work, _build_inputs, examples=EXAMPLES, enlarges=True)

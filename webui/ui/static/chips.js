@@ -1,5 +1,6 @@
-// The LoRAs in use as chips above Generate: those of the panel and those that the prompt names. A press opens the panel
-// or goes to the place in the prompt, the cross takes one off. Held down, one shows the picture without it (flip.js).
+// The LoRAs and styles in use as chips above Generate: LoRAs of the panel, those that the prompt names, styles. A press
+// opens the panel or the shelf, or goes to the place in the prompt; the cross takes one off. A LoRA's, held down, shows the
+// picture without it (flip.js).
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
@@ -37,7 +38,14 @@
       open: () => select(page, tag.trim()),
       remove: () => put(page, "prompt", valueOf(page, "prompt").replace(tag, "")),
     }));
-    return [...panel, ...tags];
+    const styles = window.darkroomPresets.styles(page);
+    const laid = styles.map((name) => ({
+      name: `Style: ${name}`,
+      where: `The style ${name} stands around the prompt`,
+      open: () => window.darkroomShelf.open(page, name),
+      remove: () => window.darkroomPresets.setStyles(page, styles.filter((other) => other !== name)),
+    }));
+    return [...panel, ...tags, ...laid];
   };
   const short = (weight) => (/^-?[\d.]+$/.test(weight) ? String(Number(weight)) : weight.includes("@") ? "curve" : weight);
 
@@ -50,16 +58,20 @@
     list.dataset.shown = told;
     const focused = list.contains(document.activeElement);
     const chips = entries.map((entry) => {
-      const where = `${entry.tag ? `${entry.tag}: in the prompt` : `${entry.name}, weight ${entry.weight}`}. Hold: the picture without it`;
-      const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, make("small", {}, ` ${short(entry.weight)}`));
+      const place = entry.tag ? `${entry.tag}: in the prompt` : `${entry.name}, weight ${entry.weight}`;
+      const where = entry.where ?? `${place}. Hold: the picture without it`;
+      const weight = entry.weight === undefined ? [] : [make("small", {}, ` ${short(entry.weight)}`)];
+      const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, ...weight);
       const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
       open.addEventListener("click", entry.open);
       remove.addEventListener("click", entry.remove);
-      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.name }, open, remove);
+      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name }, open, remove);
     });
     const add = make("button", { type: "button", class: "chip-add" }, "+ LoRA");
     add.addEventListener("click", () => openPanel(page));
-    list.replaceChildren(...chips, make("li", {}, add));
+    const shelf = make("button", { type: "button", class: "chip-add", id: `${page}-presets`, "aria-haspopup": "dialog", title: "Presets and styles" }, "Presets");
+    shelf.addEventListener("click", () => window.darkroomShelf.open(page));
+    list.replaceChildren(...chips, make("li", {}, add), make("li", {}, shelf));
     if (focused) (list.querySelector(".chip-remove") ?? add).focus();
   };
 

@@ -148,12 +148,10 @@
       return ask(file.name, ["Only the owner of this server adds models."], [], {});
     }
     const page = settingsPage();
-    const input = () => query(`#${page}-preset-bar input[type=file]`) ?? query(`input[type=file]#${page}-preset-import`);
     const importIt = async () => {
+      dialog.close();
       open(page);
-      if (!input()) query(`#${page}-preset-bar button`)?.click(); // the fold makes what is in it when it opens
-      await soon(`#${page}-preset-bar input[type=file]`);
-      give(input(), file);
+      await window.darkroomShelf.take(page, [file]);
     };
     const tags = isOwner && /csv$/i.test(file.name) ? "A list of tags goes into the folder tags instead." : "";
     return ask(file.name, ["This can be imported as presets.", tags], [["Import as presets", importIt]], {});

@@ -70,7 +70,7 @@
     for (const page of PAGES) {
       end(page);
       window.darkroomJobs.begin(page);
-      if (preset && page !== "upscale") ask(page, "address", { name: preset });
+      if (preset && page !== "upscale") ask(page, "address", { name: preset, model: window.darkroomFields.valueOf(page, "model") });
     }
     return window.darkroomPictures.recall(places);
   };

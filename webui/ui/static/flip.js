@@ -82,7 +82,7 @@
     held = { chip, page: button.closest(".chips").dataset.page, name: chip.dataset.name, began: false };
     held.timer = setTimeout(show, HOLD_MS, held);
   };
-  const chipOf = (target) => target.closest?.(".chip-open");
+  const chipOf = (target) => target.closest?.("[data-name] > .chip-open"); // a LoRA's
 
   let swallow = false; // the click that follows a hold
   addEventListener("pointerdown", ({ target, button }) => {
