@@ -163,17 +163,16 @@ def test_the_lists_that_programs_ask_for(client, server):
         assert ask(server, path, {}) is None
 
 
-def test_styles_are_laid_around_the_prompt(client, server):
+def test_styles_are_laid_around_the_prompt(server):
     styles = {style["name"]: style for style in ask(server, "prompt-styles")}
     assert styles["By night"] == {"name": "By night", "prompt": "{prompt}, night", "negative_prompt": ""}
-    found = client.txt2img(prompt="a fox", seed=3, width=64, height=64, styles=["3D style", "by night", "None", ""])
-    assert (
-        found.info["prompt"].startswith("a fox, 3d style, night") and "<lora:night:0.6>" in found.info["infotexts"][0]
-    )
+    body = SMALL | {"prompt": "a fox", "seed": 3, "styles": ["3D style", "by night", "None", ""]}
+    found = ask(server, "txt2img", body)
+    assert read_info(found)["infotexts"][0].startswith("a fox, 3d style, night <lora:night:0.6>\n")
     same = SMALL | {"prompt": "a fox, 3d style, night", "seed": 3, "loras": ["night:0.6"]}
     server.finish(job := server.submit(**same))
     own = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
-    assert found.image.tobytes() == own.convert("RGB").tobytes()
+    assert opened(found["images"][0]).tobytes() == own.tobytes()
 
 
 def test_options_are_read_changed_and_sent_back_whole(server):

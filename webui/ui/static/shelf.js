@@ -110,8 +110,9 @@
     showStyles();
     const info = known.find(({ name }) => name === select);
     if (!info) return;
-    if (!accepts(info)) {
-      filter = "all";
+    if (!itemOf(select)) { // left out by what is sought
+      one("input[type=search]").value = "";
+      filter = accepts(info) ? filter : "all";
       showFilters();
       showCards();
     }
@@ -344,6 +345,7 @@
     told = null;
     fill(false, hint());
     say("");
+    one("input[type=search]").value = "";
     one("input[type=search]").focus();
     await trying(load)(select);
   };
