@@ -296,10 +296,10 @@ def test_a_picture_is_saved_renamed_passed_on_and_deleted(preset_server, tab, tm
 
 def test_a_page_is_saved_with_variables_and_what_ships_is_not_overwritten(preset_server, tab):
     tab.set(prompt="a {thing}, 3d style", **SMALL)
-    tab.leaving = True  # the browser notes each answer that is a refusal
+    tab.is_refused = True  # the browser notes each answer that is a refusal
     save(tab, NAME)
     wait_until_said(tab, "ships with the product")
-    tab.leaving = False
+    tab.is_refused = False
     save(tab, "With a variable", Variables="thing = fox")
     wait_until_said(tab, "Saved With a variable.")
     entry = listed(preset_server)["With a variable"]

@@ -30,14 +30,7 @@ SCRIPTS = (
     *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js"),
 )
 STYLES = (
-    "icons.css",
-    "style.css",
-    "history.css",
-    "adding.css",
-    "layout.css",
-    "queue.css",
-    "light.css",
-    "presets.css",
+    *("icons.css", "style.css", "history.css", "adding.css", "layout.css", "queue.css", "light.css", "presets.css"),
     "forced.css",
 )
 TITLE = "Darkroom"
