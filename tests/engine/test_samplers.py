@@ -52,6 +52,14 @@ def path_of(scheduler) -> list[float]:
     return [float(value) for value in getattr(scheduler, "sigmas", scheduler.timesteps)]
 
 
+def test_two_that_are_asked_for_alike_have_nothing_in_common():
+    one, other = (make_scheduler("DPM2", "Default", STABLE_DIFFUSION_1_5) for _ in range(2))
+    before = len(other.timesteps)
+    one.set_timesteps(3)
+    assert len(other.timesteps) == before > len(one.timesteps)
+    assert type(one) is type(other) and one.config == other.config and one.betas is not other.betas
+
+
 @pytest.mark.parametrize("name", PROMISED)
 def test_a_promised_sampler_is_the_one_that_diffusers_lists_under_its_name(name):
     class_name, config = PROMISED[name]
