@@ -5,12 +5,13 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from .server import Server
-from .tab import Tab
+from .tab import WINDOW, Tab
 
 LEAVING = "AbortError|Connection errored out|net::ERR_|network error|status of 404"
 REFUSED = "status of 4(09|22)"
@@ -62,20 +63,71 @@ def browser():
 @pytest.fixture(scope="module")
 def context(browser):
     """One visitor's browser for a module's tests, one after another: it keeps what it has fetched, and nothing else."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context = browser.new_context(viewport=WINDOW, accept_downloads=True)
     context.set_default_timeout(90_000)
     yield context
     context.close()
 
 
+@pytest.fixture(scope="module")
+def host(server: Server) -> Server:
+    """The server whose page a module's tests open."""
+    return server
+
+
 @pytest.fixture
-def open_tab(context, server: Server) -> Iterator[Callable[..., Tab]]:
-    """Opens tabs of one visitor: they share the browser's memory. No test may leave an error on a console, send a
-    request elsewhere, or open a dialog; jobs that still run are stopped."""
-    yield from tab_opener(context, server)
+def open_tab(context, host: Server) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs of one visitor: they share the browser's memory."""
+    yield from tab_opener(context, host)
+
+
+@pytest.fixture(scope="module")
+def kept_tabs() -> list[Tab]:
+    """The module's own tab, once a test has asked for it."""
+    return []
+
+
+@pytest.fixture
+def tab(request, context, host: Server, kept_tabs: list[Tab]) -> Iterator[Tab]:
+    """A tab as a newcomer finds it, with pictures of the tests before at most. Opening a page takes seconds, so one
+    serves a module's tests until one of them fails."""
+    failed = request.session.testsfailed
+    with _watching(context) as tabs:
+        if kept_tabs:
+            tabs.append(kept_tabs.pop())
+            tabs[0].begin_anew()
+        else:
+            tabs.append(_new_tab(context, host))
+            tabs[0].open().keep()
+        yield tabs[0]
+        if request.session.testsfailed == failed:
+            tabs[0].leave()
+            kept_tabs.append(tabs[0])
+        else:
+            tabs[0].new = None
 
 
 def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
+    with _watching(context) as tabs:
+
+        def open_one(query: str = "", server: Server = default, newcomer: bool = False) -> Tab:
+            tabs.append(_new_tab(context, server, newcomer))
+            return tabs[-1].open(query)
+
+        yield open_one
+
+
+def _new_tab(context, server: Server, newcomer: bool = False) -> Tab:
+    page = context.new_page()
+    # Messages lie over the page for some seconds: they are closed where they are in the way, as a person does.
+    page.add_locator_handler(page.locator(".toast-close").first, lambda _: page.evaluate(CLOSE), no_wait_after=True)
+    return Tab(page, server, newcomer)
+
+
+@contextmanager
+def _watching(context) -> Iterator[list[Tab]]:
+    """The tabs of one test. It may leave no error on a console, send no request elsewhere, and open no dialog; jobs
+    that still run are stopped, and the browser forgets all but what it has fetched."""
     troubles: list[str] = []
     tabs: list[Tab] = []
 
@@ -97,19 +149,12 @@ def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
     }
     for event, watch in watches.items():
         context.on(event, watch)
-
-    def open_one(query: str = "", server: Server = default) -> Tab:
-        page = context.new_page()
-        # Messages lie over the page for some seconds: they are closed where they are in the way, as a person does.
-        page.add_locator_handler(page.locator(".toast-close").first, lambda _: page.evaluate(CLOSE), no_wait_after=True)
-        tabs.append(Tab(page, server))
-        return tabs[-1].open(query)
-
-    yield open_one
+    yield tabs
     servers = {tab.server for tab in tabs}
     for tab in tabs:
         tab.stop_if_busy()
-        tab.page.close()
+        if tab.new is None:
+            tab.page.close()
     for event, watch in watches.items():
         context.remove_listener(event, watch)
     _forget(context, [server.url for server in servers])

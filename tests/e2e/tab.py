@@ -4,10 +4,12 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .server import Server
 
+WINDOW = {"width": 1280, "height": 900}
 # Previews come and go faster than a test can ask: the page itself notes each that was shown.
 WATCH_PREVIEWS = """
 window.previews = [];
@@ -39,24 +41,35 @@ new MutationObserver((changes) => {
 NOT_ENLARGED = """
 if (location.protocol !== "about:") {
   const kept = sessionStorage["darkroom.txt2img.fields"] ?? localStorage["darkroom.txt2img.fields"];
-  if (!sessionStorage.newcomer && !kept)
+  if (!kept)
     localStorage["darkroom.txt2img.fields"] = '{"upscale": false, "upscale.scale": 2}';
 }
 """
+# What a page remembers while nobody has used it, and which folds are open.
+NOTE_FIELDS = "Object.fromEntries(darkroom.PAGES.map((page) => [page, darkroom.recall(page)]))"
+NOTE_STATE = f"""() => ({{
+  fields: {NOTE_FIELDS},
+  storages: [localStorage, sessionStorage].map((storage) => ({{ ...storage }})),
+  open: [...document.querySelectorAll("button.label-wrap.open")].map((button) => button.closest("[id]").id),
+}})"""
+BEGIN_ANEW = (Path(__file__).parent / "begin_anew.js").read_text("utf-8")
 BUSY = ("queued", "loading", "running")
 
 
 class Tab:
     """A browser tab with the txt2img page. Waits on what shows; Playwright's timeout is the only clock."""
 
-    def __init__(self, page: Any, server: Server) -> None:
+    def __init__(self, page: Any, server: Server, newcomer: bool = False) -> None:
         self.page = page
         self.server = server
+        self.new: dict[str, Any] | None = None  # how the page is while nobody has used it, where it is kept
+        self._left: dict[str, str] = {}
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
         self.is_refused = False  # while the server is to refuse what the page asks, the browser says so too
         page.add_init_script(WATCH_PREVIEWS)
         page.add_init_script(NOTE_MESSAGES)
-        page.add_init_script(NOT_ENLARGED)
+        if not newcomer:
+            page.add_init_script(NOT_ENLARGED)
 
     def open(self, query: str = "") -> "Tab":
         self.page.goto(self.server.url + query)
@@ -72,6 +85,26 @@ class Tab:
         self.page.locator("#txt2img-generate").wait_for()
         self.page.locator("#darkroom-engine[data-status=ok]").wait_for()
         self.page.wait_for_function("darkroom.restored.length === darkroom.PAGES.length")
+        return self
+
+    def keep(self) -> "Tab":
+        """The page was just opened, and is to serve one test after another."""
+        self.new = self.page.evaluate(NOTE_STATE)
+        return self
+
+    def leave(self) -> None:
+        """A test has used the page: notes what is in its fields, before the browser forgets it."""
+        self._left = self.page.evaluate(NOTE_FIELDS)
+
+    def begin_anew(self) -> "Tab":
+        """As a newcomer finds the page, but for the last picture and the jobs that ended."""
+        self.page.unroute_all()
+        self.page.set_viewport_size(WINDOW)
+        self.page.bring_to_front()
+        if not self.page.evaluate(BEGIN_ANEW, [self.new, self._left]):
+            self.reload()
+        self.find("generate").wait_for()
+        self.let_fields_settle()
         return self
 
     def find(self, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -21,24 +20,12 @@ def unfold(tab):
     tab.let_fields_settle()
 
 
-@pytest.fixture
-def open_fold(open_tab):
-    """A tab with the fold open."""
-
-    def open_it(**options):
-        tab = open_tab(**options)
-        unfold(tab)
-        return tab
-
-    return open_it
-
-
 def note(tab):
     return tab.find("approximate").locator(".approximate")
 
 
-def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
-    tab = open_fold()
+def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(tab):
+    unfold(tab)
     tab.page.set_viewport_size({"width": 390, "height": 844})
     assert not note(tab).count()
     tab.set(guidance_until=0.5, reuse=2, token_merging=0.25, seed=7, **SMALL)
@@ -59,8 +46,7 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(open_fold):
     assert tab.picture_bytes() != fast
 
 
-def test_few_steps_with_a_lora_are_approximate_too(open_tab):
-    tab = open_tab()
+def test_few_steps_with_a_lora_are_approximate_too(tab):
     tab.choose("sampler", "LCM")
     use(tab, "few-steps")
     note(tab).get_by_text("few steps with LCM").wait_for()
@@ -70,20 +56,20 @@ def test_few_steps_with_a_lora_are_approximate_too(open_tab):
     note(tab).wait_for(state="detached")
 
 
-def test_what_cannot_be_is_refused_by_name(open_fold):
-    tab = open_fold()
+def test_what_cannot_be_is_refused_by_name(tab):
+    unfold(tab)
     tab.set(reuse=99)
     tab.find("generate").click()
     tab.wait_for_message("reuse must be at most 10, not 99")
 
 
-def test_a_tiny_vae_is_marked_where_it_is_chosen(open_tab, server):
+def test_a_tiny_vae_is_marked_where_it_is_chosen(tab, server):
     file = server.data_dir / "models/VAE/quick.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     save_file(TinyAutoencoder().state_dict(), file)
     try:
-        tab = open_tab()
+        tab.reload()
         tab.choose("vae", "quick (tiny, approximate)")
         note(tab).get_by_text("Pictures will be approximate: a tiny VAE", exact=True).wait_for()
         tab.draw(**SMALL)

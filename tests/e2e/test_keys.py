@@ -21,8 +21,7 @@ OPEN_AND_CLOSED = (
 )
 
 
-def test_what_is_typed_while_the_first_picture_is_drawn_is_all_there(open_tab):
-    tab = open_tab()
+def test_what_is_typed_while_the_first_picture_is_drawn_is_all_there(tab):
     tab.set(prompt="a red apple", **SMALL)
     prompt = tab.find("prompt").locator("textarea")
     prompt.focus()
@@ -42,8 +41,7 @@ def test_what_is_typed_while_the_first_picture_is_drawn_is_all_there(open_tab):
     assert prompt.input_value() == "a red apple, a yellow banana!"
 
 
-def test_who_is_in_the_gallery_stays_there(open_tab):
-    tab = open_tab()
+def test_who_is_in_the_gallery_stays_there(tab):
     tab.draw(seed=1, count=2, **SMALL)
     tab.picture.wait_for()
     tab.find("gallery").get_by_role("button", name="Thumbnail 1 of 2").click()
@@ -56,8 +54,7 @@ def test_who_is_in_the_gallery_stays_there(open_tab):
     assert tab.page.evaluate(FOCUS_IN_GALLERY)
 
 
-def test_escape_closes_what_is_open_and_then_stops(open_tab):
-    tab = open_tab()
+def test_escape_closes_what_is_open_and_then_stops(tab):
     tab.open_settings()
     tab.set(steps=150, width=256, height=256)
     tab.generate()

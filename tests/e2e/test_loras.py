@@ -15,7 +15,6 @@ from PIL import Image as PilImages
 
 from webui.library.library import DEMO_MODEL
 
-from .conftest import tab_opener
 from .server import SMALL, Server, run_here, wait_for
 from .tab import Tab
 
@@ -41,9 +40,9 @@ def lora_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture
-def open_tab(context, lora_server: Server):
-    yield from tab_opener(context, lora_server)
+@pytest.fixture(scope="module")
+def host(lora_server: Server) -> Server:
+    return lora_server
 
 
 def open_panel(tab: Tab) -> None:
@@ -85,8 +84,7 @@ def draw_over_http(server: Server, **fields) -> tuple[bytes, dict]:
     return pixels(server.client.get(f"/api/jobs/{job}/images/0").content), end
 
 
-def test_a_lora_is_found_weighed_and_drawn_with(open_tab, lora_server):
-    tab = open_tab()
+def test_a_lora_is_found_weighed_and_drawn_with(tab, lora_server):
     tab.draw(**SEEDED)
     plain = pixels(tab.picture_bytes())
     use(tab, "blueprint")
@@ -109,8 +107,7 @@ def test_a_lora_is_found_weighed_and_drawn_with(open_tab, lora_server):
     assert pixels(tab.picture_bytes()) == with_lora
 
 
-def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(open_tab):
-    tab = open_tab()
+def test_the_choice_outlives_a_reload_and_comes_back_with_the_settings(tab):
     use(tab, "sepia")
     weigh(tab, "sepia", -3)
     tab.draw(**SEEDED)
@@ -139,8 +136,7 @@ def kept(tab: Tab) -> list[dict]:
     return json.loads(tab.find("loras").locator("textarea").input_value())
 
 
-def test_a_curve_is_edited_by_keys_and_is_what_is_drawn(open_tab, lora_server):
-    tab = open_tab()
+def test_a_curve_is_edited_by_keys_and_is_what_is_drawn(tab, lora_server):
     use(tab, "night")
     panel_of(tab).get_by_role("button", name="Curve: the weight of night").press("Enter")
     assert kept(tab) == [{"name": "night", "weight": [[0, 1], [1, 1]]}]
@@ -175,8 +171,7 @@ def test_a_curve_is_edited_by_keys_and_is_what_is_drawn(open_tab, lora_server):
     assert kept(tab) == [{"name": "night", "weight": 1}] and points_of(tab).count() == 0
 
 
-def test_a_curve_is_edited_by_the_mouse(open_tab):
-    tab = open_tab()
+def test_a_curve_is_edited_by_the_mouse(tab):
     use(tab, "night")
     panel_of(tab).get_by_role("button", name="Curve: the weight of night").click()
     plot = panel_of(tab).locator(".curve-plot")
@@ -218,8 +213,7 @@ def test_a_curve_is_edited_by_the_mouse(open_tab):
     assert text.get_attribute("aria-invalid") == "true" and points_of(tab).filter(visible=True).count() == 0
 
 
-def test_what_the_curve_does_not_edit_is_kept_and_said(open_tab, lora_server):
-    tab = open_tab()
+def test_what_the_curve_does_not_edit_is_kept_and_said(tab, lora_server):
     tag = "<lora:night:0.3:1@0;0.2@0.5:lbw=OUTALL>"
     tab.draw(**SEEDED | {"prompt": f"{SEEDED['prompt']} {tag}"})
     tab.wait_for_infotext(tag)
@@ -235,8 +229,7 @@ def test_what_the_curve_does_not_edit_is_kept_and_said(open_tab, lora_server):
     tab.wait_for_value("prompt", f"{SEEDED['prompt']} <lora:night:0.3:1@0;0.25@0.5:lbw=OUTALL>")
 
 
-def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(open_tab, lora_server):
-    tab = open_tab()
+def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(tab, lora_server):
     tag = "<lora:night:1@0;0.2@0.5>"
     tab.draw(**SEEDED | {"prompt": f"{SEEDED['prompt']} <lora:night:1@0,0.2@0.5>"})
     tab.wait_for_infotext(tag)
@@ -259,8 +252,7 @@ def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(open_tab, lora_s
     tab.wait_for_value("prompt", f"{SEEDED['prompt']} {tag}")
 
 
-def test_a_new_file_is_there_after_refresh(open_tab, lora_server):
-    tab = open_tab()
+def test_a_new_file_is_there_after_refresh(tab, lora_server):
     open_panel(tab)
     tab.find("lora-panel").locator('.loras-found button[data-name="sepia"]').wait_for()
     folder = lora_server.data_dir / "models/Lora/later"
@@ -273,8 +265,7 @@ def test_a_new_file_is_there_after_refresh(open_tab, lora_server):
     assert "LoRA just now:1" in tab.message
 
 
-def test_trigger_words_and_the_tag_go_into_the_prompt(open_tab):
-    tab = open_tab()
+def test_trigger_words_and_the_tag_go_into_the_prompt(tab):
     tab.set(prompt="a panda")
     use(tab, "night")
     tab.find("lora-panel").get_by_role("button", name='Add "night" to the prompt').click()
@@ -284,8 +275,7 @@ def test_trigger_words_and_the_tag_go_into_the_prompt(open_tab):
     assert chosen(tab) == []
 
 
-def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
-    tab = open_tab()
+def test_a_strangers_words_are_text_and_a_broken_file_says_why(tab):
     use(tab, HOSTILE)
     row = tab.find("lora-panel").locator(".loras-chosen li")
     assert row.get_by_label("as a number").input_value() == "0.7"
@@ -305,8 +295,7 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(open_tab):
     tab.find("lora-panel").get_by_text("LoRAs is called like that").wait_for()
 
 
-def test_what_cannot_be_applied_is_told_on_the_page(open_tab, lora_server):
-    tab = open_tab()
+def test_what_cannot_be_applied_is_told_on_the_page(tab, lora_server):
     for prompt, message in (
         ("a cat <lora:blueprnt:1>", "no LoRA “blueprnt”; did you mean blueprint"),
         ("a cat <lora:old:1>", "old.pt is a pickle"),

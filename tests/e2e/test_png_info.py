@@ -20,8 +20,7 @@ def write(path: Path, colour: str = "red") -> Path:
     return path
 
 
-def test_a_picture_of_another_program_is_read_and_sent_with_its_settings(open_tab, tmp_path):
-    tab = open_tab()
+def test_a_picture_of_another_program_is_read_and_sent_with_its_settings(tab, tmp_path):
     page = tab.page
     page.get_by_role("tab", name="PNG info").click()
     assert page.locator("#png-info-send-txt2img").is_disabled()
@@ -45,13 +44,12 @@ def test_a_picture_of_another_program_is_read_and_sent_with_its_settings(open_ta
     assert [*shown.values()] == ["blurry", "3", "4.5", "DPM++ 2M", "Karras", "64", "96"]
 
 
-def test_one_of_ours_is_verified_and_what_is_none_says_so(server, open_tab, tmp_path):
+def test_one_of_ours_is_verified_and_what_is_none_says_so(server, tab, tmp_path):
     job = server.submit(prompt="a fox", seed=3, **SMALL)
     server.finish(job)
     ours, none = tmp_path / "ours.png", tmp_path / "none.png"
     ours.write_bytes(server.client.get(f"/api/jobs/{job}/images/0").content)
     PilImages.new("RGB", (64, 64)).save(none)
-    tab = open_tab()
     page = tab.page
     page.get_by_role("tab", name="PNG info").click()
     page.set_viewport_size({"width": 390, "height": 844})  # where the tab itself is in Gradio's menu

@@ -55,8 +55,7 @@ def wait_for_count(tab: Tab, text: str, field: str = "prompt") -> None:
     wait_for(lambda: help_of(tab, field, "count") == text, f"the count {text} of the {field}", timeout_s=10)
 
 
-def test_tokens_are_counted_while_people_type(open_tab, tokenizer):
-    tab = open_tab()
+def test_tokens_are_counted_while_people_type(tab, tokenizer):
     asked = []
     tab.page.on("request", lambda request: asked.append(request) if request.url.endswith("/api/tokens") else None)
     assert help_of(tab, "prompt", "count") == "0/75"
@@ -80,8 +79,7 @@ def test_tokens_are_counted_while_people_type(open_tab, tokenizer):
     wait_for_count(tab, "0/75")
 
 
-def test_what_changes_over_the_steps_is_counted_for_the_steps_that_are_taken(open_tab, server, tokenizer):
-    tab = open_tab()
+def test_what_changes_over_the_steps_is_counted_for_the_steps_that_are_taken(tab, server, tokenizer):
     short, long = ("{}/{}".format(*count_tokens(text, tokenizer)) for text in ("a cat", LONG))
     tab.set(prompt=f"[a cat:{LONG}:30]")
     wait_for_count(tab, short)
@@ -99,8 +97,7 @@ def test_what_changes_over_the_steps_is_counted_for_the_steps_that_are_taken(ope
     )
 
 
-def test_an_old_answer_does_not_replace_a_newer_one(open_tab, tokenizer):
-    tab = open_tab()
+def test_an_old_answer_does_not_replace_a_newer_one(tab, tokenizer):
     held = []
 
     def hold_first(route) -> None:
@@ -118,16 +115,14 @@ def test_an_old_answer_does_not_replace_a_newer_one(open_tab, tokenizer):
     assert help_of(tab, "prompt", "count") == newest
 
 
-def test_brackets_that_do_not_match_are_told_in_words(open_tab):
-    tab = open_tab()
+def test_brackets_that_do_not_match_are_told_in_words(tab):
     tab.set(prompt="a (cat, [dog)")
     wait_for(lambda: help_of(tab, "prompt", "trouble") == "Brackets: 1 [ that nothing closes", "the words")
     tab.set(prompt="a (cat), [dog] <lora:a (b:1>")
     wait_for(lambda: not help_of(tab, "prompt", "trouble"), "nothing to be wrong")
 
 
-def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(open_tab):
-    tab = open_tab()
+def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(tab):
     said = "${hue} (a variable) is not done here and is read as plain words."
     tab.set(prompt="an apple ${hue}")
     wait_for(lambda: help_of(tab, "prompt", "trouble") == said, "the words")
@@ -135,8 +130,7 @@ def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(ope
     tab.wait_for_message(said)
 
 
-def test_ctrl_up_and_down_weigh_what_the_cursor_is_in(open_tab):
-    tab = open_tab()
+def test_ctrl_up_and_down_weigh_what_the_cursor_is_in(tab):
     box = tab.find("prompt").locator("textarea")
     for text, keys, expected in WEIGHED:
         start, *rest = (place - k for k, place in enumerate(p for p, letter in enumerate(text) if letter == "|"))
@@ -149,8 +143,7 @@ def test_ctrl_up_and_down_weigh_what_the_cursor_is_in(open_tab):
         assert value[:start] + "".join(marks) + value[end:] == expected, (text, keys)
 
 
-def test_a_weight_reaches_the_picture_and_can_be_undone(open_tab):
-    tab = open_tab()
+def test_a_weight_reaches_the_picture_and_can_be_undone(tab):
     tab.set(prompt="apple")
     box = tab.find("prompt").locator("textarea")
     box.focus()

@@ -40,8 +40,7 @@ def drawn_seed(tab: Tab) -> int:
     return tab.server.show(tab.job)["request"]["seed"]
 
 
-def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(open_tab):
-    tab = open_tab()
+def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(tab):
     tab.draw(prompt=PROMPT, **SMALL)
     first = drawn_seed(tab)
     tab.set(prompt="something else", steps=3)
@@ -53,8 +52,7 @@ def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(open
     assert drawn_seed(tab) != first
 
 
-def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(open_tab):
-    tab = open_tab()
+def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(tab):
     tab.draw(prompt=PROMPT, **SMALL)
     seed = drawn_seed(tab)
     tab.reload()  # all folds are shut
@@ -78,8 +76,7 @@ def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(op
     assert same not in tab.message
 
 
-def test_the_prediction_stays_the_models_own(open_tab):
-    tab = open_tab()
+def test_the_prediction_stays_the_models_own(tab):
     tab.draw(prompt=PROMPT, **SMALL)
     tab.set(steps=3)
     tab.find("reuse").click()
@@ -94,8 +91,7 @@ def test_the_prediction_stays_the_models_own(open_tab):
     assert remembered(tab)["prediction"] == "epsilon"
 
 
-def test_sending_a_picture_takes_its_settings_along_but_not_its_seed(open_tab):
-    tab = open_tab()
+def test_sending_a_picture_takes_its_settings_along_but_not_its_seed(tab):
     tab.draw(prompt=PROMPT, negative="dull", seed=5, guidance=3.5, **SMALL)
     tab.find("send-inpaint").click()
     tab.page.locator("#inpaint-generate").wait_for()
@@ -122,8 +118,7 @@ def press_keys(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize("generate", [press_generate, press_keys])
-def test_generate_waits_for_settings_that_are_on_their_way(open_tab, generate: Callable[[Tab], None]):
-    tab = open_tab()
+def test_generate_waits_for_settings_that_are_on_their_way(tab, generate: Callable[[Tab], None]):
     tab.draw(prompt=PROMPT, **SMALL)
     tab.set(prompt="something else")
     with held(tab) as on_its_way:
@@ -139,8 +134,7 @@ def test_generate_waits_for_settings_that_are_on_their_way(open_tab, generate: C
     assert tab.find("generate").get_attribute("aria-busy") is None
 
 
-def test_what_is_typed_while_the_page_still_opens_stays(open_tab):
-    tab = open_tab()
+def test_what_is_typed_while_the_page_still_opens_stays(tab):
     tab.set(prompt="something else")
     tab.leaving = True
     tab.page.goto("about:blank")
@@ -161,8 +155,7 @@ def test_what_is_typed_while_the_page_still_opens_stays(open_tab):
     wait_for(lambda: remembered(tab)["prompt"] == PROMPT, "the text to be remembered")
 
 
-def test_an_example_is_in_the_box_at_once(open_tab):
-    tab = open_tab()
+def test_an_example_is_in_the_box_at_once(tab):
     tab.set(prompt="something else", **SMALL)
     tab.page.route(SENT, lambda route: route.abort())  # the server is not needed
     tab.find("examples").get_by_text("a panda, 3d style").click()
@@ -171,15 +164,12 @@ def test_an_example_is_in_the_box_at_once(open_tab):
     assert tab.infotext.startswith("a panda, 3d style, on a yellow background")
 
 
-def test_a_picture_read_by_png_info_or_found_in_history_gives_its_seed_only_when_asked(
-    open_tab, server: Server, tmp_path
-):
+def test_a_picture_read_by_png_info_or_found_in_history_gives_its_seed_only_when_asked(tab, server: Server, tmp_path):
     job = server.submit(prompt="a green hat", seed=61, **SMALL)
     server.finish(job)
     path = tmp_path / "hat.png"
     path.write_bytes(server.client.get(f"/api/jobs/{job}/images/0").content)
     assert PilImages.open(path).size == (64, 64)
-    tab = open_tab()
     tab.page.get_by_role("tab", name="PNG info").click()
     tab.page.locator("#png-info-image input[type=file]").set_input_files(path)
     send = tab.page.locator("#png-info-send-txt2img")
@@ -218,8 +208,7 @@ SAYS = {
 }
 
 
-def test_settings_in_a_prompt_s_box_are_noticed_and_applied(open_tab):
-    tab = open_tab()
+def test_settings_in_a_prompt_s_box_are_noticed_and_applied(tab):
     for text, field in ((PASTED, "prompt"), (PASTED.replace("\n", " "), "prompt"), (PASTED, "negative")):
         notice = tab.page.locator(f".pasted[data-page=txt2img][data-field={field}]")
         tab.set(**{field: "a prompt. Steps: many"}, steps=5)
@@ -233,8 +222,7 @@ def test_settings_in_a_prompt_s_box_are_noticed_and_applied(open_tab):
         notice.wait_for(state="hidden")
 
 
-def test_png_info_reads_text_too(open_tab, tmp_path):
-    tab = open_tab()
+def test_png_info_reads_text_too(tab, tmp_path):
     tab.page.get_by_role("tab", name="PNG info").click()
     PilImages.new("RGB", (64, 64)).save(tmp_path / "plain.png")
     tab.page.locator("#png-info-image input[type=file]").set_input_files(tmp_path / "plain.png")
@@ -249,8 +237,7 @@ def test_png_info_reads_text_too(open_tab, tmp_path):
     wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS | {"seed": -1}, "the fields")
 
 
-def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings(open_tab):
-    tab = open_tab()
+def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings(tab):
 
     def open_fold() -> None:
         tab.find("variation").get_by_role("button", name="Variation").click()
@@ -279,8 +266,7 @@ def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings
     tab.wait_for_value("variation-strength", "0")
 
 
-def test_vary_draws_pictures_near_one(open_tab):
-    tab = open_tab()
+def test_vary_draws_pictures_near_one(tab):
     tab.draw(prompt=PROMPT, seed=5, **SMALL)
     first = tab.pixels(tab.picture)
     tab.set(prompt="something else", seed=-1, count=2)
