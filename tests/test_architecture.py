@@ -1,6 +1,7 @@
 """Who may import whom (CONTRIBUTING.md, "The tree"), read from the imports themselves."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def layer_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "webui"
 
 
+@functools.cache
 def read_imports(root: Path) -> list[Import]:
     """Every import of every module of the package below ``root``."""
     files = sorted((root / "webui").rglob("*.py"))

@@ -94,10 +94,11 @@ def test_each_changes_the_picture_a_little_and_always_in_the_same_way(draw, exac
     given = NATIVE | STARTS[start]
     if start not in exact_pictures:
         exact_pictures[start] = draw(**given)
-    fast, again = (draw(**given, **LEVERS[lever]) for _ in range(2))
-    for before, picture, same in zip(exact_pictures[start], fast, again, strict=True):
-        assert (picture == same).all()
+    fast = draw(**given, **LEVERS[lever])
+    for before, picture in zip(exact_pictures[start], fast, strict=True):
         assert LEAST_PSNR_DB < psnr_db(picture, before) < np.inf
+    if not STARTS[start]:  # the bits of the others are those of the frozen loop, in test_same_bits
+        assert (draw(**given, **LEVERS[lever])[0] == fast[0]).all()
 
 
 @EACH

@@ -304,21 +304,27 @@ class TestOutOfMemory:
         "LoRA": ("webui.engine.lora.cache", "merge"),
     }
 
-    @pytest.mark.parametrize(("part", "always"), [*((part, False) for part in FAILING), ("UNet", True)])
-    def test_the_second_try_starts_with_the_first_one_s_memory_free(
-        self, tree, random_lora, tmp_path, monkeypatch, alive, part, always
-    ):
-        settings = Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,))
-        darkroom, other = Darkroom(settings), Darkroom(settings)
-        list(darkroom.load("sd1"))
-        (tmp_path / "Lora").mkdir()
-        save_file(
-            random_lora(darkroom.manager._residence.model.components, only="attn1.to_q"),
-            tmp_path / "Lora/one.safetensors",
-        )
+    @pytest.fixture(scope="class")
+    def undisturbed(self, tree, random_lora, tmp_path_factory):
+        """Settings with a LoRA, a request with it and a start picture, its picture, and a plain one."""
+        folder = tmp_path_factory.mktemp("undisturbed")
+        settings = Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(folder,))
+        darkroom = Darkroom(settings)
+        plain = draw(darkroom, model="sd1")
+        (folder / "Lora").mkdir()
+        tensors = random_lora(darkroom.manager._residence.model.components, only="attn1.to_q")
+        save_file(tensors, folder / "Lora/one.safetensors")
         init = {"image": PilImages.new("RGB", (64, 64), "red"), "strength": 0.7}
         fields = {"model": "sd1", "loras": ("one:0.5",), "init": init}
-        expected = draw(other, **fields)
+        return settings, fields, draw(darkroom, **fields), plain
+
+    @pytest.mark.parametrize(("part", "always"), [*((part, False) for part in FAILING), ("UNet", True)])
+    def test_the_second_try_starts_with_the_first_one_s_memory_free(
+        self, undisturbed, monkeypatch, alive, part, always
+    ):
+        settings, fields, expected, plain = undisturbed
+        darkroom = Darkroom(settings)
+        list(darkroom.load("sd1"))
         place, name = self.FAILING[part]
         owner = pydoc.locate(place)
         works, tensors, counts = getattr(owner, name), alive(), []
@@ -341,7 +347,7 @@ class TestOutOfMemory:
                 assert (draw(darkroom, **fields) == expected).all()
         assert counts[:2] == [0, 0]
         assert tensors.count() == 0
-        assert (draw(darkroom, model="sd1") == draw(other, model="sd1")).all()
+        assert (draw(darkroom, model="sd1") == plain).all()
 
     def test_pictures_that_are_finished_are_not_drawn_again(self, make, monkeypatch):
         darkroom = make()
