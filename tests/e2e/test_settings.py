@@ -187,7 +187,7 @@ def test_a_picture_read_by_png_info_or_found_in_history_gives_its_seed_only_when
     for ticked, seed in ((False, -1), (True, 61)):
         tab.page.get_by_role("tab", name="History").click()
         tab.page.get_by_role("button", name="a green hat").first.click()
-        dialog = tab.page.get_by_role("dialog", name="Picture", exact=True)
+        dialog = tab.page.get_by_role("dialog", name="Large view")
         dialog.get_by_label("With seed").set_checked(ticked)
         dialog.get_by_role("button", name="Reuse in txt2img").click()
         tab.find("generate").wait_for()
