@@ -38,11 +38,14 @@ def test_what_waits_is_seen_moved_and_taken_back_and_a_reload_finds_all_of_it(op
     tab.wait_for_queue("2 more wait.", "the first", "the second", "the third")
     tab.wait_for_step()
     assert tab.job == jobs[0]
-    tab.queue.get_by_role("button", name="Stop: the second").click()
-    tab.wait_for_queue("1 more waits.", "the first", "the third")
-    assert server.show(jobs[1])["state"] == "cancelled" and rows.count() == 2
+    up.click()
+    tab.wait_for_queue("2 more", "the first", "the third", "the second")
     tab.find("stop").click()
+    tab.wait_for_queue("Stopped one. 1 more waits.", "the third", "the second")
+    tab.page.wait_for_function("(job) => darkroom.statusOf('txt2img').dataset.job === job", arg=jobs[2])
+    tab.queue.get_by_role("button", name="Stop: the second").click()
     tab.wait_for_queue("Stopped one. This is the last one.", "the third")
+    assert server.show(jobs[1])["state"] == "cancelled" and rows.count() == 1
     tab.queue.get_by_role("button", name="Stop all").click()
     tab.find("queue").wait_for(state="hidden")
     tab.wait_for_state("cancelled")

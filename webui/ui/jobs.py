@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,19 @@ class Handlers:
             yield update
 
     async def follow(self, job_id: str, known_as: str) -> AsyncIterator[tuple[Update, ...]]:
-        """What there is to see of a job, to its end; ``known_as`` is the state that the browser last saw."""
+        """What there is to see of a job, to its end, or until it is moved back; ``known_as`` is the state that the
+        browser last saw."""
         job, was_over = await asyncio.to_thread(self.executor.job, job_id), known_as in ENDED
         if job is None:
             status = IDLE if was_over else stream.status_html(Failed(LOST), None)
             yield _updates(stream.View(status, self.empty, gallery=[]))
             return
+        place = inf
         async for update in self._watch(job, is_news=not was_over):
             yield update
+            if (job.position or 0) > place:  # it was moved behind another, which the page is to follow first
+                return
+            place = job.position or place
 
     def look_back(self, job_id: str) -> tuple[Update, str]:
         """Gallery and infotext of a job that ended before."""

@@ -23,7 +23,10 @@
   const isOver = (run) => ENDED.includes(run.state);
   const active = (page) => runs[page].filter((run) => !isOver(run));
   const listed = (page) => active(page).filter((run) => !run.live);
-  const unseen = (page) => runs[page].filter((run) => !run.seen && run.state !== "cancelled");
+  // In the order in which they are drawn, which moving them changes.
+  const turn = (run) => (isOver(run) ? -1 : run.state === "queued" ? (run.position ?? Infinity) : 0);
+  const unseen = (page) =>
+    runs[page].filter((run) => !run.seen && run.state !== "cancelled").sort((one, other) => turn(one) - turn(other) || one.at - other.at);
   const lastSeen = (page) => runs[page].findLast((run) => run.seen);
   const waiting = (page) => listed(page).filter((run) => run !== followed[page]);
   const failed = (page) => runs[page].filter(
@@ -161,7 +164,7 @@
   };
   // One live picture takes the place of the others.
   const replaceLive = (page, newer) => {
-    const old = runs[page].filter((run) => run.live && run !== newer && !isOver(run));
+    const old = runs[page].filter((run) => run.live && run !== newer && !run.seen);
     for (const run of old) run.state = "cancelled";
     return old.length && stop(page, old);
   };

@@ -80,7 +80,7 @@
       menu.style.top = `${below ? bottom + 4 : Math.max(8, top - menu.offsetHeight - 4)}px`;
       items[0]?.focus();
     });
-    (document.querySelector(".gradio-container") ?? document.body).append(menu);
+    (document.querySelector("main") ?? document.body).append(menu);
     button.popoverTargetElement = menu;
     return menu;
   };
