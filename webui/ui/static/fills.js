@@ -3,7 +3,7 @@
 // another model leaves them alone.
 (() => {
   "use strict";
-  const { PAGES, chosenPicture, need, read, recall, write } = window.darkroom;
+  const { PAGES, chosenPicture, need, pageInSight, read, recall, write } = window.darkroom;
   const asks = {}; // by page: what is to be asked, in order
   const waiting = {}; // by page: how many fills are on their way
   const held = new Set(); // pages whose Generate was pressed meanwhile
@@ -51,6 +51,17 @@
     document.getElementById(`${page}-fill`).click();
   };
 
+  // A link's preset may be for other pages: there is a way back on the page in sight, once its fields are others.
+  const linked = {}; // by page: what it remembered before
+  document.addEventListener("darkroom:fields", ({ detail: { page } }) => {
+    if (!linked[page] || linked[page] === recall(page) || page !== pageInSight()) return;
+    window.darkroomUndo.offer(page, SAID.preset, linked[page]);
+    delete linked[page];
+  });
+  document.addEventListener("input", ({ isTrusted }) => {
+    if (isTrusted) PAGES.forEach((page) => delete linked[page]);
+  }, true);
+
   // The page has been opened: all that the browser remembers is asked for at once.
   const open = () => {
     PAGES.forEach(begin);
@@ -70,7 +81,9 @@
     for (const page of PAGES) {
       end(page);
       window.darkroomJobs.begin(page);
-      if (preset && page !== "upscale") ask(page, "address", { name: preset, model: window.darkroomFields.valueOf(page, "model") });
+      if (!preset || page === "upscale") continue;
+      linked[page] = recall(page);
+      ask(page, "address", { name: preset, model: window.darkroomFields.valueOf(page, "model") });
     }
     return window.darkroomPictures.recall(places);
   };

@@ -60,7 +60,7 @@
     const choose = makeButton(info, info.note ?? "", null, () => press(info));
     if (info.is_style) choose.setAttribute("aria-pressed", String(presets.styles(page).includes(info.name)));
     const badges = [info.is_style && "style", info.family].filter(Boolean);
-    choose.append(...badges.map((text) => make("span", { class: text === "style" ? "presets-badge style" : "presets-badge" }, text)));
+    choose.append(make("span", { class: "presets-badges" }, ...badges.map((text) => make("b", { class: text === "style" ? "style" : null }, text))));
     const item = make("li", { "data-name": info.name }, choose, button("⋯", () => showMore(info), { class: "presets-more", "aria-label": `More about ${info.name}` }));
     for (const event of ["pointerenter", "focusin"]) item.addEventListener(event, () => !kept && !info.problem && tell(info));
     return item;
