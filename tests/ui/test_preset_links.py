@@ -18,9 +18,6 @@ PAGES = {
     "txt2img": ("prompt", "styles", "steps", "width", "height"),
     "img2img": ("prompt", "steps", "width", "strength"),
 }
-    "txt2img": ("prompt", "styles", "steps", "width", "height"),
-    "img2img": ("prompt", "steps", "width", "strength"),
-}
 
 
 @pytest.fixture
