@@ -38,6 +38,7 @@ from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Worker
 from webui.setup.cards import look
+from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def serve(settings: Settings) -> NoReturn:
     from webui.ui.application import Application, name_no_host
 
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
-    workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir)
-    hosting = Hosting(settings.hosting_path)
+    preferences, hosting = PreferenceStore(settings, settings.preferences_path), Hosting(settings.hosting_path)
+    workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir, preferences=preferences)
     local = LocalExecutor(settings, make_workers(settings), Store(settings.queue_path), workspaces, hosting)
     _prepare_for_guests(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
@@ -133,7 +134,7 @@ def serve(settings: Settings) -> NoReturn:
     if settings.root_path:
         name_no_host()
     with without_web_application():  # launch makes the one that serves
-        blocks = layout.build_page(executor.for_pages(), workspaces.here)
+        blocks = layout.build_page(executor.for_pages(), workspaces.here, lambda: preferences.now.pages)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
     with with_connections(sockets.protocol()), noting_tunnel_trouble() as troubles:
         url, share_url = layout.launch(blocks, app, settings, port)
@@ -217,6 +218,7 @@ def _own_routers(
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
     from webui.api.models import models_router
+    from webui.api.preferences import preferences_router
     from webui.api.presets import presets_router
     from webui.api.tokens import tokens_router
     from webui.api.words import words_router
@@ -230,6 +232,8 @@ def _own_routers(
     yield additions_router(executor, Additions(settings))
     yield jobs_router(executor, workspaces.here)
     yield presets_router(executor, workspaces.here)
+    if workspaces.preferences:
+        yield preferences_router(workspaces.preferences)
     zips = Zips()
     yield history_router(workspaces.here, zips)
     yield workspace_router(executor, workspaces, zips)

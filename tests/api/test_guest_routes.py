@@ -17,6 +17,7 @@ from webui.core.settings import Settings
 from webui.jobs.executor import LocalExecutor
 from webui.ui import asking, layout
 from webui.ui.application import Application
+from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
 
 OWNERS = {
@@ -29,6 +30,7 @@ OWNERS = {
     *("GET /api/models/files", "PUT /api/models/files", "POST /api/models/files/check"),
     *("GET /api/models/additions", "POST /api/models/additions", "DELETE /api/models/additions/{addition_id}"),
     "POST /api/models/additions/{addition_id}/again",
+    *("GET /api/settings", "PATCH /api/settings"),
     # Gradio's own, which no page of ours asks for
     *("GET /gradio_api/deep_link", "GET /gradio_api/token", "GET /gradio_api/dev/reload", "GET /gradio_api/runs"),
     *("POST /gradio_api/run-history/connect", "GET /gradio_api/run-history/buckets"),
@@ -53,7 +55,8 @@ OWNERS_FUNCTIONS: frozenset[str] = frozenset()
 def app(tmp_path_factory) -> Iterator[Application]:
     """The whole server, but for the sockets."""
     settings = Settings(device="cpu", data_dir=tmp_path_factory.mktemp("data"))
-    executor, workspaces = LocalExecutor(settings), Workspaces(settings.data_dir)
+    executor = LocalExecutor(settings)
+    workspaces = Workspaces(settings.data_dir, preferences=PreferenceStore(settings))
     host = Host(Hosting(), executor, Seen(), workspaces.sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("shown")))

@@ -173,7 +173,7 @@ class TestKilled:
     def test_a_name_that_was_claimed_and_not_used_is_no_picture(self, life, monkeypatch):
         claimed = threading.Event()
 
-        def die(picture, folder, file_format, filename, claim):
+        def die(picture, folder, file_format, filename, claim, *_):
             claim(folder / "00001-5-a-cat.png")
             claimed.set()
             raise OSError("killed")

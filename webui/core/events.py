@@ -106,11 +106,17 @@ class Image:
         """Its width and height in px."""
         return self.image.size
 
-    def encode(self, file_format: FileFormat = "png") -> bytes:
-        """A file of it with its recipe inside; raises RecipeError where a JPEG cannot hold that."""
+    def encode(self, file_format: FileFormat = "png", quality: int | None = None, with_recipe: bool = True) -> bytes:
+        """A file of it with its recipe inside, or without; raises RecipeError where a JPEG cannot hold that.
+
+        ``quality`` is that of a JPEG or WebP, 1..100.
+        """
         recipe, name = replace(self.recipe, pixels_sha256=self.pixels_sha256), file_format.upper()
+        options = dict(SAVE_OPTIONS[file_format]) | (save_options(recipe, name) if with_recipe else {})
+        if quality is not None and "quality" in options:
+            options["quality"] = quality
         buffer = io.BytesIO()
-        self.image.save(buffer, name, **SAVE_OPTIONS[file_format], **save_options(recipe, name))
+        self.image.save(buffer, name, **options)
         return buffer.getvalue()
 
     def save(self, path: Path | str) -> None:

@@ -163,6 +163,11 @@ class Settings(BaseModel):
         return self.data_dir / "hosting.json"
 
     @property
+    def preferences_path(self) -> Path:
+        """Where what the owner chooses on the page is kept."""
+        return self.data_dir / "settings.json"
+
+    @property
     def filters_dir(self) -> Path:
         """Where the host says what is not drawn for guests."""
         return self.data_dir / "filters"

@@ -13,6 +13,7 @@ from webui.core.settings import Settings
 from webui.core.sheet import make_sheet
 from webui.jobs.job import LocalJob
 from webui.workspace.outputs import save_picture
+from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class Saver:
     """A thread of its own; what it is given is done in that order. ``claim`` is told each name that a picture gets."""
 
     def __init__(self, settings: Settings, workspaces: Workspaces, claim: Claim = lambda *_: None) -> None:
-        self._settings, self._workspaces, self._claim = settings, workspaces, claim
+        self._workspaces, self._claim = workspaces, claim
+        self._preferences = workspaces.preferences or PreferenceStore(settings)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="saver")
 
     def save(self, job: LocalJob, picture: Image) -> None:
@@ -43,12 +45,15 @@ class Saver:
     def _save(self, job: LocalJob, picture: Image) -> None:
         workspace = self._workspaces.of(job.visitor)
         folder = workspace.output_dir("grid" if picture.is_sheet else job.request.task)
-        file_format = "png" if picture.is_sheet else self._settings.format
+        chosen = self._preferences.now
+        file_format = "png" if picture.is_sheet else chosen.format
+        with_recipe = chosen.metadata or not job.visitor.is_owner
         try:
             if (init := picture.recipe.request.init) is not None:
                 workspace.start_pictures.keep(init)
             claim = partial(self._claim, job, picture)
-            path = save_picture(picture, folder, file_format, self._settings.filename, claim)
+            how = (chosen.filename, claim, chosen.quality, with_recipe)
+            path = save_picture(picture, folder, file_format, *how)
         except Exception as error:  # whatever it is, the picture must reach people
             reason = getattr(error, "strerror", None) or error
             log.warning("a picture could not be saved in %s: %s", folder, reason)

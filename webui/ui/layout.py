@@ -27,8 +27,9 @@ SCRIPTS = (
     *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
-    *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js"),
+    *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js", "settings.js"),
 )
+Defaults = Mapping[str, Mapping[str, Any]]
 STYLES = (
     *("icons.css", "style.css", "history.css", "adding.css", "layout.css", "queue.css", "light.css", "presets.css"),
     "forced.css",
@@ -42,6 +43,7 @@ HEADER = """
   <a id="darkroom-host" href="host" hidden>Guests</a>
   <button id="darkroom-queue" type="button" aria-haspopup="dialog" aria-expanded="false">Queue <b></b></button>
   <button id="darkroom-keys-open" type="button" aria-label="Keys (?)" title="Keys (?)">?</button>
+  <button id="darkroom-settings-open" type="button" aria-label="Settings" title="Settings"></button>
   <button id="darkroom-theme" type="button" aria-label="Switch between dark and light">◐</button>
 </header>
 <p id="darkroom-message" role="status" hidden></p>
@@ -85,8 +87,11 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
-    """The whole page over one executor and the workspace ``here`` of whoever asks."""
+def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Callable[[], Defaults] = dict) -> gr.Blocks:
+    """The whole page over one executor and the workspace ``here`` of whoever asks.
+
+    ``defaults`` are fields that pages begin with in a new browser, as the owner has chosen them, by page.
+    """
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
         quiet = passing.box()  # first, where Gradio's search for it ends at once
@@ -112,10 +117,11 @@ def build_page(executor: Executor, here: Callable[[], Workspace]) -> gr.Blocks:
         pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
         models.wire_reload(pickers, executor, controls)
         presets.wire(benches, lambda: here().presets)
-        for fields in filled.values():
+        for page, fields in filled.items():
+            fields.add("default", partial(_begin_anew, page, fields, defaults))
             fields.places["tabs"] = tabs
             fields.wire()
-        _wire_opening(blocks, filled)
+        _wire_opening(blocks, filled, defaults)
     values.pass_values(blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
@@ -158,7 +164,14 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
     return url, share_url
 
 
-def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills]) -> None:
+def _begin_anew(page: str, fields: Fills, defaults: Callable[[], Defaults]) -> Mapping[str, Any]:
+    """A page's fields as they are in a new browser."""
+    values = {name: control.value for name, control in fields.places.items() if hasattr(control, "value")}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | bool | int | float)}
+    return fields.ways["memory"](json.dumps(plain | dict(defaults().get(page, {}))))
+
+
+def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills], defaults: Callable[[], Defaults]) -> None:
     """What the browser remembers of all pages comes back when they are opened, with one question for all."""
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -168,8 +181,10 @@ def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills]) -> None:
         except (ValueError, TypeError, RecursionError):
             raise page_error(values.UNFIT) from None
         updates: list[Any] = []
+        begins = defaults()
         for page, fields in filled.items():
-            kept = memory.get(page)
+            own = begins.get(page)
+            kept = memory.get(page) or (json.dumps(own) if own else "")
             updates += fields.updates(fields.ways["memory"](kept if isinstance(kept, str) else ""))
         return updates
 

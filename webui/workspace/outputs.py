@@ -26,9 +26,12 @@ def save_picture(
     file_format: FileFormat = "png",
     filename: str = FILENAME,
     claim: Callable[[Path], None] = lambda _: None,
+    quality: int | None = None,
+    with_recipe: bool = True,
 ) -> Path:
     """Writes the picture into the folder, named by the pattern ``filename``, and returns its path; raises OSError.
 
+    ``quality`` and ``with_recipe`` are those of ``Image.encode``.
     ``claim`` is told each name before the picture may appear under it.
 
     The bytes go to a temporary file first and appear under the final name in one step, which fails where the
@@ -36,9 +39,9 @@ def save_picture(
     are too long for a JPEG becomes a PNG.
     """
     try:
-        data = picture.encode(file_format)
+        data = picture.encode(file_format, quality, with_recipe)
     except RecipeError:
-        data, file_format = picture.encode(), "png"
+        data, file_format = picture.encode(with_recipe=with_recipe), "png"
     values, ending = _name_values(picture.recipe.request), f".{file_format}"
     if picture.is_sheet:
         values["slug"] = slug(f"grid {picture.recipe.request.prompt}")

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from webui.core.visitor import Visitor, asking
 from webui.workspace.history import History
+from webui.workspace.preferences import PreferenceStore
 from webui.workspace.presets import PresetStore
 from webui.workspace.served import served_dir
 from webui.workspace.start_pictures import StartPictures
@@ -60,9 +61,10 @@ class Workspace:
 
 
 class Workspaces:
-    """Those of all visitors. ``guest_presets`` are the names of the host's presets that guests see; None for all.
+    """Those of all visitors, and the owner's ``preferences`` of a server.
 
-    ``served`` is the folder of uploads and of what pages show; ``clock`` gives the seconds of the time of day.
+    ``guest_presets`` are the names of the host's presets that guests see; None for all. ``served`` is the folder of
+    uploads and of what pages show; ``clock`` gives the seconds of the time of day.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Workspaces:
         guest_presets: Iterable[str] | None = None,
         served: Path | None = None,
         clock: Callable[[], float] = time.time,
+        preferences: PreferenceStore | None = None,
     ) -> None:
+        self.preferences = preferences
         self._folder, self._served, self._clock = data_dir / "visitors", served, clock
         self._owners = Workspace(data_dir, out)
         self._shown = self._owners.presets.only(guest_presets)

@@ -110,6 +110,7 @@
   }, true);
 
   const start = () => {
+    document.body.classList.toggle("no-previews", localStorage.getItem("darkroom.previews") === "off");
     const dark = localStorage.getItem("darkroom.dark");
     // The browser's own frame around an installed page has the page's colour.
     const colour = () => {
