@@ -17,6 +17,7 @@ from webui.workspace.presets import SHIPPED
 from .conftest import tab_opener
 from .server import SMALL, Server, run_here, run_webui
 from .tab import Tab
+from .test_drop import drop
 
 NAME = "Flat sticker"
 HOSTILE = "<script>alert(1)</script> ../../x 🎨"
@@ -311,6 +312,20 @@ def test_a_page_is_saved_with_variables_and_what_ships_is_not_overwritten(preset
     assert listed(preset_server)["My words"]["fields"] == {"prompt": "{prompt}, a fox, 3d style"}
 
 
+def test_a_dropped_file_of_styles_is_imported_and_arrows_walk_through_the_shelf(tab):
+    rows = b"name,prompt,negative_prompt\nAa oil,oil painting of {prompt},photo\nAb ink,ink drawing,\n"
+    drop(tab.page, rows, "styles.csv").get_by_role("button", name="Import as presets").click()
+    wait_until_said(tab, "Imported Aa oil, Ab ink.")
+    assert "ink drawing" in tab.page.locator(".presets-pane").inner_text()
+    tab.page.keyboard.press("Escape")
+    shelf(tab).get_by_label("Search presets").fill("style")
+    first = shelf(tab).locator(".presets-found li > button:first-child")
+    first.first.focus()
+    for key, place in (("ArrowRight", 1), ("ArrowDown", 6), ("ArrowLeft", 5), ("ArrowUp", 0)):
+        tab.page.keyboard.press(key)
+        assert first.nth(place).evaluate("(card) => card === document.activeElement"), (key, place)
+
+
 def test_start_picture_settings_are_kept_by_the_other_pages(preset_server, tab):
     page = tab.page
     page.get_by_role("tab", name="inpaint").click()
@@ -381,13 +396,15 @@ def test_the_shelf_is_for_everybody_and_fills_a_phone(tab):
         seen = "all.map((each) => each.getBoundingClientRect()).filter(({ width }) => width)"
         assert parts.evaluate_all(f"(all) => {seen}.every({inside})")
 
+    dialog.get_by_label("Search presets").fill("night")  # so many cards as there are kinds of
     card(tab, "By night").click()
     check()
-    more(tab, NAME)
+    more(tab, "Night animal")
+    check()
+    tab.page.locator(".presets-pane").get_by_role("button", name="Back").click()
+    tab.page.evaluate("document.body.classList.add('dark')")
     check()
     dialog.get_by_role("button", name="Save …").click()
-    check()
-    tab.page.evaluate("document.body.classList.add('dark')")
     check()
     tab.page.evaluate("document.body.classList.remove('dark')")
     tab.page.set_viewport_size({"width": 1280, "height": 900})
