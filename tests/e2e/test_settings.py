@@ -88,7 +88,7 @@ def test_the_prediction_stays_the_models_own(tab):
     tab.set(steps=4)
     tab.find("reuse").click()
     tab.wait_for_value("steps", "2")
-    assert remembered(tab)["prediction"] == "epsilon"
+    wait_for(lambda: remembered(tab)["prediction"] == "epsilon", "the browser to remember it")
 
 
 def test_sending_a_picture_takes_its_settings_along_but_not_its_seed(tab):

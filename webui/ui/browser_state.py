@@ -36,6 +36,22 @@ def recall(text: str, fields: Sequence[str], controls: Mapping[str, Any], catalo
     return updates
 
 
+def wire_fields(page: str, kept: Mapping[str, gr.components.Component]) -> None:
+    """The browser keeps what these fields hold whenever ``static/fields.js`` presses the button that is laid out here.
+
+    An event of each field would do it too, but the page looks through all that is on it for each, twice when it opens.
+    """
+    gr.Button("Remember the fields", elem_id=f"{page}-remember", elem_classes="unseen").click(
+        None,
+        [*kept.values()],
+        None,
+        js=f"(...values) => darkroom.remember('{page}', {json.dumps([*kept])}, values)",
+        queue=False,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
 def wire_pictures(page: str, pictures: Mapping[str, gr.Image]) -> None:
     """The browser keeps the pictures of these fields."""
     for field, control in pictures.items():

@@ -42,18 +42,3 @@ def build_examples(page: str, texts: Sequence[str], box: gr.Textbox) -> None:
     examples = gr.Dataset(components=[box], samples=samples, type="index", label="Try one", elem_id=f"{page}-examples")
     js = f"(index) => {json.dumps(texts)}[index]"
     examples.click(None, examples, box, js=js, api_visibility="private", show_progress="hidden")
-
-
-def wire(page: str, controls: dict[str, Any], chosen: gr.Textbox) -> None:
-    """The help follows the boxes, the model, the number of steps and the seed, whoever changes them."""
-    counted = (*FIELDS, *(field for field in ("steps", "strength", "seed") if field in controls))
-    gr.on(
-        [*(controls[field].change for field in counted), chosen.change],
-        None,
-        None,
-        None,
-        js=f"() => {{ darkroomPrompt.count('{page}'); darkroomPasted.look('{page}'); }}",
-        queue=False,
-        api_visibility="private",
-        show_progress="hidden",
-    )

@@ -1,7 +1,6 @@
 """What every task's page shares: prompt, Generate and Stop, status, settings, preview, gallery, and their wiring."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,7 +145,6 @@ def build(
     browser_state.wire_pictures(name, given)
     wire_verify(name, executor, results.verify, results.verdict)
     models.wire(picker, executor, controls, filled, task.enlarges)
-    prompts.wire(name, controls, picker.chosen)
     filled.add("pasted", partial(pasted.apply_text, executor, tuple(filled_fields(controls))))
     approximations.wire(approximate, controls, executor)
     return Workbench(name, controls, picker, executor, filled)
@@ -233,16 +231,7 @@ def _wire_memory(executor: Executor, controls: Controls, task: Task, filled: Fil
         return updates | fills.settle_model(model)
 
     filled.add("memory", restore)
-    remembered = [controls[field] for field in kept]
-    gr.on(
-        [control.change for control in remembered],
-        None,
-        remembered,
-        None,
-        js=f"(...values) => darkroom.remember('{page}', {json.dumps(kept)}, values)",
-        api_visibility="private",
-        show_progress="hidden",
-    )
+    browser_state.wire_fields(page, {field: controls[field] for field in kept})
 
 
 def _wire_pictures(executor: Executor, results: Results, controls: Controls, filled: Fills) -> None:

@@ -101,9 +101,7 @@ def _wire_memory(executor: Executor, controls: Mapping[str, Any], filled: Fills)
         return browser_state.recall(text, FIELDS, controls, executor.catalog())
 
     filled.add("memory", restore)
-    kept = [controls[field] for field in FIELDS]
-    remember = f"(...values) => darkroom.remember('{NAME}', {json.dumps(FIELDS)}, values)"
-    gr.on([control.change for control in kept], None, kept, None, js=remember, api_visibility="private")
+    browser_state.wire_fields(NAME, {field: controls[field] for field in FIELDS})
     browser_state.wire_pictures(NAME, {"image": controls["image"]})
 
 

@@ -1,6 +1,7 @@
 // A page's fields for scripts: what they hold, whether they are on the page at the moment or not, and how they are set.
 (() => {
   "use strict";
+  const SOON_MS = 50;
   const inputOf = (page, field) => document.querySelector(`#${page}-${field.replace(".", "-")} :is(textarea, input)`);
 
   // As a person would type it: Gradio and whatever follows the field are told.
@@ -35,8 +36,28 @@
       for (const show of shows) show(page);
     });
   };
+  // Whatever a person or a script does to fields is noticed here, and what they hold then is remembered: soon, and at once
+  // where the page is left. What the server fills is told by the script that asked for it.
+  const notes = new Map();
+  const noteNow = (page) => {
+    clearTimeout(notes.get(page));
+    notes.delete(page);
+    document.getElementById(`${page}-remember`)?.click();
+  };
+  const note = (page) => {
+    clearTimeout(notes.get(page));
+    notes.set(page, setTimeout(noteNow, SOON_MS, page));
+  };
+  for (const name of ["input", "change", "click", "keyup", "focusout", "drop"]) {
+    document.addEventListener(name, ({ target }) => {
+      const page = target.closest?.("[id^=tab-]")?.id.slice("tab-".length);
+      if (window.darkroom.PAGES.includes(page) && !target.closest(`#${page}-remember`)) note(page);
+    }, true);
+  }
+  addEventListener("pagehide", () => [...notes.keys()].forEach(noteNow));
+
   document.addEventListener("darkroom:fields", ({ detail: { page } }) => tell(page));
   document.addEventListener("darkroom:restored", ({ detail: { page } }) => tell(page));
 
-  window.darkroomFields = { put, initial, valuesOf, valueOf, tell, whenFilled: (show) => shows.push(show) };
+  window.darkroomFields = { put, initial, valuesOf, valueOf, tell, note, whenFilled: (show) => shows.push(show) };
 })();

@@ -22,6 +22,7 @@
     cell: (page) => `The settings of this cell are in the fields; seed ${window.darkroomFields.valueOf(page, "seed")}.`,
   };
   const before = {}; // by page: what it remembered before the fills that are on their way, and what says it of them
+  let hasOpened = false;
   const begin = (page) => (waiting[page] = (waiting[page] ?? 0) + 1);
   const end = (page, hasFailed = false) => {
     waiting[page] -= 1;
@@ -36,6 +37,8 @@
       box.dispatchEvent(new Event("input", { bubbles: true }));
     }
     delete typed[page];
+    if (hasOpened) window.darkroomFields.note(page);
+    else requestIdleCallback(() => window.darkroomFields.note(page)); // what came may suit the model
     if (!held.delete(page)) return;
     buttonOf(page)?.removeAttribute("aria-busy");
     setTimeout(() => buttonOf(page)?.click()); // once Gradio's fields have taken their values

@@ -29,6 +29,8 @@
     return value;
   };
 
+  const remembered = {}; // by page: what was told of its fields last
+
   window.darkroom = {
     PAGES,
     need,
@@ -49,8 +51,10 @@
     },
     recall: (page) => read(`darkroom.${page}.fields`),
     remember: (page, fields, values) => {
-      const kept = Object.fromEntries(fields.map((field, k) => [field, values[k]]));
-      write(`darkroom.${page}.fields`, JSON.stringify(kept));
+      const kept = JSON.stringify(Object.fromEntries(fields.map((field, k) => [field, values[k]])));
+      write(`darkroom.${page}.fields`, kept);
+      if (kept === remembered[page]) return;
+      remembered[page] = kept;
       document.dispatchEvent(new CustomEvent("darkroom:fields", { detail: { page } }));
     },
   };

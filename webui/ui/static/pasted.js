@@ -16,7 +16,5 @@
     show(notice);
   });
 
-  window.darkroomPasted = {
-    look: (page) => document.querySelectorAll(`.pasted[data-page="${page}"]`).forEach(show),
-  };
+  window.darkroomFields.whenFilled((page) => document.querySelectorAll(`.pasted[data-page="${page}"]`).forEach(show));
 })();

@@ -82,7 +82,7 @@
     waits[page] = setTimeout(() => NAMES.forEach((name) => ask(page, name)), PAUSE_MS);
   };
 
-  window.darkroomPrompt = { count };
+  window.darkroomFields.whenFilled(count);
   window.darkroomPanel.whenever(".prompt-help", ({ dataset }) => {
     show(dataset.page, dataset.field);
     count(dataset.page);
