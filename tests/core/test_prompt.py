@@ -115,11 +115,14 @@ def test_any_text_is_split_or_refused(text):
         assert rest == text or found
 
 
+PIECES = 40_000  # of which a square would take minutes
+
+
 @pytest.mark.parametrize("piece", ["<lora:", "<lora:a:", "<lora:a:1>", "<", "<lora:a:1", "<lora", ":"])
-def test_a_hundred_thousand_pieces_of_tags_take_linear_time(piece):
+def test_forty_thousand_pieces_of_tags_take_linear_time(piece):
     start = time.thread_time()
-    split_loras(piece * 100_000)
-    assert time.thread_time() - start < 5  # the slowest, of whole tags, about half a second
+    split_loras(piece * PIECES)
+    assert time.thread_time() - start < 2  # the slowest, of whole tags, about a fifth of a second
 
 
 B = "BREAK"  # between the words of two chunks, below
@@ -470,14 +473,14 @@ def test_a_hundred_thousand_brackets_take_no_time(call, bracket):
 @pytest.mark.parametrize(
     "piece", [*")1: ", "()", "([)]", "(a", "(a:1.1)", "a:", ": ", ":1", "\\", "\\(", "BREAK ", "(BREAK", "a BREAK "]
 )
-def test_a_hundred_thousand_pieces_of_brackets_take_linear_time(call, piece):
+def test_forty_thousand_pieces_of_brackets_take_linear_time(call, piece):
     start = time.thread_time()
-    call(":" + piece * 100_000)
-    assert time.thread_time() - start < 5  # the slowest, of BREAKs, about half a second
+    call(":" + piece * PIECES)
+    assert time.thread_time() - start < 2  # the slowest, of BREAKs, about a fifth of a second
 
 
 @pytest.mark.parametrize("piece", [*"[(|{_<", "[a|", "[a:0.5", "([)]", "{|", "/__a", "<a:", "AND "])
-def test_a_hundred_thousand_pieces_of_unsupported_forms_take_linear_time(piece):
+def test_forty_thousand_pieces_of_unsupported_forms_take_linear_time(piece):
     start = time.thread_time()
-    unsupported(f":{piece * 100_000}]]")
-    assert time.thread_time() - start < 5  # the slowest, of open brackets, about an eighth of a second
+    unsupported(f":{piece * PIECES}]]")
+    assert time.thread_time() - start < 2  # the slowest, of open brackets, about a twentieth of a second

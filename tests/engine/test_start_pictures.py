@@ -596,8 +596,8 @@ class TestEncodeCache:
             return process.memory_info().rss
 
         settled = max(draw_one(level) for level in range(4))
-        grown = max(draw_one(level) for level in range(4, 44)) - settled
-        assert grown < 100 * 2**20, f"{grown / 2**20:.0f} MB for 40 pictures of 8 MB"
+        grown = max(draw_one(level) for level in range(4, 28)) - settled
+        assert grown < 100 * 2**20, f"{grown / 2**20:.0f} MB for 24 pictures of 8 MB"
 
 
 class TestCancel:
