@@ -11,8 +11,15 @@ async ([{ fields, storages, open }, left]) => {
     storage.clear();
     Object.assign(storage, storages[k]);
   });
+  const loadAgain = () => {
+    restore();
+    history.replaceState(history.state, "", location.pathname); // with the first tab in front
+    return false;
+  };
   const waits = (page) => darkroom.isBusy(page) || darkroomFills.isWaiting(page);
   await until(() => !darkroom.PAGES.some(waits), () => darkroom.PAGES.filter(waits));
+  const isGiven = (page) => document.querySelector(`#${page}-image img, #${page}-mask_picture img, #${page}-files tr`);
+  if (darkroom.PAGES.some(isGiven)) return loadAgain(); // what is painted and folded in goes with them
   document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   const pressed = ".toast-close, [aria-label='Remove Image'], #png-info-with-seed input:checked";
   document.querySelectorAll(pressed).forEach((button) => button.click());
@@ -26,7 +33,7 @@ async ([{ fields, storages, open }, left]) => {
     const before = Object.keys(now).map((field) => [field, first(field)]);
     const isSame = (value, other) => (!value && !other) || String(value) === String(other);
     const wrong = (is) => before.filter(([field, value]) => !isSame(is[field], value));
-    if (wrong(now).some(([, value]) => value === null)) return restore(); // the memory empties no number
+    if (wrong(now).some(([, value]) => value === null)) return loadAgain(); // the memory empties no number
     if (!wrong(now).length) continue;
     darkroomFills.ask(page, "memory", { text: JSON.stringify(Object.fromEntries(before)) });
     const stillWrong = () => wrong(JSON.parse(darkroom.recall(page) || "{}"));

@@ -20,7 +20,6 @@ from webui.core.request import Request
 from webui.workspace.outputs import save_picture
 from webui.workspace.workspace import Workspace
 
-from .conftest import tab_opener
 from .server import SMALL, Server, wait_for
 from .tab import Tab
 
@@ -36,9 +35,9 @@ def history_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     server.close()
 
 
-@pytest.fixture
-def open_tab(context, history_server: Server):
-    yield from tab_opener(context, history_server)
+@pytest.fixture(scope="module")
+def host(history_server: Server) -> Server:
+    return history_server
 
 
 @pytest.fixture
@@ -61,6 +60,7 @@ def open_history(tab: Tab) -> Any:
     tab.page.get_by_role("tab", name="History").click()
     history = tab.page.locator(".history")
     history.wait_for()
+    history.locator("[data-view=all]").click()
     tab.let_fields_settle()
     return history
 
@@ -77,8 +77,7 @@ def wait_for_count(history: Any, count: int) -> None:
     wait_for(lambda: history.locator(".history-found li").count() == count, f"{count} pictures in the grid")
 
 
-def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, outputs: Path) -> None:
-    tab = open_tab()
+def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(tab, outputs: Path) -> None:
     history = open_history(tab)
     history.get_by_text("No pictures yet").wait_for()
     tab.page.get_by_role("tab", name="txt2img").click()
@@ -116,13 +115,12 @@ def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(open_tab, output
     assert list(outputs.glob("txt2img/*/*apple.png")) and not list(outputs.glob(".trash/*"))
 
 
-def test_the_list_is_windowed_searched_and_sorted(open_tab, outputs: Path) -> None:
+def test_the_list_is_windowed_searched_and_sorted(tab, outputs: Path) -> None:
     for number in range(400):
         put(outputs, f"apple number {number:03d}")
     put(outputs, "a blue sun", model="another", loras=("sepia:1",), steps=33)
     for path in outputs.glob("*/*/*-apple-number-0*.png"):
         os.utime(path, (1_700_000_000,) * 2)
-    tab = open_tab()
     history = open_history(tab)
     history.get_by_text("401 pictures.").wait_for()
     found = history.locator(".history-found")
@@ -163,10 +161,9 @@ def test_the_list_is_windowed_searched_and_sorted(open_tab, outputs: Path) -> No
     )
 
 
-def test_many_are_selected_marked_put_on_a_board_and_deleted(open_tab, outputs: Path) -> None:
+def test_many_are_selected_marked_put_on_a_board_and_deleted(tab, outputs: Path) -> None:
     for number in range(6):
         put(outputs, f"number {number}", "red" if number % 2 else "blue", steps=10 + number)
-    tab = open_tab()
     history = open_history(tab)
     wait_for_count(history, 6)
     bar = history.get_by_role("group", name="Selected pictures")
@@ -203,9 +200,8 @@ def test_many_are_selected_marked_put_on_a_board_and_deleted(open_tab, outputs: 
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_settings_are_reused(open_tab, outputs: Path) -> None:
+def test_settings_are_reused(tab, outputs: Path) -> None:
     put(outputs, "a green hat", steps=11, guidance=3.5, width=96, height=72)
-    tab = open_tab()
     history = open_history(tab)
     card(history, "a green hat").click()
     large(tab).get_by_label("With seed").check()
@@ -217,10 +213,9 @@ def test_settings_are_reused(open_tab, outputs: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["img2img", "inpaint"])
-def test_pictures_are_sent_with_their_settings(open_tab, outputs: Path, page: str) -> None:
+def test_pictures_are_sent_with_their_settings(tab, outputs: Path, page: str) -> None:
     put(outputs, "a blue hat", "blue", steps=11)
     PilImages.new("RGB", (64, 64), COLOURS["red"]).save(outputs / "txt2img" / "foreign.jpg", quality=100)
-    tab = open_tab()
     for name, prompt, colour in (("a blue hat", "a blue hat", "blue"), ("foreign.jpg", "a blue hat", "red")):
         card(open_history(tab), name).click()
         tab.page.get_by_role("button", name=f"Send to {page}").click()
@@ -235,9 +230,8 @@ def _is_all(pixels: list[int], colour: tuple[int, ...]) -> bool:
     return all(abs(pixels[k] - (*colour, 255)[k % 4]) < 4 for k in range(len(pixels)))
 
 
-def test_hostile_texts_are_text(open_tab, outputs: Path) -> None:
+def test_hostile_texts_are_text(tab, outputs: Path) -> None:
     put(outputs, HOSTILE, model=HOSTILE)
-    tab = open_tab()
     history = open_history(tab)
     card(history, HOSTILE).click()
     settings = large(tab).locator("pre")

@@ -31,8 +31,7 @@ def resize(tab, size: tuple[int, int]) -> None:
     tab.let_fields_settle()
 
 
-def test_what_decides_a_picture_is_said_where_it_is_shut(open_tab):
-    tab = open_tab()
+def test_what_decides_a_picture_is_said_where_it_is_shut(tab):
     chips = tab.page.locator(".chips[data-page=txt2img]")
     folds = ("model-panel", "lora-panel", "hires", "settings")
     assert [state_of(tab, fold) for fold in folds] == ["demo", "none", "off", "as usual"]
@@ -60,8 +59,7 @@ def test_what_decides_a_picture_is_said_where_it_is_shut(open_tab):
     chips.get_by_role("button", name="sepia 1").wait_for()
 
 
-def test_the_picture_s_bar(open_tab, server):
-    tab = open_tab()
+def test_the_picture_s_bar(tab, server):
     tab.draw(prompt=PROMPT, **SMALL)
     tab.picture.wait_for()
     bar = tab.page.locator("#tab-txt2img .sending")
@@ -85,8 +83,7 @@ def test_the_picture_s_bar(open_tab, server):
     assert newest["id"] in [picture["id"] for picture in found()]
 
 
-def test_prompt_picture_and_generate_are_in_sight(open_tab):
-    tab = open_tab()
+def test_prompt_picture_and_generate_are_in_sight(tab):
     tab.draw(prompt=PROMPT, **SMALL)  # leaves the settings open
     tab.picture.wait_for()
     for size in (DESKTOP, SMALL_DESKTOP):

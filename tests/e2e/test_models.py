@@ -19,7 +19,6 @@ from webui.core.weight_files import content_hash
 from webui.engine.tokens import Tokenizer, count_tokens
 from webui.library.library import DEMO_MODEL, find_models
 
-from .conftest import tab_opener
 from .server import Server, wait_for
 from .tab import Tab
 
@@ -51,9 +50,9 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture
-def open_tab(context, model_server: Server):
-    yield from tab_opener(context, model_server)
+@pytest.fixture(scope="module")
+def host(model_server: Server) -> Server:
+    return model_server
 
 
 def panel(tab: Tab) -> Any:
@@ -93,8 +92,7 @@ def options(tab: Tab, field: str) -> list[str]:
     return [name.removeprefix("✓").strip() for name in names]
 
 
-def test_a_card_chooses_the_model_and_what_suits_it(open_tab):
-    tab = open_tab()
+def test_a_card_chooses_the_model_and_what_suits_it(tab):
     found = panel(tab)
     found.get_by_label("Search models").fill("TINY")
     wait_for(lambda: len(found.locator(".models-found li").all()) == 2, "the two that are called like that")
@@ -112,8 +110,7 @@ def test_a_card_chooses_the_model_and_what_suits_it(open_tab):
 
 
 @pytest.mark.slow
-def test_the_field_does_the_same_and_one_model_twice_changes_nothing(open_tab):
-    tab = open_tab()
+def test_the_field_does_the_same_and_one_model_twice_changes_nothing(tab):
     tab.choose("model", "tiny one")
     tab.wait_for_value("guidance", "7")
     wait_until_pressed(tab, "tiny one")
@@ -142,9 +139,7 @@ def enlarging(tab):
 
 
 def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_otherwise(open_tab):
-    tab = open_tab()
-    tab.page.evaluate("localStorage.clear(); sessionStorage.clear(); sessionStorage.newcomer = 1")
-    tab.reload()
+    tab = open_tab(newcomer=True)
     tab.find("upscale-on").locator("input").wait_for()  # where everybody sees it
     assert enlarging(tab) == (True, "4")
     tab.draw(prompt="a red apple", steps=1)
@@ -163,8 +158,7 @@ def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_oth
     assert enlarging(tab)[0] is False
 
 
-def test_reload_finds_new_files_on_the_open_page(open_tab, model_server):
-    tab = open_tab()
+def test_reload_finds_new_files_on_the_open_page(tab, model_server):
     tab.page.evaluate("window.stays = true")
     assert options(tab, "vae") == ["Model's own"] and options(tab, "refiner")[0] == "None"
     new = model_server.data_dir / "models" / "Stable-diffusion" / "newcomer"
@@ -193,8 +187,7 @@ UNUSABLE = {
 }
 
 
-def test_what_cannot_be_used_is_shown_with_the_reason_and_cannot_be_chosen(open_tab):
-    tab = open_tab()
+def test_what_cannot_be_used_is_shown_with_the_reason_and_cannot_be_chosen(tab):
     for name, problem in UNUSABLE.items():
         assert card(tab, name).is_disabled()
         assert problem in card(tab, name).inner_text()
@@ -204,8 +197,7 @@ def test_what_cannot_be_used_is_shown_with_the_reason_and_cannot_be_chosen(open_
     found.get_by_text("models is called like that").wait_for()
 
 
-def test_a_hostile_name_is_text_everywhere(open_tab):
-    tab = open_tab()
+def test_a_hostile_name_is_text_everywhere(tab):
     card(tab, HOSTILE).click()
     wait_until_pressed(tab, HOSTILE)
     assert model(tab) == HOSTILE
@@ -214,8 +206,7 @@ def test_a_hostile_name_is_text_everywhere(open_tab):
     tab.choose("model", "demo")
 
 
-def test_details_tell_the_hash(open_tab, model_server):
-    tab = open_tab()
+def test_details_tell_the_hash(tab, model_server):
     item = panel(tab).locator(".models-found li", has=tab.page.locator("strong", has_text="tiny one"))
     item.get_by_text("Details").click()
     known = find_models(Settings(data_dir=model_server.data_dir))["tiny one"]
@@ -267,8 +258,7 @@ def test_the_model_decides_how_tokens_are_counted(model_server):
     assert count("tiny xl", prompt) == count_tokens(prompt, xl)
 
 
-def test_another_model_takes_back_what_was_made_for_the_one_before(open_tab, model_server):
-    tab = open_tab()
+def test_another_model_takes_back_what_was_made_for_the_one_before(tab, model_server):
     tab.choose("model", "tiny one")
     tab.wait_for_value("guidance", "7")
     tab.draw(prompt="a cat", steps=1, clip_skip=2)

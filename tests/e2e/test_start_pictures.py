@@ -150,9 +150,9 @@ class Page:
 
 
 @pytest.fixture
-def page(open_tab):
+def page(tab):
     """``page("inpaint")``: that page, in front."""
-    return lambda name: Page(open_tab(), name).show()
+    return lambda name: Page(tab, name).show()
 
 
 @pytest.fixture
@@ -394,8 +394,7 @@ class TestWhatIsWrong:
 
 
 class TestSending:
-    def test_from_the_gallery_to_img2img_then_to_inpaint_and_back_with_all_settings(self, open_tab, server):
-        tab = open_tab()
+    def test_from_the_gallery_to_img2img_then_to_inpaint_and_back_with_all_settings(self, tab, server):
         tab.draw(prompt="a red apple", seed=21, **SMALL)
         drawn = tab.picture_bytes()
         tab.find("send-img2img").click()
@@ -421,8 +420,7 @@ class TestSending:
         assert img2img.find("strength").locator("input[type=number]").input_value() == "0"
         assert img2img.find("prompt").locator("textarea").input_value() == "a house"
 
-    def test_the_picture_that_is_chosen_is_the_one_that_is_sent(self, open_tab, server):
-        tab = open_tab()
+    def test_the_picture_that_is_chosen_is_the_one_that_is_sent(self, tab, server):
         tab.draw(prompt="a red apple", seed=30, count=2, **SMALL)
         tab.picture.wait_for()
         first = tab.picture.get_attribute("src")

@@ -14,8 +14,8 @@ SIDES = "() => [...document.querySelectorAll('#upscale-wipe img')].map((image) =
 
 
 @pytest.fixture
-def upscale(open_tab) -> Page:
-    return Page(open_tab(), "upscale")
+def upscale(tab) -> Page:
+    return Page(tab, "upscale")
 
 
 def sizes(page: Page) -> list[tuple[int, int]]:
