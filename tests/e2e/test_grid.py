@@ -90,9 +90,16 @@ def test_a_grid_on_the_page_is_a_table_and_each_of_its_cells_fills_the_page(open
     assert page.locator("#grid-sheet tbody th").all_inner_texts() == ["red", "blue"]
     page.get_by_role("button", name="Thumbnail 5 of 5").first.wait_for()  # the sheet and its pictures
     assert "Script: X/Y/Z plot" in page.locator("#grid-infotext textarea").input_value()
+    page.locator("#grid-gallery .media-button").click()
+    page.locator("#darkroom-light .light-title", has_text="1 of 5").wait_for()
+    page.keyboard.press("End")  # the last cell, not the sheet
+    page.locator("#darkroom-light .light-infotext", has_text="a blue apple").wait_for(state="attached")
+    page.keyboard.press("Escape")
     page.locator("#grid-sheet td button").nth(2).click()
     page.wait_for_function("document.querySelector('#grid-prompt textarea').value === 'a blue apple, flat style'")
     page.wait_for_function("JSON.parse(darkroom.recall('grid')).steps === 2")
+    seed = page.evaluate("JSON.parse(darkroom.recall('grid')).seed")
+    page.locator(".undo-note", has_text=f"seed {seed}.").wait_for()
     page.locator("#grid-verify").click()
     page.locator("#grid-verdict [data-outcome=identical]").wait_for()
     page.locator("#grid-y input").fill("seed")

@@ -124,6 +124,7 @@ def test_no_rule_for_everybody_is_broken_at_any_width(open_tab, theme, tmp_path)
     path = tmp_path / "start.png"
     PilImages.effect_noise((64, 64), 60).save(path)
     tab.draw(prompt=PROMPT, **SMALL)
+    tab.draw(steps=3)
     for page in ("txt2img", "img2img", "inpaint", "upscale", "grid", "PNG info", "History"):
         tab.page.get_by_role("tab", name=page, exact=True).click()
         if page in ("img2img", "inpaint", "upscale"):
@@ -134,6 +135,16 @@ def test_no_rule_for_everybody_is_broken_at_any_width(open_tab, theme, tmp_path)
             assert not _violations(tab), (page, size)
             assert tab.page.evaluate("document.documentElement.scrollWidth") <= size[0], (page, size)
     tab.page.get_by_role("tab", name="txt2img", exact=True).click()
+    tab.page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
+    tab.page.locator("#darkroom-light img").last.wait_for()
+    tab.page.keyboard.press("i")
+    for size in (DESKTOP, (1024, 768), PHONE):
+        resize(tab, size)
+        assert not _violations(tab), ("the large view", size)
+    tab.page.keyboard.press("Escape")
+    tab.page.get_by_role("tab", name="txt2img", exact=True).press("?")
+    assert not _violations(tab), "the sheet of keys"
+    tab.page.keyboard.press("Escape")
     tab.find("more").click()
     assert not _violations(tab)
     tab.page.keyboard.press("Escape")

@@ -4,6 +4,7 @@
   "use strict";
   const { make } = window.darkroomPanel;
   const { area, areas } = window.darkroomKeys;
+  const WHOLE = "Everywhere";
   const OFF = "darkroom.singleKeys";
   const areOff = () => localStorage.getItem(OFF) === "off";
 
@@ -19,7 +20,7 @@
     field?.focus();
     field?.scrollIntoView({ block: "nearest" });
   };
-  const press = area("Everywhere", [
+  const press = area(WHOLE, [
     ["Ctrl+Enter", "Generate, or one more for the queue"],
     ["Alt+Enter", "Skip the picture that is drawn"],
     ["Esc", "Close what is open; with nothing open, stop"],
@@ -51,7 +52,8 @@
 
   let sheet = null;
   const build = () => {
-    const parts = [...areas].map(([name, rows]) => {
+    const inOrder = [...areas].sort(([one], [other]) => (other === WHOLE) - (one === WHOLE));
+    const parts = inOrder.map(([name, rows]) => {
       const told = rows.filter(([keys]) => keys).map(([keys, does]) => make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, keys)), make("td", {}, does)));
       return make("section", {}, make("h3", {}, name), make("table", {}, make("tbody", {}, ...told)));
     });

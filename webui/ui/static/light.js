@@ -7,7 +7,6 @@
   const BESIDE = 15; // pictures on each side of the shown one that the strip has
   const PAN_PX = 80;
   const INFO = "darkroom.light.info";
-  const WAYS = { wipe: "Wipe", side: "Side by side", blink: "Blink" };
 
   // A source of pictures: {total, get(index), at(index), before(index), uses, reuse(picture, withSeed), remove(picture),
   // changed(), closed(index)}. Its pictures are the history's entries, with `src`, `thumbnail` and `infotext` where they
@@ -72,7 +71,7 @@
     part("[data-act=previous]").setAttribute("aria-disabled", String(index <= 0));
     part("[data-act=next]").setAttribute("aria-disabled", String(index >= source.total - 1));
     Object.assign(part("a[data-act=download]"), { href: srcOf(shown), download: shown.name || "picture.png" });
-    for (const button of dialog.querySelectorAll("[data-way]")) button.setAttribute("aria-pressed", String(Boolean(other) && button.dataset.way === stage.way));
+    for (const button of dialog.querySelectorAll("button[data-way]")) button.setAttribute("aria-pressed", String(Boolean(other) && button.dataset.way === stage.way));
     part("[data-act=compare]").setAttribute("aria-pressed", String(Boolean(other)));
     part("[data-act=compare]").disabled = source.total < 2;
     dialog.toggleAttribute("data-comparing", Boolean(other));
@@ -308,58 +307,10 @@
 
   // the dialog
 
-  const act = (name, words, icon, more = {}) =>
-    make("button", { type: "button", "data-act": name, title: words, style: icon && `--icon: var(--icon-${icon})`, ...more }, make("span", {}, words));
   const build = () => {
-    const group = (name, ...inside) => make("div", { class: `light-${name}` }, ...inside);
-    const ways = Object.entries(WAYS).map(([way, words]) => make("button", { type: "button", "data-way": way, "aria-pressed": "false" }, words));
-    const heads = ["Setting", "A", "B"].map((words) => make("th", { scope: "col" }, words));
-    const place = make("div", { class: "light-stage", tabindex: "0", role: "group", "aria-label": "The picture", autofocus: "" });
-    dialog = make("dialog", { id: "darkroom-light", class: "light", "aria-label": "Large view" });
-    dialog.append(make("div", { class: "light-frame" },
-      group("bar",
-        make("p", { class: "light-title", role: "status" }, make("strong"), " ", make("span")),
-        make("div", { class: "light-ways", role: "group", "aria-label": "Compare" }, ...ways,
-          make("label", {}, make("span", { class: "visually-hidden" }, "Wipe"), make("input", { class: "light-line", type: "range", min: "0", max: "100", value: "50" })),
-          act("swap", "Swap", "swap")),
-        make("div", { class: "light-zoom", role: "group", "aria-label": "Size" },
-          make("button", { type: "button", "data-act": "farther", "aria-label": "Farther (−)", title: "Farther (−)" }, "−"),
-          make("output", { class: "light-percent" }),
-          make("button", { type: "button", "data-act": "nearer", "aria-label": "Nearer (+)", title: "Nearer (+)" }, "+"),
-          make("button", { type: "button", "data-act": "fit", title: "The whole picture (0)", "aria-pressed": "true" }, "Fit"),
-          make("button", { type: "button", "data-act": "one", title: "One pixel on one of the screen (1)" }, "1:1")),
-        act("full", "Full screen", "large", { title: "Full screen (F)" }),
-        act("compare", "Compare", "compare", { "aria-pressed": "false", title: "Compare with the one before (C)" }),
-        act("info", "Info", "info", { "aria-pressed": "false", title: "Information (I)" }),
-        make("button", { type: "button", "data-act": "close", "aria-label": "Close", title: "Close (Esc)" }, "✕")),
-      place,
-      make("button", { type: "button", class: "light-go", "data-act": "previous", "aria-label": "The picture before", title: "The picture before (←)" }, "‹"),
-      make("button", { type: "button", class: "light-go", "data-act": "next", "aria-label": "The next picture", title: "The next picture (→)" }, "›"),
-      make("strong", { class: "light-turn", "aria-hidden": "true" }),
-      group("acts",
-        act("favourite", "Favourite", "heart", { "aria-pressed": "false", title: "Favourite (S)" }),
-        make("a", { "data-act": "download", title: "Download", style: "--icon: var(--icon-download)" }, make("span", {}, "Download")),
-        act("copy", "Copy prompt", "copy"),
-        group("uses"),
-        make("label", { class: "light-seed" }, make("input", { type: "checkbox" }), " With seed"),
-        act("delete", "Delete", "delete", { title: "Delete (Delete)" })),
-      make("p", { class: "light-note", role: "status" }),
-      group("strip"),
-      make("div", { class: "light-side", tabindex: "0", role: "region", "aria-label": "About the picture" },
-        make("section", { class: "light-differences" },
-          make("h2", {}, "What differs"),
-          make("p", { class: "light-same", role: "status" }),
-          make("p", { class: "light-alike", role: "status" }),
-          make("table", { hidden: "" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody"))),
-        make("section", { class: "light-info" },
-          make("h2", {}, "Information"),
-          make("p", { class: "light-facts" }),
-          make("pre", { class: "light-infotext", "aria-label": "Settings of this picture" }))),
-    ));
+    dialog = window.darkroomLightFrame.make();
     document.body.append(dialog);
-    part(".light-strip").setAttribute("aria-label", "Pictures");
-    part(".light-strip").setAttribute("role", "group");
-    stage = window.darkroomStage.create(place, { tell: () => dialog.open && tell(), step: (by) => step(by) });
+    stage = window.darkroomStage.create(part(".light-stage"), { tell: () => dialog.open && tell(), step: (by) => step(by) });
     dialog.addEventListener("click", ({ target }) => {
       const button = target.closest("button");
       if (!button) return;
