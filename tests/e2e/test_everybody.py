@@ -2,9 +2,12 @@
 
 import io
 import json
+from contextlib import contextmanager
 
+import pytest
 from PIL import Image as PilImages
 
+from .conftest import tab_opener
 from .server import wait_for
 
 # By area: the keys that have a row without anything that they run, or the other way round.
@@ -20,8 +23,13 @@ MOVING = """[...document.querySelectorAll("*")].filter((element) => ["", "::befo
 STYLE = "(element, [name, part]) => getComputedStyle(element, part)[name]"
 
 
-def test_keys_are_told_on_one_sheet(open_tab):
-    tab = open_tab()
+@pytest.fixture(scope="module")
+def tab(context, server):
+    with contextmanager(tab_opener)(context, server) as open_tab:
+        yield open_tab()
+
+
+def test_keys_are_told_on_one_sheet(tab):
     page = tab.page
     page.locator("body").press("?")  # in the prompt it is a sign
     sheet = page.get_by_role("dialog", name="Keys")
@@ -36,6 +44,8 @@ def test_keys_are_told_on_one_sheet(open_tab):
     page.get_by_role("button", name="Keys (?)").press("7")
     page.locator(".history").wait_for()
     assert page.evaluate("document.activeElement.dataset.tabId") == "history"
+    page.keyboard.press("q")
+    page.get_by_role("dialog", name="Queue").wait_for()
     page.keyboard.press("1")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.closest('#txt2img-prompt') !== null")
@@ -47,8 +57,7 @@ def test_keys_are_told_on_one_sheet(open_tab):
     assert page.evaluate("location.hash") in ("", "#txt2img") and tab.find("generate").is_visible()
 
 
-def test_it_is_an_application_that_can_be_installed(open_tab, server):
-    tab = open_tab()
+def test_it_is_an_application_that_can_be_installed(tab, server):
     session = tab.page.context.new_cdp_session(tab.page)
     found = session.send("Page.getAppManifest")
     assert found["url"].endswith("/manifest.webmanifest") and found["errors"] == []

@@ -26,6 +26,7 @@
     ["Esc", "Close what is open; with nothing open, stop"],
     ["?", "This sheet", ["?"], () => open()],
     ["/", "To the prompt", ["/"], toPrompt],
+    ["Q", "The queue", ["q"], () => document.getElementById("darkroom-queue")?.click()],
     ["1 to 7", "To a page", ["1"], goTo(1)],
     ...[2, 3, 4, 5, 6, 7].map((number) => ["", "", [String(number)], goTo(number)]),
     ["Tab, Shift+Tab", "To the next field or button, to the last one"],
@@ -36,6 +37,10 @@
     ["Alt+↑, Alt+↓", "The prompts before"],
     ["↓", "In an empty box: the last prompts"],
     ["↑ ↓, Enter or Tab, Esc", "In the list of suggestions: choose, take, close"],
+  ]);
+  area("Presets, and a LoRA's chip", [
+    ["Arrows", "From preset to preset"],
+    ["Space or Enter, held", "On a chip: the picture without the LoRA, with the same seed"],
   ]);
   area("Painting a mask", [
     ["B, E, L", "Brush, eraser, lasso"],
@@ -65,7 +70,7 @@
     sheet = make("dialog", { id: "darkroom-keys", class: "keysheet panel", "aria-label": "Keys" },
       make("div", { class: "keysheet-head" }, make("h2", {}, "Keys"), close),
       make("div", { class: "keysheet-areas", tabindex: "0", role: "group", "aria-label": "All keys" }, ...parts),
-      make("label", {}, single, " Keys of one sign work everywhere on the page (?, /, 1 to 7)"));
+      make("label", {}, single, " Keys of one sign work everywhere on the page (?, /, Q, 1 to 7)"));
     document.body.append(sheet);
   };
   const open = () => {
@@ -77,7 +82,7 @@
     else if (target === sheet) sheet.close(); // beside it
   });
   window.addEventListener("keydown", (event) => {
-    const isElsewhere = areOff() || (event.key !== "?" && document.querySelector("dialog[open]"));
+    const isElsewhere = areOff() || (event.key !== "?" && document.querySelector("dialog:modal"));
     if (!isElsewhere && press(event)) event.preventDefault();
   });
 
