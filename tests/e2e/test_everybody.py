@@ -71,10 +71,9 @@ def test_it_is_an_application_that_can_be_installed(tab, server):
             assert "{}x{}".format(*image.size) == icon["sizes"]
     assert server.client.get("/icons/..%2Fhost.html").status_code == 404
     colour = "document.querySelector('meta[name=theme-color]').content"
-    before = tab.page.evaluate(colour)
-    tab.page.locator("#darkroom-theme").click()
-    wait_for(lambda: tab.page.evaluate(colour) != before, "the frame in the page's colour")
-    tab.page.locator("#darkroom-theme").click()
+    for frame in ("#151312", "#f6f4f1"):
+        tab.page.locator("#darkroom-theme").click()
+        wait_for(lambda frame=frame: tab.page.evaluate(colour) == frame, "the frame in the page's colour", 30)
     tab.page.emulate_media(forced_colors="active", reduced_motion="reduce")
     pressed = tab.page.locator(".shapes [aria-pressed=true]").first
     assert pressed.evaluate(STYLE, ["outlineStyle", None]) == "solid"

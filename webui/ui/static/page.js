@@ -118,8 +118,8 @@
     const dark = localStorage.getItem("darkroom.dark");
     // The browser's own frame around an installed page has the page's colour.
     const colour = () => {
-      const { backgroundColor } = getComputedStyle(document.body);
-      for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.content = backgroundColor;
+      const behind = getComputedStyle(document.body).getPropertyValue("--body-background-fill").trim();
+      for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.content = behind || meta.content;
     };
     if (dark !== null) document.body.classList.toggle("dark", dark === "1");
     new MutationObserver(colour).observe(document.body, { attributeFilter: ["class"] });
