@@ -46,8 +46,7 @@ def wait_until_closed(tab: Tab) -> None:
     assert not tab.page.locator("[aria-activedescendant]").count()
 
 
-def test_prompts_are_completed_while_they_are_typed(open_tab, lists):
-    tab = open_tab()
+def test_prompts_are_completed_while_they_are_typed(tab, lists):
     take_by_keyboard_and_pointer(tab)
     write_a_lora(tab)
     close_by_esc(tab)
@@ -139,8 +138,7 @@ def close_by_esc(tab: Tab) -> None:
     tab.wait_for_state("cancelled")
 
 
-def test_the_embedded_model_says_what_it_draws_and_which_words_it_does_not_know(open_tab):
-    tab = open_tab()
+def test_the_embedded_model_says_what_it_draws_and_which_words_it_does_not_know(tab):
     box = tab.find("prompt").locator("textarea")
     words = tab.page.locator('.prompt-words[data-page="txt2img"]')
     said = words.locator("summary")
