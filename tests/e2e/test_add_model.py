@@ -15,17 +15,19 @@ def test_what_is_dropped_or_named_is_added_and_used(open_tab, server, tmp_path: 
     added = server.data_dir / "models"
     tab = open_tab()
     tab.is_refused, page = True, tab.page
-    dialog = drop(page, UNET.read_bytes(), "added-small.safetensors")
+    dialog = drop(page, LORA.read_bytes(), "added.safetensors")
+    dialog.locator("li", has_text="added").get_by_text("a LoRA").wait_for()
+    choice = dialog.locator("input[type=file]")
+    shutil.copy(UNET, tmp_path / "added-small.safetensors")
+    choice.set_input_files(tmp_path / "added-small.safetensors")
     row = dialog.locator("li", has_text="added-small")
     row.get_by_text("It is here.").wait_for()
     row.get_by_text("an SD 1.x model").wait_for()
     row.get_by_text(str(added / "Stable-diffusion" / "added-small.safetensors")).wait_for()
     # a name that is taken can be changed there; a wrong file is refused with the reason
     files = {"added.safetensors": LORA.read_bytes(), "login.safetensors": b"<html>log in</html>" * 99}
-    choice = dialog.locator("input[type=file]")
     choice.set_input_files([{"name": name, "mimeType": "", "buffer": data} for name, data in files.items()])
     dialog.get_by_text("it is a web page; the download may need a login").wait_for()
-    choice.set_input_files({"name": "added.safetensors", "mimeType": "", "buffer": LORA.read_bytes()})
     dialog.locator("input[aria-label='Another name']:visible").fill("added-too.safetensors")
     dialog.get_by_role("button", name="Add under this name").click()
     dialog.locator("li", has_text="added-too").get_by_text("It is here.").wait_for()
