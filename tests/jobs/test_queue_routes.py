@@ -65,6 +65,7 @@ def test_each_sees_their_own_in_the_order_of_their_turns_and_how_many_come_befor
     owner, ann, bob = visitors.values()
     first = send(owner, prompt="the first", repeat=2)
     engine.begun.get(timeout=WAIT_S)
+    assert executor.job(first).position is None  # though it has told nothing else yet
     hers = [send(ann, prompt=f"ann {number}", seed=1) for number in range(2)]
     send(bob, prompt="x" * 500, init={"image": picture(), "strength": 0.5})
     engine.let(2)

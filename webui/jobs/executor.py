@@ -258,6 +258,7 @@ class LocalExecutor:
         waited_s = time.perf_counter() - job.submitted_at
         warming_s = max(self._crew.warm_at - job.submitted_at, 0.0)  # the default model was in the way, not other jobs
         job.parts_s = {"queue": waited_s - warming_s, "load": warming_s}
+        job.begin()
         self._keeper.begin(job)
 
     def step(self, job: LocalJob, event: Step, new: int) -> None:

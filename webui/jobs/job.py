@@ -68,6 +68,7 @@ class LocalJob:
         self._log: list[tuple[int, Event]] = []
         self._number = first - 1
         self._step: Step | None = None
+        self._begun = False
         self._has_left = False
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
@@ -104,7 +105,11 @@ class LocalJob:
         """Its place among the jobs that wait, from 1; None for one that does not wait (any more)."""
         with self._lock:
             last = self._log[-1][1] if self._log else None
-        return last.position if isinstance(last, Queued) else None
+        return last.position if isinstance(last, Queued) and not self._begun else None
+
+    def begin(self) -> None:
+        """It does not wait any more, whatever it told last."""
+        self._begun = True
 
     @property
     def progress(self) -> float:

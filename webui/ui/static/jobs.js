@@ -24,7 +24,11 @@
   const active = (page) => runs[page].filter((run) => !isOver(run));
   const listed = (page) => active(page).filter((run) => !run.live);
   // In the order in which they are drawn, which moving them changes.
-  const turn = (run) => (isOver(run) ? -1 : run.state === "queued" ? (run.position ?? Infinity) : 0);
+  const turn = (run) => {
+    if (isOver(run)) return -1;
+    if (run.state !== "queued") return 0;
+    return run.position === undefined ? Infinity : (run.position ?? 0); // null: it was taken, and is about to begin
+  };
   const unseen = (page) =>
     runs[page].filter((run) => !run.seen && run.state !== "cancelled").sort((one, other) => turn(one) - turn(other) || one.at - other.at);
   const lastSeen = (page) => runs[page].findLast((run) => run.seen);
