@@ -18,6 +18,7 @@ EVERY_SIZE = tuple(SIZES)
 WORKLOADS = {
     "coldstart": EVERY_SIZE,
     "page": ("demo",),
+    "flows": ("demo",),
     "completion": ("demo",),
     "txt2img": EVERY_SIZE,
     "img2img": EVERY_SIZE,
