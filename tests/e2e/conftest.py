@@ -15,6 +15,7 @@ from .tab import WINDOW, Tab
 
 LEAVING = "AbortError|Connection errored out|net::ERR_|network error|status of 404"
 REFUSED = "status of 4(09|22)"
+EMPTIED = "status of 404.*/thumbnail"
 CLOSE = "document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 
 

@@ -65,6 +65,7 @@ class Tab:
         self.new: dict[str, Any] | None = None  # how the page is while nobody has used it, where it is kept
         self._left: dict[str, str] = {}
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
+        self.is_emptied = False  # while History may show what a test has taken away behind its back
         self.is_refused = False  # while the server is to refuse what the page asks, the browser says so too
         page.add_init_script(WATCH_PREVIEWS)
         page.add_init_script(NOTE_MESSAGES)

@@ -57,6 +57,7 @@ def put(outputs: Path, prompt: str, colour: str = "red", **fields: Any) -> Path:
 
 def open_history(tab: Tab) -> Any:
     tab.page.bring_to_front()
+    tab.is_emptied = True  # the list has the pictures of the test before until it has asked
     tab.page.get_by_role("tab", name="History").click()
     history = tab.page.locator(".history")
     history.wait_for()
