@@ -70,6 +70,7 @@ def _frames(page: Page) -> Iterator[bytes]:
             chips.get_by_role("button", name=f"Take {name} off").wait_for()
         worn = {*names}
         _draw(page)
+        _draw(page)  # the set is in the cache now, as it is for whoever goes back and forth
         page.locator(".asking").first.evaluate("(column) => column.querySelector('.folds').scrollTo(0, 0)")
         yield page.screenshot()
 
@@ -86,11 +87,14 @@ def _small(png: bytes) -> PilImage:
     with PilImages.open(BytesIO(png)) as shot:
         height = shot.height * FRAME_WIDTH // shot.width
         small = shot.convert("RGB").resize((FRAME_WIDTH, height), PilImages.Resampling.LANCZOS)
-    return small.quantize(128, dither=PilImages.Dither.NONE)
+    return small.quantize(256, dither=PilImages.Dither.NONE)
 
 
 def _take(page: Page) -> None:
     """The page, two pictures compared, the presets, the history."""
+    for name in SETS[-1]:
+        page.locator(".chips[data-page=txt2img]").get_by_role("button", name=f"Take {name} off").click()
+    page.locator("#txt2img-lora-panel").get_by_role("button", name="LoRAs").first.click()
     seed = page.locator("#txt2img-seed input").first
     for number, thing in enumerate(THINGS):
         page.locator("#txt2img-prompt textarea").fill(
@@ -116,7 +120,7 @@ def _take(page: Page) -> None:
 
 def _shoot(page: Page, name: str) -> None:
     with PilImages.open(BytesIO(page.screenshot())) as shot:
-        shot.convert("RGB").quantize(256, dither=PilImages.Dither.NONE).save(DOCS / f"{name}.png", optimize=True)
+        shot.convert("RGB").save(DOCS / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
