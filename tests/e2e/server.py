@@ -153,8 +153,10 @@ class Server:
         return self.client.get("/api/health").json()
 
     def is_idle(self) -> bool:
+        """Nothing is drawn, and what was has ended for whoever asks."""
         health = self.health()
-        return not health["running"] and not health["waiting"]
+        states = {job["state"] for job in self.client.get("/api/jobs").json()}
+        return not health["running"] and not health["waiting"] and not states & {"queued", "loading", "running"}
 
     def submit(self, **fields: Any) -> str:
         answer = self.client.post("/api/jobs", json=fields)

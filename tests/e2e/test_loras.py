@@ -131,6 +131,11 @@ def points_of(tab: Tab):
     return panel_of(tab).locator(".curve-point")
 
 
+REMEMBERED = """
+JSON.parse(darkroom.recall("txt2img") || "{}").loras === document.querySelector("#txt2img-loras textarea").value
+"""
+
+
 def kept(tab: Tab) -> list[dict]:
     """The LoRAs of the page's next request."""
     return json.loads(tab.find("loras").locator("textarea").input_value())
@@ -177,11 +182,12 @@ def test_a_curve_is_edited_by_the_mouse(tab):
     plot = panel_of(tab).locator(".curve-plot")
     points_of(tab).first.wait_for()
     plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
     sizes = points_of(tab).evaluate_all("all => all.map(p => [p.offsetWidth, p.offsetHeight])")
     assert sizes == [[24, 24], [24, 24]]
 
     def at(place: float, weight: float) -> tuple[float, float]:
+        tab.page.wait_for_function(REMEMBERED)  # the chips say it then, and the plot has its place
+        box = plot.bounding_box()
         return box["x"] + place * box["width"], box["y"] + (1 - weight / 1.5) * box["height"]
 
     tab.page.mouse.dblclick(*at(0.5, 0.3))
