@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from PIL import Image as PilImages
 
 from .server import SMALL
@@ -65,7 +66,7 @@ def choose(tab, way: str) -> None:
     tab.page.get_by_role("menuitemcheckbox", name=way).press("Enter")
 
 
-def test_pictures_are_skipped_drawn_forever_and_drawn_live(open_tab, server):
+def test_pictures_are_skipped_and_drawn_forever(open_tab, server):
     tab = open_tab()
     page = tab.page
     tab.set(prompt="a panda, 3d style", repeat=3, steps=60, width=128, height=128)
@@ -94,6 +95,12 @@ def test_pictures_are_skipped_drawn_forever_and_drawn_live(open_tab, server):
     page.get_by_text("The seed is kept, so every picture would be the same.").wait_for()
     assert not page.evaluate("darkroomJobs.isBusy('txt2img')")
 
+
+@pytest.mark.slow
+def test_pictures_are_drawn_live(open_tab, server):
+    tab = open_tab()
+    page = tab.page
+    tab.draw(prompt="a panda, 3d style", seed=5, **SMALL)
     saved, last = len(server.pictures()), tab.job
     strip = tab.find("finished").get_by_role("button").count()
     choose(tab, "Live")
