@@ -139,8 +139,10 @@ def _watching(context) -> Iterator[list[Tab]]:
     def read(line) -> None:
         here = [tab for tab in tabs if tab.page == line.page]
         known = [LEAVING for tab in here if tab.leaving] + [REFUSED for tab in here if tab.is_refused]
-        if line.type == "error" and not any(re.search(words, line.text) for words in known):
-            troubles.append(f"console: {line.text}")
+        known += [EMPTIED for tab in here if tab.is_emptied]
+        text = f"{line.text} {line.location.get('url', '')}"
+        if line.type == "error" and not any(re.search(words, text) for words in known):
+            troubles.append(f"console: {text}")
 
     watches = {
         "request": heed,
