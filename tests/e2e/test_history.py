@@ -103,8 +103,9 @@ def test_what_is_drawn_shows_is_marked_deleted_and_brought_back(tab, outputs: Pa
     wait_for(lambda: "Seed: 3" in view.locator("pre").inner_text(), "the picture after the deleted one")
     view.get_by_role("button", name="Undo").click()
     wait_for(lambda: "Seed: 4" in view.locator("pre").inner_text(), "the one that was brought back")
+    wait_for_count(history, 2)  # the list behind the view has it again
     tab.page.keyboard.press("Escape")
-    assert tab.page.evaluate("document.activeElement.title") == "a panda"
+    wait_for(lambda: tab.page.evaluate("document.activeElement.title") == "a panda", "the focus to be back")
     history.get_by_role("button", name="Favourites").click()
     wait_for_count(history, 1)
     card(history, "Favourite: a red apple").focus()
