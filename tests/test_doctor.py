@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from webui import doctor
+from webui.core.errors import RequestError
 from webui.setup.cards import Card, Machine
 from webui.setup.torch_builds import Installed
 
@@ -53,3 +54,14 @@ def test_nothing_is_wrong_without_a_card_or_where_the_processor_was_asked_for(ex
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "darkroom-stamp.json").write_text('{"asked": "cpu"}', "utf-8")
     assert examine(Card("NVIDIA", ADA, driver=(580, 88)), CPU) == []
+
+
+def test_the_places_of_several_workers_are_said_and_what_is_no_device_is_a_problem(capsys):
+    assert [*doctor._examine_workers(lambda: ["cpu 1", "cpu 2"])] == []
+    assert capsys.readouterr().out == "Workers: cpu 1, cpu 2\n"
+
+    def refuse() -> list[str]:
+        raise RequestError("devices: 'gpu' is not one of ...")
+
+    ((problem, _),) = doctor._examine_workers(refuse)
+    assert problem == "devices: 'gpu' is not one of ..."

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,13 +37,17 @@ LOW_DISK_BYTES = 2 * 2**30
 GIB = 2**30
 
 
-def examine(settings: Settings) -> int:
-    """Prints facts, then problems; returns 1 where there is a problem, else 0."""
+def examine(settings: Settings, name_workers: Callable[[], Sequence[str]] = tuple) -> int:
+    """Prints facts, then problems; returns 1 where there is a problem, else 0.
+
+    ``name_workers`` says where several workers would be; it raises RequestError for devices that are not there.
+    """
     print(f"Darkroom {__version__} · Python {platform.python_version()} · {platform.platform()}")
     print(" · ".join(f"{name} {_version(name)}" for name in PACKAGES))
     problems = [
         *_missing_packages(),
         *_examine_device(settings),
+        *_examine_workers(name_workers),
         *_examine_folder(settings),
         *_examine_models(settings),
         *_examine_finders(settings),
@@ -88,6 +92,16 @@ def _examine_device(settings: Settings) -> Iterator[tuple[str, str]]:
     if device.type == "cpu" and settings.device == "auto":
         yield from _examine_card(Path(torch.__file__).parents[1])
     print(f"Memory: {psutil.virtual_memory().available / GIB:.1f} GiB available")
+
+
+def _examine_workers(name_workers: Callable[[], Sequence[str]]) -> Iterator[tuple[str, str]]:
+    from webui.core.errors import RequestError
+
+    try:
+        if names := name_workers():
+            print(f"Workers: {', '.join(names)}")
+    except RequestError as error:
+        yield str(error), "name other devices, or start without --workers and --devices"
 
 
 def _examine_card(site: Path) -> Iterator[tuple[str, str]]:

@@ -15,4 +15,11 @@ def run(options: argparse.Namespace) -> int:
     """Prints the state of the installation; status 1 where something is wrong."""
     from webui.doctor import examine
 
-    return examine(read_settings(options))
+    settings = read_settings(options)
+
+    def name_workers() -> list[str]:
+        from webui.app import find_places
+
+        return [place.name for place in find_places(settings)]
+
+    return examine(settings, name_workers if settings.workers > 1 or settings.devices else list)

@@ -238,6 +238,6 @@ def _portable(error: Exception) -> Exception:
     """The error as it can be sent, else its words."""
     try:
         same = pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # a class of torch's or another library's that does not pickle: its words do
         return RuntimeError(str(error))
     return same if type(same) is type(error) else RuntimeError(str(error))
