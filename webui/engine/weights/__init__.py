@@ -1,0 +1,5 @@
+"""Weights from files into modules, in the formats that people keep them in."""
+
+from webui.engine.weights.loader import DTYPES, Files, Key, Source, WeightLoader, build_empty, read_all
+
+__all__ = ["DTYPES", "Files", "Key", "Source", "WeightLoader", "build_empty", "read_all"]
