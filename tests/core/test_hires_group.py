@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PilImages
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.files import LoraFile, ModelFile, UpscalerFile
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
@@ -93,7 +93,9 @@ def test_what_would_be_too_large_is_told_with_the_scale_that_would_not(fields, r
         return
     with pytest.raises(RequestError, match=f"^hires: .*{reason}") as error:
         stages(**fields)
-    assert error.value.field == "hires"
+    (asked,) = fields
+    assert error.value.field == f"hires.{asked}"
+    assert error.value.mend == (Mend("use", 4.0) if asked == "scale" else None)
 
 
 def test_loras_are_the_first_pass_s_with_their_weights_for_this_one_or_its_own():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PilImages
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.files import UpscalerFile
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
@@ -59,7 +59,7 @@ def test_what_would_be_too_large_is_told_with_the_scale_that_would_not():
     assert size_of(2048, 2048, scale=4) == (8192, 8192)
     with pytest.raises(RequestError, match=r"2048 x 1000 px would become 16384 x 8000 px.* 8192 px .* is 4$") as error:
         size_of(2048, 1000, scale=8)
-    assert error.value.field == "upscale"
+    assert error.value.field == "upscale.scale" and error.value.mend == Mend("use", 4.0)
     with pytest.raises(RequestError, match=r"^upscale.scale must be at most 16, not 17"):
         Request.parse({"upscale": {"scale": 17}})
     with pytest.raises(RequestError, match=r"^upscale.height must be at most 8192, not 8193"):

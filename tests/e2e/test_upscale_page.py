@@ -75,13 +75,14 @@ def test_a_drawn_picture_is_one_click_away_and_a_batch_is_one_job(upscale, tmp_p
 def test_what_is_wrong_is_said_before_anything_is_queued(upscale, tmp_path):
     upscale.show()
     upscale.find("generate").click()
-    upscale.tab.wait_until_told("image is missing")
+    refused = upscale.find("refused")
+    refused.filter(has_text="image is missing").wait_for()
     upscale.give(small(tmp_path))
     width = upscale.find("upscale-width").locator("input")
     width.fill("9000")
     width.blur()
     upscale.find("generate").click()
-    upscale.tab.wait_until_told("upscale.width must be at most 8192")
+    refused.filter(has_text="upscale.width must be at most 8192").wait_for()
     assert upscale.tab.server.is_idle()
 
 

@@ -90,7 +90,7 @@ def _enlarge(executor: Executor, path: Path, fields: dict[str, Any], as_json: bo
     try:
         job = executor.submit(Request.parse({"init": init, "upscale": fields | {"only": True}}))
     except RequestError as error:
-        raise RequestError(f"{path}: {error}" if error.field == "upscale" else str(error)) from None
+        raise RequestError(f"{path}: {error}" if error.field.startswith("upscale") else str(error)) from None
     try:
         events = (event for _, event in job.follow())
         status = print_json(events, source=str(path)) if as_json else print_progress(events, doing="Enlarging")

@@ -1,7 +1,8 @@
 """Bad input, and how it is said to people."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,12 +14,38 @@ BAD_INPUT = "bad_input"
 """Under which the state of an HTTP request says that what was wrong was in it."""
 
 
-class RequestError(ValueError):
-    """Bad input. The message names the input and the reason, in words for people."""
+@dataclass(frozen=True)
+class Mend:
+    """The one plain way to make bad input good: ``use`` this value in the field, ``remove`` those of its entries (a
+    LoRA, a wildcard) that have this name, or ``keep`` the first of those."""
 
-    def __init__(self, message: str, field: str = "") -> None:
+    how: Literal["use", "remove", "keep"]
+    value: str | int | float
+
+
+class RequestError(ValueError):
+    """Bad input. The message names the input and the reason, in words for people.
+
+    ``field`` is the request's, those of groups and lists as ``hires.scale`` and ``detail.1.strength``, counted from 1;
+    ``mend`` is what makes it good, where there is one plain way.
+    """
+
+    def __init__(self, message: str, field: str = "", mend: Mend | None = None) -> None:
         super().__init__(message)
         self.field = field
+        self.mend = mend
+
+
+def refusal(error: ValidationError) -> RequestError:
+    """The same for people: every problem in one line, and field and mend of the first."""
+    first = error.errors(include_url=False)[0]
+    own = first.get("ctx", {}).get("error")
+    path = [str(part + 1 if isinstance(part, int) else part) for part in first["loc"]]
+    if isinstance(own, RequestError):
+        return RequestError(explain(error), ".".join([*path, *filter(None, [own.field])]), own.mend)
+    nearest = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(first["type"])
+    mend = Mend("use", first["ctx"][nearest]) if nearest else None
+    return RequestError(explain(error), ".".join(path), mend)
 
 
 def explain(error: ValidationError) -> str:

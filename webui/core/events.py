@@ -16,7 +16,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.disk import replace_file
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.filenames import FileFormat
 from webui.core.images import Size
 from webui.core.recipe import Recipe, save_options
@@ -175,7 +175,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The work could not be done; ``message`` is for people. ``bad_input`` marks the caller's fault.
+    """The work could not be done; ``message`` is for people. ``bad_input`` marks the caller's fault: ``place`` is the
+    request's field and ``mend`` what makes it good, as in ``RequestError``, for the page alone.
 
     ``seconds`` and ``parts_s`` as in Done, until then.
     """
@@ -184,6 +185,8 @@ class Failed:
     bad_input: bool = False
     seconds: float = field(default=0.0, compare=False)
     parts_s: Mapping[str, float] = field(default_factory=dict, compare=False)
+    place: str = field(default="", compare=False)
+    mend: Mend | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,8 @@ def to_json(event: Event, with_folders: bool = True) -> dict[str, Any]:
         body |= {"sheet": True} if event.is_sheet else {}
         return body | ({"warning": event.warning} if event.warning else {})
     for name, value in vars(event).items():
+        if name in ("place", "mend"):
+            continue
         if isinstance(value, float):
             body[name] = round(value, 4)
         elif name == "stage":

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
-from webui.core.errors import RequestError, show, show_some
+from webui.core.errors import Mend, RequestError, show, show_some
 from webui.core.files import File
 
 MAX_CHARACTERS = 255  # of a name in a request
@@ -48,7 +48,8 @@ def choose_file(kind: str, name: str, files: Mapping[str, File], field: str = ""
 def choose_lora(name: str, files: Mapping[str, File]) -> str:
     """The same for a LoRA; near names are told as tags can hold them."""
     if (found := find_file(name, files)) is None:
-        raise unknown("LoRA", name, filter(None, map(tag_name, files)), field="loras")
+        error = unknown("LoRA", name, filter(None, map(tag_name, files)), field="loras")
+        raise RequestError(str(error), "loras", Mend("remove", name))
     return found
 
 
@@ -154,7 +155,7 @@ def unknown(kind: str, name: str, names: Iterable[str], field: str = "", listed:
         error += f". There are {len(names)}: {show_some(names)}."
     else:
         error += "."
-    return RequestError(error, field=field or kind)
+    return RequestError(error, field=field or kind, mend=Mend("use", near[0]) if near else None)
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:

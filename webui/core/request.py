@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from webui.core import dynamic, schedule
-from webui.core.errors import RequestError, explain
+from webui.core.errors import Mend, RequestError, refusal
 from webui.core.groups import GROUPS, LISTS, groups_of
 from webui.core.groups.detail import MAX_DETAILS, Detail, read_details
 from webui.core.groups.hires import Hires
@@ -166,16 +166,19 @@ class Request(Value):
     def _check_side(cls, side_px: int | None) -> int | None:
         if side_px is None or (MIN_SIDE_PX <= side_px <= MAX_SIDE_PX and side_px % SIDE_STEP_PX == 0):
             return side_px
-        near = " and ".join(str(px) for px in near_sides_px(side_px))
-        raise ValueError(
-            f"must be a multiple of {SIDE_STEP_PX} from {MIN_SIDE_PX} to {MAX_SIDE_PX}; near sizes: {near}"
+        near = near_sides_px(side_px)
+        raise RequestError(
+            f"must be a multiple of {SIDE_STEP_PX} from {MIN_SIDE_PX} to {MAX_SIDE_PX}; near sizes:"
+            f" {' and '.join(map(str, near))}",
+            mend=Mend("use", min(near, key=lambda px: abs(px - side_px))),
         )
 
     @model_validator(mode="after")
     def _check_last_seed(self) -> "Request":
         name, seed = ("variation.seed", self.varied.seed) if self.varied else ("seed", self.seed)
         if seed + self.image_count - 1 > MAX_SEED:
-            raise ValueError(f"{name}: the last picture's seed would be above {MAX_SEED}")
+            most = Mend("use", MAX_SEED - self.image_count + 1)
+            raise RequestError(f"{name}: the last picture's seed would be above {MAX_SEED}", name, most)
         return self
 
     @property
@@ -303,8 +306,7 @@ class Request(Value):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            first = error.errors()[0]
-            raise RequestError(explain(error), field=str(first["loc"][0]) if first["loc"] else "") from None
+            raise refusal(error) from None
 
 
 def _below(place: str, texts: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.names import choose
 
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
@@ -75,7 +75,8 @@ def resolve(sampler: str, schedule: str) -> tuple[str, str]:
     schedule = "Default" if schedule.casefold() == "automatic" else schedule
     schedule = choose("schedule", schedule, SCHEDULES)
     if schedule not in row.schedules:
-        raise RequestError(f"schedule “{schedule}” {does_not_go(row.name, row.schedules)}", field="schedule")
+        reason = f"schedule “{schedule}” {does_not_go(row.name, row.schedules)}"
+        raise RequestError(reason, "schedule", Mend("use", row.schedules[0]))
     return row.name, schedule
 
 

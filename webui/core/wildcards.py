@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from webui.core.dynamic import MAX_DEPTH, Template, scan
-from webui.core.errors import RequestError, show, show_some
+from webui.core.errors import Mend, RequestError, show, show_some
 from webui.core.names import fold, unknown
 from webui.core.tensor_file import BadFile
 
@@ -59,7 +59,8 @@ class Wildcards:
         """
         names = self._names(name)
         if not names:
-            raise unknown("wildcard", name, self._known, field=field, listed=False)
+            error = unknown("wildcard", name, self._known, field=field, listed=False)
+            raise RequestError(str(error), field, Mend("remove", name))
         if len(names) > 1 and not _GLOB.search(name):
             several = f"{len(names)} wildcards are called “{show(name)}”: {show_some(names)}"
             raise RequestError(f"{several}; name the folder too", field=field)

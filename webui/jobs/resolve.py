@@ -10,7 +10,7 @@ from PIL.Image import Image as PilImage
 from webui.core import samplers
 from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size, fitted
-from webui.core.errors import RequestError, show, show_some
+from webui.core.errors import Mend, RequestError, show, show_some
 from webui.core.files import LoraFile, ModelFile
 from webui.core.finder_file import check_finder
 from webui.core.grid import Grid
@@ -24,6 +24,7 @@ from webui.core.names import (
     LANCZOS,
     PAINTED,
     PREVIOUS,
+    SUBJECT,
     choose_file,
     choose_finder,
     choose_lora,
@@ -181,18 +182,20 @@ def resolve(request: Request, library: Snapshot) -> Request:
 def _resolve_details(request: Request, file: ModelFile, library: Snapshot) -> tuple[Detail, ...]:
     """The details of a request that is drawn with this model."""
     resolved: list[Detail] = []
-    for detail in request.detail:
-        with _about("detail"):
-            finder = choose_finder(detail.finder, library.finders, "detail")
+    for number, detail in enumerate(request.detail, start=1):
+        with _about("detail", f"detail.{number}"):
+            finder = choose_finder(detail.finder, library.finders, "finder")
             if finder == PREVIOUS and not resolved:
-                raise RequestError(f"{PREVIOUS} is what the detail before found, and there is none before the first")
+                reason = "is what the detail before found, and there is none before the first"
+                raise RequestError(f"{PREVIOUS} {reason}", "finder", Mend("use", SUBJECT))
             if finder == PAINTED and not (request.init and request.init.masked):
-                raise RequestError(f"{PAINTED} is what was painted over the start picture, and there is no mask")
+                reason = "is what was painted over the start picture, and there is no mask"
+                raise RequestError(f"{PAINTED} {reason}", "finder", Mend("use", SUBJECT))
             if found := library.finders.get(finder) if finder not in FINDERS else None:
                 try:
                     check_finder(found)
                 except BadFile as error:
-                    raise RequestError(f"finder {finder[:80]!r}: {found.path.name} {error}") from None
+                    raise RequestError(f"finder {finder[:80]!r}: {found.path.name} {error}", "finder") from None
             loras = _resolve_loras(detail.prompt, detail.loras, request, file, lambda: library.loras, keep=True)
             resolved.append(detail.model_copy(update={"finder": finder} | loras))
     return tuple(resolved)
@@ -202,14 +205,16 @@ def _resolve_hires(
     hires: Hires, request: Request, first: ModelFile, drawn_with: tuple[str, str], library: Snapshot
 ) -> Hires:
     """A hires pass behind a first one with this model and these names of sampler and schedule."""
-    with _about("hires"):
+    with _about("hires", "hires"):
         upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
         model = _choose_model("model", hires.model, library.models) if hires.model else first
         if upscaler in LATENT_FILTERS and not are_alike(model, first):
             kinds = [file.checkpoint.family for file in (model, first) if file.checkpoint]
             raise RequestError(
                 f"model {model.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}; choose another"
-                " upscaler than Latent"
+                " upscaler than Latent",
+                "upscaler",
+                Mend("use", LANCZOS),
             )
         sampler, schedule = samplers.resolve(hires.sampler or drawn_with[0], hires.schedule or drawn_with[1])
         _resolve_prediction(
@@ -223,25 +228,28 @@ def _resolve_hires(
 
 
 @contextmanager
-def _about(group: str) -> Iterator[None]:
+def _about(group: str, place: str) -> Iterator[None]:
     """What is wrong with a group of the request says so."""
     try:
         yield
     except RequestError as error:
-        raise RequestError(f"{group}: {error}", field=group) from None
+        raise RequestError(f"{group}: {error}", f"{place}.{error.field}", error.mend) from None
 
 
 def _resolve_upscale(upscale: Upscale, library: Snapshot) -> Upscale:
-    return upscale.model_copy(update={"upscaler": _resolve_upscaler(upscale, library)})
+    try:
+        return upscale.model_copy(update={"upscaler": _resolve_upscaler(upscale, library)})
+    except RequestError as error:
+        raise RequestError(str(error), f"upscale.{error.field}", error.mend) from None
 
 
 def _resolve_upscaler(group: Upscale | Hires, library: Snapshot, filters: Iterable[str] = ()) -> str:
-    name = choose_upscaler(_upscaler_of(group, library), library.upscalers, "upscale", filters)
+    name = choose_upscaler(_upscaler_of(group, library), library.upscalers, "upscaler", filters)
     if file := library.upscalers.get(name):
         try:
             check_upscaler(file)
         except BadFile as error:
-            raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", field="upscale") from None
+            raise RequestError(f"upscaler {name[:80]!r}: {file.path.name} {error}", "upscaler") from None
     return name
 
 
@@ -286,7 +294,8 @@ def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
         able = ", ".join(samplers.FROM_PURE_NOISE)
         raise RequestError(
             f"sampler {sampler!r} cannot start from pure noise, as {file.name!r} with zero SNR needs; {able} can",
-            field="sampler",
+            "sampler",
+            Mend("use", "Euler"),
         )
     return prediction
 
@@ -296,11 +305,14 @@ def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]
         return ""
     refiner = _choose_model("refiner", name, models)
     if refiner.checkpoint and refiner.checkpoint.inpaints:
-        raise RequestError(f"refiner {refiner.name!r} is for inpainting and cannot go on from latents", field="refiner")
+        reason = f"refiner {refiner.name!r} is for inpainting and cannot go on from latents"
+        raise RequestError(reason, "refiner", Mend("use", ""))
     if not are_alike(file, refiner):
         kinds = [model.checkpoint.family for model in (refiner, file) if model.checkpoint]
         raise RequestError(
-            f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}", field="refiner"
+            f"refiner {refiner.name!r} is {kinds[0]} and cannot go on with the latents of {kinds[1]}",
+            "refiner",
+            Mend("use", ""),
         )
     return refiner.name
 
@@ -336,37 +348,43 @@ def _resolve_loras(
         raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
     files = find_loras()
     loras = [_resolve_lora(ref.drawn(seed), model, files) for ref in wanted]
-    constant = tuple(ref for ref in loras[: len(wanted) - len(moving)] if keep or ref.acts)
-    _check_names(constant)
-    return {"prompt": prompt, "loras": constant}
+    lasting = [k for k in range(len(wanted) - len(moving)) if keep or loras[k].acts]
+    _check_names([loras[k] for k in lasting], [wanted[k].name for k in lasting])
+    return {"prompt": prompt, "loras": tuple(loras[k] for k in lasting)}
 
 
-def _check_names(refs: Sequence[LoraRef]) -> None:
-    """Raises RequestError for a LoRA that is named twice. In brackets that change over the steps one may be."""
+def _check_names(refs: Sequence[LoraRef], asked: Sequence[str]) -> None:
+    """Raises RequestError for a LoRA that is named twice. In brackets that change over the steps one may be.
+
+    ``asked`` is how each was named: the one that could go is known by that.
+    """
     names = [ref.name for ref in refs]
-    for name in names:
-        if names.count(name) > 1:
+    for k, name in enumerate(names):
+        if name in names[:k]:
             both = show_some([str(ref) for ref in refs if ref.name == name])
-            raise RequestError(f"LoRA “{show(name)}” is named more than once: {both}. Give it one weight.", "loras")
+            reason = f"LoRA “{show(name)}” is named more than once: {both}. Give it one weight."
+            raise RequestError(reason, "loras", Mend("keep", asked[k]))
 
 
 def _resolve_lora(ref: LoraRef, model: ModelFile, files: Mapping[str, LoraFile]) -> LoraRef:
-    name = choose_lora(ref.name, files)
+    name, remove = choose_lora(ref.name, files), Mend("remove", ref.name)
     try:
         header = read_header(files[name].path)
     except BadFile as error:
-        raise RequestError(f"LoRA {name[:80]!r}: {files[name].path.name} {error}", field="loras") from None
+        raise RequestError(f"LoRA {name[:80]!r}: {files[name].path.name} {error}", "loras", remove) from None
     if ref.blocks:
         family = model.checkpoint.family if model.checkpoint else ""
         if family not in FAMILIES:
             raise RequestError(
                 f"LoRA {name[:80]!r}: lbw and lbwe name the blocks of {show_some(FAMILIES)}; model {model.name!r} is"
                 f" {family}, which has others",
-                field="loras",
+                "loras",
+                remove,
             )
         if key := outside(header.shapes):
             raise RequestError(
                 f"LoRA {name[:80]!r}: lbw and lbwe have no block for {key[:120]}, which it changes",
-                field="loras",
+                "loras",
+                remove,
             )
     return ref.model_copy(update={"name": name})

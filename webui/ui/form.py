@@ -158,12 +158,12 @@ def picture_control(page: str, field: str, label: str, **options: Any) -> gr.Ima
     )
 
 
-def open_picture(path: str, what: str) -> PilImage:
-    """The picture of an uploaded file; raises RequestError naming it."""
+def open_picture(path: str, what: str, field: str = "") -> PilImage:
+    """The picture of an uploaded file; raises RequestError naming it, and its field where that is called otherwise."""
     try:
         return images.open_image(Path(path))
     except images.ImageError as error:
-        raise RequestError(f"{what} {Path(path).name[:80]!r} {error}", field=what) from None
+        raise RequestError(f"{what} {Path(path).name[:80]!r} {error}", field=field or what) from None
 
 
 def signature(fields: Sequence[str]) -> inspect.Signature:

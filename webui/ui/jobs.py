@@ -79,8 +79,9 @@ class Handlers:
             job = await asyncio.to_thread(self._start, values[:-1], keep=how != LIVE)
         except (RequestError, QueueFull) as error:
             asks = isinstance(error, NeedsYes)
-            yield gr.skip(), stream.yes_html(str(error)) if asks else stream.status_html(Failed(str(error)), None)
-            if not how:
+            yield gr.skip(), stream.yes_html(str(error)) if asks else stream.status_html(_refused(error), None)
+            is_shown = isinstance(error, RequestError) and error.field and not asks  # at its field
+            if not how and not is_shown:
                 raise page_error(f"{error}: see below Generate" if asks else str(error)) from None
         else:
             sent = {"ids": [job.id], "prompt": job.request.prompt[:PROMPT_LENGTH], "how": how}
@@ -132,6 +133,12 @@ class Handlers:
             yield _updates(view)
             if view.error and is_news:
                 raise page_error(view.error)
+
+
+def _refused(error: RequestError | QueueFull) -> Failed:
+    if isinstance(error, QueueFull):
+        return Failed(str(error))
+    return Failed(str(error), bad_input=True, place=error.field, mend=error.mend)
 
 
 def wire(

@@ -10,7 +10,20 @@ import gradio as gr
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
-from webui.ui import asking, fills, history, models, passing, pictures, png_info, presets, sessions, uploads, values
+from webui.ui import (
+    asking,
+    browser_state,
+    fills,
+    history,
+    models,
+    passing,
+    pictures,
+    png_info,
+    presets,
+    sessions,
+    uploads,
+    values,
+)
 from webui.ui.application import Application
 from webui.ui.errors import page_error
 from webui.ui.fills import Fills
@@ -29,6 +42,7 @@ SCRIPTS = (
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
     *("more.js", "forever.js", "live.js", "flip.js", "keysheet.js", "settings.js"),
+    *("mends.js", "refusals.js"),
 )
 Defaults = Mapping[str, Mapping[str, Any]]
 STYLES = (
@@ -120,6 +134,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
         presets.wire(benches, lambda: here().presets)
         for page, fields in filled.items():
             fields.add("default", partial(_begin_anew, page, fields, defaults))
+            fields.add("mend", partial(_choose, executor, fields))
             fields.places["tabs"] = tabs
             fields.wire()
         _wire_opening(blocks, filled, defaults)
@@ -170,6 +185,13 @@ def _begin_anew(page: str, fields: Fills, defaults: Callable[[], Defaults]) -> M
     values = {name: control.value for name, control in fields.places.items() if hasattr(control, "value")}
     plain = {name: value for name, value in values.items() if isinstance(value, str | bool | int | float)}
     return fields.ways["memory"](json.dumps(plain | dict(defaults().get(page, {}))))
+
+
+def _choose(executor: Executor, fields: Fills, field: str, value: str) -> Mapping[str, Any]:
+    """What mends a field whose values are chosen from a list: a script cannot set those by itself."""
+    if not isinstance(fields.places.get(field), gr.Dropdown):
+        return {}
+    return browser_state.recall(json.dumps({field: value}), [field], fields.places, executor.catalog())
 
 
 def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills], defaults: Callable[[], Defaults]) -> None:

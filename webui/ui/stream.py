@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -168,7 +169,7 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
             switched = [_switch_text(loras)] if loras else []
             state, text = "done", " ".join([f"Done in {seconds:.1f} s.", *switched, *warnings])
         case Failed(message):
-            ledger = ledger_html(event.parts_s)
+            ledger, marks = ledger_html(event.parts_s), _refusal_marks(event)
             state, text = "failed", message
         case Cancelled(index, total):
             ledger = ledger_html(event.parts_s)
@@ -182,6 +183,18 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
         f'<div class="status" data-state="{state}" data-job="{html.escape(job_id)}"{marks}>'
         f'<span class="status-text">{html.escape(text)}</span>{bar}{again}</div>{ledger}'
     )
+
+
+def _refusal_marks(event: Failed) -> str:
+    """By these the page finds the field that was refused, and what mends it; each is one of its own, so that it is
+    found again where the same is refused twice."""
+    if not event.place:
+        return ""
+    told: dict[str, str | int | float] = {"refused": event.place, "refusal": secrets.token_hex(4)}
+    if event.mend:
+        value = event.mend.value
+        told |= {"how": event.mend.how, "value": f"{value:.12g}" if isinstance(value, float) else value}
+    return "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in told.items())
 
 
 def _result_marks(images: Sequence[Image]) -> str:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.files import Files, ModelFile
 from webui.core.groups.base import Group
-from webui.core.groups.upscale import DEFAULT_UPSCALER, enlarged, read_left_out, scale_field, side_field
+from webui.core.groups.upscale import DEFAULT_UPSCALER, at_size, enlarged, read_left_out, scale_field, side_field
 from webui.core.images import MAX_SIDE_PX, MAX_UPSCALED_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.lora_ref import MAX_LORAS, LoraRef
@@ -90,7 +90,8 @@ class Hires(Group):
                 raise RequestError(
                     f"hires: {self.upscaler} enlarges all that was drawn, and with only masked that is a part of the"
                     " picture; choose another upscaler",
-                    field="hires",
+                    "hires.upscaler",
+                    Mend("use", LANCZOS),
                 )
             return (*stages, replace(self._second(first, files), begin="latents", enlarged_by=self.upscaler))
         file = None if self.upscaler == LANCZOS else files.upscalers[self.upscaler]
@@ -101,11 +102,21 @@ class Hires(Group):
         asked, whole = self._asked(first), first.result_size
         if whole == first.size:
             size = _in_steps(asked)
-            _check(first.size, size)
+            self._check(first.size, size)
             return size, size
         drawn = _in_steps((first.size[0] * asked[0] // whole[0], first.size[1] * asked[1] // whole[1]))
-        _check(first.size, drawn)
+        self._check(first.size, drawn)
         return drawn, asked
+
+    def _check(self, own: Size, size: Size) -> None:
+        if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
+            most = int(MAX_SIDE_PX / max(own) * 100) / 100
+            raise RequestError(
+                f"hires: {own[0]} x {own[1]} px would become {size[0]} x {size[1]} px, and sides are drawn at"
+                f" {MIN_SIDE_PX} to {MAX_SIDE_PX} px; the largest scale for this picture is {most:g}, and upscale goes"
+                " further",
+                *at_size(NAME, self.width, self.height, most),
+            )
 
     def notices(self, first: Pass, second: Pass) -> Iterator[str]:
         """Lines for people about what is not drawn as it was asked for, or is asked for in vain."""
@@ -168,13 +179,3 @@ def _in_steps(size: Size) -> Size:
     """The largest size within that can be drawn, as A1111 has it."""
     width, height = (side // SIDE_STEP_PX * SIDE_STEP_PX for side in size)
     return width, height
-
-
-def _check(own: Size, size: Size) -> None:
-    if max(size) > MAX_SIDE_PX or min(size) < MIN_SIDE_PX:
-        most = int(MAX_SIDE_PX / max(own) * 100) / 100
-        raise RequestError(
-            f"hires: {own[0]} x {own[1]} px would become {size[0]} x {size[1]} px, and sides are drawn at {MIN_SIDE_PX}"
-            f" to {MAX_SIDE_PX} px; the largest scale for this picture is {most:g}, and upscale goes further",
-            field="hires",
-        )

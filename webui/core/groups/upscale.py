@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.files import Files, UpscalerFile
 from webui.core.groups.base import Group
 from webui.core.groups.init import Init
@@ -103,6 +103,13 @@ def enlarged(
         raise RequestError(
             f"{group}: {across} x {down} px would become {wanted[0]} x {wanted[1]} px, and sides of up to"
             f" {most_px} px can be made; the largest scale for this picture is {most:g}",
-            field=group,
+            *at_size(group, width, height, most),
         )
     return wanted
+
+
+def at_size(group: str, width: int | None, height: int | None, most_scale: float) -> tuple[str, Mend | None]:
+    """Which of a group's fields asks for too large a picture, and the scale that does not."""
+    if width or height:
+        return f"{group}.{'width' if width else 'height'}", None
+    return f"{group}.scale", Mend("use", most_scale) if most_scale >= 1 else None

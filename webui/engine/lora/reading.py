@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.file_kinds import recognize
 from webui.core.files import LoraFile
 from webui.core.lora_files import bundled_embeddings, made_for
@@ -41,7 +41,7 @@ class CannotApply(RequestError):
     """A LoRA that cannot be used on this model; the message names the file and the reason."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"LoRA {name[:80]!r} {reason}", field="loras")
+        super().__init__(f"LoRA {name[:80]!r} {reason}", "loras", Mend("remove", name))
 
 
 @dataclass(frozen=True)

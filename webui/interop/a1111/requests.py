@@ -307,7 +307,7 @@ def in_their_words(error: RequestError) -> RequestError:
         re.sub(r"^(?:init\.)?(\w+(?:\.\w+)*)", lambda match: THEIRS.get(match[1], match[1]), reason)
         for reason in str(error).split("; ")
     )
-    return RequestError("; ".join(reasons), field=THEIRS.get(error.field, error.field))
+    return RequestError("; ".join(reasons), field=THEIRS.get(own := error.field.removeprefix("init."), own))
 
 
 def _read_init(given: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

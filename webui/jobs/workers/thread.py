@@ -105,7 +105,8 @@ class ThreadWorker:
                 yield event
             raise RuntimeError("the engine ended without saying how")
         except RequestError as error:
-            yield Failed(str(error), bad_input=True, parts_s=self._spent_s())
+            spent_s = self._spent_s()
+            yield Failed(str(error), bad_input=True, parts_s=spent_s, place=error.field, mend=error.mend)
         except Exception as error:  # whatever it is, the job must end and the next one must run
             log_error(f"drawing failed after {time.perf_counter() - started:.1f} s", error)
             self._note(error)

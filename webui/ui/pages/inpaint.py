@@ -108,7 +108,8 @@ def _work(values: Mapping[str, Any]) -> Work:
     outpaint = tuple(values[f"outpaint_{side}"] or 0 for side in SIDES)
     mask = _mask(values, image.size)
     if mask is None and not any(outpaint):
-        raise RequestError("mask is missing: paint over a part of the picture, or give a mask picture or rectangles")
+        reason = "mask is missing: paint over a part of the picture, or give a mask picture or rectangles"
+        raise RequestError(reason, field="mask")
     init = {field: values[field] for field in INIT_FIELDS} | {"image": image, "mask": mask, "outpaint": outpaint}
     own = (*INIT_FIELDS, "image", "mask", "painted", "rectangles", "keep_size", *(f"outpaint_{s}" for s in SIDES))
     size: dict[str, Any] = {}
@@ -128,10 +129,11 @@ def _mask(values: Mapping[str, Any], size: images.Size) -> PilImage | None:
         opacity = _painted(values["painted"]).convert("RGBA").getchannel("A")
         parts.append(opacity if opacity.size == size else opacity.resize(size, PilImages.Resampling.BILINEAR))
     if values["mask"]:
-        uploaded = images.to_mask(form.open_picture(values["mask"], "mask"))
+        uploaded = images.to_mask(form.open_picture(values["mask"], "mask", "mask_picture"))
         if uploaded.size != size:
             across, down = uploaded.size
-            raise RequestError(f"mask is {across} x {down} px, but the image is {size[0]} x {size[1]} px", field="mask")
+            reason = f"mask is {across} x {down} px, but the image is {size[0]} x {size[1]} px"
+            raise RequestError(reason, field="mask_picture")
         parts.append(uploaded)
     if (values["rectangles"] or "").strip():
         try:
@@ -151,7 +153,7 @@ def _painted(data_url: str) -> PilImage:
     try:
         return images.decode_text(data_url)
     except images.ImageError as error:
-        raise RequestError(f"painted {error}", field="painted") from None
+        raise RequestError(f"painted {error}", field="mask") from None
 
 
 TASK = Task(

@@ -84,7 +84,9 @@ def _work(values: Mapping[str, Any]) -> Work:
     if paths == [None]:
         raise RequestError("image is missing: upload, paste or drop a picture", field="image")
     if len(paths) > MAX_BATCH:
-        raise RequestError(f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}")
+        raise RequestError(
+            f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}", "files"
+        )
     return make_batch(_requests(paths, values["upscale"]))
 
 

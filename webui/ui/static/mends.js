@@ -1,0 +1,83 @@
+// What was refused, in the words of the page: which of its fields it is, and what would make it good. Knows no page: `of`
+// gives what a field holds.
+(() => {
+  "use strict";
+  const TAG = /\s*<(?:lora|lyco):([^:<>]+)(?::[^<>]*)?>/gi;
+  const NONE = { "": "none" };
+
+  const read = (text) => {
+    try {
+      const entries = JSON.parse(text || "[]");
+      return Array.isArray(entries) ? entries : [];
+    } catch {
+      return [];
+    }
+  };
+  const write = (entries) => (entries.length ? JSON.stringify(entries) : "");
+  const tidy = (text) => text.replace(/,(\s*,)+/g, ",").replace(/^[\s,]+|[\s,]+$/g, "");
+  const plain = (name) => name.trim().toLowerCase().split(/[\\/]/).at(-1).replace(/\.(safetensors|pt|ckpt|bin)$/, "");
+  const escape = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+  // A LoRA's name among those of a list and the tags of a prompt, which come after it; the first stays where `keep` says so.
+  const withoutLora = (of, list, prompt, name, keep) => {
+    const entries = read(of(list));
+    const text = of(prompt) ?? "";
+    const names = [...entries.map((entry) => entry.name), ...[...text.matchAll(TAG)].map(([, tagged]) => tagged)];
+    const isIt = names.includes(name) && !keep ? (other) => other === name : (other) => plain(other) === plain(name);
+    const first = names.findIndex(isIt);
+    if (first < 0) return null;
+    const goes = names.map((other, index) => isIt(other) && !(keep && index === first));
+    let index = entries.length;
+    const told = text.replace(TAG, (tag) => (goes[index++] ? "" : tag));
+    const left = entries.filter((_, place) => !goes[place]);
+    const to = { ...(left.length < entries.length && { [list]: write(left) }), ...(told !== text && { [prompt]: tidy(told) }) };
+    const at = goes.indexOf(true);
+    return { to, ...(at < entries.length ? { field: list, entry: at + 1 } : { field: prompt }) };
+  };
+  const withoutWildcard = (text, name) => {
+    const found = new RegExp(`__(?:[^_\\s]*\\$\\$|[~@!])?${escape(name)}(?:\\([^)]*\\))?__`, "g");
+    const told = text.replace(found, "");
+    return told === text ? null : tidy(told);
+  };
+
+  // `refused` is the request's field, `how` and `value` say what mends it. Gives {field, entry, name}: the page's field, of a
+  // list the number of the entry from 1 and its field; and {label, to} where there is a mend, with values by field; nothing
+  // where what was refused is not there any more.
+  const describe = ({ refused, how, value }, of) => {
+    const path = refused.replace(/^init\./, "");
+    const [, list, number, name] = path.match(/^(detail|loras)\.(\d+)(?:\.(.+))?$/) ?? [];
+    const entry = Number(number);
+    if (how === "remove" || how === "keep") {
+      const label = how === "keep" ? "Keep the first" : "Remove it";
+      const isLora = /(^|\.)loras$/.test(path);
+      if (list === "detail") {
+        const entries = read(of("detail"));
+        const own = entries[entry - 1];
+        if (!own) return null;
+        const text = own[isLora ? "prompt" : name] ?? "";
+        const part = (field) => (field === "prompt" ? text : "");
+        const told = isLora ? withoutLora(part, "loras", "prompt", value, how === "keep")?.to.prompt : withoutWildcard(text, value);
+        if (told === undefined || told === null) return null;
+        const changed = { ...own, [isLora ? "prompt" : name]: told };
+        return { field: "detail", entry, name: isLora ? "prompt" : name, label, to: { detail: write(entries.with(entry - 1, changed)) } };
+      }
+      if (isLora) {
+        const prompt = path.replace(/loras$/, "prompt");
+        const found = withoutLora(of, path, prompt, value, how === "keep");
+        return found ? { ...found, label } : { field: prompt }; // it may be a style's
+      }
+      const told = withoutWildcard(of(path) ?? "", value);
+      return { field: path, ...(told !== null && { label, to: { [path]: told } }) };
+    }
+    const place = list ? { field: list, entry, name } : { field: path };
+    if (how !== "use") return place;
+    const label = `Use ${NONE[value] ?? value}`;
+    if (!list) return String(of(path)) === String(value) ? null : { ...place, label, to: { [path]: value } };
+    const entries = read(of(list));
+    if (!entries[entry - 1] || !name) return place;
+    const typed = typeof entries[entry - 1][name] === "string" ? value : Number(value);
+    return { ...place, label, to: { [list]: write(entries.with(entry - 1, { ...entries[entry - 1], [name]: typed })) } };
+  };
+
+  window.darkroomMends = { describe };
+})();

@@ -1,0 +1,144 @@
+// A refusal at its field: the fold that holds it opens, the field is marked and has the focus, the reason stands beside it,
+// and a button mends it where there is one plain way (mends.js). The mark goes as soon as the field changes.
+(() => {
+  "use strict";
+  const { make, whenever } = window.darkroomPanel;
+  const { put, valueOf, whenFilled } = window.darkroomFields;
+  const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel" };
+  const FRAMES = 60; // until an opened fold has its fields
+  const marks = {}; // by page: {place, held, block, note, input, described}
+
+  const idOf = (page, field) => `${page}-${field.replaceAll(".", "-")}`;
+  const componentOf = (id) => (window.gradio_config?.components ?? []).find(({ props }) => props?.elem_id === id);
+
+  // The folds around a component, by its id: those that are shut have nothing on the page to look into.
+  let around;
+  const foldsOf = (page, field) => {
+    if (LIST_FOLDS[field]) return [`${page}-${LIST_FOLDS[field]}`];
+    if (!around) {
+      around = new Map();
+      const known = new Map(window.gradio_config.components.map((component) => [component.id, component]));
+      const walk = ({ id, children }, folds) => {
+        const { type, props } = known.get(id) ?? {};
+        if (props?.elem_id) around.set(props.elem_id, folds);
+        const own = type === "accordion" ? [...folds, props.elem_id] : folds;
+        for (const child of children ?? []) walk(child, own);
+      };
+      walk(window.gradio_config.layout, []);
+    }
+    return around.get(idOf(page, field)) ?? [];
+  };
+  const open = (fold) => {
+    const title = document.querySelector(`#${fold} > .label-wrap`);
+    if (title && !title.classList.contains("open")) title.click();
+  };
+
+  // What is marked and what is typed into.
+  const look = (page, { field, entry, name }) => {
+    if (field === "detail") {
+      const input = document.getElementById(`${page}-detail-${entry > 1 ? `${entry}-` : ""}${name ?? "finder"}`);
+      return { input, block: input?.closest("label") };
+    }
+    if (field === "loras") {
+      const block = document.querySelector(`.loras[data-page="${page}"] .loras-chosen > li:nth-child(${entry ?? 1})`);
+      return { input: block?.querySelector("input[type=number], input"), block };
+    }
+    const block = document.getElementById(idOf(page, field));
+    const typed = block?.querySelector("textarea, input:not([type=range], [type=hidden], [type=file])");
+    return { input: typed ?? block?.querySelector("canvas, button"), block };
+  };
+  const find = async (page, place) => {
+    let found = look(page, place);
+    for (let frame = 0; !found.input && frame < FRAMES; frame += 1) {
+      await new Promise(requestAnimationFrame);
+      found = look(page, place);
+    }
+    return found;
+  };
+
+  const clear = (page) => {
+    const { note, input, described } = marks[page] ?? {};
+    if (!note) return;
+    delete marks[page];
+    note.remove();
+    input.removeAttribute("aria-invalid");
+    described ? input.setAttribute("aria-describedby", described) : input.removeAttribute("aria-describedby");
+  };
+
+  const choosePicture = async (page, field) => {
+    foldsOf(page, field).forEach(open);
+    let input;
+    for (let frame = 0; !input && frame < FRAMES; frame += 1) {
+      input = document.querySelector(`#${idOf(page, field)} input[type=file]`);
+      if (!input) await new Promise(requestAnimationFrame);
+    }
+    input?.click();
+  };
+  const PICTURES = { image: ["Choose a picture", "image"], mask: ["Choose a mask picture", "mask_picture"], mask_picture: ["Choose another", "mask_picture"] };
+  const buttonOf = (page, { field, label, to }) => {
+    const [choose, picture] = PICTURES[field] ?? [];
+    if (!label && !choose) return [];
+    const button = make("button", { type: "button" }, label ?? choose);
+    button.addEventListener("click", () => {
+      if (!label) return void choosePicture(page, picture);
+      clear(page);
+      for (const [name, value] of Object.entries(to)) {
+        if (componentOf(idOf(page, name))?.type === "dropdown") window.darkroomFills.ask(page, "mend", { field: name, value });
+        else put(page, name, value);
+      }
+      document.getElementById(`${page}-generate`)?.focus();
+    });
+    return [button];
+  };
+  // In the head, a grid, the note has a line of its own under the field's; in a fold it is in the field's box.
+  const stand = (block, note) => {
+    const head = block.closest(".asking-head");
+    const order = head ? Number(getComputedStyle(block).order) : 0;
+    if (!head || !block.closest(".block")) return block.append(note);
+    if (!order) return block.after(note);
+    note.style.order = order === 25 ? 26 : order; // behind the seed's buttons, which lie over the line above them
+    head.append(note);
+  };
+  const mark = async (page, status) => {
+    const { refused, how, value, job } = status.dataset;
+    const place = window.darkroomMends.describe({ refused, how, value }, (field) => valueOf(page, field));
+    clear(page);
+    if (!place) return;
+    const here = document.activeElement;
+    const isAsked = !window.darkroomMore.how(page) && (!job || here === document.body); // by a person, just now
+    if (isAsked) foldsOf(page, place.field).forEach(open);
+    const { input, block } = isAsked ? await find(page, place) : look(page, place);
+    if (!input || !status.isConnected) return;
+    const note = make("p", { class: "field-refused", id: `${page}-refused` }, make("span", {}, status.querySelector(".status-text").textContent), ...buttonOf(page, place));
+    stand(block, note);
+    const described = input.getAttribute("aria-describedby");
+    input.setAttribute("aria-describedby", [described, note.id].filter(Boolean).join(" "));
+    if (input.matches("textarea, input, select")) input.setAttribute("aria-invalid", "true");
+    marks[page] = { place, held: valueOf(page, place.field), block, note, input, described };
+    if (!isAsked || window.darkroom.pageInSight() !== page) return;
+    input.focus({ preventScroll: true });
+    note.scrollIntoView({ block: "nearest" });
+    input.scrollIntoView({ block: "nearest" });
+    await new Promise(requestAnimationFrame);
+    if (input.getAttribute("aria-expanded") !== "true") return; // a list opens with the focus, and would lie over the note
+    input.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  };
+
+  whenever("[data-refusal]", (status) => {
+    const page = status.closest("[id$='-status']")?.id.slice(0, -"-status".length);
+    if (window.darkroom.PAGES.includes(page)) mark(page, status);
+  });
+  for (const name of ["input", "change", "drop", "paste", "pointerdown"]) {
+    document.addEventListener(name, ({ target }) => {
+      for (const [page, { block, note, input }] of Object.entries(marks)) {
+        if (!block.contains(target) || note.contains(target)) continue;
+        if (name !== "pointerdown" || input.matches("canvas")) clear(page);
+      }
+    }, true);
+  }
+  whenFilled((page) => {
+    const { place, held, block } = marks[page] ?? {};
+    if (place && (valueOf(page, place.field) !== held || (place.field === "image" && block.querySelector("img")))) clear(page);
+  });
+  document.addEventListener("darkroom:sent", ({ detail: { page, run } }) => run && clear(page));
+})();
