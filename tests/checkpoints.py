@@ -570,15 +570,14 @@ def _text_config(width: int, activation: str) -> CLIPTextConfig:
 def small(kind: str, seed: int = 0, directory: str | Path | None = None) -> diffusers.DiffusionPipeline:
     """The stock pipeline of ``kind`` (a key of ``SMALL``) with small random models, saved in ``directory`` if given.
 
-    Each family's rules hold: eight heads (SD1) or heads 64 wide, its blocks, its text encoders, its schedule. A latent
-    pixel is 2 x 2 pixels.
+    Each family's rules hold: eight heads (SD1) or heads 64 wide, its blocks, its text encoders, its schedule.
     """
     pipeline_name, settings, levels = SMALL[kind]
     xl, refiner = kind.startswith("sdxl"), kind == "sdxl-refiner"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = diffusers.UNet2DConditionModel(
-            sample_size=32,
+            sample_size=8,
             in_channels=9 if kind.endswith("inpaint") else 4,
             down_block_types=[down for down, _ in levels],
             up_block_types=[up for _, up in reversed(levels)],
@@ -586,9 +585,9 @@ def small(kind: str, seed: int = 0, directory: str | Path | None = None) -> diff
         )
         vae = diffusers.AutoencoderKL(
             sample_size=64,
-            block_out_channels=(32, 64),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(32, 32, 32, 64),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
             scaling_factor=0.13025 if xl else 0.18215,
         )

@@ -153,7 +153,7 @@ def test_the_embedded_model_says_what_it_draws_and_which_words_it_does_not_know(
     assert box.input_value() == "a small dog, 3d style, on an orange background"
     assert not words.locator(".prompt-empty").is_visible()
     unknown = tab.page.locator('.prompt-unknown[data-page="txt2img"][data-field="prompt"]')
-    assert not unknown.is_visible()
+    unknown.wait_for(state="hidden")
     box.press("End")
     box.press_sequentially(", (a sunset:1.2) <lora:night:1> on a hill")
     box.press("Escape")

@@ -223,7 +223,7 @@ def test_a_job_that_failed_is_listed_and_tried_again(context, tmp_path):
     (folder / "mine.safetensors").write_bytes(night.read_bytes())
     opener = tab_opener(context, server)
     tab = next(opener)()
-    server.submit(steps=150, repeat=100, width=64, height=64)
+    long = server.submit(steps=150, repeat=100, width=64, height=64)
     tab.set(prompt="a cat <lora:mine:1>", seed=4, **SMALL)
     job = tab.generate()
     tab.leaving = True

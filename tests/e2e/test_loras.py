@@ -131,11 +131,6 @@ def points_of(tab: Tab):
     return panel_of(tab).locator(".curve-point")
 
 
-REMEMBERED = """
-JSON.parse(darkroom.recall("txt2img") || "{}").loras === document.querySelector("#txt2img-loras textarea").value
-"""
-
-
 def kept(tab: Tab) -> list[dict]:
     """The LoRAs of the page's next request."""
     return json.loads(tab.find("loras").locator("textarea").input_value())
@@ -185,17 +180,17 @@ def test_a_curve_is_edited_by_the_mouse(tab):
     sizes = points_of(tab).evaluate_all("all => all.map(p => [p.offsetWidth, p.offsetHeight])")
     assert sizes == [[24, 24], [24, 24]]
 
-    def at(place: float, weight: float) -> tuple[float, float]:
-        tab.page.wait_for_function(REMEMBERED)  # the chips say it then, and the plot has its place
-        box = plot.bounding_box()
-        return box["x"] + place * box["width"], box["y"] + (1 - weight / 1.5) * box["height"]
+    size = plot.bounding_box()
 
-    tab.page.mouse.dblclick(*at(0.5, 0.3))
+    def at(place: float, weight: float) -> dict[str, float]:
+        return {"x": place * size["width"], "y": (1 - weight / 1.5) * size["height"]}
+
+    plot.dblclick(position=at(0.5, 0.3))
     (_, (place, weight), _) = kept(tab)[0]["weight"]
     assert abs(place - 0.5) < 0.02 and abs(weight - 0.3) < 0.03 and points_of(tab).count() == 3
-    tab.page.mouse.move(*at(place, weight))
+    points_of(tab).nth(1).hover()
     tab.page.mouse.down()
-    tab.page.mouse.move(*at(0.3, 0.9), steps=4)
+    plot.hover(position=at(0.3, 0.9))
     assert points_of(tab).count() == 3
     tab.page.mouse.up()
     (_, (place, weight), _) = kept(tab)[0]["weight"]
