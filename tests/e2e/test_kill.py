@@ -237,7 +237,7 @@ def test_a_job_that_failed_is_listed_and_tried_again(context, tmp_path):
         tab.leaving = False
         listed = server.client.get("/api/jobs").json()
         assert [entry["state"] for entry in listed if entry["id"] == job] == ["failed"]
-        server.cancel(listed[0]["id"])
+        server.cancel(long)
         tab.find("status").get_by_role("button", name="Try again").click()
         tab.wait_for_state("done")
         tab.wait_for_infotext("Seed: 4,")
