@@ -29,6 +29,7 @@ from benchmarks.tasks import BASELINE, FUSED, Task
 from webui.core.files import LoraFile
 from webui.core.stages import LoraUse
 from webui.engine.cpu.install import install
+from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
 from webui.engine.lora.switcher import LoraSwitcher
@@ -90,7 +91,7 @@ class _Darkroom:
 
     def forget(self) -> None:
         """Drops what is kept of earlier sets."""
-        model: Any = SimpleNamespace(components={"unet": self.unet})
+        model: Any = SimpleNamespace(components={"backbone": self.unet}, family=STABLE_DIFFUSION, kind="SD 1.x")
         self.switcher = LoraSwitcher(model, CPU, CACHE_BYTES)
 
     def load(self, files: Sequence[LoraFile]) -> None:
@@ -267,7 +268,7 @@ class _Comparison:
 
     def _memory(self, files: Sequence[LoraFile]) -> list[Row]:
         """What is kept for two sets, six files."""
-        index = ModuleIndex({"unet": self._ours.unet})
+        index = ModuleIndex({"backbone": self._ours.unet}, STABLE_DIFFUSION.parts)
         parsed = sum(read_lora(file, index, CPU).nbytes for file in files)
         merged = self._ours.switcher.cache.nbytes
         note = f"({merged / sum(p.nbytes for p in self._plain.unet.parameters()):.2f} of the UNet)"

@@ -11,6 +11,7 @@ from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
 from webui.core.settings import Settings
+from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
 from webui.library.library import DEMO_MODEL, find_models
@@ -19,7 +20,7 @@ from webui.library.library import DEMO_MODEL, find_models
 def test_the_loras_change_convolutions_too(tmp_path: Path):
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
     file = write_lora(tmp_path / "known.safetensors", unet, seed=0)
-    weights = read_lora(file, ModuleIndex({"unet": unet}), torch.device("cpu"))
+    weights = read_lora(file, ModuleIndex({"backbone": unet}, STABLE_DIFFUSION.parts), torch.device("cpu"))
     parameters = [unet.get_submodule(path).weight for _, path, _ in weights.deltas]
     assert not weights.unmatched
     assert any(weight.shape[2:] == (3, 3) for weight in parameters) and any(weight.dim() == 2 for weight in parameters)

@@ -45,7 +45,7 @@ def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, .
         ({"text_model.encoder.layers.0.self_attn.q_proj.weight": (768, 768)}, "is a text encoder"),
         ({"encoder.block.0.layer.0.SelfAttention.q.weight": (1,)}, "is a text encoder"),
         ({"vision_model.embeddings.class_embedding": (1,)}, "is an image encoder"),
-        ({"double_blocks.0.img_attn.norm.key_norm.scale": (1,)}, "is a Flux model; Stable Diffusion 1.x, 2.x and SDXL"),
+        ({"double_blocks.0.img_attn.norm.key_norm.scale": (1,)}, "is a Flux model; SD 1.x, SD 2.x, SDXL and"),
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (1,)}, "is a Stable Diffusion 3 model"),
         (lora("lora_unet_x"), "is a LoRA; it belongs in the folder for LoRAs (models/Lora)"),
         ({"lora_unet_conv_in.oft_blocks": (1, 2, 2)}, "is a LoRA; it belongs"),

@@ -16,7 +16,7 @@ from webui.core.lora_ref import LoraRef
 from webui.core.notices import approximations, notices
 from webui.core.request import Request
 
-PLAIN = Checkpoint("SD 1.x", "diffusers", ("unet", "vae", "text_encoder"), 4, 768, 512)
+PLAIN = Checkpoint("SD 1.x", "diffusers", ("text_encoder", "backbone", "vae"), 4, 768, 512)
 PICTURE, MASK = PilImages.new("RGB", (16, 16)), PilImages.linear_gradient("L").resize((16, 16))
 SOLID = MASK.point(lambda level: 255 if level > 127 else 0)
 

@@ -13,7 +13,7 @@ from webui.core.order import plan
 from webui.core.request import LoraRef, Request
 from webui.core.stages import LoraSchedule, LoraUse
 
-WHOLE = Checkpoint("SD 1.x", "ldm", ("unet", "vae", "text_encoder"), 4, 768, 512)
+WHOLE = Checkpoint("SD 1.x", "ldm", ("text_encoder", "backbone", "vae"), 4, 768, 512)
 
 
 class Shelf:
@@ -23,11 +23,13 @@ class Shelf:
         def model(name, checkpoint):
             return ModelFile(name, tmp_path / f"{name}.safetensors", place=name, checkpoint=checkpoint, stamp=1)
 
-        unet_alone = replace(WHOLE, parts=("unet",))
+        unet_alone = replace(WHOLE, parts=("backbone",))
         self.models = {
             "whole": model("whole", WHOLE),
             "unet": model("unet", unet_alone),
-            "refiner": model("refiner", replace(WHOLE, family="SDXL refiner", parts=("unet", "vae", "text_encoder_2"))),
+            "refiner": model(
+                "refiner", replace(WHOLE, family="SDXL refiner", parts=("text_encoder_2", "backbone", "vae"))
+            ),
             "broken": model("broken", None),
         }
         self.loras = {name: LoraFile(name, tmp_path / name, place=name) for name in ("ink", "gold")}

@@ -107,7 +107,7 @@ def unet_rows(model) -> Iterator[list[tuple[int, int]]]:
         latents, _timestep, told, _shortcuts = args
         rows.append((len(latents), len(told.attended[0][0])))
 
-    hook = model.unet.register_forward_pre_hook(count)
+    hook = model.network.register_forward_pre_hook(count)
     yield rows
     hook.remove()
 
@@ -150,7 +150,7 @@ def broken_output(monkeypatch, model) -> Callable[[float], None]:
         def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Prepared, _shortcuts=None) -> torch.Tensor:
             return latents.new_full((len(told.attended[0][0]), *latents.shape[1:]), number)
 
-        monkeypatch.setattr(model.unet, "forward", forward)
+        monkeypatch.setattr(model.network, "forward", forward)
 
     return break_it
 
@@ -174,12 +174,12 @@ def clone_demo() -> Callable[..., Path]:
 
 
 def kohya_name(component: str, path: str) -> str:
-    prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    prefixes = {"backbone": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
     return f"{prefixes[component]}_{path.replace('.', '_')}"
 
 
 def diffusers_name(component: str, path: str) -> str:
-    return f"{component}.{path}"
+    return f"{'unet' if component == 'backbone' else component}.{path}"
 
 
 @pytest.fixture(scope="session")

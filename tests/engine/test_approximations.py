@@ -63,7 +63,7 @@ STARTS = {
 def whole_runs(model):
     """One entry for each forward that went all the way to the UNet's innermost layers: its rows."""
     rows: list[int] = []
-    hook = model.unet.mid_block.resnets[0].register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
+    hook = model.network.mid_block.resnets[0].register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
     yield rows
     hook.remove()
 
@@ -74,7 +74,7 @@ def attending_tokens(model):
     counts: list[int] = []
     hooks = [
         module.register_forward_pre_hook(lambda _module, args: counts.append(args[0].shape[1]))
-        for name, module in model.unet.named_modules()
+        for name, module in model.network.named_modules()
         if name.endswith("attn1.to_q")
     ]
     yield counts
@@ -248,7 +248,7 @@ class TestFewSteps:
     def lcm_lora(self, darkroom, model, random_lora):
         folder = darkroom.settings.data_dir / "models/Lora"
         folder.mkdir(parents=True)
-        tensors = random_lora({"unet": model.unet}, 4, self.LAYERS, size=0.05)
+        tensors = random_lora({"backbone": model.network}, 4, self.LAYERS, size=0.05)
         downs = [key for key in tensors if key.endswith("lora_down.weight")]
         alphas = {key.replace("lora_down.weight", "alpha"): torch.tensor(4.0) for key in downs}
         save_file(tensors | alphas, folder / "lcm.safetensors")

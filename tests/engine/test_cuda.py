@@ -63,7 +63,7 @@ def test_200_switches_in_mid_picture_record_nothing_anew_and_change_no_picture(
 
     def weights() -> dict[str, torch.Tensor]:
         replayed.manager._residence.loras.switch(())
-        unet = replayed.manager._residence.model.components["unet"]
+        unet = replayed.manager._residence.model.components["backbone"]
         return {name: weight.data.cpu() for name, weight in unet.named_parameters()}
 
     expected = [pixels(plain, name) for name in ("night", "sepia")]

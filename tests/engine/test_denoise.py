@@ -15,7 +15,7 @@ from webui.core.samplers import SAMPLERS, SCHEDULES, SPACED
 from webui.engine import denoise as denoise_module
 from webui.engine.denoise import ReadySpan, Stopped, denoise, guided_until
 from webui.engine.families import latent
-from webui.engine.families.loading import read_scheduler_config
+from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.guide import Branch
 from webui.engine.latents import make_generators
 from webui.engine.noise import Noise, make_noise
@@ -167,7 +167,7 @@ def test_it_is_also_stock_diffusers_picture_whatever_scheduler_the_folder_names(
     config = {name: own[name] for name in shared} | FOREIGN_CONFIGS[kind]
     folder = clone_demo(tmp_path / "foreign", own=("scheduler",))
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config), "utf-8")
-    monkeypatch.setattr(model, "scheduler_config", read_scheduler_config(folder))
+    monkeypatch.setattr(model, "scheduler_config", STABLE_DIFFUSION.scheduler(model.file.checkpoint, config))
     assert_same(draw(sampler=sampler), stock(sampler, scheduler_config=config))
 
 
@@ -433,7 +433,7 @@ class TestSpans:
                     between()
                 stop = noise.first(step)
                 ready = [ReadySpan(noise.first(last), *rest) for last, *rest in spans]
-                for done in denoise(model, noise, latents, ready, never, first, stop):
+                for done in denoise(model.backbone, noise, latents, ready, never, first, stop):
                     latents = done.latents
                 first = stop
             return latents
@@ -495,7 +495,7 @@ class TestSpans:
         torch.testing.assert_close(parts, whole, atol=1e-4, rtol=0)
         monkeypatch.undo()
         with torch.inference_mode():
-            rows = [forward.prompts.attended[0][0].shape[0] for forward in model.prepare([negative] * 33, 16)]
+            rows = [forward.prompts.attended[0][0].shape[0] for forward in model.backbone.prepare([negative] * 33, 16)]
         assert rows == [32] * 16 + [16]
 
     def test_the_same_in_two_spans_is_the_same_in_one(self, draw, prompts):

@@ -85,13 +85,13 @@ def quick(run):
 def contexts(model, monkeypatch):
     """What the UNet was told of the prompts, job by job."""
     seen: list[torch.Tensor] = []
-    prepare = model.unet.prepare
+    prepare = model.network.prepare
 
     def keep(context):
         seen.append(context.clone())
         return prepare(context)
 
-    monkeypatch.setattr(model.unet, "prepare", keep)
+    monkeypatch.setattr(model.network, "prepare", keep)
     return seen
 
 
@@ -142,7 +142,7 @@ class TestExactness:
 
     def test_weights_that_are_kept_once_are_the_same_weights(self, darkroom, quick, request_for, monkeypatch):
         def convolutions_of(model):
-            return [part for part in model.unet.modules() if isinstance(part, conv.PackedConv2d) and part.packs]
+            return [part for part in model.network.modules() if isinstance(part, conv.PackedConv2d) and part.packs]
 
         for part in convolutions_of(darkroom.manager._residence.model):
             part.keep()
@@ -255,9 +255,9 @@ class TestTextEncoder:
 
     def test_a_text_weight_alone_acts_through_the_text_encoder_alone(self, quick, contexts, model):
         plain = pictures(quick())
-        before = [parameter.data_ptr() for parameter in model.unet.parameters()]
+        before = [parameter.data_ptr() for parameter in model.network.parameters()]
         assert pictures(quick(LoraRef(name="whole", weight=0, text_weight=1))) != plain
-        assert [parameter.data_ptr() for parameter in model.unet.parameters()] == before
+        assert [parameter.data_ptr() for parameter in model.network.parameters()] == before
         assert not torch.equal(contexts[0], contexts[1])
 
     def test_prompts_are_encoded_again_only_where_the_text_encoder_changes(self, quick, encoded_prompts):
@@ -339,7 +339,10 @@ class TestOtherWork:
         expected = pictures(quick(WHOLE))
         twin = quick(WHOLE, model="twin")
         assert twin[-1].loras.how == "merged" and pictures(twin) == expected
-        assert darkroom.manager._residence.model is not model and darkroom.manager._residence.model.unet is model.unet
+        assert (
+            darkroom.manager._residence.model is not model
+            and darkroom.manager._residence.model.network is model.network
+        )
         again = quick(WHOLE, model="demo")
         assert again[-1].loras.how == "cached" and pictures(again) == expected
         assert pictures(quick(model="twin")) == pictures(quick()) == plain

@@ -164,16 +164,16 @@ class TestWork:
         assert sum(encoded_prompts) == 4, "another text layer was not read"
 
     def test_the_model_is_loaded_once_and_stays(self, darkroom, run):
-        model, unet = darkroom.manager._residence.model, darkroom.manager._residence.model.unet
+        model, unet = darkroom.manager._residence.model, darkroom.manager._residence.model.network
         events = run(prompt="one") + run(prompt="two", width=128)
         assert not any(isinstance(event, Loading) for event in events)
-        assert darkroom.manager._residence.model is model and darkroom.manager._residence.model.unet is unet
+        assert darkroom.manager._residence.model is model and darkroom.manager._residence.model.network is unet
         assert darkroom.manager.model_name == "demo"
 
     def test_weights_are_put_in_order_once_a_size_and_a_warm_up_changes_no_picture(self, settings, request_for, run):
         darkroom = Darkroom(settings)
         list(darkroom.load("demo"))
-        unet = darkroom.manager._residence.model.unet
+        unet = darkroom.manager._residence.model.network
         convolutions = [part for part in unet.modules() if isinstance(part, PackedConv2d) and part.packs]
 
         def draw(**fields):

@@ -167,7 +167,7 @@ class TestLoading:
         )
         monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
-        former, half_read, counts = alive(darkroom.manager._residence.model.unet), alive(), []
+        former, half_read, counts = alive(darkroom.manager._residence.model.network), alive(), []
         read = loading.WeightLoader.read
 
         def watched(filling, *args):

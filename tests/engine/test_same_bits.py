@@ -23,7 +23,7 @@ from webui.core.request import Init
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine import preview
-from webui.engine.families.latent import LatentDiffusionModel
+from webui.engine.families.latent import KlAutoencoder
 from webui.engine.samplers import SAMPLERS
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.library.library import DEMO_MODEL
@@ -73,10 +73,10 @@ class Network:
         return encode(request.prompt, False), encode(request.negative, True) if guided else None
 
     def tell(self, conditioning):
-        return self._model.unet.prepare(**conditioning)
+        return self._model.network.prepare(**conditioning)
 
     def predict(self, latents, timestep, told, shortcuts):
-        return self._model.unet(latents.to(self._model.unet.dtype), timestep, told, shortcuts).float()
+        return self._model.network(latents.to(self._model.network.dtype), timestep, told, shortcuts).float()
 
     def encode(self, pixels):
         vae = self._model.vae
@@ -123,15 +123,15 @@ def draw_now(monkeypatch):
     def draw(darkroom, request):
         drawn = Drawn()
 
-        def decode(model, latents):
+        def decode(autoencoder, latents, _in_float32=False):
             drawn.latents.append(latents)
             rows, _, height, width = latents.shape
-            return latents.new_zeros(rows, 3, height * model.latent_scale, width * model.latent_scale)
+            return latents.new_zeros(rows, 3, height * autoencoder.scale, width * autoencoder.scale)
 
         with monkeypatch.context() as patch:
             patch.setattr(preview, "BUDGET", math.inf)
             patch.setattr(preview, "to_jpeg", lambda latents, _map: drawn.originals.append(latents) or b"")
-            patch.setattr(LatentDiffusionModel, "decode", decode)
+            patch.setattr(KlAutoencoder, "decode", decode)
             pictures = [event for event in darkroom.generate(request) if isinstance(event, Image)]
         assert len(pictures) == len(drawn.latents) == request.count * request.repeat
         return drawn

@@ -293,7 +293,7 @@ def test_no_step_with_a_change_orders_a_convolution(darkroom, model, request_for
         pytest.skip("only convolutions on a CPU are put in order")
     folder, pack, happened = darkroom.settings.data_dir / "models/Lora", conv._pack, []
     folder.mkdir(parents=True)
-    save_file(random_lora({"unet": model.unet}, 5, "conv1|conv_out"), folder / "convolved.safetensors")
+    save_file(random_lora({"backbone": model.network}, 5, "conv1|conv_out"), folder / "convolved.safetensors")
     monkeypatch.setattr(conv, "_pack", lambda *given: happened.append("order") or pack(*given))
     lora, drawn = LoraRef.model_validate("convolved:1@0,1@0.5,0.6@0.5,0.6@0.8,0@0.8"), []
 

@@ -85,7 +85,7 @@ def encoded_pictures(model):
 def latent_sizes(model):
     """(width, height) of every input of the UNet so far."""
     sizes: list[tuple[int, int]] = []
-    hook = model.unet.register_forward_pre_hook(
+    hook = model.network.register_forward_pre_hook(
         lambda _module, args: sizes.append((args[0].shape[-1], args[0].shape[-2]))
     )
     yield sizes
@@ -240,7 +240,9 @@ class TestStockInpaintNineChannels:
 
     def test_the_mask_and_the_masked_picture_are_what_it_is_shown(self, draw_nine, nine):
         seen = []
-        hook = nine.manager._residence.model.unet.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        hook = nine.manager._residence.model.network.register_forward_pre_hook(
+            lambda _module, args: seen.append(args[0])
+        )
         draw_nine(init=inpaint(), sampler="DDIM")
         hook.remove()
         assert {tuple(one.shape[1:]) for one in seen} == {(9, 8, 8)}
@@ -250,7 +252,9 @@ class TestStockInpaintNineChannels:
         hidden = noise()
         hidden.paste((99, 99, 99), BOX)  # what lies under the mask must not matter
         again = []
-        hook = nine.manager._residence.model.unet.register_forward_pre_hook(lambda _module, args: again.append(args[0]))
+        hook = nine.manager._residence.model.network.register_forward_pre_hook(
+            lambda _module, args: again.append(args[0])
+        )
         draw_nine(init=inpaint(hidden), sampler="DDIM")
         hook.remove()
         assert torch.equal(seen[0][:, 4:], again[0][:, 4:])

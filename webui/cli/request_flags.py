@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from webui.core.checkpoint import Defaults
 from webui.core.errors import RequestError
 from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, nest
 from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
+from webui.core.kinds.kind import Defaults
 from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import Preset
 from webui.workspace.presets import PresetStore

@@ -1,4 +1,4 @@
-"""What a file is, whatever folder it lies in: told from its first bytes, and from its tensors' names and shapes.
+"""What a file is, whatever folder it lies in: told from its tensors' names and shapes.
 
 Only names are looked at that no other kind of file has; what is not known stays without a name.
 """
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from webui.core.kinds import KINDS
 
 Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "upscaler", "nothing", "other"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,13 +20,14 @@ FOLDERS: Mapping[Role, str] = {
     "embedding": "the folder for embeddings (embeddings)",
     "upscaler": "the folder for upscalers (models/ESRGAN)",
 }
-LOADABLE = "Stable Diffusion 1.x, 2.x and SDXL"
+*_OTHERS, _LAST = (kind.name for kind in KINDS)
+LOADABLE = f"{', '.join(_OTHERS)} and {_LAST}"
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """``name`` is what people call it, with its article; ``family`` the model it is or was made for, if it is none of
-    those that can be loaded here.
+    """``name`` is what people call it, with its article; ``family`` the model it is or was made for, where its names
+    alone say so.
     """
 
     role: Role
@@ -32,11 +35,16 @@ class FileKind:
     family: str = ""
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is, or was made for, a kind of model that cannot be loaded here."""
+        return bool(self.family) and not any(kind.name in self.family for kind in KINDS)
+
+    @property
     def reason(self) -> str:
         """Why it cannot be used where something else is wanted, to be put behind the file's name."""
         if self.role == "nothing":
             return f"holds {self.name}"
-        if self.family:
+        if self.is_foreign:
             return f"is {self.name}; {LOADABLE} can be used here"
         place = FOLDERS.get(self.role)
         return f"is {self.name}; it belongs in {place}" if place else f"is {self.name}, which cannot be used here"
@@ -118,34 +126,3 @@ def _is_embedding(shapes: Shapes) -> bool:
     if all(key in _EMBEDDING_KEYS or key.startswith("string_to_param.") for key in shapes):
         return True
     return len(shapes) == 1 and all("." not in key and shape[-1] in _EMBEDDING_WIDTHS for key, shape in shapes.items())
-
-
-def recognize_bytes(start: bytes) -> str:
-    """What a file that is no safetensors file seems to be, by its first bytes; empty where they say nothing."""
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, a note of where the file is; get the file itself, with 'git lfs pull'"
-    if re.match(rb"<(!doctype|html|head|body|error|\?xml|!--)", text, re.IGNORECASE):
-        return "it is a web page; the download may need a login"
-    said = "".join(char if char.isprintable() else " " for char in text[:120].decode("utf-8", "ignore")).strip()
-    if re.match(rb'[{\[]\s*["{\[\]}]', text):
-        return f"it is JSON, maybe an error message of the download: {said}"
-    for sign, name in _SIGNS.items():
-        if start.startswith(sign):
-            return f"it is {name}"
-    if re.fullmatch(rb"[\t\n\r\x20-\x7e]{9,}", text):
-        return f"it is text, maybe an error message of the download: {said}"
-    return ""
-
-
-_SIGNS: Mapping[bytes, str] = {
-    b"PK": "a zip archive or a pickle",
-    b"\x80\x02": "a pickle",
-    b"\x1f\x8b": "a gzip archive",
-    b"Rar!": "a RAR archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"GGUF": "a GGUF file",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"%PDF": "a PDF",
-}

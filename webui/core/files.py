@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from webui.core.checkpoint import Checkpoint, Defaults
+from webui.core.checkpoint import Checkpoint
 from webui.core.errors import show, show_some
+from webui.core.kinds.kind import Defaults
 from webui.core.tensor_file import BadFile, read_header
 
 TINY_KEYS = frozenset({"decoder.layers.0.weight", "1.weight"})  # in diffusers' names, in its author's

@@ -25,7 +25,7 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
         "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
         f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
-            checkpoint.family.startswith("SDXL") and request.clip_skip > 1
+            checkpoint.row.latents == "SDXL" and request.clip_skip > 1
         ),
         "Guidance until has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
         "Refiner from has no effect without a refiner.": not request.refiner and _is_set(request, "refiner_at"),
@@ -33,7 +33,7 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
             request.refiner not in ("", request.model) and (request.loras or tags_in(request.prompt))
         ),
         f"Prediction {request.prediction} was taken, as asked; from its file it would be {own}.": (
-            request.prediction != own
+            request.prediction not in (own, "auto")
         ),
     }
     said: list[str] = []

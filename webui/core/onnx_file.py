@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from webui.core.file_kinds import recognize_bytes
+from webui.core.first_bytes import recognize_bytes
 from webui.core.tensor_file import BadFile
 
 MAX_ONNX_BYTES = 2**31

@@ -23,10 +23,30 @@ NO_SPACING = ("Default", "Karras", "Exponential")  # diffusers' singlestep solve
 
 
 @dataclass(frozen=True)
+class Flow:
+    """A sampler's class for models that predict flow, and its configuration; ``shift`` is what it calls the shift.
+
+    ``takes_sigmas`` says that it is given its sigmas, evenly from 1 down to 1 / steps, as in diffusers' pipelines.
+    """
+
+    scheduler: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shift: str = "shift"
+    takes_sigmas: bool = True
+
+
+def _by_sigmas(scheduler: str, **config: Any) -> Flow:
+    """Of a class that has flow's sigmas as one of several."""
+    config |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    return Flow(scheduler, config, "flow_shift", takes_sigmas=False)
+
+
+@dataclass(frozen=True)
 class Sampler:
     """A diffusers scheduler under the name people know, with the schedules that make sense for it.
 
     ``spaced`` is the same method by another class, for the sigmas of ``SPACED``, where the scheduler takes none.
+    ``flow`` is its form for models that predict flow, or None for a sampler that has none.
     """
 
     name: str
@@ -34,34 +54,48 @@ class Sampler:
     schedules: tuple[str, ...] = BY_SIGMA
     config: Mapping[str, Any] = field(default_factory=dict)
     spaced: str = ""
+    flow: Flow | None = None
 
 
 ANCESTRAL = "webui.engine.schedulers.SpacedEulerAncestralScheduler"
 _ROWS = (
-    Sampler("DPM++ 2M", "DPMSolverMultistepScheduler", config={"algorithm_type": "dpmsolver++"}),
-    Sampler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", config={"algorithm_type": "sde-dpmsolver++"}),
+    Sampler(
+        "DPM++ 2M",
+        "DPMSolverMultistepScheduler",
+        config={"algorithm_type": "dpmsolver++"},
+        flow=_by_sigmas("DPMSolverMultistepScheduler", algorithm_type="dpmsolver++"),
+    ),
+    Sampler(
+        "DPM++ 2M SDE",
+        "DPMSolverMultistepScheduler",
+        config={"algorithm_type": "sde-dpmsolver++"},
+        flow=_by_sigmas("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+    ),
     Sampler(
         "DPM++ SDE",
         "DPMSolverSinglestepScheduler",
         NO_SPACING,
         config={"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
+        flow=_by_sigmas("DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver++", lower_order_final=True),
     ),
-    Sampler("Euler", "EulerDiscreteScheduler"),
+    Sampler("Euler", "EulerDiscreteScheduler", flow=Flow("FlowMatchEulerDiscreteScheduler")),
     Sampler("Euler a", "EulerAncestralDiscreteScheduler", spaced=ANCESTRAL),
-    Sampler("Heun", "HeunDiscreteScheduler"),
+    Sampler("Heun", "HeunDiscreteScheduler", flow=Flow("FlowMatchHeunDiscreteScheduler", takes_sigmas=False)),
     Sampler("LMS", "LMSDiscreteScheduler"),
     Sampler("DPM2", "KDPM2DiscreteScheduler"),
     Sampler("DPM2 a", "KDPM2AncestralDiscreteScheduler"),
-    Sampler("UniPC", "UniPCMultistepScheduler"),
+    Sampler("UniPC", "UniPCMultistepScheduler", flow=_by_sigmas("UniPCMultistepScheduler")),
     Sampler("DDIM", "DDIMScheduler", spaced="diffusers.schedulers.EulerDiscreteScheduler"),
     Sampler("DDPM", "DDPMScheduler", spaced=ANCESTRAL),
     Sampler("PNDM", "PNDMScheduler", BY_TIMESTEP, {"skip_prk_steps": True}),
-    Sampler("LCM", "LCMScheduler", ("Default",)),
+    Sampler("LCM", "LCMScheduler", ("Default",), flow=Flow("FlowMatchLCMScheduler")),
     Sampler("TCD", "TCDScheduler", ("Default",)),
 )
 SAMPLERS: Mapping[str, Sampler] = {row.name: row for row in _ROWS}
 FROM_PURE_NOISE = ("DPM++ 2M", "DPM++ 2M SDE", "Euler", "Euler a", "UniPC", "DDIM", "DDPM", "LCM", "TCD")
 """Those whose diffusers class knows zero terminal SNR (Lin et al. 2023): the first timestep holds no signal."""
+FLOWING = tuple(row.name for row in _ROWS if row.flow)
+"""Those that have a form for models that predict flow. Its schedule is the model's own, shifted as that says."""
 
 
 def resolve(sampler: str, schedule: str) -> tuple[str, str]:

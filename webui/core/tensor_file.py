@@ -11,7 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from webui.core.file_kinds import recognize_bytes
+import numpy as np
+
+from webui.core.first_bytes import recognize_bytes
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
@@ -129,3 +131,16 @@ def _hash_file(path: Path, _size_bytes: int, _mtime_ns: int) -> FileHash:
         header = file.read(min(int.from_bytes(start, "little"), MAX_HEADER_BYTES))
         tensors = hashlib.file_digest(file, "sha256").hexdigest()
     return FileHash(tensors, hashlib.sha256(start + header + tensors.encode()).hexdigest())
+
+
+def read_floats(path: Path, header: Header, key: str) -> np.ndarray | None:
+    """One small tensor's numbers, flat; None where the file has none of that name or not as floats."""
+    place = header.places.get(key)
+    if place is None or place.dtype not in ("F32", "F16", "BF16"):
+        return None
+    with path.open("rb") as file:
+        file.seek(place.offset)
+        data = file.read(place.nbytes)
+    if place.dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(data, "<f4" if place.dtype == "F32" else "<f2").astype("<f4")

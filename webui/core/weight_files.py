@@ -7,12 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from webui.core.files import File, ModelFile
+from webui.core.kinds import KINDS
 
-PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+PARTS = tuple(sorted({kind.folder(role) for kind in KINDS for role in kind.parts}))
+"""The folders of weights in diffusers' folders, in the order in which they are hashed."""
 
 
 def weight_files(path: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of weights to read, by component; one file is all components under the name of ``""``.
+    """The files of weights to read, by folder; one file is all of them under the name of ``""``.
 
     Of a folder's variants the one without a name is taken, else the first by name; a file in shards is all of them.
     """

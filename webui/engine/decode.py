@@ -7,7 +7,7 @@ import torch
 from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 
-from webui.engine.families.base import Model
+from webui.engine.families.model import Model
 
 
 class NotFinite(RuntimeError):
@@ -23,7 +23,7 @@ def decode(
     An autoencoder that overflows in its own format is asked again in float32, with its plain module: ``unhooked``.
     """
     if not torch.isfinite(latents).all():
-        overflows = model.unet.dtype != torch.float32
+        overflows = model.dtype != torch.float32
         raise NotFinite(
             f"the UNet came to not-a-number values: {'it overflows in this number format, or ' if overflows else ''}a"
             " LoRA or a weight in the prompt is far too strong; try"

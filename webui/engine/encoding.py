@@ -16,7 +16,8 @@ from webui.core.stages import Pass
 from webui.core.tensor_file import BadFile
 from webui.core.weight_files import hash_whole
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
-from webui.engine.families.base import Conditioning, Model
+from webui.engine.families.base import Conditioning
+from webui.engine.families.model import Model
 from webui.engine.guide import Branch, are_whole
 from webui.engine.latents import Encoded, encode
 from webui.engine.lora.cache import Contributions

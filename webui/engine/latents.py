@@ -18,7 +18,8 @@ from webui.core.groups.variation import Variation
 from webui.core.images import Box, Cut, Size
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.stages import Pass
-from webui.engine.families.base import Draw, Model, Posterior
+from webui.engine.families.base import Draw, Posterior
+from webui.engine.families.model import Model
 from webui.engine.noise import Noise
 
 # An array of Pillow's bytes is read-only, and so is all that is done with it here: read.

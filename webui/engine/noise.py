@@ -5,12 +5,14 @@ from inspect import signature
 from math import ceil
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from webui.core.errors import RequestError
 from webui.core.request import MAX_STEPS
+from webui.core.samplers import SAMPLERS
 from webui.core.stages import steps_to_take
-from webui.engine.samplers import make_scheduler
+from webui.engine.samplers import is_flow, make_scheduler
 
 Prediction = Literal["epsilon", "v", "flow", "sample"]
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -151,15 +153,21 @@ def make_noise(
     strength: float,
     generators: Sequence[torch.Generator],
     device: torch.device,
+    shift: float | None = None,
 ) -> Noise:
     """What a pass takes of this sampler's schedule of ``steps``: the last ones for a strength (0..1) below 1.
 
-    ``model_config`` and ``prediction`` are as in ``make_scheduler``. RequestError for steps that the sampler cannot do.
+    ``model_config``, ``prediction`` and ``shift`` are as in ``make_scheduler``. RequestError for
+    steps that the sampler cannot do.
     """
-    scheduler = make_scheduler(sampler, schedule, model_config, prediction)
+    scheduler = make_scheduler(sampler, schedule, model_config, prediction, shift)
     scheduled = scheduled_steps(steps, strength, scheduler.config.get("original_inference_steps", MAX_STEPS))
     try:
-        scheduler.set_timesteps(scheduled, device=device)
+        flow = SAMPLERS[sampler].flow if is_flow(model_config) else None
+        if flow and flow.takes_sigmas:
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / scheduled, scheduled), device=device)
+        else:
+            scheduler.set_timesteps(scheduled, device=device)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise RequestError(f"steps {steps} does not work with sampler {sampler!r}: {error}") from error
     return Noise(scheduler, generators, steps_to_take(scheduler.num_inference_steps, strength))

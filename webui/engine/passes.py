@@ -22,7 +22,8 @@ from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
 from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import EncodedSpan, Encoder, Picture
-from webui.engine.families.base import CannotLoad, Model
+from webui.engine.families.base import CannotLoad
+from webui.engine.families.model import Model
 from webui.engine.latents import Encoded, Start, encode_latents, make_draw, prepare, prepare_from
 from webui.engine.lora.cache import SetKey
 from webui.engine.lora.switcher import LoraSwitcher
@@ -203,8 +204,9 @@ class Passes:
 
     def _make_noise(self, stage: Pass, generators: list[torch.Generator]) -> Noise:
         config, strength, device = self._model.scheduler_config, stage.strength, self._residence.device
+        shift = self._model.shift(stage.size, stage.steps)
         noise = make_noise(
-            stage.sampler, stage.schedule, config, stage.prediction, stage.steps, strength, generators, device
+            stage.sampler, stage.schedule, config, stage.prediction, stage.steps, strength, generators, device, shift
         )
         if 1 / strength > (steps := noise.scheduled):
             drawn_at = f"drawn at {1 / steps:.2g}"
@@ -253,7 +255,7 @@ class Passes:
                 yield from self._loras.order(turns, latents, run.check)
         previewer = Previewer(self._model.preview_map, noise)
         steps = denoise(
-            self._model,
+            self._model.backbone,
             noise,
             latents,
             self._make_ready(stage, noise, encoded),

@@ -14,9 +14,9 @@ from webui.core.files import ModelFile, VaeFile
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
-from webui.engine.families import FAMILIES
-from webui.engine.families.base import CannotLoad, Model
+from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged, read_vae
+from webui.engine.families.model import Model
 from webui.engine.kept import HOST, Kept
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.resident import PLAN_WORDS, PLANS, Resident
@@ -140,7 +140,7 @@ class Residence:
             try:
                 progress = next(reading)
             except StopIteration as stop:
-                components = stop.value
+                modules = stop.value
                 break
             whole = progress.done_bytes == progress.total_bytes
             if time.monotonic() - told < REPORT_EVERY_S and not whole:
@@ -154,14 +154,13 @@ class Residence:
         self._kept.pause()
         read = [part for part in loader.keys if part not in self._kept.find(loader.keys)]
         for part, key in loader.keys.items():
-            self._kept.put(key, components.modules[part], loader.part_bytes[part], self._place(part, placing))
-        family = next(family for family in FAMILIES if loader.checkpoint.family in family.names)
-        model: Any = family.assemble(file, components, self.device)
+            self._kept.put(key, modules[part], loader.part_bytes[part], self._place(part, placing))
+        model = loader.assemble(modules, self.device)
         if self.device.type == "cuda":
-            torch.nn.Module.to(model.unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            torch.nn.Module.to(model.network, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loras = self._make_switcher(model, placing)
-        for part in {"unet", "vae"}.intersection(read):
-            self._install(components.modules[part], placing)
+        for part in {"backbone", "vae"}.intersection(read):
+            self._install(modules[part], placing)
         used = tuple(loader.lenders)
         resident = Resident(model, loras, placing, placing, loader.memory_bytes, model.vae, dict(loader.keys), used)
         self._kept.add(resident)
@@ -181,14 +180,14 @@ class Residence:
 
     def _place(self, part: str, placing: str) -> torch.device:
         """Where a part rests."""
-        stays = placing == "resident" or (placing == "offload" and part == "unet")
+        stays = placing == "resident" or (placing == "offload" and part == "backbone")
         return self.device if stays else torch.device("cpu")
 
     def _device_bytes(self, loader: ModelLoader, placing: str) -> int:
         """What the device must hold at once under a plan, drawing included."""
         parts = loader.part_bytes
-        largest = max((nbytes for part, nbytes in parts.items() if part != "unet"), default=0)
-        held = {"resident": sum(parts.values()), "offload": parts["unet"] + largest, "sequential": 0}[placing]
+        largest = max((nbytes for part, nbytes in parts.items() if part != "backbone"), default=0)
+        held = {"resident": sum(parts.values()), "offload": parts["backbone"] + largest, "sequential": 0}[placing]
         return int(held * HEADROOM)
 
     def _choose_plan(self, loader: ModelLoader, free: int) -> str:
@@ -299,7 +298,7 @@ class Residence:
             vae: Any = known["vae"].module
             self._kept.move(key, device)
         else:
-            vae = read_vae(file, checkpoint.family, self.dtype, device)
+            vae = read_vae(file, checkpoint, self.dtype, device)
             self._kept.put(key, vae, sum(weight.nbytes for weight in vae.parameters()), device)
             self._install(vae, resident.plan)
         return vae, key
@@ -307,7 +306,7 @@ class Residence:
     def tile(self, width: int, height: int) -> bool:
         """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""
         assert self._resident
-        vae = self._resident.model.vae
+        vae = self._resident.model.autoencoder
         needed = self._decoder_bytes(width, height)
         self._kept.make_room(self.device, needed)
         tiles = self._tiles or needed > free_bytes(self.device)
@@ -321,6 +320,4 @@ class Residence:
 
     def _decoder_bytes(self, width: int, height: int) -> int:
         assert self._resident
-        vae = self._resident.model.vae
-        pixel_bytes: int = vae.block_out_channels[0] * vae.dtype.itemsize
-        return width * height * pixel_bytes * DECODE_TENSORS
+        return width * height * self._resident.model.autoencoder.px_bytes * DECODE_TENSORS

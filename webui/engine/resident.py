@@ -1,4 +1,4 @@
-"""``Resident``: a loaded model, where its parts rest while it draws, and what makes its UNet faster."""
+"""``Resident``: a loaded model, where its parts rest while it draws, and what makes its backbone faster."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ import torch
 
 from webui.core.engine_options import EngineOptions
 from webui.core.files import ModelFile, VaeFile
-from webui.engine.families.base import Model
 from webui.engine.families.loading import PartKey
+from webui.engine.families.model import Model
 from webui.engine.lora.switcher import LoraSwitcher
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PLAN_WORDS = {
 class Resident:
     """A model with its LoRAs, how its weights rest, and how many bytes they are.
 
-    ``parts`` are what is kept of it, by diffusers' names; ``vae`` stands in for its own autoencoder, if it is not None.
+    ``parts`` are what is kept of it, by role; ``vae`` stands in for its own autoencoder, if it is not None.
     Only the one that draws has hooks and LoRAs on: models may share parts.
     """
 
@@ -50,25 +50,25 @@ class Resident:
         return {**self.model.components, "vae": self.model.vae}
 
     def speed_up(self, options: EngineOptions) -> None:
-        """Has the UNet compiled or recorded, where that is wanted and all of it rests on the device."""
-        if self.plan != PLANS[0] or self.faster:
+        """Has the backbone compiled or recorded, where that is wanted and all of it rests on the device."""
+        if self.plan != PLANS[0] or self.faster or not self.model.family.is_faster:
             return
         if options.compile:
             from webui.engine.speed.compiled import CompiledUNet
 
-            self.faster = CompiledUNet(self.model.unet, options.cache_dir)
+            self.faster = CompiledUNet(self.model.network, options.cache_dir)
         elif options.cuda_graphs:
             from webui.engine.speed.graphed import GraphedUNet
 
-            self.faster = GraphedUNet(self.model.unet)
-        self.model.run_unet = self.faster or self.model.unet
+            self.faster = GraphedUNet(self.model.network)
+        self.model.run = self.faster or self.model.network
 
     def slow_down(self) -> None:
-        """The plain UNet again."""
+        """The plain backbone again."""
         if self.faster:
             self.faster.close()
             self.faster = None
-            self.model.run_unet = self.model.unet
+            self.model.run = self.model.network
 
     def pause(self) -> None:
         """Its parts are the plain ones, and rest: another model may draw with those that it shares."""
@@ -84,7 +84,7 @@ class Resident:
         for part, module in self.modules.items():
             if self.plan == "sequential":
                 cpu_offload(module, device)
-            elif part != "unet":
+            elif part != "backbone":
                 self._hooks.append(cpu_offload_with_hook(module, device)[1])
 
     def unhook(self) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from webui.compat import without_compiler_and_statistics
-from webui.core.samplers import ANCESTRAL, SAMPLERS, SCHEDULES, SPACED
+from webui.core.errors import RequestError
+from webui.core.samplers import ANCESTRAL, SAMPLERS, SCHEDULES, SPACED, Sampler
 
 PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
     "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
@@ -17,15 +18,32 @@ PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def make_scheduler(sampler: str, schedule: str, model_config: Mapping[str, Any], prediction: str = "auto") -> Any:
+def is_flow(model_config: Mapping[str, Any]) -> bool:
+    """Whether a model with this noise predicts flow."""
+    return model_config.get("prediction_type") == "flow_prediction"
+
+
+def make_scheduler(
+    sampler: str, schedule: str, model_config: Mapping[str, Any], prediction: str = "auto", shift: float | None = None
+) -> Any:
     """The diffusers scheduler for these names, with the noise the model was trained on (``model_config``).
 
-    ``prediction`` is one of ``PREDICTIONS``, or auto for the one in the configuration.
+    ``prediction`` is one of ``PREDICTIONS``, or auto for the one in the configuration. For a model that predicts flow
+    ``shift`` is how much of its time is spent at high noise; RequestError for a sampler that cannot do flow.
     """
     row = SAMPLERS[sampler]
+    if is_flow(model_config):
+        return copy.deepcopy(_make_flow(row, float(shift or model_config.get("shift", 1.0))))
     config = {**model_config, **PREDICTIONS.get(prediction, {})}
     path = row.spaced if row.spaced and schedule in SPACED else f"diffusers.schedulers.{row.scheduler}"
     return copy.deepcopy(_make(path, schedule, json.dumps(config), json.dumps(dict(row.config))))
+
+
+def _make_flow(row: Sampler, shift: float) -> Any:
+    if row.flow is None:
+        raise RequestError(f"sampler {row.name!r} cannot draw with a model that predicts flow", field="sampler")
+    options = json.dumps({**row.flow.config, row.flow.shift: shift})
+    return _make(f"diffusers.schedulers.{row.flow.scheduler}", "Default", "{}", options)
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from PIL.Image import Image as PilImage
 
 from webui.core import samplers
+from webui.core.abilities import check_abilities, suited_sampler
 from webui.core.block_weights import FAMILIES, left_out, outside
 from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import Mend, RequestError, show, show_some
@@ -153,7 +154,8 @@ def resolve(request: Request, library: Snapshot) -> Request:
     file = _choose_model("model", _model_of(request, library.models), library.models)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
-    sampler, schedule = samplers.resolve(*({**vars(request), **suited}[name] for name in ("sampler", "schedule")))
+    check_abilities(request, file)
+    sampler, schedule = suited_sampler(file, *({**vars(request), **suited}[name] for name in ("sampler", "schedule")))
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
@@ -216,7 +218,7 @@ def _resolve_hires(
                 "upscaler",
                 Mend("use", LANCZOS),
             )
-        sampler, schedule = samplers.resolve(hires.sampler or drawn_with[0], hires.schedule or drawn_with[1])
+        sampler, schedule = suited_sampler(model, hires.sampler or drawn_with[0], hires.schedule or drawn_with[1])
         _resolve_prediction(
             request if model == first else request.model_copy(update={"prediction": "auto"}), model, sampler
         )
@@ -288,6 +290,10 @@ def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
     checkpoint = file.checkpoint
     assert checkpoint
     prediction: str = request.prediction
+    if checkpoint.prediction == "flow":
+        if prediction != "auto":
+            raise RequestError(f"prediction: {file.name!r} predicts flow, and nothing else", field="prediction")
+        return prediction
     if prediction == "auto":
         prediction = checkpoint.prediction_name
     if prediction == "v zero-SNR" and sampler not in samplers.FROM_PURE_NOISE:

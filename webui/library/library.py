@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from webui.core.allowance import EVERYTHING, Allowance
-from webui.core.checkpoint import Defaults
 from webui.core.files import EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.finder_file import export_line
+from webui.core.kinds.kind import Defaults
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 from webui.core.weight_files import stamp

@@ -58,7 +58,7 @@ def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
     """The file's own part, kept until it changes; a large folder is listed again and again."""
     header = read_header(file.path)
     metadata, kind = header.metadata, recognize(header.shapes)
-    is_other = kind is not None and (kind.role not in ("LoRA", "nothing") or kind.family)
+    is_other = kind is not None and (kind.role not in ("LoRA", "nothing") or kind.is_foreign)
     words = _split_words([metadata.get("modelspec.trigger_phrase", "")])
     return LoraInfo(
         name=file.name,

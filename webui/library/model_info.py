@@ -3,8 +3,10 @@
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from webui.core.checkpoint import Defaults
+from webui.core.abilities import lacking
 from webui.core.files import ModelFile
+from webui.core.kinds.kind import Defaults
+from webui.core.samplers import FLOWING
 from webui.core.tensor_file import BadFile, read_header
 from webui.library.lora_info import find_preview, read_thumbnail
 
@@ -13,7 +15,8 @@ from webui.library.lora_info import find_preview, read_thumbnail
 class ModelInfo:
     """``kind`` is the family and what sets it apart, ``dtype`` the format of its numbers as its file names it.
 
-    ``problem`` says why it cannot be used, if so.
+    ``lacks`` are fields of a request that mean nothing to it, ``samplers`` those that can draw with it, where not all
+    can. ``problem`` says why it cannot be used, if so.
     """
 
     name: str
@@ -24,6 +27,8 @@ class ModelInfo:
     native_px: int = 512
     defaults: Defaults = field(default_factory=Defaults)
     has_preview: bool = False
+    lacks: tuple[str, ...] = ()
+    samplers: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -41,6 +46,8 @@ def describe(file: ModelFile) -> ModelInfo:
         native_px=file.native_px,
         defaults=file.defaults,
         has_preview=_has_preview(file),
+        lacks=lacking(checkpoint.row),
+        samplers=FLOWING if checkpoint.prediction == "flow" else (),
     )
 
 

@@ -7,20 +7,20 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from PIL import Image as PilImages
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from webui.core.catalog import Catalog
-from webui.core.checkpoint import FamilyName
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
 from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, group_values, nest
 from webui.core.groups.base import Group
 from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
+from webui.core.kinds import KINDS
 from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
 from webui.core.tensor_file import hash_file
@@ -46,6 +46,11 @@ def _read_digest(value: Any) -> Any:
 
 
 Digest = Annotated[str, BeforeValidator(_read_digest)]
+
+if TYPE_CHECKING:
+    FamilyName = str
+else:
+    FamilyName = Literal["", "demo", *(kind.name for kind in KINDS)]
 
 
 class Pins(BaseModel):
@@ -76,7 +81,7 @@ class Preset(BaseModel):
     )
     fields: dict[str, Any] = Field(default_factory=dict)
     init: dict[str, Any] = Field(default_factory=dict)
-    family: Literal["", "demo", FamilyName] = ""
+    family: FamilyName = ""
     pins: Pins = Pins()
     expected: Digest | None = None
     notices: tuple[str, ...] = Field(default=(), exclude=True)

@@ -155,9 +155,9 @@ def test_every_part_of_the_networks_that_has_a_faster_way_gets_it() -> None:
 def test_a_manager_draws_without_them_and_its_recipe_says_so(darkroom, draw, request_for, tmp_path) -> None:
     plain = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path, cpu_kernels=False))
     (done,) = (event for event in plain.generate(request_for()) if isinstance(event, Image))
-    assert not [part for part in plain.manager._residence.model.unet.modules() if type(part) in FASTER.values()]
+    assert not [part for part in plain.manager._residence.model.network.modules() if type(part) in FASTER.values()]
     assert not [part for part in plain.manager._residence.model.vae.modules() if type(part) in FASTER.values()]
-    assert [part for part in darkroom.manager._residence.model.unet.modules() if isinstance(part, PackedConv2d)]
+    assert [part for part in darkroom.manager._residence.model.network.modules() if isinstance(part, PackedConv2d)]
     assert np.abs(np.asarray(done.image).astype(int) - draw()[0]).max() <= 1
     assert done.recipe is not None and done.recipe.environment["cpu_kernels"] is False
 

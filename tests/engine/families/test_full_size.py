@@ -73,7 +73,7 @@ def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_its_unet_has_the_published_number_of_heads(header_of, kind):
     loader = ModelLoader(model_file(header_of(kind)), [], torch.float32)
-    unet: UNet = loader._loaders["unet"].module
+    unet: UNet = loader._loaders["backbone"].module
     found = [
         {layer.attn1.heads for attention in block.attentions for layer in attention.transformer_blocks}
         for block in unet.down_blocks
@@ -88,7 +88,7 @@ def test_without_text_encoder_and_autoencoder_another_model_lends_them(header_of
     write_random(bare, kind, parts=("unet",), sparse=True)
     write_random(whole, kind, sparse=True)
     file, lender = model_file(bare), model_file(whole)
-    assert file.checkpoint.parts == ("unet",)
+    assert file.checkpoint.parts == ("backbone",)
     lent, whole = ModelLoader(file, [lender], torch.bfloat16), ModelLoader(lender, [], torch.bfloat16)
     assert lent.memory_bytes == whole.memory_bytes
     with pytest.raises(CannotLoad, match="model 'bare' has no text encoder, and no other SD"):
@@ -179,7 +179,7 @@ def test_what_was_loaded_is_what_the_file_says(tmp_path, kind, dtype):
             "vae": file.get_tensor("first_stage_model.decoder.mid.block_1.conv1.weight"),
         }
     found = {
-        "unet": model.unet.mid_block.resnets[0].conv1.weight,
+        "unet": model.network.mid_block.resnets[0].conv1.weight,
         "vae": model.vae.decoder.mid_block.resnets[0].conv1.weight,
     }
     assert all(torch.equal(found[part], tensor.to(torch.bfloat16)) for part, tensor in expected.items())

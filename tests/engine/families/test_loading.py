@@ -8,6 +8,7 @@ import torch
 from checkpoints import UNET, WORDS, small, to_ldm
 from safetensors.torch import save_file
 
+from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image
 from webui.core.files import VaeFile
@@ -37,7 +38,7 @@ def tensors(tmp_path_factory):
 
 @pytest.fixture
 def darkroom(tensors, tmp_path, monkeypatch):
-    monkeypatch.setattr("webui.engine.families.loading.CLIP_WORDS", WORDS)
+    monkeypatch.setattr("webui.engine.families.clip.CLIP_WORDS", WORDS)
     monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(tensors[1]))
     return Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
 
@@ -117,7 +118,9 @@ def test_a_file_that_is_gone_is_named_without_its_folder(darkroom, write, tensor
         ModelLoader(file, (), torch.float32)
     assert str(caught.value) == f"model 'gone' cannot be loaded: {words}"
     with pytest.raises(CannotLoad) as caught:
-        read_vae(VaeFile("gone", file.path), "SD 1.x", torch.float32, torch.device("cpu"))
+        read_vae(
+            VaeFile("gone", file.path), Checkpoint("SD 1.x", "ldm", (), 4, 768, 512), torch.float32, torch.device("cpu")
+        )
     assert str(caught.value) == f"VAE 'gone' cannot be used: {words}"
 
 

@@ -48,7 +48,7 @@ def darkroom(pipes, device):
 @pytest.fixture
 def small_vocabulary(monkeypatch, pipes):
     """The small text encoders know the embedded model's words, not CLIP's 49,408."""
-    monkeypatch.setattr("webui.engine.families.loading.CLIP_WORDS", WORDS)
+    monkeypatch.setattr("webui.engine.families.clip.CLIP_WORDS", WORDS)
     folder = pipes[0] / "sd1/tokenizer"
     monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(folder))
 

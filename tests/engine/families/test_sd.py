@@ -152,7 +152,7 @@ def test_skipping_more_text_layers_than_there_are_is_refused_with_their_number(m
 
 
 def test_a_prompt_of_any_length_is_read_in_chunks(model):
-    length = model.tokenizers["text_encoder"].length
+    length = model.parts.tokenizers["text_encoder"].length
     with torch.inference_mode():
         sides = [model.encode_prompt("a " * count, 1, {})["context"].shape[1] for count in (75, 76, 151)]
     assert sides == [length, 2 * length, 3 * length]
@@ -162,7 +162,7 @@ def test_a_prompt_of_any_length_is_read_in_chunks(model):
 def test_any_text_can_be_encoded(model, text):
     with torch.inference_mode():
         context = model.encode_prompt(text, 1, {})["context"]
-    assert len(context) == 1 and context.shape[1] % model.tokenizers["text_encoder"].length == 0
+    assert len(context) == 1 and context.shape[1] % model.parts.tokenizers["text_encoder"].length == 0
     assert torch.isfinite(context).all()
 
 
@@ -176,7 +176,7 @@ def test_other_number_formats_draw_almost_the_same(tmp_path, draw, dtype):
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     (exact,) = draw(**fields)
     assert abs(np.asarray(picture).astype(int) - exact).mean() < 16
-    assert darkroom.manager._residence.model.unet.dtype == getattr(torch, dtype)
+    assert darkroom.manager._residence.model.network.dtype == getattr(torch, dtype)
 
 
 def test_an_autoencoder_that_overflows_float16_stays_in_float32(tmp_path, settings, checkpoints, clone_demo):

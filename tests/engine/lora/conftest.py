@@ -16,12 +16,15 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from webui.core.files import LoraFile
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora.deltas import merge
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import Parameter, read_lora
 from webui.engine.nets.clip import ClipText
 from webui.engine.nets.unet import UNet
 from webui.library.library import DEMO_MODEL
+
+PARTS = STABLE_DIFFUSION_XL.parts
 
 CPU = torch.device("cpu")
 Components = dict[str, nn.Module]
@@ -38,8 +41,8 @@ def make_ours(theirs: Components) -> Components:
     parts: Components = {}
     for name, part in theirs.items():
         state = {key.removeprefix("text_model."): tensor for key, tensor in part.state_dict().items()}
-        config = dict(part.config) if name == "unet" else part.config.to_dict()
-        parts[name] = UNet(config) if name == "unet" else ClipText(config, projects=name == "text_encoder_2")
+        config = dict(part.config) if name == "backbone" else part.config.to_dict()
+        parts[name] = UNet(config) if name == "backbone" else ClipText(config, projects=name == "text_encoder_2")
         parts[name].eval().requires_grad_(False).load_state_dict(state)
     return parts
 
@@ -49,7 +52,7 @@ def stock_demo_parts() -> Components:
     """The embedded model's components as diffusers and transformers load them."""
     unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(DEMO_MODEL / "text_encoder", dtype=torch.float32)
-    return {"unet": unet.requires_grad_(False), "text_encoder": text_encoder.requires_grad_(False)}
+    return {"backbone": unet.requires_grad_(False), "text_encoder": text_encoder.requires_grad_(False)}
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +102,7 @@ def stock_sdxl_parts(make_sdxl_unet) -> Components:
         eos_token_id=49,
         pad_token_id=49,
     )
-    parts = {"unet": unet, "text_encoder": CLIPTextModel(text), "text_encoder_2": CLIPTextModelWithProjection(text)}
+    parts = {"backbone": unet, "text_encoder": CLIPTextModel(text), "text_encoder_2": CLIPTextModelWithProjection(text)}
     return {name: part.requires_grad_(False) for name, part in parts.items()}
 
 
@@ -126,7 +129,7 @@ def merge_file() -> Callable[..., dict[Parameter, torch.Tensor]]:
     """``merge_file(file, components, strength)``: the weights that the file changes, merged."""
 
     def merged(file: LoraFile, components: Components, strength: float = 1.0) -> dict[Parameter, torch.Tensor]:
-        index = ModuleIndex(components)
+        index = ModuleIndex(components, PARTS)
         weights = read_lora(file, index, CPU)
         assert weights.unmatched == ()
         return {place: merge(index.parameter(*place), [(delta, strength)]) for place, delta in weights.deltas.items()}

@@ -9,11 +9,14 @@ import torch
 from webui.core.block_weights import BLOCKS, block_of, read_block_weights
 from webui.core.stages import LoraUse
 from webui.engine.families.ldm import unet_name
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora.deltas import merge
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, read_lora
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.nets.unet import UNet
+
+PARTS = STABLE_DIFFUSION_XL.parts
 
 CPU = torch.device("cpu")
 ONES = ",".join(["1"] * 26)
@@ -38,7 +41,7 @@ def file(parts, random_lora, write_lora):
 
 @pytest.fixture
 def switcher(parts):
-    switcher = LoraSwitcher(SimpleNamespace(components=parts), CPU, 2**40)
+    switcher = LoraSwitcher(SimpleNamespace(components=parts, family=STABLE_DIFFUSION_XL, kind=""), CPU, 2**40)
     yield switcher
     switcher.switch(())
 
@@ -63,7 +66,7 @@ def same(one, other) -> bool:
 def test_diffusers_names_are_in_the_blocks_of_the_original_program(sdxl_parts):
     small = {"block_out_channels": [32, 64, 64, 64], "norm_num_groups": 8, "attention_head_dim": 4}
     seen = set()
-    for unet in (sdxl_parts["unet"], UNet(small | {"cross_attention_dim": 32})):
+    for unet in (sdxl_parts["backbone"], UNet(small | {"cross_attention_dim": 32})):
         for path, module in unet.named_modules():
             if any(True for _ in module.parameters(recurse=False)):
                 original = unet_name(path, unet)
@@ -76,7 +79,7 @@ def test_diffusers_names_are_in_the_blocks_of_the_original_program(sdxl_parts):
 
 
 def test_each_tensor_is_what_merging_by_hand_makes_of_it(parts, file, switcher, state):
-    index = ModuleIndex(parts)
+    index = ModuleIndex(parts, PARTS)
     deltas, before = read_lora(file, index, CPU).deltas, state()
     for seed in range(3):
         text = listed(seed)
@@ -84,8 +87,8 @@ def test_each_tensor_is_what_merging_by_hand_makes_of_it(parts, file, switcher, 
         switcher.switch([use(file, text)])
         found, changed = state(), 0
         for place, base in before.items():
-            block = "BASE" if place[0] != "unet" else block_of(place[1])
-            strength = (0.8 if place[0] == "unet" else 0.6) * values.get(block, 1)
+            block = "BASE" if place[0] != "backbone" else block_of(place[1])
+            strength = (0.8 if place[0] == "backbone" else 0.6) * values.get(block, 1)
             by_hand = merge(base, [(deltas[place], strength)]) if place in deltas and strength else base
             assert torch.equal(found[place], by_hand), place
             changed += not torch.equal(found[place], base)
@@ -130,8 +133,8 @@ def test_elements(file, switcher, state):
     switcher.switch([use(file, elements="ATTNDEEPOFF")])
     changed = {place for place, tensor in state().items() if not torch.equal(tensor, before[place])}
     deep = set(BLOCKS[BLOCKS.index("IN05") : BLOCKS.index("OUT05") + 1])
-    assert not any("attn" in path and block_of(path) in deep for part, path, _ in changed if part == "unet")
-    assert any(block_of(path) in deep for part, path, _ in changed if part == "unet")
+    assert not any("attn" in path and block_of(path) in deep for part, path, _ in changed if part == "backbone")
+    assert any(block_of(path) in deep for part, path, _ in changed if part == "backbone")
 
 
 def test_what_is_in_no_block_is_named(parts, random_lora, write_lora, switcher, state):

@@ -51,11 +51,11 @@ class Reader:
         generator = torch.Generator().manual_seed(1)
         touched = {"a": range(3), "b": range(3, 6), "c": range(6), "d": [4]}
         self._weights = {
-            name: {("unet", f"layer{k}", "weight"): low_rank(generator) for k in layers}
+            name: {("backbone", f"layer{k}", "weight"): low_rank(generator) for k in layers}
             for name, layers in touched.items()
         }
         self._weights["d"]["text_encoder", "layer0", "weight"] = low_rank(generator)
-        self._weights["d"]["unet", "layer0", "bias"] = Difference(torch.randn(SIDE, generator=generator))
+        self._weights["d"]["backbone", "layer0", "bias"] = Difference(torch.randn(SIDE, generator=generator))
 
     def __call__(self, content_hash: str) -> LoraWeights:
         self.asked.append(content_hash)
@@ -73,7 +73,7 @@ def parts() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     unet = nn.ModuleDict({f"layer{k}": nn.Linear(SIDE, SIDE) for k in range(LAYERS)} | {"norm": nn.BatchNorm1d(SIDE)})
     text_encoder = nn.ModuleDict({"layer0": nn.Linear(SIDE, SIDE)})
-    return {"unet": unet.requires_grad_(False), "text_encoder": text_encoder.requires_grad_(False)}
+    return {"backbone": unet.requires_grad_(False), "text_encoder": text_encoder.requires_grad_(False)}
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ class TestWork:
         cache.switch(A, read)
         assert len(merged) == 3 and read.asked == ["a"]
         moved = {name for name, pointer in pointers().items() if pointer != before[name]}
-        assert moved == {f"unet.layer{k}.weight" for k in range(3)}
+        assert moved == {f"backbone.layer{k}.weight" for k in range(3)}
 
     def test_what_another_set_has_already_is_shared_and_not_computed(self, make_cache, read, merged, pointers):
         cache = make_cache()
@@ -258,7 +258,7 @@ class TestWork:
         cache.switch(AB, read)
         assert len(merged) == 6, "only the layers of b are new"
         changed = {name for name, pointer in pointers().items() if pointer != with_a[name]}
-        assert changed == {f"unet.layer{k}.weight" for k in range(3, 6)}
+        assert changed == {f"backbone.layer{k}.weight" for k in range(3, 6)}
         assert cache.nbytes == 6 * TENSOR_BYTES, "shared tensors count once"
         cache.switch(B, read)
         assert len(merged) == 6 and cache.nbytes == 6 * TENSOR_BYTES

@@ -93,14 +93,14 @@ def ours(demo_parts, write_lora, merge_file) -> Callable[..., torch.Tensor]:
 
     def merged(path: str, tensors: Mapping[str, torch.Tensor], strength=1.0, kind="weight") -> torch.Tensor:
         file = write_lora({f"lora_unet_{path.replace('.', '_')}.{ending}": t for ending, t in tensors.items()})
-        return merge_file(file, demo_parts, strength)["unet", path, kind]
+        return merge_file(file, demo_parts, strength)["backbone", path, kind]
 
     return merged
 
 
 @pytest.fixture
 def layer(stock_demo_parts) -> Callable[[str], nn.Module]:
-    return stock_demo_parts["unet"].get_submodule
+    return stock_demo_parts["backbone"].get_submodule
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, base: torch.Tensor) -> None:
@@ -188,7 +188,7 @@ def test_tlora_is_as_in_lycoris_without_a_mask(layer, demo_parts, write_lora, me
     name = f"lora_unet_{path.replace('.', '_')}"
     noted = {"ss_network_args": json.dumps({"algo": "tlora", "sig_type": part})} if part else None
     file = write_lora({f"{name}.{ending}": tensor for ending, tensor in module.custom_state_dict().items()}, noted)
-    merged = merge_file(file, demo_parts, strength)["unet", path, "weight"]
+    merged = merge_file(file, demo_parts, strength)["backbone", path, "weight"]
     assert (merged - expected).norm() < 1e-5 * expected.norm()  # of a decomposition, twice
     assert (expected - layer(path).weight).norm() > 0.005 * expected.norm()
 
@@ -307,14 +307,14 @@ def test_peft_files_saved_by_diffusers_are_as_merged_by_peft(
     stock_demo_parts, demo_parts, merge_file, tmp_path, config
 ):
     adapted = {name: copy.deepcopy(part) for name, part in stock_demo_parts.items()}
-    for name, targets in (("unet", TARGETS), ("text_encoder", TEXT_TARGETS)):
+    for name, targets in (("backbone", TARGETS), ("text_encoder", TEXT_TARGETS)):
         adapted[name].add_adapter(setup(targets, **CONFIGS[config]))
         move_magnitudes(adapted[name])
     StableDiffusionPipeline.save_lora_weights(
         tmp_path,
-        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(adapted["unet"])),
+        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(adapted["backbone"])),
         text_encoder_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(adapted["text_encoder"])),
-        **_collate_lora_metadata(adapted),
+        **_collate_lora_metadata({"unet": adapted["backbone"], "text_encoder": adapted["text_encoder"]}),
     )
     expected = {(name, path): weight for name, root in adapted.items() for path, weight in peft_weights(root).items()}
     assert len(expected) == 27
@@ -325,10 +325,10 @@ def test_peft_files_saved_by_diffusers_are_as_merged_by_peft(
 @pytest.mark.parametrize("config", ["plain", "dora"])
 def test_peft_state_dicts_are_as_merged_by_peft(stock_demo_parts, demo_parts, write_lora, merge_file, config):
     own = CONFIGS[config] | {"lora_alpha": RANK}  # a bare state dict does not say its alpha
-    model = get_peft_model(copy.deepcopy(stock_demo_parts["unet"]), setup(TARGETS, **own))
+    model = get_peft_model(copy.deepcopy(stock_demo_parts["backbone"]), setup(TARGETS, **own))
     move_magnitudes(model)
     file = write_lora(get_peft_model_state_dict(model))
     paths = {path for path, module in model.base_model.model.named_modules() if isinstance(module, BaseTunerLayer)}
     merged = model.merge_and_unload()
-    expected = {("unet", path): merged.get_submodule(path).weight for path in paths}
+    expected = {("backbone", path): merged.get_submodule(path).weight for path in paths}
     check_all(merge_file(file, demo_parts), expected)

@@ -8,8 +8,11 @@ import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
 from webui.core.files import LoraFile
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, read_lora
+
+PARTS = STABLE_DIFFUSION_XL.parts
 
 CPU = torch.device("cpu")
 ONLY = r"down_blocks\.1\.attentions\.0\..*attn2\.to_(k|out\.0)|mid_block\.resnets\.0\.conv1"
@@ -37,7 +40,7 @@ def saved(stock_demo_parts, tmp_path):
 
     def save(config):
         torch.manual_seed(3)
-        adapted = get_peft_model(copy.deepcopy(stock_demo_parts["unet"]), config)
+        adapted = get_peft_model(copy.deepcopy(stock_demo_parts["backbone"]), config)
         for name, parameter in adapted.named_parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * torch.randn(parameter.shape) * (0 if "magnitude" in name else 1)
@@ -52,7 +55,7 @@ def saved(stock_demo_parts, tmp_path):
 def test_a_folder_of_peft_s_is_as_merged_by_peft(saved, stock_demo_parts, demo_parts, merge_file, config):
     file, expected = saved(CONFIGS[config])
     merged = merge_file(file, demo_parts)
-    base = dict(stock_demo_parts["unet"].named_parameters())
+    base = dict(stock_demo_parts["backbone"].named_parameters())
     changed = {name for name, tensor in expected.items() if not torch.equal(tensor, base[name])}
     assert {f"{path}.{kind}" for _, path, kind in merged} == changed and changed
     for (_, path, kind), weight in merged.items():
@@ -69,7 +72,7 @@ def scale(demo_parts, write_lora):
         )
         for other, content in beside.items():
             (file.path.parent / other).write_bytes(content)
-        weights = read_lora(file, ModuleIndex(demo_parts), CPU)
+        weights = read_lora(file, ModuleIndex(demo_parts, PARTS), CPU)
         return next(iter(weights.deltas.values())).scale, weights.warnings
 
     return scale
@@ -117,7 +120,7 @@ def test_a_constrained_oft_is_refused_by_name(demo_parts, write_lora):
     config = {"peft_type": "OFT", "coft": True}
     file.path.with_name("adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(CannotApply, match=r"is a constrained OFT \(COFT\) of PEFT, a format that is not known here"):
-        read_lora(file, ModuleIndex(demo_parts), CPU)
+        read_lora(file, ModuleIndex(demo_parts, PARTS), CPU)
 
 
 @pytest.mark.parametrize(
@@ -131,5 +134,9 @@ def test_a_tlora_whose_beginning_is_not_known_is_refused(demo_parts, write_lora,
     shapes = {"p_layer.weight": (4, 2, 1, 1), "q_layer.weight": (2, 64, 1, 1), "lambda_layer": (1, 2)}
     tensors = {f"lora_unet_conv_out.{name}": torch.ones(shape) for name, shape in shapes.items()}
     with pytest.raises(CannotApply) as caught:
-        read_lora(write_lora(tensors, {"ss_network_args": json.dumps(args)}), ModuleIndex(demo_parts), CPU)
+        read_lora(
+            write_lora(tensors, {"ss_network_args": json.dumps(args)}),
+            ModuleIndex(demo_parts, PARTS),
+            CPU,
+        )
     assert reason in str(caught.value)

@@ -50,7 +50,7 @@ def read() -> Callable[[str], LoraWeights]:
     def read(name: str) -> LoraWeights:
         generator = torch.Generator().manual_seed(ord(name))
         deltas = {
-            ("unet", f"layer{k}", "weight"): Difference(torch.randn(8, 8, 3, 3, generator=generator))
+            ("backbone", f"layer{k}", "weight"): Difference(torch.randn(8, 8, 3, 3, generator=generator))
             for k in places[name]
         }
         return LoraWeights(deltas, ())
@@ -59,7 +59,7 @@ def read() -> Callable[[str], LoraWeights]:
 
 
 def test_a_set_that_comes_back_and_the_base_find_theirs(unet, draw, read) -> None:
-    cache = WeightCache({"unet": unet}, PLENTY)
+    cache = WeightCache({"backbone": unet}, PLENTY)
     first = {}
     for key in ((), A, D, B):
         cache.switch(key, read)
@@ -72,7 +72,7 @@ def test_a_set_that_comes_back_and_the_base_find_theirs(unet, draw, read) -> Non
 
 
 def test_another_size_is_put_in_order_again(unet, draw, read) -> None:
-    cache = WeightCache({"unet": unet}, PLENTY)
+    cache = WeightCache({"backbone": unet}, PLENTY)
     draw()
     cache.switch(A, read)
     unet["layer0"](torch.randn(1, 8, 12, 12))
@@ -90,7 +90,7 @@ def test_they_keep_to_what_sets_leave_of_the_budget(unet, draw, read, weights) -
     budget_bytes = weights * WEIGHT_BYTES
     plain = copy.deepcopy(unet)
     uninstall(plain)
-    cache, other = (WeightCache({"unet": network}, budget_bytes) for network in (unet, plain))
+    cache, other = (WeightCache({"backbone": network}, budget_bytes) for network in (unet, plain))
     expected: dict[SetKey, torch.Tensor] = {}
     for key in (A, B, (), A, C, A, B, D, (), D, ()):
         assert cache.switch(key, read)[0] == other.switch(key, read)[0], "no set is dropped for them"
@@ -102,7 +102,7 @@ def test_they_keep_to_what_sets_leave_of_the_budget(unet, draw, read, weights) -
 
 
 def test_those_of_sets_that_are_gone_are_gone(unet, draw, read) -> None:
-    cache = WeightCache({"unet": unet}, 4 * WEIGHT_BYTES)
+    cache = WeightCache({"backbone": unet}, 4 * WEIGHT_BYTES)
     cache.switch(A, read)
     draw()
     weights = [StorageWeakRef(part.weight.data.untyped_storage()) for part in unet.values()]

@@ -19,10 +19,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from webui.core.files import LoraFile
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora.deltas import LowRank, merge
 from webui.engine.lora.formats import ENDINGS
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
+
+PARTS = STABLE_DIFFUSION_XL.parts
 
 CPU = torch.device("cpu")
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
@@ -43,7 +46,7 @@ def kohya(name: str, out: int, inside: int, **how) -> Tensors:
 @pytest.fixture
 def read(demo_parts) -> Callable[[LoraFile], LoraWeights]:
     """Reads a file for the embedded model."""
-    index = ModuleIndex(demo_parts)
+    index = ModuleIndex(demo_parts, PARTS)
     return lambda file: read_lora(file, index, CPU)
 
 
@@ -67,12 +70,17 @@ def refusal(read) -> Callable[[LoraFile], str]:
 def transformers_4(component: str, path: str) -> str:
     """The path as files have it: text encoders with one more level, as transformers had it before 5."""
     inner = path.removeprefix("text_model.")
-    return path if component == "unet" or path == "text_projection" else f"text_model.{inner}"
+    return path if component == "backbone" or path == "text_projection" else f"text_model.{inner}"
 
 
 def kohya_name(te: str) -> Callable[[str, str], str]:
-    prefixes = {"unet": "lora_unet", "text_encoder": f"lora_te{te}", "text_encoder_2": "lora_te2"}
+    prefixes = {"backbone": "lora_unet", "text_encoder": f"lora_te{te}", "text_encoder_2": "lora_te2"}
     return lambda component, path: f"{prefixes[component]}_{transformers_4(component, path).replace('.', '_')}"
+
+
+def folder(component: str) -> str:
+    """As diffusers calls it."""
+    return "unet" if component == "backbone" else component
 
 
 def processor_name(component: str, path: str) -> str:
@@ -80,20 +88,20 @@ def processor_name(component: str, path: str) -> str:
     path = transformers_4(component, path)
     for new, old in (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("out_proj", "to_out")):
         if path.endswith(f"self_attn.{new}"):
-            return f"{component}.{path.removesuffix(new)}{old}_lora"
+            return f"{folder(component)}.{path.removesuffix(new)}{old}_lora"
     for attention in ("attn1.", "attn2."):
         if attention in path:
-            return f"{component}.{path.replace(attention, f'{attention}processor.').removesuffix('.0')}_lora"
-    return f"{component}.{path}.lora"
+            return f"{folder(component)}.{path.replace(attention, f'{attention}processor.').removesuffix('.0')}_lora"
+    return f"{folder(component)}.{path}.lora"
 
 
 def peft_name(prefix: str) -> Callable[[str, str], str]:
-    return lambda component, path: f"{prefix}{component}.{transformers_4(component, path)}"
+    return lambda component, path: f"{prefix}{folder(component)}.{transformers_4(component, path)}"
 
 
 def clip_name(start: str, unet: str, inner: str = "") -> Callable[[str, str], str]:
     """CLIP's encoders by their own names instead of diffusers'."""
-    prefixes = {"unet": unet, "text_encoder": f"{start}clip_l.{inner}", "text_encoder_2": f"{start}clip_g.{inner}"}
+    prefixes = {"backbone": unet, "text_encoder": f"{start}clip_l.{inner}", "text_encoder_2": f"{start}clip_g.{inner}"}
     return lambda component, path: f"{prefixes[component]}{transformers_4(component, path)}"
 
 
@@ -112,7 +120,7 @@ DIALECTS = {
     "OMI with LoRA's name": (clip_name("lora_", "lora_unet."), ".lora_", DOWN_UP),
     "ComfyUI": (clip_name("text_encoders.", "diffusion_model.", "transformer."), ".lora_", DOWN_UP),
     "OneTrainer for ComfyUI": (clip_name("text_encoders.", "diffusion_model."), ".lora_", ("A.weight", "B.weight")),
-    "transformers 5": (lambda component, path: f"{component}.{path}", ".lora_", ("A.weight", "B.weight")),
+    "transformers 5": (lambda component, path: f"{folder(component)}.{path}", ".lora_", ("A.weight", "B.weight")),
 }
 
 
@@ -188,18 +196,18 @@ def test_every_dialect_gives_the_same_weights(make_change, check_dialect, model,
 def test_stability_s_block_names_give_the_same_weights(
     stock_sdxl_parts, stability_paths, make_change, check_dialect, prefix, flat, middle, endings, alpha
 ):
-    names = {path: name for name, path in stability_paths(stock_sdxl_parts["unet"]).items()}
+    names = {path: name for name, path in stability_paths(stock_sdxl_parts["backbone"]).items()}
     assert "input_blocks.4.1.transformer_blocks.0.attn2.to_k" in names.values()
 
     def name_of(_component: str, path: str) -> str:
         return prefix + (names[path].replace(".", "_") if flat else names[path])
 
-    check_dialect(make_change("sdxl", alpha), name_of, middle, endings, component="unet")
+    check_dialect(make_change("sdxl", alpha), name_of, middle, endings, component="backbone")
 
 
 @pytest.mark.parametrize("prefix", ["", "base_model.model."])
 def test_names_without_a_component_mean_the_unet(make_change, check_dialect, prefix):
-    check_dialect(make_change("demo", None), lambda _, path: prefix + path, ".lora_", DOWN_UP, component="unet")
+    check_dialect(make_change("demo", None), lambda _, path: prefix + path, ".lora_", DOWN_UP, component="backbone")
 
 
 def test_a_file_for_the_text_encoder_alone_changes_it_alone(read, write_lora):
@@ -215,7 +223,7 @@ def test_each_float_type_is_kept_as_it_is_and_merged_by_value(demo_parts, read, 
     weights = read(write_lora(tensors))
     down, up = (tensors[f"{TO_K}.lora_{part}.weight"] for part in ("down", "up"))
     assert weights.nbytes == down.nbytes + up.nbytes
-    base = demo_parts["unet"].get_submodule(f"{ATTENTION}.attn2.to_k").weight
+    base = demo_parts["backbone"].get_submodule(f"{ATTENTION}.attn2.to_k").weight
     merged = merge(base, [(*weights.deltas.values(), 1.0)])
     torch.testing.assert_close(merged, (base.double() + 0.5 * up.double() @ down.double()).float())
 
@@ -246,7 +254,7 @@ def test_keys_without_a_use_are_reported_each_and_exactly(read, write_lora):
     others = {key: torch.ones(2, 2) for key in (*unmatched, *unknown)}
     weights = read(write_lora(kohya(TO_K, 160, 192) | others))
     assert sorted(weights.unmatched) == sorted(unmatched) and sorted(weights.unknown) == sorted(unknown)
-    assert list(weights.deltas) == [("unet", f"{ATTENTION}.attn2.to_k", "weight")]
+    assert list(weights.deltas) == [("backbone", f"{ATTENTION}.attn2.to_k", "weight")]
     no_place, no_ending = weights.warnings
     assert no_place.startswith("7 keys have no place in this model and did nothing, for example ")
     assert no_ending.startswith("3 keys do nothing, though this model has the modules: the ending ")
@@ -270,17 +278,17 @@ def test_a_bias_of_peft_s_is_a_difference_times_the_scale(demo_parts, merge_file
     tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha)}
     merged = merge_file(write_lora(tensors), demo_parts)
     assert [kind for _, _, kind in merged] == ["weight", "bias"]
-    base = demo_parts["unet"].get_submodule(f"{ATTENTION}.attn2.to_out.0").bias
+    base = demo_parts["backbone"].get_submodule(f"{ATTENTION}.attn2.to_out.0").bias
     expected = base + bias * (1.0 if alpha is None else alpha / 4)
-    torch.testing.assert_close(merged["unet", f"{ATTENTION}.attn2.to_out.0", "bias"], expected)
+    torch.testing.assert_close(merged["backbone", f"{ATTENTION}.attn2.to_out.0", "bias"], expected)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_set_weight_is_the_weight_itself(demo_parts, merge_file, write_lora, strength):
     wanted = torch.randn(64)
     merged = merge_file(write_lora({f"{NORM}.set_weight": wanted}), demo_parts, strength)
-    base = demo_parts["unet"].conv_norm_out.weight
-    torch.testing.assert_close(merged["unet", "conv_norm_out", "weight"], base + (wanted - base) * strength)
+    base = demo_parts["backbone"].conv_norm_out.weight
+    torch.testing.assert_close(merged["backbone", "conv_norm_out", "weight"], base + (wanted - base) * strength)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])

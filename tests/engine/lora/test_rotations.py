@@ -35,14 +35,14 @@ def ours(demo_parts, write_lora, merge_file) -> Callable[..., torch.Tensor]:
     def merged(path: str, tensors: Mapping[str, torch.Tensor], strength=1.0, start="lora_unet_") -> torch.Tensor:
         name = start + (path if start.endswith(".") else path.replace(".", "_"))
         file = write_lora({f"{name}.{ending}": tensor for ending, tensor in tensors.items()})
-        return merge_file(file, demo_parts, strength)["unet", path, "weight"]
+        return merge_file(file, demo_parts, strength)["backbone", path, "weight"]
 
     return merged
 
 
 @pytest.fixture
 def layer(stock_demo_parts) -> Callable[[str], nn.Module]:
-    return stock_demo_parts["unet"].get_submodule
+    return stock_demo_parts["backbone"].get_submodule
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, base: torch.Tensor) -> None:
@@ -118,7 +118,7 @@ def test_oft_of_peft_is_as_merged_by_peft(ours, layer, demo_parts, write_lora, m
     tensors = get_peft_model_state_dict(adapted, adapter_name="turned")
     file = write_lora({key.replace("conv_in", path): tensor for key, tensor in tensors.items()})
     told.save_pretrained(file.path.parent)
-    merged = merge_file(file, demo_parts)["unet", path, "weight"]
+    merged = merge_file(file, demo_parts)["backbone", path, "weight"]
     expected = adapted.merge_and_unload()["conv_in"].weight
     if config == "1 terms":
         assert torch.equal(merged, expected) and torch.equal(merged, layer(path).weight)

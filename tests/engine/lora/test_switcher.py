@@ -15,6 +15,7 @@ from torch import nn
 
 from webui.core.request import LoraRef
 from webui.core.stages import LoraUse
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora import cache as cache_module
 from webui.engine.lora import switcher as switcher_module
 from webui.engine.lora.reading import CannotApply
@@ -59,11 +60,11 @@ def files(parts, random_lora, write_lora, request, by_diffusers):
     name = {}
     if "text_encoder_2" in parts:
         stock = request.getfixturevalue("stock_sdxl_parts")
-        paths = request.getfixturevalue("stability_paths")(stock["unet"])
+        paths = request.getfixturevalue("stability_paths")(stock["backbone"])
         name = {"name": lambda part, path: kohya(part, {path: name for name, path in paths.items()}.get(path, path))}
 
     def kohya(part: str, path: str) -> str:
-        prefix = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}[part]
+        prefix = {"backbone": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}[part]
         return f"{prefix}_{path.replace('.', '_')}"
 
     tensors = {
@@ -79,7 +80,9 @@ def files(parts, random_lora, write_lora, request, by_diffusers):
 
 @pytest.fixture
 def make_switcher(parts) -> Callable[..., LoraSwitcher]:
-    return lambda budget_bytes=PLENTY: LoraSwitcher(SimpleNamespace(components=parts), CPU, budget_bytes)
+    return lambda budget_bytes=PLENTY: LoraSwitcher(
+        SimpleNamespace(components=parts, family=STABLE_DIFFUSION_XL, kind=""), CPU, budget_bytes
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,7 +113,7 @@ def state(now) -> Callable[[], State]:
 @pytest.fixture
 def output(parts) -> Callable[[], bytes]:
     """What the text encoders and the UNet say, as bytes."""
-    unet, texts = parts["unet"], [part for name, part in parts.items() if name != "unet"]
+    unet, texts = parts["backbone"], [part for name, part in parts.items() if name != "backbone"]
     generator = torch.Generator().manual_seed(7)
     latents, tokens = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([[48, 3, 1, 4, 15, 49]])
     own = {"context": torch.randn(1, 5, sum(part.hidden_size for part in texts), generator=generator)}
@@ -180,11 +183,11 @@ class TestExactness:
     def test_two_stacked_loras_are_what_peft_merges(
         self, make_switcher, parts, stock_parts, random_lora, write_lora, by_diffusers
     ):
-        files, reference = {}, copy.deepcopy(stock_parts["unet"])
+        files, reference = {}, copy.deepcopy(stock_parts["backbone"])
         only = r"attn1.to_[qv]$|attn2.to_k|ff.net.2|proj_in|conv_in|conv_shortcut|samplers.0.conv"
         layers = [name for name, _ in reference.named_modules() if re.search(only, name)]
         for adapter, strength in (("one", 0.8), ("two", 0.5)):
-            tensors = random_lora({"unet": parts["unet"]}, ord(adapter[0]), only, by_diffusers)
+            tensors = random_lora({"backbone": parts["backbone"]}, ord(adapter[0]), only, by_diffusers)
             files[adapter] = write_lora(tensors, name=adapter)
             config = LoraConfig(r=4, lora_alpha=4 * strength, target_modules=layers)
             if adapter == "one":
@@ -197,12 +200,12 @@ class TestExactness:
         expected = dict(adapted.merge_and_unload(adapter_names=["one", "two"]).named_parameters())
         switcher = make_switcher()
         switcher.switch(uses(files, "one:0.8", "two:0.5"))
-        found = {name: parameter.clone() for name, parameter in parts["unet"].named_parameters()}
+        found = {name: parameter.clone() for name, parameter in parts["backbone"].named_parameters()}
         switcher.switch(())
         assert found.keys() == expected.keys() and len(layers) > 15
         for name, tensor in found.items():
             assert (tensor - expected[name]).abs().max() <= 1e-6 * expected[name].abs().max(), name
-        changed = [name for name, base in parts["unet"].named_parameters() if not torch.equal(base, found[name])]
+        changed = [name for name, base in parts["backbone"].named_parameters() if not torch.equal(base, found[name])]
         assert len(changed) == len(layers)
 
 
@@ -296,9 +299,9 @@ class TestFiles:
             if alpha:
                 config.write_text(json.dumps({"peft_type": "LORA", "lora_alpha": alpha}))
             switcher.switch(uses(files, "x"))
-            found.append(state()["unet.conv_in.weight"])
+            found.append(state()["backbone.conv_in.weight"])
         switcher.switch(())
-        base = state()["unet.conv_in.weight"]
+        base = state()["backbone.conv_in.weight"]
         torch.testing.assert_close(found[1] - base, 2 * (found[0] - base))
         assert torch.equal(found[2], found[0])
 

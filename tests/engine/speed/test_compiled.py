@@ -157,7 +157,7 @@ def test_200_switches_in_mid_picture_compile_nothing_anew_and_change_no_picture(
 
     def weights(darkroom: Darkroom) -> dict[str, bytes]:
         darkroom.manager._residence.loras.switch(())
-        unet = darkroom.manager._residence.model.components["unet"]
+        unet = darkroom.manager._residence.model.components["backbone"]
         return {name: sha256(weight.numpy().tobytes()).digest() for name, weight in unet.named_parameters()}
 
     darkroom, plain = start()

@@ -123,7 +123,7 @@ def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp
     options = Settings(**settings, cuda_graphs=True).engine_options
     home = Residence(options, plain.manager.device, plain.manager.dtype)
     monkeypatch.setattr(replaying.manager, "_residence", home)
-    recorder = Recorder(lambda: home.model.unet)
+    recorder = Recorder(lambda: home.model.network)
     monkeypatch.setattr(graphed, "record", recorder)
     pictures = [(draw(plain, loras), draw(replaying, loras)) for loras in LORAS]
     assert all(np.array_equal(one, other) for one, other in pictures)

@@ -171,8 +171,8 @@ class Hires(Group):
 
 def are_alike(one: ModelFile, other: ModelFile) -> bool:
     """Whether two models have latents and LoRAs of one kind."""
-    families = [file.checkpoint.family.split()[0] if file.checkpoint else "" for file in (one, other)]
-    return (families[0] == "SDXL") == (families[1] == "SDXL")
+    latents = [file.checkpoint.row.latents if file.checkpoint else "SD" for file in (one, other)]
+    return latents[0] == latents[1]
 
 
 def _in_steps(size: Size) -> Size:

@@ -1,6 +1,12 @@
-"""Model families."""
+"""Model families: one row each."""
 
-from webui.engine.families.sd import StableDiffusion
-from webui.engine.families.sdxl import StableDiffusionXL
+from webui.engine.families.family import Family
+from webui.engine.families.sd import STABLE_DIFFUSION
+from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 
-FAMILIES = (StableDiffusion(), StableDiffusionXL())
+FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)
+
+
+def family_of(kind: str) -> Family:
+    """The family of a kind of models; raises StopIteration."""
+    return next(family for family in FAMILIES if kind in family.kinds)

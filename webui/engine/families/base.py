@@ -1,21 +1,17 @@
-"""What a model family must offer. A family is one file here and its name in ``FAMILIES``."""
+"""What a loaded model is made of: the backbone that is asked in each evaluation, and the autoencoder around it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from webui.core.checkpoint import FamilyName
 from webui.core.errors import RequestError
-from webui.core.files import ModelFile
-from webui.core.images import Size
-from webui.engine.embeddings import Embedding
-from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 Conditioning = Mapping[str, Any]
-"""What the UNet is told, one row a picture: ``context``, and for some models ``summary``, ``ids`` and ``guidance``."""
+"""What the backbone is told, one row a picture: a UNet ``context``, some ``summary``, ``ids`` and ``guidance``."""
 
 Draw = Callable[[Sequence[int]], torch.Tensor]
 """Normal numbers on the CPU: for a shape (1, ...) one row for each picture of a batch, (n, ...)."""
@@ -60,7 +56,12 @@ class Posterior:
 
 
 class Backbone(Protocol):
-    """The network that is asked in each evaluation, behind one signature."""
+    """The network that is asked in each evaluation, behind one signature. Outside of it latents have four axes.
+
+    ``run`` is what calls its module, compiled or not, with what the module's ``forward`` takes.
+    """
+
+    run: Callable[..., Any]
 
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
@@ -80,57 +81,29 @@ class Backbone(Protocol):
         ``latents`` are those of ``Noise.model_input`` and ``time`` is 0..1000.
         """
 
+    def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
+        """Its 3 x 3 convolutions, each with the shape that it is given where these latents are drawn with these told.
 
-class Model(Backbone, Protocol):
-    """A loaded model. Latents are (n, channels, height / scale, width / scale) at about unit variance.
+        Of several forwards it is the first one's. For one without convolutions there are none.
+        """
+        return {}
 
-    ``run_unet`` calls the UNet, compiled or not, with what ``UNet.forward`` takes.
-    ``inpaints`` marks a UNet that takes mask and masked picture as further input channels, ``guides_itself`` one that
-    is told the guidance instead of being run twice. ``components`` are the parts that LoRAs change, by diffusers'
-    names; ``text_widths`` are the widths of its text encoders. ``warnings`` are what people should know of loading it.
+
+class Autoencoder(Protocol):
+    """What makes latents of pictures and pictures of latents.
+
+    ``scale`` is how many px of a picture a side of its latents stands for. With ``use_tiling`` it decodes in tiles.
     """
 
-    file: ModelFile
-    unet: UNet
-    run_unet: Callable[..., torch.Tensor]
-    vae: Any
-    components: Mapping[str, torch.nn.Module]
-    text_widths: Mapping[str, int]
-    latent_channels: int
-    latent_scale: int
-    inpaints: bool
-    guides_itself: bool
-    scheduler_config: Mapping[str, Any]
-    preview_map: PreviewMap
-    warnings: tuple[str, ...]
+    scale: int
+    use_tiling: bool
 
-    def encode_prompt(
-        self, text: str, clip_skip: int, embeddings: Mapping[str, Embedding], negative: bool = False
-    ) -> Conditioning:
-        """The text as the UNet sees it, one row; raises RequestError for clip_skip."""
-
-    def convolved(
-        self, conditionings: Sequence[Conditioning], latents: torch.Tensor
-    ) -> Mapping[torch.nn.Module, torch.Size]:
-        """The UNet's 3 x 3 convolutions, each with the shape that it is given where these are drawn with these told.
-
-        Of several forwards it is the first one's.
-        """
-
-    def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
-        """An encoded prompt with all else that the UNet is told about a picture of this (width, height)."""
+    @property
+    def px_bytes(self) -> int:
+        """Of the widest tensor, for each px of the picture."""
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """The latents of a picture (1, 3, height, width), float32, -1..1."""
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
         """Pictures (n, 3, height, width), float32, nominally -1..1; ``in_float32`` whatever the model's own format."""
-
-
-class Family(Protocol):
-    """How to make a model of one kind."""
-
-    names: tuple[FamilyName, ...]
-
-    def assemble(self, file: ModelFile, components: Any, device: torch.device) -> Model:
-        """The model from its loaded ``loading.Components``; it computes on ``device``."""

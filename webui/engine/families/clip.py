@@ -1,12 +1,90 @@
 """CLIP's text encoders: chunks of tokens to the context that a UNet attends to, with A1111's weights on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from webui.core.checkpoint import Checkpoint
+from webui.core.errors import RequestError
+from webui.core.tensor_file import BadFile
+from webui.core.text_encoders import has_open_clip_names
 from webui.engine.embeddings import Embedding
+from webui.engine.families.configs import Shapes, text_config
+from webui.engine.families.family import Part, Spelling
+from webui.engine.families.ldm import text_keys
 from webui.engine.nets.clip import ClipText
-from webui.engine.tokens import Chunk
+from webui.engine.tokens import Chunk, Tokenizer
+
+PADS_WITH_ZERO = ("SD 2.x", "SDXL refiner")
+CLIP_WORDS = 49_408
+ATTENTION_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_CLIPS = {"text_encoder": ("clip_l", "clip_h"), "text_encoder_2": ("clip_g",)}  # as ComfyUI, OneTrainer, OMI name them
+_OTHERS = {
+    "text_encoder": ("text_encoder_1_", "text_encoder_", "text_model_", "lycoris_text_model_"),
+    "text_encoder_2": ("text_encoder_2_",),
+}
+_NUMBERS = {"text_encoder": ("te1", "te"), "text_encoder_2": ("te2",)}
+
+
+def text_encoder(role: str) -> Part:
+    """A CLIP text encoder as a part: ``text_encoder``, or with a projection ``text_encoder_2``."""
+    return Part(
+        role=role,
+        title="text encoder" if role == "text_encoder" else "second text encoder",
+        make=lambda config: ClipText(config, projects=role == "text_encoder_2"),
+        config=partial(text_config, role),
+        keys=text_keys,
+        names=_names,
+        lora_prefixes=(
+            *_OTHERS[role],
+            *(
+                f"{start}{encoder}_{inner}"
+                for start in ("text_encoders_", "lora_", "")
+                for encoder in _CLIPS[role]
+                for inner in ("transformer_", "")
+            ),
+            *(f"{program}_{name}_" for program in ("lora", "lycoris", "oft") for name in _NUMBERS[role]),
+        ),
+        spellings=_spellings,
+        tokenizer=partial(_tokenizer, role),
+    )
+
+
+def _names(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> str:
+    """OpenCLIP's where they are in a file with the original names, else transformers'."""
+    return checkpoint.names if has_open_clip_names(shapes, prefix) else "diffusers"
+
+
+def _spellings(path: str, _root: nn.Module) -> Iterator[Spelling]:
+    """With ``text_model``, which transformers 5 has no more, and without; and old names of the attention's layers."""
+    inner = path.removeprefix("text_model.")
+    if not inner.startswith(("encoder.", "embeddings.", "final_layer_norm")):
+        yield Spelling(path)
+        return
+    for name in (inner, f"text_model.{inner}"):
+        yield Spelling(name)
+        for old, new in ATTENTION_NAMES.items():
+            if name.endswith(f"self_attn.{new}"):
+                yield Spelling(name.removesuffix(new) + old)
+
+
+def _tokenizer(role: str, folder: Path | None, checkpoint: Checkpoint, config: Mapping[str, Any]) -> Tokenizer:
+    if folder:
+        return Tokenizer.from_folder(folder / role.replace("text_encoder", "tokenizer"))
+    if config["vocab_size"] != CLIP_WORDS:
+        raise BadFile(f"has a text encoder of {config['vocab_size']} words, where CLIP's has {CLIP_WORDS}")
+    zero = checkpoint.family in PADS_WITH_ZERO or role == "text_encoder_2"
+    return Tokenizer.clip(pad=0 if zero else None)
+
+
+def check_skip(clip_skip: int, layers: int) -> None:
+    """Raises RequestError where the text encoder does not have so many layers to leave out."""
+    if clip_skip > layers:
+        raise RequestError(f"clip_skip {clip_skip} is more than this model's {layers} text layers", "clip_skip")
 
 
 def encode(

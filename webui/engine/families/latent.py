@@ -1,23 +1,31 @@
-"""What all families share: a UNet that works on the latents of a KL autoencoder."""
+"""What Stable Diffusion's families share: a UNet that works on the latents of a KL autoencoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import nn
 
-from webui.core.checkpoint import INPAINT_CHANNELS
-from webui.core.errors import RequestError
-from webui.core.files import ModelFile
+from webui.core.checkpoint import Checkpoint
+from webui.core.file_kinds import recognize
+from webui.core.files import VaeFile
 from webui.core.images import Size
-from webui.engine.families.base import Conditioning, Posterior, PreviewMap
-from webui.engine.families.loading import Components
+from webui.core.kinds.sd import VAE_PREFIX
+from webui.core.tensor_file import BadFile
+from webui.engine.families import base
+from webui.engine.families.base import Backbone, Conditioning, Posterior
+from webui.engine.families.configs import unet_config, vae_config
+from webui.engine.families.family import Part, Parts, Spelling
+from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.unet import Prepared, UNet
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
+LATENT_CHANNELS = 4
 EMBEDDED_GUIDANCE_SCALE = 1000.0
 FORWARD_ROWS = 32
 """Of one forward: what 16 pictures, the most of a batch, take with one prompt and a negative one."""
@@ -36,84 +44,101 @@ class Forward:
         return sum(part.nbytes for pair in self.prompts.attended for part in pair)
 
 
-class LatentDiffusionModel:
-    """The components, resident on one device in one dtype. See ``base.Model`` for the contract."""
+class UNetBackbone(Backbone):
+    """A UNet with cross-attention as a backbone."""
 
-    latent_channels = 4
-    preview_factors: tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
-    """Linear map from this family's latents to RGB in -1..1: (4, 3) and (3,) (ComfyUI, latent_formats.py)."""
-
-    def __init__(self, file: ModelFile, components: Components, device: torch.device) -> None:
-        self.file, self.warnings, self.device = file, components.warnings, device
-        self.tokenizers = components.tokenizers
-        self.unet: UNet = components.modules["unet"]
-        self.run_unet: Callable[..., torch.Tensor] = self.unet
-        self.vae: Autoencoder | TinyAutoencoder = components.modules["vae"]
-        self.text_encoders = {part: components.modules[part] for part in components.tokenizers}
-        self.components: Mapping[str, torch.nn.Module] = {"unet": self.unet, **self.text_encoders}
-        self.text_widths = {part: encoder.hidden_size for part, encoder in self.text_encoders.items()}
-        self.scheduler_config = components.scheduler_config
-        self.latent_scale = 2 ** (len(self.vae.block_out_channels) - 1)
-        self.inpaints = self.unet.in_channels == INPAINT_CHANNELS
-        self.guides_itself = self.unet.guidance_channels is not None
-        rows, offsets = self.preview_factors
-        own = components.preview_map or PreviewMap(torch.tensor(rows).t() / 2, (torch.tensor(offsets) + 1) / 2)
-        self.preview_map = PreviewMap(own.weight.to(device), own.bias.to(device))
-
-    def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
-        """A UNet that guides itself is told the guidance, as a sinusoid (Meng et al. 2023; diffusers' LCM form)."""
-        if self.unet.guidance_channels is None:
-            return prompt
-        half = self.unet.guidance_channels // 2
-        frequencies = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10_000.0)) / (half - 1)))
-        angles = max(guidance - 1, 0.0) * EMBEDDED_GUIDANCE_SCALE * frequencies
-        told = torch.cat([angles.sin(), angles.cos()])[None]
-        return {**prompt, "guidance": told.to(self.device, self.unet.dtype)}
+    def __init__(self, unet: UNet) -> None:
+        self._unet = unet
+        self.run: Callable[..., torch.Tensor] = unet
 
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
     ) -> list[Forward]:
-        """As in ``base.Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
+        """As in ``Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
         fitting = _group(rows, count)
         stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
-        return [Forward(self.unet.prepare(**told), shown) for told in stacked]
+        return [Forward(self._unet.prepare(**told), shown) for told in stacked]
 
     def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
-        """As in ``base.Model``."""
+        """As in ``Backbone``."""
         count, _, height, width = latents.shape
         rows = count * len(_group(conditionings, count)[0])
-        return dict(self.unet.convolved(count, rows, height, width))
+        return dict(self._unet.convolved(count, rows, height, width))
 
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
     ) -> Sequence[torch.Tensor]:
-        """As in ``base.Backbone``: one forward of the UNet in its own format."""
+        """As in ``Backbone``: one forward of the UNet in its own format."""
         seen = latents if prepared.shown is None else torch.cat([latents, prepared.shown], dim=1)
-        output = self.run_unet(seen.to(self.unet.dtype), time, prepared.prompts, shortcuts).float()
+        output = self.run(seen.to(self._unet.dtype), time, prepared.prompts, shortcuts).float()
         return output.chunk(len(output) // len(latents))
 
+
+class KlAutoencoder:
+    """A KL autoencoder, or a tiny one in its place, which is certain of what it sees."""
+
+    def __init__(self, vae: Any, device: torch.device) -> None:
+        self._vae, self._device = vae, device
+        self.scale = 2 ** (len(vae.block_out_channels) - 1)
+
+    @property
+    def px_bytes(self) -> int:
+        """As in ``Autoencoder``."""
+        pixel_bytes: int = self._vae.block_out_channels[0] * self._vae.dtype.itemsize
+        return pixel_bytes
+
+    @property
+    def use_tiling(self) -> bool:
+        """As in ``Autoencoder``."""
+        tiles: bool = self._vae.use_tiling
+        return tiles
+
+    @use_tiling.setter
+    def use_tiling(self, tiles: bool) -> None:
+        self._vae.use_tiling = tiles
+
     def encode(self, picture: torch.Tensor) -> Posterior:
-        """The autoencoder's encoder; mean and standard deviation scaled like the latents. A tiny one is certain."""
-        mean, std = self.vae.encode(picture.to(self.vae.dtype))
-        return Posterior(mean.float() * self.vae.scaling_factor, std.float() * self.vae.scaling_factor)
+        """As in ``Autoencoder``; mean and standard deviation scaled like the latents."""
+        mean, std = self._vae.encode(picture.to(self._vae.dtype))
+        return Posterior(mean.float() * self._vae.scaling_factor, std.float() * self._vae.scaling_factor)
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
-        """Undoes the scaling of the latents, then the autoencoder's decoder."""
-        dtype = self.vae.dtype
-        latents = latents / self.vae.scaling_factor
+        """As in ``Autoencoder``: undoes the scaling of the latents first."""
+        vae = self._vae
+        dtype = vae.dtype
+        latents = latents / vae.scaling_factor
         if not in_float32:
-            return self.vae.decode(latents.to(dtype)).float()
+            decoded: torch.Tensor = vae.decode(latents.to(dtype))
+            return decoded.float()
         try:  # widening and narrowing again leaves every weight as it was
-            torch.nn.Module.to(self.vae, torch.float32)
-            return self.vae.decode(latents.float().to(self.vae.device)).to(self.device)
+            torch.nn.Module.to(vae, torch.float32)
+            whole: torch.Tensor = vae.decode(latents.float().to(vae.device))
+            return whole.to(self._device)
         finally:
-            torch.nn.Module.to(self.vae, dtype)
+            torch.nn.Module.to(vae, dtype)
 
-    def check_clip_skip(self, clip_skip: int, layers: int) -> None:
-        """Raises RequestError where the text encoder does not have so many layers to leave out."""
-        if clip_skip > layers:
-            raise RequestError(f"clip_skip {clip_skip} is more than this model's {layers} text layers", "clip_skip")
+
+def unet_of(parts: Parts) -> Backbone:
+    """The UNet among the parts."""
+    return UNetBackbone(parts["backbone"])
+
+
+def vae_of(parts: Parts) -> base.Autoencoder:
+    """The autoencoder among the parts."""
+    return KlAutoencoder(parts["vae"], parts.device)
+
+
+def condition(parts: Parts, prompt: Conditioning, _size: Size, guidance: float, _negative: bool) -> Conditioning:
+    """A UNet that guides itself is told the guidance, as a sinusoid (Meng et al. 2023; diffusers' LCM form)."""
+    unet: UNet = parts["backbone"]
+    if unet.guidance_channels is None:
+        return prompt
+    half = unet.guidance_channels // 2
+    frequencies = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10_000.0)) / (half - 1)))
+    angles = max(guidance - 1, 0.0) * EMBEDDED_GUIDANCE_SCALE * frequencies
+    told = torch.cat([angles.sin(), angles.cos()])[None]
+    return {**prompt, "guidance": told.to(parts.device, unet.dtype)}
 
 
 def _group(conditionings: Sequence[Conditioning], count: int) -> list[list[Conditioning]]:
@@ -123,3 +148,90 @@ def _group(conditionings: Sequence[Conditioning], count: int) -> list[list[Condi
     ]
     most = max(FORWARD_ROWS // count, 1)
     return [group[k : k + most] for group in alike for k in range(0, len(group), most)]
+
+
+def unet() -> Part:
+    """The UNet as a part."""
+    return Part(
+        role="backbone",
+        title="UNet",
+        make=UNet,
+        config=unet_config,
+        keys=unet_keys,
+        lora_prefixes=(
+            *("unet_", "model_diffusion_model_", "diffusion_model_", "lycoris_"),
+            *(f"{program}_unet_" for program in ("lora", "lycoris", "oft")),
+        ),
+        spellings=_unet_spellings,
+    )
+
+
+def _unet_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
+    """diffusers' paths, some of whose programs leave out the 0 behind ``to_out``, and Stability's."""
+    yield Spelling(path)
+    if path.endswith(".to_out.0"):
+        yield Spelling(path.removesuffix(".0"))
+    if original := unet_name(path, root):
+        yield Spelling(original)
+
+
+def vae(scaling_factor: float) -> Part:
+    """The autoencoder as a part; in a single file it has the original programs' names."""
+    return Part(
+        role="vae",
+        title="autoencoder",
+        make=Autoencoder,
+        config=lambda _checkpoint, shapes, prefix: vae_config(scaling_factor, shapes, prefix),
+        keys=vae_keys,
+        dtype=_vae_dtype,
+        changeable=False,
+    )
+
+
+def _vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """An autoencoder that overflows float16 stays in float32."""
+    return torch.float32 if dtype == torch.float16 and config.get("force_upcast", True) else dtype
+
+
+Found = tuple[WeightLoader, torch.dtype]
+
+
+def lone_vae(scaling_factor: float) -> Callable[[VaeFile, Files, Checkpoint, torch.dtype], Found]:
+    """What finds an autoencoder in a file of its own: KL in LDM's or diffusers' names, or a tiny one (TAESD)."""
+
+    def find(file: VaeFile, files: Files, checkpoint: Checkpoint, dtype: torch.dtype) -> Found:
+        prefix = VAE_PREFIX if f"{VAE_PREFIX}decoder.conv_in.weight" in files.shapes else ""
+        if f"{prefix}decoder.conv_in.weight" not in files.shapes:
+            return _tiny_vae(file, files), dtype
+        names = "diffusers" if f"{prefix}decoder.mid_block.resnets.0.conv1.weight" in files.shapes else "ldm"
+        config = vae_config(scaling_factor, files.shapes, prefix, names)
+        if config["latent_channels"] != LATENT_CHANNELS:
+            raise BadFile(
+                f"has latents of {config['latent_channels']} channels and belongs to another kind of model;"
+                f" {checkpoint.family} has {LATENT_CHANNELS}"
+            )
+        module = build_empty(lambda: Autoencoder(config))
+        loader = WeightLoader(module, files, lambda name: vae_keys(name, module, names, prefix))
+        return loader, _vae_dtype(config, dtype)
+
+    return find
+
+
+def _tiny_vae(file: VaeFile, files: Files) -> WeightLoader:
+    """TAESD: one file as diffusers saves it, or the decoder's with the encoder's beside it."""
+    module = build_empty(TinyAutoencoder)
+    if "decoder.layers.0.weight" in files.shapes:
+        return WeightLoader(module, files, lambda name: iter([Key(name)]))
+    beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
+    if "1.weight" not in files.shapes:
+        kind = recognize(files.shapes)
+        raise BadFile(kind.reason if kind and kind.role != "VAE" else "holds no autoencoder")
+    if beside == file.path or not beside.is_file():
+        raise BadFile("is half of an autoencoder; its encoder (taesd_encoder.safetensors) must lie beside it")
+    both = Files([file.path, beside], ["decoder.", "encoder."])
+
+    def find(name: str) -> Iterator[Key]:
+        half, _, number, rest = name.split(".", 3)
+        yield Key(f"{half}.{int(number) + (half == 'decoder')}.{rest}")  # its decoder begins with a clamp
+
+    return WeightLoader(module, both, find)

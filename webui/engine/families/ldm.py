@@ -41,26 +41,28 @@ OPEN_CLIP_NAMES = {
 IN_PROJECTION = ("q_proj", "k_proj", "v_proj")
 
 
-def keys_of(component: str, parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
-    """Where a parameter of a component may be found in a file, likeliest first.
-
-    ``parameter`` is its path in ``root``; ``names`` is ldm (for a text encoder OpenCLIP's) or diffusers (and
-    transformers'), ``prefix`` what the component's keys begin with.
-    """
+def unet_keys(parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    """Where a UNet's parameter may be found; ``names`` is ldm or diffusers."""
     path, _, kind = parameter.rpartition(".")
-    if component == "unet":
-        yield Key(f"{prefix}{unet_name(path, root) if names == 'ldm' else path}.{kind}")
-    elif component == "vae":
-        yield from _vae_keys(path, kind, root, names, prefix)
+    yield Key(f"{prefix}{unet_name(path, root) if names == 'ldm' else path}.{kind}")
+
+
+def vae_keys(parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    """Where an autoencoder's parameter may be found; ``names`` is ldm or diffusers."""
+    path, _, kind = parameter.rpartition(".")
+    yield from _vae_keys(path, kind, root, names, prefix)
+
+
+def text_keys(parameter: str, _root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    """Where a CLIP text encoder's parameter may be found; ``names`` is ldm, for OpenCLIP's, or transformers'."""
+    inner = parameter.removeprefix("text_model.")
+    if names == "ldm":
+        yield _open_clip_key(inner, prefix)
+    elif inner.startswith("text_projection"):
+        yield Key(f"{prefix}{inner}")
     else:
-        inner = parameter.removeprefix("text_model.")
-        if names == "ldm":
-            yield _open_clip_key(inner, prefix)
-        elif inner.startswith("text_projection"):
-            yield Key(f"{prefix}{inner}")
-        else:
-            yield Key(f"{prefix}text_model.{inner}")
-            yield Key(f"{prefix}{inner}")
+        yield Key(f"{prefix}text_model.{inner}")
+        yield Key(f"{prefix}{inner}")
 
 
 def unet_name(path: str, root: nn.Module) -> str | None:

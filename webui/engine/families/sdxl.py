@@ -1,73 +1,76 @@
 """SDXL: the base reads two text encoders, the refiner one; both are told the picture's size besides the words."""
 
-from collections.abc import Mapping
-
 import torch
 
-from webui.core.files import ModelFile
 from webui.core.images import Size
-from webui.engine.embeddings import Embedding
+from webui.engine.families import latent
 from webui.engine.families.base import Conditioning
-from webui.engine.families.clip import encode
-from webui.engine.families.latent import LatentDiffusionModel
-from webui.engine.families.loading import Components
+from webui.engine.families.clip import check_skip, encode, text_encoder
+from webui.engine.families.configs import scheduler_config
+from webui.engine.families.family import EncodeOptions, Family, LatentFormat, Parts
+from webui.engine.families.latent import lone_vae, unet, unet_of, vae, vae_of
 from webui.engine.tokens import split_chunks
 
+SCALING_FACTOR = 0.13025
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """What the refiner is told the picture should, and should not, be rated (diffusers' and Stability's defaults)."""
 
 
-class StableDiffusionXLModel(LatentDiffusionModel):
-    """Both encoders' last layer but one, side by side, and the second one's summary of the whole prompt."""
+def _encode(parts: Parts, text: str, options: EncodeOptions) -> Conditioning:
+    """Both encoders' last layer but one, side by side, and the second one's summary of the whole prompt.
 
-    preview_factors = (
+    ``clip_skip`` 1 reads the layer that SDXL was trained on, the last but one; 2 the one before that. An empty negative
+    prompt is zeros, where the model was trained so.
+    """
+    rows = {name: embedding.rows for name, embedding in options.embeddings.items()}
+    contexts, pooled = [], None
+    for role, tokenizer in parts.tokenizers.items():
+        encoder = parts[role]
+        check_skip(options.clip_skip, encoder.depth)
+        chunks = split_chunks(text, tokenizer, rows)
+        layer = -(options.clip_skip + 1)
+        context, pooled = encode(encoder, role, chunks, layer, False, options.embeddings, parts.device)
+        contexts.append(context)
+    assert pooled is not None
+    encoded = {"context": torch.cat(contexts, dim=-1), "summary": pooled}
+    if options.negative and not text and _zeroes_nothing_said(parts):
+        encoded = {name: torch.zeros_like(tensor) for name, tensor in encoded.items()}
+    return {name: tensor.to(parts["backbone"].dtype) for name, tensor in encoded.items()}
+
+
+def _refines(parts: Parts) -> bool:
+    return len(parts.tokenizers) == 1
+
+
+def _zeroes_nothing_said(parts: Parts) -> bool:
+    return bool(parts.pipeline_config.get("force_zeros_for_empty_prompt", not _refines(parts)))
+
+
+def _condition(parts: Parts, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
+    """Adds the sizes (original, crop, target; the refiner's aesthetic score in place of the target)."""
+    width, height = size
+    told: list[float] = [height, width, 0, 0]
+    if _refines(parts):
+        told.append(NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE)
+    else:
+        told += [height, width]
+    ids = torch.tensor([told], dtype=torch.float32).to(parts.device, parts["backbone"].dtype)
+    return {**latent.condition(parts, prompt, size, guidance, negative), "ids": ids}
+
+
+STABLE_DIFFUSION_XL = Family(
+    kinds=("SDXL", "SDXL refiner"),
+    parts=(text_encoder("text_encoder"), text_encoder("text_encoder_2"), unet(), vae(SCALING_FACTOR)),
+    latents=LatentFormat(  # ComfyUI, latent_formats.py
+        4,
         ((0.3651, 0.4232, 0.4341), (-0.2533, -0.0042, 0.1068), (0.1076, 0.1111, -0.0362), (-0.3165, -0.2492, -0.2188)),
         (0.1084, -0.0175, -0.0011),
-    )
-
-    def __init__(self, file: ModelFile, components: Components, device: torch.device) -> None:
-        super().__init__(file, components, device)
-        self.refines = len(self.text_encoders) == 1
-        config = components.pipeline_config
-        self._zeroes_nothing_said = bool(config.get("force_zeros_for_empty_prompt", not self.refines))
-
-    def encode_prompt(
-        self, text: str, clip_skip: int, embeddings: Mapping[str, Embedding], negative: bool = False
-    ) -> Conditioning:
-        """``clip_skip`` 1 reads the layer that SDXL was trained on, the last but one; 2 the one before that.
-
-        An empty negative prompt is zeros, where the model was trained so.
-        """
-        rows = {name: embedding.rows for name, embedding in embeddings.items()}
-        contexts, pooled = [], None
-        for part, encoder in self.text_encoders.items():
-            self.check_clip_skip(clip_skip, encoder.depth)
-            chunks = split_chunks(text, self.tokenizers[part], rows)
-            context, pooled = encode(encoder, part, chunks, -(clip_skip + 1), False, embeddings, self.device)
-            contexts.append(context)
-        assert pooled is not None
-        encoded = {"context": torch.cat(contexts, dim=-1), "summary": pooled}
-        if negative and not text and self._zeroes_nothing_said:
-            encoded = {name: torch.zeros_like(tensor) for name, tensor in encoded.items()}
-        return {name: tensor.to(self.unet.dtype) for name, tensor in encoded.items()}
-
-    def condition(self, prompt: Conditioning, size: Size, guidance: float, negative: bool) -> Conditioning:
-        """Adds the sizes (original, crop, target; the refiner's aesthetic score in place of the target)."""
-        width, height = size
-        told: list[float] = [height, width, 0, 0]
-        if self.refines:
-            told.append(NEGATIVE_AESTHETIC_SCORE if negative else AESTHETIC_SCORE)
-        else:
-            told += [height, width]
-        ids = torch.tensor([told], dtype=torch.float32).to(self.device, self.unet.dtype)
-        return {**super().condition(prompt, size, guidance, negative), "ids": ids}
-
-
-class StableDiffusionXL:
-    """SDXL's base, what was made from it, and its refiner."""
-
-    names = ("SDXL", "SDXL refiner")
-
-    def assemble(self, file: ModelFile, components: Components, device: torch.device) -> StableDiffusionXLModel:
-        """The model from its parts."""
-        return StableDiffusionXLModel(file, components, device)
+    ),
+    scheduler=scheduler_config,
+    encode=_encode,
+    condition=_condition,
+    backbone=unet_of,
+    autoencoder=vae_of,
+    lone_vae=lone_vae(SCALING_FACTOR),
+    is_faster=True,
+)

@@ -85,7 +85,7 @@ class Unordered:
 class WeightCache:
     """Installs LoRA sets in one model and keeps the merged tensors of several under a byte budget.
 
-    ``components`` are the parts by diffusers' names. ``budget_bytes`` bounds the merged tensors on the model's device,
+    ``components`` are the parts by role. ``budget_bytes`` bounds the merged tensors on the model's device,
     those in use included, except that a set larger than all of it is still used, and then not kept. What is left of it
     goes to the ordered copies (``cpu.conv``) of weights that are not in use. What must leave moves to host memory under
     ``host_bytes``, if that is not 0. ``device`` computes, wherever a component rests meanwhile; None is where it is.
@@ -270,11 +270,11 @@ class WeightCache:
         for content_hash, unet, text, blocks in key:
             on_text = 0.0
             for place, delta in read(content_hash).deltas.items():
-                strength = (unet if place[0] == "unet" else text) * (_factor(blocks, place) if blocks else 1)
+                strength = (unet if place[0] == "backbone" else text) * (_factor(blocks, place) if blocks else 1)
                 if strength:
                     parts.setdefault(place, []).append((delta, strength))
                     contributions[place] = (*contributions.get(place, ()), (content_hash, strength))
-                    on_text = on_text if place[0] == "unet" else strength
+                    on_text = on_text if place[0] == "backbone" else strength
             text_key += [(content_hash, on_text)] if on_text else []
         known = self._known(contributions)
         new_bytes = sum(self._base[place].nbytes for place in parts if place not in known.tensors)
@@ -386,7 +386,7 @@ class WeightCache:
 
 def _factor(blocks: BlockWeights, place: Parameter) -> float:
     component, path, _ = place
-    return blocks.factor(block_of(path) if component == "unet" else "BASE", path)
+    return blocks.factor(block_of(path) if component == "backbone" else "BASE", path)
 
 
 def _nbytes(sets: Iterable[MergedSet]) -> int:

@@ -1,7 +1,7 @@
 """The maths: what one LoRA adds to one tensor, and the sum of several, taken in float32 and rounded once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -254,6 +254,19 @@ class Decomposed:
         length: torch.Tensor = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
         length = length + torch.finfo(torch.float32).eps
         return (changed * (self.magnitude.float().reshape(shape) / length) - base) * strength
+
+
+def rows_of(delta: Delta, rows: tuple[int, int]) -> Delta:
+    """Of what changes several layers in one, one behind the other: the rows of one of them, bit for bit.
+
+    Raises ValueError for formats in which rows cannot be told apart.
+    """
+    own = slice(*rows)
+    if isinstance(delta, LowRank):
+        return replace(delta, up=delta.up[own])
+    if isinstance(delta, Difference | Replacement):
+        return replace(delta, tensor=delta.tensor[own])
+    raise ValueError("changes several layers in one tensor, in a format of which their rows cannot be told apart")
 
 
 def merge(base: torch.Tensor, parts: Sequence[tuple[Delta, float]]) -> torch.Tensor:

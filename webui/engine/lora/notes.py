@@ -15,6 +15,8 @@ from webui.engine.lora.formats import Notes, Tensors
 
 RANKED = ("down", "hada_b1", "lokr_w2_b", "lokr_w1_b", "q")
 """Roles whose first axis is the rank."""
+DIFFUSERS_NAMES = ("unet", "transformer")
+"""What diffusers calls the backbone in its copy of PEFT's configuration."""
 _PLAIN_NAME = re.compile(r"\^?[\w.-]+\$?")
 
 
@@ -54,7 +56,9 @@ class NoteBook:
         """As PEFT's configuration has it, if one is there, else as diffusers has written it into the file."""
         if rank is None and not self._config:
             return None
-        get = self._config.get if self._config else lambda name: self._saved.get(f"{component}.{name}")
+        names = DIFFUSERS_NAMES if component == "backbone" else (component,)
+        whole = next((name for name in names if any(key.startswith(f"{name}.") for key in self._saved)), names[0])
+        get = self._config.get if self._config else lambda name: self._saved.get(f"{whole}.{name}")
         own = get("lora_alpha") if get("lora_alpha") is not None else get("alpha")
         alpha = _number(_of_module(get("alpha_pattern"), path, own))
         return alpha * math.sqrt(rank) if alpha is not None and rank and get("use_rslora") else alpha

@@ -20,18 +20,18 @@ from webui.core.lora_files import bundled_embeddings, made_for
 from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Header, hash_file, read_header
 from webui.engine.embeddings import Embedding, make_embedding
-from webui.engine.lora.deltas import Decomposed, Delta, LowRank
+from webui.engine.lora.deltas import Decomposed, Delta, LowRank, rows_of
 from webui.engine.lora.formats import FORMATS, Tensors, name_format, split_adapter, split_key
-from webui.engine.lora.names import ModuleIndex
+from webui.engine.lora.names import UNET_BLOCK, ModuleIndex, Place
 from webui.engine.lora.notes import NoteBook
 
 Parameter = tuple[str, str, str]
-"""Component, path of the module, weight or bias."""
+"""A part's role, path of the module, weight or bias."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SMALL_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 ARCHITECTURES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
-"""By the width of the text that the UNet attends to."""
+"""By the width of the text that a UNet attends to."""
 NAMED_ENDINGS = 3
 _BUNDLED_NOTE = re.compile(r"bundle_emb\.[^.]+\.(string_to_token\..+|name|step|sd_checkpoint(_name)?)$")
 """What A1111 notes of an embedding besides its vectors."""
@@ -82,10 +82,10 @@ class LoraWeights:
 
 @dataclass
 class _Sorted:
-    """A file's keys: by (component, module) and role, those of embeddings by name, and those that are not used."""
+    """A file's keys: by the places of a module and what each is, those of embeddings by name, and those not used."""
 
     embeddings: Mapping[str, Mapping[str, str]]
-    places: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    places: dict[tuple[Place, ...], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     unmatched: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
@@ -105,11 +105,13 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
         notes = NoteBook(file, header)
         deltas: dict[Parameter, Delta] = {}
         with safe_open(file.path, framework="pt") as tensors:
-            for (component, path), roles in found.places.items():
+            for places, roles in found.places.items():
                 parts = {role: _read(tensors, key, device, scales.get(key)) for role, key in roles.items()}
-                for kind, delta in _build(component, path, parts, notes).items():
-                    _check_fit(component, path, kind, delta, index)
-                    deltas[component, path, kind] = delta
+                for component, path, rows in places:
+                    for kind, delta in _build(component, path, parts, notes).items():
+                        own = delta if rows is None else rows_of(delta, rows)
+                        _check_fit(component, path, kind, own, index)
+                        deltas[component, path, kind] = own
             embeddings = _read_embeddings(file, found.embeddings, tensors)
     except (BadFile, ValueError) as error:
         raise CannotApply(file.name, str(error)) from None
@@ -123,7 +125,9 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
 def describe_model(index: ModuleIndex) -> str:
     """The model's architecture, as people call it."""
     width = index.context_width
-    return ARCHITECTURES.get(width, f"a model with texts {width} wide") if isinstance(width, int) else "another model"
+    if width is None:
+        return index.family or "another model"
+    return ARCHITECTURES.get(width, f"a model with texts {width} wide")
 
 
 def _read_embeddings(file: LoraFile, keys: Mapping[str, Mapping[str, str]], tensors: Any) -> tuple[Embedding, ...]:
@@ -149,10 +153,10 @@ def _sort_keys(shapes: Iterable[str], index: ModuleIndex) -> _Sorted:
         plain, adapter = split_adapter(key)
         adapters.add(adapter)
         split = split_key(plain)
-        module = index.find(split[0]) if split else None
+        module = index.find(split[0]) if split else ()
         if split and module and split[1] not in found.places[module]:
             found.places[module][split[1]] = key
-        elif module is None and (ending := _unknown_ending(plain, index)):
+        elif not module and (ending := _unknown_ending(plain, index)):
             found.unknown[key] = ending
         else:
             found.unmatched.append(key)
@@ -190,7 +194,9 @@ def _name_endings(unknown: Mapping[str, str]) -> str:
 def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     """Raises ValueError where the file is none for this model: with what it is or was made for."""
     shapes = header.shapes
-    from_text = (key for key in shapes if "attn2" in key and "to_k" in key and len(shapes[key]) >= 2)
+    from_text = (
+        key for key in shapes if "attn2" in key and "to_k" in key and UNET_BLOCK.search(key) and len(shapes[key]) >= 2
+    )
     widths = {shapes[key][1] for key in from_text if (split_key(key) or ("", ""))[1] in ("down", "hada_b1", "q")}
     model = describe_model(index)
     if widths and index.context_width not in widths:
@@ -200,7 +206,7 @@ def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     kind = recognize(shapes)
     if kind and kind.role != "LoRA" and not found.places:
         raise ValueError(kind.reason)
-    if kind and kind.family:
+    if kind and kind.family and not (index.family and index.family in kind.family):
         raise ValueError(f"is made for {kind.family}, but this model is {model}")
     if found.places or found.embeddings:
         return

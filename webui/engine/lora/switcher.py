@@ -15,7 +15,8 @@ from webui.core.tensor_file import hash_file
 from webui.core.weight_files import hash_whole
 from webui.engine.devices import free_bytes
 from webui.engine.embeddings import Embedding
-from webui.engine.families.base import Conditioning, Model
+from webui.engine.families.base import Conditioning
+from webui.engine.families.model import Model
 from webui.engine.lora.cache import Contributions, SetKey, Shapes, WeightCache, set_key
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
@@ -34,7 +35,7 @@ class LoraSwitcher:
         self, model: Model, device: torch.device, budget_bytes: int | None = None, in_place: bool = False
     ) -> None:
         self._model, self._device = model, device
-        self._index = ModuleIndex(model.components)
+        self._index = ModuleIndex(model.components, model.family.parts, model.kind)
         self._read: LRUCache[str, LoraWeights] = LRUCache(READ_BYTES, getsizeof=lambda weights: weights.nbytes)
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._bundled: dict[str, tuple[Embedding, ...]] = {}
@@ -84,7 +85,7 @@ class LoraSwitcher:
         shapes: dict[SetKey, Shapes] = {}
         for uses, told in turns:
             if (key := self.key_of(uses)) not in shapes:
-                shapes[key] = self._model.convolved(told, latents)
+                shapes[key] = self._model.backbone.convolved(told, latents)
         if missing := self.cache.unordered(shapes):
             yield Loading("Making the LoRAs' weights ready for this size", 0.0)
             self.cache.order(missing, check)
@@ -129,7 +130,7 @@ class LoraSwitcher:
             file = by_hash[content_hash]
             weights = self._weights(file)
             for component, path, _ in weights.deltas if content_hash in by_block else ():
-                if component == "unet" and not block_of(path):
+                if component == "backbone" and not block_of(path):
                     raise CannotApply(file.name, f"changes {path}, which no block of lbw and lbwe has in it")
             return weights
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from webui.core.checkpoint import INPAINT_CHANNELS
 from webui.core.disk import open_temporary, place_file, sync
 from webui.core.errors import RequestError, show
 from webui.core.file_kinds import recognize
@@ -141,8 +140,8 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     kind = recognize(header.shapes)
     if kind is None or kind.role == "checkpoint":
         found = check_header(header)
-        return "model", f"an {found.family} model{' for inpainting' if found.in_channels == INPAINT_CHANNELS else ''}"
-    if kind.family or kind.role == "other" or kind.role == "nothing":
+        return "model", f"an {found.family} model{' for inpainting' if found.inpaints else ''}"
+    if kind.is_foreign or kind.role == "other" or kind.role == "nothing":
         raise BadFile(kind.reason)
     return kind.role, kind.name
 

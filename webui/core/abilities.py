@@ -1,0 +1,71 @@
+"""What some kinds of models cannot do: what a request asks of it, and which of its fields that are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from webui.core import samplers
+from webui.core.errors import RequestError
+from webui.core.files import ModelFile
+from webui.core.kinds.kind import Ability, Kind
+from webui.core.request import Request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``field`` is the request's, a group's or one of its own; ``by`` says whether a request asks for it."""
+
+    field: str
+    by: Callable[[Request], object]
+
+
+ASKED: Mapping[Ability, Asked] = {
+    "negative prompt": Asked("negative", lambda request: request.negative.strip()),
+    "clip skip": Asked("clip_skip", lambda request: request.clip_skip > 1),
+    "prediction": Asked("prediction", lambda request: request.prediction != "auto"),
+    "masks": Asked("mask", lambda request: request.init and request.init.masked),
+    "hires": Asked("hires", lambda request: request.hires),
+    "details": Asked("detail", lambda request: request.detail),
+    "refiner": Asked("refiner", lambda request: request.refiner),
+    "token merging": Asked("token_merging", lambda request: request.token_merging > 0),
+    "reuse": Asked("reuse", lambda request: request.reuse > 1),
+}
+"""Emphasis and embeddings are not among them: where there are none, brackets and names are plain words."""
+NAMES: Mapping[Ability, str] = {
+    "hires": "hires pass",
+    "reuse": "way to reuse parts of its network",
+    "prediction": "choice of prediction",
+}
+
+
+def check_abilities(request: Request, file: ModelFile) -> None:
+    """Raises RequestError naming the field for the first thing that a request asks of a model whose kind lacks it."""
+    assert file.checkpoint
+    kind = file.checkpoint.row
+    for ability, asked in ASKED.items():
+        if ability in kind.lacks and asked.by(request):
+            what = NAMES.get(ability, ability)
+            raise RequestError(f"{asked.field}: {kind.name}, as {file.name!r} is, has no {what}", asked.field)
+
+
+def lacking(kind: Kind) -> tuple[str, ...]:
+    """The fields of a request that mean nothing to a kind of models."""
+    return tuple(asked.field for ability, asked in ASKED.items() if ability in kind.lacks)
+
+
+def suited_sampler(file: ModelFile, sampler: str, schedule: str) -> tuple[str, str]:
+    """A sampler and its schedule as the table spells them; RequestError for those that do not go with this model."""
+    sampler, schedule = samplers.resolve(sampler, schedule)
+    if file.checkpoint is None or file.checkpoint.prediction != "flow":
+        return sampler, schedule
+    if sampler not in samplers.FLOWING:
+        raise RequestError(
+            f"sampler {sampler!r} cannot draw with {file.name!r}, which predicts flow;"
+            f" {', '.join(samplers.FLOWING)} can",
+            field="sampler",
+        )
+    if schedule != "Default":
+        raise RequestError(
+            f"schedule “{schedule}” does not go with {file.name!r}, which predicts flow and has its own: Default",
+            field="schedule",
+        )
+    return sampler, schedule

@@ -1,0 +1,12 @@
+"""The kinds of models that can be drawn with: one row each, asked in turn whether a file is of them."""
+
+from webui.core.kinds.kind import Kind
+from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
+
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER)
+_BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of this name; raises KeyError."""
+    return _BY_NAME[name]
