@@ -4,10 +4,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from webui.core.errors import RequestError
-from webui.core.samplers import SAMPLERS
+from webui.core.samplers import FLOWING, SAMPLERS
 from webui.engine.denoise import ReadySpan, denoise
+from webui.engine.families.family import shift_of
 from webui.engine.guide import Branch
 from webui.engine.noise import Noise, make_noise, scheduled_steps, steps_to_take
 
@@ -148,33 +150,53 @@ def solution(latents: torch.Tensor) -> torch.Tensor:
     return 1 + 0.5 * latents
 
 
-SHIFTED = {"shift": 3.0}
-BY_FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
-DPM = diffusers.DPMSolverMultistepScheduler
-FLOWS = {  # with how far from the solution 40 steps may be at most, and their standard deviation from 0.5
-    "Euler": (diffusers.FlowMatchEulerDiscreteScheduler, SHIFTED, 0.25, 0.06),
-    "Heun": (diffusers.FlowMatchHeunDiscreteScheduler, SHIFTED, 0.03, 0.03),
-    "DPM++ 2M": (DPM, BY_FLOW_SIGMAS | {"algorithm_type": "dpmsolver++"}, 0.03, 0.03),
-    "UniPC": (diffusers.UniPCMultistepScheduler, BY_FLOW_SIGMAS, 0.03, 0.03),
-    "DPM++ 2M SDE": (DPM, BY_FLOW_SIGMAS | {"algorithm_type": "sde-dpmsolver++"}, None, 0.03),
-    "DPM++ SDE": (
-        diffusers.DPMSolverSinglestepScheduler,
-        BY_FLOW_SIGMAS | {"algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
-        None,
-        0.12,
-    ),
-    "LCM": (diffusers.FlowMatchLCMScheduler, SHIFTED, None, 0.2),
+FLOW = {"prediction_type": "flow_prediction", "shift": 3.0}
+FLOWS = {  # how far from the solution 40 steps may be at most, and their standard deviation from 0.5
+    "Euler": (0.25, 0.06),
+    "Heun": (0.03, 0.03),
+    "DPM++ 2M": (0.03, 0.03),
+    "UniPC": (0.03, 0.03),
+    "DPM++ 2M SDE": (None, 0.03),
+    "DPM++ SDE": (None, 0.12),
+    "LCM": (None, 0.2),
 }
+
+
+def test_samplers_without_a_form_for_flow_are_named():
+    assert set(FLOWS) == set(FLOWING)
+    for sampler in SAMPLERS.keys() - FLOWING:
+        with pytest.raises(RequestError, match=f"{sampler}.* flow") as caught:
+            make_noise(sampler, "Default", FLOW, "auto", 4, 1.0, [], CPU)
+        assert caught.value.field == "sampler"
+
+
+@pytest.mark.parametrize("sampler", FLOWING)
+def test_the_shift_is_the_models_or_the_pictures(sampler):
+    """diffusers' exponential shift by mu is a fixed one of its exponential, and each sampler has the same."""
+    for shift in (None, 1.0, 2.2):
+        noise = make_noise(sampler, "Default", FLOW, "auto", 8, 1.0, [], CPU, shift)
+        whole = shift or FLOW["shift"]
+        even = [level / (whole - (whole - 1) * level) for level in (float(noise.time(k)) / 1000 for k in range(2))]
+        assert even[0] == pytest.approx(1, abs=2e-3) and even[1] == pytest.approx(1 - 1 / 8, abs=0.02)
+
+
+def test_the_shift_goes_by_tokens_as_in_diffusers():
+    dynamic = FLOW | {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    assert shift_of(FLOW, 4096, 20) == 3.0 and shift_of({}, 4096, 20) == 1.0
+    for tokens in (256, 1024, 4096):
+        mu = calculate_shift(tokens, 256, 4096, 0.5, 1.15)
+        assert shift_of(dynamic | {"time_shift_type": "linear"}, tokens, 20) == pytest.approx(mu)
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / 8, 8), mu=mu)
+        ours = make_noise("Euler", "Default", dynamic, "auto", 8, 1.0, [], CPU, shift_of(dynamic, tokens, 8))
+        torch.testing.assert_close(ours.scheduler.sigmas, scheduler.sigmas, atol=1e-6, rtol=1e-6)
 
 
 class TestFlow:
     SPAN = (ReadySpan(1000, [Branch({})]),)
 
-    def make(self, name, steps=40, taken=None) -> Noise:
-        kind, config, *_ = FLOWS[name]
-        scheduler = kind(**config)
-        scheduler.set_timesteps(steps)
-        return Noise(scheduler, [torch.Generator().manual_seed(3)], taken)
+    def make(self, name, steps=40, strength=1.0) -> Noise:
+        return make_noise(name, "Default", FLOW, "auto", steps, strength, [torch.Generator().manual_seed(3)], CPU)
 
     def latents(self, size=64):
         return torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0))
@@ -203,7 +225,7 @@ class TestFlow:
         found, _ = self.draw(noise, latents, network)
         assert len(noise) == (79 if name == "Heun" else 40) and noise.first(40) == len(noise)
         assert torch.isfinite(found).all() and abs(float(found.mean()) - 1) < 0.02
-        most, spread = FLOWS[name][2:]
+        most, spread = FLOWS[name]
         assert abs(float(found.std()) - 0.5) < spread
         if most is not None:
             assert abs(found - solution(latents)).max() < most
@@ -226,7 +248,7 @@ class TestFlow:
 
     @pytest.mark.parametrize("name", FLOWS)
     def test_a_picture_with_noise_in_it_comes_to_a_picture_again(self, name):
-        noise = self.make(name, taken=20)
+        noise = self.make(name, strength=0.5)
         clean = 1 + 0.5 * self.latents()
         drawn = torch.randn(clean.shape, generator=torch.Generator().manual_seed(9))
         level = float(noise.time(0)) / 1000
@@ -235,7 +257,7 @@ class TestFlow:
         assert torch.equal(noise.add(clean, drawn, len(noise)), clean) and noise.steps == 20 and 0.5 < level < 0.95
         found, steps = self.draw(noise, noised)
         assert len(steps) == len(noise) == (39 if name == "Heun" else 20)
-        assert abs(float(found.mean()) - 1) < 0.02 and abs(float(found.std()) - 0.5) < FLOWS[name][3]
+        assert abs(float(found.mean()) - 1) < 0.02 and abs(float(found.std()) - 0.5) < FLOWS[name][1]
 
     def test_a_refiner_goes_on_where_the_time_says(self):
         noise = self.make("UniPC", 10)
