@@ -112,7 +112,7 @@ def test_other_names_lead_nowhere(name, demo_parts):
     [
         "base_model.model.{}",
         "unet.base_model.model.{}",
-        "base_model.model.network.{}",
+        "base_model.model.unet.{}",
         "_orig_mod.{}",
         "unet._orig_mod.{}",
         "module.unet.{}",

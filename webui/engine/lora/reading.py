@@ -206,7 +206,8 @@ def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     kind = recognize(shapes)
     if kind and kind.role != "LoRA" and not found.places:
         raise ValueError(kind.reason)
-    if kind and kind.family and not (index.family and index.family in kind.family):
+    is_other = kind and kind.family and not (index.family and index.family in kind.family)
+    if kind and is_other and (found.unmatched or not found.places):
         raise ValueError(f"is made for {kind.family}, but this model is {model}")
     if found.places or found.embeddings:
         return
