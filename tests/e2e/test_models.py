@@ -109,6 +109,39 @@ def test_a_card_chooses_the_model_and_what_suits_it(tab):
     assert found.locator("button:has(em:not([hidden])) strong").all_inner_texts() == ["tiny one"]
 
 
+def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
+    """As the list would say it of a flow model; what was in the fields is there again with the next model."""
+
+    def answer(route):
+        response = route.fetch()
+        known = response.json()
+        for info in known:
+            info |= {"lacks": ["clip_skip", "hires"], "samplers": ["Euler"]} if info["name"] == "tiny xl" else {}
+        route.fulfill(response=response, json=known)
+
+    everything = options(tab, "sampler")
+    tab.set(clip_skip=2)
+    tab.page.route("**/api/models?*", answer)
+    tab.page.evaluate("darkroomModels.refresh()")
+    card(tab, "tiny xl").click()
+    wait_until_pressed(tab, "tiny xl")
+    tab.find("clip_skip").wait_for(state="hidden")
+    tab.find("hires").wait_for(state="hidden")
+    tab.wait_for_value("clip_skip", "1")
+    tab.find("sampler").get_by_role("combobox").click()
+    shown = tab.find("sampler").get_by_role("option")
+    wait_for(
+        lambda: [one.inner_text().removeprefix("✓").strip() for one in shown.all() if one.is_visible()] == ["Euler"],
+        "one",
+    )
+    tab.find("sampler").get_by_role("combobox").blur()
+    tab.page.unroute("**/api/models?*")
+    card(tab, "tiny one").click()
+    tab.find("clip_skip").wait_for()
+    tab.wait_for_value("clip_skip", "2")
+    assert options(tab, "sampler") == everything
+
+
 @pytest.mark.slow
 def test_the_field_does_the_same_and_one_model_twice_changes_nothing(tab):
     tab.choose("model", "tiny one")

@@ -6,7 +6,7 @@ from webui.core import images
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
 from webui.core.groups.init import Init
-from webui.core.prompt import tags_in, unclosed, unsupported
+from webui.core.prompt import parse_weights, tags_in, unclosed, unsupported
 from webui.core.request import Request
 from webui.core.schedule import split_terms
 
@@ -23,6 +23,10 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
             request.negative and guides_itself and not several
         ),
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
+        f"{checkpoint.family} has no emphasis: brackets are plain words.": (
+            "emphasis" in checkpoint.row.lacks
+            and any(words.weight != 1 for text in request.texts.values() for words in parse_weights(text))
+        ),
         "At guidance 0 the prompt has no effect; 1 is the prompt alone.": request.guidance == 0 and not guides_itself,
         f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
             checkpoint.row.latents == "SDXL" and request.clip_skip > 1

@@ -156,7 +156,7 @@ class Residence:
         for part, key in loader.keys.items():
             self._kept.put(key, modules[part], loader.part_bytes[part], self._place(part, placing))
         model = loader.assemble(modules, self.device)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and model.family.is_unet:
             torch.nn.Module.to(model.network, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loras = self._make_switcher(model, placing)
         for part in {"backbone", "vae"}.intersection(read):

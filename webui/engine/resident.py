@@ -51,7 +51,7 @@ class Resident:
 
     def speed_up(self, options: EngineOptions) -> None:
         """Has the backbone compiled or recorded, where that is wanted and all of it rests on the device."""
-        if self.plan != PLANS[0] or self.faster or not self.model.family.is_faster:
+        if self.plan != PLANS[0] or self.faster or not self.model.family.is_unet:
             return
         if options.compile:
             from webui.engine.speed.compiled import CompiledUNet

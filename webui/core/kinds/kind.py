@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Prediction = Literal["epsilon", "v", "flow"]
 Ability = Literal[
     "negative prompt", "emphasis", "clip skip", "embeddings", "masks", "hires", "details", "refiner", "prediction",
-    "token merging", "reuse", "weights by block",
+    "token merging", "reuse",
 ]  # fmt: skip
 """What some kinds of models cannot do, as people call it."""
 

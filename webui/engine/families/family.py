@@ -140,7 +140,8 @@ class Family:
     options that do not go; ``condition`` adds what it is told of a picture of this (width, height) at this guidance.
     ``backbone`` and ``autoencoder`` put the networks behind their signatures. ``lone_vae`` finds an autoencoder in a
     file of its own, for this format; it raises BadFile. ``shift`` is that of flow's schedule (its noise, a
-    picture's tokens, steps). ``is_faster`` says that the backbone can be compiled.
+    picture's tokens, steps). ``is_unet`` says that the backbone is our UNet, which
+    can be compiled and recorded.
     """
 
     kinds: tuple[str, ...]
@@ -153,4 +154,4 @@ class Family:
     lone_vae: Callable[[VaeFile, Files, Checkpoint, torch.dtype], tuple[WeightLoader, torch.dtype]]
     condition: Callable[[Parts, Conditioning, Size, float, bool], Conditioning] = as_encoded
     shift: Callable[[Config, int, int], float] = shift_of
-    is_faster: bool = False
+    is_unet: bool = False

@@ -72,5 +72,5 @@ STABLE_DIFFUSION_XL = Family(
     backbone=unet_of,
     autoencoder=vae_of,
     lone_vae=lone_vae(SCALING_FACTOR),
-    is_faster=True,
+    is_unet=True,
 )

@@ -51,7 +51,7 @@
     }
   };
 
-  const { show, showAll, refresh } = create({
+  const { show, showAll, refresh, list } = create({
     kind: "models",
     things: "models",
     url: "./api/models",
@@ -73,6 +73,7 @@
   window.darkroomModels = {
     show,
     refresh,
+    list,
     chosen,
     choose,
   };
