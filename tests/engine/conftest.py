@@ -201,7 +201,7 @@ def random_lora() -> Callable[..., dict[str, torch.Tensor]]:
         generator, tensors = torch.Generator().manual_seed(seed), {}
         for component, root in components.items():
             for path, layer in root.named_modules():
-                if not isinstance(layer, nn.Linear | nn.Conv2d) or not re.search(only, f"{component}.{path}"):
+                if not isinstance(layer, nn.Linear | nn.Conv2d) or not re.search(only, diffusers_name(component, path)):
                     continue
                 key, (out, width, *kernel) = name(component, path), layer.weight.shape
                 scale = size * float(layer.weight.std())
