@@ -54,8 +54,8 @@ def test_what_a_kind_lacks_is_refused_with_its_name_and_field(model, ability):
     check_abilities(Request(), model(*ASKED))
 
 
-def test_the_kinds_that_are_there_lack_nothing():
-    assert all(not kind.lacks for kind in KINDS)
+def test_stable_diffusion_lacks_nothing():
+    assert {kind.name for kind in KINDS if not kind.lacks} == {"SD 1.x", "SD 2.x", "SDXL", "SDXL refiner"}
 
 
 def test_a_flow_model_is_drawn_with_samplers_that_can(model):

@@ -32,6 +32,7 @@ class Shelf:
             ),
             "broken": model("broken", None),
         }
+        self.parts: dict[str, ModelFile] = {}
         self.loras = {name: LoraFile(name, tmp_path / name, place=name) for name in ("ink", "gold")}
         self.upscalers = {
             "sharp": UpscalerFile("sharp", tmp_path / "sharp.pth", place="sharp", namesakes=("old/sharp",))
@@ -133,7 +134,7 @@ def test_embeddings_are_looked_for_once_whatever_is_said_over_the_steps(files, m
 
 def test_only_what_lacks_a_part_is_lent_one(files):
     (only,) = plan(resolved(model="unet"), files).stages
-    assert only.lenders == (files.models["whole"], files.models["refiner"])
+    assert only.lenders == (files.models["whole"],)
 
 
 def test_embeddings_come_with_the_words_that_may_mean_them(files):

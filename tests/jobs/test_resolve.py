@@ -7,6 +7,7 @@ import pytest
 
 from webui.core.errors import RequestError
 from webui.core.groups.hires import Hires
+from webui.core.kinds import kind_of
 from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
 from webui.core.request import LoraRef, Request
 from webui.jobs.resolve import MAX_LORAS, make_order, resolve
@@ -124,7 +125,8 @@ def with_family(settings, family: str):
     """The library, its demo model called one of another family."""
     library = Library(settings).snapshot()
     demo = library.models["demo"]
-    library.models = {"demo": replace(demo, checkpoint=replace(demo.checkpoint, family=family))}
+    whole = replace(demo.checkpoint, family=family, parts=kind_of(family).parts)
+    library.models = {"demo": replace(demo, checkpoint=whole)}
     return library
 
 

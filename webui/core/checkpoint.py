@@ -59,6 +59,11 @@ class Checkpoint:
         words.append("zero SNR" if self.zero_snr else "")
         return ", ".join(word for word in words if word)
 
+    def lends(self, part: str, other: "Checkpoint") -> bool:
+        """Whether ``other`` can use this one's part: of its family, and for texts of the width that it attends to."""
+        alike = self.context_width in (0, other.context_width)
+        return part in self.parts and self.family == other.family and alike
+
     def prefix_of(self, part: str) -> str:
         """What the keys of a part begin with in a single file."""
         return dict(self.prefixes)[part]

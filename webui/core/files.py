@@ -106,6 +106,10 @@ class Files(Protocol):
     @property
     def models(self) -> Mapping[str, ModelFile]: ...
     @property
+    def parts(self) -> Mapping[str, ModelFile]:
+        """Parts of models in files of their own, which lend them."""
+
+    @property
     def loras(self) -> Mapping[str, LoraFile]: ...
     @property
     def vaes(self) -> Mapping[str, VaeFile]: ...

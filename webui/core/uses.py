@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from webui.core.checkpoint import Checkpoint
+from webui.core.errors import RequestError, show, show_some
 from webui.core.files import Files, ModelFile
 from webui.core.lora_ref import LoraRef
 from webui.core.names import choose_lora
@@ -9,12 +11,49 @@ from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.spans import spans
 from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass
 
+TITLES = {
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+    "text_conditioner": "text adapter",
+    "vae": "autoencoder",
+}
+
 
 def lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
-    """Models that have what this one lacks; none for a whole one."""
+    """Files that have what this model lacks, parts in files of their own first; none for a whole one."""
     missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
-    others = (file for file in files.models.values() if file.checkpoint and missing & set(file.checkpoint.parts))
-    return tuple(others) if missing else ()
+    if not missing:
+        return ()
+    own = model.checkpoint
+    every = (*files.parts.values(), *files.models.values())
+    return tuple(file for file in every if own and any(lends(file, part, own) for part in missing))
+
+
+def lends(file: ModelFile, part: str, model: Checkpoint) -> bool:
+    """Whether the model can use the file's part."""
+    return file.checkpoint is not None and file.checkpoint.lends(part, model)
+
+
+def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
+    """RequestError where a part that the model lacks is nowhere, with what there is and why that does not fit."""
+    own = model.checkpoint
+    for part in own.missing_parts if own else ():
+        every = (*files.parts.values(), *files.models.values())
+        if own is None or any(lends(file, part, own) for file in every):
+            continue
+        wants = own.row.wants.get(part)
+        wanted = f"; it needs {wants}" if wants else f", and no other {own.family} model is here to lend one"
+        others = (file for file in every if file.checkpoint and own.family == file.checkpoint.family)
+        misfits = [
+            f"{file.name} is {file.checkpoint.context_width:,} wide, and {own.context_width:,} are needed"
+            for file in others
+            if file.checkpoint and part in file.checkpoint.parts
+        ]
+        there = f". There is {show_some(misfits)}" if misfits else ""
+        title = TITLES.get(part, part)
+        raise RequestError(
+            f"{field} {show(model.name)!r}: {model.path.name} has no {title}{wanted}{there}", field=field
+        )
 
 
 def constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from webui.core.files import File, ModelFile
 from webui.core.kinds import KINDS
 
+INDEXES = ("model_index.json", "modular_model_index.json")
+"""What marks diffusers' folders of whole models; newer families have the second."""
 PARTS = tuple(sorted({kind.folder(role) for kind in KINDS for role in kind.parts}))
 """The folders of weights in diffusers' folders, in the order in which they are hashed."""
 

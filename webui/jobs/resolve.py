@@ -45,6 +45,7 @@ from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
+from webui.core.uses import check_parts
 from webui.core.work import Work
 from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
@@ -151,7 +152,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
             check_terms(len(split_terms(text)), place)
         if place.endswith("negative") and split_loras(text)[1]:
             raise RequestError(f"{place}: a LoRA acts on the whole picture; put its tag into the prompt", field=place)
-    file = _choose_model("model", _model_of(request, library.models), library.models)
+    file = _choose_model("model", _model_of(request, library.models), library)
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
     check_abilities(request, file)
@@ -163,7 +164,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     names = {"model": file.name, "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
-    names["refiner"] = _resolve_refiner(request.refiner, file, library.models)
+    names["refiner"] = _resolve_refiner(request.refiner, file, library)
     return request.model_copy(
         update=suited
         | names
@@ -209,7 +210,7 @@ def _resolve_hires(
     """A hires pass behind a first one with this model and these names of sampler and schedule."""
     with _about("hires", "hires"):
         upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
-        model = _choose_model("model", hires.model, library.models) if hires.model else first
+        model = _choose_model("model", hires.model, library) if hires.model else first
         if upscaler in LATENT_FILTERS and not are_alike(model, first):
             kinds = [file.checkpoint.family for file in (model, first) if file.checkpoint]
             raise RequestError(
@@ -278,10 +279,11 @@ def _model_of(request: Request, models: Mapping[str, ModelFile]) -> str:
     return next(iter(models), request.model)
 
 
-def _choose_model(field: str, name: str, models: Mapping[str, ModelFile]) -> ModelFile:
-    file = models[choose_file("model", name, models, field)]
+def _choose_model(field: str, name: str, library: Snapshot) -> ModelFile:
+    file = library.models[choose_file("model", name, library.models, field)]
     if file.checkpoint is None:
         raise RequestError(f"{field} {name[:80]!r}: {file.path.name} {file.problem}", field=field)
+    check_parts(file, library, field)
     return file
 
 
@@ -306,10 +308,10 @@ def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
     return prediction
 
 
-def _resolve_refiner(name: str, file: ModelFile, models: Mapping[str, ModelFile]) -> str:
+def _resolve_refiner(name: str, file: ModelFile, library: Snapshot) -> str:
     if not name:
         return ""
-    refiner = _choose_model("refiner", name, models)
+    refiner = _choose_model("refiner", name, library)
     if refiner.checkpoint and refiner.checkpoint.inpaints:
         reason = f"refiner {refiner.name!r} is for inpainting and cannot go on from latents"
         raise RequestError(reason, "refiner", Mend("use", ""))

@@ -31,6 +31,10 @@ def count_tokens(model: str, prompt: str, steps: int, library: Snapshot) -> tupl
     with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
         prompt, loras = split_loras(prompt)
     file = library.models.get(model)
+    if file and file.checkpoint and (vocabulary := file.checkpoint.row.vocabulary) != "clip":
+        from webui.engine.text.vocabularies import count
+
+        return max(count(vocabulary, text) for text in texts_of(prompt, steps))
     tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
     named = {
         form: _embedding_rows(library.embeddings[name])

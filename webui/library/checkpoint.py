@@ -46,6 +46,18 @@ def _read(path: Path, _stamps: tuple[tuple[Path, int, int], ...]) -> Checkpoint:
     return _read_folder(path) if path.is_dir() else _read_single(path, read_header(path))
 
 
+def read_part(path: Path) -> Checkpoint | None:
+    """What a part of a model in a file of its own is; None for one of no kind that has such. Raises BadFile."""
+    header = read_header(path)
+    check_quantization(path, header)
+    return part_of(header)
+
+
+def part_of(header: Header) -> Checkpoint | None:
+    """The same by its header."""
+    return next((_make(kind, traits, header) for kind in KINDS if (traits := kind.lone(header))), None)
+
+
 def check_header(header: Header) -> Checkpoint:
     """What a single file is as far as its header tells, before the rest of it is there; raises BadFile."""
     return _read_single(Path(), replace(header, places={}))

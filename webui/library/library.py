@@ -4,6 +4,7 @@ upscalers, finders."""
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,10 @@ from webui.core.finder_file import export_line
 from webui.core.kinds.kind import Defaults
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
-from webui.core.weight_files import stamp
+from webui.core.weight_files import INDEXES, stamp
 from webui.core.wildcards import Wildcard
 from webui.core.words import TagList
-from webui.library.checkpoint import read_checkpoint
+from webui.library.checkpoint import read_checkpoint, read_part
 from webui.library.naming import FoundFile, give_names, namesakes
 from webui.library.scan import LOOK_S, Scan, ScanCache
 from webui.library.tag_lists import find_tag_lists
@@ -42,6 +43,9 @@ CHECKPOINT_FOLDERS = (
 )
 LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
 VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
+TEXT_FOLDERS = tuple(
+    f"{above}{name}" for above in ("models/", "") for name in ("text_encoders", "clip", "text_encoder")
+)
 EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
 UPSCALER_FOLDERS = tuple(
     f"{above}{name}" for above in ("models/", "") for name in ("ESRGAN", "RealESRGAN", "upscale_models")
@@ -80,12 +84,17 @@ def _model_paths(settings: Settings, scan: Scan) -> Iterator[tuple[Path, str]]:
                 _note_model(path, scan)
                 yield path, place
     for root in settings.models_dir:  # a folder of models, or one model
-        for path in [root] if (root / "model_index.json").is_file() else scan.children(root):
-            is_folder = (path / "model_index.json").is_file()
+        for path in [root] if _is_model(root) else scan.children(root):
+            is_folder = _is_model(path)
             if is_folder or path.suffix.lower() == ".safetensors":
                 _note_model(path, scan)
                 if _read_model(path).checkpoint:
                     yield path, path.name if is_folder else path.stem
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether it is a diffusers folder of a whole model."""
+    return any((folder / name).is_file() for name in INDEXES)
 
 
 def _note_model(path: Path, scan: Scan) -> None:
@@ -115,7 +124,7 @@ def _cached_repositories(scan: Scan) -> Iterator[tuple[Path, str]]:
         if not repository.name.startswith("models--"):
             continue
         snapshots = scan.children(repository / "snapshots")
-        revisions = [revision for revision in snapshots if (revision / "model_index.json").is_file()]
+        revisions = [revision for revision in snapshots if _is_model(revision)]
         scan.note(repository / "refs" / "main")
         try:
             main = (repository / "refs" / "main").read_text("utf-8").strip()
@@ -125,6 +134,23 @@ def _cached_repositories(scan: Scan) -> Iterator[tuple[Path, str]]:
         for revision in chosen:
             _note_model(revision, scan)
             yield revision, repository.name.removeprefix("models--").replace("--", "/")
+
+
+def find_parts(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
+    """Text encoders and autoencoders in files of their own, which lend them to models, by name; ``scan`` notes what was
+    read. What no model here can use is left out.
+    """
+    scan = scan or Scan()
+    read: dict[Path, ModelFile] = {}
+    found: list[FoundFile] = []
+    for entry in _find_files(settings, (*TEXT_FOLDERS, *VAE_FOLDERS), scan):
+        if entry.usable and entry.path not in read:
+            scan.note(entry.path)
+            with suppress(BadFile, OSError):
+                if checkpoint := read_part(entry.path):
+                    read[entry.path] = ModelFile("", entry.path, checkpoint, stamp=stamp(entry.path))
+                    found.append(entry)
+    return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
 
 
 def find_loras(settings: Settings, scan: Scan | None = None) -> dict[str, LoraFile]:
@@ -200,7 +226,7 @@ def _find_paths(
     """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
     for folder, below, names in scan.walk(root):
         above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        if with_folders and "model_index.json" in names:
+        if with_folders and not set(INDEXES).isdisjoint(names):
             below.clear()
             yield folder, above.rstrip("/") or folder.name
             continue
@@ -222,6 +248,11 @@ class Snapshot:
     def models(self) -> Mapping[str, ModelFile]:
         """As ``find_models`` finds them."""
         return self._allowed.of_models(self._library.models.get(self._max_age_s))
+
+    @cached_property
+    def parts(self) -> Mapping[str, ModelFile]:
+        """As ``find_parts`` finds them."""
+        return self._library.parts.get(self._max_age_s)
 
     @cached_property
     def loras(self) -> Mapping[str, LoraFile]:
@@ -277,6 +308,7 @@ class Library:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.models = ScanCache(lambda scan: find_models(settings, scan), clock)
+        self.parts = ScanCache(lambda scan: find_parts(settings, scan), clock)
         self.loras = ScanCache(lambda scan: find_loras(settings, scan), clock)
         self.vaes = ScanCache(lambda scan: find_vaes(settings, scan), clock)
         self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)

@@ -62,6 +62,11 @@ def as_it_is(checkpoint: "Checkpoint", _source: Source) -> "Checkpoint":
     return checkpoint
 
 
+def nothing(_header: Header) -> Traits | None:
+    """For kinds whose parts have no files of their own."""
+    return None
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of model. To add one, add its row to ``KINDS``, and a ``Family`` to the engine's.
@@ -70,7 +75,9 @@ class Kind:
     networks in the order in which they are read: what reads text, then ``backbone``, then ``vae``. ``folders`` are
     diffusers' names of them, where these are others. Models with the same ``latents`` can go on with each other's.
     ``recognise`` says what a header tells, or None where it is of another kind; it raises BadFile for one of this kind
-    that nothing can be drawn with. ``settle`` adds what shapes do not say. ``lacks`` is what it cannot do.
+    that nothing can be drawn with. ``settle`` adds what shapes do not say. ``lone`` is as ``recognise`` for a part in a
+    file of its own, which lends it, and ``wants`` tells people what a part is that is missing, and where it goes.
+    ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do.
     """
 
     name: str
@@ -78,6 +85,9 @@ class Kind:
     latents: str
     recognise: Callable[[Header], Traits | None]
     settle: Callable[["Checkpoint", Source], "Checkpoint"] = as_it_is
+    lone: Callable[[Header], Traits | None] = nothing
+    wants: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: str = "clip"
     folders: Mapping[str, str] = field(default_factory=dict)
     native_px: int = 512
     prediction: Prediction = "epsilon"

@@ -1,10 +1,11 @@
 """Model families: one row each."""
 
+from webui.engine.families.anima import ANIMA
 from webui.engine.families.family import Family
 from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 
-FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)
+FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, ANIMA)
 
 
 def family_of(kind: str) -> Family:

@@ -56,14 +56,14 @@ class UNetBackbone(Backbone):
     ) -> list[Forward]:
         """As in ``Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
-        fitting = _group(rows, count)
+        fitting = group_alike(rows, count)
         stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
         return [Forward(self._unet.prepare(**told), shown) for told in stacked]
 
     def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
         """As in ``Backbone``."""
         count, _, height, width = latents.shape
-        rows = count * len(_group(conditionings, count)[0])
+        rows = count * len(group_alike(conditionings, count)[0])
         return dict(self._unet.convolved(count, rows, height, width))
 
     def predict(
@@ -141,7 +141,7 @@ def condition(parts: Parts, prompt: Conditioning, _size: Size, guidance: float, 
     return {**prompt, "guidance": told.to(parts.device, unet.dtype)}
 
 
-def _group(conditionings: Sequence[Conditioning], count: int) -> list[list[Conditioning]]:
+def group_alike(conditionings: Sequence[Conditioning], count: int) -> list[list[Conditioning]]:
     """What goes into one forward each: neighbours of the same shapes, as many as ``count`` pictures leave room for."""
     alike = [
         list(group) for _, group in groupby(conditionings, key=lambda told: [part.shape for part in told.values()])

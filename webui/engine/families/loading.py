@@ -17,7 +17,7 @@ from torch import nn
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import File, ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
-from webui.core.weight_files import stamp, weight_files
+from webui.core.weight_files import INDEXES, stamp, weight_files
 from webui.engine.families import family_of
 from webui.engine.families.base import CannotLoad, PreviewMap
 from webui.engine.families.family import Config, Part, Parts
@@ -147,14 +147,14 @@ class ModelLoader:
         """Of the scheduler, and of the pipeline as a whole."""
         if self.file.path.is_dir():
             said = _read_json(self.file.path / "scheduler" / "scheduler_config.json")
-            return self.family.scheduler(self.checkpoint, said), _read_json(self.file.path / "model_index.json")
+            return self.family.scheduler(self.checkpoint, said), _read_index(self.file.path)
         return self.family.scheduler(self.checkpoint, None), {}
 
     def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> ModelFile:
         own, title = self.checkpoint, self._rows[part].title
         for lender in lenders:
             other = lender.checkpoint
-            if other and part in other.parts and (other.family, other.context_width) == (own.family, own.context_width):
+            if other and other.lends(part, own):
                 self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
                 self.lenders.append(lender)
                 return lender
@@ -178,8 +178,9 @@ class ModelLoader:
         self._dtypes[part] = row.dtype(config, dtype)
         said = json.dumps({key: config[key] for key in config if key[:1] != "_"}, sort_keys=True, default=str)
         self.keys[part] = (part, self._dtypes[part], files.identity, prefix, names, said)
-        alone = folder or prefix or len(checkpoint.parts) == 1  # else the other parts' keys begin so, too
-        unread = [key for key in self._loaders[part].unread(prefix) if alone and _means_something(key, config)]
+        others = () if folder else tuple(begin for role, begin in checkpoint.prefixes if role != part)
+        own = self._loaders[part].unread(prefix)
+        unread = [key for key in own if not (prefix + key).startswith(others) and _means_something(key, config)]
         if unread:
             keys = "key matches" if len(unread) == 1 else "keys match"
             self.warnings.append(
@@ -233,6 +234,10 @@ def _read_preview_map(folder: Path, channels: int) -> PreviewMap | None:
     if weight.shape != (3, channels) or bias.shape != (3,):
         raise ValueError(f"preview.json does not hold a map from {channels} latent channels to 3 colours")
     return PreviewMap(weight, bias)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    return _read_json(next(folder / name for name in INDEXES if (folder / name).is_file()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from webui.core.tensor_file import (
     read_header,
 )
 from webui.core.upscaler_file import check_network
-from webui.library.checkpoint import check_header, read_checkpoint
+from webui.library.checkpoint import check_header, part_of, read_checkpoint
 from webui.library.library import NO_PICKLES
 
-Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder"]
+Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder", "text encoder"]
 
 FOLDERS: dict[Kind, str] = {
     "model": "models/Stable-diffusion",
@@ -38,6 +38,7 @@ FOLDERS: dict[Kind, str] = {
     "embedding": "embeddings",
     "upscaler": "models/ESRGAN",
     "finder": "models/adetailer",
+    "text encoder": "models/text_encoders",
 }
 UPSCALER_PICKLES = (".pt", ".pth")
 RESERVE_BYTES = 2**30
@@ -137,6 +138,8 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     if not name.lower().endswith(".safetensors"):
         return ("finder", "a finder") if name.lower().endswith(".onnx") else ("upscaler", "an upscaler")
     header = parse_header(start[LENGTH_BYTES:], size_bytes)
+    if part := part_of(header):
+        return ("VAE", f"a VAE for {part.family}") if "vae" in part.parts else ("text encoder", "a text encoder")
     kind = recognize(header.shapes)
     if kind is None or kind.role == "checkpoint":
         found = check_header(header)

@@ -1,0 +1,172 @@
+"""Anima beside diffusers' own blocks and transformers' encoder, with tiny random networks in the published names."""
+
+import gzip
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.anima_models import encoder_state, make_parts, theirs, vae_state
+from webui.core.errors import RequestError
+from webui.engine.families import anima, qwen_image
+from webui.engine.families.family import EncodeOptions, Parts
+from webui.engine.text import qwen, vocabularies
+
+PROMPTS = ("1girl, solo, long hair, masterpiece", "Ein Füchslein — im Wald 東京, 😀  double  space ", "", "line\nbreak")
+
+
+@pytest.fixture(scope="module")
+def stock() -> dict[str, Any]:
+    return make_parts()
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    return stock_tokenizers(tmp_path_factory.mktemp("tokenizers"))
+
+
+def stock_tokenizers(folder: Path) -> tuple[Any, Any]:
+    """transformers' own classes on the vocabularies that ship."""
+    from transformers import Qwen2Tokenizer, T5TokenizerFast
+
+    shipped = Path(vocabularies.__file__).parent / "vocabulary"
+    for name in ("qwen3", "t5"):
+        (folder / name).mkdir()
+        (folder / name / "tokenizer.json").write_bytes(gzip.decompress((shipped / f"{name}.json.gz").read_bytes()))
+    pad = {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    return Qwen2Tokenizer.from_pretrained(folder / "qwen3", **pad), T5TokenizerFast.from_pretrained(folder / "t5")
+
+
+def our_parts(stock: dict[str, Any]) -> Parts:
+    modules = {**stock, "backbone": stock["transformer"]}
+    return Parts(SimpleNamespace(), modules, torch.device("cpu"), {"text_encoder": anima.Words()})  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def their_context(stock: dict[str, Any], tokenizers: tuple[Any, Any], prompt: str) -> torch.Tensor:
+    """What diffusers' first two blocks make of a prompt."""
+    from diffusers.modular_pipelines.anima.before_denoise import AnimaTextConditioningStep
+    from diffusers.modular_pipelines.anima.encoders import AnimaTextEncoderStep
+
+    components = SimpleNamespace(
+        **stock, tokenizer=tokenizers[0], t5_tokenizer=tokenizers[1], _execution_device=torch.device("cpu")
+    )
+    read = AnimaTextEncoderStep.encode_prompt(components, prompt, prepare_unconditional_embeds=False)
+    return AnimaTextConditioningStep._condition_prompt_embeds(
+        components,
+        *(read[name] for name in ("qwen_prompt_embeds", "qwen_attention_mask", "t5_input_ids", "t5_attention_mask")),
+        device=torch.device("cpu"),
+        conditioning_dtype=torch.float32,
+        output_dtype=torch.float32,
+    )
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_words_become_what_diffusers_makes_of_them(
+    stock: dict[str, Any], tokenizers: tuple[Any, Any], prompt: str
+) -> None:
+    with torch.inference_mode():
+        own = anima.encode(our_parts(stock), prompt, EncodeOptions())["context"]
+
+    assert own.shape == (1, 512, 32) and own.isfinite().all()
+    assert torch.equal(own, their_context(stock, tokenizers, prompt))
+
+
+def test_a_weight_multiplies_what_the_words_say_and_nothing_else(stock: dict[str, Any]) -> None:
+    parts = our_parts(stock)
+    with torch.inference_mode():
+        plain, one, more = (
+            anima.encode(parts, text, EncodeOptions())["context"][0]
+            for text in ("a red cat", "a (red:1.0) cat", "a (red:1.5) cat")
+        )
+    ids = parts.tokenizers["text_encoder"].t5.encode("a red cat").tokens
+
+    assert torch.equal(plain, one)
+    assert torch.equal(more[ids.index("▁red")], plain[ids.index("▁red")] * 1.5)
+    assert [torch.equal(row, other) for row, other in zip(more, plain, strict=True)].count(False) == 1
+
+
+def test_a_prompt_longer_than_512_tokens_is_read_whole_and_one_without_end_is_refused(stock: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        assert anima.encode(our_parts(stock), "cat " * 700, EncodeOptions())["context"].shape[1] > 700
+    with pytest.raises(RequestError, match="tokens; 4,096 are the most"):
+        anima.Words().read("cat " * 5000)
+
+
+def test_names_are_those_that_diffusers_converts_from(stock: dict[str, Any]) -> None:
+    from diffusers import AutoencoderKLQwenImage
+    from diffusers.loaders.single_file_utils import (
+        convert_cosmos_transformer_checkpoint_to_diffusers,
+        convert_wan_vae_to_diffusers,
+    )
+
+    bare = {name: tensor for name, tensor in theirs(stock, "net.").items() if "llm_adapter" not in name}
+    assert (
+        convert_cosmos_transformer_checkpoint_to_diffusers(dict(bare)).keys()
+        == stock["transformer"].state_dict().keys()
+    )
+    with torch.device("meta"):
+        published = AutoencoderKLQwenImage()
+    assert convert_wan_vae_to_diffusers(vae_state({"vae": published}, "")).keys() == published.state_dict().keys()
+
+
+def test_configurations_come_from_shapes(stock: dict[str, Any]) -> None:
+    def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+    own: Any = SimpleNamespace(names="cosmos")
+    found = {
+        "transformer": anima.TRANSFORMER.config(own, shapes(theirs(stock, "net.")), "net."),
+        "text_conditioner": anima.TEXT_CONDITIONER.config(own, shapes(theirs(stock, "")), "llm_adapter."),
+        "vae": qwen_image.config(shapes(vae_state(stock, "vae.")), "vae."),
+    }
+    for name, config in found.items():
+        for key, value in config.items():
+            known = stock[name].config[key]
+            assert value == (tuple(known) if isinstance(value, tuple) else known), f"{name}: {key}"
+    encoder = qwen.config(shapes(encoder_state(stock, "model.")), "model.")
+    assert {key: getattr(stock["text_encoder"].config, key) for key in encoder if key != "rope_parameters"} == {
+        key: value for key, value in encoder.items() if key != "rope_parameters"
+    }
+    assert stock["text_encoder"].config.rope_parameters == encoder["rope_parameters"]
+
+
+def test_the_transformer_is_asked_as_diffusers_asks_it(stock: dict[str, Any]) -> None:
+    backbone = anima.CosmosBackbone(stock["transformer"])
+    generator = torch.Generator().manual_seed(3)
+    contexts = [torch.randn(1, 512, 32, generator=generator) for _ in range(2)]
+    latents = torch.randn(2, 16, 8, 6, generator=generator)
+    with torch.inference_mode():
+        (prepared,) = backbone.prepare([{"context": context} for context in contexts], 2)
+        told = backbone.predict(latents, torch.tensor(620.0), prepared)
+        for output, context in zip(told, contexts, strict=True):
+            alone = stock["transformer"](
+                hidden_states=latents[:, :, None],
+                timestep=torch.full((2,), 0.62),
+                encoder_hidden_states=context.repeat(2, 1, 1),
+                padding_mask=torch.zeros(1, 1, 64, 48),
+                return_dict=False,
+            )[0]
+            assert (output - alone[:, :, 0]).abs().max() < 1e-5
+    assert (told[0] - told[1]).abs().max() > 1e-3
+
+
+def test_pictures_become_latents_and_latents_pictures_as_in_diffusers(stock: dict[str, Any]) -> None:
+    from diffusers.modular_pipelines.anima.encoders import encode_vae_image
+
+    vae, own = stock["vae"], qwen_image.QwenImageAutoencoder(stock["vae"], torch.device("cpu"))
+    picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        latents = own.encode(picture).sample(lambda shape: pytest.fail("nothing is drawn"))
+        stock_latents = encode_vae_image(picture, vae, torch.Generator(), torch.device("cpu"), torch.float32)
+        mean, std = (
+            torch.tensor(numbers).view(1, 16, 1, 1, 1) for numbers in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        decoded = vae.decode(stock_latents * std + mean, return_dict=False)[0]
+
+    assert own.scale == 8
+    assert torch.allclose(latents, stock_latents[:, :, 0], atol=1e-6)
+    assert torch.allclose(own.decode(latents), decoded[:, :, 0], atol=1e-5)
+    assert torch.equal(own.decode(latents), own.decode(latents, in_float32=True))

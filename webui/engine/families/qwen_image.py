@@ -1,0 +1,162 @@
+"""Qwen-Image's autoencoder, which several families share: its files, its configuration from shapes, its latents.
+
+It is made for films; a picture is a film of one frame. Files name its tensors as diffusers does, or as Wan does, whose
+autoencoder it was.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from webui.engine.families.base import Autoencoder, Posterior
+from webui.engine.weights import Key
+
+CHANNELS = 16
+RGB = (
+    *((-0.1299, -0.1692, 0.2932), (0.0671, 0.0406, 0.0442), (0.3568, 0.2548, 0.1747), (0.0372, 0.2344, 0.1420)),
+    *((0.0313, 0.0189, -0.0328), (0.0296, -0.0956, -0.0665), (-0.3477, -0.4059, -0.2925), (0.0166, 0.1902, 0.1975)),
+    *((-0.0412, 0.0267, -0.1364), (-0.1293, 0.0740, 0.1636), (0.0680, 0.3019, 0.1128), (0.0032, 0.0581, 0.0639)),
+    *((-0.1251, 0.0927, 0.1699), (0.0060, -0.0633, 0.0005), (0.3477, 0.2275, 0.2950), (0.1984, 0.0913, 0.1861)),
+)
+RGB_OFFSET = (-0.1835, -0.0868, -0.3360)
+"""From latents to RGB in -1..1 (ComfyUI, latent_formats.py, Wan21)."""
+
+# what begins a tensor's name -> what begins it in Wan's names
+_WHOLE = {"quant_conv": "conv1", "post_quant_conv": "conv2"}
+_HALF = {"conv_in": "conv1", "norm_out": "head.0", "conv_out": "head.2"}
+_MIDDLE = {"resnets.0": "middle.0", "attentions.0": "middle.1", "resnets.1": "middle.2"}
+_RESNET = {
+    "norm1": "residual.0",
+    "conv1": "residual.2",
+    "norm2": "residual.3",
+    "conv2": "residual.6",
+    "conv_shortcut": "shortcut",
+}
+_BLOCK = re.compile(r"(down_blocks\.\d+|mid_block\.\w+\.\d+|up_blocks\.\d+\.\w+\.\d+)\.(\w+)\.(.+)")
+
+
+def wan_name(path: str, resnets: int) -> str:
+    """What Wan calls a tensor of diffusers' names; ``resnets`` are those of each level of the decoder.
+
+    Where the encoder's blocks are one row in both, diffusers sorts the decoder's by level.
+    """
+    half, _, rest = path.partition(".")
+    if half in _WHOLE:
+        return f"{_WHOLE[half]}.{rest}"
+    if not (found := _BLOCK.fullmatch(rest)):
+        first, _, rest = rest.partition(".")
+        return f"{half}.{_HALF[first]}.{rest}"
+    block, tensor, rest = found.groups()
+    place = block.split(".")
+    if place[0] == "down_blocks":
+        name = f"downsamples.{place[1]}"
+    elif place[0] == "mid_block":
+        name = _MIDDLE[f"{place[1]}.{place[2]}"]
+    else:
+        name = f"upsamples.{int(place[1]) * (resnets + 1) + (int(place[3]) if place[2] == 'resnets' else resnets)}"
+    return f"{half}.{name}.{_RESNET.get(tensor, tensor)}.{rest}"
+
+
+def is_wan(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
+    """Whether a file has the autoencoder in Wan's names."""
+    return f"{prefix}decoder.middle.0.residual.0.gamma" in shapes
+
+
+def is_here(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
+    """Whether a file has this kind of autoencoder, in any names."""
+    return is_wan(shapes, prefix) or f"{prefix}decoder.mid_block.resnets.0.norm1.gamma" in shapes
+
+
+def keys(parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    """Where a parameter may be found, in the file's names."""
+    if names == "wan":
+        made: Any = root
+        yield Key(prefix + wan_name(parameter, made.config.num_res_blocks + 1))
+    else:
+        yield Key(prefix + parameter)
+
+
+def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+    """Widths and levels from shapes, whichever names they go by; raises KeyError for a missing tensor."""
+    wan = is_wan(shapes, prefix)
+    row = f"{prefix}encoder.{'downsamples' if wan else 'down_blocks'}"
+    conv_in, last = ("conv1", "residual.6") if wan else ("conv_in", "conv2")
+    width = shapes[f"{prefix}encoder.{conv_in}.weight"][0]
+    levels, falls, resnets, number = [], [], 0, 0
+    while True:
+        if block := shapes.get(f"{row}.{number}.{last}.weight"):
+            resnets, out = resnets + 1, block[0]
+        elif f"{row}.{number}.resample.1.weight" in shapes:
+            falls.append(f"{row}.{number}.time_conv.weight" in shapes)
+            levels.append((out, resnets))
+            resnets = 0
+        else:
+            levels.append((out, resnets))
+            break
+        number += 1
+    return {
+        "base_dim": width,
+        "z_dim": shapes[f"{prefix}{'conv2' if wan else 'post_quant_conv'}.weight"][0],
+        "dim_mult": [side // width for side, _ in levels],
+        "num_res_blocks": levels[0][1],
+        "temperal_downsample": falls,
+    }
+
+
+def make(config: Mapping[str, Any]) -> nn.Module:
+    """diffusers' network, without weights."""
+    from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+
+    made: nn.Module = AutoencoderKLQwenImage.from_config(dict(config))
+    return made
+
+
+class QwenImageAutoencoder(Autoencoder):
+    """Pictures and latents; these are without their mean and at unit variance, channel by channel."""
+
+    def __init__(self, vae: Any, device: torch.device) -> None:
+        self._vae, self._device = vae, device
+        self.scale: int = vae.spatial_compression_ratio
+        shape = (1, vae.config.z_dim, 1, 1)
+        self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
+        self._std = torch.tensor(vae.config.latents_std, device=device).view(shape)
+
+    @property
+    def px_bytes(self) -> int:
+        """As in ``Autoencoder``."""
+        width: int = self._vae.config.base_dim * self._vae.dtype.itemsize
+        return width
+
+    @property
+    def use_tiling(self) -> bool:
+        """As in ``Autoencoder``."""
+        tiles: bool = self._vae.use_tiling
+        return tiles
+
+    @use_tiling.setter
+    def use_tiling(self, tiles: bool) -> None:
+        self._vae.use_tiling = tiles
+
+    def encode(self, picture: torch.Tensor) -> Posterior:
+        """As in ``Autoencoder``: the likeliest latents, as diffusers has it for these families."""
+        seen = self._vae.encode(picture.to(self._vae.dtype)[:, :, None]).latent_dist
+        mean, std = seen.mean[:, :, 0].float(), seen.std[:, :, 0].float()
+        return Posterior((mean - self._mean) / self._std, std / self._std, drawn=False)
+
+    def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
+        """As in ``Autoencoder``."""
+        vae = self._vae
+        dtype = vae.dtype
+        latents = (latents.float() * self._std + self._mean)[:, :, None]
+        if not in_float32:
+            decoded: torch.Tensor = vae.decode(latents.to(dtype), return_dict=False)[0][:, :, 0]
+            return decoded.float()
+        try:  # widening and narrowing again leaves every weight as it was
+            nn.Module.to(vae, torch.float32)
+            whole: torch.Tensor = vae.decode(latents.to(vae.device), return_dict=False)[0][:, :, 0]
+            return whole.to(self._device)
+        finally:
+            nn.Module.to(vae, dtype)

@@ -1,0 +1,62 @@
+"""Qwen3 as a text encoder: what its files call its tensors, its configuration from their shapes, and its states."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from webui.engine.weights import Key
+
+ROPE_THETA = 1_000_000.0
+POSITIONS = 32_768
+NORM_EPS = 1e-6
+_LAYER = re.compile(r"layers\.(\d+)\.")
+
+
+def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+    """What shapes say, and what all of Qwen3's smaller models have in common; raises KeyError for a missing tensor."""
+    vocabulary, width = shapes[f"{prefix}embed_tokens.weight"]
+    head = shapes[f"{prefix}layers.0.self_attn.q_norm.weight"][0]
+    layers = {int(found[1]) for key in shapes if key.startswith(prefix) and (found := _LAYER.match(key, len(prefix)))}
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": shapes[f"{prefix}layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": max(layers) + 1,
+        "num_attention_heads": shapes[f"{prefix}layers.0.self_attn.q_proj.weight"][0] // head,
+        "num_key_value_heads": shapes[f"{prefix}layers.0.self_attn.k_proj.weight"][0] // head,
+        "head_dim": head,
+        "max_position_embeddings": POSITIONS,
+        "rms_norm_eps": NORM_EPS,
+        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+    }
+
+
+def make(config: Mapping[str, Any]) -> nn.Module:
+    """transformers' network without weights, but with the frequencies of its positions, which no file holds."""
+    from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
+
+    known = Qwen3Config(**{name: value for name, value in config.items() if name[:1] != "_" and name != "dtype"})
+    known._attn_implementation = "sdpa"
+    model: nn.Module = Qwen3Model(known)
+    with torch.device("cpu"):
+        model.rotary_emb = Qwen3RotaryEmbedding(known)
+    return model
+
+
+def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator[Key]:
+    """transformers' names, with and without the language model around them."""
+    yield Key(prefix + parameter)
+    yield Key(f"{prefix}model.{parameter}")
+
+
+def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(states, mask) of one text's ids (1, tokens): the last layer's, normalised. Nothing said is one of zeros."""
+    mask = torch.ones_like(ids)
+    if not ids.shape[-1]:
+        ids, mask = ids.new_zeros(1, 1), mask.new_zeros(1, 1)
+    found = encoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return found * mask.to(found)[..., None], mask
