@@ -48,6 +48,7 @@ PLAIN_TORCH = ("webui.engine.nets", "webui.engine.speed.shortcuts")
 OWNERS: dict[str, set[str]] = {
     "gradio": {"ui"},
     "gradio_client": set(),
+    "ray": {"jobs"},
     **dict.fromkeys(
         ("torch", "diffusers", "safetensors", "accelerate", "spandrel", "onnxruntime"), {"engine", "doctor"}
     ),

@@ -33,10 +33,11 @@ from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
+from webui.jobs.workers.cluster import Cluster
 from webui.jobs.workers.places import Place, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
-from webui.jobs.workers.worker import Worker
+from webui.jobs.workers.worker import Fleet, Worker
 from webui.setup.cards import look
 from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
@@ -72,8 +73,11 @@ def make_executor(settings: Settings) -> LocalExecutor:
     return LocalExecutor(settings, make_workers(settings))
 
 
-def make_workers(settings: Settings) -> Mapping[str, Worker]:
-    """Those that these settings ask for, by their names; raises RequestError for devices that are not there."""
+def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
+    """Those that these settings ask for, by their names; raises RequestError for devices that are not there, and for a
+    cluster that cannot be reached."""
+    if settings.ray:
+        return Cluster(settings)
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
     return {"": ThreadWorker(settings.engine_options)}

@@ -25,6 +25,7 @@ class FakeWorker:
         self.orders: list[Order] = []
         self.loads: list[str] = []
         self.ends = 0
+        self.away = ""
         self.model: str | None = None
         self._held, self._steps = held, threading.Semaphore(0)
         self._cancelled = threading.Event()
@@ -70,7 +71,7 @@ class FakeWorker:
         pass
 
     def status(self) -> WorkerStatus:
-        return WorkerStatus("a fake", self.model, models=(self.model,) if self.model else ())
+        return WorkerStatus("a fake", self.model, models=(self.model,) if self.model else (), away=self.away)
 
     def close(self) -> None:
         self._cancelled.set()
@@ -215,3 +216,36 @@ def test_a_failure_stops_the_other_parts(start):
     job = executor.submit(request(repeat=5))
     last = events_of(job)[-1]
     assert last == Failed("no memory") and len(held.orders) <= 1 and len(failing.orders) == 1
+
+
+def test_a_worker_that_is_away_gets_nothing_and_one_that_comes_draws(start):
+    first = FakeWorker()
+    first.away = "is starting"
+    executor = start(first=first)
+    job = executor.submit(request())
+    second = FakeWorker()
+    executor._crew.join("second", second)
+    assert isinstance(events_of(job)[-1], Done)
+    assert not first.orders and len(second.orders) == 1
+    assert executor.status()["workers"][0]["trouble"] == "is starting"
+    executor._crew.leave("second")
+    job = executor.submit(request())
+    first.away = ""
+    executor._crew.wake()
+    assert isinstance(events_of(job)[-1], Done) and len(first.orders) == 1 and len(second.orders) == 1
+    assert "workers" not in executor.status()
+
+
+def test_what_goes_wrong_at_the_end_of_a_part_ends_its_job_and_not_the_worker(start, monkeypatch):
+    executor = start(only=FakeWorker())
+    keep, broken = executor._crew._desk.finish, []
+
+    def finish(making):
+        if not broken:
+            broken.append(making)
+            raise RuntimeError("the disk is gone")
+        keep(making)
+
+    monkeypatch.setattr(executor, "finish", finish)
+    assert isinstance(events_of(executor.submit(request()))[-1], Failed)
+    assert isinstance(events_of(executor.submit(request()))[-1], Done)

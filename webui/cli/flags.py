@@ -17,6 +17,8 @@ SETTINGS_FLAGS = (
     "device",
     "workers",
     "devices",
+    "ray",
+    "ray_files",
     "dtype",
     "data_dir",
     "models_dir",
@@ -75,6 +77,12 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help=text)
     text = "draw in a process on each of these: cuda:0,cuda:1,cpu"
     parser.add_argument("--devices", type=lambda text: tuple(text.split(",")), metavar="LIST", help=text)
+    text = (
+        "draw on a Ray cluster: HOST:PORT of one that this machine is a node of, or local for one that is started here"
+    )
+    parser.add_argument("--ray", metavar="ADDRESS", help=text)
+    text = "disk space for models on machines of the cluster that have them not (default: half of what is free there)"
+    parser.add_argument("--ray-files", metavar="SIZE", help=text)
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:

@@ -98,6 +98,8 @@ class Settings(BaseModel):
     device: Literal["auto", "cuda", "xpu", "mps", "cpu"] = "auto"
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     devices: tuple[str, ...] = Field(default=(), max_length=MOST_WORKERS)
+    ray: str | None = Field(default=None, min_length=1, max_length=300)
+    ray_files: ByteSize | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()

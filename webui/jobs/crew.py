@@ -42,13 +42,15 @@ class Desk(Protocol):
 
 @dataclass(eq=False)
 class Hand:
-    """A worker, and what it does: ``part`` is what it draws. One that ``is_cold`` has to be made ready first."""
+    """A worker, and what it does: ``part`` is what it draws. One that ``is_cold`` has to be made ready first;
+    one that ``has_left`` draws nothing more."""
 
     worker: Worker
     name: str
     part: Part | None = None
     is_busy: bool = True
     is_cold: bool = False
+    has_left: bool = False
     habits: Habits = field(default_factory=Habits)
     watchdog: Watchdog = field(default_factory=Watchdog)
 
@@ -57,24 +59,50 @@ class Crew:
     """See the module. Nothing is drawn before ``start``.
 
     ``trouble`` is why a worker could not be made ready, for people; ``warm_at`` when the last one was, on the clock of
-    ``time.perf_counter``.
+    ``time.perf_counter``. One that ``grows`` has more workers later, for which jobs are taken to pieces too.
     """
 
-    def __init__(self, workers: Mapping[str, Worker], queue: Queue[LocalJob], desk: Desk, filters: Filters) -> None:
-        self.hands = tuple(Hand(worker, name) for name, worker in workers.items())
+    def __init__(
+        self, workers: Mapping[str, Worker], queue: Queue[LocalJob], desk: Desk, filters: Filters, grows: bool = False
+    ) -> None:
+        self.hands: tuple[Hand, ...] = ()
         self.trouble, self.warm_at = "", time.perf_counter()
         self._queue, self._desk, self._filters = queue, desk, filters
-        self._passing: Passing[LocalJob] = Passing(len(self.hands))
-        self._changed = queue.changed
+        self._passing: Passing[LocalJob] = Passing(len(workers) or 1)
+        self._changed, self._grows = queue.changed, grows
         self._makings: dict[str, Making] = {}
         self._plan: Callable[[], Order] | None = None
         self._may_draw = self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(hand,), name=f"device {hand.name}".strip(), daemon=True)
-            for hand in self.hands
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for name, worker in workers.items():
+            self.join(name, worker)
+
+    def join(self, name: str, worker: Worker) -> None:
+        """See ``workers.worker.Joined``."""
+        hand = Hand(worker, name)
+        thread = threading.Thread(target=self._work, args=(hand,), name=f"device {name}".strip(), daemon=True)
+        with self._changed:
+            if self._closed:
+                return
+            hand.is_cold = self._plan is not None
+            self.hands = (*self.hands, hand)
+            self._passing.workers = len(self.hands)
+            self._threads = [each for each in self._threads if each.is_alive() or each.ident is None] + [thread]
+        thread.start()
+
+    def leave(self, name: str) -> None:
+        """See ``workers.worker.Joined``; what it draws ends with it."""
+        with self._changed:
+            for hand in self.hands:
+                hand.has_left = hand.has_left or hand.name == name
+            self.hands = tuple(hand for hand in self.hands if not hand.has_left)
+            self._passing.workers = max(len(self.hands), 1)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """See ``workers.worker.Joined``."""
+        with self._changed:
+            self._changed.notify_all()
 
     def start(self, plan: Callable[[], Order] | None = None) -> None:
         """Jobs are drawn from now on; before them each worker makes ready what ``plan`` gives."""
@@ -89,7 +117,7 @@ class Crew:
         found: list[Mapping[str, object]] = []
         for hand in self.hands:
             status, trouble = hand.worker.status(), hand.watchdog.trouble
-            said = status.lost or trouble
+            said = status.lost or status.away or trouble
             one = {"name": hand.name, "device": status.device, "model": status.model, "running": hand.part is not None}
             found.append(one | ({"trouble": said} if said else {}))
         return found
@@ -104,7 +132,7 @@ class Crew:
     def lost(self) -> str:
         """Why no worker will work any more, for people; empty while one does."""
         said = [hand.worker.status().lost for hand in self.hands]
-        return said[0] if all(said) else ""
+        return said[0] if said and all(said) else ""
 
     @property
     def silent(self) -> str:
@@ -158,7 +186,7 @@ class Crew:
         while (what := self._next(hand)) is not None:
             hand.watchdog.begin()
             if isinstance(what, Part):
-                self._end(hand, what, self._try(hand, what))
+                self._finish(hand, what, self._try(hand, what))
             else:
                 self._load(hand, what)
             hand.watchdog.end()
@@ -168,8 +196,12 @@ class Crew:
         with self._changed:
             hand.part, hand.is_busy = None, False
             self._changed.notify_all()  # somebody else may leave a part to this one now, or this one to them below
-            while not self._closed:
-                if self._may_draw and (what := self._plan if hand.is_cold else self._choose(hand)):
+            while not self._closed and not hand.has_left:
+                if (
+                    self._may_draw
+                    and not hand.worker.status().away
+                    and (what := self._plan if hand.is_cold else self._choose(hand))
+                ):
                     hand.is_cold, hand.is_busy = False, True
                     hand.part = what if isinstance(what, Part) else None
                     self._changed.notify_all()
@@ -183,7 +215,7 @@ class Crew:
             if making.waiting and self._is_best(hand, making.waiting[0].order):
                 return self._hand_out(hand, making)
         while job := self._queue.take(lambda jobs: self._pick(hand, jobs)):
-            making = Making(job, spread=len(self.hands) > 1)
+            making = Making(job, spread=self._grows or len(self.hands) > 1)
             self._makings[job.id] = making
             if making.waiting:
                 return self._hand_out(hand, making)
@@ -201,8 +233,9 @@ class Crew:
 
     def _is_best(self, hand: Hand, order: Order) -> bool:
         idle = [each for each in self.hands if not each.is_busy and not each.is_cold]
-        able = [each for each in idle if not each.worker.status().lost] or idle
-        return max(able, key=lambda each: rank(order, each.worker.status(), each.habits)) is hand
+        present = [each for each in idle if not each.worker.status().away]
+        able = [each for each in present if not each.worker.status().lost] or present
+        return max(able, key=lambda each: rank(order, each.worker.status(), each.habits), default=None) is hand
 
     def _hand_out(self, hand: Hand, making: Making) -> Part:
         part = making.begin(time.perf_counter())
@@ -261,6 +294,29 @@ class Crew:
                 self._desk.bring(part.job, picture, step_s)
         else:
             part.job.publish(event)
+
+    def _finish(self, hand: Hand, part: Part, last: Ended | WorkerLost) -> None:
+        """The same, whatever goes wrong in it: the job ends, and this thread takes the next one."""
+        making = self._makings[part.job.id]
+        try:
+            self._end(hand, part, last)
+        except Exception as error:
+            log_error(f"job {part.job.id} could not be ended as it was drawn", error)
+            self._break_off(hand, part, making, Failed(for_people(error)))
+
+    def _break_off(self, hand: Hand, part: Part, making: Making, failed: Failed) -> None:
+        """Ends a job without a look at what was drawn of it."""
+        try:
+            with self._changed:
+                hand.part = None
+                making.begun.discard(part)
+                making.give_up(failed)
+                self._stop(part.job)
+                self._take_out(making)
+            if making.is_over:
+                self._desk.finish(making)
+        except Exception as error:  # nothing is left to be told
+            log_error(f"job {part.job.id} could not be ended", error)
 
     def _end(self, hand: Hand, part: Part, last: Ended | WorkerLost) -> None:
         """After a part; the job ends with its last one."""

@@ -36,7 +36,7 @@ from webui.jobs.texts import draw_examples
 from webui.jobs.token_counts import count_tokens
 from webui.jobs.trouble import for_people, log_error
 from webui.jobs.workers.thread import ThreadWorker
-from webui.jobs.workers.worker import Worker
+from webui.jobs.workers.worker import Fleet, Worker, WorkerStatus
 from webui.library.library import Library, Snapshot
 from webui.library.scan import LOOK_S
 from webui.workspace.workspace import Workspaces
@@ -56,7 +56,7 @@ class LocalExecutor:
     def __init__(
         self,
         settings: Settings,
-        workers: Worker | Mapping[str, Worker] | None = None,
+        workers: Worker | Mapping[str, Worker] | Fleet | None = None,
         store: Store | None = None,
         workspaces: Workspaces | None = None,
         hosting: Hosting | None = None,
@@ -76,9 +76,14 @@ class LocalExecutor:
         self._last_size = LastSize(settings.cache_dir / "last-size.json")
         self._pace = Pace(settings.cache_dir / "pace.json")
         self._saver = Saver(settings, self._workspaces, self._keeper.claim)
-        if not isinstance(workers, Mapping):
+        self._fleet = workers if isinstance(workers, Fleet) else None
+        if isinstance(workers, Fleet):
+            workers = {}
+        elif not isinstance(workers, Mapping):
             workers = {"": workers or ThreadWorker(settings.engine_options)}
-        self._crew = Crew(workers, self._queue, self, self._filters)
+        self._crew = Crew(workers, self._queue, self, self._filters, grows=self._fleet is not None)
+        if self._fleet:
+            self._fleet.start(self._crew)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def catalog(self, max_age_s: float = 0.0, visitor: Visitor = OWNER) -> Catalog:
@@ -156,12 +161,14 @@ class LocalExecutor:
     def status(self) -> Mapping[str, object]:
         """What ``/api/health`` says."""
         workers = {hand.name: hand.worker.status() for hand in self._crew.hands}
-        one = next((each for each in workers.values() if each.model), next(iter(workers.values())))
-        trouble = self._crew.lost or self._crew.silent or self._crew.trouble
-        several = {"workers": self._crew.describe()} if len(workers) > 1 else {}
+        one = next((each for each in workers.values() if each.model), next(iter(workers.values()), WorkerStatus()))
+        trouble = (
+            (self._fleet.trouble if self._fleet else "") or self._crew.lost or self._crew.silent or self._crew.trouble
+        )
+        several = {"workers": self._crew.describe()} if self._fleet or len(workers) > 1 else {}
         return {
             "status": "degraded" if trouble else "ok" if one.model else "loading",
-            "device": f"{len(workers)} workers" if several else one.device,
+            "device": f"{len(workers)} worker{'s' * (len(workers) != 1)}" if several else one.device,
             "model": one.model,
             "models": list(dict.fromkeys(name for each in workers.values() for name in each.models)),
             "memory": one.memory,
@@ -201,6 +208,8 @@ class LocalExecutor:
             for job in jobs:
                 if not job.has_left:
                     job.publish(Cancelled())
+        if self._fleet:
+            self._fleet.close()
         self._saver.close()
         self._keeper.close()
 

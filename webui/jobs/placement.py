@@ -73,7 +73,7 @@ class Passing(Generic[J]):
     """
 
     def __init__(self, workers: int) -> None:
-        self._window_size, self._patience = AHEAD * workers, PATIENCE * workers
+        self.workers = workers
         self._passed: WeakKeyDictionary[J, int] = WeakKeyDictionary()
 
     def choose(self, jobs: Iterable[J], status: WorkerStatus, habits: Habits) -> tuple[J | None, list[J]]:
@@ -92,10 +92,10 @@ class Passing(Generic[J]):
 
     def _window(self, jobs: Iterator[J]) -> Iterator[J]:
         whose = ""
-        for _, job in zip(range(self._window_size), jobs, strict=False):
+        for _, job in zip(range(AHEAD * self.workers), jobs, strict=False):
             if (whose or job.visitor.turn) != job.visitor.turn:
                 return
             whose = job.visitor.turn
             yield job
-            if self._passed.get(job, 0) >= self._patience:
+            if self._passed.get(job, 0) >= PATIENCE * self.workers:
                 return

@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,9 +14,8 @@ from typing import Any, Literal
 from webui.core.engine_options import EngineOptions
 from webui.core.events import TERMINAL, Event, Failed, Image, Loading, Step
 from webui.core.order import Order
-from webui.core.verdict import WORKER
 from webui.jobs.workers.places import Place
-from webui.jobs.workers.worker import Worker, WorkerLost, WorkerStatus
+from webui.jobs.workers.worker import Worker, WorkerLost, WorkerStatus, portable, signed
 
 PATIENCE_S = 5.0
 """How long a process is waited for that was told to end, before it is killed."""
@@ -115,18 +113,11 @@ class ProcessWorker:
                 if isinstance(answer, WorkerStatus):
                     self._status = answer
                 else:
-                    yield self._signed(answer)
+                    yield signed(answer, self._place.name)
         except (EOFError, OSError):
             raise WorkerLost(f"The worker on {self._place.name} has ended: {self._bury(child)}.") from None
         if answer.error:
             raise answer.error
-
-    def _signed(self, event: Event) -> Event:
-        """With the worker's name in a picture's recipe."""
-        if not isinstance(event, Image):
-            return event
-        environment = {**event.recipe.environment, WORKER: self._place.name}
-        return replace(event, recipe=replace(event.recipe, environment=environment))
 
     def _start(self) -> _Child:
         with self._lock:
@@ -214,7 +205,7 @@ def _answer(worker: Worker, what: What, order: Order, pipe: Connection) -> None:
     except _Gone:
         raise
     except Exception as raised:  # the parent's to answer, whatever it is
-        error = _portable(raised)
+        error = portable(raised)
     _say(pipe, worker.status())
     _say(pipe, _End(error))
 
@@ -232,12 +223,3 @@ def _hear(pipe: Connection) -> tuple[What, Order]:
     except (EOFError, OSError):
         raise _Gone from None
     return what, order
-
-
-def _portable(error: Exception) -> Exception:
-    """The error as it can be sent, else its words."""
-    try:
-        same = pickle.loads(pickle.dumps(error))
-    except Exception:  # a class of torch's or another library's that does not pickle: its words do
-        return RuntimeError(str(error))
-    return same if type(same) is type(error) else RuntimeError(str(error))

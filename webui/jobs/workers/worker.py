@@ -1,11 +1,13 @@
 """What an executor has draw its orders: an engine, wherever it runs."""
 
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
-from webui.core.events import Event, Loading
+from webui.core.events import Event, Image, Loading
 from webui.core.order import Order
+from webui.core.verdict import WORKER
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class WorkerStatus:
     """Device, model in use and memory plan in words for people, None while nothing is known of them.
 
     ``models`` are the names of all that are in memory, the one in use last.
-    ``lost`` is why the device will not work any more, for people; empty while it does.
+    ``lost`` is why the device will not work any more, for people; empty while it does. ``away`` is why it cannot be
+    given work just now, while others may.
     """
 
     device: str | None = None
@@ -22,6 +25,7 @@ class WorkerStatus:
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     lost: str = ""
     models: Sequence[str] = ()
+    away: str = ""
 
 
 class WorkerLost(RuntimeError):
@@ -48,3 +52,46 @@ class Worker(Protocol):
 
     def close(self) -> None:
         """Ends what is drawn, and lets go of the device; from any thread."""
+
+
+class Joined(Protocol):
+    """Where the workers of a fleet come and go."""
+
+    def join(self, name: str, worker: Worker) -> None:
+        """A worker that has work from now on, unless it is away."""
+
+    def leave(self, name: str) -> None:
+        """It has none any more."""
+
+    def wake(self) -> None:
+        """One that was away may be back."""
+
+
+@runtime_checkable
+class Fleet(Protocol):
+    """Workers that are not all known at the start. ``trouble`` is why none of them can draw, for people."""
+
+    @property
+    def trouble(self) -> str: ...
+
+    def start(self, joined: Joined) -> None:
+        """Has workers join from now on; raises RequestError where none comes within a bounded time."""
+
+    def close(self) -> None:
+        """Lets go of all of them."""
+
+
+def signed(event: Event, name: str) -> Event:
+    """With the worker's name in a picture's recipe."""
+    if not isinstance(event, Image):
+        return event
+    return replace(event, recipe=replace(event.recipe, environment={**event.recipe.environment, WORKER: name}))
+
+
+def portable(error: Exception) -> Exception:
+    """The error as it can be sent, else its words."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+    except Exception:  # a class of torch's or another library's that does not pickle: its words do
+        return RuntimeError(str(error))
+    return same if type(same) is type(error) else RuntimeError(str(error))
