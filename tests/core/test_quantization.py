@@ -53,7 +53,8 @@ def test_fp8_with_scales_is_known(check, tensors):
     [
         ({f"{LAYER}.comfy_quant": note(format="nvfp4")}, "nvfp4"),
         ({f"{LAYER}.comfy_quant": note(format="mxfp8")}, "mxfp8"),
-        ({f"{LAYER}.comfy_quant": note(format="int8_tensorwise", convrot=True)}, "int8_tensorwise"),
+        ({f"{LAYER}.comfy_quant": note(format="int8_tensorwise", smoothed=True)}, "int8_tensorwise with smoothed"),
+        ({f"{LAYER}.comfy_quant": note(format="convrot_w4a4", convrot=True)}, "convrot_w4a4"),
         ({f"{LAYER}.comfy_quant": b'"int8_blockwise"'}, "int8_blockwise"),
         ({f"{LAYER}.comfy_quant": note(format="float8_e4m3fn", convrot=True)}, "float8_e4m3fn with convrot"),
         ({f"{LAYER}.weight_scale_2": b"1"}, "nvfp4"),

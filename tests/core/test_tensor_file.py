@@ -66,7 +66,6 @@ STARTS = {
     b"<Error><Code>AccessDenied</Code></Error>": "it is a web page; the download may need a login",
     b"PK\x03\x04" + bytes(60): "it is a zip archive or a pickle",
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "it is a pickle",
-    b"GGUF\x03\x00\x00\x00\x01": "it is a GGUF file",
     b"\x89PNG\r\n\x1a\n": "it is a PNG picture",
 }
 

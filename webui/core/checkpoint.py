@@ -6,6 +6,8 @@ from webui.core.kinds import kind_of
 from webui.core.kinds.kind import Defaults, Kind, Prediction
 from webui.core.kinds.sd import INPAINT_CHANNELS
 
+PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -53,10 +55,17 @@ class Checkpoint:
         return "v zero-SNR" if self.prediction == "v" and self.zero_snr else self.prediction
 
     @property
+    def small_weights(self) -> str:
+        """What people call the format of weights that stay small in memory: ``fp8``, ``Q8_0``; empty for others."""
+        if self.dtype in PLAIN_DTYPES:
+            return ""
+        return "fp8" if self.dtype.startswith("F8") else {"I8": "INT8"}.get(self.dtype, self.dtype)
+
+    @property
     def kind(self) -> str:
-        """For people: ``SDXL, inpaint, v``."""
+        """For people: ``SDXL, inpaint, v, Q8_0``."""
         words = [self.family, "inpaint" if self.inpaints else "", "v" if self.prediction == "v" else ""]
-        words.append("zero SNR" if self.zero_snr else "")
+        words += ["zero SNR" if self.zero_snr else "", self.small_weights]
         return ", ".join(word for word in words if word)
 
     def lends(self, part: str, other: "Checkpoint") -> bool:

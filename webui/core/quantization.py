@@ -1,8 +1,8 @@
 """Weights that are stored as small numbers with a scale beside them: which of these forms can be read.
 
-fp8 with a scale a tensor or a row is known: ComfyUI's form (its QUANTIZATION.md) and the older one (``scaled_fp8``,
-``scale_weight``). All else is refused by name, since without its rules the numbers are noise. Nothing here imports
-torch.
+fp8 and INT8 with a scale a tensor or a row are known: ComfyUI's form (its QUANTIZATION.md) and the older one of fp8
+(``scaled_fp8``, ``scale_weight``); INT8 may have been rotated ("convrot"). All else is refused by name, since without
+its rules the numbers are noise. Nothing here imports torch.
 """
 
 import json
@@ -12,9 +12,13 @@ from typing import Any
 
 from webui.core.tensor_file import BadFile, Header
 
-FORMATS = ("float8_e4m3fn", "float8_e4m3fn_rowwise", "float8_e5m2")
+INT8 = "int8_tensorwise"
+FORMATS = ("float8_e4m3fn", "float8_e4m3fn_rowwise", "float8_e5m2", INT8)
 UNDERSTOOD = ("format", "full_precision_matrix_mult", "orig_dtype", "orig_shape")
 """What a layer's note may say; of these only the format matters to who multiplies in full precision."""
+OF_INT8 = ("convrot", "convrot_groupsize", "per_row")
+GROUP = 256
+"""How many numbers of a row are rotated together, where a note does not say it."""
 NOTE, NOTES = ".comfy_quant", "_quantization_metadata"
 MAX_NOTE_BYTES = 4096
 OTHER_FORMS = {  # by the end of a tensor's name that only they have
@@ -37,22 +41,40 @@ def scale_names(name: str) -> Iterator[str]:
         yield f"{name.removesuffix('weight')}scale_weight"
 
 
-def check_quantization(path: Path, header: Header) -> None:
-    """Raises BadFile, which names the form, for a file whose weights cannot be made out."""
+def check_quantization(path: Path, header: Header) -> Mapping[str, int]:
+    """How many numbers of a row were rotated together, by the names of the layers where that was done.
+
+    Raises BadFile, which names the form, for a file whose weights cannot be made out.
+    """
+    rotated = {}
     for layer, note in _notes(path, header):
         form = str(note.get("format"))[:40]
-        unknown = [key for key, value in note.items() if key not in UNDERSTOOD and value]
+        understood = UNDERSTOOD + OF_INT8 if form == INT8 else UNDERSTOOD
+        unknown = [key for key, value in note.items() if key not in understood and value]
         if form not in FORMATS or unknown:
             also = f" with {unknown[0][:40]}" if unknown and form in FORMATS else ""
             raise BadFile(f"{_refusal(form + also)} ({layer[:80]} is)")
+        if note.get("convrot"):
+            rotated[layer] = _group(note.get("convrot_groupsize", GROUP), layer, header)
     for key in header.shapes:
         for ending, form in OTHER_FORMS.items():
             if key.endswith(ending):
                 raise BadFile(f"{_refusal(form)} ({key[:80]})")
+    return rotated
+
+
+def _group(said: Any, layer: str, header: Header) -> int:
+    """A power of 4 of which a row of the layer's weight is made; raises BadFile."""
+    shape = header.shapes.get(f"{layer}.weight", ())
+    is_power_of_4 = isinstance(said, int) and said > 1 and said & (said - 1) == 0 and said.bit_length() % 2
+    if not is_power_of_4 or (shape and (len(shape) != 2 or shape[1] % said)):
+        sides = " x ".join(map(str, shape))
+        raise BadFile(f"is damaged: {layer[:80]}, {sides}, is rotated in groups of {str(said)[:20]}")
+    return int(said)
 
 
 def _refusal(form: str) -> str:
-    return f"is quantized as {form}, which is not known here; get it in float16, bfloat16 or fp8"
+    return f"is quantized as {form}, which is not known here; get it in float16, bfloat16, fp8 or INT8"
 
 
 def _notes(path: Path, header: Header) -> Iterator[tuple[str, Mapping[str, Any]]]:

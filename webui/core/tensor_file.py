@@ -1,6 +1,7 @@
-"""The header of a safetensors file: what is in it, without reading it. Nothing here imports torch.
+"""The header of a file of tensors: what is in it, without reading it. Nothing here imports torch.
 
-Format: 8 bytes of header length, little endian; the header, a JSON object; then the tensors' bytes.
+A file is one of safetensors, or of GGUF (``gguf_file``), whatever its name says. Format of safetensors: 8 bytes of
+header length, little endian; the header, a JSON object; then the tensors' bytes.
 """
 
 import hashlib
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from webui.core.first_bytes import recognize_bytes
+from webui.core.gguf_file import MAGIC, NotEnough, Unread, parse_gguf
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
 LENGTH_BYTES = 8
 START_BYTES = 200
+GGUF_START_BYTES = 2**18
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -60,9 +63,44 @@ def read_header(path: Path) -> Header:
 @lru_cache(maxsize=256)
 def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
     with path.open("rb") as file:
-        length = header_length(file.read(START_BYTES), size_bytes)
+        start = file.read(START_BYTES)
+        if start.startswith(MAGIC):
+            wanted = GGUF_START_BYTES
+            while (found := parse_gguf_header(start, size_bytes)) is None:
+                start += file.read(wanted)
+                wanted = len(start)
+            return found
+        length = header_length(start, size_bytes)
         file.seek(LENGTH_BYTES)
         return parse_header(file.read(length), size_bytes)
+
+
+def check_gguf(start: bytes) -> None:
+    """Raises BadFile, with what it seems to be, for the first bytes of what is no GGUF file."""
+    if not start.startswith(MAGIC):
+        seems = recognize_bytes(start)
+        raise BadFile("is no GGUF file, whatever its name says" + (f": {seems}" if seems else ""))
+
+
+def parse_gguf_header(start: bytes, size_bytes: int) -> Header | None:
+    """The header of a GGUF file of that size by its first bytes; None where they are too few. Raises BadFile."""
+    try:
+        found = parse_gguf(start, MAX_TENSORS)
+    except NotEnough:
+        if len(start) >= size_bytes:
+            raise BadFile("is cut short: it ends within its header") from None
+        if len(start) >= MAX_HEADER_BYTES:
+            raise BadFile(f"has a header of more than {MAX_HEADER_BYTES // 2**20} MiB") from None
+        return None
+    except Unread as error:
+        raise BadFile(f"has weights as {error}, which is not known here; get it as Q8_0, Q6_K or Q4_K") from None
+    except ValueError as error:
+        raise BadFile(f"is damaged: its header is {error}") from None
+    places = {name: Place(tensor.dtype, tensor.offset, tensor.nbytes) for name, tensor in found.tensors.items()}
+    whole = max((place.offset + place.nbytes for place in places.values()), default=0)
+    if whole > size_bytes:
+        raise BadFile(f"is cut short: it has {size_bytes:,} of {whole:,} bytes")
+    return Header(found.notes, {name: tensor.shape for name, tensor in found.tensors.items()}, places)
 
 
 def header_length(start: bytes, size_bytes: int) -> int:

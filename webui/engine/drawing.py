@@ -140,5 +140,6 @@ class Drawing:
             "compiled": compiled,
             "memory": home.plan,
             "decoded": run.decoded,
+            **({"weights": home.small_weights} if home.small_weights else {}),
             **(versions(RUNTIME) if any(isinstance(file, FinderFile) for file in run.order.files) else {}),
         }

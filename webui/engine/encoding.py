@@ -20,7 +20,7 @@ from webui.engine.families.base import Conditioning
 from webui.engine.families.model import Model
 from webui.engine.guide import Branch, are_whole
 from webui.engine.latents import Encoded, encode
-from webui.engine.lora.cache import Contributions
+from webui.engine.lora.sets import Contributions
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.run import Run
 

@@ -25,7 +25,7 @@ from webui.engine.encoding import EncodedSpan, Encoder, Picture
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.model import Model
 from webui.engine.latents import Encoded, Start, encode_latents, make_draw, prepare, prepare_from
-from webui.engine.lora.cache import SetKey
+from webui.engine.lora.sets import SetKey
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer

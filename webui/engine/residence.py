@@ -68,6 +68,12 @@ class Residence:
         return bool(self._resident and self._resident.faster and self._resident.faster.is_compiled)
 
     @property
+    def small_weights(self) -> str:
+        """The format in which the UNet's weights stay in memory, if that is not the one that it computes in."""
+        checkpoint = self._resident.model.file.checkpoint if self._resident else None
+        return checkpoint.small_weights if checkpoint else ""
+
+    @property
     def plan(self) -> str:
         """How its weights rest."""
         return self._resident.plan if self._resident else PLANS[0]

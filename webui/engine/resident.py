@@ -11,6 +11,7 @@ from webui.core.files import ModelFile, VaeFile
 from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
 from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.weights import keeps_small
 
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
@@ -50,8 +51,12 @@ class Resident:
         return {**self.model.components, "vae": self.model.vae}
 
     def speed_up(self, options: EngineOptions) -> None:
-        """Has the backbone compiled or recorded, where that is wanted and all of it rests on the device."""
-        if self.plan != PLANS[0] or self.faster or not self.model.family.is_unet:
+        """Has the backbone compiled or recorded, where that is wanted and all of it rests on the device.
+
+        One whose weights stay small is run as it is: a LoRA beside them is no tensor in a fixed place.
+        """
+        is_plain = self.model.family.is_unet and not keeps_small(self.model.network)
+        if self.plan != PLANS[0] or self.faster or not is_plain:
             return
         if options.compile:
             from webui.engine.speed.compiled import CompiledUNet

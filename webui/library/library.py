@@ -26,6 +26,7 @@ from webui.library.tag_lists import find_tag_lists
 from webui.library.wildcards import find_wildcards
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
+MODEL_ENDINGS = (*WEIGHT_ENDINGS, ".gguf")
 NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 UPSCALERS = DEMO_MODEL.with_name("upscalers")
@@ -80,13 +81,13 @@ def _model_paths(settings: Settings, scan: Scan) -> Iterator[tuple[Path, str]]:
     """Single files and diffusers folders, with where they lie below the folder of models."""
     for root in (settings.data_dir, *settings.models_dir):
         for top in CHECKPOINT_FOLDERS:
-            for path, place in _find_paths(root / top, scan, with_folders=True):
+            for path, place in _find_paths(root / top, scan, with_folders=True, endings=MODEL_ENDINGS):
                 _note_model(path, scan)
                 yield path, place
     for root in settings.models_dir:  # a folder of models, or one model
         for path in [root] if _is_model(root) else scan.children(root):
             is_folder = _is_model(path)
-            if is_folder or path.suffix.lower() == ".safetensors":
+            if is_folder or path.suffix.lower() in (".safetensors", ".gguf"):
                 _note_model(path, scan)
                 if _read_model(path).checkpoint:
                     yield path, path.name if is_folder else path.stem

@@ -11,9 +11,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from webui.engine.lora import cache as cache_module
-from webui.engine.lora.cache import SetKey, WeightCache, set_key
+from webui.engine.lora.cache import WeightCache
 from webui.engine.lora.deltas import Difference, LowRank, merge
 from webui.engine.lora.reading import LoraWeights
+from webui.engine.lora.sets import SetKey, set_key
 
 SIDE, LAYERS = 16, 6
 TENSOR_BYTES = 4 * SIDE * SIDE
@@ -288,7 +289,7 @@ class TestBudget:
         def check() -> None:
             alive[:] = [(memory, nbytes) for memory, nbytes in alive if not memory.expired()]
             assert max(cache.nbytes, sum(nbytes for _, nbytes in alive)) <= budget_bytes
-            assert cache_module._nbytes(cache._on_host.values()) <= host_bytes
+            assert cache_module.nbytes_of(cache._on_host.values()) <= host_bytes
 
         def watched(*args):
             tensor = merge(*args)
@@ -348,7 +349,7 @@ class TestBudget:
         for key in (A, B, ABC):  # a and b leave together; there is room for one
             cache.switch(key, read)
         assert [key in cache for key in (A, B, ABC)] == [False, True, True]
-        assert cache_module._nbytes(cache._on_host.values()) <= 5 * TENSOR_BYTES
+        assert cache_module.nbytes_of(cache._on_host.values()) <= 5 * TENSOR_BYTES
 
 
 def _fail_reading(_cache, read, _monkeypatch):

@@ -10,9 +10,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from webui.engine.cpu import conv
 from webui.engine.cpu.install import install, uninstall
-from webui.engine.lora.cache import SetKey, WeightCache, set_key
+from webui.engine.lora.cache import WeightCache
 from webui.engine.lora.deltas import Difference
 from webui.engine.lora.reading import LoraWeights
+from webui.engine.lora.sets import SetKey, set_key
 
 pytestmark = pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
 A, B, C, D = (set_key([(name, 1.0, 1.0, None)]) for name in "abcd")

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.cpu import winograd
+from webui.engine.weights.layers import StoredConv2d
 
 LARGE_BYTES = 4 * 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
@@ -215,6 +216,20 @@ class PackedConv2d(nn.Conv2d):
     def _forget_address(self) -> None:
         if self._of is not None and _BY_ADDRESS.get(self._of.data_ptr()) is self:
             del _BY_ADDRESS[self._of.data_ptr()]
+
+
+class StoredPackedConv2d(StoredConv2d):
+    """The same bits as a ``PackedConv2d`` has with the dense weight, which is another tensor in each forward."""
+
+    def _convolve(self, input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.padding, tuple)
+        if input.device.type != "cpu" or not _packs(weight.dtype):
+            return super()._convolve(input, weight)
+        if winograd.suits(input, weight, self.stride):
+            return winograd.convolve(input, weight, self.bias, self.padding)
+        return _convolve(
+            input, _pack(weight, self.stride, self.padding, input.shape), self.bias, self.stride, self.padding
+        )
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:

@@ -5,14 +5,16 @@ weights, under the same names.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from webui.engine.cpu.conv import PackedConv2d
+from webui.engine.cpu.conv import PackedConv2d, StoredPackedConv2d
 from webui.engine.cpu.parts import PartwiseFeedForward
 from webui.engine.cpu.strips import StripHalf, StripResnet, StripUpsampler
 from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
 from webui.engine.nets.transformer import FeedForward
+from webui.engine.weights.layers import StoredConv2d
 
 KERNELS = 1
 """Which of our kernels these are: one more for any that round another way, so that recipes name them."""
@@ -20,6 +22,7 @@ KERNELS = 1
 FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: PackedConv2d,
     FeedForward: PartwiseFeedForward,
+    StoredConv2d: StoredPackedConv2d,
     Half: StripHalf,
     Resnet: StripResnet,
     Upsampler: StripUpsampler,
@@ -49,7 +52,7 @@ def uninstall(network: nn.Module) -> None:
             part.__class__ = plain
 
 
-def _faster(part: nn.Module) -> type[nn.Module] | None:
-    if type(part) is nn.Conv2d and not PackedConv2d.suits(part):
+def _faster(part: Any) -> type[nn.Module] | None:
+    if type(part) in (nn.Conv2d, StoredConv2d) and not PackedConv2d.suits(part):
         return None
     return FASTER.get(type(part))

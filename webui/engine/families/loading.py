@@ -95,7 +95,7 @@ class ModelLoader:
     @property
     def part_bytes(self) -> Mapping[str, int]:
         """How much memory the loaded weights of each part take."""
-        return {part: loader.numbers * self._dtypes[part].itemsize for part, loader in self._loaders.items()}
+        return {part: loader.nbytes(self._dtypes[part]) for part, loader in self._loaders.items()}
 
     @property
     def memory_bytes(self) -> int:
@@ -174,7 +174,9 @@ class ModelLoader:
         )
         module = build_empty(partial(row.make, config))
         names = "diffusers" if folder else row.names(checkpoint, files.shapes, prefix)
-        self._loaders[part] = WeightLoader(module, files, lambda name: row.keys(name, module, names, prefix))
+        self._loaders[part] = WeightLoader(
+            module, files, lambda name: row.keys(name, module, names, prefix), part != "vae"
+        )
         self._dtypes[part] = row.dtype(config, dtype)
         said = json.dumps({key: config[key] for key in config if key[:1] != "_"}, sort_keys=True, default=str)
         self.keys[part] = (part, self._dtypes[part], files.identity, prefix, names, said)

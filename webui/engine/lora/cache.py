@@ -8,7 +8,7 @@ nothing depends on what ran before.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,61 +16,25 @@ from torch import nn
 
 from webui.core.block_weights import BlockWeights, block_of
 from webui.engine.cpu.conv import Ordered, PackedConv2d, parameter_of
+from webui.engine.lora.beside import beside, nbytes_beside
 from webui.engine.lora.deltas import Delta, merge
 from webui.engine.lora.reading import LoraWeights, Parameter
-
-Entry = tuple[str, float, float, BlockWeights | None]
-"""Of a LoRA: content hash, strength on the UNet, on the text encoders, and factors on both by block."""
-SetKey = tuple[Entry, ...]
-"""All LoRAs of a set, in the order of the hashes."""
-
-Contributions = tuple[tuple[str, float], ...]
-"""(content hash, strength) of each LoRA that changes one tensor, in the order of the hashes."""
+from webui.engine.lora.sets import (
+    NOTHING,
+    Contributions,
+    MergedSet,
+    MergePlan,
+    SetKey,
+    nbytes_of,
+    nbytes_of_parts,
+    parts_of,
+)
+from webui.engine.weights.layers import Pair, StoredLayer
+from webui.engine.weights.stored import Stored
 
 How = Literal["unchanged", "cached", "merged"]
 Shapes = Mapping[nn.Module, torch.Size]
 """What convolutions are given in a forward."""
-
-
-def set_key(loras: Iterable[Entry]) -> SetKey:
-    """The same for any order of the same LoRAs; one that is named twice counts with the sum of its strengths."""
-    sums: dict[tuple[str, BlockWeights | None], tuple[float, float]] = {}
-    for content_hash, unet, text, blocks in loras:
-        before = sums.get((content_hash, blocks), (0.0, 0.0))
-        sums[content_hash, blocks] = before[0] + unet, before[1] + text
-    entries = [(name, unet, text, blocks) for (name, blocks), (unet, text) in sums.items() if unet or text]
-    return tuple(sorted(entries, key=_order))
-
-
-def _order(entry: Entry) -> tuple[Any, ...]:
-    name, _, _, blocks = entry
-    return (name, blocks.values, blocks.elements) if blocks else (name,)
-
-
-@dataclass(frozen=True)
-class MergedSet:
-    """The tensors of one set, by the parameter they stand in for, and what went into each.
-
-    ``text_key`` is the part of the set that changes the text encoders: prompts are encoded anew when it changes.
-    """
-
-    tensors: Mapping[Parameter, torch.Tensor] = field(default_factory=dict)
-    contributions: Mapping[Parameter, Contributions] = field(default_factory=dict)
-    text_key: Contributions = ()
-
-
-NOTHING = MergedSet()
-
-
-@dataclass(frozen=True)
-class MergePlan:
-    """What goes into each tensor of a set, those that are ``known``, and how large the others will be."""
-
-    parts: Mapping[Parameter, Sequence[tuple[Delta, float]]]
-    contributions: Mapping[Parameter, Contributions]
-    text_key: Contributions
-    known: MergedSet
-    new_bytes: int
 
 
 @dataclass(frozen=True)
@@ -102,9 +66,14 @@ class WeightCache:
         in_place: bool = False,
     ) -> None:
         self._owners: dict[Parameter, nn.Module] = {}
-        self._base: dict[Parameter, torch.Tensor] = {}
+        self._base: dict[Parameter, torch.Tensor | Stored] = {}
         for component, root in components.items():
             for path, module in root.named_modules():
+                if isinstance(module, Stored):
+                    continue
+                if isinstance(module, StoredLayer):
+                    self._owners[component, path, "weight"] = module
+                    self._base[component, path, "weight"] = module.stored
                 for kind, parameter in module.named_parameters(recurse=False):
                     self._owners[component, path, kind] = module
                     self._base[component, path, kind] = parameter.data
@@ -173,21 +142,20 @@ class WeightCache:
         """How many sets would be merged if these were installed one after another: what makes room is merged again."""
         if all(not key or key in self._sets for key in keys):
             return 0
-        parts = {key: frozenset(merged.contributions.items()) for key, merged in self._sets.items()}
-        parts |= {key: frozenset(merged.contributions.items()) for key, merged in self._on_host.items()}
-        parts |= {(): frozenset(), self._key: frozenset(self._installed.contributions.items())}
+        parts = {key: parts_of(merged) for key, merged in (*self._sets.items(), *self._on_host.items())}
+        parts |= {(): frozenset(), self._key: parts_of(self._installed)}
         kept, on_host, now, count = list(self._sets), list(self._on_host), self._key, 0
         for key in keys:
             if key in kept:
                 kept.append(kept.pop(kept.index(key)))
             elif key != now and key:
                 if key not in parts:
-                    parts[key] = frozenset(self._plan(key, read).contributions.items())
+                    parts[key] = parts_of(self._plan(key, read))
                 count += key not in on_host
                 on_host = [other for other in on_host if other != key]
-                while kept and self._nbytes_of(parts[key], *(parts[other] for other in kept)) > self._budget_bytes:
+                while kept and nbytes_of_parts(parts[key], *(parts[other] for other in kept)) > self._budget_bytes:
                     on_host = self._on_host_with(kept.pop(0), on_host, parts)
-                if self._nbytes_of(parts[key]) <= self._budget_bytes:
+                if nbytes_of_parts(parts[key]) <= self._budget_bytes:
                     kept.append(key)
             now = key
         return count
@@ -197,7 +165,7 @@ class WeightCache:
         if key in self:
             return True
         plan = self._plan(key, read)
-        if _nbytes([self._installed, plan.known]) + plan.new_bytes > self._budget_bytes:
+        if nbytes_of([self._installed, plan.known]) + plan.new_bytes > self._budget_bytes:
             return False
         self._sets[key] = self._merge(plan)
         return True
@@ -208,12 +176,14 @@ class WeightCache:
         All sets must be there. ``shapes`` are what each set's forwards give the convolutions.
         """
         sets = {key: self._installed if key == self._key else self._sets.get(key, NOTHING) for key in shapes}
-        changed = {place for merged in sets.values() for place in merged.tensors if place[2] == "weight"}
+        tensors = {place for merged in sets.values() for place in merged.tensors if place[2] == "weight"}
+        changed = {place: self._base[place] for place in tensors if isinstance(self._owners[place], PackedConv2d)}
         missing: dict[tuple[Parameter, int], Unordered] = {}
         wanted: dict[tuple[Parameter, int], int] = {}
         for key, merged in sets.items():
             for place in changed:
-                owner, weight = self._owners[place], merged.tensors.get(place, self._base[place])
+                owner, weight = self._owners[place], merged.tensors.get(place, changed[place])
+                assert isinstance(weight, torch.Tensor)
                 shape, at = shapes[key].get(owner), (place, weight.data_ptr())
                 if shape is None or at in wanted or not isinstance(owner, PackedConv2d) or not owner.orders(shape):
                     continue
@@ -240,16 +210,12 @@ class WeightCache:
             if ordered := owner.order(one.weight, one.shape):
                 self._ordered[one.place, one.weight.data_ptr()] = ordered
 
-    def _nbytes_of(self, *sets: Iterable[tuple[Parameter, Contributions]]) -> int:
-        """As ``_nbytes``, of sets that need not be there."""
-        return sum(self._base[place].nbytes for place, _ in set().union(*sets))
-
     def _on_host_with(self, key: SetKey, on_host: list[SetKey], parts: Mapping[SetKey, Any]) -> list[SetKey]:
         """What is in host memory once a set has moved there, as ``_move_to_host`` does it."""
-        free = self._host_bytes - self._nbytes_of(parts[key])
+        free = self._host_bytes - nbytes_of_parts(parts[key])
         if free < 0:
             return on_host
-        while sum(self._nbytes_of(parts[other]) for other in on_host) > free:
+        while sum(nbytes_of_parts(parts[other]) for other in on_host) > free:
             on_host = on_host[1:]
         return [*on_host, key]
 
@@ -277,12 +243,15 @@ class WeightCache:
                     on_text = on_text if place[0] == "backbone" else strength
             text_key += [(content_hash, on_text)] if on_text else []
         known = self._known(contributions)
-        new_bytes = sum(self._base[place].nbytes for place in parts if place not in known.tensors)
-        return MergePlan(parts, contributions, tuple(text_key), known, new_bytes)
+        nbytes = {place: self._merged_bytes(self._base[place], changes) for place, changes in parts.items()}
+        return MergePlan(parts, contributions, tuple(text_key), known, nbytes)
+
+    def _merged_bytes(self, base: torch.Tensor | Stored, parts: Sequence[tuple[Delta, float]]) -> int:
+        return nbytes_beside(base, parts) if isinstance(base, Stored) else base.nbytes
 
     def _known(self, contributions: Mapping[Parameter, Contributions]) -> MergedSet:
         """The tensors that kept sets have already: where the same LoRAs went in at the same strengths."""
-        known: dict[Parameter, torch.Tensor] = {}
+        known: dict[Parameter, torch.Tensor | Pair] = {}
         for other in self._sets.values():
             for place, own in contributions.items():
                 if other.contributions.get(place) == own:
@@ -292,17 +261,20 @@ class WeightCache:
     def _merge(self, plan: "MergePlan", check: Callable[[], None] = lambda: None) -> MergedSet:
         """The set's tensors: the known ones, and the others computed."""
         self._make_room(plan.new_bytes, plan.known)
-        tensors: dict[Parameter, torch.Tensor] = {}
+        tensors: dict[Parameter, torch.Tensor | Pair] = {}
         with torch.no_grad():
             for place, parts in plan.parts.items():
                 check()
                 if (tensor := plan.known.tensors.get(place)) is None:
                     base = self._whole(place)
-                    tensor = merge(base.to(self._device or base.device), parts).to(base.device)
+                    if isinstance(base, Stored):
+                        tensor = beside(base, parts, self._device or base.device)
+                    else:
+                        tensor = merge(base.to(self._device or base.device), parts).to(base.device)
                 tensors[place] = tensor
         return MergedSet(tensors, plan.contributions, plan.text_key)
 
-    def _whole(self, place: Parameter) -> torch.Tensor:
+    def _whole(self, place: Parameter) -> torch.Tensor | Stored:
         """A weight of the base, to be read."""
         owner = self._owners[place]
         if isinstance(owner, PackedConv2d):
@@ -314,7 +286,7 @@ class WeightCache:
         return sum(ordered.nbytes for ordered in self._ordered.values())
 
     def _nbytes_with(self, more: MergedSet) -> int:
-        return _nbytes([more, self._installed, *self._sets.values()])
+        return nbytes_of([more, self._installed, *self._sets.values()])
 
     def _make_room(self, new_bytes: int, reused: MergedSet) -> None:
         """Drops the least recently used sets, but not the installed one, until ``new_bytes`` more fit beside the rest.
@@ -330,10 +302,10 @@ class WeightCache:
             self._move_to_host(key, self._sets.pop(key))
 
     def _move_to_host(self, key: SetKey, merged: MergedSet) -> None:
-        nbytes = _nbytes([merged])
+        nbytes = nbytes_of([merged])
         if nbytes > self._host_bytes:
             return
-        while _nbytes(self._on_host.values()) + nbytes > self._host_bytes:
+        while nbytes_of(self._on_host.values()) + nbytes > self._host_bytes:
             self._on_host.popitem(last=False)
         tensors = {place: tensor.to("cpu", copy=True) for place, tensor in merged.tensors.items()}
         self._on_host[key] = MergedSet(tensors, merged.contributions, merged.text_key)
@@ -341,6 +313,7 @@ class WeightCache:
     def _install(self, key: SetKey, target: MergedSet) -> None:
         """Touches the parameters in which the two sets differ, and no others."""
         before, self._key, self._installed = self._installed, key, target
+        changed: dict[Parameter, torch.Tensor | Stored | Pair]
         changed = {place: self._base[place] for place in before.tensors.keys() - target.tensors.keys()}
         changed |= {place: new for place, new in target.tensors.items() if before.tensors.get(place) is not new}
         former = [(place, self._put(place, tensor)) for place, tensor in changed.items()]
@@ -366,9 +339,13 @@ class WeightCache:
         for place, tensor in self._base.items():
             self._put(place, tensor)
 
-    def _put(self, place: Parameter, tensor: torch.Tensor) -> Ordered | None:
+    def _put(self, place: Parameter, tensor: torch.Tensor | Stored | Pair) -> Ordered | None:
         """The one way a weight changes; gives the ordered copy of what it was, if it had one."""
         owner, base = self._owners[place], self._base[place]
+        if isinstance(base, Stored) or isinstance(tensor, Stored | Pair):
+            assert isinstance(owner, StoredLayer)
+            owner.change(None if isinstance(tensor, Stored) else tensor)
+            return None
         parameter = parameter_of(owner, place[2])
         if not self._in_place:
             if isinstance(owner, PackedConv2d) and place[2] == "weight":
@@ -387,9 +364,3 @@ class WeightCache:
 def _factor(blocks: BlockWeights, place: Parameter) -> float:
     component, path, _ = place
     return blocks.factor(block_of(path) if component == "backbone" else "BASE", path)
-
-
-def _nbytes(sets: Iterable[MergedSet]) -> int:
-    """Memory of all tensors of all sets, each counted once."""
-    tensors = {id(tensor): tensor for merged in sets for tensor in merged.tensors.values()}
-    return sum(tensor.nbytes for tensor in tensors.values())

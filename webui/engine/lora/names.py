@@ -9,9 +9,12 @@ the modules of a network is that part's own table (``families.family.Part``).
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from webui.engine.families.family import Part
+from webui.engine.weights.layers import StoredLayer
+from webui.engine.weights.stored import Stored
 
 # What PEFT, torch.compile and data parallel training put around a module.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:base_model\.model|_orig_mod|module)\.")
@@ -35,7 +38,9 @@ class ModuleIndex:
         for part in rows:
             root, names = components[part.role], self._names.setdefault(part.role, {})
             for path, module in root.named_modules():
-                if any(True for _ in module.parameters(recurse=False)):
+                if isinstance(module, Stored):  # part of a layer
+                    continue
+                if isinstance(module, StoredLayer) or any(True for _ in module.parameters(recurse=False)):
                     for spelling in part.spellings(path, root):
                         places = names.setdefault(_flatten(spelling.name), [])
                         if not places or spelling.rows is not None and places[0][2] is not None:
@@ -60,9 +65,11 @@ class ModuleIndex:
             places = names.get(flat.replace("_processor_", "_").removesuffix("_lora"), [])
         return tuple(places)
 
-    def parameter(self, role: str, path: str, kind: str) -> nn.Parameter | None:
-        """The ``kind`` (weight or bias) of a module."""
+    def parameter(self, role: str, path: str, kind: str) -> torch.Tensor | None:
+        """The ``kind`` (weight or bias) of a module; without numbers where it is kept in others."""
         found = getattr(self.components[role].get_submodule(path), kind, None)
+        if isinstance(found, Stored):
+            return torch.empty(found.shape, dtype=found.dtype, device="meta")
         return found if isinstance(found, nn.Parameter) else None
 
 

@@ -17,9 +17,10 @@ from webui.engine.devices import free_bytes
 from webui.engine.embeddings import Embedding
 from webui.engine.families.base import Conditioning
 from webui.engine.families.model import Model
-from webui.engine.lora.cache import Contributions, SetKey, Shapes, WeightCache, set_key
+from webui.engine.lora.cache import Shapes, WeightCache
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, LoraWeights, read_lora
+from webui.engine.lora.sets import Contributions, SetKey, set_key
 
 READ_BYTES = 512 * 2**20
 """Memory for LoRA files that were read, whether their merged weights are kept or not."""

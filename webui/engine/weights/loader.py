@@ -1,7 +1,8 @@
 """Weights from safetensors files into modules: each tensor once, at its final format, on its final device.
 
-Modules are built without memory and without random numbers, and every parameter gets its tensor as it is read. Files
-are read, not mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
+Modules are built without memory and without random numbers, and every parameter gets its tensor as it is read. Weights
+that are small in the file stay as they are where their layer can compute with them so (``Stored``). Files are read, not
+mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
 """
 
 import math
@@ -15,8 +16,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from webui.core.gguf_file import BLOCKS
 from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Place, read_header
+from webui.engine.weights.gguf import Blocks
+from webui.engine.weights.layers import can_keep, keep
+from webui.engine.weights.scaled import Rotated, Scaled
+from webui.engine.weights.stored import Stored
 
 Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {
@@ -27,6 +33,9 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+SMALL = ("F8_E4M3", "F8_E5M2", "I8", *BLOCKS)
+"""What stays as it is in memory, by the format's own name."""
+KNOWN = (*DTYPES, *SMALL[2:])
 NAMED_MISSING = 3
 BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 
@@ -42,18 +51,27 @@ class Key:
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor in a file, with how it lies there, and the tensor that it is to be multiplied with, if any."""
+    """A tensor in a file, with how it lies there, and the tensor that it is to be multiplied with, if any.
+
+    ``rotated`` is how many numbers of a row were rotated together, 0 for none.
+    """
 
     path: Path
     place: Place
     shape: tuple[int, ...]
     key: Key
     scale: "Source | None" = None
+    rotated: int = 0
 
     @property
     def nbytes(self) -> int:
         """How much of the file is read for it."""
         return self.place.nbytes if self.key.third is None else self.place.nbytes // 3
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it can stay in memory as it is."""
+        return self.place.dtype in SMALL and not self.key.transposed
 
 
 class Files:
@@ -64,10 +82,12 @@ class Files:
         self.paths = tuple(paths)
         self._stamps = self._stamp()
         self._places: dict[str, tuple[Path, Place]] = {}
+        self._rotated: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path, prefix in zip_longest(self.paths, prefixes, fillvalue=""):
             header = read_header(Path(path))
-            check_quantization(Path(path), header)
+            rotated = check_quantization(Path(path), header)
+            self._rotated |= {f"{prefix}{layer}.weight": group for layer, group in rotated.items()}
             self._places |= {f"{prefix}{key}": (Path(path), place) for key, place in header.places.items()}
             self.shapes |= {f"{prefix}{key}": shape for key, shape in header.shapes.items()}
 
@@ -76,7 +96,8 @@ class Files:
         if (found := self._places.get(key.name)) is None:
             return None
         scale = next((Key(name) for name in scale_names(key.name) if name in self._places), None)
-        return Source(*found, self.shapes[key.name], key, self.find(scale) if scale else None)
+        rotated = self._rotated.get(key.name, 0)
+        return Source(*found, self.shapes[key.name], key, self.find(scale) if scale else None, rotated)
 
     def check_unchanged(self) -> None:
         """Raises BadFile where a file is not what it was when it was first looked at."""
@@ -98,9 +119,8 @@ def read_all(files: Files) -> dict[str, torch.Tensor]:
     for source in sources.values():
         if source.place.dtype not in DTYPES:
             raise BadFile(f"has {source.key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
-    state = {
-        name: tensor.reshape(files.shapes[name]) for name, tensor in _read(sources, torch.float32, torch.device("cpu"))
-    }
+    read = _read(sources, torch.float32, torch.device("cpu"))
+    state = {name: dense(tensor, torch.float32).reshape(files.shapes[name]) for name, tensor in read}
     files.check_unchanged()
     return state
 
@@ -114,12 +134,16 @@ def build_empty(make: Callable[[], Module]) -> Module:
 class WeightLoader:
     """What an empty module needs from files: all of it found and checked before anything is read.
 
-    ``keys_of`` says under which keys a parameter may be found. Raises BadFile for what is missing or misshapen.
+    ``keys_of`` says under which keys a parameter may be found; with ``keeps_small`` weights that are small in the files
+    stay so. Raises BadFile for what is missing or misshapen.
     """
 
-    def __init__(self, module: nn.Module, files: Files, keys_of: Callable[[str], Iterator[Key]]) -> None:
+    def __init__(
+        self, module: nn.Module, files: Files, keys_of: Callable[[str], Iterator[Key]], keeps_small: bool = False
+    ) -> None:
         self.module, self.files = module, files
         self._sources: dict[str, Source] = {}
+        self._kept: set[str] = set()
         missing: list[str] = []
         for name, parameter in module.named_parameters():
             candidates = list(keys_of(name))
@@ -129,11 +153,22 @@ class WeightLoader:
             else:
                 _check_shape(found, tuple(parameter.shape))
                 self._sources[name] = found
+                path, _, kind = name.rpartition(".")
+                if keeps_small and found.is_small and can_keep(module.get_submodule(path), kind):
+                    self._kept.add(name)
         if missing:
             more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
             raise BadFile(f"lacks {', '.join(missing[:NAMED_MISSING])}{more}")
         self.file_bytes = sum(source.nbytes for source in self._sources.values())
-        self.numbers = sum(parameter.numel() for parameter in module.parameters())
+        self._numbers = {name: parameter.numel() for name, parameter in module.named_parameters()}
+
+    def nbytes(self, dtype: torch.dtype) -> int:
+        """How much memory the weights take, those that are not kept small in this format."""
+        dense = sum(count for name, count in self._numbers.items() if name not in self._kept) * dtype.itemsize
+        scales = sum(
+            math.prod(found.scale.shape) * 4 for found in map(self._sources.get, self._kept) if found and found.scale
+        )
+        return dense + scales + sum(self._sources[name].nbytes for name in self._kept)
 
     def unread(self, prefix: str) -> list[str]:
         """The keys that begin with ``prefix``, without it, of what is not read."""
@@ -148,7 +183,7 @@ class WeightLoader:
     def find_not_finite(self) -> str | None:
         """The key of a tensor in the files, of those that are read, with numbers that are none; None for no such."""
         for name, tensor in _read(self._sources, torch.float64, torch.device("cpu")):
-            if not tensor.isfinite().all():
+            if not dense(tensor, torch.float64).isfinite().all():
                 return self._sources[name].key.name
         return None
 
@@ -156,11 +191,18 @@ class WeightLoader:
         """Gives every parameter its tensor; yields how many bytes were read, tensor by tensor."""
         state: dict[str, torch.Tensor] = {}
         shapes = {name: parameter.shape for name, parameter in self.module.named_parameters()}
+        kept: dict[str, Stored] = {}
         for name, tensor in _read(self._sources, dtype, device):
-            state[name] = tensor.reshape(shapes[name])
+            if isinstance(tensor, Stored) and name in self._kept:
+                tensor.shape = shapes[name]
+                kept[name] = tensor
+            else:
+                state[name] = dense(tensor, dtype).reshape(shapes[name])
             yield self._sources[name].nbytes
         self.files.check_unchanged()
         self.module.load_state_dict(state, strict=False, assign=True)
+        for name, stored in kept.items():
+            keep(self.module.get_submodule(name.removesuffix(".weight")), stored)
         self.module.requires_grad_(False)
 
 
@@ -174,8 +216,13 @@ def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
     plain = [tuple(side for side in sides[2:] if side != 1) for sides in (shape, wanted)]
     if shape[:2] != wanted[:2] or plain[0] != plain[1]:
         raise BadFile(f"has {key.name} in the shape {_text(source.shape)}, where {_text(wanted)} is needed")
-    if source.place.dtype not in DTYPES:
-        raise BadFile(f"has {key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
+    if source.place.dtype not in KNOWN:
+        raise BadFile(f"has {key.name} in the format {source.place.dtype!r}; known are {', '.join(KNOWN)}")
+    if source.place.dtype == "I8" and not source.scale:
+        raise BadFile(f"has {key.name} as INT8 without a scale")
+    block = BLOCKS.get(source.place.dtype)
+    if block and key.third is not None and math.prod(shape) % block.numbers:
+        raise BadFile(f"has {key.name} in blocks that do not end with its thirds")
     if source.scale:
         _check_scale(source.scale, source.shape)
 
@@ -192,10 +239,15 @@ def _text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "of a single number"
 
 
+def dense(tensor: torch.Tensor | Stored, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor, or what a weight that is kept small stands for."""
+    return tensor.dense(dtype) if isinstance(tensor, Stored) else tensor
+
+
 def _read(
     sources: Mapping[str, Source], dtype: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, flat tensor) in the order of the files.
+) -> Iterator[tuple[str, torch.Tensor | Stored]]:
+    """(name, flat tensor, or what it is made of) in the order of the files.
 
     Numbers of the wanted format are read to where they stay, others through one buffer, block by block: a block that
     fits into the processor's cache costs the memory one write instead of three.
@@ -206,41 +258,63 @@ def _read(
         with path.open("rb", buffering=0) as file:
             for name in names:
                 source = sources[name]
-                stored, numbers = DTYPES[source.place.dtype], _numbers(source)
-                if source.key.third is not None:  # rows lie behind one another
-                    numbers //= 3
                 file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
-                wide = torch.promote_types(dtype, torch.float32)
-                tensor = torch.empty(numbers, dtype=wide if source.scale else dtype, device=device)
-                if stored == tensor.dtype and device.type == "cpu":
-                    _read_exactly(file, tensor.view(torch.uint8).numpy().data if numbers else memoryview(b""))
-                else:
-                    step = len(buffer) // stored.itemsize
-                    for block in tensor.split(step) if numbers else ():
-                        _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
-                        block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
-                if source.scale:
-                    tensor = _multiply(tensor, source).to(dtype)
+                if source.scale or source.is_small or source.place.dtype not in DTYPES:
+                    stored = _stored(source, _read_raw(file, source, device, buffer), dtype, device)
+                    yield name, stored.dense(dtype).t().contiguous() if source.key.transposed else stored
+                    continue
+                tensor = torch.empty(_numbers(source), dtype=dtype, device=device)
+                _fill(file, tensor, DTYPES[source.place.dtype], buffer)
                 if source.key.transposed:
                     tensor = tensor.reshape(source.shape).t().contiguous()
                 yield name, tensor
 
 
-def _multiply(tensor: torch.Tensor, source: Source) -> torch.Tensor:
-    """The flat tensor times its scale, which is one number or one a row."""
-    assert source.scale
-    ((_, scale),) = _read({"": source.scale}, tensor.dtype, tensor.device)
-    if source.key.third is not None and len(scale) > 1:
-        scale = scale.chunk(3)[source.key.third]
-    return tensor.view(len(scale), -1).mul_(scale[:, None]).flatten()
+def _fill(file: Any, tensor: torch.Tensor, stored: torch.dtype, buffer: bytearray) -> None:
+    """Numbers of the format ``stored`` into a flat tensor."""
+    if stored == tensor.dtype and tensor.device.type == "cpu":
+        _read_exactly(file, tensor.view(torch.uint8).numpy().data if len(tensor) else memoryview(b""))
+        return
+    for block in tensor.split(len(buffer) // stored.itemsize) if len(tensor) else ():
+        _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
+        block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
+
+
+def _read_raw(file: Any, source: Source, device: torch.device, buffer: bytearray) -> torch.Tensor:
+    """A tensor's bytes as they are, flat, uint8."""
+    if source.place.dtype not in BLOCKS:
+        _numbers(source)
+    raw = torch.empty(source.nbytes, dtype=torch.uint8, device=device)
+    _fill(file, raw, torch.uint8, buffer)
+    return raw
+
+
+def _stored(source: Source, raw: torch.Tensor, dtype: torch.dtype, device: torch.device) -> Stored:
+    """The weight of which ``raw`` are the bytes."""
+    shape = source.shape if source.key.third is None else (source.shape[0] // 3, *source.shape[1:])
+    if source.place.dtype in BLOCKS:
+        return Blocks(raw, source.place.dtype, shape, dtype)
+    scale = None
+    if source.scale:
+        ((_, found),) = _read({"": source.scale}, torch.float32, device)
+        scale = dense(found, torch.float32)
+        if source.key.third is not None and len(scale) > 1:
+            scale = scale.chunk(3)[source.key.third]
+    numbers = raw.view(torch.int8 if source.place.dtype == "I8" else DTYPES[source.place.dtype])
+    if source.rotated:
+        return Rotated(numbers, scale, source.rotated, shape, dtype)
+    return Scaled(numbers, scale, shape, dtype)
 
 
 def _numbers(source: Source) -> int:
-    """How many numbers a tensor has; BadFile where its bytes are not as many as its shape says."""
-    numbers = math.prod(source.shape)
-    if numbers * DTYPES[source.place.dtype].itemsize != source.place.nbytes:
+    """How many numbers of a tensor are read; BadFile where its bytes are not as many as its shape says."""
+    numbers, itemsize = (
+        math.prod(source.shape),
+        1 if source.place.dtype == "I8" else DTYPES[source.place.dtype].itemsize,
+    )
+    if numbers * itemsize != source.place.nbytes:
         raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
-    return numbers
+    return numbers if source.key.third is None else numbers // 3  # rows lie behind one another
 
 
 def _read_exactly(file: Any, into: memoryview) -> None:

@@ -284,4 +284,4 @@ def _name_of(url: str, answer: Answer) -> str:
     return next((name for name in cleaned if Path(name).suffix.lower() in ENDINGS), next(filter(None, cleaned), ""))
 
 
-ENDINGS = (".safetensors", ".onnx", ".pt", ".pth")
+ENDINGS = (".safetensors", ".gguf", ".onnx", ".pt", ".pth")

@@ -21,7 +21,9 @@ from webui.core.tensor_file import (
     PICKLE_ENDINGS,
     START_BYTES,
     BadFile,
+    check_gguf,
     header_length,
+    parse_gguf_header,
     parse_header,
     read_header,
 )
@@ -41,6 +43,8 @@ FOLDERS: dict[Kind, str] = {
     "text encoder": "models/text_encoders",
 }
 UPSCALER_PICKLES = (".pt", ".pth")
+GGUF_HEAD_BYTES = 2**22
+"""In these the header of a model's GGUF file is, which does not tell its own length."""
 RESERVE_BYTES = 2**30
 """So much of a disk is left free."""
 
@@ -82,16 +86,21 @@ class Shelves:
         if ending in PICKLE_ENDINGS and ending not in UPSCALER_PICKLES:
             reason = "is a pickle, and opening a pickle can run any program; get it as .safetensors"
             raise RequestError(f"{show(name)} {reason}.", field="name")
-        if ending not in (".safetensors", ".onnx", *UPSCALER_PICKLES):
-            kinds = "models, LoRAs, VAEs, embeddings and upscalers are .safetensors files, finders are .onnx files"
+        if ending not in (".safetensors", ".gguf", ".onnx", *UPSCALER_PICKLES):
+            kinds = (
+                "models, LoRAs, VAEs, embeddings and upscalers are .safetensors files (models .gguf too), finders .onnx"
+            )
             raise RequestError(f"{show(name)} cannot be added: {kinds}.", field="name")
         return name
 
     def needed_bytes(self, name: str, start: bytes, size_bytes: int) -> int:
         """How many of its first bytes tell what a file is; ``start`` are its first, ``START_BYTES`` or all of them."""
-        if not name.lower().endswith(".safetensors"):
+        if not name.lower().endswith((".safetensors", ".gguf")):
             return min(START_BYTES, size_bytes)
         try:
+            if name.lower().endswith(".gguf"):
+                check_gguf(start)
+                return min(GGUF_HEAD_BYTES, size_bytes)
             return LENGTH_BYTES + header_length(start, size_bytes)
         except BadFile as error:
             raise refusal(name, error) from None
@@ -135,9 +144,14 @@ class Shelves:
 
 def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     """By the ending where that says it, else by the header of a safetensors file; raises BadFile."""
-    if not name.lower().endswith(".safetensors"):
+    if not name.lower().endswith((".safetensors", ".gguf")):
         return ("finder", "a finder") if name.lower().endswith(".onnx") else ("upscaler", "an upscaler")
-    header = parse_header(start[LENGTH_BYTES:], size_bytes)
+    if name.lower().endswith(".gguf"):
+        header = parse_gguf_header(start, size_bytes)
+        if header is None:
+            raise BadFile(f"has a header of more than {GGUF_HEAD_BYTES // 2**20} MiB, as no image model has")
+    else:
+        header = parse_header(start[LENGTH_BYTES:], size_bytes)
     if part := part_of(header):
         return ("VAE", f"a VAE for {part.family}") if "vae" in part.parts else ("text encoder", "a text encoder")
     kind = recognize(header.shapes)

@@ -4,7 +4,7 @@
   "use strict";
   const { make, whenever } = window.darkroomPanel;
   const { PAGES, pageInSight } = window.darkroom;
-  const ENDINGS = ".safetensors,.pt,.pth,.onnx";
+  const ENDINGS = ".safetensors,.gguf,.pt,.pth,.onnx";
   const START_BYTES = 200; // what tells how much of a file says what it is
   const LOOK_MS = 1000;
   const SPEED_MS = 10000;

@@ -34,7 +34,7 @@
   };
 
   const makeCard = (page, info) => {
-    const detail = [info.kind, size(info.size_bytes), info.dtype].join(" · ");
+    const detail = [info.kind, size(info.size_bytes), ...(info.kind.includes(info.dtype) ? [] : [info.dtype])].join(" · ");
     const button = makeButton(info, detail, `Use ${info.name}`, () => {
       choose(page, info.name);
     });
