@@ -55,7 +55,8 @@ class StoredLayer(nn.Module):
     def _dense(self, like: torch.Tensor) -> torch.Tensor:
         if isinstance(self.changed, torch.Tensor):
             return self.changed.to(like)
-        return self.stored.dense(like.dtype)
+        weight: torch.Tensor = self.stored(like.dtype, lent=True)
+        return weight
 
 
 class StoredLinear(StoredLayer, nn.Linear):

@@ -11,6 +11,8 @@ import torch
 
 from webui.engine.weights.stored import Stored
 
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
 
 class Scaled(Stored):
     """The weight is ``numbers`` times ``scale``, multiplied in float32.
@@ -20,18 +22,21 @@ class Scaled(Stored):
 
     def __init__(self, numbers: torch.Tensor, scale: torch.Tensor | None, shape: Sequence[int], dtype: torch.dtype):
         super().__init__(shape, numbers.numel() // max(1, shape[0]), dtype)
-        self.numbers = self.keep(numbers.reshape(shape[0], -1))
-        self.scale = None if scale is None else self.keep(scale.float().reshape(-1, 1))
+        self._kind = numbers.dtype
+        self.numbers = self.keep(numbers.reshape(shape[0], -1).view(torch.uint8))
+        self.scale = None if scale is None else self.keep(scale.float().reshape(-1, 1).view(torch.int32))
 
     def decode(self, units: slice | torch.Tensor) -> torch.Tensor:
         """Rows."""
-        if isinstance(units, torch.Tensor):  # there is no index into fp8
-            numbers = self.numbers.view(torch.uint8).view(len(self.numbers), -1)[units].view(self.numbers.dtype)
+        numbers = self.numbers[units]
+        if self._kind in FP8 and numbers.device.type == "cpu":
+            values = torch.index_select(_table(self._kind), 0, numbers.flatten().int()).view(numbers.shape)
         else:
-            numbers = self.numbers[units]
+            values = numbers.view(self._kind)
         if self.scale is None:
-            return numbers
-        return numbers.float() * (self.scale if len(self.scale) == 1 else self.scale[units])
+            return values
+        scale = self.scale.view(torch.float32)
+        return values.float() * (scale if len(scale) == 1 else scale[units])
 
 
 class Rotated(Scaled):
@@ -74,3 +79,10 @@ def hadamard(size: int) -> torch.Tensor:
     while len(matrix) < size:
         matrix = torch.kron(matrix, four)
     return matrix / math.sqrt(size)
+
+
+@cache
+def _table(kind: torch.dtype) -> torch.Tensor:
+    """All 256 numbers of a format: to look them up is four times as fast on a CPU as torch's own conversion."""
+    with torch.inference_mode(False):
+        return torch.arange(256, dtype=torch.uint8).view(kind).float()

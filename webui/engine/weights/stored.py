@@ -1,5 +1,6 @@
 """``Stored``: a weight that stays in the small numbers of its file, and is made dense when it is computed with."""
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +10,30 @@ CHUNK, DEVICE_CHUNK = 2**18, 2**24
 """Numbers that are made dense at once: on a processor what fits into its cache, elsewhere what keeps a device busy."""
 
 
+class _Space(threading.local):
+    """A block of each format, as large as the largest weight so far."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[torch.dtype, torch.Tensor] = {}
+
+    def take(self, numbers: int, dtype: torch.dtype) -> torch.Tensor:
+        """So many numbers, with whatever is in them."""
+        if dtype not in self._blocks or len(self._blocks[dtype]) < numbers:
+            self._blocks.pop(dtype, None)
+            with torch.inference_mode(False):
+                self._blocks[dtype] = torch.empty(numbers, dtype=dtype)
+        return self._blocks[dtype][:numbers]
+
+
+_SPACE = _Space()
+
+
 class Stored(nn.Module):
     """A weight of a layer, of this ``shape``, that computes in ``dtype``.
 
     Its numbers are parameters of its own, so that they move with the network, or are brought as they are needed. They
-    are units behind one another, of ``unit`` numbers each, that are made dense by themselves: rows, or blocks.
+    are whole numbers, whatever they stand for: a network's format is neither changed nor told by them.
+    ``unit`` of the weight's numbers are made dense by themselves: those of a row, or of a block.
     """
 
     def __init__(self, shape: Sequence[int], unit: int, dtype: torch.dtype) -> None:
@@ -38,10 +58,17 @@ class Stored(nn.Module):
         units = index.reshape(-1, 1) * per_row + torch.arange(per_row, device=index.device)
         return self.decode(units.flatten()).to(self.dtype).view(*index.shape, *self.shape[1:])
 
-    def forward(self, dtype: torch.dtype) -> torch.Tensor:
-        """As ``dense``; a call of the module, for what brings its numbers to a device for a call."""
+    def forward(self, dtype: torch.dtype, lent: bool = False) -> torch.Tensor:
+        """As ``dense``; a call of the module, for what brings its numbers to a device for a call.
+
+        ``lent`` memory is another weight's in the thread's next call: on a CPU tens of MiB of its own, taken anew for
+        each weight, cost more than what is done there.
+        """
         count = self.shape.numel() // self.unit
-        whole = torch.empty(count, self.unit, dtype=dtype, device=self.device)
+        if lent and self.device.type == "cpu":
+            whole = _SPACE.take(self.shape.numel(), dtype).view(count, self.unit)
+        else:
+            whole = torch.empty(count, self.unit, dtype=dtype, device=self.device)
         step = max(1, (CHUNK if whole.device.type == "cpu" else DEVICE_CHUNK) // self.unit)
         for first in range(0, count, step):
             part = slice(first, first + step)
