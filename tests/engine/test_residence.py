@@ -274,7 +274,7 @@ class TestPlans:
 class TestOutOfMemory:
     def fail_once(self, monkeypatch, model, error: Exception, times: int = 1) -> list[int]:
         calls: list[int] = []
-        predict = type(model).predict
+        predict = type(model.backbone).predict
 
         def failing(self, *args):
             calls.append(1)
@@ -282,7 +282,7 @@ class TestOutOfMemory:
                 raise error
             return predict(self, *args)
 
-        monkeypatch.setattr(type(model), "predict", failing)
+        monkeypatch.setattr(type(model.backbone), "predict", failing)
         return calls
 
     def test_it_is_tried_once_more_and_people_are_told(self, make, monkeypatch):
