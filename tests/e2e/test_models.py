@@ -116,18 +116,18 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
         response = route.fetch()
         known = response.json()
         for info in known:
-            info |= {"lacks": ["clip_skip", "hires"], "samplers": ["Euler"]} if info["name"] == "tiny xl" else {}
+            info |= {"lacks": ["seed", "hires"], "samplers": ["Euler"]} if info["name"] == "tiny xl" else {}
         route.fulfill(response=response, json=known)
 
     everything = options(tab, "sampler")
-    tab.set(clip_skip=2)
+    tab.set(seed=5)
     tab.page.route("**/api/models?*", answer)
     tab.page.evaluate("darkroomModels.refresh()")
     card(tab, "tiny xl").click()
     wait_until_pressed(tab, "tiny xl")
-    tab.find("clip_skip").wait_for(state="hidden")
+    tab.find("seed").wait_for(state="hidden")
     tab.find("hires").wait_for(state="hidden")
-    tab.wait_for_value("clip_skip", "1")
+    tab.wait_for_value("seed", "-1")
     tab.find("sampler").get_by_role("combobox").click()
     shown = tab.find("sampler").get_by_role("option")
     wait_for(
@@ -137,8 +137,8 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
     tab.find("sampler").get_by_role("combobox").blur()
     tab.page.unroute("**/api/models?*")
     card(tab, "tiny one").click()
-    tab.find("clip_skip").wait_for()
-    tab.wait_for_value("clip_skip", "2")
+    tab.find("seed").wait_for()
+    tab.wait_for_value("seed", "5")
     assert options(tab, "sampler") == everything
 
 

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from webui.core.kinds.kind import Defaults, Kind, Prediction, Source, Traits
 from webui.core.tensor_file import BadFile, Header, read_floats
 from webui.core.text_encoders import find_text_encoders
@@ -132,9 +130,15 @@ def _prediction(family: str, channels: int, prefix: str, header: Header, path: P
 def _sidecar_prediction(path: Path) -> Prediction | None:
     """What the LDM configuration beside a file says, as A1111 reads it: ``name.yaml`` with ``parameterization``."""
     try:
-        config = yaml.safe_load(path.with_suffix(".yaml").read_text("utf-8"))
+        text = path.with_suffix(".yaml").read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+    import yaml  # hardly any file has one beside it
+
+    try:
+        config = yaml.safe_load(text)
         said = config["model"]["params"].get("parameterization", "eps")
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return "v" if said == "v" else "epsilon"
 
