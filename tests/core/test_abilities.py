@@ -50,6 +50,9 @@ def test_what_a_kind_lacks_is_refused_with_its_name_and_field(model, ability):
     with pytest.raises(RequestError, match="Anima, as 'ani' is, has no ") as caught:
         check_abilities(request, model(ability))
     assert caught.value.field == ASKED[ability].field and str(caught.value).startswith(f"{caught.value.field}: ")
+    if ability in ("negative prompt", "clip skip", "prediction", "refiner", "token merging", "reuse"):
+        mended = request.model_copy(update={caught.value.field: caught.value.mend.value})
+        check_abilities(mended, model(ability))
     check_abilities(request, model())
     check_abilities(Request(), model(*ASKED))
 

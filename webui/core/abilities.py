@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from webui.core import samplers
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.files import ModelFile
 from webui.core.kinds.kind import Ability, Kind
 from webui.core.request import Request
@@ -42,14 +42,21 @@ def check_abilities(request: Request, file: ModelFile) -> None:
     assert file.checkpoint
     kind = file.checkpoint.row
     for ability, asked in ASKED.items():
-        if ability in kind.lacks and asked.by(request):
+        if ability in _lacks(kind) and asked.by(request):
             what = NAMES.get(ability, ability)
-            raise RequestError(f"{asked.field}: {kind.name}, as {file.name!r} is, has no {what}", asked.field)
+            reason = f"{asked.field}: {kind.name}, as {file.name!r} is, has no {what}"
+            info = Request.model_fields.get(asked.field)
+            is_plain = info is not None and isinstance(info.default, str | int | float)
+            raise RequestError(reason, asked.field, Mend("use", info.default) if info and is_plain else None)
 
 
 def lacking(kind: Kind) -> tuple[str, ...]:
     """The fields of a request that mean nothing to a kind of models."""
-    return tuple(asked.field for ability, asked in ASKED.items() if ability in kind.lacks)
+    return tuple(asked.field for ability, asked in ASKED.items() if ability in _lacks(kind))
+
+
+def _lacks(kind: Kind) -> frozenset[Ability]:
+    return kind.lacks | ({"prediction"} if kind.prediction == "flow" else set())
 
 
 def suited_sampler(file: ModelFile, sampler: str, schedule: str) -> tuple[str, str]:
@@ -61,11 +68,13 @@ def suited_sampler(file: ModelFile, sampler: str, schedule: str) -> tuple[str, s
         raise RequestError(
             f"sampler {sampler!r} cannot draw with {file.name!r}, which predicts flow;"
             f" {', '.join(samplers.FLOWING)} can",
-            field="sampler",
+            "sampler",
+            Mend("use", "Euler"),
         )
     if schedule != "Default":
         raise RequestError(
             f"schedule “{schedule}” does not go with {file.name!r}, which predicts flow and has its own: Default",
-            field="schedule",
+            "schedule",
+            Mend("use", "Default"),
         )
     return sampler, schedule

@@ -211,6 +211,8 @@ def _resolve_hires(
     with _about("hires", "hires"):
         upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
         model = _choose_model("model", hires.model, library) if hires.model else first
+        if model != first:
+            check_abilities(request.model_copy(update={"prediction": "auto"}), model)
         if upscaler in LATENT_FILTERS and not are_alike(model, first):
             kinds = [file.checkpoint.family for file in (model, first) if file.checkpoint]
             raise RequestError(
@@ -292,9 +294,7 @@ def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:
     checkpoint = file.checkpoint
     assert checkpoint
     prediction: str = request.prediction
-    if checkpoint.prediction == "flow":
-        if prediction != "auto":
-            raise RequestError(f"prediction: {file.name!r} predicts flow, and nothing else", field="prediction")
+    if checkpoint.prediction == "flow":  # it has no other
         return prediction
     if prediction == "auto":
         prediction = checkpoint.prediction_name

@@ -209,7 +209,7 @@ def test_what_it_cannot_do_is_refused_by_its_name(toy, draw):
         ({"clip_skip": 2}, "clip_skip", "Toy, as 'toy' is, has no clip skip"),
         ({"sampler": "Euler a"}, "sampler", "'Euler a' cannot draw with 'toy', which predicts flow; .*Euler"),
         ({"schedule": "Karras"}, "schedule", "“Karras” does not go with 'toy'"),
-        ({"prediction": "v"}, "prediction", "'toy' predicts flow"),
+        ({"prediction": "v"}, "prediction", "Toy, as 'toy' is, has no choice of prediction"),
         ({"refiner": "demo"}, "refiner", "is SD 1.x and cannot go on with the latents of Toy"),
     ):
         with pytest.raises(RequestError, match=reason) as caught:
