@@ -135,6 +135,11 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
         "one",
     )
     tab.find("sampler").get_by_role("combobox").blur()
+    tab.find("schedule").get_by_role("combobox").click()
+    schedules = tab.find("schedule").get_by_role("option")
+    schedules.first.wait_for()
+    assert [one.inner_text().removeprefix("✓").strip() for one in schedules.all() if one.is_visible()] == ["Default"]
+    tab.find("schedule").get_by_role("combobox").blur()
     tab.page.unroute("**/api/models?*")
     card(tab, "tiny one").click()
     tab.find("seed").wait_for()

@@ -30,14 +30,16 @@
     } else if (valueOf(page, field) === String(neutral(page, field))) put(page, field, before);
   };
 
+  const isNot = (name) => `:not([aria-label="${CSS.escape(name)}"])`;
   const hide = (page, { lacks, samplers }) => {
     const hidden = lacks.flatMap((field) => [`#${page}-${field}`, `#${page}-${field}-panel`]);
-    const others = samplers.map((name) => `:not([aria-label="${CSS.escape(name)}"])`).join("");
-    rules[page] = [
-      ...(hidden.length ? [`${hidden.join(", ")} { display: none !important; }`] : []),
-      ...(others ? [`#${page}-sampler [role=option]${others} { display: none !important; }`] : []),
-    ];
-    sheet.replaceSync(Object.values(rules).flat().join("\n"));
+    const schedules = samplers.length ? ["Default"] : []; // where not all samplers go, the model has a schedule of its own
+    const others = Object.entries({ sampler: samplers, schedule: schedules })
+      .filter(([, names]) => names.length)
+      .map(([field, names]) => `#${page}-${field} [role=option]${names.map(isNot).join("")}`);
+    rules[page] = [...hidden, ...others];
+    const all = Object.values(rules).flat();
+    sheet.replaceSync(all.length ? `${all.join(",\n")} { display: none !important; }` : "");
     for (const id of [...held.keys()]) {
       const field = id.slice(page.length + 1);
       if (id.startsWith(`${page}-`) && !lacks.includes(field)) wake(page, field);
