@@ -57,6 +57,11 @@ class Model:
         return self.parts.checkpoint.family
 
     @property
+    def network_title(self) -> str:
+        """What people call the backbone's network."""
+        return next(part.title for part in self.family.parts if part.role == "backbone")
+
+    @property
     def dtype(self) -> torch.dtype:
         """The format that the backbone computes in."""
         dtype: torch.dtype = self.network.dtype
