@@ -24,10 +24,10 @@ def decode(
     """
     if not torch.isfinite(latents).all():
         overflows = model.dtype != torch.float32
+        narrow, dtype = "it overflows in this number format, or ", "--dtype float32 (or bfloat16), "
         raise NotFinite(
-            f"the {model.network_title} came to not-a-number values:"
-            f" {'it overflows in this number format, or ' if overflows else ''}a LoRA or a weight in the prompt is far too"
-            f" strong; try {'--dtype float32 (or bfloat16), ' if overflows else ''}smaller weights, or another prediction"
+            f"the {model.network_title} came to not-a-number values: {narrow if overflows else ''}a LoRA or a weight in"
+            f" the prompt is far too strong; try {dtype if overflows else ''}smaller weights, or another prediction"
         )
     picture = model.decode(latents)[0]
     if not torch.isfinite(picture).all():
