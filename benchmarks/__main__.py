@@ -34,6 +34,7 @@ WORKLOADS = {
     "upscale": ("demo",),
     "grid": EVERY_SIZE,
     "loading": ("sd15",),
+    "quantised": ("sd15",),
     "workers": ("demo",),
     "load": ("demo",),
     "held": ("demo",),

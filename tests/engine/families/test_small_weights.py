@@ -11,14 +11,18 @@ from checkpoints import UNET, WORDS, small, to_ldm
 from safetensors.torch import save_file
 from weight_formats import as_fp8, as_int8, as_scaled_fp8, save_gguf, save_small
 
+from webui.core.errors import RequestError
 from webui.core.events import Done, Image
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.core.tensor_file import START_BYTES
+from webui.core.verdict import changes
 from webui.darkroom import Darkroom
 from webui.engine.families.base import CannotLoad
 from webui.engine.tokens import Tokenizer
 from webui.engine.weights.layers import Pair, StoredConv2d, StoredLayer
 from webui.engine.weights.stored import Stored
+from webui.library.adding.incoming import Shelves
 
 SCALED = {
     "fp8": as_fp8,
@@ -119,20 +123,6 @@ def test_loras_ride_beside_small_weights_and_come_off_bit_for_bit(darkroom, name
     assert (draw(darkroom, name)[0] == plain).all() and not changed(darkroom)
 
 
-def test_a_switch_back_is_cached_and_counted_as_small(darkroom):
-    sets = ("<lora:one:1>", "<lora:two:1>", "<lora:one:1>")
-    hows = [draw(darkroom, "Q8_0", prompt=f"x {text}")[1][-1].loras.how for text in sets]
-    assert hows == ["merged", "merged", "cached"]
-    cache = darkroom.manager._residence.loras.cache
-    pairs = {id(tensor): tensor for merged in cache._sets.values() for tensor in merged.tensors.values()}
-    assert cache.nbytes == sum(tensor.nbytes for tensor in pairs.values())
-    beside = sum(pair.nbytes for pair in pairs.values() if isinstance(pair, Pair))
-    unet = darkroom.manager._residence.model.network
-    assert (
-        0 < beside < 0.2 * sum(2 * 4 * module.shape.numel() for module in unet.modules() if isinstance(module, Stored))
-    )
-
-
 def test_what_is_no_product_makes_its_layers_dense_with_the_twins_bits(darkroom):
     prompt = "a red apple <lora:loha:0.7>"
     picture, _ = draw(darkroom, "fp8-scaled", prompt=prompt)
@@ -150,14 +140,23 @@ def test_weights_by_block_and_over_steps_hold_beside_small_weights(darkroom):
     assert (picture != draw(darkroom, "Q8_0", prompt="a red apple <lora:one:1> <lora:two:1>")[0]).any()
 
 
-def test_a_budget_that_holds_no_dense_set_holds_the_pairs(made, darkroom):
-    own = Darkroom(Settings(device="cpu", dtype="float32", data_dir=made.folder.parents[1], lora_cache="4MB"))
-    draw(own, "int8", prompt="<lora:one:1>")
-    assert 0 < own.manager._residence.loras.cache.nbytes <= 4 * 2**20
-    draw(own, "int8", prompt="<lora:loha:1>")
-    assert own.manager._residence.loras.cache.nbytes > 4 * 2**20, "used all the same, and not kept"
-    draw(own, "int8")
-    assert own.manager._residence.loras.cache.nbytes <= 4 * 2**20
+def test_pairs_are_cached_and_counted_as_small_and_what_is_larger_than_the_budget_is_not_kept(made):
+    own = Darkroom(Settings(device="cpu", dtype="float32", data_dir=made.folder.parents[1], lora_cache="8MB"))
+    hows = [draw(own, "int8", prompt=f"x <lora:{name}:1>")[1][-1].loras.how for name in ("one", "two", "one")]
+    assert hows == ["merged", "merged", "cached"]
+    cache, network = own.manager._residence.loras.cache, own.manager._residence.model.network
+    tensors = {id(tensor): tensor for merged in cache._sets.values() for tensor in merged.tensors.values()}
+    assert cache.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+    beside = sum(pair.nbytes for pair in tensors.values() if isinstance(pair, Pair))
+    assert (
+        0
+        < beside
+        < 0.2 * sum(2 * 4 * weight.shape.numel() for weight in network.modules() if isinstance(weight, Stored))
+    )
+    draw(own, "int8", prompt="x <lora:loha:1>")
+    assert cache.nbytes > 8 * 2**20, "used all the same"
+    draw(own, "int8", prompt="x")
+    assert cache.nbytes <= 8 * 2**20
 
 
 def test_the_planner_counts_what_is_in_memory(darkroom):
@@ -174,17 +173,29 @@ def test_a_gguf_file_says_what_it_is_and_borrows_what_it_lacks(darkroom):
     assert (found.family, found.dtype, found.kind) == ("SDXL", "Q8_0", "SDXL, Q8_0")
     assert models["int8"].checkpoint.kind == "SDXL, INT8" and models["fp8"].checkpoint.kind == "SDXL, fp8"
     assert models["dense"].checkpoint.kind == "SDXL"
-    done = draw(darkroom, "Q8_0")[1][-1]
-    assert sum("has no" in warning for warning in done.warnings) == 3
+    events = draw(darkroom, "Q8_0")[1]
+    assert sum("has no" in warning for warning in events[-1].warnings) == 3
+    (recipe,) = [event.recipe for event in events if isinstance(event, Image)]
+    assert recipe.environment["weights"] == "Q8_0" and recipe.environment["dtype"] == "float32"
+    (dense,) = [event.recipe for event in draw(darkroom, "dense")[1] if isinstance(event, Image)]
+    assert "weights" not in dense.environment
+    assert "environment: weights dense, now Q8_0" in changes(dense, recipe)
+
+
+def test_a_gguf_file_can_be_added(made, darkroom):
+    shelves, data = Shelves(darkroom.settings), (made.folder / "Q8_0.gguf").read_bytes()
+    needed = shelves.needed_bytes("x.gguf", data[:START_BYTES], len(data))
+    place = shelves.find_place(shelves.check_name("x.gguf"), data[:needed], len(data))
+    assert (place.kind, place.about, place.path.name) == ("model", "an SDXL model", "x.gguf")
+    with pytest.raises(RequestError, match="x.gguf is no GGUF file, whatever its name says: it is a web page"):
+        shelves.needed_bytes("x.gguf", b"<!doctype html>" + bytes(300), 10**6)
+    with pytest.raises(RequestError, match="x.gguf is cut short"):
+        shelves.find_place("x.gguf", data[:1000], 1000)
 
 
 def test_weights_that_stay_small_are_looked_through_for_damage(darkroom, made):
-    broken = dict(made.dense)
     key = f"{UNET}middle_block.1.proj_in.weight"
-    meant = save_small(made.folder / "nan.safetensors", broken, as_scaled_fp8)
-    assert meant[key].isfinite().all()
-    stored = as_scaled_fp8(key, broken[key])[0]
-    tensors = {**broken, **stored, f"{key}_scale": torch.tensor(float("nan"))}
+    tensors = {**made.dense, **as_scaled_fp8(key, made.dense[key])[0], f"{key}_scale": torch.tensor(float("nan"))}
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, made.folder / "nan.safetensors")
     with pytest.raises(CannotLoad, match=rf"nan.safetensors holds not-a-number values in its UNet \({key}\)"):
         draw(darkroom, "nan")
