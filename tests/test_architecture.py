@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVERYTHING = {
     *("webui", "compat", "core", "library", "workspace", "interop", "engine", "jobs", "ui", "api", "cli"),
-    *("app", "darkroom", "doctor", "setup"),
+    *("app", "darkroom", "doctor", "setup", "languages"),
 }
 
 FRONT = {"webui", "core", "library", "workspace", "interop", "jobs"}
@@ -26,14 +26,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "__main__": ({"cli"}, set()),
     "compat": (set(), set()),
     "setup": ({"setup"}, set()),
+    "languages": ({"webui", "languages"}, set()),
     "core": ({"webui", "core"}, set()),
     "library": ({"webui", "core", "library"}, set()),
     "workspace": ({"webui", "core", "workspace"}, set()),
     "interop": ({"webui", "core", "library", "interop"}, set()),
     "engine": ({"webui", "compat", "core", "engine"}, set()),
     "jobs": ({"webui", "core", "library", "workspace", "jobs"}, {"engine"}),
-    "ui": ({*FRONT, "compat", "ui"}, set()),
-    "api": ({*FRONT, "api"}, set()),
+    "ui": ({*FRONT, "compat", "languages", "ui"}, set()),
+    "api": ({*FRONT, "languages", "api"}, set()),
     "cli": ({*FRONT, "cli"}, {"app", "doctor"}),
     "darkroom": ({"webui", "core", "library", "jobs"}, {"engine"}),
     "doctor": ({"webui", "core", "library", "setup"}, {"engine"}),

@@ -218,6 +218,7 @@ def _own_routers(
     from webui.api.info import info_router
     from webui.api.installable import installable_router
     from webui.api.jobs import jobs_router
+    from webui.api.languages import languages_router
     from webui.api.login import login_router
     from webui.api.loras import loras_router
     from webui.api.metrics import metrics_router
@@ -233,6 +234,7 @@ def _own_routers(
     for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
         yield make(executor)
     yield installable_router()
+    yield languages_router()
     yield additions_router(executor, Additions(settings))
     yield jobs_router(executor, workspaces.here)
     yield presets_router(executor, workspaces.here)

@@ -39,6 +39,7 @@ PARTS_OF_PAGE = (
     "/favicon.ico",
     "/manifest.",
     "/icons/",
+    "/languages/",
     "/pwa_icon",
     "/robots.txt",
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.routing import compile_path
 
 _PAGE = "/ /config /svelte/{path:path} /static/{path:path} /assets/{path:path} /favicon.ico /theme.css /robots.txt"
-_PAGE += " /pwa_icon /pwa_icon/{size} /manifest.json /manifest.webmanifest /icons/{name} /logout"
+_PAGE += " /pwa_icon /pwa_icon/{size} /manifest.json /manifest.webmanifest /icons/{name} /languages/{name}.js /logout"
 _GRADIO = "theme.css app_id info user login_check startup-events heartbeat/{session_hash} queue/data upload_progress"
 _GRADIO += " file={path_or_url:path} file/{path:path} call/{api_name}/{event_id} call/v2/{api_name}/{event_id}"
 _API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{index} models models/preview finders loras"

@@ -18,6 +18,7 @@ from gradio.state_holder import SessionState, StateHolder
 from jinja2 import BaseLoader, Environment
 from starlette.types import ASGIApp
 
+from webui import languages
 from webui.core.visitor import asking
 from webui.workspace.served import served_dir
 
@@ -122,6 +123,7 @@ class WithNonces(BaseLoader):
         source, *rest = self._loader.get_source(environment, template)
         login = f"{{% if config.get('auth_required') %}}<script>{LOGIN.read_text('utf-8')}</script>{{% endif %}}</head>"
         source = source.replace("</head>", login, 1).replace(*MANIFEST)
+        source = source.replace("window.gradio_api_info", f"{languages.choose()}\nwindow.gradio_api_info", 1)
         return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 
 

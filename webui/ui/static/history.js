@@ -25,7 +25,7 @@
     const note = part(".history-note");
     if (note.textContent !== text) note.textContent = text; // a screen reader says it once
   };
-  const plural = (count) => `${count.toLocaleString()} ${count === 1 ? "picture" : "pictures"}`;
+  const plural = (count) => (count === 1 ? "1 picture" : `${count.toLocaleString()} pictures`);
   const get = (index) => source.get(index);
 
   // Runs what a person asked for, and says what goes wrong.

@@ -15,7 +15,7 @@
 
   const makeDetails = (info) => {
     const hash = make("dd");
-    const facts = { Family: info.family, "Made for": `${info.native_px} px`, Steps: info.defaults.steps, Guidance: info.defaults.guidance };
+    const facts = { "Family": info.family, "Made for": `${info.native_px} px`, Steps: info.defaults.steps, Guidance: info.defaults.guidance };
     const rows = Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]);
     const details = make("details", {}, make("summary", {}, "Details"), make("dl", {}, ...rows, make("dt", {}, "Hash"), hash));
     details.addEventListener("toggle", async () => {

@@ -98,12 +98,18 @@
     const filename = make("input", { type: "text", autocomplete: "off", spellcheck: "false" });
     const metadata = make("input", { type: "checkbox" });
     const theme = choice(THEMES);
+    const language = choice({ "": "As the browser has it", en: "English", ...window.darkroomLanguages.names });
+    for (const option of language.querySelectorAll("[value]:not([value=''])")) option.setAttribute("translate", "no");
     const previews = make("input", { type: "checkbox" });
     format.addEventListener("change", () => change("format", format.value));
     quality.addEventListener("change", () => change("quality", quality.value === "" ? null : Number(quality.value)));
     filename.addEventListener("change", () => change("filename", filename.value));
     metadata.addEventListener("change", () => change("metadata", metadata.checked));
     theme.addEventListener("change", () => setTheme(theme.value));
+    language.addEventListener("change", () => {
+      localStorage.setItem("darkroom.language", language.value);
+      location.reload();
+    });
     previews.addEventListener("change", () => {
       localStorage.setItem("darkroom.previews", previews.checked ? "on" : "off");
       document.body.classList.toggle("no-previews", !previews.checked);
@@ -131,6 +137,7 @@
       title, note, make("div", { class: "drop-choices" }, keep, begin, forget), makeField("pages", "", make("input", { type: "hidden" })),
       make("h3", {}, "This browser"),
       makeField("theme", "Colours", theme),
+      makeField("language", "Language", language),
       makeField("previews", "Show pictures while they are drawn", previews),
       said, make("div", { class: "drop-choices" }, close),
     );
@@ -143,6 +150,7 @@
     for (const name of ["format", "quality", "filename", "metadata", "pages"]) wrong(name, "");
     say("");
     fields.theme.input.value = localStorage.getItem("darkroom.dark") ?? "";
+    fields.language.input.value = localStorage.getItem("darkroom.language") ?? "";
     fields.previews.input.checked = localStorage.getItem("darkroom.previews") !== "off";
     if (!dialog.open) dialog.showModal();
     try {

@@ -1,0 +1,89 @@
+"""Every text has its words in each language, and they stand in its place wherever it is shown."""
+
+import json
+
+import pytest
+
+from tests.ui.scripts import evaluate
+from webui import languages
+from webui.languages import catalogue
+
+CODES = [*languages.names()]
+SCRIPT = "../../languages/words.js"
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    return catalogue.texts()
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_language_says_all_that_a_page_can_show_and_nothing_else(code, known):
+    amiss = catalogue.lacking(code, known)
+    assert not any(amiss.values()), f"python -m webui.languages.catalogue says: {amiss}"
+
+
+def test_what_is_amiss_in_a_language_is_noticed(monkeypatch, known):
+    words = languages.language("de")
+    monkeypatch.setattr(
+        languages, "language", lambda _: {**words, "Nobody says this.": "Niemand.", "Remove {1}": "Weg: {2}"}
+    )
+    amiss = catalogue.lacking("de", known | {"A new sentence of the page."})
+    assert amiss["is missing"] == {"A new sentence of the page."}
+    assert amiss["is not used"] == {"Nobody says this."}
+    assert amiss["has other places"] == {"Remove {1}"}
+
+
+def test_texts_of_scripts_are_found_with_their_places():
+    source = r"""
+      // "not this", nor `this`
+      const shape = /["'`]/; const half = count / 2;
+      say("One \"text\"", `Remove ${name}`, `${several ? `${count} of them` : 'none'} on ${list[`of ${place}`]}.`);
+    """
+    found = [*catalogue.script_texts(source)]
+    assert found == ['One "text"', "Remove {1}", "{1} of them", "none", "of {1}", "{1} on {2}."]
+
+
+def test_texts_of_python_are_found_with_their_places():
+    source = '''
+"""No text of the page."""
+raise RequestError(f"width must be {wanted}, not {given!r}", field="width")
+page = f'<p title="A tip">Some {name} text<b>bold</b></p>'
+'''
+    tree = catalogue.ast.parse(source)
+    assert {"width must be {1}, not {2}", "A tip", "bold"} <= {*catalogue._python_texts(tree, is_front=True)}
+    assert [*catalogue._python_texts(tree, is_front=False)] == ["width must be {1}, not {2}", "width"]
+
+
+def test_words_of_another_language_stand_for_the_english_ones():
+    words = languages.language("de")
+    texts = {
+        "Queue": "Warteschlange",
+        " Queue ": " Warteschlange ",
+        "Starting the engine ...": "Engine startet ...",
+        "Waiting: 3 ahead": "Wartet: 3 davor",
+        "Done in 8.2 s. LoRA fox:1: in place already.": "Fertig in 8.2 s. LoRA fox:1: schon an ihrem Platz.",
+        "Remove a red fox": "a red fox entfernen",
+        "Steps 62%, Waiting 7%": "Schritte 62%, Warten 7%",
+        "3 pictures finished: a fox.": "3 Bilder fertig: a fox.",
+        "1 picture": "1 Bild",
+    }
+    assert _translated(words, [*texts]) == [*texts.values()]
+
+
+def test_what_people_wrote_is_not_taken_for_a_text():
+    written = [
+        "a cat, red, not blue",
+        "queue of people",
+        "a step on pictures",
+        "for sale",
+        "seven pictures",
+        "1girl, solo",
+    ]
+    assert _translated(languages.language("de"), written) == written
+
+
+def _translated(words: dict[str, str], texts: list[str]) -> list[str]:
+    begin = f"darkroomWords.begin({json.dumps(words)})"
+    call = f"(texts) => {{ {begin}; return texts.map((text) => darkroomWords.translate(text)); }}"
+    return evaluate([SCRIPT], call, texts)
