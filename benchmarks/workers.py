@@ -13,11 +13,14 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Options, Row, compared
+from webui.app import make_executor
+from webui.core.errors import RequestError
 from webui.core.events import Image, Step
 from webui.core.order import Order
 from webui.core.request import Request
@@ -29,6 +32,7 @@ from webui.jobs.executor import LocalExecutor
 from webui.jobs.placement import Habits, Passing, rank
 from webui.jobs.queue import MAX_WAITING, Queue
 from webui.jobs.resolve import make_order
+from webui.jobs.workers.cluster import check_installed
 from webui.jobs.workers.places import places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
@@ -158,16 +162,30 @@ def _overhead(options: Options) -> Iterator[Row]:
         order = make_order(Request(seed=7, steps=20, width=128, height=128), Library(settings).snapshot())
         (place,) = places_of(["cpu"], 1, {})
         process = ProcessWorker(settings.engine_options, place)
-        spent: list[float] = []
-        for k in range(options.rounds + 1):
-            began, count = time.process_time(), 0
-            for event in process.draw(order):
-                count += isinstance(event, Step | Image)
-            if k:
-                spent.append(1e3 * (time.process_time() - began) / count)
+        spent = [_event_ms(process, order) for _ in range(options.rounds + 1)][1:]
         process.close()
-    holds = median(spent) <= PROMISED_MS
-    yield Row("an event of a process, in the one that asked: processor time", "ms", spent, holds=holds)
+        holds = median(spent) <= PROMISED_MS
+        yield Row("an event of a process, in the one that asked: processor time", "ms", spent, holds=holds)
+        yield _overhead_of_ray(settings, order, options.rounds)
+
+
+def _overhead_of_ray(settings: Settings, order: Order, rounds: int) -> Row:
+    """The same of an actor on this machine."""
+    name = "an event of a Ray actor, in the one that asked: processor time"
+    with suppress(RequestError):
+        check_installed()
+        executor = make_executor(settings.model_copy(update={"ray": "local"}))
+        (hand,) = executor._crew.hands
+        spent = [_event_ms(hand.worker, order) for _ in range(rounds + 1)][1:]
+        executor.close()
+        return Row(name, "ms", spent)
+    return Row(name, "ms", (), note="not run: Ray is not installed")
+
+
+def _event_ms(worker: Worker, order: Order) -> float:
+    began = time.process_time()
+    count = sum(isinstance(event, Step | Image) for event in worker.draw(order))
+    return 1e3 * (time.process_time() - began) / count
 
 
 def _pictures(options: Options) -> Iterator[Row]:

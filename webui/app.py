@@ -33,7 +33,7 @@ from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
-from webui.jobs.workers.cluster import Cluster
+from webui.jobs.workers.cluster import Cluster, name_cluster
 from webui.jobs.workers.places import Place, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
@@ -67,10 +67,13 @@ def go_offline() -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 
-def make_executor(settings: Settings) -> LocalExecutor:
-    """The executor these settings ask for; raises RequestError for devices that are not there."""
+def make_executor(settings: Settings, kept_in: Path | None = None) -> LocalExecutor:
+    """The executor these settings ask for, which keeps its jobs in a file where one is given; raises RequestError for
+    devices that are not there."""
     go_offline()
-    return LocalExecutor(settings, make_workers(settings))
+    executor = LocalExecutor(settings, make_workers(settings), Store(kept_in) if kept_in else None)
+    executor.start()
+    return executor
 
 
 def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
@@ -81,6 +84,20 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
     return {"": ThreadWorker(settings.engine_options)}
+
+
+def name_workers(settings: Settings) -> list[str]:
+    """Those that these settings ask for, each with what it is, for people; raises RequestError as ``make_workers``."""
+    if settings.ray:
+        return name_cluster(settings)
+    return [_name(place) for place in find_places(settings)]
+
+
+def _name(place: Place) -> str:
+    threads = place.variables.get("OMP_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
+    return (
+        f"{place.name} ({threads} thread{'s' * (threads != '1')})" if place.device == "cpu" and threads else place.name
+    )
 
 
 def find_places(settings: Settings) -> tuple[Place, ...]:

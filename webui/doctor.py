@@ -99,9 +99,20 @@ def _examine_workers(name_workers: Callable[[], Sequence[str]]) -> Iterator[tupl
 
     try:
         if names := name_workers():
-            print(f"Workers: {', '.join(names)}")
+            print(f"Workers: {', '.join(map(_with_card, names))}")
     except RequestError as error:
-        yield str(error), "name other devices, or start without --workers and --devices"
+        yield str(error), "name other devices, or start without --workers, --devices and --ray"
+
+
+def _with_card(name: str) -> str:
+    """The name of a worker on a card of this machine with what the card is."""
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not number.isdecimal() or int(number) >= torch.cuda.device_count():
+        return name
+    card = torch.cuda.get_device_properties(int(number))
+    return f"{name} ({card.name}, {card.total_memory / GIB:.1f} GiB)"
 
 
 def _examine_card(site: Path) -> Iterator[tuple[str, str]]:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image as PilImages
 
+from webui.api.queue import _told, summary
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Loading, Step
 from webui.core.order import Order
 from webui.core.recipe import Recipe
 from webui.core.request import Request
+from webui.core.visitor import OWNER, Visitor
 from webui.jobs.executor import LocalExecutor
 from webui.jobs.workers.worker import WorkerLost, WorkerStatus
 
@@ -249,3 +251,22 @@ def test_what_goes_wrong_at_the_end_of_a_part_ends_its_job_and_not_the_worker(st
     monkeypatch.setattr(executor, "finish", finish)
     assert isinstance(events_of(executor.submit(request()))[-1], Failed)
     assert isinstance(events_of(executor.submit(request()))[-1], Done)
+
+
+def test_a_job_says_who_draws_it_and_guests_are_not_told(start):
+    workers = {name: FakeWorker(held=True) for name in ("first", "second")}
+    executor = start(**workers)
+    job = executor.submit(request(repeat=2))
+    for worker in workers.values():
+        assert worker.begun.wait(WAIT_S)
+    assert set(job.workers) == {"first", "second"}
+    (told,) = summary(executor, OWNER)
+    assert set(told["workers"]) == {"first", "second"}
+    guest = Visitor("ann")
+    theirs = executor.submit(request(), visitor=guest)
+    for worker in workers.values():
+        worker.let()
+    events_of(theirs)
+    assert theirs.workers == ()
+    theirs.workers = ("first",)
+    assert all("workers" not in each for each in _told([theirs], [0], guest))

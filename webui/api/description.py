@@ -85,6 +85,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
         {
             **{"id": JOB, "state": "running", "position": None, "ahead": 0, "progress": 0.5, "task": "txt2img"},
             **{"prompt": "a red apple", "size": [128, 128], "pictures": 2, "finished": 1, "preview": "9f0c"},
+            "workers": ["cpu 1", "cpu 2"],
         }
     ],
     ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},

@@ -25,10 +25,10 @@ def summary(executor: Executor, visitor: Visitor) -> list[dict[str, Any]]:
     waiting = sorted((job for job in own if job.position is not None), key=lambda job: job.position or 0)
     others = bool(executor.status().get("running")) and not drawn
     before = [(job.position or 1) - 1 - place + others for place, job in enumerate(waiting)]
-    return [*_told(drawn, [0] * len(drawn)), *_told(waiting, before)]
+    return [*_told(drawn, [0] * len(drawn), visitor), *_told(waiting, before, visitor)]
 
 
-def _told(jobs: list[Job], ahead: list[int]) -> Iterator[dict[str, Any]]:
+def _told(jobs: list[Job], ahead: list[int], visitor: Visitor) -> Iterator[dict[str, Any]]:
     for job, others in zip(jobs, ahead, strict=True):
         with suppress(RequestError):  # the picture that it starts from is gone
             request, images = job.request, job.images
@@ -38,6 +38,7 @@ def _told(jobs: list[Job], ahead: list[int]) -> Iterator[dict[str, Any]]:
                 **{"prompt": request.prompt[:PROMPT_LENGTH], "size": [request.width, request.height]},
                 **{"pictures": sum(each.image_count for each in job.requests), "finished": len(images)},
                 "preview": _version(job),
+                **({"workers": list(job.workers)} if job.workers and visitor.is_owner else {}),
             }
 
 

@@ -18,8 +18,8 @@ def run(options: argparse.Namespace) -> int:
     settings = read_settings(options)
 
     def name_workers() -> list[str]:
-        from webui.app import find_places
+        from webui.app import name_workers
 
-        return [place.name for place in find_places(settings)]
+        return name_workers(settings)
 
-    return examine(settings, name_workers if settings.workers > 1 or settings.devices else list)
+    return examine(settings, name_workers if settings.workers > 1 or settings.devices or settings.ray else list)

@@ -1,6 +1,7 @@
 """``webui generate``: makes pictures from the command line."""
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
@@ -12,8 +13,11 @@ from webui.cli.flags import add_saving, add_settings, add_workers, read_settings
 from webui.cli.progress import print_json, print_progress
 from webui.cli.request_flags import add_request, read_request
 from webui.core.errors import RequestError
+from webui.core.images import pixels_sha256
 from webui.core.request import Request
-from webui.core.work import Work
+from webui.core.settings import Settings
+from webui.core.visitor import OWNER
+from webui.core.work import Work, to_text
 from webui.workspace.preset import compare_pins
 
 
@@ -24,6 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_request(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
     add_saving(parser)
+    text = "go on where the same command was interrupted, and let this one be gone on with: what is drawn stays"
+    parser.add_argument("--resume", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
 
 
@@ -38,11 +44,18 @@ def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) 
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
     settings = read_settings(options, out=options.out)
-    executor = None
+    executor = kept_in = None
     try:
-        executor = make_executor(settings)
         request, preset = read_request(options, settings.presets_dir)
-        job = executor.submit(work_of(request, settings.presets_dir))
+        work = work_of(request, settings.presets_dir)
+        kept_in = unfinished_path(settings, work) if options.resume else None
+        executor = make_executor(settings, kept_in)
+        job = next(iter(executor.under_way(OWNER)), None) if kept_in else None
+        if job:
+            print(f"webui: goes on, {len(job.images)} pictures are there", file=sys.stderr)
+        job = job or executor.submit(work)
+        if kept_in and (warning := executor.status().get("warning")):
+            print(f"webui: {warning}", file=sys.stderr)
     except RequestError as error:
         if executor:
             executor.close()
@@ -56,12 +69,22 @@ def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) 
     try:
         events = (event for _, event in job.follow())
         status = print_json(events) if options.json else print_progress(events)
+        if kept_in and job.state == "done":
+            executor.close()
+            kept_in.unlink(missing_ok=True)
         return status or int(any(picture.path is None for picture in job.images))  # the files are the work here
     except KeyboardInterrupt:
-        job.cancel()
+        if not kept_in:
+            job.cancel()
         executor.close()  # which waits for the last file
         if not options.json and job.images and job.images[-1].is_sheet:
             print(job.images[-1].path, flush=True)
         raise
     finally:
         executor.close()
+
+
+def unfinished_path(settings: Settings, work: Work) -> Path:
+    """Where the job of a command with ``--resume`` is kept until it is done: the same for the same command."""
+    asked = [to_text(work, pixels_sha256), str(settings.out), settings.filename, settings.format]
+    return settings.data_dir / "unfinished" / f"{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]}.sqlite3"

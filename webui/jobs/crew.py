@@ -203,7 +203,9 @@ class Crew:
                     and (what := self._plan if hand.is_cold else self._choose(hand))
                 ):
                     hand.is_cold, hand.is_busy = False, True
-                    hand.part = what if isinstance(what, Part) else None
+                    if isinstance(what, Part):
+                        hand.part = what
+                        self._tell_workers(what.job)
                     self._changed.notify_all()
                     return what
                 self._changed.wait()
@@ -323,6 +325,7 @@ class Crew:
         job, now = part.job, time.perf_counter()
         with self._changed:
             making, hand.part = self._makings[job.id], None
+            self._tell_workers(job)
             if isinstance(last, WorkerLost):
                 hand.habits = Habits()
                 if making.last is None and not self._closed and part.lost + 1 < MOST_LOST:
@@ -353,6 +356,9 @@ class Crew:
     def _stop(self, job: LocalJob) -> None:
         for hand in self._drawing(job):
             hand.worker.cancel()
+
+    def _tell_workers(self, job: LocalJob) -> None:
+        job.workers = tuple(hand.name for hand in self._drawing(job) if hand.name)
 
     def _drawing(self, job: LocalJob) -> list[Hand]:
         return [hand for hand in self.hands if hand.part and hand.part.job is job]

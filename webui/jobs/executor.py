@@ -98,6 +98,12 @@ class LocalExecutor:
         """Imports the engine and loads the default model while nobody waits; failures show in ``status``."""
         self._start(self._plan_warm_up)
 
+    def start(self) -> None:
+        """Draws from now on what it is sent and what an earlier one has left, with nothing made ready before."""
+        with self._lock:
+            self._may_draw = True
+        self._start()
+
     def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 

@@ -62,6 +62,7 @@ class LocalJob:
         self.orders, self.keep, self.visitor, self.grid = tuple(orders), keep, visitor, grid
         self.submitted_at = time.perf_counter() if submitted_at is None else submitted_at
         self.parts_s: dict[str, float] = {}
+        self.workers: tuple[str, ...] = ()
         self.turns = turns_of(self.orders, grid)
         self.skipped = frozenset(skipped)
         self._on_stop = on_stop

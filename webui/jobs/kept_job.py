@@ -25,6 +25,7 @@ class KeptJob:
     """See ``jobs.protocols.Job``. Nothing is read before it is asked for. Its events are numbered from ``first`` on."""
 
     position: int | None = None
+    workers: tuple[str, ...] = ()
     progress = 1.0
     preview: bytes | None = None
     ended = True

@@ -61,6 +61,10 @@ class Job(Protocol):
     def images(self) -> tuple[Image, ...]: ...
 
     @property
+    def workers(self) -> tuple[str, ...]:
+        """Which of several workers draw it now, by their names."""
+
+    @property
     def progress(self) -> float:
         """How much of its work is done, 0..1."""
 

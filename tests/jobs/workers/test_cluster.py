@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from webui.cli import make_parser, verify
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image, Loading, Step
 from webui.core.request import Request
@@ -97,7 +98,7 @@ def two_nodes() -> Iterator[tuple[object, object]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_nodes_draw_one_worker_s_pictures_though_one_is_killed_and_another_comes(tmp_path):
+def test_two_nodes_draw_one_worker_s_pictures_though_one_is_killed_and_another_comes(tmp_path, capsys):
     from webui.app import make_executor
     from webui.engine.manager import PipelineManager
 
@@ -130,6 +131,12 @@ def test_two_nodes_draw_one_worker_s_pictures_though_one_is_killed_and_another_c
             assert len({picture.recipe.environment["worker"] for picture in again.images}) == 2
         finally:
             executor.close()
+        paths = [str(picture.path) for picture in again.images[:6]]
+        options = make_parser("verify").parse_args(
+            ["verify", "--ray", nodes.address, "--device", "cpu", "--data-dir", str(tmp_path), *paths]
+        )
+        assert verify.run(options) == 0
+        assert capsys.readouterr().out.splitlines() == [f"{path}: identical" for path in paths]
     import torch
 
     before = torch.get_num_threads()

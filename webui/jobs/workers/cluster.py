@@ -130,6 +130,7 @@ def connect(address: str) -> None:
     import ray
     from ray.job_config import JobConfig
 
+    _hush()
     here = str(Path(__file__).resolve().parents[3])
     config = JobConfig(_py_driver_sys_path=[here])
 
@@ -150,6 +151,17 @@ def connect(address: str) -> None:
     else:
         why = f"{address}: {' '.join(text.split())[:300] or type(raised).__name__}"
     raise RequestError(f"ray: {why}", field="ray")
+
+
+def _hush() -> None:
+    """What Ray 2.60 prints of lost nodes, a page each among what a command prints, goes to the log: people are told of
+    them otherwise."""
+    from ray._private import worker
+
+    def note(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        log.info("ray: %s", " ".join(data["lines"])[:500])
+
+    worker.print_to_stdstream = note
 
 
 def _reach(address: str) -> None:
@@ -224,3 +236,12 @@ def describe(nodes: Sequence[Mapping[str, Any]], device: str, workers: int) -> l
         what = card or "a card" if seat.device != "cpu" else f"{seat.cores} threads"
         lines.append(f"{seat.name} ({what}, {memory} of memory)")
     return lines
+
+
+def name_cluster(settings: Settings) -> list[str]:
+    """``describe`` of the cluster that these settings name; raises RequestError as ``Cluster`` does."""
+    cluster = Cluster(settings)
+    try:
+        return describe(alive_nodes(), settings.device, settings.workers)
+    finally:
+        cluster.close()

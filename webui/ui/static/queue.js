@@ -142,7 +142,7 @@
     const name = titleOf(job);
     const waits = job.position !== null;
     put(row.title, name);
-    put(row.detail, [job.task, ...times(job)].join(" · "));
+    put(row.detail, [job.task, ...times(job), ...(job.workers?.length ? [job.workers.join(", ")] : [])].join(" · "));
     put(row.state, stateOf(job, place));
     row.bar.style.setProperty("--done", job.progress);
     row.element.draggable = waits && last > 0;
