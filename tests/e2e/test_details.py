@@ -44,7 +44,7 @@ def test_details_are_rows_that_are_drawn_remembered_and_reused(open_tab):
     panel.get_by_role("button", name="Remove Detail 1").click()
     panel.get_by_role("button", name="Remove Detail 1").click()
     assert held(tab) == []
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.page.wait_for_function(f"() => document.querySelector('{DETAIL}').value.includes('strawberry')")
     tab.find("detail-2-finder").wait_for()
     assert [entry["finder"] for entry in held(tab)] == ["demo-subject", "previous-mask"]

@@ -89,7 +89,12 @@ def test_prompt_picture_and_generate_are_in_sight(tab):
     for size in (DESKTOP, SMALL_DESKTOP):
         resize(tab, size)
         tab.find("clip_skip").scroll_into_view_if_needed()
-        for part in ("#txt2img-prompt textarea", "#txt2img-generate", "#txt2img-reuse", "#txt2img-send-upscale"):
+        for part in (
+            "#txt2img-prompt textarea",
+            "#txt2img-generate",
+            "#txt2img-reuse-settings",
+            "#txt2img-send-upscale",
+        ):
             assert is_in_sight(tab, part), (size, part)
         picture = tab.find("gallery").bounding_box()
         assert picture["height"] > 0.75 * size[1] - 52, size

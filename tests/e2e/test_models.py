@@ -305,7 +305,7 @@ def test_another_model_takes_back_what_was_made_for_the_one_before(tab, model_se
     tab.wait_for_value("width", "128")
     assert tab.values("clip_skip") == {"clip_skip": "2"}  # it was set by hand
     assert tab.find("prediction").get_by_role("combobox").input_value() == "auto"
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("width", "64")
     assert tab.values("clip_skip") == {"clip_skip": "2"}
     tab.choose("model", "demo")

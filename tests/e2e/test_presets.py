@@ -229,7 +229,7 @@ def test_styles_add_up_around_the_prompt_and_their_picture_needs_them_no_more(pr
     chips.get_by_text("Style: By night").wait_for(state="detached")
     tab.draw()
     tab.wait_for_infotext("a fox, 3d style\n")
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("prompt", "a fox, 3d style")  # once, for the style goes off with it
     chips.get_by_text("Style:").wait_for(state="detached")
     undo(tab)

@@ -44,7 +44,7 @@ def test_settings_are_reused_without_the_seed_and_each_picture_is_a_new_one(tab)
     tab.draw(prompt=PROMPT, **SMALL)
     first = drawn_seed(tab)
     tab.set(prompt="something else", steps=3)
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("prompt", PROMPT)
     assert tab.values("seed", "steps") == {"seed": "-1", "steps": "2"}
     assert tab.page.get_by_role("button", name="Random seed").get_attribute("aria-pressed") == "true"
@@ -79,14 +79,14 @@ def test_a_fixed_seed_is_in_sight_and_the_same_picture_is_said_to_be_the_same(ta
 def test_the_prediction_stays_the_models_own(tab):
     tab.draw(prompt=PROMPT, **SMALL)
     tab.set(steps=3)
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("steps", "2")
     assert remembered(tab)["prediction"] == "auto"
     tab.choose("prediction", "epsilon")  # what is not the model's own is a setting like any other
     tab.draw()
     tab.choose("prediction", "auto")
     tab.set(steps=4)
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("steps", "2")
     wait_for(lambda: remembered(tab)["prediction"] == "epsilon", "the browser to remember it")
 
@@ -122,7 +122,7 @@ def test_generate_waits_for_settings_that_are_on_their_way(tab, generate: Callab
     tab.draw(prompt=PROMPT, **SMALL)
     tab.set(prompt="something else")
     with held(tab) as on_its_way:
-        tab.find("reuse").click()
+        tab.find("reuse-settings").click()
         wait_for(lambda: tab.page.evaluate("1") and on_its_way(), "the settings to be asked for")
         before = tab.job
         generate(tab)
@@ -258,7 +258,7 @@ def test_a_variation_is_drawn_remembered_reused_and_left_off_with_plain_settings
     tab.set(**{"variation-strength": 0})
     tab.find("reuse-seed").click()
     tab.wait_for_value("variation-strength", "0.25")
-    tab.find("reuse").click()
+    tab.find("reuse-settings").click()
     tab.wait_for_value("variation-seed", "-1")
     assert tab.values("seed", "variation-strength") == {"seed": "-1", "variation-strength": "0.25"}
     tab.set(prompt=plain)

@@ -52,7 +52,7 @@ def test_three_draws_are_seen_and_the_next_pictures_say_them(open_tab, server, f
     assert "Template: " + TEMPLATE in tab.infotext
     tab.page.locator("#txt2img-reuse-seed").click()
     tab.wait_for_value("prompt", said[0])
-    tab.page.locator("#txt2img-reuse").click()
+    tab.page.locator("#txt2img-reuse-settings").click()
     tab.wait_for_value("prompt", TEMPLATE)
     tab.set(prompt="a __fruits__", count=1)
     trouble = tab.page.locator('.prompt-help[data-page="txt2img"][data-field="prompt"] .prompt-trouble')

@@ -1,6 +1,7 @@
 """The fold with what makes pictures faster and less exact, and the note that says when something in it is on."""
 
 import html
+import json
 from typing import Any
 
 import gradio as gr
@@ -32,8 +33,8 @@ def build_note(page: str) -> gr.HTML:
     return gr.HTML("", label="Approximation", elem_id=f"{page}-approximate", padding=False)
 
 
-def wire(note: gr.HTML, controls: dict[str, Any], executor: Executor) -> None:
-    """Keeps the note true whatever changes the controls."""
+def wire(page: str, remember: gr.Button, note: gr.HTML, controls: dict[str, Any], executor: Executor) -> None:
+    """Keeps the note true whatever changes the controls; ``remember`` is pressed after each change of the page."""
 
     def tell(*values: Any) -> str:
         try:
@@ -48,5 +49,14 @@ def wire(note: gr.HTML, controls: dict[str, Any], executor: Executor) -> None:
         )
 
     told_by = [controls[field] for field in TOLD_BY]
-    changes = [control.change for control in told_by]
-    gr.on(changes, tell, told_by, note, queue=False, show_progress="hidden", api_visibility="private")
+    js = f"(...values) => darkroomFields.ifOther('{page}', {json.dumps(TOLD_BY)}, values)"
+    remember.click(
+        tell,
+        told_by,
+        note,
+        js=js,
+        queue=False,
+        trigger_mode="multiple",
+        show_progress="hidden",
+        api_visibility="private",
+    )

@@ -19,7 +19,6 @@ GUESTS_MAY = frozenset(
         "jobs.Handlers.follow",
         "jobs.Handlers.look_back",
         "jobs.Handlers.send",
-        "jobs._open_first",
         "jobs.wire.draw",
         "layout._wire_opening.restore",
         "models.wire_reload.reload",

@@ -36,12 +36,13 @@ def recall(text: str, fields: Sequence[str], controls: Mapping[str, Any], catalo
     return updates
 
 
-def wire_fields(page: str, kept: Mapping[str, gr.components.Component]) -> None:
+def wire_fields(page: str, kept: Mapping[str, gr.components.Component]) -> gr.Button:
     """The browser keeps what these fields hold whenever ``static/fields.js`` presses the button that is laid out here.
 
     An event of each field would do it too, but the page looks through all that is on it for each, twice when it opens.
     """
-    gr.Button("Remember the fields", elem_id=f"{page}-remember", elem_classes="unseen").click(
+    button = gr.Button("Remember the fields", elem_id=f"{page}-remember", elem_classes="unseen")
+    button.click(
         None,
         [*kept.values()],
         None,
@@ -50,6 +51,7 @@ def wire_fields(page: str, kept: Mapping[str, gr.components.Component]) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
+    return button
 
 
 def wire_pictures(page: str, pictures: Mapping[str, gr.Image]) -> None:

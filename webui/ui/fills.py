@@ -61,10 +61,10 @@ class Fills:
         """One for each place, from what a way returned."""
         return [told.get(place, gr.skip()) for place in self.places]
 
-    def wire(self) -> None:
-        """The event, once all ways and places are there. Lays out what the script presses."""
+    def wire(self, press: gr.Button) -> None:
+        """The event, once all ways and places are there; ``press`` is what the script presses."""
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        filled = gr.Button("Fill the fields", elem_id=f"{self.page}-fill", elem_classes="unseen").click(
+        filled = press.click(
             self.fill,
             [passing.box()],
             [*self.places.values()],
@@ -75,6 +75,11 @@ class Fills:
         )
         for after, failed in ((filled.then, "false"), (filled.failure, "true")):
             after(None, None, None, js=f"() => darkroomFills.end('{self.page}', {failed})", **quiet)
+
+
+def build_press(page: str) -> gr.Button:
+    """What the script presses for a page, wherever it is laid out."""
+    return gr.Button("Fill the fields", elem_id=f"{page}-fill", elem_classes="unseen")
 
 
 def from_picture(

@@ -113,6 +113,13 @@ def make_control(page: str, field: str, catalog: Catalog, **overrides: Any) -> A
     return Number(precision=0, step=step, **options)
 
 
+def unseen(page: str, field: str, label: str, value: str = "") -> gr.Textbox:
+    """A field for scripts, which show what it holds in their own way. It is not laid out yet: several that stand
+    together share one of Gradio's boxes."""
+    options: dict[str, Any] = {"elem_classes": "unseen", "interactive": True, "render": False}
+    return Textbox(value, label=label, elem_id=f"{page}-{field}", **options)
+
+
 def build_groups(
     page: str, catalog: Catalog, build_prompt: Callable[..., Any], opened: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:

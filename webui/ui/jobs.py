@@ -47,16 +47,6 @@ class Shown:
         return [self.gallery, self.status, self.preview, self.infotext]
 
 
-def build_queue(page: str) -> None:
-    """The place for the page's other jobs: those that wait."""
-    gr.HTML(f'<div class="queue" data-page="{page}"></div>', label="Jobs", elem_id=f"{page}-queue")
-
-
-def build_finished(page: str) -> None:
-    """The place for the pictures of the jobs before."""
-    gr.HTML(f'<div class="finished" data-page="{page}"></div>', label="Earlier pictures", elem_id=f"{page}-finished")
-
-
 @dataclass(frozen=True)
 class Handlers:
     """What the page's events ask of the server. ``work`` is as in ``Task``, ``fields`` the names of its values;
@@ -154,9 +144,7 @@ def wire(
     draw.__signature__ = form.signature(handlers.fields)  # type: ignore[attr-defined]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     sent = gr.Textbox(visible=False)
-    gr.Button(visible=False).click(
-        draw, inputs, shown.outputs, api_name=page, show_progress="hidden", concurrency_limit=None
-    )
+    passing.box().change(draw, inputs, shown.outputs, api_name=page, show_progress="hidden", concurrency_limit=None)
     how = f"async (...values) => [...(await ({js or ALL})(...values.slice(0, -1))), darkroomMore.how('{page}')]"
     asked = [*inputs, passing.box()]
     sending = generate.click(handlers.send, asked, [sent, shown.status], js=how, trigger_mode="once", **private)
@@ -168,9 +156,8 @@ def wire(
         js=f"() => darkroomJobs.next('{page}')",
         **private,
     )
-    followed.success(_open_first, None, [shown.gallery], queue=False, **private)
-    for after in (followed.then, followed.failure):
-        after(None, None, None, js=f"() => darkroomJobs.ended('{page}')", **private)
+    followed.then(None, None, [shown.gallery], js=f"() => darkroomJobs.ended('{page}', true)", **private)
+    followed.failure(None, None, None, js=f"() => darkroomJobs.ended('{page}')", **private)
     gr.Button("Show earlier pictures", elem_id=f"{page}-look-back", elem_classes="unseen").click(
         handlers.look_back,
         [passing.box()],
@@ -181,11 +168,6 @@ def wire(
     stop.click(
         handlers.cancel, [passing.box()], None, js=f"() => [darkroomJobs.current('{page}')]", queue=False, **private
     )
-
-
-def _open_first() -> Update:
-    """Shows the first picture large. Apart from the pictures, so that API clients get a plain list of them."""
-    return gr.update(selected_index=0)
 
 
 def _updates(view: stream.View) -> tuple[Update, ...]:

@@ -120,7 +120,10 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
     """
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with blocks:
-        quiet = passing.box()  # first, where Gradio's search for it ends at once
+        # First what many events begin with or tell: Gradio's search for each ends at once.
+        quiet = passing.box()
+        reload = gr.Button("Reload the models", elem_id="darkroom-model-reload", elem_classes="unseen")
+        presses = {page: fills.build_press(page) for page in (*(task.name for task in PAGES), grid.NAME, upscale.NAME)}
         gr.HTML(HEADER, elem_id="darkroom-top", padding=False)
         benches: dict[str, Workbench] = {}
         read_styles = lambda text: presets.read_styles(text, here().presets)  # noqa: E731
@@ -140,24 +143,27 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
             _add_sending(bench)
         enlarging.add("sent", partial(_enlarge, executor, Path(enlarging.places["image"].GRADIO_CACHE)))
         grid.add_cells(benches[grid.NAME])
-        pickers, controls = zip(*((bench.picker, bench.controls) for bench in benches.values()), strict=True)
-        models.wire_reload(pickers, executor, controls)
+        models.wire_reload(reload, executor, [bench.controls for bench in benches.values()])
         presets.wire(benches, lambda: here().presets)
         for page, fields in filled.items():
             fields.add("default", partial(_begin_anew, page, fields, defaults))
             fields.add("mend", partial(_choose, executor, fields))
             fields.places["tabs"] = tabs
-            fields.wire()
+            fields.wire(presses[page])
         _wire_opening(blocks, filled, defaults)
     values.pass_values(blocks)
     uploads.take_only_uploads(blocks)
     asking.pass_on(blocks)
     # Each event's progress is told, even unseen, to all that any event has changed: tens of milliseconds a time. And
-    # for what follows another event, which no component begins, the page looks through all of them when it opens.
+    # for what follows another event, or is for programs alone, which no component begins, the page looks through all of
+    # them when it opens.
+    for block in blocks.blocks.values():
+        if isinstance(block, gr.HTML):
+            block.js_on_load = None  # else each compiles a script that tells of its clicks
     for event in blocks.fns.values():
         if event.show_progress == "hidden":
             event.show_progress_on = [quiet]
-        event.targets = [(component, name) for component, name in event.targets if component is not None]
+        event.targets = [(component, name) for component, name in event.targets if component not in (None, quiet._id)]
     return blocks
 
 

@@ -11,13 +11,10 @@ from webui.ui import form, panel
 
 
 def build_panel(page: str) -> gr.Textbox:
-    """Lays it out in the open page; returns the field with the choice, as JSON or as ``name:weight, name:weight``."""
+    """Lays it out in the open page; returns the field with the choice, as JSON or as ``name:weight, name:weight``,
+    which is still to be laid out."""
     panel.build_panel(page, "loras", "LoRAs", above='<ul class="loras-chosen" aria-label="LoRAs in use"></ul>')
-    choice = form.Textbox("", label="LoRAs", elem_id=f"{page}-loras", elem_classes="unseen", interactive=True)
-    choice.change(
-        None, None, None, js=f"() => darkroomLoras.show('{page}')", api_visibility="private", show_progress="hidden"
-    )
-    return choice
+    return form.unseen(page, "loras", "LoRAs")
 
 
 def to_text(loras: Sequence[LoraRef]) -> Any:

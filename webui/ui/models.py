@@ -22,25 +22,19 @@ ENLARGED = {"upscale": True, "upscale.scale": 4.0}
 
 @dataclass(frozen=True)
 class Picker:
-    """What the panel is wired with, none of it shown.
+    """What the panel is wired with.
 
-    ``chosen`` holds the model that the page's settings were made for, ``reload`` is what the script of the panel
-    presses.
+    ``chosen`` holds the model that the page's settings were made for; it is still to be laid out.
     """
 
     page: str
     chosen: gr.Textbox
-    reload: gr.Button
 
 
 def build_panel(page: str, chosen: str) -> Picker:
     """Lays it out in the open page."""
     panel.build_panel(page, "models", "models", above=STATUS, reload="Reload")
-    return Picker(
-        page,
-        gr.Textbox(chosen, label="Chosen model", elem_id=f"{page}-chosen", elem_classes="unseen"),
-        gr.Button("Reload the models", elem_id=f"{page}-model-reload", elem_classes="unseen"),
-    )
+    return Picker(page, form.unseen(page, "chosen", "Chosen model", chosen))
 
 
 def enlarging(model: str | None) -> dict[str, Any]:
@@ -73,15 +67,9 @@ def wire(picker: Picker, executor: Executor, controls: dict[str, Any], filled: F
 
     filled.add("model", choose)
     model.input(None, [model], None, js=f"(model) => darkroomModels.choose('{page}', model)", **private)
-    picker.chosen.change(None, None, None, js=f"() => darkroomModels.show('{page}')", **private)
-    touched = {field: [controls[field]] for field in BY_HAND}
-    touched["upscale"] = [control for field, control in controls.items() if field.split(".")[0] == "upscale"]
-    for field, places in touched.items():
-        js = f"() => darkroomFills.chooseByHand('{page}', '{field}')"
-        gr.on([control.input for control in places], None, None, None, js=js, **private)
 
 
-def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterable[dict[str, Any]]) -> None:
+def wire_reload(button: gr.Button, executor: Executor, controls: Iterable[dict[str, Any]]) -> None:
     """Reload on any page reads the folders again for the lists of all."""
     places = [(field, page[field]) for page in controls for field in form.FILES]
 
@@ -90,8 +78,7 @@ def wire_reload(pickers: Iterable[Picker], executor: Executor, controls: Iterabl
         catalog = executor.catalog()
         return [gr.update(choices=form.choices(field, catalog)) for field, _ in places]
 
-    gr.on(
-        [picker.reload.click for picker in pickers],
+    button.click(
         reload,
         None,
         [control for _, control in places],

@@ -15,11 +15,7 @@ NOTICE = """
   This looks like settings. <button type="button">Apply them</button>
 </p>
 """
-
-
-def build_notice(page: str, field: str) -> None:
-    """Lays the notice out below a box, for ``static/pasted.js``."""
-    gr.HTML(NOTICE.format(page=page, field=field), label="Pasted settings", padding=False, elem_classes="pasted-place")
+"""Below a box, for ``static/pasted.js``."""
 
 
 def apply_text(executor: Executor, fields: Sequence[str], field: str, text: str) -> dict[str, Any]:

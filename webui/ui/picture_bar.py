@@ -1,5 +1,7 @@
 """What a page shows of its pictures, and the bar under them: what a script does by itself is here and in
-``static/picture.js``, what the server does are buttons of Gradio beside it."""
+``static/picture.js``, what the server does with the picture is a button of Gradio beside it."""
+
+from collections.abc import Mapping
 
 import gradio as gr
 
@@ -9,10 +11,16 @@ TOOLS = """
 <button type="button" data-act="compare" data-page="{page}" title="Compare with the one before (C)">Compare</button>
 <button type="button" data-act="favourite" data-page="{page}" aria-pressed="false">Favourite</button>
 <button type="button" data-act="download" data-page="{page}">Download</button>
+{fills}
 <button type="button" data-act="info" data-page="{page}" aria-expanded="false">Info</button>
 <button type="button" data-act="delete" data-page="{page}">Delete</button>
 <p class="picture-note" data-page="{page}" role="status"></p>
 """
+
+
+FILL = '<button type="button" id="{page}-{name}">{label}</button>'
+"""What fills a page's fields from the picture, by ``static/fills.js``."""
+REUSE = {"reuse-settings": "Reuse", "reuse-seed": "With seed", "vary": "Vary"}
 
 
 def build_gallery(page: str) -> gr.Gallery:
@@ -43,6 +51,9 @@ def build_infotext(page: str) -> gr.Textbox:
     )
 
 
-def build_tools(page: str) -> None:
-    """The bar's buttons that need no function of the page, in the open row."""
-    gr.HTML(TOOLS.format(page=page), label="The picture", padding=False, elem_classes="picture-tools")
+def build_tools(page: str, fills: Mapping[str, str]) -> None:
+    """The bar's buttons that need no function of the page, in the open row; ``fills`` are those that fill fields, by
+    the ends of their ids."""
+    buttons = "\n".join(FILL.format(page=page, name=name, label=label) for name, label in fills.items())
+    tools = TOOLS.format(page=page, fills=buttons)
+    gr.HTML(tools, label="The picture", padding=False, elem_classes="picture-tools")

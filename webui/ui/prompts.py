@@ -29,10 +29,8 @@ def build_prompt(page: str, field: str, catalog: Catalog, **overrides: Any) -> g
     """Lays out a prompt's box with its help in the open page."""
     box: gr.Textbox = form.make_control(page, field, catalog, **overrides)
     place = field.replace(".", "-")
-    below = HELP + WORDS if field == "prompt" else HELP
+    below = HELP + (WORDS if field == "prompt" else "") + (pasted.NOTICE if field == place else "")
     gr.HTML(below.format(page=page, field=place, limit=MAX_PROMPT_CHARACTERS), elem_classes="prompt-below")
-    if field == place:
-        pasted.build_notice(page, field)
     return box
 
 

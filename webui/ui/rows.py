@@ -29,7 +29,8 @@ STEPS = {"padding": 8, "dilate": 4, "strength": 0.05, "threshold": 0.05}
 
 
 def build_lists(page: str) -> dict[str, gr.Textbox]:
-    """Lays a fold out for each in the open page; gives the fields with the lists, as JSON, by name."""
+    """Lays a fold out for each in the open page; gives the fields with the lists, as JSON, by name, which are still to
+    be laid out."""
     return {group: _build(page, group, made_of) for group, made_of in LISTS.items()}
 
 
@@ -48,10 +49,7 @@ def _build(page: str, group: str, made_of: type[Group]) -> gr.Textbox:
     }
     with gr.Accordion(info.title, open=False, elem_id=f"{page}-{group}-panel"):
         gr.HTML(FRAME.format(**{name: html.escape(str(value)) for name, value in told.items()}))
-    value = form.Textbox("", label=info.title, elem_id=f"{page}-{group}", elem_classes="unseen", interactive=True)
-    show = f"() => darkroomRows.show('{page}', '{group}')"
-    value.change(None, None, None, js=show, api_visibility="private", show_progress="hidden")
-    return value
+    return form.unseen(page, group, info.title or group)
 
 
 def _fields(made_of: type[Group]) -> list[dict[str, Any]]:

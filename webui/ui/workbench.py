@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.events import Failed
-from webui.core.groups import GROUP_FIELDS, group_values
+from webui.core.groups import GROUP_FIELDS, LISTS, group_values
 from webui.core.groups.init import Init
 from webui.core.request import NOT_ASKED, Request
 from webui.core.work import Work
@@ -116,7 +116,6 @@ def build(
                     generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
                     stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
                     status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{name}-status")
-                jobs.build_queue(name)
                 approximate = approximations.build_note(name)
             with gr.Column(elem_classes="folds"):
                 controls |= task.build_inputs("below", catalog)
@@ -128,7 +127,9 @@ def build(
                 controls |= approximations.build_fold(name, catalog)
                 with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                     _build_settings(name, controls, catalog)
-                controls["styles"] = _build_styles(name)
+                controls["styles"] = form.unseen(name, "styles", "Styles")  # ``static/chips.js`` shows them
+                for field in (picker.chosen, *(controls[name] for name in ("loras", *LISTS, "styles"))):
+                    field.render()
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             results = _build_results(task, empty, targets)
             if task.examples:
@@ -139,14 +140,14 @@ def build(
     cache_dir = Path(results.gallery.GRADIO_CACHE)
     handlers = jobs.Handlers(executor, partial(_work, task, read_styles), tuple(controls), cache_dir, empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
-    _wire_memory(executor, controls, task, filled)
+    remember = _wire_memory(executor, controls, task, filled)
     _wire_pictures(executor, results, controls, filled)
     given = {field: controls[field] for field in task.transient if isinstance(controls[field], gr.Image)}
     browser_state.wire_pictures(name, given)
     wire_verify(name, executor, results.verify, results.verdict)
     models.wire(picker, executor, controls, filled, task.enlarges)
     filled.add("pasted", partial(pasted.apply_text, executor, tuple(filled_fields(controls))))
-    approximations.wire(approximate, controls, executor)
+    approximations.wire(name, remember, approximate, controls, executor)
     return Workbench(name, controls, picker, executor, filled)
 
 
@@ -168,15 +169,10 @@ def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
         task.build_more()
     preview = gr.HTML(empty, label="Preview", elem_id=f"{name}-preview")
     gallery = picture_bar.build_gallery(name)
-    jobs.build_finished(name)
     infotext = picture_bar.build_infotext(name)
     with gr.Row(elem_classes="sending"):
-        picture_bar.build_tools(name)
-        gr.Button("Reuse", size="sm", elem_id=f"{name}-reuse", min_width=0)
-        gr.Button("With seed", size="sm", elem_id=f"{name}-reuse-seed", min_width=0)
-        gr.Button("Vary", size="sm", elem_id=f"{name}-vary", min_width=0)
-        for target in targets:
-            gr.Button(target, size="sm", elem_id=f"{name}-send-{target}", min_width=0)
+        sending = {f"send-{target}": target for target in targets}
+        picture_bar.build_tools(name, picture_bar.REUSE | sending)
         check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=0)
     verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
     return Results(preview, gallery, infotext, check, verdict)
@@ -195,11 +191,6 @@ def settings_of(request: Request) -> Controls:
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 
-def _build_styles(page: str) -> gr.Textbox:
-    """The field with the names of the styles in use, as JSON, which is not shown: ``static/chips.js`` shows them."""
-    return form.Textbox("", label="Styles", elem_id=f"{page}-styles", elem_classes="unseen", interactive=True)
-
-
 def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:
     """The fold with what stands nowhere else, ordered by how often people reach for it."""
     infos = {
@@ -215,8 +206,8 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:
             controls[field] = form.make_control(page, field, catalog, **overrides)
 
 
-def _wire_memory(executor: Executor, controls: Controls, task: Task, filled: Fills) -> None:
-    """The browser remembers the fields, and fills them when the page is opened."""
+def _wire_memory(executor: Executor, controls: Controls, task: Task, filled: Fills) -> gr.Button:
+    """The browser remembers the fields, and fills them when the page is opened; gives what is pressed for it."""
     page = task.name
     kept = [field for field in controls if field not in task.transient]
 
@@ -231,7 +222,7 @@ def _wire_memory(executor: Executor, controls: Controls, task: Task, filled: Fil
         return updates | fills.settle_model(model)
 
     filled.add("memory", restore)
-    browser_state.wire_fields(page, {field: controls[field] for field in kept})
+    return browser_state.wire_fields(page, {field: controls[field] for field in kept})
 
 
 def _wire_pictures(executor: Executor, results: Results, controls: Controls, filled: Fills) -> None:

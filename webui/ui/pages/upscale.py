@@ -40,16 +40,13 @@ def build(executor: Executor) -> Fills:
                 start = gr.Button("Upscale", variant="primary", elem_id=f"{NAME}-generate", scale=3)
                 stop = gr.Button("Stop", variant="stop", elem_id=f"{NAME}-stop", scale=1, min_width=80)
                 status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
-            jobs.build_queue(NAME)
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             preview = gr.HTML(EMPTY, label="Preview", elem_id=f"{NAME}-preview")
             gallery = picture_bar.build_gallery(NAME)
             gr.HTML(WIPE, label="Before and after", elem_id=f"{NAME}-wipe")
-            jobs.build_finished(NAME)
             infotext = picture_bar.build_infotext(NAME)
             with gr.Row(elem_classes="sending"):
-                picture_bar.build_tools(NAME)
-                gr.Button("Further", size="sm", elem_id=f"{NAME}-send-{NAME}", min_width=0)
+                picture_bar.build_tools(NAME, {f"send-{NAME}": "Further"})
                 verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=0)
             verdict = gr.HTML("", label="Verdict", elem_id=f"{NAME}-verdict")
     shown = jobs.Shown(gallery, status, preview, infotext)

@@ -59,5 +59,15 @@
   document.addEventListener("darkroom:fields", ({ detail: { page } }) => tell(page));
   document.addEventListener("darkroom:restored", ({ detail: { page } }) => tell(page));
 
-  window.darkroomFields = { put, initial, valuesOf, valueOf, tell, note, whenFilled: (show) => shows.push(show) };
+  // The values of some fields, where they are others than last time; ends the event that they are for where they are not.
+  const lastTold = {}; // by page and fields
+  const ifOther = (page, fields, values) => {
+    const key = `${page} ${fields}`;
+    const now = JSON.stringify(values);
+    const before = lastTold[key] ?? JSON.stringify(fields.map(initial(page)));
+    lastTold[key] = now;
+    return window.darkroom.need(now !== before && values);
+  };
+
+  window.darkroomFields = { put, ifOther, initial, valuesOf, valueOf, tell, note, whenFilled: (show) => shows.push(show) };
 })();

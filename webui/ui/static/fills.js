@@ -12,6 +12,22 @@
   const buttonOf = (page) => document.getElementById(`${page}-generate`);
   const byHandKey = (page) => `darkroom.${page}.byHand`;
   const byHand = (page) => read(byHandKey(page)); // names of fields, a space between them
+  const BY_HAND = PAGES.flatMap((page) => ["clip_skip", "vae", "refiner", "upscale"].map((field) => `#${page}-${field}`)).join(", ");
+  // A value that a person gives: typed, switched, or chosen from a list, where what is typed only narrows the list.
+  const isGiven = ({ type, target, key }) => {
+    const inList = target.closest("[role=combobox]");
+    if (type === "keydown") return inList && key === "Enter";
+    if (type === "pointerdown") return target.closest("[role=option], .reset-button");
+    return !inList;
+  };
+  for (const name of ["input", "change", "pointerdown", "keydown"]) {
+    document.addEventListener(name, (event) => {
+      const place = event.isTrusted && event.target.closest?.(BY_HAND);
+      if (!place || !isGiven(event)) return;
+      const [, page, field] = place.id.match(/^(.+?)-(.+)$/);
+      write(byHandKey(page), [...new Set(byHand(page).split(" ")).add(field)].join(" ").trim());
+    }, true);
+  }
 
   // What is said once they have come, with a way back.
   const SAID = {
@@ -93,14 +109,14 @@
   };
 
   // What fills a page from a picture of this one or another; `act` is what the button's id says.
-  const OF_PICTURE = { "reuse": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"] };
+  const OF_PICTURE = { "reuse-settings": ["reuse", { with_seed: false }], "reuse-seed": ["reuse", { with_seed: true }], "vary": ["vary"] };
   const fromPicture = (page, act, picture) => {
     const sent = act.match(/^send-(.+)$/)?.[1];
     const [way, asked] = sent ? ["sent"] : OF_PICTURE[act];
     ask(sent ?? page, way, { picture, ...asked });
   };
   document.addEventListener("click", ({ target }) => {
-    const [, page, act] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse|reuse-seed|vary|send-[a-z0-9]+)$/) ?? [];
+    const [, page, act] = target.closest?.("button")?.id.match(/^([a-z0-9]+)-(reuse-settings|reuse-seed|vary|send-[a-z0-9]+)$/) ?? [];
     const picture = PAGES.includes(page) && chosenPicture(page);
     if (picture) fromPicture(page, act, picture);
   });
@@ -130,6 +146,5 @@
     take: (page) => [JSON.stringify(need(asks[page]?.shift()))],
     byHand,
     isWaiting: (page) => waiting[page] > 0,
-    chooseByHand: (page, field) => write(byHandKey(page), [...new Set(byHand(page).split(" ")).add(field)].join(" ").trim()),
   };
 })();

@@ -108,7 +108,13 @@
     show(page);
     return [run.ids[0], run.seen ? run.state : "queued"];
   };
-  const ended = async (page) => {
+  // What the follow event's end calls; gives what opens the first picture large, where it is asked for.
+  const ended = async (page, opens) => {
+    settle(page);
+    await new Promise((go) => setTimeout(go)); // until the gallery has its pictures
+    return opens ? { __type__: "update", selected_index: 0 } : undefined;
+  };
+  const settle = async (page) => {
     const run = followed[page];
     if (!run) return;
     const { job, state } = statusOf(page)?.dataset ?? {};
@@ -284,6 +290,14 @@
     showQueue(page);
     showFinished(page);
   };
+  // Their places, of which Gradio need not know.
+  const below = (name, find, what) =>
+    whenever(`:is(${window.darkroom.PAGES.map((page) => `#${page}-${name}`)})`, (element) => {
+      const page = element.id.slice(0, -name.length - 1);
+      find(element).after(make("div", { id: `${page}-${what}` }, make("div", { class: what, "data-page": page })));
+    });
+  below("status", (status) => status.closest(".actions"), "queue");
+  below("gallery", (gallery) => gallery, "finished");
   whenever(".queue", ({ dataset: { page } }) => setTimeout(() => {
     if (!runs[page]) return; // the fields come first, then the jobs
     show(page);

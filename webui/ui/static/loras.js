@@ -187,5 +187,6 @@
       rows.replaceChildren(...chosen(page).map((entry, index) => row(page, entry, index)));
     },
   });
+  window.darkroomFields.whenFilled(show);
   window.darkroomLoras = { show, refresh, list, chosen, choose, weightsText };
 })();

@@ -63,8 +63,9 @@
         ? ""
         : "Diffusers folders go into models/Stable-diffusion of the data folder; --models-dir FOLDER adds a folder of models.",
     showMore,
-    reload: (page) => press(`${page}-model-reload`),
+    reload: () => press("darkroom-model-reload"),
   });
+  window.darkroomFields.whenFilled(show);
   document.addEventListener("darkroom:health", (event) => {
     health = event.detail;
     showAll();

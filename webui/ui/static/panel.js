@@ -26,6 +26,7 @@
   };
 
   // Runs `begin` on every element that fits `selector`, now or later; Gradio may make them anew.
+  const looks = [];
   const whenever = (selector, begin) => {
     const look = () => {
       for (const element of document.querySelectorAll(`${selector}:not([data-ready])`)) {
@@ -33,12 +34,15 @@
         begin(element);
       }
     };
-    const start = () => {
-      new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
-      look();
-    };
-    document.body ? start() : document.addEventListener("DOMContentLoaded", start);
+    looks.push(look);
+    if (document.body) look();
   };
+  const start = () => {
+    const lookForAll = () => looks.forEach((look) => look());
+    new MutationObserver(lookForAll).observe(document.body, { childList: true, subtree: true });
+    lookForAll();
+  };
+  document.body ? start() : document.addEventListener("DOMContentLoaded", start);
 
   // The panels of one `kind`, one on each page, over one list from `url`. `words` is the text of an entry to search in,
   // `makeCard` its <li>, `isChosen` whether its button is pressed, `hint` what to say of the whole list, `showMore` shows

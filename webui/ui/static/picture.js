@@ -7,7 +7,7 @@
   const { open } = window.darkroomSession;
   const KEPT_OPEN = "darkroom.info";
   const TITLES = {
-    reuse: "Reuse these settings", "reuse-seed": "Reuse with seed", vary: "Vary: draw pictures near this one", verify: "Verify: draw it again and compare",
+    "reuse-settings": "Reuse these settings", "reuse-seed": "Reuse with seed", vary: "Vary: draw pictures near this one", verify: "Verify: draw it again and compare",
     "send-img2img": "Send to img2img", "send-inpaint": "Send to inpaint", "send-upscale": "Send to upscale",
   };
   const shown = {}; // by page: what the history has of the picture in sight, once it was asked for
@@ -93,7 +93,7 @@
     ["C", "Compare with the one before", ["c"], on("compare")],
     ["S", "Favourite", ["s"], on("favourite")],
     ["I", "Information", ["i"], on("info")],
-    ["R", "Reuse the settings, with Shift the seed too", ["r"], (event) => press(pageOf(event), "reuse")],
+    ["R", "Reuse the settings, with Shift the seed too", ["r"], (event) => press(pageOf(event), "reuse-settings")],
     ["", "", ["Shift+r"], (event) => press(pageOf(event), "reuse-seed")],
     ["Delete", "Delete", ["Delete"], on("delete")],
     ["← →", "Another one of the same run"],

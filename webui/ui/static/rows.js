@@ -103,5 +103,7 @@
     }
     fill(frame);
   });
-  window.darkroomRows = { show };
+  window.darkroomFields.whenFilled((page) => {
+    for (const { dataset } of document.querySelectorAll(`.rows[data-page="${page}"]`)) show(page, dataset.group);
+  });
 })();

@@ -7,7 +7,7 @@
   const ENDED = ["done", "failed", "cancelled"];
   const known = new Map(); // by job: the question for its pictures, which is asked again until the job has ended
   const USES = {
-    "reuse": ["Reuse", "reuse"], "reuse-seed": ["Reuse with seed", "lock"], "vary": ["Vary", "vary"],
+    "reuse-settings": ["Reuse", "reuse"], "reuse-seed": ["Reuse with seed", "lock"], "vary": ["Vary", "vary"],
     "send-img2img": ["Send to img2img", "picture"], "send-inpaint": ["Send to inpaint", "brush"], "send-upscale": ["Send to upscale", "upscale"],
   };
 
@@ -85,7 +85,7 @@
       },
       uses: uses.map(([name, [words, icon]]) => [words, icon, run(name)]),
       reuse: (picture, withSeed) => {
-        const name = withSeed ? "reuse-seed" : "reuse";
+        const name = withSeed ? "reuse-seed" : "reuse-settings";
         if (document.getElementById(`${page}-${name}`)) run(name)(picture);
       },
       changed,
