@@ -248,8 +248,9 @@ def _own_routers(
     from webui.api.zips import Zips
     from webui.library.adding.additions import Additions
 
-    for make in (finders_router, info_router, loras_router, metrics_router, models_router, tokens_router, words_router):
+    for make in (finders_router, info_router, loras_router, metrics_router, models_router, words_router):
         yield make(executor)
+    yield tokens_router(executor, workspaces.here)
     yield installable_router()
     yield languages_router()
     yield additions_router(executor, Additions(settings))

@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from PIL import Image as PilImages
 
 from .server import SMALL
@@ -96,7 +95,6 @@ def test_pictures_are_skipped_and_drawn_forever(open_tab, server):
     assert not page.evaluate("darkroomJobs.isBusy('txt2img')")
 
 
-@pytest.mark.slow
 def test_pictures_are_drawn_live(open_tab, server):
     tab = open_tab()
     page = tab.page

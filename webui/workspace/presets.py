@@ -17,7 +17,7 @@ from typing import Any
 from PIL.Image import Image as PilImage
 
 from webui.core.disk import replace_file
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.filenames import slug
 from webui.core.names import choose, fold, unknown
 from webui.core.request import Request
@@ -126,10 +126,13 @@ class PresetStore:
             raise RequestError("styles must be a list of names", field="styles")
         found = {}
         for name in names:
-            preset = self.get(name)
+            try:
+                preset = self.get(name)
+            except RequestError as error:
+                raise RequestError(str(error), "styles", Mend("remove", str(name))) from None
             if not preset.is_style:
                 reason = "it sets more than words around the prompt. Use it as a preset"
-                raise RequestError(f"preset {preset.name!r} is no style: {reason}", field="styles")
+                raise RequestError(f"preset {preset.name!r} is no style: {reason}", "styles", Mend("remove", str(name)))
             found[preset.name] = preset
         return tuple(found.values())
 

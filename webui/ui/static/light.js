@@ -242,10 +242,12 @@
       say(`Deleted ${picture.name}.`, bringBack);
     }),
     undo: attempt(async () => {
-      const bringBack = undo;
+      const [bringBack, from] = [undo, source];
       if (!bringBack) return;
       say("");
-      await showAt(await bringBack());
+      const at = await bringBack();
+      if (source !== from) return void from.closed(at); // it was closed meanwhile: the focus goes to what came back
+      await showAt(at);
       part(".light-stage").focus();
     }),
     copy: attempt(async () => say((await copy(shown.prompt)) ? "The prompt is copied." : "This browser does not let pages copy.")),

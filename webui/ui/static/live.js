@@ -11,7 +11,11 @@
   const LIMIT = 2 ** 32; // of seeds that are drawn
   const live = {}; // by page: {drawn, sending, waiting, random, seed, slow}
 
-  const fieldsOf = (page) => window.darkroom.recall(page);
+  // All that a picture comes of: what is painted is remembered apart from the fields, and so is the start picture.
+  const fieldsOf = (page) => {
+    const image = document.querySelector(`#${page}-image img`)?.src ?? "";
+    return [window.darkroom.recall(page), image, window.darkroomPainter.changes(page)].join("\n");
+  };
   const pictureOf = (page) => document.getElementById(`${page}-gallery`)?.closest(".picture");
   const button = (label, run) => {
     const made = make("button", { type: "button" }, label);

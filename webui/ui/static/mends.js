@@ -49,6 +49,11 @@
     const entry = Number(number);
     if (how === "remove" || how === "keep") {
       const label = how === "keep" ? "Keep the first" : "Remove it";
+      if (path === "styles") {
+        const names = read(of("styles"));
+        const left = names.filter((name) => name !== value);
+        return left.length < names.length ? { field: path, name: value, label, to: { styles: write(left) } } : null;
+      }
       const isLora = /(^|\.)loras$/.test(path);
       if (list === "detail") {
         const entries = read(of("detail"));

@@ -69,7 +69,9 @@
     }
 
     keep() {
+      this.changes = (this.changes ?? 0) + 1;
       window.darkroomPictures.keepStrokes(this.root.dataset.page, this.strokes);
+      window.darkroomFields.tell(this.root.dataset.page);
     }
 
     say(text) {
@@ -252,5 +254,6 @@
     },
     recall: (page, strokes) => (recalled[page] = strokes),
     mask: (page) => painters[page]?.mask() ?? "",
+    changes: (page) => painters[page]?.changes ?? 0,
   };
 })();

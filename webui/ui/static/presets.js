@@ -15,6 +15,18 @@
   };
   const setStyles = (page, names) => put(page, "styles", names.length ? JSON.stringify(names) : "");
 
+  // Off on all pages, those too whose fields are not there at the moment.
+  const dropStyle = (name) => {
+    for (const page of window.darkroom.PAGES) {
+      const left = styles(page).filter((other) => other !== name);
+      if (left.length === styles(page).length) continue;
+      const memory = JSON.parse(window.darkroom.recall(page) || "{}");
+      const text = JSON.stringify({ ...memory, styles: left.length ? JSON.stringify(left) : "" });
+      if (document.getElementById(`${page}-styles`)) setStyles(page, left);
+      else window.darkroomFills.ask(page, "memory", { text });
+    }
+  };
+
   const call = async (path, options) => {
     const answer = await fetch(`./api/presets${path}`, options).catch(() => {
       throw new Error("The server does not answer.");
@@ -59,6 +71,7 @@
   window.darkroomPresets = {
     styles,
     setStyles,
+    dropStyle,
     changes,
     list: (page) => call(query({ model: valueOf(page, "model") })),
     warnings: async (name) => (await call(`/warnings${query({ name })}`)).warnings,

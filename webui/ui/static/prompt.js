@@ -48,12 +48,14 @@
   const ask = async (page, name) => {
     const prompt = fieldOf(page, name)?.value;
     const model = window.darkroomModels.chosen(page) || "demo";
-    const asking = { model, prompt, ...(prompt?.includes("[") ? numbersOf(page) : {}) }; // what changes needs the steps
+    const place = name.endsWith("negative") ? "negative" : "prompt";
+    const styles = prompt || !name.startsWith("hires") ? window.darkroomPresets.styles(page) : [];
+    const asking = { model, [place]: prompt, ...(styles.length && { styles }), ...(prompt?.includes("[") ? numbersOf(page) : {}) }; // what changes needs the steps
     const seed = Number(document.querySelector(`#${page}-seed input`)?.value || -1);
     if (/__|\{/.test(prompt) && Number.isInteger(seed) && seed >= 0) asking.seed = seed; // it decides the draws
     const key = JSON.stringify(asking);
     const last = asked[page + name];
-    if (prompt === undefined || last?.key === key || (!last && !prompt)) return;
+    if (prompt === undefined || last?.key === key || (!last && !prompt && !styles.length)) return;
     const mine = (asked[page + name] = { key, answer: last?.answer });
     const limit = Number(helpOf(page, name)?.dataset.limit);
     if (prompt.length > limit) {

@@ -43,6 +43,11 @@
       const block = document.querySelector(`.loras[data-page="${page}"] .loras-chosen > li:nth-child(${entry ?? 1})`);
       return { input: block?.querySelector("input[type=number], input"), block };
     }
+    if (field === "styles") {
+      const chips = [...document.querySelectorAll(`.chips[data-page="${page}"] .chip-remove`)];
+      const input = chips.find((button) => button.title === `Take Style: ${name} off`) ?? chips[0];
+      return { input, block: input?.closest(".chips") };
+    }
     const block = document.getElementById(idOf(page, field));
     const typed = block?.querySelector("textarea, input:not([type=range], [type=hidden], [type=file])");
     return { input: typed ?? block?.querySelector("canvas, button"), block };
@@ -94,7 +99,7 @@
   const stand = (block, note) => {
     const head = block.closest(".asking-head");
     const order = head ? Number(getComputedStyle(block).order) : 0;
-    if (!head || !block.closest(".block")) return block.append(note);
+    if (!head || !(block.closest(".block") || order)) return block.append(note);
     if (!order) return block.after(note);
     note.style.order = order === 25 ? 26 : order; // behind the seed's buttons, which lie over the line above them
     head.append(note);

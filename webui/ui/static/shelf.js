@@ -232,7 +232,7 @@
   const confirm = (info) => {
     const yes = button("Yes, delete it", trying(async () => {
       await presets.remove(info.name);
-      presets.setStyles(page, presets.styles(page).filter((name) => name !== info.name));
+      presets.dropStyle(info.name);
       told = null;
       fill(false, hint());
       await load();
