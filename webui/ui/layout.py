@@ -33,18 +33,8 @@ from webui.workspace.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
-    *(
-        "stream.js",
-        "page.js",
-        "keys.js",
-        "fills.js",
-        "pictures.js",
-        "painter.js",
-        "panel.js",
-        "fields.js",
-        "jobs.js",
-        "tabs.js",
-    ),
+    "stream.js",
+    *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
     *("progress.js", "queue.js"),
     *(
         "undo.js",
