@@ -62,7 +62,7 @@ def test_words_of_a_prompt_a_detail_and_the_size_are_mended(tab):
     finder = tab.page.locator("#txt2img-detail-2-finder:focus[aria-invalid=true]")
     finder.wait_for()
     mend(tab, "Use demo-subject")
-    assert tab.page.locator("#txt2img-detail-2-finder").input_value() == "demo-subject"
+    tab.page.wait_for_function("document.querySelector('#txt2img-detail-2-finder').value === 'demo-subject'")
 
 
 def test_a_picture_that_is_missing_is_asked_for(tab):
