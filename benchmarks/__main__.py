@@ -35,6 +35,7 @@ WORKLOADS = {
     "grid": EVERY_SIZE,
     "loading": ("sd15",),
     "quantised": ("sd15",),
+    "anima": ("demo",),
     "workers": ("demo",),
     "load": ("demo",),
     "held": ("demo",),

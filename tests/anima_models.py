@@ -1,6 +1,9 @@
 """A tiny Anima with random weights, in each layout that people have; the published names, a hundredth of the sizes."""
 
+import json
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +125,58 @@ def _their(part: str, path: str) -> str:
     from webui.engine.families.anima import cosmos_name
 
     return path if part == "text_conditioner" else cosmos_name(path)
+
+
+def published() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the three files as they were published, by the folder that each goes into."""
+    from webui.engine.families import anima, qwen_image
+    from webui.engine.families.qwen_image import wan_name
+    from webui.engine.text import qwen
+    from webui.engine.weights import build_empty
+
+    wide = {"num_attention_heads": 16, "attention_head_dim": 128, "num_layers": 28, "text_embed_dim": 1024}
+    transformer = anima.TRANSFORMER.make, TRANSFORMER | wide | {"adaln_lora_dim": 256, "mlp_ratio": 4.0}
+    adapter = {"source_dim": 1024, "target_dim": 1024, "model_dim": 1024, "num_layers": 6, "num_attention_heads": 16}
+    deep = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "head_dim": 128}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 8}
+
+    def shapes(make: Callable[[Any], nn.Module], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(part.shape) for name, part in build_empty(partial(make, config)).named_parameters()}
+
+    own = {f"net.{anima.cosmos_name(name)}": shape for name, shape in shapes(*transformer).items()}
+    asks = shapes(anima.TEXT_CONDITIONER.make, adapter)
+    words = shapes(qwen.make, ENCODER | deep | heads)
+    pixels = shapes(qwen_image.make, {"z_dim": 16})
+    return {
+        "diffusion_models": own | {f"net.llm_adapter.{name}": shape for name, shape in asks.items()},
+        "text_encoders": {f"model.{name}": shape for name, shape in words.items()},
+        "VAE": {wan_name(name, 3): shape for name, shape in pixels.items()},
+    }
+
+
+def write_published(path: Path, shapes: Mapping[str, tuple[int, ...]], sparse: bool = False) -> Path:
+    """A file of full size in bfloat16 with small random numbers; ``sparse``: zeros that take no room on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    noise = torch.randn(4_194_301, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
+    block = noise.view(torch.uint8).numpy().tobytes()  # read round and round; no two tensors begin alike
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        if sparse:
+            file.truncate(8 + len(text) + end)
+            return path
+        for begin in range(0, end, len(block)):
+            file.write(block[: end - begin])
+    return path
+
+
+def write_all(models: Path, sparse: bool) -> dict[str, Path]:
+    """The three published files below a folder of models, by the folder of each."""
+    return {
+        folder: write_published(models / folder / "published.safetensors", shapes, sparse)
+        for folder, shapes in published().items()
+    }

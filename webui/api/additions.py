@@ -160,5 +160,6 @@ def _describe(executor: Executor, place: Place, sha256: str) -> dict[str, Any]:
 def _name_of(executor: Executor, path: Path) -> str:
     """By which name the file can be drawn with; empty where it is not there."""
     catalog = executor.catalog()
-    kinds = (catalog.models, catalog.loras, catalog.vaes, catalog.embeddings, catalog.upscalers, catalog.finders)
+    weights = catalog.models, catalog.loras, catalog.vaes, catalog.parts, catalog.embeddings
+    kinds = *weights, catalog.upscalers, catalog.finders
     return next((name for files in kinds for name, file in files.items() if file.path == path), "")

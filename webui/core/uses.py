@@ -20,13 +20,23 @@ TITLES = {
 
 
 def lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
-    """Files that have what this model lacks, parts in files of their own first; none for a whole one."""
+    """Files that have what this model lacks; none for a whole one.
+
+    The first that has a part lends it: parts in files of their own before models, those called as this file before all.
+    """
     missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
     if not missing:
         return ()
     own = model.checkpoint
     every = (*files.parts.values(), *files.models.values())
-    return tuple(file for file in every if own and any(lends(file, part, own) for part in missing))
+    fitting = (file for file in every if own and any(lends(file, part, own) for part in missing))
+    return tuple(sorted(fitting, key=lambda file: file.path.stem != model.path.stem))
+
+
+def lender_of(part: str, model: ModelFile, others: Iterable[ModelFile]) -> ModelFile | None:
+    """The first of the others that lends the model this part."""
+    own = model.checkpoint
+    return next((file for file in others if own and lends(file, part, own)), None)
 
 
 def lends(file: ModelFile, part: str, model: Checkpoint) -> bool:

@@ -79,7 +79,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         "model": catalog.models,
         "refiner": catalog.models,
         "hires": catalog.models,
-        "lender": catalog.models,
+        "lender": {**catalog.models, **catalog.parts},
         "lora": catalog.loras,
         "lora configuration": catalog.loras,
         "vae": catalog.vaes,

@@ -27,10 +27,10 @@ from webui.engine.run import Run
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
 
-PromptKey = tuple[ModelFile, Contributions, str, int, bool, tuple[tuple[str, str], ...]]
+PromptKey = tuple[tuple[ModelFile, ...], Contributions, str, int, bool, tuple[tuple[str, str], ...]]
 """The model, what of the LoRAs changes its text encoder, the text, clip skip, whether it is the negative one, and the
 names and hashes of the embeddings in it."""
-PictureKey = tuple[ModelFile, VaeFile | None, str, Size]
+PictureKey = tuple[tuple[ModelFile, ...], VaeFile | None, str, Size]
 """The model, the autoencoder instead of its own, what it is shown, and the size of what is drawn."""
 Picture = tuple[Canvas, Encoded]
 
@@ -87,7 +87,7 @@ class Encoder:
     ) -> Conditioning:
         embeddings = _find_embeddings(model, loras, stage, text, run)
         hashes = tuple((name, embedding.content_hash) for name, embedding in embeddings.items())
-        key = (model.file, loras.text_key, text, stage.clip_skip, negative, hashes)
+        key = (model.files, loras.text_key, text, stage.clip_skip, negative, hashes)
         if key not in self._prompts:
             self._prompts[key] = model.encode_prompt(text, stage.clip_skip, embeddings, negative)
         return self._prompts[key]
@@ -98,7 +98,7 @@ class Encoder:
         if not keep:
             canvas = make_canvas(stage.init, stage.size)
             return canvas, encode(model, canvas, self._device)
-        key = (model.file, stage.vae, stage.init.fingerprint, stage.size)
+        key = (model.files, stage.vae, stage.init.fingerprint, stage.size)
         if key not in self._pictures:
             found = self.picture(model, stage, keep=False)
             if picture_nbytes(found) > CACHED_PICTURE_BYTES:

@@ -11,6 +11,7 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
+from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
@@ -85,7 +86,10 @@ class Residence:
         whole; where it does not, it goes first and comes back if the new one fails. ``check`` is called between tensors
         and may raise to stop. Raises CannotLoad.
         """
-        if known := self._kept.model(file):
+        lenders = tuple(lenders)
+        missing = file.checkpoint.missing_parts if file.checkpoint else ()
+        wanted = tuple(lender_of(part, file, lenders) for part in missing)
+        if (known := self._kept.model(file)) and known.lenders == wanted:
             self._draw_with(known)
             self._grow()
             return

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.anima_models import encoder_state, make_parts, theirs, vae_state
+from tests.anima_models import encoder_state, make_parts, theirs, vae_state, write_all
 from webui.core.errors import RequestError
+from webui.core.files import ModelFile
 from webui.engine.families import anima, qwen_image
 from webui.engine.families.family import EncodeOptions, Parts
+from webui.engine.families.loading import ModelLoader
 from webui.engine.text import qwen, vocabularies
+from webui.library.checkpoint import read_checkpoint, read_part
 
+NUMBERS = {"text_encoder": 596_049_920, "text_conditioner": 134_663_680, "backbone": 1_956_405_248, "vae": 126_892_531}
 PROMPTS = ("1girl, solo, long hair, masterpiece", "Ein Füchslein — im Wald 東京, 😀  double  space ", "", "line\nbreak")
 
 
@@ -170,3 +174,19 @@ def test_pictures_become_latents_and_latents_pictures_as_in_diffusers(stock: dic
     assert torch.allclose(latents, stock_latents[:, :, 0], atol=1e-6)
     assert torch.allclose(own.decode(latents), decoded[:, :, 0], atol=1e-5)
     assert torch.equal(own.decode(latents), own.decode(latents, in_float32=True))
+
+
+def test_the_published_files_are_known_and_all_of_them_is_found(tmp_path: Path) -> None:
+    paths = write_all(tmp_path, sparse=True)
+    whole, words, pixels = (paths[folder] for folder in ("diffusion_models", "text_encoders", "VAE"))
+    checkpoint = read_checkpoint(whole)
+    assert (checkpoint.family, checkpoint.native_px, checkpoint.context_width) == ("Anima", 1024, 1024)
+    assert (checkpoint.dtype, checkpoint.prediction, checkpoint.missing_parts) == (
+        "BF16",
+        "flow",
+        ("text_encoder", "vae"),
+    )
+    lenders = [ModelFile(path.parent.name, path, read_part(path)) for path in (words, pixels)]
+    loader = ModelLoader(ModelFile("whole", whole, checkpoint), lenders, torch.bfloat16)
+    assert {role: nbytes // 2 for role, nbytes in loader.part_bytes.items()} == NUMBERS
+    assert loader._loaders["backbone"].module.config.num_attention_heads == 16

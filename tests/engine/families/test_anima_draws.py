@@ -259,3 +259,47 @@ def test_words_are_counted_as_the_adapter_asks_for_them(darkroom: Darkroom) -> N
     library = darkroom.library.snapshot()
     assert count_tokens("folder", "a (red:1.2) cat <lora:kohya:1>", 20, library) == (4, 511)
     assert count_tokens("demo", "a red cat", 20, library)[1] == 75
+
+
+def test_the_command_line_draws_grids_and_verifies(
+    data: Path, loras: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from webui.cli import main
+
+    monkeypatch.setenv("WEBUI_DEVICE", "cpu")
+    where = ["--data-dir", str(data), "--dtype", "float32", "--model", "net"]
+    asked = [
+        "--prompt",
+        "a (red:1.2) [apple:pear:0.5]",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--steps",
+        "2",
+        "--seed",
+        "5",
+    ]
+    assert main(["generate", *where, *asked, "--lora", "kohya:0.8"]) == 0
+    (drawn,) = data.rglob("outputs/txt2img/*/*.png")
+    assert main(["verify", *where[:4], str(drawn)]) == 0
+    assert "identical" in capsys.readouterr().out
+    assert main(["grid", *where, *asked, "--x", "guidance=1,4", "--y", "sampler=Euler,UniPC"]) == 0
+    sheets = [path for path in data.rglob("outputs/**/*.png") if path != drawn]
+    assert any(PilImages.open(path).width > 2 * SIDE for path in sheets)
+    assert main(["generate", *where, *asked, "--clip-skip", "2"]) != 0
+    assert "clip_skip: Anima, as 'net' is, has no clip skip" in capsys.readouterr().err
+
+
+def test_a_part_that_is_called_as_the_model_is_the_one_it_takes(stock: dict[str, Any], tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    save_apart(models, stock)
+    darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path))
+    plain = draw(darkroom, model="anima-tiny")
+    other = {name: tensor * 2 for name, tensor in encoder_state(stock, "model.").items()}
+    save_file(other, models / "text_encoders/zz.safetensors")
+    darkroom.library.reload()
+    assert (draw(darkroom, model="anima-tiny") == plain).all(), "the first by name"
+    (models / "text_encoders/zz.safetensors").rename(models / "text_encoders/anima-tiny.safetensors")
+    darkroom.library.reload()
+    assert abs(draw(darkroom, model="anima-tiny") - plain).max() > LEVELS

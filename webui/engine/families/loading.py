@@ -17,6 +17,7 @@ from torch import nn
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import File, ModelFile, VaeFile
 from webui.core.tensor_file import BadFile
+from webui.core.uses import lender_of
 from webui.core.weight_files import INDEXES, stamp, weight_files
 from webui.engine.families import family_of
 from webui.engine.families.base import CannotLoad, PreviewMap
@@ -141,7 +142,8 @@ class ModelLoader:
         """The model of these networks; it computes on ``device``."""
         parts = Parts(self.checkpoint, modules, device, self._tokenizers, self.pipeline_config)
         warnings = tuple(self.warnings)
-        return Model(self.file, self.family, parts, self.scheduler_config, self._preview_map, warnings)
+        lenders = tuple(self.lenders)
+        return Model(self.file, self.family, parts, self.scheduler_config, self._preview_map, warnings, lenders)
 
     def _read_configs(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Of the scheduler, and of the pipeline as a whole."""
@@ -152,12 +154,10 @@ class ModelLoader:
 
     def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> ModelFile:
         own, title = self.checkpoint, self._rows[part].title
-        for lender in lenders:
-            other = lender.checkpoint
-            if other and other.lends(part, own):
-                self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
-                self.lenders.append(lender)
-                return lender
+        if lender := lender_of(part, self.file, lenders):
+            self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
+            self.lenders.append(lender)
+            return lender
         raise CannotLoad(
             f"model {self.file.name!r} has no {title}, and no other {own.family} model is here to lend one"
         )

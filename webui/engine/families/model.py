@@ -20,8 +20,8 @@ class Model:
     Latents are (n, channels, height / scale, width / scale) at about unit variance. ``network`` is the backbone's,
     ``components`` are the networks that LoRAs change, by role; ``text_widths`` are the widths of the text encoders
     that take embeddings. ``inpaints`` marks a backbone that takes mask and masked picture as further input channels,
-    ``guides_itself`` one that is told the guidance instead of being run twice. ``warnings`` are what people should
-    know of loading it.
+    ``guides_itself`` one that is told the guidance instead of being run twice. ``files`` are its own and those that
+    lend it parts, ``warnings`` are what people should know of loading it.
     """
 
     def __init__(
@@ -32,8 +32,10 @@ class Model:
         scheduler_config: Config,
         preview_map: PreviewMap | None = None,
         warnings: tuple[str, ...] = (),
+        lenders: tuple[ModelFile, ...] = (),
     ) -> None:
         self.file, self.family, self.parts, self.warnings = file, family, parts, warnings
+        self.files = file, *lenders
         self.scheduler_config: Mapping[str, Any] = scheduler_config
         self.device = parts.device
         self.network: Any = parts["backbone"]
