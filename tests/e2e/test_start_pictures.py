@@ -259,6 +259,20 @@ class TestInpaint:
         box = (BOX[0], middle - thick // 2, BOX[2], middle + thick // 2)
         assert_only_inside(box, picture(), inpaint.result(), reach_px=thick + 12)
 
+    @pytest.mark.slow
+    def test_a_stroke_draws_again_while_live_is_on(self, page, file):
+        inpaint = page("inpaint").give(file).quick()
+        self.stroke(inpaint)
+        inpaint.find("more").press("Enter")
+        inpaint.page.get_by_role("menuitemcheckbox", name="Live").press("Enter")
+        drawn = "({ job, state }, before) => job && job !== before && state === 'done'"
+        status = "darkroom.statusOf('inpaint').dataset"
+        inpaint.page.wait_for_function(f"(before) => ({drawn})({status}, before)", arg="")
+        first = inpaint.status.get_attribute("data-job")
+        self.stroke(inpaint, box=(8, 40, 56, 60))
+        inpaint.page.wait_for_function(f"(before) => ({drawn})({status}, before)", arg=first)
+        inpaint.page.get_by_role("button", name="End live").click()
+
     def test_brush_eraser_undo_clear_and_zoom(self, page, file):
         inpaint = page("inpaint").give(file)
         tools = inpaint.wait_for_painter().find("mask").get_by_role("toolbar", name="Mask tools")
