@@ -12,7 +12,16 @@ from html.parser import HTMLParser
 from webui import languages
 
 WEBUI = languages.HERE.parent
-FRONTS = ("ui", "api", "core/errors.py", "core/notices.py", "core/groups", "core/request.py", "engine/resident.py")
+FRONTS = (
+    "ui",
+    "api",
+    "core/errors.py",
+    "core/notices.py",
+    "core/prompt.py",
+    "core/groups",
+    "core/request.py",
+    "engine/resident.py",
+)
 """Whose texts are all looked through; of the others, what errors say and what fields are called."""
 UNSEEN = ("cli", "setup", "languages", "doctor.py", "api/description.py", "api/metrics.py", "api/installable.py")
 """What no page shows."""

@@ -6,7 +6,7 @@
   // Where people's own words stand, and names: prompts, files, models. An element can say so itself, as HTML has it.
   const THEIRS = [
     "[translate=no], script, style, textarea, pre, code, [contenteditable]",
-    ".gallery-item, .panel-found strong, .loras strong, .chip-open, .complete li, .prompt-layer, .light-infotext, .light-facts dd, .panel-blank",
+    ".gallery-item, .panel-found strong, .loras strong, .complete li, .prompt-layer, .light-infotext, .light-facts dd, .panel-blank",
     "[data-boards], .presets-found strong",
   ].join();
   const MOST_KEPT = 4000;
@@ -41,10 +41,11 @@
     const filled = said.replace(PLACE, (whole, name, kind) => {
       if (!names.includes(name)) return whole;
       const value = values[names.indexOf(name)];
-      let own = kind ? find(value.trim()) : null;
-      if (kind === "?") own ??= inParts(value, ", ", ", ");
+      const core = value.replace(/^[\s·]+|[\s·]+$/g, "");
+      let own = kind ? find(core) : null;
+      if (kind === "?") own ??= inParts(core, ", ", ", ");
       if (kind === "+" && own === null) fits = false;
-      return own === null ? value : value.replace(value.trim(), () => own);
+      return own === null ? value : value.replace(core, () => own);
     });
     return fits ? filled : null;
   };
@@ -65,7 +66,8 @@
       if (words.has(stem)) return words.get(stem) + end;
     }
     if (words.has(lower(text))) return upper(words.get(lower(text)));
-    for (const pattern of patterns) {
+    const isList = text.includes(" · ");
+    for (const pattern of isList ? patterns.filter(({ said }) => said.includes(" · ")) : patterns) {
       const found = fill(pattern, text);
       if (found !== null) return found;
     }
@@ -73,6 +75,8 @@
     if (name && words.has(name)) return `${words.get(name)} ${number}`;
     const [, letter, what] = /^([A-Z]): (.+)$/.exec(text) ?? [];
     if (letter && words.has(what)) return `${letter}: ${words.get(what)}`;
+    const [, whatFor, which] = /^(\S+ .*?): (.+)$/s.exec(text) ?? [];
+    if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${which}`;
     const several = inParts(text, " · ", " · ") ?? inParts(text, /(?<=[.!?]) (?=\S)/, " ");
     if (several !== null) return several;
     for (const end of [" ...", "."]) {
@@ -144,7 +148,8 @@
   const begin = (said) => {
     words = new Map(Object.entries(said));
     patterns = Object.entries(said).filter(([english]) => english.search(PLACE) >= 0).map(makePattern);
-    patterns.sort((one, other) => other.letters - one.letters);
+    const open = ({ shape }) => shape.source.startsWith("^("); // may begin with anything
+    patterns.sort((one, other) => open(one) - open(other) || other.letters - one.letters);
     if (typeof document === "undefined") return;
     putChoices(window.gradio_config);
     putAll(document.documentElement);
