@@ -67,7 +67,7 @@ def test_words_of_another_language_stand_for_the_english_ones():
         "Steps 62%, Waiting 7%": "Schritte 62%, Warten 7%",
         "3 pictures finished: a fox.": "3 Bilder fertig: a fox.",
         "1 picture": "1 Bild",
-        "Step 3 of 20 · Drawing again · 5.1 it/s · 4 s left": "Schritt 3 von 20 · Zweiter Durchgang · 5.1 it/s · noch 4 s",
+        "Step 3 of 20 · Refiner · 5 it/s · 4 s left": "Schritt 3 von 20 · Refiner · 5 it/s · noch 4 s",
         "Place 3 · 2 of others ahead": "Platz 3 · 2 von anderen davor",
         "Brackets: 3 ( that nothing closes": "Klammern: 3 ( ohne schließende Klammer",
     }

@@ -12,7 +12,7 @@
   const MOST_KEPT = 4000;
   const WHOLE = ".queue-words > strong"; // people's words or one of our texts, but none with places
   const FEW_LETTERS = 14; // a pattern with fewer may fit anything, if it does not begin as a sentence: its places are numbers
-  const NUMBER = "([\\d.,−–-]+|[A-Z])";
+  const NUMBER = "([\\d.,−–-]+(?: (?:s|min|h|kB|MB|GB))?(?: \\d+ s)?|[A-Z])";
   const PLACE = /\{(\w+)([+?]?)\}/g;
   let words = new Map();
   let patterns = [];

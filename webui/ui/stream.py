@@ -246,7 +246,8 @@ def _switch_text(switch: LoraSwitch) -> str:
 def _step_text(step: Step, at: str = "") -> str:
     rate = step.index / step.seconds if step.seconds > 0 else 0.0
     speed = f"{rate:.1f} it/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s/it"
-    return f"Step {step.index} of {step.total} · {f'{at} · ' if at else ''}{speed} · {_duration(step.left_s)} left"
+    parts = (f"Step {step.index} of {step.total}", at, speed, f"{_duration(step.left_s)} left")
+    return " · ".join(part for part in parts if part)
 
 
 def _duration(seconds: float) -> str:
