@@ -71,8 +71,8 @@ def nothing(_header: Header) -> Traits | None:
 class Kind:
     """One kind of model. To add one, add its row to ``KINDS``, and a ``Family`` to the engine's.
 
-    ``name`` is what people call it and files are sorted by. ``parts`` are the roles of its
-    networks in the order in which they are read: what reads text, then ``backbone``, then ``vae``. ``folders`` are
+    ``name`` is what people call it and files are sorted by. ``parts`` are the roles of its networks in the order in
+    which they are read: what reads text, then ``backbone``, then ``vae``. ``folders`` are
     diffusers' names of them, where these are others. Models with the same ``latents`` can go on with each other's.
     ``recognise`` says what a header tells, or None where it is of another kind; it raises BadFile for one of this kind
     that nothing can be drawn with. ``settle`` adds what shapes do not say. ``lone`` is as ``recognise`` for a part in a
