@@ -59,7 +59,9 @@ class Cluster:
             if not self.trouble:
                 break
             if time.monotonic() > until:
-                raise RequestError(f"ray: {self.trouble}", field="ray")
+                why = self.trouble
+                self.close()
+                raise RequestError(f"ray: {why}", field="ray")
             self._ended.wait(LOOK_S / 4)
         self._tending = threading.Thread(target=self._tend, args=(joined,), name="cluster", daemon=True)
         self._tending.start()

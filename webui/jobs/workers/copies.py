@@ -81,7 +81,7 @@ def moved(order: Order, find: Callable[[File], File]) -> Order:
 
 def _replaced(value: Any, known: dict[File, File]) -> Any:
     if isinstance(value, File):
-        return known[value]
+        return known.get(value, value)
     if isinstance(value, tuple):
         return tuple(_replaced(each, known) for each in value)
     if not is_dataclass(value) or isinstance(value, type):
