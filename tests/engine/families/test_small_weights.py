@@ -110,7 +110,7 @@ def test_it_draws_the_bits_of_the_dense_weights_that_it_stands_for(darkroom, mad
         assert 0 < off <= ROUNDING[name]
 
 
-@pytest.mark.parametrize("name", ["int8", "Q8_0"])
+@pytest.mark.parametrize("name", ["Q8_0"])
 def test_loras_ride_beside_small_weights_and_come_off_bit_for_bit(darkroom, name):
     plain, _ = draw(darkroom, name)
     prompt = "a red apple <lora:one:0.8> <lora:two:-0.5>"
