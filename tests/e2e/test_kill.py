@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image as PilImages
+from safetensors.torch import load_file, save_file
 
 from webui.core.recipe import read_picture
 
@@ -229,7 +230,7 @@ def test_a_job_that_failed_is_listed_and_tried_again(context, tmp_path):
     tab.leaving = True
     server.process.kill()
     server.process.wait()
-    (folder / "mine.safetensors").write_bytes(night.read_bytes() + b" ")
+    save_file(load_file(night), folder / "mine.safetensors", {"note": "changed"})
     server = tab.server = Server(tmp_path, port=port)
     try:
         tab.wait_for_message("mine.safetensors has changed since this job was sent")
