@@ -100,7 +100,10 @@
     const head = block.closest(".asking-head");
     const order = head ? Number(getComputedStyle(block).order) : 0;
     if (!head || !(block.closest(".block") || order)) return block.append(note);
-    if (!order) return block.after(note);
+    if (!order) {
+      const below = [block, block.parentElement].map((at) => at.nextElementSibling).find((next) => next?.matches(".prompt-below"));
+      return (below ?? block).after(note); // the count of tokens hangs from what is below its box
+    }
     note.style.order = order === 25 ? 26 : order; // behind the seed's buttons, which lie over the line above them
     head.append(note);
   };
