@@ -5,6 +5,7 @@
   const { PAGES, statusOf, isBusy, read, write } = window.darkroom;
   const { whenever } = window.darkroomPanel;
   const SILENT = "The server does not answer. Your settings are kept.";
+  const GAVE_UP = "Connection to the server was lost"; // by Gradio
   const PATIENCE_MS = 10000; // the longest that an answer may take
   const LOOK_MS = { lost: 1000, loading: 1000, busy: 2000, idle: 5000 };
   const FOCUS = "darkroom.focus";
@@ -95,7 +96,8 @@
   addEventListener("offline", look);
   addEventListener("online", look);
   whenever(".toast-body", (toast) => {
-    if (toast.textContent.includes("Connection to the server was lost")) gradioGaveUp = true;
+    const said = [GAVE_UP, window.darkroomWords?.translate(GAVE_UP) ?? GAVE_UP];
+    if (said.some((text) => toast.textContent.includes(text))) gradioGaveUp = true;
     look();
   });
 
