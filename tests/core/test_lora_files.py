@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from webui.core.lora_files import MAX_TEXT, bundled_embeddings, bundled_rows, find_adapter_config, made_for, short_text
-from webui.core.tensor_file import BadFile
+from webui.core.checkpoint import Checkpoint
+from webui.core.lora_files import (
+    MAX_TEXT,
+    bundled_embeddings,
+    bundled_rows,
+    check_family,
+    find_adapter_config,
+    made_for,
+    short_text,
+)
+from webui.core.tensor_file import BadFile, Header
 
 
 @pytest.mark.parametrize(
@@ -61,3 +70,30 @@ def test_an_adapter_config_is_that_of_the_only_file_or_of_peft_s_own_name(
 
 def test_a_text_is_cut_and_can_be_sent() -> None:
     assert short_text(" a\0b\ud800 ") == "ab?" and len(short_text("x" * 3 * MAX_TEXT)) == MAX_TEXT
+
+
+ASKS_SDXL = {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 2048)}
+ASKS_SD = {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (4, 768)}
+ANIMA = {"diffusion_model.blocks.0.self_attn.q_proj.lora_A.weight": (4, 2048)}
+FLUX = {"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 3072)}
+WORDS = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family", "width", "reason"),
+    [
+        (ASKS_SD, "SD 1.x", 768, ""),
+        (WORDS, "SDXL", 2048, ""),
+        (ANIMA, "Anima", 1024, ""),
+        ({}, "SD 1.x", 768, ""),
+        (ASKS_SDXL, "SD 1.x", 768, "is made for SDXL, but this model is SD 1.x"),
+        (ASKS_SD | WORDS, "SDXL", 2048, "is made for SD 1.x, but this model is SDXL"),
+        (ASKS_SD, "SD 1.x", 192, "is made for SD 1.x, but this model is a model with texts 192 wide"),
+        (ASKS_SD, "Anima", 768, "is made for SD 1.x, but this model is Anima"),
+        (ANIMA, "SDXL", 2048, "is made for Anima or Cosmos, but this model is SDXL"),
+        (FLUX, "SD 1.x", 768, "is made for Flux, but this model is SD 1.x"),
+    ],
+)
+def test_a_lora_of_another_family_is_known_by_names_and_shapes(shapes, family, width, reason) -> None:
+    model = Checkpoint(family, "ldm", ("backbone",), in_channels=4, context_width=width, native_px=512)
+    assert check_family(Header({}, shapes), model) == reason

@@ -28,6 +28,7 @@ def folder(settings):
     for name in ("Chalk", "ink", "deep/ink"):
         write_header(folder / f"{name}.safetensors", "x.lora_up.weight")
     content = (folder / "ink.safetensors").read_bytes()
+    write_header(folder / "other.safetensors", "lora_unet_double_blocks_0_img_attn_proj.lora_up.weight")
     write_header(folder / "outside.safetensors", "lora_unet_conv_out.lora_up.weight")
     write_header(folder / "wide.safetensors", "lora_unet_conv_in.alpha", "lora_unet_output_blocks_4_1_proj_in.alpha")
     (folder / "page.safetensors").write_text("<html>404 not found</html>")
@@ -104,6 +105,8 @@ def resolve_again(resolved, request: Request) -> Request:
         ({"loras": refs("short")}, ["LoRA 'short'", "cut short"]),
         ({"loras": refs("empty")}, ["LoRA 'empty'", "is empty"]),
         ({"loras": refs("old")}, ["LoRA 'old'", "pickle"]),
+        ({"loras": refs("other")}, ["LoRA 'other' is made for Flux, but this model is"]),
+        ({"prompt": "x [<lora:other:1>::5]"}, ["LoRA 'other' is made for Flux"]),
         ({"negative": "x <lora:ink:1>"}, ["negative", "put its tag into the prompt"]),
         ({"loras": refs("ink:0.5", "INK:1")}, ["LoRA “ink” is named more than once: ink:0.5 and ink:1"]),
         ({"prompt": "<lora:ink:0.5>", "loras": refs("ink:1@0;0@1")}, ["LoRA “ink” is named more than once"]),

@@ -1,7 +1,7 @@
 """What a request leaves open, decided: names as the tables spell them, size, seed. Nothing here imports torch."""
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from PIL.Image import Image as PilImage
 
 from webui.core import samplers
 from webui.core.abilities import check_abilities, suited_sampler
-from webui.core.block_weights import FAMILIES, left_out, outside
+from webui.core.block_weights import left_out
 from webui.core.canvas import drawn_size, fitted
 from webui.core.errors import Mend, RequestError, show, show_some
-from webui.core.files import LoraFile, ModelFile
+from webui.core.files import ModelFile
 from webui.core.finder_file import check_finder
 from webui.core.grid import Grid
 from webui.core.groups.detail import Detail
@@ -28,25 +28,23 @@ from webui.core.names import (
     SUBJECT,
     choose_file,
     choose_finder,
-    choose_lora,
     choose_upscaler,
 )
 from webui.core.order import Order, plan
 from webui.core.prompt import (
     check_chunks,
     check_terms,
-    draw_loras,
     parse_weights,
-    split_constant_loras,
     split_loras,
 )
-from webui.core.request import DRAWN_SEED_LIMIT, MAX_LORAS, LoraRef, Request
+from webui.core.request import DRAWN_SEED_LIMIT, Request
 from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
 from webui.core.uses import check_parts
 from webui.core.work import Work
+from webui.jobs.loras import resolve_loras
 from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
 
@@ -172,7 +170,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
         | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
         | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
-        | _resolve_loras(request.prompt, request.loras, request, file, lambda: library.loras)
+        | resolve_loras(request.prompt, request.loras, request, file, lambda: library.loras)
         | (
             {"hires": _resolve_hires(request.hires, request, file, (sampler, schedule), library)}
             if request.hires
@@ -199,7 +197,7 @@ def _resolve_details(request: Request, file: ModelFile, library: Snapshot) -> tu
                     check_finder(found)
                 except BadFile as error:
                     raise RequestError(f"finder {finder[:80]!r}: {found.path.name} {error}", "finder") from None
-            loras = _resolve_loras(detail.prompt, detail.loras, request, file, lambda: library.loras, keep=True)
+            loras = resolve_loras(detail.prompt, detail.loras, request, file, lambda: library.loras, keep=True)
             resolved.append(detail.model_copy(update={"finder": finder} | loras))
     return tuple(resolved)
 
@@ -228,7 +226,7 @@ def _resolve_hires(
         names = {"upscaler": upscaler, "model": model.name if hires.model else ""}
         names |= {"sampler": sampler} if hires.sampler else {}
         names |= {"schedule": schedule} if hires.schedule or hires.sampler and schedule != drawn_with[1] else {}
-        loras = _resolve_loras(hires.prompt, hires.loras, request, model, lambda: library.loras, keep=True)
+        loras = resolve_loras(hires.prompt, hires.loras, request, model, lambda: library.loras, keep=True)
         return hires.model_copy(update=names | loras)
 
 
@@ -329,70 +327,3 @@ def _can_stop_guiding(file: ModelFile, refiner: str, models: Mapping[str, ModelF
     """Whether ``guidance_until`` changes anything: models that guide themselves have no second half to leave out."""
     used = (file, models[refiner]) if refiner else (file,)
     return any(model.checkpoint is not None and not model.checkpoint.guides_itself for model in used)
-
-
-def _resolve_loras(
-    prompt: str,
-    refs: tuple[LoraRef, ...],
-    request: Request,
-    model: ModelFile,
-    find_loras: Callable[[], Mapping[str, LoraFile]],
-    keep: bool = False,
-) -> dict[str, object]:
-    """The prompt without tags, and all LoRAs by their files' names; those of weight 0 are left out unless they are to
-    be kept, because none at all would mean others.
-
-    Weights by block that are to be drawn at random are, by the seed; those in tags that stay, in the prompt.
-    """
-    text, seed = draw_loras(prompt, request.seed), request.seed
-    if request.syntax > 1:
-        prompt, tagged, moving = split_constant_loras(text)
-    else:
-        (prompt, tagged), moving = split_loras(text), ()
-    wanted = (*refs, *tagged, *moving)
-    if not wanted:
-        return {}
-    if len(wanted) > MAX_LORAS:
-        raise RequestError(f"loras: {len(wanted)} LoRAs are too many; {MAX_LORAS} is the limit", field="loras")
-    files = find_loras()
-    loras = [_resolve_lora(ref.drawn(seed), model, files) for ref in wanted]
-    lasting = [k for k in range(len(wanted) - len(moving)) if keep or loras[k].acts]
-    _check_names([loras[k] for k in lasting], [wanted[k].name for k in lasting])
-    return {"prompt": prompt, "loras": tuple(loras[k] for k in lasting)}
-
-
-def _check_names(refs: Sequence[LoraRef], asked: Sequence[str]) -> None:
-    """Raises RequestError for a LoRA that is named twice. In brackets that change over the steps one may be.
-
-    ``asked`` is how each was named: the one that could go is known by that.
-    """
-    names = [ref.name for ref in refs]
-    for k, name in enumerate(names):
-        if name in names[:k]:
-            both = show_some([str(ref) for ref in refs if ref.name == name])
-            reason = f"LoRA “{show(name)}” is named more than once: {both}. Give it one weight."
-            raise RequestError(reason, "loras", Mend("keep", asked[k]))
-
-
-def _resolve_lora(ref: LoraRef, model: ModelFile, files: Mapping[str, LoraFile]) -> LoraRef:
-    name, remove = choose_lora(ref.name, files), Mend("remove", ref.name)
-    try:
-        header = read_header(files[name].path)
-    except BadFile as error:
-        raise RequestError(f"LoRA {name[:80]!r}: {files[name].path.name} {error}", "loras", remove) from None
-    if ref.blocks:
-        family = model.checkpoint.family if model.checkpoint else ""
-        if family not in FAMILIES:
-            raise RequestError(
-                f"LoRA {name[:80]!r}: lbw and lbwe name the blocks of {show_some(FAMILIES)}; model {model.name!r} is"
-                f" {family}, which has others",
-                "loras",
-                remove,
-            )
-        if key := outside(header.shapes):
-            raise RequestError(
-                f"LoRA {name[:80]!r}: lbw and lbwe have no block for {key[:120]}, which it changes",
-                "loras",
-                remove,
-            )
-    return ref.model_copy(update={"name": name})

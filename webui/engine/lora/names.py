@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from webui.core.lora_files import UNET_BLOCK
 from webui.engine.families.family import Part
 from webui.engine.weights.layers import StoredLayer
 from webui.engine.weights.stored import Stored
 
 # What PEFT, torch.compile and data parallel training put around a module.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:base_model\.model|_orig_mod|module)\.")
-UNET_BLOCK = re.compile(r"(^|[._])(down|up|mid|input|output|middle)_blocks?[._]")
 Place = tuple[str, str, tuple[int, int] | None]
 """A part's role, the path of a module in it, and which rows of a file's tensor are that module's; None for all."""
 

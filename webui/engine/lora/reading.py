@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from webui.core.errors import Mend, RequestError
 from webui.core.file_kinds import recognize
 from webui.core.files import LoraFile
-from webui.core.lora_files import bundled_embeddings, made_for
+from webui.core.lora_files import bundled_embeddings, made_for, name_widest, name_width, text_widths
 from webui.core.quantization import IGNORED, check_quantization, scale_names
 from webui.core.tensor_file import BadFile, Header, hash_file, read_header
 from webui.engine.embeddings import Embedding, make_embedding
 from webui.engine.lora.deltas import Decomposed, Delta, LowRank, rows_of
 from webui.engine.lora.formats import FORMATS, Tensors, name_format, split_adapter, split_key
-from webui.engine.lora.names import UNET_BLOCK, ModuleIndex, Place
+from webui.engine.lora.names import ModuleIndex, Place
 from webui.engine.lora.notes import NoteBook
 
 Parameter = tuple[str, str, str]
@@ -30,8 +30,6 @@ Parameter = tuple[str, str, str]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SMALL_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
-ARCHITECTURES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
-"""By the width of the text that a UNet attends to."""
 NAMED_ENDINGS = 3
 _BUNDLED_NOTE = re.compile(r"bundle_emb\.[^.]+\.(string_to_token\..+|name|step|sd_checkpoint(_name)?)$")
 """What A1111 notes of an embedding besides its vectors."""
@@ -127,7 +125,7 @@ def describe_model(index: ModuleIndex) -> str:
     width = index.context_width
     if width is None:
         return index.family or "another model"
-    return ARCHITECTURES.get(width, f"a model with texts {width} wide")
+    return name_width(width)
 
 
 def _read_embeddings(file: LoraFile, keys: Mapping[str, Mapping[str, str]], tensors: Any) -> tuple[Embedding, ...]:
@@ -194,15 +192,9 @@ def _name_endings(unknown: Mapping[str, str]) -> str:
 def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     """Raises ValueError where the file is none for this model: with what it is or was made for."""
     shapes = header.shapes
-    from_text = (
-        key for key in shapes if "attn2" in key and "to_k" in key and UNET_BLOCK.search(key) and len(shapes[key]) >= 2
-    )
-    widths = {shapes[key][1] for key in from_text if (split_key(key) or ("", ""))[1] in ("down", "hada_b1", "q")}
-    model = describe_model(index)
+    widths, model = text_widths(shapes), describe_model(index)
     if widths and index.context_width not in widths:
-        width = max(widths)
-        made = ARCHITECTURES.get(width, made_for(header.metadata) or f"a model with texts {width} wide")
-        raise ValueError(f"is made for {made}, but this model is {model}")
+        raise ValueError(f"is made for {name_widest(widths, header.metadata)}, but this model is {model}")
     kind = recognize(shapes)
     if kind and kind.role != "LoRA" and not found.places:
         raise ValueError(kind.reason)
