@@ -69,7 +69,7 @@ def test_what_is_measured_in_this_process_has_the_threads_that_were_asked_for(be
 def test_each_workload_has_the_size_that_it_is_measured_at(bench, capsys):
     asked, found = bench()
     assert asked.keys() == WORKLOADS.keys() - set(IN_ANOTHER)
-    assert {name for name, options in asked.items() if options.size == "sd15"} == {"loading"}
+    assert {name for name, options in asked.items() if options.size == "sd15"} == {"loading", "quantised"}
     assert found["sizes"]["loading"] == "sd15" and found["sizes"]["queue"] == "demo"
     assert "loading, SD 1.5 size, random weights" in capsys.readouterr().out
 

@@ -8,10 +8,16 @@ from webui.core.samplers import SAMPLERS
 
 def test_it_has_every_file_and_every_sampler():
     files = SimpleNamespace(
-        models={"a": 1}, loras={"b": 2}, vaes={"c": 3}, embeddings={"d": 4}, upscalers={"e": 5}, finders={"f": 6}
+        models={"a": 1},
+        loras={"b": 2},
+        vaes={"c": 3},
+        embeddings={"d": 4},
+        upscalers={"e": 5},
+        finders={"f": 6},
+        parts={"g": 7},
     )
     catalog = Catalog.of(files)
     assert (catalog.models, catalog.loras, catalog.vaes, catalog.embeddings) == ({"a": 1}, {"b": 2}, {"c": 3}, {"d": 4})
-    assert (catalog.upscalers, catalog.finders) == ({"e": 5}, {"f": 6})
+    assert (catalog.upscalers, catalog.finders, catalog.parts) == ({"e": 5}, {"f": 6}, {"g": 7})
     assert catalog.samplers.keys() == SAMPLERS.keys() and catalog.samplers["LCM"] == ("Default",)
     assert set(catalog.schedules) == {"Default", "Karras", "Exponential", "Trailing"}

@@ -85,7 +85,7 @@ def halves(darkroom, model, request_for):
                 for field in ("prompt", "negative")
             )
             spans = [ReadySpan(len(noise), [Branch(words)], negative, GUIDANCE)]
-            for done in denoise(model, noise, latents, spans, lambda: False, first, noise.first(step)):
+            for done in denoise(model.backbone, noise, latents, spans, lambda: False, first, noise.first(step)):
                 latents = done.latents
             first = noise.first(step)
         return decode(model, latents, darkroom.manager._residence.unhooked)
@@ -279,8 +279,8 @@ def test_nothing_is_prepared_between_steps(
     darkroom, model, request_for, fresh, monkeypatch, prompt, budget_bytes, inside
 ):
     fresh(budget_bytes)
-    happened, own = [], model.prepare
-    monkeypatch.setattr(model, "prepare", lambda *told: happened.append("prepare") or own(*told))
+    happened, own = [], model.backbone.prepare
+    monkeypatch.setattr(model.backbone, "prepare", lambda *told: happened.append("prepare") or own(*told))
     for event in darkroom.generate(request_for(prompt=prompt, guidance_until=0.7)):
         happened.append(type(event).__name__)
     assert happened.count("prepare") >= 3

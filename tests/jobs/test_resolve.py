@@ -9,8 +9,8 @@ from webui.core.errors import RequestError
 from webui.core.groups.hires import Hires
 from webui.core.kinds import kind_of
 from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
-from webui.core.request import LoraRef, Request
-from webui.jobs.resolve import MAX_LORAS, make_order, resolve
+from webui.core.request import MAX_LORAS, LoraRef, Request
+from webui.jobs.resolve import make_order, resolve
 from webui.library.library import Library
 
 

@@ -218,4 +218,4 @@ def test_bad_input_is_told_before_anything_is_drawn(darkroom, request_for, detai
     broken.write_bytes(b"no")
     with pytest.raises(RequestError, match=said) as error:
         darkroom.generate(request_for(**QUICK, detail=(detail,)))
-    assert error.value.field == "detail"
+    assert error.value.field == f"detail.1.{'loras' if 'prompt' in detail else 'finder'}"
