@@ -79,6 +79,18 @@ def test_an_address_where_nobody_listens_is_told():
         connect(f"127.0.0.1:{port}")
 
 
+def test_other_versions_are_said(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray._private.utils import check_version_info
+
+    theirs = {"ray_version": "2.1.0", "python_version": "3.9.1"}
+    monkeypatch.setattr(ray, "init", lambda **_: check_version_info(theirs, "this machine"))
+    said = r"^ray: the cluster has other versions: .*2\.1\.0.*3\.9\.1"
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(RequestError, match=said) as error:
+        connect(f"127.0.0.1:{listening.getsockname()[1]}")
+    assert error.value.field == "ray"
+
+
 @contextmanager
 def two_nodes() -> Iterator[tuple[object, object]]:
     """A cluster of two nodes on this machine, which nobody else reaches, and the second of them."""
