@@ -55,7 +55,8 @@
     if (/__|\{/.test(prompt) && Number.isInteger(seed) && seed >= 0) asking.seed = seed; // it decides the draws
     const key = JSON.stringify(asking);
     const last = asked[page + name];
-    if (prompt === undefined || last?.key === key || (!last && !prompt && !styles.length)) return;
+    const isKnown = !last && !prompt && !styles.length && model === "demo"; // as the page begins; others may have more room
+    if (prompt === undefined || last?.key === key || isKnown) return;
     const mine = (asked[page + name] = { key, answer: last?.answer });
     const limit = Number(helpOf(page, name)?.dataset.limit);
     if (prompt.length > limit) {
