@@ -92,6 +92,27 @@ def options(tab: Tab, field: str) -> list[str]:
     return [name.removeprefix("✓").strip() for name in names]
 
 
+def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_otherwise(open_tab):
+    """The first of this file: a page that stays open notes what it has for the next one of its browser."""
+    tab = open_tab(newcomer=True)
+    tab.find("upscale-on").locator("input").wait_for()  # where everybody sees it
+    assert enlarging(tab) == (True, "4")
+    tab.draw(prompt="a red apple", steps=1)
+    assert PilImages.open(io.BytesIO(tab.picture_bytes())).size == (512, 512)
+    tab.choose("model", "tiny one")
+    wait_for(lambda: enlarging(tab) == (False, "2"), "what suits the other model")
+    tab.choose("model", "demo")
+    wait_for(lambda: enlarging(tab) == (True, "4"), "what suits the embedded one")
+    tab.find("upscale-on").locator("input").uncheck()
+    tab.choose("model", "tiny one")
+    tab.wait_for_value("guidance", "7")
+    tab.choose("model", "demo")
+    tab.wait_for_value("guidance", "5")
+    assert enlarging(tab)[0] is False
+    tab.reload()
+    assert enlarging(tab)[0] is False
+
+
 def test_a_card_chooses_the_model_and_what_suits_it(tab):
     found = panel(tab)
     found.get_by_label("Search models").fill("TINY")
@@ -174,26 +195,6 @@ def enlarging(tab):
     """Whether the page enlarges what it draws, and how far."""
     switch, scale = (tab.find(f"upscale-{name}").locator("input") for name in ("on", "scale"))
     return switch.is_checked(), scale.first.input_value()
-
-
-def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_otherwise(open_tab):
-    tab = open_tab(newcomer=True)
-    tab.find("upscale-on").locator("input").wait_for()  # where everybody sees it
-    assert enlarging(tab) == (True, "4")
-    tab.draw(prompt="a red apple", steps=1)
-    assert PilImages.open(io.BytesIO(tab.picture_bytes())).size == (512, 512)
-    tab.choose("model", "tiny one")
-    wait_for(lambda: enlarging(tab) == (False, "2"), "what suits the other model")
-    tab.choose("model", "demo")
-    wait_for(lambda: enlarging(tab) == (True, "4"), "what suits the embedded one")
-    tab.find("upscale-on").locator("input").uncheck()
-    tab.choose("model", "tiny one")
-    tab.wait_for_value("guidance", "7")
-    tab.choose("model", "demo")
-    tab.wait_for_value("guidance", "5")
-    assert enlarging(tab)[0] is False
-    tab.reload()
-    assert enlarging(tab)[0] is False
 
 
 def test_reload_finds_new_files_on_the_open_page(tab, model_server):
