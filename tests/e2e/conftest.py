@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,12 @@ def browser():
 @pytest.fixture(scope="module")
 def context(browser):
     """One visitor's browser for a module's tests, one after another: it keeps what it has fetched, and nothing else."""
+    with _new_context(browser) as context:
+        yield context
+
+
+@contextmanager
+def _new_context(browser) -> Iterator[Any]:
     context = browser.new_context(viewport=WINDOW, accept_downloads=True)
     context.set_default_timeout(90_000)
     yield context
@@ -80,6 +87,14 @@ def host(server: Server) -> Server:
 def open_tab(context, host: Server) -> Iterator[Callable[..., Tab]]:
     """Opens tabs of one visitor: they share the browser's memory."""
     yield from tab_opener(context, host)
+
+
+@pytest.fixture
+def newcomer(browser, host: Server) -> Iterator[Tab]:
+    """A tab of a browser that was never here, where nothing is turned off."""
+    with _new_context(browser) as context, _watching(context) as tabs:
+        tabs.append(_new_tab(context, host, newcomer=True))
+        yield tabs[0].open()
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +126,8 @@ def tab(request, context, host: Server, kept_tabs: list[Tab]) -> Iterator[Tab]:
 def tab_opener(context, default: Server) -> Iterator[Callable[..., Tab]]:
     with _watching(context) as tabs:
 
-        def open_one(query: str = "", server: Server = default, newcomer: bool = False) -> Tab:
-            tabs.append(_new_tab(context, server, newcomer))
+        def open_one(query: str = "", server: Server = default) -> Tab:
+            tabs.append(_new_tab(context, server))
             return tabs[-1].open(query)
 
         yield open_one

@@ -92,9 +92,8 @@ def options(tab: Tab, field: str) -> list[str]:
     return [name.removeprefix("✓").strip() for name in names]
 
 
-def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_otherwise(open_tab):
-    """The first of this file: a page that stays open notes what it has for the next one of its browser."""
-    tab = open_tab(newcomer=True)
+def test_the_embedded_model_s_pictures_are_enlarged_unless_somebody_has_said_otherwise(newcomer):
+    tab = newcomer
     tab.find("upscale-on").locator("input").wait_for()  # where everybody sees it
     assert enlarging(tab) == (True, "4")
     tab.draw(prompt="a red apple", steps=1)
