@@ -39,6 +39,10 @@ def test_what_is_typed_while_the_first_picture_is_drawn_is_all_there(tab):
     tab.page.keyboard.press("End")
     tab.page.keyboard.type("!")
     assert prompt.input_value() == "a red apple, a yellow banana!"
+    tab.find("gallery").locator(".media-button").focus()
+    tab.page.keyboard.press("Escape")  # nothing is open
+    tab.page.evaluate(SETTLED)
+    assert tab.find("gallery").locator(".preview").is_visible()
 
 
 def test_who_is_in_the_gallery_stays_there(tab):

@@ -30,6 +30,7 @@
     "dialog[open]", "[role=dialog]", "[role=alertdialog]", "[popover]", ".block.fullscreen", "select:open",
   ].filter((selector) => CSS.supports(`selector(${selector})`)).join(", ");
 
+  const GALLERY = "[id$=-gallery]";
   const press = (id) => {
     const button = document.getElementById(id);
     if (button?.checkVisibility() && !button.disabled) button.click();
@@ -44,6 +45,13 @@
     const page = pageInSight();
     stops = event.key === "Escape" && page && isBusy(page) && !event.repeat && !event.isComposing && event.keyCode !== 229
       && !(event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) && !somethingIsOpen(event.target);
+    // Gradio's gallery takes Esc, and crops its picture to the pane: one alone stays as it is.
+    const gallery = event.key === "Escape" && event.target.closest?.(GALLERY);
+    if (gallery && (stops || !gallery.querySelector(".thumbnails > :nth-child(2)"))) {
+      event.stopPropagation();
+      if (stops) press(`${page}-stop`);
+      stops = false;
+    }
     if (!page || event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     document.activeElement?.dispatchEvent(new Event("change", { bubbles: true }));
@@ -58,7 +66,6 @@
   window.darkroomKeys = { area, areas };
 
   // Gradio's gallery moves the focus to its thumbnail whenever it shows other pictures. It may, if the person is there.
-  const GALLERY = "[id$=-gallery]";
   let whereabouts = null;
   const note = (event) => (whereabouts = event.target.closest?.(GALLERY));
   document.addEventListener("focusin", note, true);
