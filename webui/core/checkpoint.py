@@ -1,9 +1,11 @@
 """What a model is: its family, its parts, what its network predicts, as values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from webui.core.kinds import kind_of
 from webui.core.kinds.kind import Defaults, Kind, Prediction
+from webui.core.kinds.parts import NETWORKS, Network
 from webui.core.kinds.sd import INPAINT_CHANNELS
 
 PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
@@ -13,10 +15,12 @@ PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
 class Checkpoint:
     """What a file or folder holds.
 
-    ``family`` is the name of its ``Kind``, ``names`` whose names its tensors go by. ``parts`` are what is in it, by
-    role; ``prefixes`` are what the keys of each begin with in a single file.
+    ``family`` is the name of its ``Kind``, or of a part in a file of its own that of its ``Network``; ``names`` whose
+    names its tensors go by. ``parts`` are what is in it, by role; ``prefixes`` are what the keys of each begin with in
+    a single file.
     ``prediction`` is what the backbone was trained to predict, ``zero_snr`` whether its last timestep is pure noise.
     ``dtype`` is the format of the backbone's weights as the file names it, ``nbytes`` the size of all it holds.
+    ``widths`` are those of text encoders, by role, that are not ``context_width``, which the backbone attends to.
     ``guides_itself`` marks backbones that are told the guidance (LCM).
     """
 
@@ -33,6 +37,7 @@ class Checkpoint:
     dtype: str = "F32"
     nbytes: int = 0
     prefixes: tuple[tuple[str, str], ...] = ()
+    widths: tuple[tuple[str, int], ...] = ()
 
     @property
     def row(self) -> Kind:
@@ -68,10 +73,30 @@ class Checkpoint:
         words += ["zero SNR" if self.zero_snr else "", self.small_weights]
         return ", ".join(word for word in words if word)
 
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        """What its parts are, by role, where several kinds have that."""
+        alone = {network.role: network for network in NETWORKS if network.name == self.family}
+        return alone or self.row.networks
+
+    def width_of(self, part: str) -> int:
+        """How wide what a text encoder says is, or has to be; 0 where that does not matter."""
+        return dict(self.widths).get(part, self.context_width if part.startswith("text") else 0)
+
+    def role_of(self, part: str, other: "Checkpoint") -> str | None:
+        """The role here of what is ``part`` in ``other``, or None.
+
+        It is the same network, or where kinds share none, the same role in the same kind.
+        """
+        wanted = other.networks.get(part)
+        alike = (part,) if self.family == other.family else ()
+        roles = [role for role, network in self.networks.items() if network == wanted] if wanted else alike
+        return next((role for role in roles if role in self.parts), None)
+
     def lends(self, part: str, other: "Checkpoint") -> bool:
-        """Whether ``other`` can use this one's part: of its family, and for texts of the width that it attends to."""
-        alike = self.context_width in (0, other.context_width)
-        return part in self.parts and self.family == other.family and alike
+        """Whether ``other`` can use what this one has of its ``part``: it has to be as wide, where that matters."""
+        role = self.role_of(part, other)
+        return role is not None and self.width_of(role) in (0, other.width_of(part))
 
     def prefix_of(self, part: str) -> str:
         """What the keys of a part begin with in a single file."""

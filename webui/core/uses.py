@@ -46,24 +46,21 @@ def lends(file: ModelFile, part: str, model: Checkpoint) -> bool:
 
 def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
     """RequestError where a part that the model lacks is nowhere, with what there is and why that does not fit."""
-    own = model.checkpoint
+    own, every = model.checkpoint, (*files.parts.values(), *files.models.values())
     for part in own.missing_parts if own else ():
-        every = (*files.parts.values(), *files.models.values())
         if own is None or any(lends(file, part, own) for file in every):
             continue
-        wants = own.row.wants.get(part)
-        wanted = f"; it needs {wants}" if wants else f", and no other {own.family} model is here to lend one"
-        others = (file for file in every if file.checkpoint and own.family == file.checkpoint.family)
+        network, width = own.networks.get(part), own.width_of(part)
+        lacks = f"; it needs {network.wanted(width)}" if network else ""
+        lacks = lacks or f", and no other {own.family} model is here to lend one"
         misfits = [
-            f"{file.name} is {file.checkpoint.context_width:,} wide, and {own.context_width:,} are needed"
-            for file in others
-            if file.checkpoint and part in file.checkpoint.parts
+            f"{file.name} is {file.checkpoint.width_of(role):,} wide, and {width:,} are needed"
+            for file in every
+            if file.checkpoint and (role := file.checkpoint.role_of(part, own))
         ]
         there = f". There is {show_some(misfits)}" if misfits else ""
         title = TITLES.get(part, part)
-        raise RequestError(
-            f"{field} {show(model.name)!r}: {model.path.name} has no {title}{wanted}{there}", field=field
-        )
+        raise RequestError(f"{field} {show(model.name)!r}: {model.path.name} has no {title}{lacks}{there}", field=field)
 
 
 def constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:

@@ -14,6 +14,7 @@ from webui.core.checkpoint import Checkpoint
 from webui.core.file_kinds import LOADABLE, recognize
 from webui.core.kinds import KINDS
 from webui.core.kinds.kind import Kind, Source, Traits
+from webui.core.kinds.parts import NETWORKS
 from webui.core.quantization import check_quantization
 from webui.core.tensor_file import BadFile, Header, read_header
 from webui.core.weight_files import weight_files
@@ -47,15 +48,33 @@ def _read(path: Path, _stamps: tuple[tuple[Path, int, int], ...]) -> Checkpoint:
 
 
 def read_part(path: Path) -> Checkpoint | None:
-    """What a part of a model in a file of its own is; None for one of no kind that has such. Raises BadFile."""
+    """What a part of a model in a file of its own is; None for one that kinds do not share. Raises BadFile."""
     header = read_header(path)
     check_quantization(path, header)
     return part_of(header)
 
 
 def part_of(header: Header) -> Checkpoint | None:
-    """The same by its header."""
-    return next((_make(kind, traits, header) for kind in KINDS if (traits := kind.lone(header))), None)
+    """The same by its header; none of a whole model."""
+    try:
+        if any(kind.recognise(header) for kind in KINDS):
+            return None
+    except BadFile:  # of a kind all the same
+        return None
+    for network in NETWORKS:
+        if (prefix := network.find(header.shapes)) is not None:
+            return Checkpoint(
+                family=network.name,
+                names="",
+                parts=(network.role,),
+                in_channels=0,
+                context_width=network.width(header.shapes, prefix),
+                native_px=0,
+                dtype=_dtype(header, prefix),
+                nbytes=_nbytes(header),
+                prefixes=((network.role, prefix),),
+            )
+    return None
 
 
 def check_header(header: Header) -> Checkpoint:
@@ -93,9 +112,14 @@ def _make(kind: Kind, traits: Traits, header: Header) -> Checkpoint:
         guides_itself=traits.guides_itself,
         defaults=kind.defaults,
         dtype=_dtype(header, prefixes.get("backbone", "")),
-        nbytes=sum(place.nbytes for place in header.places.values()),
+        nbytes=_nbytes(header),
         prefixes=traits.prefixes,
+        widths=traits.widths,
     )
+
+
+def _nbytes(header: Header) -> int:
+    return sum(place.nbytes for place in header.places.values())
 
 
 def _what_else(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -153,6 +177,5 @@ def _read_folder(path: Path) -> Checkpoint:
     for folder in map(found.row.folder, found.row.parts):
         if folder not in headers:
             raise BadFile(_without_weights(path, folder))
-    every = [header for part in headers.values() for header in part]
-    nbytes = sum(place.nbytes for header in every for place in header.places.values())
+    nbytes = sum(_nbytes(header) for part in headers.values() for header in part)
     return replace(found, parts=found.row.parts, nbytes=nbytes)

@@ -247,7 +247,7 @@ def test_files_of_parts_are_known_where_they_are_added(data: Path) -> None:
     from webui.library.checkpoint import part_of, read_checkpoint
 
     encoder = part_of(read_header(data / "models/text_encoders/qwen_3_tiny.safetensors"))
-    assert encoder and (encoder.family, encoder.parts, encoder.context_width) == ("Anima", ("text_encoder",), 32)
+    assert encoder and (encoder.family, encoder.parts, encoder.context_width) == ("Qwen3", ("text_encoder",), 32)
     vae = part_of(read_header(data / "models/VAE/qwen_image_tiny.safetensors"))
     assert vae and vae.parts == ("vae",)
     assert read_checkpoint(data / "models/diffusion_models/net.safetensors").missing_parts == ("text_encoder", "vae")

@@ -11,3 +11,8 @@ _BY_NAME = {kind.name: kind for kind in KINDS}
 def kind_of(name: str) -> Kind:
     """The kind of this name; raises KeyError."""
     return _BY_NAME[name]
+
+
+def kinds_with(network: str) -> tuple[str, ...]:
+    """The names of the kinds that have a part which is the network of this name."""
+    return tuple(kind.name for kind in KINDS if any(part.name == network for part in kind.networks.values()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from webui.core.kinds.parts import Network
 from webui.core.tensor_file import Header
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Traits:
 
     ``prefixes`` are what the keys of each part in it begin with, by role; ``names`` is whose names its tensors go by.
     ``context_width`` is how wide the texts are that the backbone attends to: what lends a text encoder has the same.
-    ``guides_itself`` marks a backbone that is told the guidance.
+    ``widths`` are those of text encoders, by role, where it is another one. ``guides_itself`` marks a backbone that is
+    told the guidance.
     """
 
     prefixes: tuple[tuple[str, str], ...]
@@ -42,6 +44,7 @@ class Traits:
     in_channels: int = 4
     context_width: int = 0
     guides_itself: bool = False
+    widths: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,6 @@ def as_it_is(checkpoint: "Checkpoint", _source: Source) -> "Checkpoint":
     return checkpoint
 
 
-def nothing(_header: Header) -> Traits | None:
-    """For kinds whose parts have no files of their own."""
-    return None
-
-
 @dataclass(frozen=True)
 class Kind:
     """One kind of model. To add one, add its row to ``KINDS``, and a ``Family`` to the engine's.
@@ -75,8 +73,8 @@ class Kind:
     which they are read: what reads text, then ``backbone``, then ``vae``. ``folders`` are
     diffusers' names of them, where these are others. Models with the same ``latents`` can go on with each other's.
     ``recognise`` says what a header tells, or None where it is of another kind; it raises BadFile for one of this kind
-    that nothing can be drawn with. ``settle`` adds what shapes do not say. ``lone`` is as ``recognise`` for a part in a
-    file of its own, which lends it, and ``wants`` tells people what a part is that is missing, and where it goes.
+    that nothing can be drawn with. ``settle`` adds what shapes do not say. ``networks`` are those of its parts, by
+    role, that other kinds have as well and lend each other; any other part only a model of the same kind lends.
     ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do.
     """
 
@@ -85,8 +83,7 @@ class Kind:
     latents: str
     recognise: Callable[[Header], Traits | None]
     settle: Callable[["Checkpoint", Source], "Checkpoint"] = as_it_is
-    lone: Callable[[Header], Traits | None] = nothing
-    wants: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, Network] = field(default_factory=dict)
     vocabulary: str = "clip"
     folders: Mapping[str, str] = field(default_factory=dict)
     native_px: int = 512

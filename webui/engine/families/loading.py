@@ -77,12 +77,12 @@ class ModelLoader:
         self._ready: dict[str, nn.Module] = {}
         self._dtypes: dict[str, torch.dtype] = {}
         self._tokenizers: dict[str, Any] = {}
-        owners = {part: file for part in file.checkpoint.parts}
+        owners = {part: (file, part) for part in file.checkpoint.parts}
         for part in file.checkpoint.missing_parts:
             owners[part] = self._find_lender(part, lenders)
         try:
             for part in self.checkpoint.row.parts:
-                self._plan(self._rows[part], owners[part], dtype)
+                self._plan(self._rows[part], *owners[part], dtype)
             self.scheduler_config, self.pipeline_config = self._read_configs()
             self._preview_map = _read_preview_map(file.path, self.family.latents.channels)
         except UNREADABLE as error:
@@ -152,23 +152,26 @@ class ModelLoader:
             return self.family.scheduler(self.checkpoint, said), _read_index(self.file.path)
         return self.family.scheduler(self.checkpoint, None), {}
 
-    def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> ModelFile:
+    def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> tuple[ModelFile, str]:
+        """The file that lends a part, and the part's role in it."""
         own, title = self.checkpoint, self._rows[part].title
         if lender := lender_of(part, self.file, lenders):
             self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
             self.lenders.append(lender)
-            return lender
+            assert lender.checkpoint
+            return lender, lender.checkpoint.role_of(part, own) or part
         raise CannotLoad(
             f"model {self.file.name!r} has no {title}, and no other {own.family} model is here to lend one"
         )
 
-    def _plan(self, row: Part, owner: ModelFile, dtype: torch.dtype) -> None:
+    def _plan(self, row: Part, owner: ModelFile, role: str, dtype: torch.dtype) -> None:
+        """A part as its row has it, from a file where its role may be another one."""
         part, checkpoint = row.role, owner.checkpoint
         assert checkpoint
         folder = owner.path if owner.path.is_dir() else None
-        place = checkpoint.row.folder(part)
-        files = Files(weight_files(owner.path)[place if folder else ""])
-        prefix = "" if folder else checkpoint.prefix_of(part)
+        place = checkpoint.row.folder(role) if folder else ""
+        files = Files(weight_files(owner.path)[place])
+        prefix = "" if folder else checkpoint.prefix_of(role)
         config = (
             _read_json(folder / place / "config.json") if folder else _derive_config(row, checkpoint, files, prefix)
         )
@@ -179,8 +182,8 @@ class ModelLoader:
         )
         self._dtypes[part] = row.dtype(config, dtype)
         said = json.dumps({key: config[key] for key in config if key[:1] != "_"}, sort_keys=True, default=str)
-        self.keys[part] = (part, self._dtypes[part], files.identity, prefix, names, said)
-        others = () if folder else tuple(begin for role, begin in checkpoint.prefixes if role != part)
+        self.keys[part] = (row.make, self._dtypes[part], files.identity, prefix, names, said)
+        others = () if folder else tuple(begin for other, begin in checkpoint.prefixes if other != role)
         own = self._loaders[part].unread(prefix)
         unread = [key for key in own if not (prefix + key).startswith(others) and _means_something(key, config)]
         if unread:

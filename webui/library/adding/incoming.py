@@ -14,6 +14,7 @@ from webui.core.errors import RequestError, show
 from webui.core.file_kinds import recognize
 from webui.core.filenames import check_name
 from webui.core.finder_file import read_head
+from webui.core.kinds import kinds_with
 from webui.core.pickles import check_weights_alone
 from webui.core.settings import Settings
 from webui.core.tensor_file import (
@@ -153,7 +154,8 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     else:
         header = parse_header(start[LENGTH_BYTES:], size_bytes)
     if part := part_of(header):
-        return ("VAE", f"a VAE for {part.family}") if "vae" in part.parts else ("text encoder", "a text encoder")
+        role: Kind = "VAE" if part.parts == ("vae",) else "text encoder"
+        return role, f"a {role} for {' and '.join(kinds_with(part.family))}"
     kind = recognize(header.shapes)
     if kind is None or kind.role == "checkpoint":
         found = check_header(header)

@@ -1,0 +1,84 @@
+"""The networks that several kinds of models share: what a file of one alone is, and which files people know.
+
+A part is known by what network it is, not by whose it is: a file of Qwen3 serves every kind that reads words with it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+QWEN_WORDS = 151_936
+"""Of Qwen3's vocabulary, by which its files are told from those of other language models."""
+
+
+def always(_shapes: Shapes, _prefix: str) -> bool:
+    """For networks that their signs alone tell."""
+    return True
+
+
+def of_any_width(_shapes: Shapes, _prefix: str) -> int:
+    """For networks of which every one fits."""
+    return 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that kinds share.
+
+    ``name`` is what people call it, ``role`` what it is in a file of its own: ``vae``, or it begins with ``text``.
+    ``signs`` are tensors of which any one tells that it is there, by their names behind what the network's begin with.
+    ``fits`` says whether all else is so that belongs to it, and ``width`` how wide its states are, 0 where that does
+    not matter; both are given all shapes, and what the network's names begin with. ``files`` are the published ones
+    by their width.
+    """
+
+    name: str
+    role: str
+    signs: tuple[str, ...]
+    files: Mapping[int, str]
+    fits: Callable[[Shapes, str], bool] = always
+    width: Callable[[Shapes, str], int] = of_any_width
+
+    def find(self, shapes: Shapes) -> str | None:
+        """What its tensors' names begin with in a file, or None where it is not there."""
+        ends = tuple(f".{sign}" for sign in self.signs)
+        begins = ["" for sign in self.signs if sign in shapes]
+        begins += [key[: -len(end) + 1] for key in shapes if key.endswith(ends) for end in ends if key.endswith(end)]
+        return next((begin for begin in begins if self.fits(shapes, begin)), None)
+
+    def wanted(self, width: int) -> str:
+        """The file that has it this wide, or the nearest to that, and where it goes."""
+        nearest = min(self.files, key=lambda known: abs(known - width))
+        return f"{self.files[nearest]} in models/{'VAE' if self.role == 'vae' else 'text_encoders'}"
+
+
+def inner(shapes: Shapes, networks: Mapping[str, Network]) -> dict[str, str]:
+    """What a file has of these beside its backbone: what the names of each begin with, by role."""
+    found = {role: network.find(shapes) for role, network in networks.items()}
+    return {role: prefix for role, prefix in found.items() if prefix}
+
+
+def _is_qwen3(shapes: Shapes, prefix: str) -> bool:
+    return shapes.get(f"{prefix}embed_tokens.weight", ())[:1] == (QWEN_WORDS,)
+
+
+QWEN3 = Network(
+    name="Qwen3",
+    role="text_encoder",
+    signs=("layers.0.self_attn.q_norm.weight",),
+    files={
+        1024: "Qwen3 0.6B (qwen_3_06b_base.safetensors)",
+        2560: "Qwen3 4B (qwen_3_4b.safetensors)",
+        4096: "Qwen3 8B (qwen_3_8b.safetensors)",
+    },
+    fits=_is_qwen3,
+    width=lambda shapes, prefix: shapes[f"{prefix}embed_tokens.weight"][-1],
+)
+QWEN_IMAGE_VAE = Network(
+    name="Qwen-Image's autoencoder",
+    role="vae",
+    signs=("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),  # Wan's names, diffusers'
+    files={0: "Qwen-Image's autoencoder (qwen_image_vae.safetensors)"},
+)
+NETWORKS = (QWEN3, QWEN_IMAGE_VAE)
