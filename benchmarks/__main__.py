@@ -36,6 +36,7 @@ WORKLOADS = {
     "loading": ("sd15",),
     "quantised": ("sd15",),
     "anima": ("demo",),
+    "families": ("demo",),
     "workers": ("demo",),
     "load": ("demo",),
     "held": ("demo",),

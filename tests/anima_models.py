@@ -29,7 +29,7 @@ VAE = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1
 MODULES = ("transformer", "text_conditioner", "text_encoder", "vae")
 
 
-def make_parts(encoder_width: int = 32) -> dict[str, Any]:
+def make_parts(encoder_width: int = 32, transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AnimaTextConditioner, AutoencoderKLQwenImage
     from transformers import Qwen3Config, Qwen3Model
@@ -38,7 +38,7 @@ def make_parts(encoder_width: int = 32) -> dict[str, Any]:
 
     torch.manual_seed(0)
     parts = {
-        "transformer": anima.TRANSFORMER.make(TRANSFORMER),
+        "transformer": anima.TRANSFORMER.make(transformer),
         "text_conditioner": AnimaTextConditioner(**CONDITIONER | {"source_dim": encoder_width}),
         "text_encoder": Qwen3Model(Qwen3Config(**ENCODER | {"hidden_size": encoder_width})),
         "vae": AutoencoderKLQwenImage(**VAE),

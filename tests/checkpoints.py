@@ -567,12 +567,15 @@ def _text_config(width: int, activation: str) -> CLIPTextConfig:
     )
 
 
-def small(kind: str, seed: int = 0, directory: str | Path | None = None) -> diffusers.DiffusionPipeline:
+def small(
+    kind: str, seed: int = 0, directory: str | Path | None = None, **unet_settings: Any
+) -> diffusers.DiffusionPipeline:
     """The stock pipeline of ``kind`` (a key of ``SMALL``) with small random models, saved in ``directory`` if given.
 
     Each family's rules hold: eight heads (SD1) or heads 64 wide, its blocks, its text encoders, its schedule.
     """
     pipeline_name, settings, levels = SMALL[kind]
+    settings = settings | unet_settings
     xl, refiner = kind.startswith("sdxl"), kind == "sdxl-refiner"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,16 +1,20 @@
 """What workloads measure, looked at on the demo model."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import small
 from diffusers import UNet2DConditionModel
 
-from benchmarks import approximate
+from benchmarks import approximate, families
 from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
 from webui.core.settings import Settings
+from webui.engine.devices import one_thread
 from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import read_lora
@@ -37,6 +41,21 @@ def test_few_steps_are_drawn_with_their_lora_and_judged(monkeypatch: pytest.Monk
     assert 5 < few.psnr_db < 50 and 0.2 < few.ssim < 1  # another picture of the same thing
     assert few.psnr_db != without.psnr_db
     assert f"PSNR {few.psnr_db:.1f} dB, SSIM {few.ssim:.3f}" in few.note
+
+
+def test_a_family_is_measured_beside_diffusers_where_both_come_to_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(families, "SIDE_PX", 64)
+    subject = replace(
+        families.stable_diffusion("sd1"),
+        make=lambda: {"unet": small("sd1").unet},
+        save=lambda folder, _: small("sd1", directory=folder),
+    )
+    with one_thread(), torch.inference_mode():
+        rows = families.measure(subject, rounds=1)
+        assert [row.name.split(", ")[1] for row in rows] == ["a step"] * 2 + ["load"] * 2 + ["peak memory"] * 2
+        assert all(row.samples[0] > 0 for row in rows if row.unit == "ms" or sys.platform == "linux")
+    with pytest.raises(RuntimeError, match=r"SD 1.x: a step differs by 0\.5 of the largest number"):
+        families._compare("SD 1.x", torch.ones(2) * 2, torch.ones(2))
 
 
 def test_a_data_folder_offers_the_model_of_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

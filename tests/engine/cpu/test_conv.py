@@ -5,10 +5,13 @@ import io
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from webui.engine.cpu import conv
 from webui.engine.cpu.conv import PackedConv2d, parameter_of
 from webui.engine.cpu.install import install
+from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 pytestmark = pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
 FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if conv._packs(kind)]
@@ -91,6 +94,20 @@ def test_a_small_weight_and_one_that_shares_its_memory_are_left_alone(monkeypatc
     install(small, low_memory=True)
     small(picture(1, 64, 8, 8))
     assert not is_empty(small)
+
+
+def test_one_that_was_read_from_a_file_in_its_own_format_is_emptied_too(tmp_path) -> None:
+    usual = make(64, 32)
+    save_file({"weight": usual.weight.data, "bias": usual.bias.data}, tmp_path / "x.safetensors")
+    lean = build_empty(lambda: nn.Conv2d(64, 32, 3, padding=1))
+    list(
+        WeightLoader(lean, Files([tmp_path / "x.safetensors"]), lambda name: iter([Key(name)])).read(
+            torch.float32, torch.device("cpu")
+        )
+    )
+    install(lean, low_memory=True)
+    given = picture(1, 64, 8, 8)
+    assert torch.equal(lean(given), usual(given)) and is_empty(lean)
 
 
 def test_where_memory_ends_the_weight_can_still_be_had(monkeypatch) -> None:

@@ -5,6 +5,7 @@ that are small in the file stay as they are where their layer can compute with t
 mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
 """
 
+import ctypes
 import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -273,11 +274,16 @@ def _read(
 def _fill(file: Any, tensor: torch.Tensor, stored: torch.dtype, buffer: bytearray) -> None:
     """Numbers of the format ``stored`` into a flat tensor."""
     if stored == tensor.dtype and tensor.device.type == "cpu":
-        _read_exactly(file, tensor.view(torch.uint8).numpy().data if len(tensor) else memoryview(b""))
+        _read_exactly(file, _memory_of(tensor) if len(tensor) else memoryview(b""))
         return
     for block in tensor.split(len(buffer) // stored.itemsize) if len(tensor) else ():
         _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
         block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
+
+
+def _memory_of(tensor: torch.Tensor) -> memoryview:
+    """A tensor's own bytes; numpy's view would fix the size of its storage, which ``cpu.conv`` empties."""
+    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
 def _read_raw(file: Any, source: Source, device: torch.device, buffer: bytearray) -> torch.Tensor:
