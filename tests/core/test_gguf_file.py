@@ -122,6 +122,10 @@ ONE = tensor("a", [32, 2], 8)
             "is damaged: its header is wrong at 'a': it has a note of a shape that is none",
         ),
         (
+            encode([ONE], [note("comfy.gguf.orig_shape.a", 9, struct.pack("<IQ", 10, 300_000) + b"\xff" * 2_400_000)]),
+            "is damaged: its header is wrong at 'a': it has a note of a shape that is none",
+        ),
+        (
             encode([ONE], [note("comfy.gguf.orig_shape.a", 8, text("8x8"))], body=68),
             "is damaged: its header is wrong at",
         ),

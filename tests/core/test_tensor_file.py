@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from webui.core import tensor_file
 from webui.core.tensor_file import MAX_TENSORS, BadFile, Header, hash_file, read_header
 
 numbers = itertools.count()
@@ -37,14 +38,14 @@ def write(tmp_path: Path):
 
 
 def test_a_header_is_read_without_the_tensors(write):
-    path = write(encode({"__metadata__": {"title": "Näme"}, "a.weight": entry([2, 3], 24), "b": entry([])}, bytes(24)))
-    assert read_header(path) == Header({"title": "Näme"}, {"a.weight": (2, 3), "b": ()})
+    path = write(encode({"__metadata__": {"title": "Näme"}, "a.weight": entry([2, 3], 24), "b": entry([0])}, bytes(24)))
+    assert read_header(path) == Header({"title": "Näme"}, {"a.weight": (2, 3), "b": (0,)})
 
 
 def test_a_header_is_read_again_once_the_file_has_changed(write):
-    path = write(encode({"a": entry([1])}))
+    path = write(encode({"a": entry([0])}))
     assert set(read_header(path).shapes) == {"a"}
-    path.write_bytes(encode({"b": entry([1])}))
+    path.write_bytes(encode({"b": entry([0])}))
     os.utime(path, ns=(1, 1))
     assert set(read_header(path).shapes) == {"b"}
 
@@ -85,6 +86,10 @@ STARTS = {
         (struct.pack("<Q", 2**64 - 1) + b"{}", "has a header of 17,592,186,044,416 MiB; 16 MiB are allowed"),
         (struct.pack("<Q", 100) + b"{}", "is cut short: it ends within its header"),
         (encode({"a": entry([2], 8)}, bytes(7)), "is cut short: it has 76 of 77 bytes"),
+        (encode({"a": entry([2], 7)}, bytes(7)), "is damaged: 'a' has 7 bytes, and its shape needs others"),
+        (encode({"a": entry([2**40], 0)}), "is damaged: 'a' has 0 bytes, and its shape needs others"),
+        (encode({"a": entry([-2, -1], 8)}, bytes(8)), "is damaged: 'a' has 8 bytes, and its shape needs others"),
+        (encode({"a": entry([2**64] * 300_000)}), "is damaged: 'a' has 0 bytes, and its shape needs others"),
         (encode(b"{]"), "is damaged: its header cannot be read"),
         (encode(b"{\xff\xff}"), "is damaged: its header cannot be read"),
         (encode(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "is damaged: its header cannot be read"),
@@ -106,7 +111,7 @@ def test_what_is_no_safetensors_file_is_refused_with_the_reason(write, content, 
 
 
 def test_metadata_of_null_is_none(write):
-    assert read_header(write(encode({"__metadata__": None, "a": entry([])}))) == Header({}, {"a": ()})
+    assert read_header(write(encode({"__metadata__": None, "a": entry([0])}))) == Header({}, {"a": (0,)})
 
 
 def test_nested_metadata_is_text(write):
@@ -139,6 +144,12 @@ def test_the_number_of_tensors_is_bounded(write, count, allowed):
     else:
         with pytest.raises(BadFile, match=f"has {count:,} tensors; 20,000 are allowed"):
             read_header(path)
+
+
+def test_a_gguf_file_that_shrinks_while_it_is_read_is_refused(write):
+    path = write(struct.pack("<4sIQQ", b"GGUF", 3, 1, 0))
+    with pytest.raises(BadFile, match="was cut short while it was read"):
+        tensor_file._read_header(path, 1000, 0)
 
 
 def test_fifty_megabytes_of_metadata_are_refused_unread(write, monkeypatch):

@@ -14,6 +14,8 @@ from typing import Any
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_NOTES, MAX_TEXT_BYTES, MAX_ITEMS, MAX_SIDES = 20_000, 2**20, 2**21, 4
+MAX_NOTED_SIDES = 8
+"""Where a shape is not ggml's own."""
 ALIGNMENT = 32
 SHAPE_NOTE = "comfy.gguf.orig_shape."
 """ComfyUI-GGUF's note of a tensor's shape where it is stored in another: rows that no block fits into are joined."""
@@ -126,12 +128,16 @@ def _tensor(shape: tuple[int, ...], kind: int, offset: int, noted: Any) -> Tenso
     else:
         nbytes = numbers // BLOCKS[name].numbers * BLOCKS[name].nbytes
     if noted is not None:
-        if not isinstance(noted, list) or not all(isinstance(side, int) and side >= 0 for side in noted):
+        if not isinstance(noted, list) or len(noted) > MAX_NOTED_SIDES or not all(map(_is_side, noted)):
             raise ValueError("a note of a shape that is none")
         if math.prod(noted) != numbers:
             raise ValueError(f"{numbers:,} numbers, and a shape of {math.prod(noted):,}")
         shape = tuple(noted)
     return Tensor(shape, name, offset, nbytes)
+
+
+def _is_side(noted: Any) -> bool:
+    return isinstance(noted, int) and noted >= 0
 
 
 class _Reader:
@@ -158,7 +164,7 @@ class _Reader:
         return self._data[self.at - length : self.at].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """A number or a text; of a list, its whole numbers, for the others say nothing here."""
+        """A number, a text, or a list of such."""
         if kind == _TEXT:
             return self.text()
         if kind != _LIST:

@@ -6,6 +6,7 @@ header length, little endian; the header, a JSON object; then the tensors' bytes
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,10 +20,18 @@ from webui.core.gguf_file import MAGIC, NotEnough, Unread, parse_gguf
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
+MAX_SIDES = 8
 LENGTH_BYTES = 8
 START_BYTES = 200
 GGUF_START_BYTES = 2**18
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin")
+NUMBER_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
+}
+"""What one number takes, by safetensors' name of its format."""
 
 
 class BadFile(ValueError):
@@ -67,7 +76,9 @@ def _read_header(path: Path, size_bytes: int, _mtime_ns: int) -> Header:
         if start.startswith(MAGIC):
             wanted = GGUF_START_BYTES
             while (found := parse_gguf_header(start, size_bytes)) is None:
-                start += file.read(wanted)
+                if not (more := file.read(wanted)):
+                    raise BadFile("was cut short while it was read")
+                start += more
                 wanted = len(start)
             return found
         length = header_length(start, size_bytes)
@@ -138,6 +149,8 @@ def parse_header(text: bytes, size_bytes: int) -> Header:
         raise BadFile(f"has {len(shapes):,} tensors; {MAX_TENSORS:,} are allowed")
     if whole > size_bytes:
         raise BadFile(f"is cut short: it has {size_bytes:,} of {whole:,} bytes")
+    if (wrong := next((key for key, place in places.items() if not _fits(shapes[key], place)), None)) is not None:
+        raise BadFile(f"is damaged: {wrong[:80]!r} has {places[wrong].nbytes:,} bytes, and its shape needs others")
     return Header(metadata, shapes, places)
 
 
@@ -146,6 +159,13 @@ def _read_place(entry: Mapping[str, Any], start: int) -> Place:
     if not 0 <= first <= last:
         raise ValueError
     return Place(str(entry.get("dtype", "")), start + first, last - first)
+
+
+def _fits(shape: tuple[int, ...], place: Place) -> bool:
+    """Whether a tensor has as many bytes as its shape says, as far as its format is known."""
+    size = NUMBER_BYTES.get(place.dtype)
+    is_shape = len(shape) <= MAX_SIDES and min(shape, default=0) >= 0
+    return is_shape and (size is None or math.prod(shape) * size == place.nbytes)
 
 
 @dataclass(frozen=True)
