@@ -7,7 +7,7 @@ import pytest
 
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
-from webui.library.checkpoint import read_checkpoint
+from webui.library.checkpoint import read_checkpoint, read_part
 from webui.library.library import DEMO_MODEL, find_models, find_vaes
 
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
@@ -19,6 +19,12 @@ SD2 = {FIRST: (320, 4, 3, 3), PROJECTION: (320, 320), CONTEXT: (320, 1024)}
 SDXL = {FIRST: (320, 4, 3, 3), PROJECTION: (640, 640), CONTEXT: (640, 2048), LABEL: (1280, 2816)}
 BARE = {key.removeprefix("model.diffusion_model."): shape for key, shape in SD1.items()}
 REFINER = {FIRST: (384, 4, 3, 3), PROJECTION: (768, 768), CONTEXT: (768, 1280), LABEL: (1536, 2560)}
+
+ANIMA = {
+    "net.blocks.0.adaln_modulation_self_attn.1.weight": (8, 8),
+    "net.blocks.0.cross_attn.q_proj.weight": (8, 8),
+    "net.llm_adapter.blocks.0.cross_attn.k_proj.weight": (8, 1024),
+}
 
 
 @pytest.fixture
@@ -59,6 +65,36 @@ def test_the_family_shows_in_the_shapes_whatever_the_name(write, shapes, kind, n
     assert (found.kind, found.native_px) == (kind, native_px)
     bare = {key.removeprefix("model.diffusion_model."): shape for key, shape in shapes.items()}
     assert read_checkpoint(write(bare, name="bare.safetensors")).kind == kind
+
+
+@pytest.mark.parametrize("shapes", [SD1, SD2, SDXL, REFINER, ANIMA], ids=["SD 1", "SD 2", "SDXL", "refiner", "Anima"])
+def test_shapes_of_no_model_are_an_error_of_that_file_alone(tmp_path, write, shapes):
+    (tmp_path / "models/Stable-diffusion").mkdir(parents=True)
+    for number, key in enumerate(shapes):
+        for sides in range(3):
+            odd = shapes | {key: (1,) * sides}
+            write(odd, name=f"models/Stable-diffusion/{number}-{sides}.safetensors")
+    found = find_models(Settings(data_dir=tmp_path))
+    assert len(found) == 1 + 3 * len(shapes) and found["demo"].checkpoint
+    assert any("is damaged: its tensors have not the shapes of" in file.problem for file in found.values())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [
+        (ANIMA, "Anima"),
+        ({"model.diffusion_model.transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}, ""),
+        ({"model.diffusion_model.blocks.0.self_attn.q.weight": (8, 8)}, ""),
+    ],
+)
+def test_a_whole_model_is_no_autoencoder_though_it_has_one(write, backbone, kind):
+    path = write(backbone | {"vae.decoder.middle.0.residual.0.gamma": (8, 1, 1)})
+    assert read_part(path) is None
+    if kind:
+        assert read_checkpoint(path).family == kind
+    else:
+        with pytest.raises(BadFile, match="can be used here"):
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize(

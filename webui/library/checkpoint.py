@@ -55,11 +55,9 @@ def read_part(path: Path) -> Checkpoint | None:
 
 
 def part_of(header: Header) -> Checkpoint | None:
-    """The same by its header; none of a whole model."""
-    try:
-        if any(kind.recognise(header) for kind in KINDS):
-            return None
-    except BadFile:  # of a kind all the same
+    """The same by its header; none of a whole model, also of a kind that cannot be loaded here."""
+    known = recognize(header.shapes)
+    if (known and known.role == "checkpoint") or any(_look(kind, header) for kind in KINDS):
         return None
     for network in NETWORKS:
         if (prefix := network.find(header.shapes)) is not None:
@@ -94,9 +92,17 @@ def _describe(source: Source) -> Checkpoint:
     if not is_whole and (known := recognize(header.shapes)) and known.role == "other":
         raise BadFile(known.reason)
     for kind in KINDS:
-        if traits := kind.recognise(header):
+        if traits := _look(kind, header):
             return kind.settle(_make(kind, traits, header), source)
     raise BadFile(_what_else(header.shapes))
+
+
+def _look(kind: Kind, header: Header) -> Traits | None:
+    """What a kind says of a header; BadFile too where it meets a shape that none of its models has."""
+    try:
+        return kind.recognise(header)
+    except LookupError:
+        raise BadFile(f"is damaged: its tensors have not the shapes of {kind.name}") from None
 
 
 def _make(kind: Kind, traits: Traits, header: Header) -> Checkpoint:
