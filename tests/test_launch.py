@@ -481,8 +481,8 @@ def test_update_says_why_it_cannot_be_done(tmp_path):
     shutil.copy(LAUNCH, tmp_path)
     shutil.copytree(SET_UP, tmp_path / "webui" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
     for words, said in (
-        (["update"], "is no git checkout"),
-        (["update", "--back"], "is no git checkout"),
+        (["update"], "is not a git checkout"),
+        (["update", "--back"], "is not a git checkout"),
         (["--offline", "update"], "leave out --offline"),
         (["update", "now"], "update takes --back and nothing else, not now"),
     ):

@@ -295,7 +295,9 @@ def _is_free(host: str, port: int) -> bool:
                 raise RequestError(
                     f"port {port} is not for this user to take: {error.strerror}", field="port"
                 ) from None
-            raise RequestError(f"--host {host} is no address of this machine: {error.strerror}", field="host") from None
+            raise RequestError(
+                f"--host {host} is not an address of this machine: {error.strerror}", field="host"
+            ) from None
         return True
 
 

@@ -107,8 +107,8 @@ def test_a_file_is_there_once_it_is_sent(client, settings, monkeypatch):
         ("a.safetensors", LORA[:-1], 422, "is cut short"),
         ("a.safetensors", file_with("control_model.x"), 422, "is a ControlNet, which cannot be used here"),
         ("a.safetensors", file_with("double_blocks.0.img_attn.qkv.weight"), 422, "is a Flux model"),
-        ("a.pth", b"no pickle" * 99, 422, "is no file of weights that torch saved"),
-        ("a.onnx", b"no network" * 99, 422, "is no ONNX file"),
+        ("a.pth", b"no pickle" * 99, 422, "is not a file of weights that torch saved"),
+        ("a.onnx", b"no network" * 99, 422, "is not an ONNX file"),
     ],
 )
 def test_what_cannot_be_used_leaves_nothing(client, settings, name, data, status, reason):

@@ -93,7 +93,7 @@ def test_a_page_is_saved_with_its_variables_and_what_it_has_besides_is_left_out(
         ({"values": {"steps": "many"}}, "steps must be a whole number"),
         ({"values": {}, "variables": "thing"}, "variables: 'thing' must look like name = value"),
         ({"settings": "picture"}, "there is no picture yet"),
-        ({"settings": "words"}, "there are no words"),
+        ({"settings": "words"}, "needs words or a LoRA"),
         ({"styles": ["Nothing like it"]}, "There is no preset"),
         ({"unknown": 1}, "unknown"),
     ):

@@ -50,7 +50,7 @@ def test_names_and_some_texts_are_told_and_faults_to_the_owner_alone(client, set
     site = told["tags"][-1]
     assert (site["name"], site["tags"], site["problem"]) == ("site", 2, "")
     broken = [entry["problem"] for entry in told["tags"] if entry["name"] == "broken"]
-    assert broken == (["is no text"] if visitor.is_owner else [])
+    assert broken == (["is not text"] if visitor.is_owner else [])
     assert str(settings.data_dir) not in answer.text
 
 

@@ -34,7 +34,7 @@ def test_styles_lie_around_the_flags_and_around_a_preset(tmp_path):
     styles = "--style", "3D style", "--style", "style-night"
     assert prompt("--prompt", "a fox", *styles) == "a fox, 3d style, night"
     assert prompt("--preset", "near", *styles) == "a cat, 3d style, night"
-    with pytest.raises(RequestError, match="is no style"):
+    with pytest.raises(RequestError, match="is not a style"):
         prompt("--prompt", "a", "--style", "near")
 
 

@@ -31,5 +31,5 @@ def test_an_interrupted_command_goes_on_where_it_stopped(settings, monkeypatch, 
     out, err = capsys.readouterr()
     after = {path.name: path.stat().st_mtime_ns for path in settings.outputs_dir.rglob("*.png")}
     assert len(after) == 3 and before.items() <= after.items() and len(out.split()) == 3
-    assert f"goes on, {len(before)} pictures are there" in err
+    assert f"continuing, {len(before)} pictures are finished" in err
     assert not list((settings.data_dir / "unfinished").glob("*.sqlite3"))

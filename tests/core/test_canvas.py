@@ -41,14 +41,14 @@ def refusal(**init) -> RequestError:
 class TestInit:
     def test_a_mask_of_another_size_is_refused_with_both_sizes(self):
         error = refusal(image=noise(128, 96), mask=rectangle((0, 0, 9, 9), (64, 48)))
-        assert str(error) == "mask is 64 x 48 px, but the image is 128 x 96 px" and error.field == "init"
+        assert str(error) == "the mask is 64 x 48 px, but the picture is 128 x 96 px" and error.field == "init"
 
     def test_a_mask_belongs_to_the_picture_as_it_is_seen(self):
         lying = noise(96, 64)
         lying.getexif()[0x0112] = 6
         init = Init(image=lying, mask=rectangle((0, 0, 8, 8), (64, 96)))
         assert init.image.size == init.mask.size == (64, 96)
-        assert "mask is 96 x 64 px, but the image is 64 x 96 px" in str(refusal(image=lying, mask=noise(96, 64)))
+        assert "the mask is 96 x 64 px, but the picture is 64 x 96 px" in str(refusal(image=lying, mask=noise(96, 64)))
 
     @pytest.mark.parametrize("strength", [-0.01, 1.01, 2, "nan", "inf", "much", None, [0.5]])
     def test_a_strength_out_of_range_is_refused_with_the_value(self, strength):

@@ -36,11 +36,11 @@ def test_heads_of_detectors_and_segmenters_are_known_by_their_shapes(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        (([1, 3, 64, 64], [1, 1000]), "is no detector of YOLOv8 or later: it gives 1 x 1000"),
-        (([1, 3, 64, 64], [1, 25200, 85]), "is no detector of YOLOv8 or later: it gives 1 x 25200 x 85"),
+        (([1, 3, 64, 64], [1, 1000]), "is not a finder of YOLOv8 or later: it gives 1 x 1000"),
+        (([1, 3, 64, 64], [1, 25200, 85]), "is not a finder of YOLOv8 or later: it gives 1 x 25200 x 85"),
         (([1, 3, 64, 64], [1, 5, 84], [1, 7]), "it gives 1 x 5 x 84 and 1 x 7"),
-        (([1, 16], [1, 5, 84]), "is no detector: it takes 1 x 16, and one picture of three colours is wanted"),
-        (([4, 3, 64, 64], [4, 5, 84]), "is no detector: it takes 4 x 3 x 64 x 64"),
+        (([1, 16], [1, 5, 84]), "is not a finder: it takes 1 x 16, not one picture of three colours"),
+        (([4, 3, 64, 64], [4, 5, 84]), "is not a finder: it takes 4 x 3 x 64 x 64"),
         (([1, 3, 4096, 64], [1, 5, 84]), "wants pictures of 64 x 4096 px; 32 to 2048 in steps of 32 are given"),
     ],
 )
@@ -50,7 +50,7 @@ def test_what_is_no_detector_says_what_it_is(tmp_path, shapes, said):
 
 def test_other_tasks_are_told_by_what_they_do(tmp_path):
     poses = write_detector(tmp_path / "pose.onnx", notes={"task": "pose"})
-    assert refusal(poses).startswith("finds poses and finds no boxes: a detector or a segmenter is wanted")
+    assert refusal(poses).startswith("finds poses, not boxes: use a detector or segmenter")
 
 
 def test_nothing_is_read_beside_the_file_and_no_foreign_operator_is_run(tmp_path):
@@ -100,7 +100,7 @@ def test_no_bytes_do_more_than_be_refused(tmp_path):
     for said, data in {
         "is empty": b"",
         "it is a web page": b"<html><body>no</body></html>",
-        "is no ONNX file": b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        "is not an ONNX file": b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         "it holds no network": b"\x08\x08",
     }.items():
         other.write_bytes(data)
@@ -124,7 +124,7 @@ def test_graphs_within_graphs_without_end_are_refused(tmp_path):
     for _ in range(12):
         inner = helper.make_graph([helper.make_node("If", ["c"], [], then_branch=inner)], "inner", [], [])
     path = save(tmp_path / "deep.onnx", inner.node, [], [])
-    assert "is no ONNX file" in refusal(path)
+    assert "is not an ONNX file" in refusal(path)
 
 
 def test_names_of_finders(tmp_path):

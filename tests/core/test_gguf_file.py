@@ -111,7 +111,7 @@ ONE = tensor("a", [32, 2], 8)
         (encode(notes=[struct.pack("<Q", 2**40)]), "is damaged: its header is of a text of 1,099,511,627,776 bytes"),
         (
             encode(notes=[note("general.alignment", 4, struct.pack("<I", 3))]),
-            "is damaged: its header is of an alignment that is no power of two",
+            "is damaged: its header is of an alignment that is not a power of two",
         ),
         (
             encode([ONE], [note("comfy.gguf.orig_shape.a", 9, struct.pack("<IQ2i", 5, 2, 3, 3))], body=68),

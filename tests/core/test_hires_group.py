@@ -67,7 +67,7 @@ def test_sides_are_brought_down_to_steps_of_8_and_that_is_told():
     assert line == "Hires: 666 x 499 px was asked for; sides are drawn in steps of 8 px, so it is 664 x 496 px."
     assert [*Hires(scale=1.5).notices(FIRST, FIRST)] == []
     assert [*Hires(strength=0).notices(FIRST, FIRST)] == [
-        "At hires strength 0 nothing is drawn again: the picture is only enlarged."
+        "At hires strength 0 the picture is only enlarged, not drawn again."
     ]
 
 

@@ -73,7 +73,7 @@ def test_points_as_json(weight):
         ("x:1:end=-1", "end must be a share of the steps"),
         ("x:1@0,0@1:end=0.5", "start and end do not go with points"),
         ("x:1:start=0.5:end=0.25", "end=0.25 is before start=0.5"),
-        ("x:0,5", "'0,5' is no weight: '0,5' is not a number"),
+        ("x:0,5", "'0,5' is not a weight: '0,5' is not a number"),
         ("x:1:1:1", "must be NAME, NAME:WEIGHT or NAME:TEXT:UNET"),
         ("x:1:weight=1", "'weight' is not supported"),
         ("x:te=1:te=0.5", "te= is given twice"),

@@ -43,8 +43,8 @@ def test_nothing_is_said_of_what_is_drawn_as_asked():
     [
         ({"negative": "blur", "guidance": 1}, "A negative prompt has no effect at guidance 1."),
         ({"guidance": 0}, "At guidance 0 the prompt has no effect; 1 is the prompt alone."),
-        ({"guidance": 1, "guidance_until": 0.5}, "Guidance until has no effect at guidance 1."),
-        ({"refiner_at": 0.5}, "Refiner from has no effect without a refiner."),
+        ({"guidance": 1, "guidance_until": 0.5}, "“Stop guidance after” has no effect at guidance 1."),
+        ({"refiner_at": 0.5}, "“Switch to refiner at” has no effect without a refiner."),
         ({"refiner": "second", "loras": ("night:1",)}, "LoRAs have no effect on the refiner."),
         ({"refiner": "second", "prompt": "[<lora:night:1>:3]"}, "LoRAs have no effect on the refiner."),
         ({"prediction": "v"}, "Prediction v was taken, as asked; from its file it would be epsilon."),
@@ -73,10 +73,13 @@ def test_a_model_that_guides_itself_takes_no_negative_prompt_and_no_guidance_bel
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"mask_blur": 9, "only_masked": True}, "Without a mask these have no effect: Mask blur, Only masked."),
-        ({"mask": SOLID, "strength": 1, "mask_fill": "noise"}, "Masked content has no effect at strength 1"),
-        ({"mask": SOLID, "only_masked": True, "resize": "crop and resize"}, "Resize has no effect with only masked."),
-        ({"mask": SOLID, "resize": "latent resize"}, "With a mask latent resize is just resize."),
+        ({"mask_blur": 9, "only_masked": True}, "Without a mask these have no effect: Soft edge, Zoom into the mask."),
+        ({"mask": SOLID, "strength": 1, "mask_fill": "noise"}, "“Fill masked area with” has no effect at strength 1"),
+        (
+            {"mask": SOLID, "only_masked": True, "resize": "crop and resize"},
+            "“Resize” has no effect with “Zoom into the mask”.",
+        ),
+        ({"mask": SOLID, "resize": "latent resize"}, "With a mask “latent resize” is the same as “just resize”."),
     ],
 )
 def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
@@ -85,15 +88,17 @@ def test_what_a_start_picture_asks_for_in_vain_is_said(options, line):
 
 
 def test_forms_of_prompts_that_are_not_done_are_said_once():
-    assert lines(prompt="${x}", negative="${x}") == ("${x} (a variable) is not done here and is read as plain words.",)
+    assert lines(prompt="${x}", negative="${x}") == (
+        "${x} (a variable) is not supported here and is read as plain words.",
+    )
     assert lines(prompt="[a|b]", negative="[a|b]") == ()
     assert lines(prompt="[a|b]", negative="[a|b]", syntax=1) == (
-        "[a|b] (alternating words) is not done here and is read as plain words.",
+        "[a|b] (alternating words) is not supported here and is read as plain words.",
     )
 
 
 def test_brackets_that_nothing_closes_are_said():
-    assert lines(prompt="a [cat:dog:0.5", negative="x)") == ("The prompt has 1 [ that nothing closes.",)
+    assert lines(prompt="a [cat:dog:0.5", negative="x)") == ("The prompt has 1 [ that is never closed.",)
 
 
 def test_a_weight_for_a_pass_that_there_is_not_is_said():
@@ -128,5 +133,5 @@ def test_a_tiny_vae_counts_as_an_approximation(tmp_path: Path) -> None:
     for name, key in {"tiny": "decoder.layers.0.weight", "real": "decoder.conv_in.weight"}.items():
         vaes[name] = VaeFile(name, tmp_path / f"{name}.safetensors")
         save_file({key: np.zeros(1, np.float32)}, vaes[name].path)
-    assert approximations(Request(vae="tiny", reuse=2), vaes) == ("the whole network every 2 steps", "a tiny VAE")
+    assert approximations(Request(vae="tiny", reuse=2), vaes) == ("step caching every 2 steps", "a tiny VAE")
     assert approximations(Request(vae="real"), vaes) == approximations(Request(vae="gone"), vaes) == ()

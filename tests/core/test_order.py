@@ -159,7 +159,7 @@ def test_what_people_should_know_is_said_once(files):
     order = plan(resolved(vae="fine", negative="ugly", guidance=1, reuse=2), files)
     doubt, approximate, useless = order.warnings
     assert "2 files are called “fine”" in doubt
-    assert approximate == "Approximate: the whole network every 2 steps."
+    assert approximate == "Approximate: step caching every 2 steps."
     assert useless == "A negative prompt has no effect at guidance 1."
 
 

@@ -289,13 +289,13 @@ def test_weights_have_a_limit(prompt, weight):
         ("a (b [c]:1.3), [d]", ""),
         ("(a [b) c]", ""),
         (r"\( a \] \\", ""),
-        ("(a", "1 ( that nothing closes"),
-        ("((a) [b", "1 ( that nothing closes and 1 [ that nothing closes"),
-        ("a))", "2 ) that nothing opened"),
-        ("a:1.3)", "1 ) that nothing opened"),
-        (")(", "1 ( that nothing closes and 1 ) that nothing opened"),
-        ("(a]", "1 ( that nothing closes and 1 ] that nothing opened"),
-        (r"(a\)", "1 ( that nothing closes"),
+        ("(a", "1 ( that is never closed"),
+        ("((a) [b", "1 ( that is never closed and 1 [ that is never closed"),
+        ("a))", "2 ) that is never opened"),
+        ("a:1.3)", "1 ) that is never opened"),
+        (")(", "1 ( that is never closed and 1 ) that is never opened"),
+        ("(a]", "1 ( that is never closed and 1 ] that is never opened"),
+        (r"(a\)", "1 ( that is never closed"),
         (r"(a\\)", ""),
     ],
 )
@@ -331,7 +331,7 @@ brackets = st.lists(
 )
 def test_forms_that_the_first_syntax_does_not_know_are_said(prompt, expected):
     lines = unsupported(prompt, syntax=1)
-    assert [line.partition(" not done here and ")[0] for line in lines] == expected
+    assert [line.partition(" not supported here and ")[0] for line in lines] == expected
     assert all(line.endswith("read as plain words.") for line in lines)
     marks = ("prompt editing", "alternating words", "several prompts")
     assert unsupported(prompt) == tuple(line for line in lines if not any(mark in line for mark in marks))
@@ -348,22 +348,22 @@ def test_forms_that_the_first_syntax_does_not_know_are_said(prompt, expected):
 )
 def test_brackets_that_are_no_form_of_a1111s_are_said(prompt, said):
     (line,) = unsupported(prompt)
-    assert line.partition(" not done here and ")[0] == said
+    assert line.partition(" not supported here and ")[0] == said
 
 
 def test_several_negative_prompts_are_words():
     assert unsupported("a AND b", negative=True) == (
-        "AND (several prompts in one) is not done here and is read as plain words.",
+        "AND (several prompts in one) is not supported here and is read as plain words.",
     )
 
 
 @pytest.mark.parametrize(
     ("prompt", "wrong"),
     [
-        ("a [cat:dog:0.5", "1 [ that nothing closes"),
-        ("(a [b", "1 ( that nothing closes and 1 [ that nothing closes"),
+        ("a [cat:dog:0.5", "1 [ that is never closed"),
+        ("(a [b", "1 ( that is never closed and 1 [ that is never closed"),
         (":-) [x]", ""),
-        ("[a AND b]", "1 [ that nothing closes"),
+        ("[a AND b]", "1 [ that is never closed"),
         ("<lora:a[:1>", ""),
     ],
 )

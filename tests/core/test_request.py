@@ -42,7 +42,7 @@ def test_a_request_is_exact_unless_it_says_otherwise():
     assert Request().approximations == ()
     assert Request(guidance_until=1.0, reuse=1, token_merging=0.0).approximations == ()
     assert Request(guidance_until=0.5, guidance=1.0).approximations == ()  # there is none that could end
-    assert Request(guidance_until=0.5, guidance=0.5).approximations == ("guidance until 50% of the steps",)
+    assert Request(guidance_until=0.5, guidance=0.5).approximations == ("guidance stops after 50% of the steps",)
     assert Request(sampler="LCM").approximations == ()  # a model that was made for it
     assert Request(loras=["few-steps"]).approximations == ()
     assert Request(sampler="TCD", loras=["fast:0.9"]).approximations == ("few steps with TCD",)
@@ -50,8 +50,8 @@ def test_a_request_is_exact_unless_it_says_otherwise():
 
 def test_what_a_request_gives_up_is_said_in_words():
     assert Request(guidance_until=0.65, reuse=3, token_merging=0.25).approximations == (
-        "guidance until 65% of the steps",
-        "the whole network every 3 steps",
+        "guidance stops after 65% of the steps",
+        "step caching every 3 steps",
         "token merging 0.25",
     )
 

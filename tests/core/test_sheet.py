@@ -144,8 +144,8 @@ def test_pictures_of_one_batch_are_drawn_again_together(make_picture):
     [
         ({"cells": [{"place": 99}]}, "has a cell 99 of 6"),
         ({"cells": [{"place": 0, "changes": {"request": {"steps": ["many"]}}}]}, "not valid"),
-        ({"cells": [{"place": 0, "changes": {"request": 5}}]}, "no difference"),
-        ({"cells": [{"place": 0, "changes": {"nothing": {"a": []}}}]}, "no object"),
+        ({"cells": [{"place": 0, "changes": {"request": 5}}]}, "not a difference"),
+        ({"cells": [{"place": 0, "changes": {"nothing": {"a": []}}}]}, "not an object"),
         ({"cells": []}, "does not have those of its pictures"),
         ({"cells": "x"}, "not valid"),
         ({"x": {"field": "steps", "values": []}}, "not valid"),

@@ -75,13 +75,13 @@ STARTS = {
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"{", "is no safetensors file, whatever its name says"),
-        (bytes(8), "is no safetensors file, whatever its name says"),
-        (struct.pack("<Q", 1) + b"{", "is no safetensors file, whatever its name says"),
-        (bytes(8) + b"{}", "is no safetensors file, whatever its name says"),
-        *((start, f"is no safetensors file, whatever its name says: {seems}") for start, seems in STARTS.items()),
-        (encode([]), "is no safetensors file, whatever its name says"),
-        (encode("{}"), "is no safetensors file, whatever its name says"),
+        (b"{", "is not a safetensors file, whatever its name says"),
+        (bytes(8), "is not a safetensors file, whatever its name says"),
+        (struct.pack("<Q", 1) + b"{", "is not a safetensors file, whatever its name says"),
+        (bytes(8) + b"{}", "is not a safetensors file, whatever its name says"),
+        *((start, f"is not a safetensors file, whatever its name says: {seems}") for start, seems in STARTS.items()),
+        (encode([]), "is not a safetensors file, whatever its name says"),
+        (encode("{}"), "is not a safetensors file, whatever its name says"),
         (struct.pack("<Q", 2**63) + b"{}", "has a header of 8,796,093,022,208 MiB; 16 MiB are allowed"),
         (struct.pack("<Q", 2**64 - 1) + b"{}", "has a header of 17,592,186,044,416 MiB; 16 MiB are allowed"),
         (struct.pack("<Q", 100) + b"{}", "is cut short: it ends within its header"),
@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "dangling.safetensors").symlink_to(tmp_path / "gone")
     for name in ("none", "folder", "dangling"):
-        with pytest.raises(BadFile, match="cannot be read: |is no safetensors file|is empty"):
+        with pytest.raises(BadFile, match="cannot be read: |is not a safetensors file|is empty"):
             read_header(tmp_path / f"{name}.safetensors")
 
 

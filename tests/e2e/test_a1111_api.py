@@ -276,7 +276,7 @@ REFUSED = [
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),
     ("txt2img", {"styles": ["By nihgt"]}, 422, "did you mean By night"),
-    ("txt2img", {"styles": ["Flat sticker"]}, 422, "is no style"),
+    ("txt2img", {"styles": ["Flat sticker"]}, 422, "is not a style"),
     ("txt2img", [1], 422, "body"),
     ("img2img", {"init_images": None}, 404, "Init image not found"),
     ("img2img", {"init_images": ["http://127.0.0.1/x.png"]}, 422, "addresses are not fetched"),

@@ -1,4 +1,4 @@
-"""The fold "Faster, approximate": what it does is said where it is switched on, when a picture is done, and in it."""
+"""The fold "Speed-ups": what it does is said where it is switched on, when a picture is done, and in it."""
 
 import json
 
@@ -10,8 +10,8 @@ from webui.engine.nets.tiny import TinyAutoencoder
 from .server import SMALL, run_here
 from .test_loras import use
 
-FOLD = "Faster, approximate"
-GIVEN_UP = "guidance until 50% of the steps, the whole network every 2 steps, token merging 0.25"
+FOLD = "Speed-ups"
+GIVEN_UP = "guidance stops after 50% of the steps, step caching every 2 steps, token merging 0.25"
 
 
 def unfold(tab):
@@ -30,7 +30,7 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(tab):
     assert not note(tab).count()
     tab.set(guidance_until=0.5, reuse=2, token_merging=0.25, seed=7, **SMALL)
     tab.find("shortcuts").get_by_role("button", name=FOLD).click()
-    note(tab).get_by_text(f"Pictures will be approximate: {GIVEN_UP}", exact=True).wait_for()
+    note(tab).get_by_text(f"Speed-ups on: {GIVEN_UP}", exact=True).wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     tab.draw()
     assert tab.message.endswith(f"Approximate: {GIVEN_UP}.")
@@ -71,7 +71,7 @@ def test_a_tiny_vae_is_marked_where_it_is_chosen(tab, server):
     try:
         tab.reload()
         tab.choose("vae", "quick (tiny, approximate)")
-        note(tab).get_by_text("Pictures will be approximate: a tiny VAE", exact=True).wait_for()
+        note(tab).get_by_text("Speed-ups on: a tiny VAE", exact=True).wait_for()
         tab.draw(**SMALL)
         assert tab.message.endswith("Approximate: a tiny VAE.") and "VAE: quick" in tab.infotext
     finally:
@@ -95,6 +95,6 @@ def test_the_command_line_has_them_too_and_says_what_they_gave_up(tmp_path):
     )
     told = run_here("generate", *flags, "--reuse", "2", "--guidance-until", "0.5", "--json", "--data-dir", tmp_path)
     done = json.loads(told.stdout.splitlines()[-1])
-    assert done["warnings"] == ["Approximate: guidance until 50% of the steps, the whole network every 2 steps."]
+    assert done["warnings"] == ["Approximate: guidance stops after 50% of the steps, step caching every 2 steps."]
     refused = run_here("generate", *flags, "--token-merging", "0.9", "--data-dir", tmp_path)
     assert (refused.returncode, refused.stderr) == (2, "webui: token_merging must be at most 0.75, not '0.9'\n")

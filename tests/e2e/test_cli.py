@@ -79,17 +79,17 @@ BAD_INPUT = [
     (
         ("generate", "--prompt", "a", "--lora-cache", "much"),
         "lora_cache",
-        "must be a size, as 2GB or 512MB, not 'much'",
+        "must be a size, such as 2GB or 512MB, not 'much'",
     ),
     (("paint",), "paint", "invalid choice"),
     (("serve", "--port", "0"), "port", "at least 1"),
     (("serve", "--port", "many"), "--port", "many"),
-    (("serve", "--host", "203.0.113.7", "--no-auth"), "--host 203.0.113.7", "is no address of this machine"),
+    (("serve", "--host", "203.0.113.7", "--no-auth"), "--host 203.0.113.7", "is not an address of this machine"),
     (("serve", "--auth", "nocolon"), "--auth", "USER:PASS"),
     (("serve", "--auth", "a:b", "--auth", "a:c"), "--auth", "'a' twice"),
     (("serve", "--guests", "--owner-key", "a b"), "owner_key", "must be printable ASCII without blanks"),
     (("serve", "--auth", "a:b", "--no-auth"), "--no-auth", "give one of them"),
-    (("serve", "--allow-host", "http://a.example/"), "allow_host", "bare name of a host"),
+    (("serve", "--allow-host", "http://a.example/"), "allow_host", "bare host name"),
     (("serve", "--bogus"), "--bogus", "unknown argument"),
 ]
 
@@ -110,7 +110,7 @@ def test_a_data_folder_that_is_a_file_is_bad_input(command, tmp_path):
     for place in (tmp_path / "file", tmp_path / "file/below"):
         ended = run_here(*command, "--data-dir", place)
         assert (ended.returncode, ended.stdout) == (2, "")
-        assert ended.stderr == f"webui: --data-dir '{place}' cannot be used: {tmp_path / 'file'} is no folder\n"
+        assert ended.stderr == f"webui: --data-dir '{place}' cannot be used: {tmp_path / 'file'} is not a folder\n"
 
 
 def test_a_model_that_lacks_a_part_is_bad_input_in_one_line(tmp_path):

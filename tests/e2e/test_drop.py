@@ -67,7 +67,7 @@ def test_what_is_dropped_is_read_or_started_from(open_tab, tmp_path: Path) -> No
     page.locator("#img2img-image img").wait_for()
     tab.is_refused = True
     dialog = drop(page, b"x", "new-model.safetensors")
-    dialog.get_by_text("is no safetensors file").wait_for()
+    dialog.get_by_text("is not a safetensors file").wait_for()
     dialog.get_by_role("button", name="Close").click()
     page.evaluate(PASTE, "a red hat\nSteps: 12, Sampler: Euler a, Seed: 5, Size: 64x64")
     page.locator("dialog.drop").get_by_label("With its seed").check()

@@ -51,7 +51,7 @@ def test_keys_are_told_on_one_sheet(tab):
     assert page.evaluate("document.activeElement.closest('#txt2img-prompt') !== null")
     page.get_by_role("tab", name="txt2img").focus()
     page.keyboard.press("?")
-    sheet.get_by_label("Keys of one sign").uncheck()
+    sheet.get_by_label("Single-letter keys").uncheck()
     page.keyboard.press("Escape")
     page.get_by_role("tab", name="txt2img").press("2")
     assert page.evaluate("location.hash") in ("", "#txt2img") and tab.find("generate").is_visible()

@@ -108,7 +108,7 @@ def test_wheel_keys_and_buttons_enlarge_it(light):
     assert light.percent == "150 %"
     light.press("-", "-")
     assert light.percent == "100 %", "no smaller than its own pixels, or the whole of it"
-    light.button("Nearer (+)").click()
+    light.button("Zoom in (+)").click()
     light.button("1:1").click()
     assert light.percent == "100 %"
     light.button("Fit").click()

@@ -210,7 +210,7 @@ def test_a_curve_is_edited_by_the_mouse(tab):
     text.blur()
     tab.set(prompt=SEEDED["prompt"])
     tab.find("generate").click()
-    wait_for(lambda: "'1@x' is no weight: 'x' is not a number" in tab.message, "the reason")
+    wait_for(lambda: "'1@x' is not a weight: 'x' is not a number" in tab.message, "the reason")
     assert text.get_attribute("aria-invalid") == "true" and points_of(tab).filter(visible=True).count() == 0
 
 
@@ -291,9 +291,9 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(tab):
     tab.find("lora-panel").get_by_label("Search LoRAs").fill("saved page")
     broken = tab.find("lora-panel").locator(".loras-found button")
     assert broken.is_disabled()
-    assert "saved page.safetensors is no safetensors file" in broken.inner_text()
+    assert "saved page.safetensors is not a safetensors file" in broken.inner_text()
     tab.find("lora-panel").get_by_label("Search LoRAs").fill("no such thing")
-    tab.find("lora-panel").get_by_text("LoRAs is called like that").wait_for()
+    tab.find("lora-panel").get_by_text("LoRAs matches").wait_for()
 
 
 def test_what_cannot_be_applied_is_told_on_the_page(tab, lora_server):

@@ -221,7 +221,7 @@ def test_reload_finds_new_files_on_the_open_page(tab, model_server):
 UNUSABLE = {
     "old": "old.ckpt is a pickle, and opening a pickle can run any program",
     "cut": "cut.safetensors is cut short",
-    HOSTILE_FILE: f"{HOSTILE_FILE}.safetensors is no safetensors file",
+    HOSTILE_FILE: f"{HOSTILE_FILE}.safetensors is not a safetensors file",
 }
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_used_is_shown_with_the_reason_and_cannot_be_chosen(tab):
         assert name not in options(tab, "model")
     found = panel(tab)
     found.get_by_label("Search models").fill("no such thing")
-    found.get_by_text("models is called like that").wait_for()
+    found.get_by_text("models matches").wait_for()
 
 
 def test_a_hostile_name_is_text_everywhere(tab):

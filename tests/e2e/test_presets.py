@@ -266,7 +266,7 @@ def test_a_picture_is_saved_renamed_passed_on_and_deleted(preset_server, tab, tm
     tab.draw(prompt="a red apple, flat style", **SMALL)
     made = pixels_sha256(tab.picture_bytes())
     tab.set(prompt="since then something else")
-    save(tab, HOSTILE, "The chosen picture, to get it again", Note="<b>bold</b>")
+    save(tab, HOSTILE, "The selected picture, with its seed", Note="<b>bold</b>")
     wait_until_said(tab, f"Saved {HOSTILE}.")
     assert (listed(preset_server)[HOSTILE]["expected"], listed(preset_server)[HOSTILE]["note"]) == (made, "<b>bold</b>")
     assert draw_over_http(preset_server, preset=HOSTILE) == made

@@ -117,13 +117,13 @@ def test_an_old_answer_does_not_replace_a_newer_one(tab, tokenizer):
 
 def test_brackets_that_do_not_match_are_told_in_words(tab):
     tab.set(prompt="a (cat, [dog)")
-    wait_for(lambda: help_of(tab, "prompt", "trouble") == "Brackets: 1 [ that nothing closes", "the words")
+    wait_for(lambda: help_of(tab, "prompt", "trouble") == "Brackets: 1 [ that is never closed", "the words")
     tab.set(prompt="a (cat), [dog] <lora:a (b:1>")
     wait_for(lambda: not help_of(tab, "prompt", "trouble"), "nothing to be wrong")
 
 
 def test_forms_that_are_not_done_are_told_below_the_box_and_with_the_picture(tab):
-    said = "${hue} (a variable) is not done here and is read as plain words."
+    said = "${hue} (a variable) is not supported here and is read as plain words."
     tab.set(prompt="an apple ${hue}")
     wait_for(lambda: help_of(tab, "prompt", "trouble") == said, "the words")
     tab.draw(steps=1, width=64, height=64)
@@ -167,7 +167,7 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
     assert not server.is_idle()
     server.cancel(job)
     used, room = count_tokens(f"{LONG} (", tokenizer)
-    brackets = "1 ( that nothing closes"
+    brackets = "1 ( that is never closed"
     assert answer.json() == {"tokens": used, "room": room, "unbalanced": brackets, "unsupported": []}
 
 

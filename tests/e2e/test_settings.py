@@ -228,7 +228,7 @@ def test_png_info_reads_text_too(tab, tmp_path):
     tab.page.locator("#png-info-image input[type=file]").set_input_files(tmp_path / "plain.png")
     shown = tab.page.locator("#png-info-settings")
     shown.get_by_text("No settings were found").wait_for()
-    tab.page.get_by_label("Or paste generation data here").fill(PASTED)
+    tab.page.get_by_label("Or paste settings here").fill(PASTED)
     shown.get_by_text("blurry").wait_for()
     tab.page.locator("#png-info-image input[type=file]").wait_for(state="attached")  # the picture made way
     tab.page.locator("#png-info-send-txt2img").click()

@@ -25,8 +25,8 @@ def test_what_is_chosen_holds_at_once(open_tab, server, browser) -> None:
         assert list((server.data_dir / "outputs").rglob("sheet 00001.webp"))
         tab.set(steps=7)
         page.locator("#darkroom-settings-open").click()
-        sheet.get_by_role("button", name="Begin with what is set now").click()
-        sheet.get_by_text("it begins with settings of yours").wait_for()
+        sheet.get_by_role("button", name="Start with what is set now").click()
+        sheet.get_by_text("it starts with your settings").wait_for()
         assert server.client.get("/api/settings").json()["settings"]["pages"]["txt2img"]["steps"] == 7
         context = browser.new_context()
         other = context.new_page()
@@ -35,8 +35,8 @@ def test_what_is_chosen_holds_at_once(open_tab, server, browser) -> None:
         wait_for(lambda: other.locator("#txt2img-steps input[type=number]").input_value() == "7", "my own steps")
         context.close()
         sheet.get_by_role("button", name="Forget mine").click()
-        sheet.get_by_text("begins with Darkroom's own settings").wait_for()
-        sheet.get_by_role("button", name="Set the page to its beginning").click()
+        sheet.get_by_text("starts with Darkroom's own settings").wait_for()
+        sheet.get_by_role("button", name="Reset this page").click()
         tab.wait_for_value("steps", "20")
     finally:
         values = server.client.get("/api/settings").json()["defaults"] | {"pages": {"txt2img": None}}

@@ -354,7 +354,7 @@ class TestInpaint:
 
     def test_a_side_is_added_by_outpainting(self, page, file):
         inpaint = page("inpaint").give(file).quick()
-        inpaint.unfold("Outpaint: add to the sides", "outpaint_right")
+        inpaint.unfold("Outpaint: extend the picture", "outpaint_right")
         side = inpaint.find("outpaint_right").locator("input")
         side.fill("32")
         side.blur()
@@ -369,7 +369,7 @@ class TestWhatIsWrong:
 
     def test_no_picture(self, page, server):
         before = queued(server)
-        assert page("inpaint").generate("failed") == "image is missing: upload, paste or drop a picture"
+        assert page("inpaint").generate("failed") == "Add a picture first: upload, paste or drop one"
         assert queued(server) == before
 
     def test_words_in_a_file_named_png(self, page, server, tmp_path):
@@ -388,19 +388,19 @@ class TestWhatIsWrong:
     def test_no_mask_then_a_mask_of_another_size(self, page, server, tmp_path, file):
         inpaint = page("inpaint").give(file)
         before = queued(server)
-        assert inpaint.generate("failed").startswith("mask is missing: paint over a part of the picture")
+        assert inpaint.generate("failed").startswith("Nothing is masked yet")
         mask = tmp_path / "mask.png"
         mask.write_bytes(png(rectangle(size=(32, 48))))
         inpaint.unfold("Mask", "mask_picture")
         inpaint.give(mask, "mask_picture")
         inpaint.find("generate").click()
-        inpaint.status.get_by_text("mask is 32 x 48 px, but the image is 64 x 64 px").wait_for()
+        inpaint.status.get_by_text("the mask is 32 x 48 px, but the picture is 64 x 64 px").wait_for()
         mask.write_bytes(png(PilImages.new("L", (64, 64))))
         before_mask = inpaint.shown("mask_picture")
         inpaint.find("mask_picture").locator("input[type=file]").first.set_input_files(mask)
         inpaint.wait_for_picture("mask_picture", other_than=before_mask)
         inpaint.find("generate").click()
-        inpaint.status.get_by_text("nothing is masked, so nothing would be drawn").wait_for()
+        inpaint.status.get_by_text("The mask is empty, so nothing would be drawn").wait_for()
         inpaint.find("rectangles").locator("textarea").fill("1, 2, 3")
         inpaint.find("generate").click()
         inpaint.status.get_by_text("rectangles: rectangle 1 must be four whole numbers").wait_for()
@@ -480,7 +480,7 @@ class TestHttp:
             ({"image": text(picture((4, 4)))}, "init.image is 4 x 4 px; each side must be at least 8 px"),
             (
                 {"image": text(picture()), "mask": text(rectangle(size=(32, 64)))},
-                "mask is 32 x 64 px, but the image is 64 x 64 px",
+                "the mask is 32 x 64 px, but the picture is 64 x 64 px",
             ),
             ({"image": text(picture()), "mask": text(PilImages.new("L", (64, 64)))}, "nothing is masked"),
             ({"image": text(picture()), "strength": 1.5}, "init.strength must be at most 1, not 1.5"),
@@ -554,7 +554,7 @@ class TestCommandLine:
         (["--init", "{words}"], "is not a picture that can be read"),
         (["--init", "{bomb}"], "6000 x 5000 px, 30 megapixels; the limit is 24"),
         (["--init", "{start}", "--mask", "{words}"], "--mask '{words}' is not a picture"),
-        (["--init", "{start}", "--mask", "{small}"], "mask is 32 x 32 px, but the image is 64 x 64 px"),
+        (["--init", "{start}", "--mask", "{small}"], "the mask is 32 x 32 px, but the picture is 64 x 64 px"),
         (["--init", "{start}", "--mask", "{black}"], "nothing is masked"),
         (["--init", "{start}", "--strength", "2"], "strength must be at most 1"),
         (["--init", "{start}", "--outpaint", "8,8"], "outpaint"),

@@ -38,7 +38,7 @@ def test_three_draws_are_seen_and_the_next_pictures_say_them(open_tab, server, f
     tab = open_tab()
     assert not tab.page.locator(".prompt-draws:visible").count()
     tab.set(prompt=TEMPLATE)
-    wait_for(lambda: len(drawn(tab)) == 3 and heading(tab) == "Three draws", "three draws")
+    wait_for(lambda: len(drawn(tab)) == 3 and heading(tab) == "Three examples", "three draws")
     assert all("{style}" in text and "fruit" not in text for text in drawn(tab))
     tab.open_settings()
     tab.set(seed=21, count=3)

@@ -164,7 +164,9 @@ class TestGuidanceUntil:
         assert unet_rows == [(1, 1)] * 2 * 3 + [(1, 1)] * 3
 
     def test_without_guidance_there_is_nothing_to_give_up(self, run):
-        assert run(guidance_until=0.5, guidance=1.0)[-1].warnings == ("Guidance until has no effect at guidance 1.",)
+        assert run(guidance_until=0.5, guidance=1.0)[-1].warnings == (
+            "“Stop guidance after” has no effect at guidance 1.",
+        )
 
 
 class TestReuse:
@@ -236,7 +238,7 @@ def test_a_tiny_autoencoder_is_said_to_be_approximate(tmp_path, request_for, dev
     save_file(TinyAutoencoder().state_dict(), tmp_path / "models/VAE/taesd.safetensors")
     darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
     done = list(darkroom.generate(request_for(vae="taesd", reuse=2)))[-1]
-    assert done.warnings == ("Approximate: the whole network every 2 steps, a tiny VAE.",)
+    assert done.warnings == ("Approximate: step caching every 2 steps, a tiny VAE.",)
 
 
 class TestFewSteps:

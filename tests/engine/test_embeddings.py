@@ -116,7 +116,7 @@ def test_a_pickle_is_never_opened(tmp_path, ending):
     [
         (None, "cannot be read: No such file"),
         (b"", "is empty"),
-        (b"<html>404 not found</html>", "is no safetensors file"),
+        (b"<html>404 not found</html>", "is not a safetensors file"),
         (b'{"a":{"dtype":"F32","shape":[1,4],"data_offsets":[0,8]}}', "is damaged"),  # offsets and shape disagree
         (b'{"a":{"dtype":"X9","shape":[1,4],"data_offsets":[0,16]}}', "is damaged"),
         (b'{"a":{"dtype":"F32","shape":[1,4],"data_offsets":[0,64]}}', "is cut short"),

@@ -247,8 +247,8 @@ class TestEvents:
     def test_forms_of_either_prompt_that_are_not_done_are_a_warning_once(self, run):
         forms = {"prompt": "an apple ${hue}", "negative": "${hue}, a blur AND a hand"}
         assert run(**forms, steps=1, repeat=2)[-1].warnings == (
-            "${hue} (a variable) is not done here and is read as plain words.",
-            "AND (several prompts in one) is not done here and is read as plain words.",
+            "${hue} (a variable) is not supported here and is read as plain words.",
+            "AND (several prompts in one) is not supported here and is read as plain words.",
         )
 
 

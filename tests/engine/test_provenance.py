@@ -21,7 +21,7 @@ def test_a_file_that_is_gone_is_told_without_its_folder(tmp_path):
             hashes.want("lora", name, partial(hash_whole, tmp_path / name))
         found, warnings = hashes.collect()
     assert [*found["lora"]] == ["here"]
-    assert warnings == ["The recipe has no lora hash: gone cannot be read any more: No such file or directory"]
+    assert warnings == ["The recipe has no lora hash: gone can no longer be read: No such file or directory"]
 
 
 def test_what_float32_is_computed_with_is_named_where_somebody_chose_it(monkeypatch):

@@ -97,7 +97,7 @@ class TestLoading:
         fractions = [event.fraction for event in events if event.fraction]
         assert fractions == sorted(fractions) and fractions[-1] == 1.0 and len(fractions) > 50
         assert any("UNet" in event.what and "GiB" in event.what for event in events)
-        assert {part for event in events for part in ("text encoder", "autoencoder") if part in event.what}
+        assert {part for event in events for part in ("text encoder", "VAE") if part in event.what}
 
     @pytest.mark.parametrize("both_fit", [True, False])
     def test_cancelled_half_way_the_former_model_is_there_again(self, make, monkeypatch, both_fit):
@@ -411,7 +411,7 @@ class TestNotANumber:
         darkroom = make(dtype="bfloat16")
         draw(darkroom, model="sd1")
         self.break_decoder(monkeypatch, darkroom.manager._residence.model, in_float32=True)
-        with pytest.raises(NotFinite, match="the autoencoder came to not-a-number values even in float32"):
+        with pytest.raises(NotFinite, match="the VAE came to not-a-number values even in float32"):
             run(darkroom, model="sd1")
 
 
@@ -476,7 +476,7 @@ class TestVae:
         before = draw(darkroom, model="sd1")
         with pytest.raises(CannotLoad, match="VAE 'flux' cannot be used: flux.safetensors has latents of 16 channels"):
             run(darkroom, model="sd1", vae="flux")
-        with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no autoencoder"):
+        with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no VAE"):
             run(darkroom, model="sd1", vae="nothing")
         with pytest.raises(CannotLoad, match="lora.safetensors is a LoRA; it belongs in the folder for LoRAs"):
             run(darkroom, model="sd1", vae="lora")

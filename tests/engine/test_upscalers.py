@@ -188,11 +188,11 @@ def test_what_cannot_be_used_is_told_by_its_reason(tmp_path):
     path = tmp_path / "net.pth"
     for data in (b"", b"no pickle", b"PK\x03\x04 cut short"):
         path.write_bytes(data)
-        assert "is no file of weights that torch saved, or is damaged" in refusal(UpscalerFile("net", path))
+        assert "is not a file of weights that torch saved, or is damaged" in refusal(UpscalerFile("net", path))
     lora = save(tmp_path, {"lora_unet_x.lora_down.weight": torch.zeros(4, 4)}, "lora.safetensors")
     assert refusal(lora).startswith("is a LoRA; it belongs in")
     other = save(tmp_path, {"layers.0.attn.weight": torch.zeros(4, 4)}, "swin.safetensors")
-    assert "no ESRGAN, Real-ESRGAN or compact network; the package spandrel" in refusal(other)
+    assert "not an ESRGAN, Real-ESRGAN or compact network; the package spandrel" in refusal(other)
     assert refusal(UpscalerFile("net", path, problem="is not to be opened")) == "is not to be opened"
     state = small_rrdb().state_dict()
     missing = {key: tensor for key, tensor in state.items() if key != "body.1.rdb3.conv5.bias"}

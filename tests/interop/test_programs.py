@@ -297,7 +297,7 @@ def test_what_they_say_beyond_is_listed(read) -> None:
     lines = read(parameters=json.dumps(FOOOCUS)).unmapped
     assert "styles: ['Fooocus V2']" in lines and "full_prompt: a fox, cinematic" in lines
     info = read(invokeai_metadata=json.dumps(INVOKE | {"positive_prompt": '("a fox", "a cat").blend(0.5, 0.5)'}))
-    assert any("InvokeAI's ).blend(...) is not done here" in line for line in info.unmapped)
+    assert any("InvokeAI's ).blend(...) is not supported here" in line for line in info.unmapped)
 
 
 @pytest.mark.parametrize(

@@ -346,8 +346,8 @@ class TestChangedFiles:
         life.kill()
         shutil.rmtree(life.settings.start_dir)
         (failed,) = events_of(life.start().job(job.id))
-        assert "init.image is not here any more" in failed.message
-        with pytest.raises(RequestError, match="not here any more"):
+        assert "init.image is no longer here" in failed.message
+        with pytest.raises(RequestError, match="no longer"):
             unfinished(life.executors[-1].job(job.id))
 
 

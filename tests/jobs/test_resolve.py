@@ -101,7 +101,7 @@ def resolve_again(resolved, request: Request) -> Request:
         ({"prompt": "x <lora:ink:1@0,2@x>"}, ["<lora:ink:1@0,2@x> cannot be read", "'x' is not a number"]),
         ({"prompt": "x <lora:../ink:1>"}, ["There is no "]),
         ({"prompt": "x <lora:ink:0>", "loras": refs("nowhere:0")}, ["“nowhere”"]),
-        ({"loras": refs("page")}, ["LoRA 'page': page.safetensors is no safetensors file"]),
+        ({"loras": refs("page")}, ["LoRA 'page': page.safetensors is not a safetensors file"]),
         ({"loras": refs("short")}, ["LoRA 'short'", "cut short"]),
         ({"loras": refs("empty")}, ["LoRA 'empty'", "is empty"]),
         ({"loras": refs("old")}, ["LoRA 'old'", "pickle"]),
@@ -179,7 +179,7 @@ def test_a_model_that_guides_itself_is_not_called_approximate_for_guidance(setti
     asked = Request(guidance=5.0, guidance_until=0.5)
     request = resolve(asked, library)
     assert request.guidance_until == guided_until
-    in_vain = "Guidance until has no effect on a model that guides itself."
+    in_vain = "“Stop guidance after” has no effect on a model that guides itself."
     assert (in_vain in make_order(asked, library).warnings) == guides_itself
     assert bool(request.approximations) == (not guides_itself)
 

@@ -274,7 +274,7 @@ def test_a_lora_of_any_name_is_found_chosen_and_described(tmp_path, own_loras, n
     assert found == {f"_{name}": path}
     files = {f"_{name}": LoraFile(f"_{name}", path, place=f"x/_{name}")}
     assert choose_lora(LoraRef.model_validate({"name": f"_{name}"}).name, files) == f"_{name}"
-    assert "is no safetensors file, whatever its name says" in describe(LoraFile(name, path)).problem
+    assert "is not a safetensors file, whatever its name says" in describe(LoraFile(name, path)).problem
 
 
 @pytest.mark.parametrize(

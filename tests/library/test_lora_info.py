@@ -132,7 +132,7 @@ def test_pictures_that_are_empty_too_large_or_none_are_passed_over(make_lora):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"<html>", "is no safetensors file, whatever its name says: it is a web page"), (b"", "is empty")],
+    [(b"<html>", "is not a safetensors file, whatever its name says: it is a web page"), (b"", "is empty")],
 )
 def test_a_broken_file_is_listed_with_the_reason(make_lora, content, problem):
     file = make_lora({}, {".json": {"activation text": "x"}})

@@ -48,7 +48,7 @@ def test_bad_files_are_told_before_anything_is_queued(folders):
     library = Library(Settings(**folders)).snapshot()
     with pytest.raises(RequestError, match=r"^upscaler 'light': light.safetensors is empty"):
         make_order(upscale(upscaler="light"), library)
-    with pytest.raises(RequestError, match=r"4x_ultra.pth is no ESRGAN, Real-ESRGAN or compact network"):
+    with pytest.raises(RequestError, match=r"4x_ultra.pth is not an ESRGAN, Real-ESRGAN or compact network"):
         make_order(upscale(upscaler="4x_ultra"), library)
     with pytest.raises(RequestError, match=r"^upscale: 2048 x 64 px would become 16384 x 512 px.* is 4$"):
         make_order(Request(width=2048, height=64, upscale={"scale": 8}), library)

@@ -93,7 +93,7 @@ def test_a_list_alone_is_called_as_its_file(settings, write):
     ("name", "content", "reason"),
     [
         ("x.txt", "caf\xe9".encode("latin-1"), "is not text in UTF-8; save its file in that encoding"),
-        ("x.txt", b"a\0b", "is no text"),
+        ("x.txt", b"a\0b", "is not text"),
         ("x.txt", b"\xff\xfea", "is not text in UTF-8"),
         ("x.txt", b"", "is empty: nothing can be drawn from it"),
         ("x.txt", b"# all\n\n#of it\n", "is empty: nothing can be drawn from it"),
@@ -105,7 +105,7 @@ def test_a_list_alone_is_called_as_its_file(settings, write):
         ("x.yaml", b"[" * 50 + b"]" * 50, "is nested too deeply"),
         ("x.yaml", b"a: [[b]]", "has a list within a list"),
         ("x.yaml", b"a: [{weight: 2}]", "has an entry without a text"),
-        ("x.yaml", b"? [a]\n: b", "has a key that is no text"),
+        ("x.yaml", b"? [a]\n: b", "has a key that is not text"),
         ("x.yaml", b"", "is empty"),
         ("x.json", b"{", "cannot be read as JSON"),
         ("x.json", b'{"a": ["b"], "a": ["c"]}', "has “a” twice"),

@@ -149,7 +149,7 @@ def test_a_remote_that_does_not_answer_is_said(checkout):
 
 def test_a_folder_without_git_is_said(checkout, tmp_path, monkeypatch):
     for what in (updating.update, updating.go_back):
-        with pytest.raises(CannotUpdate, match="is no git checkout"):
+        with pytest.raises(CannotUpdate, match="is not a git checkout"):
             what(tmp_path, checkout.set_up, checkout.said.append)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotUpdate, match="git is not installed here"):

@@ -69,7 +69,7 @@ def test_words_of_another_language_stand_for_the_english_ones():
         "1 picture": "1 Bild",
         "Step 3 of 20 · Refiner · 5 it/s · 4 s left": "Schritt 3 von 20 · Refiner · 5 it/s · noch 4 s",
         "Place 3 · 2 of others ahead": "Platz 3 · 2 von anderen davor",
-        "Brackets: 3 ( that nothing closes": "Klammern: 3 ( ohne schließende Klammer",
+        "Brackets: 3 ( that is never closed": "Klammern: 3 ( ohne schließende Klammer",
     }
     assert _translated(words, [*texts]) == [*texts.values()]
 

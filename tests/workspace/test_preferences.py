@@ -37,7 +37,7 @@ def test_what_is_chosen_holds_now_and_after_the_next_start(store, tmp_path):
         ({"quality": 20}, "quality", "must be at least 50"),
         ({"filename": "{seed}"}, "filename", "must have {counter} once"),
         ({"metadata": "perhaps"}, "metadata", "must be true or false"),
-        ({"pages": {"nowhere": {}}}, "pages", "'nowhere' is no page"),
+        ({"pages": {"nowhere": {}}}, "pages", "'nowhere' is not a page"),
         ({"pages": {"grid": {"x": "x" * 9000}}}, "pages", "more than a page has"),
         ({"colour": "red"}, "colour", "is not a known setting"),
     ],

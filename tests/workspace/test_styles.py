@@ -56,7 +56,7 @@ def test_what_sets_more_than_words_is_no_style(held, tmp_path):
     preset, store = make_preset(name="x", **held), PresetStore(tmp_path)
     assert not preset.is_style and QUIET.is_style and OIL.is_style
     store.save(preset)
-    with pytest.raises(RequestError, match="preset 'x' is no style"):
+    with pytest.raises(RequestError, match="preset 'x' is not a style"):
         store.styles(["x"])
 
 

@@ -122,7 +122,7 @@ def _add_additions(router: APIRouter, executor: Executor, additions: Additions) 
         try:
             return additions.describe(additions.again(addition_id, name))
         except LookupError:
-            raise HTTPException(404, "there is nothing of this id on its way") from None
+            raise HTTPException(404, "nothing with this id is on its way") from None
 
     @router.delete("/additions/{addition_id}")
     def remove(visitor: Asking, addition_id: str) -> dict[str, bool]:
@@ -131,7 +131,7 @@ def _add_additions(router: APIRouter, executor: Executor, additions: Additions) 
         try:
             additions.remove(addition_id)
         except LookupError:
-            raise HTTPException(404, "there is nothing of this id on its way") from None
+            raise HTTPException(404, "nothing with this id is on its way") from None
         return {"removed": True}
 
 

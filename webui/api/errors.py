@@ -103,7 +103,7 @@ async def _unexpected(request: Request, _error: Exception) -> Response:
     """Starlette writes the traceback to the server's log after this answer."""
     if not _is_ours(request):
         return PlainTextResponse("Internal Server Error", status_code=500)
-    return answer(request.scope, 500, "internal error", "this is a fault of the server; its log says more")
+    return answer(request.scope, 500, "internal error", "this is a fault in the server; its log says more")
 
 
 # For the application's constructor: handlers added to one that has answered a request already are never asked.

@@ -108,7 +108,7 @@ class Place:
                         raise TimeoutError
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, "the request came so slowly that others were let past; try again") from None
+                raise HTTPException(408, "the request was too slow, so others went first; try again") from None
             finally:
                 self._patience = None
             if is_whole := not message.get("more_body", False):
@@ -197,7 +197,7 @@ class Held:
             raise Refused(429, f"you follow {held} jobs and calls already; that is the most at once")
         most = self._most_streams if held == 0 else self._most_streams // 2
         if not is_owner and self._guests_streams >= most:
-            raise Refused(503, "as many people follow their jobs as this server can serve")
+            raise Refused(503, "too many people are following their jobs; try again later")
 
     def _make_room(self, held: dict[Place, None], is_owner: bool, is_stream: bool) -> bool:
         """Whether one whose body comes slowly, the oldest, made way: those who keep no cookie share their places."""

@@ -94,7 +94,7 @@ def _add_showing(router: APIRouter, here: Here) -> None:
                 return {"differences": [], "problem": f"{picture.path.name}: {error}"}
         first, second = recipes
         if first is None or second is None:
-            return {"differences": [], "problem": "Only pictures of ours say all their settings."}
+            return {"differences": [], "problem": "Only pictures from Darkroom say all their settings."}
         found = differing(first, second)
         return {
             "differences": [{"name": name, "one": one, "other": other} for name, one, other in found],
@@ -156,13 +156,13 @@ def _add_changing(router: APIRouter, here: Here) -> None:
     @answered()
     def restore(picture_id: str) -> dict[str, Any]:
         if (picture := here().history.restore(picture_id)) is None:
-            raise HTTPException(404, "no picture of this id is in the trash")
+            raise HTTPException(404, "no picture with this id is in the trash")
         return entry(picture)
 
 
 def _find(history: History, picture_id: str) -> Picture:
     if (picture := history.find(picture_id)) is None:
-        raise HTTPException(404, "there is no picture of this id")
+        raise HTTPException(404, "there is no picture with this id")
     return picture
 
 

@@ -140,7 +140,7 @@ def add_many(router: APIRouter, here: Here, zips: Zips) -> None:
         history = here().history
         found = history.find_all(pictures.split(","))
         if not found:
-            raise HTTPException(404, "there is no picture of these ids")
+            raise HTTPException(404, "there is no picture with these ids")
         size_bytes = sum(picture.size_bytes for picture in found)
         if not visitor.is_owner and (len(found) > GUESTS_ZIP_PICTURES or size_bytes > GUESTS_ZIP_BYTES):
             most = f"{GUESTS_ZIP_PICTURES:,} pictures and {GUESTS_ZIP_BYTES // 2**30} GB"
@@ -194,4 +194,4 @@ def add_boards(router: APIRouter, here: Here) -> None:
 def _check_stays(visitor: Visitor) -> None:
     """A folder is made for those alone who find it again."""
     if visitor.is_new:
-        raise HTTPException(404, "there are no boards of who comes without a cookie")
+        raise HTTPException(404, "visitors without a cookie have no boards")

@@ -102,7 +102,7 @@ def host_router(host: Host) -> APIRouter:
     def ban(guest: str) -> dict[str, Any]:
         """Shuts a guest out and ends their jobs."""
         if guest in (OWNER.id, NOBODY.id):
-            raise HTTPException(422, "only a guest with a cookie can be shut out; take no new guests instead")
+            raise HTTPException(422, "only a guest with a cookie can be blocked; take no new guests instead")
         host.hosting.ban(guest)
         host.stop(lambda visitor: visitor.id == guest)
         return host.show()

@@ -141,7 +141,7 @@ def _add_asking(router: APIRouter, executor: Executor) -> None:
     def move(job: KnownJob, before: Annotated[str | None, Body(embed=True)] = None) -> dict[str, Any]:
         """Puts a job that waits before another of the same visitor's, or behind all of them."""
         if not executor.move(job.id, before):
-            raise HTTPException(409, "this job, or the one to come before, does not wait any more")
+            raise HTTPException(409, "this job, or the one to come before, no longer waits")
         return {"id": job.id, "position": job.position}
 
     @router.post("/jobs/{job_id}/without", status_code=202)
@@ -178,7 +178,7 @@ def _png(job: Job, index: int) -> Response:
     try:
         return Response(_saved(found) or found.encode(), media_type="image/png")
     except ImageError:
-        raise HTTPException(404, "the file of this picture is not there any more") from None
+        raise HTTPException(404, "the file of this picture is no longer there") from None
 
 
 def _saved(picture: Image) -> bytes | None:

@@ -43,7 +43,7 @@ def models_router(executor: Executor) -> APIRouter:
         """Apart from the list, because it reads the whole file."""
         file = executor.catalog().models.get(name)
         if file is None or file.checkpoint is None:
-            raise HTTPException(404, "there is no usable model of this name")
+            raise HTTPException(404, "there is no usable model with this name")
         try:
             sha256 = content_hash(file)
         except OSError as error:

@@ -61,7 +61,7 @@ def _add_reading(router: APIRouter, executor: Executor, here: Here) -> None:
     def find(name: str) -> PresetFile:
         file = here().presets.files().get(name)
         if file is None or file.preset is None:
-            raise HTTPException(404, "there is no usable preset of this name")
+            raise HTTPException(404, "there is no usable preset with this name")
         return file
 
     @router.get("")
@@ -85,7 +85,7 @@ def _add_reading(router: APIRouter, executor: Executor, here: Here) -> None:
         file = here().presets.files().get(name)
         picture = read_thumbnail(file) if file else None
         if picture is None:
-            raise HTTPException(404, "there is no preview picture of this name")
+            raise HTTPException(404, "there is no preview picture with this name")
         return Response(picture, media_type="image/png", headers=HEADERS)
 
     @router.get("/file")

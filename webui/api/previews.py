@@ -20,5 +20,5 @@ def answer_preview(file: LoraFile | ModelFile | None) -> Response:
     """The file's picture; 404 where there is none."""
     picture = read_preview(file) if file else None
     if picture is None:
-        raise HTTPException(404, "there is no preview picture of this name")
+        raise HTTPException(404, "there is no preview picture with this name")
     return Response(picture[0], media_type=picture[1], headers=HEADERS)

@@ -46,7 +46,7 @@ def words_router(executor: Executor) -> APIRouter:
         """A list's tags as lines: category, how often it is used, name and aliases, with tabs between."""
         found = _lists(executor.catalog(LOOK_S).words).get(name)
         if found is None or found.problem:
-            raise HTTPException(404, "there is no usable list of tags of this name")
+            raise HTTPException(404, "there is no usable list of tags with this name")
         body, kind = found.lines.packed, "text/plain; charset=utf-8"
         if "gzip" in request.headers.get("accept-encoding", ""):
             return _unless_known(request, body, found.version, kind, {"Content-Encoding": "gzip"})

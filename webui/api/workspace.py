@@ -46,7 +46,7 @@ def _guest(visitor: Visitor) -> Visitor:
     if visitor.is_owner:
         raise HTTPException(403, "the owner's workspace is the data folder itself")
     if visitor.is_new:
-        raise HTTPException(404, "there is nothing of who comes without a cookie")
+        raise HTTPException(404, "nothing is kept for visitors without a cookie")
     return visitor
 
 

@@ -44,24 +44,31 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="models, outputs and caches (default: data)")
-    parser.add_argument("--models-dir", type=Path, action="append", metavar="DIR", help="another model folder tree")
+    parser.add_argument(
+        "--models-dir",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="another folder of models, as A1111 or ComfyUI have it; can be repeated",
+    )
     parser.add_argument(
         "--memory",
         default="auto",
         choices=MEMORY_PLANS,
-        help="what rests off the device: nothing, all but the UNet, or every layer (default: by what is free)",
+        help="what stays off the device until it is needed: nothing, all but the UNet, or every layer"
+        " (default: depends on free memory)",
     )
     parser.add_argument(
         "--lora-cache",
         metavar="SIZE",
-        help="memory for merged LoRA weights, as 2GB or 512MB (default: a quarter of what is free)",
+        help="memory for merged LoRA weights, such as 2GB or 512MB (default: a quarter of what is free)",
     )
     parser.add_argument(
         "--model-cache",
         metavar="SIZE",
-        help="memory for models kept beside the one in use; 0 keeps none (default: what leaves a quarter free)",
+        help="memory for models kept beside the one in use; 0 keeps none (default: all but a quarter of what is free)",
     )
-    text = "draw with plain torch on a CPU: slower, within rounding the same pictures"
+    text = "use plain torch on a CPU: slower, the same pictures within rounding"
     parser.add_argument("--no-cpu-kernels", dest="cpu_kernels", action="store_false", help=text)
 
 
@@ -73,23 +80,21 @@ def add_offline(parser: argparse.ArgumentParser) -> None:
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """How many draw at the same time."""
-    text = "draw in so many processes: a graphics card each, or the processor where there is none (default: 1)"
+    text = "processes that draw: each on its own graphics card, or on the processor if there is none (default: 1)"
     parser.add_argument("--workers", type=int, metavar="N", help=text)
-    text = "draw in a process on each of these: cuda:0,cuda:1,cpu"
+    text = "draw on each of these, each in a process of its own: cuda:0,cuda:1,cpu"
     parser.add_argument("--devices", type=lambda text: tuple(text.split(",")), metavar="LIST", help=text)
-    text = (
-        "draw on a Ray cluster: HOST:PORT of one that this machine is a node of, or local for one that is started here"
-    )
+    text = "draw on a Ray cluster: HOST:PORT of one that this machine belongs to, or local to start one here"
     parser.add_argument("--ray", metavar="ADDRESS", help=text)
-    text = "disk space for models on machines of the cluster that have them not (default: half of what is free there)"
+    text = "disk space for models on machines of the cluster that lack them (default: half of what is free there)"
     parser.add_argument("--ray-files", metavar="SIZE", help=text)
 
 
 def add_saving(parser: argparse.ArgumentParser) -> None:
     """How pictures become files."""
-    parser.add_argument("--format", choices=get_args(FileFormat), help="of the files (default: png)")
+    parser.add_argument("--format", choices=get_args(FileFormat), help="file format (default: png)")
     fields = ", ".join(f"{{{name}}}" for name in FILENAME_FIELDS)
-    parser.add_argument("--filename", metavar="PATTERN", help=f"their names, of {fields} (default: {FILENAME})")
+    parser.add_argument("--filename", metavar="PATTERN", help=f"file names, made of {fields} (default: {FILENAME})")
 
 
 def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
@@ -103,5 +108,5 @@ def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
     folder = settings.data_dir
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        raise BadInput(f"--data-dir {str(folder)!r} cannot be used: {nearest} is no folder")
+        raise BadInput(f"--data-dir {str(folder)!r} cannot be used: {nearest} is not a folder")
     return settings

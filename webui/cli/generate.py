@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_request(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: data/outputs)")
     add_saving(parser)
-    text = "go on where the same command was interrupted, and let this one be gone on with: what is drawn stays"
+    text = "continue the same command after an interruption, and let this one be continued: finished pictures are kept"
     parser.add_argument("--resume", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a progress bar")
 
@@ -52,7 +52,7 @@ def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) 
         executor = make_executor(settings, kept_in)
         job = next(iter(executor.under_way(OWNER)), None) if kept_in else None
         if job:
-            print(f"webui: goes on, {len(job.images)} pictures are there", file=sys.stderr)
+            print(f"webui: continuing, {len(job.images)} pictures are finished", file=sys.stderr)
         job = job or executor.submit(work)
         if kept_in and (warning := executor.status().get("warning")):
             print(f"webui: {warning}", file=sys.stderr)

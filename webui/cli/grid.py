@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The axes, and all that ``generate`` takes."""
     for place in PLACES:
         parser.add_argument(f"--{place}", metavar="FIELD=VALUES", help=HELP[place])
-    parser.add_argument("--yes", action="store_true", help=f"also more than {FREE_PICTURES} pictures")
+    parser.add_argument("--yes", action="store_true", help=f"allow more than {FREE_PICTURES} pictures")
     generate.add_flags(parser)
 
 

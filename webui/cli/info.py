@@ -19,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What is read, and with what."""
     add_settings(parser)
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture of this or another program; - for text"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture from Darkroom or another program; - reads text"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 

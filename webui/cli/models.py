@@ -22,8 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_offline(parser)
     parser.add_argument("act", nargs="?", choices=("list", "add"), default="list", help="default: list")
     parser.add_argument("source", nargs="?", metavar="PATH|ADDRESS", help="add: a file, or an https address of one")
-    parser.add_argument("--name", metavar="FILE", help="what the file is to be called (default: as it is called there)")
-    parser.add_argument("--sha256", metavar="HEX", help="what the file has to be, or else nothing is added")
+    parser.add_argument("--name", metavar="FILE", help="name for the file (default: its own)")
+    parser.add_argument("--sha256", metavar="HEX", help="the file's SHA-256; nothing is added if it differs")
 
 
 def run(options: argparse.Namespace) -> int:

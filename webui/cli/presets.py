@@ -9,7 +9,9 @@ from webui.workspace.presets import PresetStore
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where the presets are."""
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="yours are in its folder presets (default: data)")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="your presets are in its folder presets (default: data)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -23,26 +23,26 @@ OWN_FLAGS = (*NOT_ASKED, *LISTS, "model", "loras", "image", "mask", "outpaint")
 def add_request(parser: argparse.ArgumentParser) -> None:
     """The preset and what is laid over it."""
     parser.add_argument(
-        "--preset", metavar="NAME", help="settings under a name (`presets` lists them); flags count more"
+        "--preset", metavar="NAME", help="start from a preset (`presets` lists them); other flags override it"
     )
-    text = "fill in a {variable} of the preset; more than one with more flags"
+    text = "fill in a {variable} of the preset; can be repeated"
     parser.add_argument("--var", action="append", default=[], metavar="NAME=TEXT", dest="variables", help=text)
-    text = "lay a style around the prompt; more than one with more flags"
+    text = "add a style to the prompt; can be repeated"
     parser.add_argument("--style", action="append", default=[], metavar="NAME", dest="styles", help=text)
     parser.add_argument("--init", type=Path, metavar="IMG", help="start from this picture (img2img)")
     parser.add_argument("--mask", type=Path, metavar="IMG", help="draw only where this is white (inpaint)")
-    text = "apply a LoRA; more than one with more flags"
+    text = "apply a LoRA; can be repeated"
     parser.add_argument("--lora", action="append", metavar="NAME:WEIGHT", dest="loras", help=text)
     parser.add_argument("--outpaint", metavar="L,T,R,B", help="px to add on the left, top, right and bottom")
     fields = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
     for name in _switches(Init) + _switches(Request):
         parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help=fields[name].description)
     for group in SWITCHES:
-        text = f"{fields[group].description}, with the defaults of its fields; --no-{group} where a preset does"
+        text = f"{fields[group].description}, with default settings; --no-{group} turns off a preset's"
         parser.add_argument(_flag(group), action=argparse.BooleanOptionalAction, help=text)
     for group, made_of in LISTS.items():
         told = [name for name in made_of.model_fields if name not in made_of.set_by_programs]
-        text = f"{fields[group].description}; of {', '.join(told)}; more than one with more flags"
+        text = f"{fields[group].description}; of {', '.join(told)}; can be repeated"
         parser.add_argument(
             _flag(group), action="append", nargs="?", const="{}", metavar=f"{told[0]}=NAME,prompt=TEXT", help=text
         )

@@ -20,38 +20,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: this machine only); at one that others reach they are guests",
+        help="address to listen on (default: this machine only); others who reach it are guests",
     )
     parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.add_argument("--share", action="store_true", help="make a public link for guests")
-    text = "ask visitors for this name and password; with more accounts each is a visitor of its own"
+    text = "ask visitors for this name and password; each account is a visitor of its own; can be repeated"
     parser.add_argument("--auth", action="append", metavar="USER:PASS", help=text)
-    text = "another name that this server is asked for, as by a proxy; more than one with more flags"
+    text = "another host name of this server, for example behind a proxy; can be repeated"
     parser.add_argument("--allow-host", action="append", metavar="NAME", help=text)
-    text = "where a proxy has the page, as /darkroom; the proxy takes it off before it asks here"
+    text = "path of the page behind a proxy, such as /darkroom; the proxy removes it before it asks here"
     parser.add_argument("--root-path", metavar="PATH", help=text)
-    text = "certificate in PEM form, with those between it and its authority, to be asked by https; needs --tls-key"
+    text = "certificate chain in PEM format, to serve https; needs --tls-key"
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key, in PEM form")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate, in PEM format")
     faster = parser.add_mutually_exclusive_group()
     faster.add_argument(
         "--compile", action="store_true", help="compile the UNet in the background (needs a C++ compiler), then use it"
     )
     faster.add_argument(
-        "--cuda-graphs", action="store_true", help="record the UNet once a size and replay it (needs an NVIDIA GPU)"
+        "--cuda-graphs", action="store_true", help="record the UNet once per size and replay it (needs an NVIDIA GPU)"
     )
-    parser.add_argument("--no-auth", action="store_true", help="let in everybody who reaches it, without a login")
-    text = "take everybody without the owner's key for a guest, also where only this machine reaches it"
+    parser.add_argument("--no-auth", action="store_true", help="let everybody in without a login")
+    text = "treat everybody without the owner's key as a guest, even on this machine"
     parser.add_argument("--guests", action="store_true", help=text)
-    text = "what makes its sender the owner where there are guests (default: one is made and kept)"
+    text = "key that makes its sender the owner when there are guests (default: one is made and kept)"
     parser.add_argument("--owner-key", metavar="KEY", help=text)
     for flag, what in (
         ("models", "models, VAEs, upscalers and finders"),
         ("loras", "LoRAs and embeddings"),
         ("presets", "presets"),
     ):
-        text = f"{what} that guests may use, with commas between them (default: all)"
+        text = f"{what} that guests may use, separated by commas (default: all)"
         parser.add_argument(f"--guest-{flag}", type=_read_names, metavar="A,B", help=text)
     add_offline(parser)
     add_saving(parser)

@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What is enlarged, with what, by how much, and where it is put."""
     add_settings(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures")
-    text = f"the network that enlarges, or Lanczos, a filter (default: {DEFAULT_UPSCALER})"
+    text = f"a network, or Lanczos, a filter (default: {DEFAULT_UPSCALER})"
     parser.add_argument("--upscaler", metavar="NAME", help=text)
     parser.add_argument("--scale", metavar="X", help="how many times as wide and high (default: 2)")
     parser.add_argument("--width", metavar="N", help="in px, instead of the scale; the height follows")

@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
     add_workers(parser)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="a picture with its recipe inside")
-    text = "check a preset's pinned files and the picture it is expected to give; more than one with more flags"
+    text = "check a preset's pinned files and the picture it is expected to give; can be repeated"
     parser.add_argument("--preset", action="append", default=[], dest="presets", metavar="NAME", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 

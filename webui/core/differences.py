@@ -24,12 +24,12 @@ def apply(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(change, Mapping):
             below = body.get(key)
             if not isinstance(below, Mapping):
-                raise ValueError(f"{key[:60]!r} is no object")
+                raise ValueError(f"{key[:60]!r} is not an object")
             body[key] = apply(below, change)
         elif isinstance(change, list | tuple) and len(change) == 1:
             body[key] = change[0]
         elif isinstance(change, list | tuple) and not change:
             body.pop(key, None)
         else:
-            raise ValueError(f"{key[:60]!r} is no difference")
+            raise ValueError(f"{key[:60]!r} is not a difference")
     return body

@@ -65,7 +65,7 @@ def read_head(path: Path) -> Head:
     if found.loops:
         raise BadFile(f"has a loop ({found.loops[0]}), which may have no end, and is not run")
     if does := TASKS.get(found.notes.get("task", "")):
-        raise BadFile(f"{does} and finds no boxes: a detector or a segmenter is wanted")
+        raise BadFile(f"{does}, not boxes: use a detector or segmenter")
     sides, dtype = _read_input(found)
     return _read_outputs(found, sides, dtype)
 
@@ -74,7 +74,7 @@ def _read_input(found: OnnxFile) -> tuple[tuple[int, int], str]:
     ports = found.inputs
     shape = ports[0].shape if len(ports) == 1 else None
     if shape is None or len(shape) != 4 or shape[0] not in (1, None) or shape[1] not in (3, None):
-        raise BadFile(f"is no detector: it takes {_words(ports)}, and one picture of three colours is wanted")
+        raise BadFile(f"is not a finder: it takes {_words(ports)}, not one picture of three colours")
     if ports[0].dtype not in FLOATS:
         raise BadFile(f"takes numbers of ONNX's type {ports[0].dtype}; float32 and float16 are given")
     height, width = shape[2:]
@@ -110,7 +110,7 @@ def _read_outputs(found: OnnxFile, sides: tuple[int, int], dtype: str) -> Head:
 
 
 def _no_detector(ports: tuple[Port, ...]) -> BadFile:
-    return BadFile(f"is no detector of YOLOv8 or later: it gives {_words(ports)}")
+    return BadFile(f"is not a finder of YOLOv8 or later: it gives {_words(ports)}")
 
 
 def _words(ports: tuple[Port, ...]) -> str:

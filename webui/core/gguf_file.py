@@ -102,7 +102,7 @@ def parse_gguf(start: bytes, max_tensors: int) -> GgufHeader:
         raw[name] = (shape, reader.take("I"), reader.take("Q"))
     alignment = said.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise ValueError("of an alignment that is no power of two")
+        raise ValueError("of an alignment that is not a power of two")
     first = -(-reader.at // alignment) * alignment
     found = {}
     for name, (shape, kind, at) in raw.items():

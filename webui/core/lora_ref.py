@@ -72,23 +72,24 @@ class LoraRef(BaseModel):
     weight: Annotated[Weight, PlainValidator(_read_weight), _AS_IT_IS] = Field(
         default=1.0,
         title="Weight",
-        description="How strongly it acts: 0 is not at all, 1 as it was trained",
+        description="How strongly it acts: 0 is off, 1 is as trained",
     )
     text_weight: Annotated[Weight | None, PlainValidator(_read_weight_if_given), _AS_IT_IS] = Field(
         default=None,
         title="Text weight",
-        description="How strongly it acts on the text encoder; left out, the same as the weight",
+        description="How strongly it acts on the text encoder. Left out: the same as the weight",
     )
     hires_weight: Annotated[Weight | None, PlainValidator(_read_weight_if_given), _AS_IT_IS] = Field(
         default=None,
         title="Hires weight",
-        description="How strongly it acts in the hires pass; left out, as in the first",
+        description="How strongly it acts in the hires pass. Left out: as in the first",
     )
 
     block_weights: str = Field(
         default="",
         title="Block weights",
-        description="How strongly it acts in each block: a preset as OUTALL, or 12, 17, 20 or 26 values between commas",
+        description="How strongly it acts in each block: a preset such as OUTALL,"
+        " or 12, 17, 20 or 26 values between commas",
     )
     block_elements: str = Field(
         default="",

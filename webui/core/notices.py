@@ -31,8 +31,9 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
         f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
             checkpoint.row.latents == "SDXL" and request.clip_skip > 1
         ),
-        "Guidance until has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
-        "Refiner from has no effect without a refiner.": not request.refiner and _is_set(request, "refiner_at"),
+        "“Stop guidance after” has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
+        "“Switch to refiner at” has no effect without a refiner.": not request.refiner
+        and _is_set(request, "refiner_at"),
         "LoRAs have no effect on the refiner.": (
             request.refiner not in ("", request.model) and (request.loras or tags_in(request.prompt))
         ),
@@ -72,9 +73,10 @@ def _of_init(init: Init, checkpoint: Checkpoint) -> tuple[str, ...]:
     from_noise = init.strength == 1 and init.mask_fill != "original"
     greys = checkpoint.inpaints and init.mask is not None and images.has_greys(images.mask_levels(init.mask))
     lines = {
-        "Masked content has no effect at strength 1, which starts from noise alone.": from_noise,
-        "Resize has no effect with only masked.": init.only_masked and _is_set(init, "resize"),
-        "With a mask latent resize is just resize.": init.resize == "latent resize" and not init.only_masked,
+        "“Fill masked area with” has no effect at strength 1, which starts from noise alone.": from_noise,
+        "“Resize” has no effect with “Zoom into the mask”.": init.only_masked and _is_set(init, "resize"),
+        "With a mask “latent resize” is the same as “just resize”.": init.resize == "latent resize"
+        and not init.only_masked,
         "A model for inpainting draws light greys of a mask as white, and keeps dark ones.": greys,
     }
     return tuple(line for line, is_so in lines.items() if is_so)

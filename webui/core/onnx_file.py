@@ -80,9 +80,9 @@ def _read(path: Path, size_bytes: int, _mtime_ns: int) -> OnnxFile:
             found = _Reader(data).model()
         except (ValueError, IndexError):
             seems = recognize_bytes(data[:200])
-            raise BadFile(f"is no ONNX file{f': {seems}' if seems else ', or is damaged'}") from None
+            raise BadFile(f"is not an ONNX file{f': {seems}' if seems else ', or is damaged'}") from None
     if found is None:
-        raise BadFile("is no ONNX file: it holds no network")
+        raise BadFile("is not an ONNX file: it holds no network")
     return found
 
 

@@ -61,7 +61,7 @@ def _read_pickle(path: Path, _size_bytes: int, _mtime_ns: int) -> Pickle:
     except BadFile:
         raise
     except (ValueError, IndexError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError, KeyError):
-        raise BadFile("is no file of weights that torch saved, or is damaged") from None
+        raise BadFile("is not a file of weights that torch saved, or is damaged") from None
     return Pickle(frozenset(names), frozenset(texts))
 
 
@@ -76,7 +76,7 @@ def _operations(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, object, in
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
         if len(entries) != 1 or entries[0].file_size > MAX_PICKLE_BYTES:
-            raise BadFile("is no file of weights that torch saved")
+            raise BadFile("is not a file of weights that torch saved")
         yield from pickletools.genops(archive.read(entries[0]))
 
 

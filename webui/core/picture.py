@@ -20,7 +20,7 @@ def _read(value: Any, info: ValidationInfo) -> Any:
     if find and isinstance(value, Mapping):
         sha256 = str(value.get("sha256"))
         if (found := find(sha256)) is None:
-            raise images.ImageError(f"is not here any more (pixels {sha256[:12]})")
+            raise images.ImageError(f"is no longer here (pixels {sha256[:12]})")
         return found
     if isinstance(value, str):
         value = images.decode_text(value)

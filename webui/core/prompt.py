@@ -186,15 +186,15 @@ def unbalanced(text: str) -> str:
                 unclosed += 1
             elif _closes(piece) and piece[-1] == closing:
                 unclosed, unopened = (unclosed - 1, unopened) if unclosed else (0, unopened + 1)
-        wrong += [f"{unclosed} {opening} that nothing closes"] if unclosed else []
-        wrong += [f"{unopened} {closing} that nothing opened"] if unopened else []
+        wrong += [f"{unclosed} {opening} that is never closed"] if unclosed else []
+        wrong += [f"{unopened} {closing} that is never opened"] if unopened else []
     return " and ".join(wrong)
 
 
 def unclosed(text: str) -> str:
     """The same of brackets that nothing closes, each prompt between AND for itself."""
     wrong = ", ".join(part for term, _ in split_terms(without_tags(text)) if (part := unbalanced(term)))
-    return " and ".join(part for part in re.split(" and |, ", wrong) if part.endswith("closes"))
+    return " and ".join(part for part in re.split(" and |, ", wrong) if part.endswith("never closed"))
 
 
 def unsupported(text: str, negative: bool = False, syntax: int = 2) -> tuple[str, ...]:
@@ -216,8 +216,8 @@ def unsupported(text: str, negative: bool = False, syntax: int = 2) -> tuple[str
 def _say_unsupported(form: str, parts: list[str]) -> str:
     first = parts[0] if len(parts[0]) <= _SHOWN_CHARACTERS else f"{parts[0][:_SHOWN_CHARACTERS]}..."
     if len(parts) == 1:
-        return f"{first} ({form}) is not done here and is read as plain words."
-    return f"{first} and {len(parts) - 1} more ({form}) are not done here and are read as plain words."
+        return f"{first} ({form}) is not supported here and is read as plain words."
+    return f"{first} and {len(parts) - 1} more ({form}) are not supported here and are read as plain words."
 
 
 def _find_square_brackets(text: str) -> Iterator[tuple[str, int, str]]:

@@ -50,38 +50,38 @@ class Request(Value):
         "Prompt", "What the picture shows, for example: a red apple, flat style, on a blue background"
     )
     negative: str = text_field("Negative prompt", "What the picture should not show")
-    steps: int = Field(default=20, ge=1, le=MAX_STEPS, title="Steps", description="More is finer and slower")
+    steps: int = Field(default=20, ge=1, le=MAX_STEPS, title="Steps", description="More steps are finer and slower")
     guidance: float = Field(
         default=5.0,
         ge=0.0,
         le=30.0,
         allow_inf_nan=False,
         title="Guidance",
-        description="How strictly to follow the prompt: 1 is the prompt alone, 0 the negative one alone",
+        description="How closely to follow the prompt. At 1 the negative prompt has no effect",
     )
     width: int | None = Field(
         default=None,
         title="Width in px",
-        description="A multiple of 8; left out, the model's own size",
+        description="A multiple of 8. Left out: the model's own size",
     )
     height: int | None = Field(
         default=None,
         title="Height in px",
-        description="A multiple of 8; left out, the model's own size",
+        description="A multiple of 8. Left out: the model's own size",
     )
     seed: int = Field(
         default=-1,
         ge=-1,
         le=MAX_SEED,
         title="Seed",
-        description="The same seed and settings give the same picture; -1 draws a new one",
+        description="The same seed and settings give the same picture. -1: a random one",
     )
-    count: int = Field(default=1, ge=1, le=16, title="Count", description="Pictures drawn together")
-    repeat: int = Field(default=1, ge=1, le=100, title="Repeat", description="Batches in a row")
+    count: int = Field(default=1, ge=1, le=16, title="Batch size", description="Pictures drawn at once, as one batch")
+    repeat: int = Field(default=1, ge=1, le=100, title="Batches", description="Batches, one after another")
     strict: bool = Field(
         default=False,
-        title="Strict",
-        description="Draw each picture by itself, so that it is bit for bit the one that its seed gives alone",
+        title="Reproducible batches",
+        description="Draw pictures one by one, so that each is exactly what its seed gives alone (slower)",
     )
     sampler: str = Field(default="DPM++ 2M", max_length=100, title="Sampler", description="How the noise is removed")
     schedule: str = Field(default="Default", max_length=100, title="Schedule", description="How the steps are spaced")
@@ -90,27 +90,29 @@ class Request(Value):
         ge=1,
         le=12,
         title="Clip skip",
-        description="1 reads the last text layer",
+        description="1: off. 2 skips the last layer of the text encoder",
     )
     model: str = Field(default="demo", min_length=1, max_length=255, title="Model")
     vae: str = Field(
         default="",
         max_length=255,
         title="VAE",
-        description="What turns latents into the picture; left out, the model's own",
+        description="Turns latents into pixels: colours and fine detail. Left out: the model's own",
     )
     prediction: Literal["auto", "epsilon", "v", "v zero-SNR"] = Field(
         default="auto",
-        title="Prediction",
-        description="What the model was trained to predict; auto takes it from the model's file",
+        title="Prediction type",
+        description="What the model was trained to predict; auto reads it from the model's file",
     )
     refiner: str = Field(
         default="",
         max_length=255,
         title="Refiner",
-        description="A second model that finishes what the first one began; left out, none",
+        description="A second model that finishes the picture",
     )
-    refiner_at: float = share_field(0.8, "Refiner from", "The share of the way after which the refiner takes over")
+    refiner_at: float = share_field(
+        0.8, "Switch to refiner at", "The share of the steps after which the refiner takes over"
+    )
     loras: tuple[LoraRef, ...] = Field(
         default=(),
         max_length=MAX_LORAS,
@@ -119,15 +121,15 @@ class Request(Value):
     )
     guidance_until: float = share_field(
         1.0,
-        "Guidance until",
-        "The share of the steps after which the prompt goes on alone, at up to half the work; 1 is exact",
+        "Stop guidance after",
+        "After this share of the steps the negative prompt is skipped: up to twice as fast. 1: off",
     )
     reuse: int = Field(
         default=1,
         ge=1,
         le=10,
-        title="Reuse",
-        description="Every so many steps the whole network runs, else its outermost layers; 1 is exact",
+        title="Step caching",
+        description="Runs the whole network only every so many steps (DeepCache). 1: off",
     )
     token_merging: float = Field(
         default=0.0,
@@ -135,7 +137,7 @@ class Request(Value):
         le=0.75,
         allow_inf_nan=False,
         title="Token merging",
-        description="The share of alike places in the picture that are treated as one; 0 is exact",
+        description="Merges similar parts of the picture to save time; helps most above 512 px. 0: off",
     )
     syntax: Literal[1, 2, 3] = Field(
         default=3,
@@ -144,9 +146,9 @@ class Request(Value):
         " for what was drawn already; 1 takes what changes over the steps, and AND, for plain words too",
     )
     template: str = text_field(
-        "Template", "What the prompt was drawn from, with its wildcards; empty where nothing was left to chance"
+        "Template", "The prompt before its wildcards and choices were drawn; empty if it had none"
     )
-    negative_template: str = text_field("Negative template", "The same of the negative prompt")
+    negative_template: str = text_field("Negative template", "The same for the negative prompt")
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
     hires: Hires | None = Field(default=None, title="Hires fix")
@@ -154,7 +156,7 @@ class Request(Value):
         default=(),
         max_length=MAX_DETAILS,
         title="Details",
-        description="Parts of the finished picture, found and drawn again, enlarged: a face, then a hand",
+        description="Finds parts of the finished picture, such as a face or a hand, and draws them again, enlarged",
     )
     upscale: Upscale | None = Field(default=None, title="Upscale")
 
@@ -240,8 +242,8 @@ class Request(Value):
     def approximations(self) -> tuple[str, ...]:
         """What was given up for speed, in words for people; empty where the picture is the exact one."""
         words = {
-            f"guidance until {self.guidance_until:.0%} of the steps": self.stops_guiding,
-            f"the whole network every {self.reuse} steps": self.reuse > 1,
+            f"guidance stops after {self.guidance_until:.0%} of the steps": self.stops_guiding,
+            f"step caching every {self.reuse} steps": self.reuse > 1,
             f"token merging {self.token_merging:g}": self.token_merging > 0,
             f"few steps with {self.sampler}": self.sampler in FEW_STEP_SAMPLERS and bool(self.loras),
         }

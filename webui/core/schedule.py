@@ -248,7 +248,7 @@ def _number(text: str, whole: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{whole[:60]!r} is no weight: {text[:20]!r} is not a number")
+        raise ValueError(f"{whole[:60]!r} is not a weight: {text[:20]!r} is not a number")
     return number
 
 

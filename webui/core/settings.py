@@ -55,7 +55,7 @@ def check_host_name(text: str) -> str:
     """The name in small letters; raises ValueError where it is an address with more in it, or no name."""
     name, port = split_netloc(text)
     if not name or port:
-        raise ValueError(f"{text[:80]!r} is not the bare name of a host, as example.com is")
+        raise ValueError(f"{text[:80]!r} is not a bare host name such as example.com")
     return name
 
 
@@ -63,7 +63,7 @@ def check_root_path(text: str) -> str:
     """The path with a slash before it and none behind, "" for none; raises ValueError where it is not plain."""
     path = text.strip("/")
     if not re.fullmatch(r"(?:[\w.~-]+(?:/[\w.~-]+)*)?", path, re.ASCII) or {".", ".."} & {*path.split("/")}:
-        raise ValueError(f"{text[:80]!r} is not a path, as /darkroom is")
+        raise ValueError(f"{text[:80]!r} is not a path such as /darkroom")
     return f"/{path}" if path else ""
 
 

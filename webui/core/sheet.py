@@ -174,7 +174,7 @@ def make_recipe(axes: Axes, by_place: Mapping[int, Sequence[Image]]) -> Recipe:
 def read_cells(recipe: Recipe) -> Iterator[tuple[int, Recipe]]:
     """The recipes of all pictures on a sheet, by place; raises RecipeError."""
     if recipe.grid is None:
-        raise RecipeError("it is no sheet of a grid")
+        raise RecipeError("it is not a sheet of a grid")
     places = math.prod(shape_of(recipe.grid.axes))
     base = {**json.loads(json.dumps(recipe.body(recipe.grid.schema))), "pixels_sha256": ""}
     for cell in recipe.grid.cells:

@@ -90,7 +90,7 @@ def check_gguf(start: bytes) -> None:
     """Raises BadFile, with what it seems to be, for the first bytes of what is no GGUF file."""
     if not start.startswith(MAGIC):
         seems = recognize_bytes(start)
-        raise BadFile("is no GGUF file, whatever its name says" + (f": {seems}" if seems else ""))
+        raise BadFile("is not a GGUF file, whatever its name says" + (f": {seems}" if seems else ""))
 
 
 def parse_gguf_header(start: bytes, size_bytes: int) -> Header | None:
@@ -117,14 +117,14 @@ def parse_gguf_header(start: bytes, size_bytes: int) -> Header | None:
 def header_length(start: bytes, size_bytes: int) -> int:
     """How many bytes behind the first 8 are the header, told from the first ``START_BYTES`` of a file of that size.
 
-    Raises BadFile for what is no safetensors file, saying what it seems to be instead.
+    Raises BadFile for what is not a safetensors file, saying what it seems to be instead.
     """
     if size_bytes == 0:
         raise BadFile("is empty")
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     seems = recognize_bytes(start) if length > MAX_HEADER_BYTES else ""
     if seems or start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{" or length < 2:
-        raise BadFile("is no safetensors file, whatever its name says" + (f": {seems}" if seems else ""))
+        raise BadFile("is not a safetensors file, whatever its name says" + (f": {seems}" if seems else ""))
     if length > MAX_HEADER_BYTES:
         raise BadFile(f"has a header of {length / 2**20:,.0f} MiB; {MAX_HEADER_BYTES // 2**20} MiB are allowed")
     if length + LENGTH_BYTES > size_bytes:

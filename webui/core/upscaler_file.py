@@ -45,5 +45,6 @@ def check_network(keys: Iterable[str]) -> None:
     """Raises BadFile where nothing here knows the network whose keys these are."""
     if network_of(keys) is None and find_spec(FURTHER) is None:
         raise BadFile(
-            f"is no ESRGAN, Real-ESRGAN or compact network; the package {FURTHER}, which knows more, is not installed"
+            "is not an ESRGAN, Real-ESRGAN or compact network; the package"
+            f" {FURTHER}, which knows more, is not installed"
         )

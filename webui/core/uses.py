@@ -15,7 +15,7 @@ TITLES = {
     "text_encoder": "text encoder",
     "text_encoder_2": "second text encoder",
     "text_conditioner": "text adapter",
-    "vae": "autoencoder",
+    "vae": "VAE",
 }
 
 

@@ -35,7 +35,7 @@ def decode(
             picture = model.decode(latents, in_float32=True)[0]
     if not torch.isfinite(picture).all():
         raise NotFinite(
-            "the autoencoder came to not-a-number values even in float32: its file is likely damaged; choose another"
+            "the VAE came to not-a-number values even in float32: its file is likely damaged; choose another"
         )
     levels = (picture / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     return PilImages.fromarray(levels.permute(1, 2, 0).cpu().numpy(), "RGB")

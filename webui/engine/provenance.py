@@ -39,7 +39,7 @@ class FileHashes:
                 try:
                     found.setdefault(kind, {})[name] = future.result()
                 except OSError as error:
-                    warnings.append(f"The recipe has no {kind} hash: {name} cannot be read any more: {error.strerror}")
+                    warnings.append(f"The recipe has no {kind} hash: {name} can no longer be read: {error.strerror}")
         return found, warnings
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PLANS = ("resident", "offload", "sequential")
 PLAN_WORDS = {
     "resident": "the whole model on the device",
-    "offload": "text encoder and autoencoder off the device while the UNet runs",
+    "offload": "text encoder and VAE off the device while the UNet runs",
     "sequential": "every layer brought to the device as it is needed",
 }
 

@@ -82,7 +82,7 @@ def _fill(network: nn.Module, state: State) -> None:
         if wanted.get(name) != given.get(name):
             raise BadFile(f"{UNKNOWN}: of {name} it has {given.get(name, 'nothing')}")
     if any(not tensor.isfinite().all() for tensor in state.values()):
-        raise BadFile("holds numbers that are none (NaN or infinity)")
+        raise BadFile("holds values that are not numbers (NaN or infinity)")
     network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)
 

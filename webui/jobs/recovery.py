@@ -80,4 +80,4 @@ def _check_unchanged(before: Mapping[str, int], orders: Sequence[Order]) -> None
         if before.get(path) != now[path]:
             raise RequestError(f"{file.path.name} has changed since this job was sent; send it again", field="model")
     if gone := [path for path in before if path not in now]:
-        raise RequestError(f"{gone[0].rsplit('/', 1)[-1]} is not used any more; send the job again", field="model")
+        raise RequestError(f"{gone[0].rsplit('/', 1)[-1]} is no longer used; send the job again", field="model")

@@ -52,7 +52,7 @@ from webui.library.library import Snapshot
 def plan_job(work: Work, library: Snapshot) -> tuple[list[Order], Grid | None]:
     """As ``plan_work``, for a job, in which a mask that is black all over is a slip; raises RequestError."""
     if any(request.init and request.init.nothing_masked for request in work.requests):
-        raise RequestError("mask: nothing is masked, so nothing would be drawn", field="mask")
+        raise RequestError("The mask is empty, so nothing would be drawn: mask the part to replace", field="mask")
     return plan_work(work, library)
 
 
@@ -123,12 +123,12 @@ def plan_again(request: Request, library: Snapshot) -> Order:
     try:
         return plan(request, library)
     except KeyError as error:
-        raise RequestError(f"“{show(str(error.args[0]))}” is not there any more") from None
+        raise RequestError(f"“{show(str(error.args[0]))}” is no longer there") from None
 
 
 def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
     if request.guidance_until < resolved.guidance_until:
-        yield "Guidance until has no effect on a model that guides itself."
+        yield "“Stop guidance after” has no effect on a model that guides itself."
     if request.variation and request.variation.seed >= 0 and not request.varied:
         yield "A variation seed has no effect at variation strength 0."
 

@@ -21,6 +21,9 @@ FRONTS = (
     "core/groups",
     "core/request.py",
     "engine/resident.py",
+    "cli",
+    "setup",
+    "doctor.py",
 )
 """Whose texts are all looked through; of the others, what errors say and what fields are called."""
 UNSEEN = ("cli", "setup", "languages", "doctor.py", "api/description.py", "api/metrics.py", "api/installable.py")
@@ -55,12 +58,12 @@ class _Pieces(HTMLParser):
         self.found.append(data)
 
 
-def texts() -> set[str]:
-    """Every text of the source, with places numbered in their order: ``Remove {1}``."""
+def texts(unseen: tuple[str, ...] = UNSEEN) -> set[str]:
+    """Every text of the source, with places numbered in their order: ``Remove {1}``; none of what is ``unseen``."""
     found = set(GRADIO)
     for path in sorted(WEBUI.rglob("*.*")):
         name = path.relative_to(WEBUI).as_posix()
-        if name.startswith(UNSEEN):
+        if name.startswith(unseen):
             continue
         if path.suffix == ".py":
             found |= set(_python_texts(ast.parse(path.read_text("utf-8")), name.startswith(FRONTS)))

@@ -42,7 +42,7 @@ def read_tags(path: Path) -> Iterator[Tag]:
         for row in rows:
             first, line = line + 1, rows.line_num
             if line > first:
-                raise BadFile(f"has a quote in line {first} that nothing closes there")
+                raise BadFile(f"has a quote in line {first} that is never closed there")
             cells = [" ".join(cell.split()) for cell in (*row[:3], *([",".join(row[3:])] if row[3:] else []))]
             if not cells or not cells[0] or first == 1 and _is_heading(cells):
                 continue

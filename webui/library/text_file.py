@@ -23,5 +23,5 @@ def read_text(path: Path, most_bytes: int) -> str:
     except UnicodeDecodeError:
         raise BadFile("is not text in UTF-8; save its file in that encoding") from None
     if "\0" in text:
-        raise BadFile("is no text")
+        raise BadFile("is not text")
     return text

@@ -174,7 +174,7 @@ def _keyed(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            raise BadFile("has a key that is no text")
+            raise BadFile("has a key that is not text")
         if key in held:
             raise BadFile(f"has “{key[:60]}” twice")
         held[key] = value

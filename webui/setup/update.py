@@ -54,7 +54,7 @@ def go_back(root: Path, set_up: Callable[[], bool], say: Callable[[str], None]) 
         raise CannotUpdate("There is no update to go back from.")
     here = _commit(root, "HEAD")
     if not _is_ancestor(root, old, here):
-        raise CannotUpdate(f"This checkout does not come from {_name(root, old)} any more: use git to go there.")
+        raise CannotUpdate(f"This checkout no longer comes from {_name(root, old)}: use git to go there.")
     _do(root, "The version before could not be restored", "reset", "--quiet", "--keep", old)
     say(f"Back to {_name(root, old)}. Setting it up.")
     if not set_up():
@@ -78,7 +78,7 @@ def _check(root: Path) -> None:
     """That there is a checkout, and nothing in it that would be lost."""
     if not (root / ".git").exists():
         raise CannotUpdate(
-            f"{root} is no git checkout, so there is nothing to update from: get the new version as you got this one."
+            f"{root} is not a git checkout, so it cannot be updated: get the new version as you got this one."
         )
     try:
         said = _git(root, "status", "--porcelain", "--untracked-files=no")

@@ -16,14 +16,14 @@ from webui.ui import form
 FIELDS = ("guidance_until", "reuse", "token_merging")
 TOLD_BY = (*FIELDS, "guidance", "vae", "sampler", "loras")
 EXPLANATION = (
-    "Each of these saves time and changes the picture a little. A tiny VAE, under Settings, does so too, and so "
-    "does the sampler LCM or TCD with a LoRA for few steps."
+    "Each of these saves time and changes the picture a little. So does a tiny VAE (under Settings), and the sampler"
+    " LCM or TCD with a LoRA for few steps."
 )
 
 
 def build_fold(page: str, catalog: Catalog) -> dict[str, Any]:
     """Lays it out in the open page; returns its controls by name."""
-    with gr.Accordion("Faster, approximate", open=False, elem_id=f"{page}-shortcuts"):
+    with gr.Accordion("Speed-ups", open=False, elem_id=f"{page}-shortcuts"):
         gr.Markdown(EXPLANATION)
         return {field: form.make_control(page, field, catalog) for field in FIELDS}
 
@@ -42,11 +42,7 @@ def wire(page: str, remember: gr.Button, note: gr.HTML, controls: dict[str, Any]
         except RequestError:  # Generate will say so
             return ""
         words = ", ".join(approximations(request, executor.catalog().vaes if request.vae else {}))
-        return (
-            f'<p class="approximate" role="status">Pictures will be approximate: {html.escape(words)}</p>'
-            if words
-            else ""
-        )
+        return f'<p class="approximate" role="status">Speed-ups on: {html.escape(words)}</p>' if words else ""
 
     told_by = [controls[field] for field in TOLD_BY]
     js = f"(...values) => darkroomFields.ifOther('{page}', {json.dumps(TOLD_BY)}, values)"

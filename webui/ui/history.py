@@ -49,7 +49,7 @@ def _add_reuse(here: Callable[[], Workspace], bench: Workbench) -> None:
             recipe = read_picture(found.path)
             started = {"image": _serve(found, Path(start.GRADIO_CACHE))} if start else {}
         if recipe is None and not start:
-            raise page_error("This picture has no settings of ours.")
+            raise page_error("This picture has no settings from Darkroom.")
         settings = {}
         if recipe:
             catalog, sent = bench.executor.catalog(), start is not None
@@ -73,7 +73,7 @@ def _add_enlarging(here: Callable[[], Workspace], enlarging: Fills) -> None:
 
 def _find(workspace: Workspace, picture_id: str) -> Picture:
     if (picture := workspace.history.find(picture_id)) is None:
-        raise page_error("This picture is not here any more.")
+        raise page_error("This picture is no longer here.")
     return picture
 
 

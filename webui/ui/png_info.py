@@ -33,7 +33,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], find_start: Find
         with gr.Column(min_width=320):
             picture = form.picture_control("png-info", "image", "Picture")
             text = gr.Textbox(
-                label="Or paste generation data here",
+                label="Or paste settings here",
                 placeholder="a red apple\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 12",
                 lines=4,
                 max_lines=12,
@@ -53,7 +53,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], find_start: Find
                 with_seed = gr.Checkbox(False, label="With seed", elem_id="png-info-with-seed", min_width=120)
                 check = gr.Button("Verify", elem_id="png-info-verify", interactive=False)
             verdict = gr.HTML(elem_id="png-info-verdict")
-            with gr.Accordion("The text as it stands in the file", open=False):
+            with gr.Accordion("Raw settings text, as in the file", open=False):
                 raw = gr.Textbox(show_label=False, lines=6, max_lines=20, interactive=False, elem_id="png-info-raw")
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 

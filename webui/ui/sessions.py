@@ -76,7 +76,7 @@ class Sessions(dict[str, Messages]):
         if len(self.of(visitor)) >= _most(visitor)["sessions"]:
             raise HTTPException(429, "this page is open in too many tabs: close some", AGAIN)
         if len(self) >= MOST_SESSIONS and not visitor.is_owner:
-            raise HTTPException(503, "as many people use this page as this server can serve", AGAIN)
+            raise HTTPException(503, "too many people are using this page; try again later", AGAIN)
         super().__setitem__(name, Messages(visitor, self._clock))
 
     def __delitem__(self, name: str) -> None:
@@ -94,7 +94,7 @@ class Sessions(dict[str, Messages]):
         events = [event for key in ids if (event := self._queue.event_ids_to_events.get(key))]
         most = _most(visitor)
         if len(events) >= most["events"]:
-            return f"{len(events)} things that you asked for are being done; that is the most at once"
+            return f"{len(events)} of your requests are under way; that is the most at once"
         if more_bytes + sum(_size(event.request) for event in events) > most["bytes"]:
             return f"what you sent and is being worked on may take {most['bytes'] // 2**20} MB"
         return ""

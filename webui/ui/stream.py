@@ -156,7 +156,7 @@ def status_html(event: Event | None, job: Job | None, text: str = "") -> str:
     match event:
         case Queued(position):
             ahead = position - 1
-            state, text = "queued", f"Waiting: {ahead} ahead" if ahead else "Waiting: next in line"
+            state, text = "queued", f"Waiting: {ahead} ahead" if ahead else "Queued: next in line"
         case Loading(what, part):
             is_whole = COUNTS.search(what) or what.endswith(".")
             state, fraction, text = "loading", part or None, what if is_whole else f"{what} ..."

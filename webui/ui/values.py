@@ -27,7 +27,7 @@ def pass_values(blocks: gr.Blocks) -> None:
         for control, value in zip(block_fn.inputs, inputs, strict=False):
             several = isinstance(control, gr.Dropdown) and control.multiselect
             if isinstance(control, PLAIN) and not several and isinstance(value, dict | list):
-                raise page_error(f"{control.label or 'A field'}: one value is wanted, no list or object.")
+                raise page_error(f"{control.label or 'A field'}: a single value is wanted, not a list or an object.")
         try:
             values: list[Any] = await preprocess(block_fn, inputs, *rest, **options)
         except gr.Error as error:

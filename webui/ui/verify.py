@@ -17,9 +17,9 @@ from webui.jobs.protocols import Executor, QueueFull
 from webui.ui.stream import MIN_INTERVAL_S, status_html
 
 WORDS = {
-    "identical": "Identical: drawn again, every pixel is the same.",
-    "equal": "Equal: drawn again, it differs by no more than the changed environment explains",
-    "different": "Different: drawn again, it is another picture",
+    "identical": "Identical: redrawn, every pixel matches.",
+    "equal": "Equal: redrawn, it differs no more than the changed environment explains",
+    "different": "Different: redrawn, it is another picture",
 }
 
 

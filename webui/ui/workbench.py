@@ -196,8 +196,8 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:
     infos = {
         "vae": "Turns latents into pixels",
         "refiner": "Finishes the picture",
-        "refiner_at": "Share of the way",
-        "prediction": "What the model predicts",
+        "refiner_at": "Share of the steps",
+        "prediction": "Leave it on auto, unless the pictures are noise",
     }
     first = ("count", "repeat", "schedule", "vae", "refiner", "refiner_at", "prediction", "clip_skip")
     for field in (*first, *FIELDS):  # and whatever the request has learned since

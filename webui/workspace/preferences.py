@@ -41,7 +41,7 @@ class Preferences(Value):
     def _bounded(cls, pages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for page, fields in pages.items():
             if page not in PAGES:
-                raise ValueError(f"{page[:40]!r} is no page")
+                raise ValueError(f"{page[:40]!r} is not a page")
             if len(fields) > MOST_FIELDS or any(
                 isinstance(one, str) and len(one) > MAX_TEXT for one in fields.values()
             ):

@@ -33,7 +33,7 @@ def of_words(values: Mapping[str, Any], styles: Sequence[Preset] = ()) -> dict[s
     held = {field: value for field, value in values.items() if field in STYLE_FIELDS and value}
     fields = {field: value for field, value in _words(held, styles).items() if value}
     if not fields:
-        raise RequestError("there are no words and no LoRA to make a style of", field="prompt")
+        raise RequestError("a style needs words or a LoRA, and there are none", field="prompt")
     prompt = fields.get("prompt", "")
     fields["prompt"] = prompt if "{prompt}" in prompt else ", ".join(filter(None, ("{prompt}", prompt)))
     return {"fields": fields, "variables": {"prompt": ""}}

@@ -132,7 +132,9 @@ class PresetStore:
                 raise RequestError(str(error), "styles", Mend("remove", str(name))) from None
             if not preset.is_style:
                 reason = "it sets more than words around the prompt. Use it as a preset"
-                raise RequestError(f"preset {preset.name!r} is no style: {reason}", "styles", Mend("remove", str(name)))
+                raise RequestError(
+                    f"preset {preset.name!r} is not a style: {reason}", "styles", Mend("remove", str(name))
+                )
             found[preset.name] = preset
         return tuple(found.values())
 

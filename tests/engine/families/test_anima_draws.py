@@ -234,7 +234,7 @@ def test_a_file_that_does_not_fit_is_refused_with_what_it_is(
     ends = {f"{key}.lora_down.weight": torch.zeros(2, 768), f"{key}.lora_up.weight": torch.zeros(640, 2)}
     save_file(ends, loras / "foreign.safetensors")
     darkroom.library.reload()
-    with pytest.raises(RequestError, match="VAE 'other' cannot be used: .*no autoencoder of Qwen-Image's kind"):
+    with pytest.raises(RequestError, match="VAE 'other' cannot be used: .*no VAE of Qwen-Image's kind"):
         draw(darkroom, vae="other")
     with pytest.raises(RequestError, match="foreign.*(SD 1|Stable Diffusion)"):
         draw(darkroom, loras="foreign:1")

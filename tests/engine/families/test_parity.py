@@ -192,7 +192,7 @@ def test_a_file_without_text_encoder_and_autoencoder_borrows_them_and_says_so(
     for name in ("bare", "bare diffusers"):
         assert (draw(darkroom, model=name) == whole).all()
         warnings = list(darkroom.generate(Request(model=name, width=SIDE, height=SIDE, steps=1)))[-1].warnings
-        missing = ("text encoder", "second text encoder", "autoencoder")
+        missing = ("text encoder", "second text encoder", "VAE")
         assert warnings == tuple(f"{name} has no {part}; the one of whole is used." for part in missing)
 
 

@@ -187,7 +187,7 @@ def test_a_gguf_file_can_be_added(made, darkroom):
     needed = shelves.needed_bytes("x.gguf", data[:START_BYTES], len(data))
     place = shelves.find_place(shelves.check_name("x.gguf"), data[:needed], len(data))
     assert (place.kind, place.about, place.path.name) == ("model", "an SDXL model", "x.gguf")
-    with pytest.raises(RequestError, match="x.gguf is no GGUF file, whatever its name says: it is a web page"):
+    with pytest.raises(RequestError, match="x.gguf is not a GGUF file, whatever its name says: it is a web page"):
         shelves.needed_bytes("x.gguf", b"<!doctype html>" + bytes(300), 10**6)
     with pytest.raises(RequestError, match="x.gguf is cut short"):
         shelves.find_place("x.gguf", data[:1000], 1000)

@@ -54,7 +54,7 @@ def test_the_place_is_that_in_the_picture_whatever_its_shape(tmp_path, size):
 
 def test_the_threshold_is_kept_and_the_surer_come_first():
     parts = [Part((9, 0, 12, 3), 0.501), Part((0, 5, 3, 8), 0.9), Part((5, 0, 8, 3), 0.499), Part((1, 1, 1, 4), 0.99)]
-    assert [part.box[0] for part in in_order(parts, 0.3, 9)] == [0, 5, 9]  # half a hundredth is no difference
+    assert [part.box[0] for part in in_order(parts, 0.3, 9)] == [0, 5, 9]  # half a hundredth is not a difference
     assert [part.box[0] for part in in_order(parts, 0.5, 9)] == [0, 9]
     assert [part.box[0] for part in in_order(parts, 0.3, 1)] == [0]
 
@@ -80,5 +80,5 @@ def test_a_file_that_changes_is_read_again_and_a_bad_one_is_named(tmp_path):
     with pytest.raises(CannotLoad, match="finder 'red': red.onnx keeps its numbers in another file, 'secret.bin'"):
         finders.load(file)
     path.unlink()
-    with pytest.raises(CannotLoad, match="finder 'red' cannot be read any more"):
+    with pytest.raises(CannotLoad, match="finder 'red' can no longer be read"):
         finders.load(file)

@@ -376,7 +376,7 @@ def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
         ),
         (
             {f"unet.conv_in.lora_{part}.{name}.weight": torch.ones(4, 4) for part in "AB" for name in ("one", "two")},
-            "holds 2 adapters, 'one' and 'two'; one file can hold one",
+            "holds 2 LoRAs, 'one' and 'two'; one file can hold one",
         ),
     ],
 )
@@ -490,10 +490,10 @@ def test_an_alpha_may_be_an_integer_or_a_list_of_one(read, write_lora, alpha):
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"\x05", "is no safetensors file"),
-        (b"<!DOCTYPE html><html>Sign in to download</html>", "is no safetensors file, whatever its name says"),
+        (b"\x05", "is not a safetensors file"),
+        (b"<!DOCTYPE html><html>Sign in to download</html>", "is not a safetensors file, whatever its name says"),
         (struct.pack("<Q", 2**63) + b"{}", "has a header of 8,796,093,022,208 MiB; 16 MiB are allowed"),
-        (struct.pack("<Q", 2) + b"[]", "is no safetensors file"),
+        (struct.pack("<Q", 2) + b"[]", "is not a safetensors file"),
         (struct.pack("<Q", 2) + b"{]", "is damaged: its header cannot be read"),
     ],
 )

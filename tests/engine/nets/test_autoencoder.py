@@ -138,7 +138,7 @@ def test_the_tiny_one_draws_what_diffusers_draws():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"act_fn": "relu"}, "autoencoder has act_fn 'relu', which is not supported"),
+        ({"act_fn": "relu"}, "VAE has act_fn 'relu', which is not supported"),
         ({"down_block_types": ["AttnDownEncoderBlock2D"] * 2}, "has down_block_types .*Attn.*, which is not supported"),
         (
             {"up_block_types": ["UpDecoderBlock2D"]},

@@ -90,7 +90,7 @@ def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, req
     darkroom.manager.warm_up(darkroom.plan(request_for(steps=1, reuse=2)))
     done = list(darkroom.generate(request_for(reuse=2)))[-1]
     assert done.warnings == (
-        "Approximate: the whole network every 2 steps.",
+        "Approximate: step caching every 2 steps.",
         "Reuse and token merging run without compiled code.",
     )
     assert not orders  # nor was any for the warm-up's size

@@ -208,7 +208,7 @@ def test_a_picture_is_drawn_again_from_its_recipe_and_other_boxes_are_named_befo
             "detail: painted-mask is what was painted over the start picture, and there is no",
         ),
         ({"finder": "face_yolov8n.pt"}, "yolo export model=face_yolov8n.pt format=onnx"),
-        ({"finder": "broken"}, r"detail: finder 'broken': broken.onnx is no ONNX file"),
+        ({"finder": "broken"}, r"detail: finder 'broken': broken.onnx is not an ONNX file"),
         ({"prompt": "<lora:nihgt:1>"}, "detail: There is no LoRA “nihgt”; did you mean night"),
     ],
 )

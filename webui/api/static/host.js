@@ -55,8 +55,8 @@ const guestRow = (guest) => {
     make("button", { type: "button", textContent: text, ariaLabel: `${label} ${name}`, onclick: () => act(work, words) });
   const path = `/guests/${encodeURIComponent(guest.id)}`;
   const actions = [button("Stop", "Stop the jobs of", () => ask(`${path}/stop`, "POST"), stopped)];
-  if (guest.banned) actions.push(button("Let in", "Let in", () => ask(`${path}/ban`, "DELETE"), `${name} may come in again.`));
-  else if (guest.id !== "nobody") actions.push(button("Shut out", "Shut out", () => ask(`${path}/ban`, "PUT"), `${name} is shut out.`));
+  if (guest.banned) actions.push(button("Let in", "Let in", () => ask(`${path}/ban`, "DELETE"), `${name} can come in again.`));
+  else if (guest.id !== "nobody") actions.push(button("Block", "Block", () => ask(`${path}/ban`, "PUT"), `${name} is blocked.`));
   const jobs = guest.jobs.length ? make("ul", {}, ...guest.jobs.map(jobLine)) : guest.done ? `${guest.done} done` : "none";
   const pictures = make("td", {}, String(guest.pictures_this_hour));
   pictures.dataset.unit = "pictures this hour";
@@ -64,7 +64,7 @@ const guestRow = (guest) => {
     "tr",
     {},
     make("th", { scope: "row" }, name),
-    make("td", {}, guest.banned ? "shut out" : when(guest.seen_s)),
+    make("td", {}, guest.banned ? "blocked" : when(guest.seen_s)),
     make("td", {}, jobs),
     pictures,
     make("td", {}, `${guest.disk_mb} MB`),
@@ -115,7 +115,7 @@ byId("message-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const input = byId("message");
   delete input.dataset.touched;
-  act(() => ask("", "PATCH", { message: input.value }), input.value ? "All pages show it within seconds." : "Nothing is said any more.");
+  act(() => ask("", "PATCH", { message: input.value }), input.value ? "All pages show it within seconds." : "The message is gone.");
 });
 const switches = {
   paused: ["Guests' jobs wait until you let them go on.", "Guests' jobs go on."],

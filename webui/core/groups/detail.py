@@ -38,26 +38,28 @@ class Detail(Group):
         min_length=1,
         max_length=255,
         title="Finder",
-        description="What finds the parts: demo-subject, a file's name, painted-mask (what is painted over the start"
-        " picture), or previous-mask (what the detail before found)",
+        description="What finds the parts: demo-subject, a file's name, painted-mask (what is masked in the start"
+        " picture) or previous-mask (what the detail before found)",
     )
-    prompt: str = text_field("Prompt", "What the parts show; left out, the picture's. [PROMPT] in it stands for that")
-    negative: str = text_field("Negative prompt", "Left out, the picture's")
-    strength: float = share_field(0.4, "Strength", "How far the parts may move away from what is there")
+    prompt: str = text_field("Prompt", "What the parts show. Left out: the picture's prompt, for which [PROMPT] stands")
+    negative: str = text_field("Negative prompt", "Left out: the picture's")
+    strength: float = share_field(0.4, "Strength", "How much the parts may change")
     padding: int = Field(
-        default=32, ge=0, le=MAX_PADDING_PX, title="Padding", description="Surroundings to show them with, in px"
+        default=32, ge=0, le=MAX_PADDING_PX, title="Context", description="How much around each part to include, in px"
     )
     dilate: int = Field(
         default=0,
         ge=-MAX_DILATE_PX,
         le=MAX_DILATE_PX,
         title="Dilate",
-        description="Grows the parts by a square of so many px, as ADetailer does; below 0 shrinks them",
+        description="Grows each part by so many px; below 0 shrinks it",
     )
     threshold: float = share_field(0.3, "Threshold", "How sure the finder must be")
-    at_most: int = Field(default=4, ge=1, le=MOST_PARTS, title="At most", description="So many parts, the surest first")
+    at_most: int = Field(
+        default=4, ge=1, le=MOST_PARTS, title="At most", description="The number of parts, the surest first"
+    )
     loras: tuple[LoraRef, ...] = Field(
-        default=(), max_length=MAX_LORAS, title="LoRAs", description="Left out, the picture's"
+        default=(), max_length=MAX_LORAS, title="LoRAs", description="Left out: the picture's"
     )
     template: str = text_field("Template")
     negative_template: str = text_field("Negative template")

@@ -30,7 +30,7 @@ class Hires(Group):
     What is left out or empty is as in the first pass.
     """
 
-    switch: ClassVar[str] = "Enlarge what was drawn and draw it again"
+    switch: ClassVar[str] = "Enlarge the picture and draw it again"
     set_by_programs: ClassVar[tuple[str, ...]] = ("template", "negative_template")
 
     scale: float = scale_field()
@@ -41,35 +41,34 @@ class Hires(Group):
         min_length=1,
         max_length=255,
         title="Upscaler",
-        description="The network that enlarges, Lanczos, a filter, or Latent, which enlarges before decoding",
+        description="A network, Lanczos (a filter), or Latent (enlarges before decoding)",
     )
-    steps: int = Field(
-        default=0, ge=0, le=MAX_STEPS, title="Steps", description="Of the second pass; 0: as many as the first"
-    )
-    strength: float = share_field(
-        0.5, "Strength", "How far the second pass may move away: 0 only enlarges, 1 ignores the first"
-    )
+    steps: int = Field(default=0, ge=0, le=MAX_STEPS, title="Steps", description="0: as many as the first pass")
+    strength: float = share_field(0.5, "Strength", "0 only enlarges, 1 ignores the first pass")
     model: str = Field(
-        default="", max_length=255, title="Model", description="That draws again; left out, that of the first pass"
+        default="",
+        max_length=255,
+        title="Model",
+        description="The model of the second pass. Left out: as in the first pass",
     )
     loras: tuple[LoraRef, ...] = Field(
         default=(),
         max_length=MAX_LORAS,
         title="LoRAs",
-        description="As name:weight, name:weight; left out, those of the first pass",
+        description="As name:weight, name:weight. Left out: as in the first pass",
     )
-    sampler: str = Field(default="", max_length=100, title="Sampler", description="Left out, that of the first pass")
-    schedule: str = Field(default="", max_length=100, title="Schedule", description="Left out, that of the first pass")
+    sampler: str = Field(default="", max_length=100, title="Sampler", description="Left out: as in the first pass")
+    schedule: str = Field(default="", max_length=100, title="Schedule", description="Left out: as in the first pass")
     guidance: float | None = Field(
         default=None,
         ge=0.0,
         le=30.0,
         allow_inf_nan=False,
         title="Guidance",
-        description="0: that of the first pass",
+        description="0: as in the first pass",
     )
-    prompt: str = text_field("Hires prompt", "Left out, that of the first pass")
-    negative: str = text_field("Hires negative prompt", "Left out, that of the first pass")
+    prompt: str = text_field("Hires prompt", "Left out: as in the first pass")
+    negative: str = text_field("Hires negative prompt", "Left out: as in the first pass")
     template: str = text_field("Template")
     negative_template: str = text_field("Negative template")
 
@@ -88,8 +87,8 @@ class Hires(Group):
         if self.is_latent:
             if first.init and first.init.masked and first.init.only_masked:
                 raise RequestError(
-                    f"hires: {self.upscaler} enlarges all that was drawn, and with only masked that is a part of the"
-                    " picture; choose another upscaler",
+                    f"hires: {self.upscaler} enlarges all that was drawn, and “Zoom into the mask” draws only a"
+                    " part of it; choose another upscaler",
                     "hires.upscaler",
                     Mend("use", LANCZOS),
                 )
@@ -129,7 +128,7 @@ class Hires(Group):
                 f" is {drawn[0]} x {drawn[1]} px."
             )
         if self.strength == 0:
-            yield "At hires strength 0 nothing is drawn again: the picture is only enlarged."
+            yield "At hires strength 0 the picture is only enlarged, not drawn again."
 
     def _asked(self, first: Pass) -> Size:
         whole = first.result_size

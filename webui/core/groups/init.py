@@ -28,11 +28,9 @@ class Init(Group):
     since: ClassVar[int] = 1
 
     image: Picture = Field(title="Picture", description="The picture to start from")
-    strength: float = share_field(
-        0.75, "Strength", "How far the result may move away from the picture: 0 keeps it, 1 ignores it"
-    )
+    strength: float = share_field(0.75, "Strength", "0 keeps the picture, 1 ignores it")
     resize: images.ResizeMode = Field(
-        default="just resize", title="Resize", description="How the picture is brought to the asked-for size"
+        default="just resize", title="Resize", description="How the picture is fitted to the size"
     )
     background: str = Field(
         default="#ffffff",
@@ -41,36 +39,38 @@ class Init(Group):
         description="The colour behind transparent parts, as #rrggbb",
     )
     mask: Picture | None = Field(
-        default=None, title="Mask", description="White is drawn anew, black is kept, grey changes partly"
+        default=None, title="Mask", description="White is replaced, black is kept, grey changes partly"
     )
     mask_blur: int = Field(
-        default=4, ge=0, le=MAX_BLUR_PX, title="Mask blur", description="Softness of its edge, in px"
+        default=4, ge=0, le=MAX_BLUR_PX, title="Soft edge", description="How soft the edge of the mask is, in px"
     )
     mask_fill: Literal["fill", "original", "noise", "nothing"] = Field(
         default="original",
-        title="Masked content",
-        description="What the drawing starts from: surrounding colours, the picture, noise, or nothing",
+        title="Fill masked area with",
+        description="What to start from there: surrounding colours, the picture, noise, or nothing",
     )
-    invert_mask: bool = Field(default=False, title="Invert mask", description="Draw what is not masked")
+    invert_mask: bool = Field(default=False, title="Invert mask", description="Replace what is not masked")
     only_masked: bool = Field(
-        default=False, title="Only masked", description="Draw the masked region alone, enlarged, and put it back"
+        default=False,
+        title="Zoom into the mask",
+        description="Draw only the masked part, enlarged, and put it back: more detail",
     )
     padding: int = Field(
         default=32,
         ge=0,
         le=MAX_PADDING_PX,
-        title="Padding",
-        description="Surroundings to show it with only masked, in px",
+        title="Context",
+        description="How much around the mask to include, in px",
     )
     outpaint: tuple[Side, Side, Side, Side] = Field(
-        default=(0, 0, 0, 0), title="Outpaint", description="Px to add on the left, top, right and bottom"
+        default=(0, 0, 0, 0), title="Outpaint", description="How many px to add on the left, top, right and bottom"
     )
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "Init":
         if self.mask is not None and self.mask.size != self.image.size:
             (across, down), (width, height) = self.mask.size, self.image.size
-            raise ValueError(f"mask is {across} x {down} px, but the image is {width} x {height} px")
+            raise ValueError(f"the mask is {across} x {down} px, but the picture is {width} x {height} px")
         return self
 
     def __eq__(self, other: object) -> bool:

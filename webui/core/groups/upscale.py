@@ -29,13 +29,13 @@ def scale_field() -> Any:
         le=16.0,
         allow_inf_nan=False,
         title="Scale",
-        description="How many times as wide and high the picture becomes, where no size is given",
+        description="How many times as wide and high the picture becomes, unless a size is given",
     )
 
 
 def side_field(side: str, least_px: int, most_px: int) -> Any:
     """The width or the height of a size that is asked for instead of a scale."""
-    means = {"width": "left out, what suits the height", "height": "with both, the picture is cut to their shape"}
+    means = {"width": "left out, it follows the height", "height": "with both, the picture is cut to their shape"}
     return Field(
         default=None,
         ge=least_px,
@@ -60,9 +60,9 @@ class Upscale(Group):
         min_length=1,
         max_length=255,
         title="Upscaler",
-        description="The network that enlarges, or Lanczos, a filter",
+        description="A network, or Lanczos (a filter)",
     )
-    only: bool = Field(default=False, title="Only upscale", description="Draw nothing: enlarge the start picture")
+    only: bool = Field(default=False, title="Only upscale", description="Draw nothing, only enlarge the start picture")
 
     _read_left_out = field_validator("width", "height", mode="before")(read_left_out)
 

@@ -21,7 +21,7 @@ class Variation(Group):
         ge=-1,
         le=MAX_SEED,
         title="Variation seed",
-        description="The seed of the other noise; -1 draws a new one",
+        description="The seed of the other noise. -1: a random one",
     )
     strength: float = share_field(
         0.0, "Variation strength", "How far to go from the seed's noise to the other: 0 is off, 1 is the other alone"

@@ -79,6 +79,6 @@ QWEN_IMAGE_VAE = Network(
     name="Qwen-Image's autoencoder",
     role="vae",
     signs=("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),  # Wan's names, diffusers'
-    files={0: "Qwen-Image's autoencoder (qwen_image_vae.safetensors)"},
+    files={0: "Qwen-Image's VAE (qwen_image_vae.safetensors)"},
 )
 NETWORKS = (QWEN3, QWEN_IMAGE_VAE)

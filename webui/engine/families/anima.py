@@ -229,7 +229,7 @@ def _lone_vae(
 ) -> tuple[WeightLoader, torch.dtype]:
     prefix = next((prefix for prefix in ("", "vae.") if qwen_image.is_here(files.shapes, prefix)), None)
     if prefix is None:
-        raise BadFile("holds no autoencoder of Qwen-Image's kind, which Anima needs")
+        raise BadFile("holds no VAE of Qwen-Image's kind, which Anima needs")
     names = "wan" if qwen_image.is_wan(files.shapes, prefix) else "diffusers"
     module = build_empty(partial(qwen_image.make, qwen_image.config(files.shapes, prefix)))
     return WeightLoader(module, files, lambda name: qwen_image.keys(name, module, names, prefix)), dtype
@@ -269,7 +269,7 @@ TRANSFORMER = Part(
 )
 VAE = Part(
     role="vae",
-    title="autoencoder",
+    title="VAE",
     make=qwen_image.make,
     config=lambda _checkpoint, shapes, prefix: qwen_image.config(shapes, prefix),
     keys=qwen_image.keys,

@@ -179,7 +179,7 @@ def vae(scaling_factor: float) -> Part:
     """The autoencoder as a part; in a single file it has the original programs' names."""
     return Part(
         role="vae",
-        title="autoencoder",
+        title="VAE",
         make=Autoencoder,
         config=lambda _checkpoint, shapes, prefix: vae_config(scaling_factor, shapes, prefix),
         keys=vae_keys,
@@ -225,9 +225,9 @@ def _tiny_vae(file: VaeFile, files: Files) -> WeightLoader:
     beside = file.path.with_name(file.path.name.replace("decoder", "encoder"))
     if "1.weight" not in files.shapes:
         kind = recognize(files.shapes)
-        raise BadFile(kind.reason if kind and kind.role != "VAE" else "holds no autoencoder")
+        raise BadFile(kind.reason if kind and kind.role != "VAE" else "holds no VAE")
     if beside == file.path or not beside.is_file():
-        raise BadFile("is half of an autoencoder; its encoder (taesd_encoder.safetensors) must lie beside it")
+        raise BadFile("is half of a VAE; its encoder (taesd_encoder.safetensors) must lie beside it")
     both = Files([file.path, beside], ["decoder.", "encoder."])
 
     def find(name: str) -> Iterator[Key]:

@@ -50,7 +50,9 @@ class Network:
             raise RequestError(f"finder {self._name[:80]!r} cannot be run: {_first_line(error)}", "detail") from None
         boxes, scores, mixes = self._read(np.asarray(given[0], np.float32), threshold)
         if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-            raise RequestError(f"finder {self._name[:80]!r} gives numbers that are none (NaN or infinity)", "detail")
+            raise RequestError(
+                f"finder {self._name[:80]!r} gives values that are not numbers (NaN or infinity)", "detail"
+            )
         prototypes = np.asarray(given[1], np.float32)[0] if self._head.masks else None
         parts = []
         for number in most_sure(boxes, scores):
@@ -71,7 +73,7 @@ class Network:
             or head.ended
             and rows.shape[1] != CORNERS + head.masks
         ):
-            raise RequestError(f"finder {self._name[:80]!r} gives {given.shape}, which is no detector's", "detail")
+            raise RequestError(f"finder {self._name[:80]!r} gives {given.shape}, as no finder does", "detail")
         if head.ended:
             scores, mixes = rows[:, 4], rows[:, CORNERS:]
         else:
@@ -157,7 +159,7 @@ class Finders:
         try:
             stat = file.path.stat()
         except OSError as error:
-            raise CannotLoad(f"finder {file.name[:80]!r} cannot be read any more: {error.strerror}") from None
+            raise CannotLoad(f"finder {file.name[:80]!r} can no longer be read: {error.strerror}") from None
         key = file, (stat.st_size, stat.st_mtime_ns)
         network = self._networks.pop(key, None) or _read_network(file)
         self._networks[key] = network

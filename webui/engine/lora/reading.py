@@ -159,7 +159,7 @@ def _sort_keys(shapes: Iterable[str], index: ModuleIndex) -> _Sorted:
         else:
             found.unmatched.append(key)
     if len(named := sorted(adapters - {""})) > 1:
-        raise ValueError(f"holds {len(named)} adapters, {named[0][:60]!r} and {named[1][:60]!r}; one file can hold one")
+        raise ValueError(f"holds {len(named)} LoRAs, {named[0][:60]!r} and {named[1][:60]!r}; one file can hold one")
     for roles in found.places.values():
         if "on_input" not in roles and "factors" in roles:  # a plain weight, and no IA3
             found.unknown[roles.pop("factors")] = ".weight"

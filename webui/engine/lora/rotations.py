@@ -86,7 +86,7 @@ class InputRotation:
         count, numbers = self.vectors.shape
         size = round((1 + (1 + 8 * numbers) ** 0.5) / 2)
         if size * (size - 1) // 2 != numbers:
-            raise RuntimeError(f"{numbers} numbers are no triangle of a block")
+            raise RuntimeError(f"{numbers} numbers are not a triangle of a block")
         vectors = self.vectors.float() / (2 * (size - 1) ** 0.5 if self.scaled else 1.0)
         skew = vectors.new_zeros(count, size, size)
         rows, columns = torch.triu_indices(size, size, 1, device=vectors.device)

@@ -88,7 +88,7 @@ class LoraSwitcher:
             if (key := self.key_of(uses)) not in shapes:
                 shapes[key] = self._model.backbone.convolved(told, latents)
         if missing := self.cache.unordered(shapes):
-            yield Loading("Making the LoRAs' weights ready for this size", 0.0)
+            yield Loading("Preparing the LoRAs for this size", 0.0)
             self.cache.order(missing, check)
 
     def switch(self, uses: Sequence[LoraUse], check: Callable[[], None] = lambda: None) -> tuple[LoraSwitch, list[str]]:

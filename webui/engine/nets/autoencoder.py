@@ -123,7 +123,7 @@ class Autoencoder(Coder):
         kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
         for name, known in {"act_fn": "silu", **{name: kind * len(widths) for name, kind in kinds.items()}}.items():
             if list(found := config.get(name, known)) != list(known):
-                raise ValueError(f"autoencoder has {name} {found!r}, which is not supported")
+                raise ValueError(f"VAE has {name} {found!r}, which is not supported")
         latents, layers, groups = (given[name] for name in ("latent_channels", "layers_per_block", "norm_num_groups"))
         self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
         self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]

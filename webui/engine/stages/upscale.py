@@ -57,7 +57,7 @@ class Enlarger:
         try:
             stat = file.path.stat()
         except OSError as error:
-            raise CannotLoad(f"upscaler {file.name[:80]!r} cannot be read any more: {error.strerror}") from None
+            raise CannotLoad(f"upscaler {file.name[:80]!r} can no longer be read: {error.strerror}") from None
         key = file, (stat.st_size, stat.st_mtime_ns)
         network = self._networks.pop(key, None) or read_upscaler(file)
         self._networks[key] = network

@@ -149,7 +149,7 @@ def connect(address: str) -> None:
     elif "ersion mismatch" in text:
         why = f"the cluster has other versions: {' '.join(text.split())[:400]}"
     elif "node_ip_address" in text or "raylet" in text or "No node info" in text:
-        why = f"this machine is no node of {address} yet: ray start --address={address}"
+        why = f"this machine is not a node of {address} yet: ray start --address={address}"
     else:
         why = f"{address}: {' '.join(text.split())[:300] or type(raised).__name__}"
     raise RequestError(f"ray: {why}", field="ray")
@@ -173,7 +173,7 @@ def _reach(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or "/" in address or not port.isdecimal() or not 0 < int(port) < 65536:
         raise RequestError(
-            f"ray: {address[:80]!r} is not local, auto, or HOST:PORT of a cluster, as 10.0.0.1:6379", field="ray"
+            f"ray: {address[:80]!r} is not local, auto, or HOST:PORT of a cluster, such as 10.0.0.1:6379", field="ray"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()

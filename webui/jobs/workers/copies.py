@@ -162,7 +162,7 @@ class Copies:
             for entry in tree.entries:
                 place = PurePosixPath(entry.place)
                 if place.is_absolute() or ".." in place.parts:
-                    raise RequestError(f"{entry.place!r} is no place within a folder")
+                    raise RequestError(f"{entry.place!r} is not a place within a folder")
                 (making / place).parent.mkdir(parents=True, exist_ok=True)
                 os.link(self._files / entry.sha256, making / place)
             try:

@@ -276,7 +276,7 @@ def _existing(source: str) -> Path:
         hint = "start Darkroom with --models-dir and this folder: what is in it is used where it is"
         raise RequestError(f"{path} is a folder; {hint}.", field="source")
     if not is_file:
-        raise RequestError(f"{path} is no file.", field="source")
+        raise RequestError(f"{path} is not a file.", field="source")
     return path
 
 

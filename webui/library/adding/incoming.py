@@ -150,7 +150,7 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     if name.lower().endswith(".gguf"):
         header = parse_gguf_header(start, size_bytes)
         if header is None:
-            raise BadFile(f"has a header of more than {GGUF_HEAD_BYTES // 2**20} MiB, as no image model has")
+            raise BadFile(f"has a header of more than {GGUF_HEAD_BYTES // 2**20} MiB, as no model has")
     else:
         header = parse_header(start[LENGTH_BYTES:], size_bytes)
     if part := part_of(header):

@@ -64,7 +64,9 @@ def _of_civitai(url: str, web: Web) -> Source:
         if not version.isdecimal():
             raise WebError("Civitai names no file for this page: copy the address of its download button.")
     else:
-        raise WebError("This is no page of a model on Civitai: copy the address of a model or of its download button.")
+        raise WebError(
+            "This is not the page of a model on Civitai: copy the address of a model or of its download button."
+        )
     try:
         known = _hashes(_ask(web, f"https://civitai.com/api/v1/model-versions/{version}"))
     except WebError:  # the file itself may be there all the same

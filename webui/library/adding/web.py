@@ -162,11 +162,11 @@ def check_address(url: str) -> SplitResult:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").encode("idna"), parts.port
     except (ValueError, UnicodeError):
-        raise WebError("This is no address that can be read.") from None
+        raise WebError("This address cannot be read.") from None
     if parts.scheme != "https":
         raise WebError(f"Only https addresses are fetched, and {parts.scheme or 'this'} is none.")
     if not host or parts.username is not None or any(ord(letter) < 33 for letter in url):
-        raise WebError("This is no address of a file: it needs a host, and no name or password in it.")
+        raise WebError("This is not the address of a file: it needs a host, and no name or password in it.")
     return parts
 
 

@@ -37,7 +37,7 @@ def _work(values: Mapping[str, Any]) -> Work:
     batch = [*(values["files"] or []), *(values["folder"] or [])]
     paths = batch or [values["image"]]
     if paths == [None]:
-        raise RequestError("image is missing: upload, paste or drop a picture", field="image")
+        raise RequestError("Add a picture first: upload, paste or drop one", field="image")
     if len(paths) > MAX_BATCH:
         raise RequestError(
             f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}", "files"
@@ -54,7 +54,7 @@ def _request(path: str, values: Mapping[str, Any]) -> Request:
 
 TASK = Task(
     NAME,
-    "Give a picture and say what it should become.",
+    "Add a picture and describe what it should become.",
     _work,
     _build_inputs,
     transient=("image", "files", "folder"),

@@ -79,12 +79,12 @@ def _build_below(catalog: Catalog) -> Controls:
         controls["mask"] = form.picture_control(NAME, "mask_picture", "Mask picture", height=140)
         controls["rectangles"] = gr.Textbox(
             label="Mask rectangles",
-            info="One a line: left, top, width, height in px. For masking without a mouse.",
+            info="One per line: left, top, width, height in px. For masking without a mouse.",
             placeholder="32, 32, 64, 64",
             lines=2,
             elem_id=f"{NAME}-rectangles",
         )
-    with gr.Accordion("Outpaint: add to the sides", open=False, elem_id=f"{NAME}-outpaint"):
+    with gr.Accordion("Outpaint: extend the picture", open=False, elem_id=f"{NAME}-outpaint"):
         for side in SIDES:
             controls[f"outpaint_{side}"] = gr.Number(
                 0,
@@ -103,12 +103,12 @@ def _build_below(catalog: Catalog) -> Controls:
 
 def _work(values: Mapping[str, Any]) -> Work:
     if not values["image"]:
-        raise RequestError("image is missing: upload, paste or drop a picture", field="image")
+        raise RequestError("Add a picture first: upload, paste or drop one", field="image")
     image = images.to_rgb(form.open_picture(values["image"], "image"), _colour(values["background"]))
     outpaint = tuple(values[f"outpaint_{side}"] or 0 for side in SIDES)
     mask = _mask(values, image.size)
     if mask is None and not any(outpaint):
-        reason = "mask is missing: paint over a part of the picture, or give a mask picture or rectangles"
+        reason = "Nothing is masked yet: paint over the part to replace, or add a mask picture or rectangles"
         raise RequestError(reason, field="mask")
     init = {field: values[field] for field in INIT_FIELDS} | {"image": image, "mask": mask, "outpaint": outpaint}
     own = (*INIT_FIELDS, "image", "mask", "painted", "rectangles", "keep_size", *(f"outpaint_{s}" for s in SIDES))
@@ -132,7 +132,7 @@ def _mask(values: Mapping[str, Any], size: images.Size) -> PilImage | None:
         uploaded = images.to_mask(form.open_picture(values["mask"], "mask", "mask_picture"))
         if uploaded.size != size:
             across, down = uploaded.size
-            reason = f"mask is {across} x {down} px, but the image is {size[0]} x {size[1]} px"
+            reason = f"the mask is {across} x {down} px, but the picture is {size[0]} x {size[1]} px"
             raise RequestError(reason, field="mask_picture")
         parts.append(uploaded)
     if (values["rectangles"] or "").strip():
@@ -158,7 +158,7 @@ def _painted(data_url: str) -> PilImage:
 
 TASK = Task(
     NAME,
-    "Give a picture, paint over a part of it, and say what should be there.",
+    "Add a picture, paint over the part to replace, and describe what should be there.",
     _work,
     _build_inputs,
     transient=("image", "painted", "mask"),

@@ -19,8 +19,8 @@ from webui.ui.workbench import wire_verify
 NAME = "upscale"
 FIELDS = ("upscale.upscaler", "upscale.scale", "upscale.width", "upscale.height")
 EMPTY = (
-    '<div class="preview-empty"><strong>Your picture appears here</strong>Give a picture, and choose how large it is'
-    " to become.</div>"
+    '<div class="preview-empty"><strong>Your picture appears here</strong>Add a picture and choose how large it'
+    " should be.</div>"
 )
 WIPE = """
 <figure class="wipe" hidden>
@@ -79,7 +79,7 @@ def _build_inputs(catalog: Catalog) -> dict[str, Any]:
 def _work(values: Mapping[str, Any]) -> Work:
     paths = [*(values["files"] or []), *(values["folder"] or [])] or [values["image"]]
     if paths == [None]:
-        raise RequestError("image is missing: upload, paste or drop a picture", field="image")
+        raise RequestError("Add a picture first: upload, paste or drop one", field="image")
     if len(paths) > MAX_BATCH:
         raise RequestError(
             f"files: {len(paths)} pictures are too many for one batch; the limit is {MAX_BATCH}", "files"

@@ -78,7 +78,7 @@
       if (request.status === 201) resolve(told);
       else reject(Object.assign(new Error(told.detail ?? `The server answers with ${request.status}.`), { status: request.status }));
     });
-    request.addEventListener("error", () => reject(new Error("The connection broke off, or the file cannot be read any more.")));
+    request.addEventListener("error", () => reject(new Error("The connection broke off, or the file can no longer be read.")));
     request.addEventListener("abort", () => reject(null));
     request.open("PUT", `./api/models/files?${new URLSearchParams({ name: one.name })}`);
     request.setRequestHeader("content-type", "application/octet-stream");
@@ -218,7 +218,7 @@
       useIt.hidden = !(state === "done" && one.as && ["model", "LoRA"].includes(one.kind));
       more.textContent = state === "stopped" ? "Go on" : "Try again";
       more.hidden = !(state === "stopped" || (state === "failed" && rename.hidden));
-      gone.textContent = isGoing(one) ? "Cancel" : state === "stopped" ? "Throw away" : "Take off the list";
+      gone.textContent = isGoing(one) ? "Cancel" : state === "stopped" ? "Throw away" : "Remove from the list";
     };
     return { row, show };
   };

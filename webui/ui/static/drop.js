@@ -130,7 +130,7 @@
     const box = withSeedBox();
     const words = hasSettings
       ? [`Made with ${told.program || "an unknown program"}.`, told.values.prompt, outline(told.values)]
-      : ["There are no settings in this picture."];
+      : ["No settings are in this picture."];
     const choices = hasSettings ? [settingsChoice(asText ? { text: told.raw } : { file }, box, page), startChoice] : [startChoice];
     const kept = hasSettings ? [box] : [];
     return ask(file.name || "A pasted picture", words, choices, { picture: file, more: kept });
@@ -145,7 +145,7 @@
     const { is_owner: isOwner } = await (await fetch("./api/workspace")).json();
     if (MODELS.test(file.name)) {
       if (isOwner) return window.darkroomAddModel.open(models);
-      return ask(file.name, ["Only the owner of this server adds models."], [], {});
+      return ask(file.name, ["Only the owner of this server can add models."], [], {});
     }
     const page = settingsPage();
     const importIt = async () => {

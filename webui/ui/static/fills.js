@@ -31,7 +31,7 @@
 
   // What is said once they have come, with a way back.
   const SAID = {
-    default: "The page is as it begins.",
+    default: "The page is reset.",
     reuse: "The settings of the picture are in the fields.", vary: "Set to draw pictures near this one.", preset: "The preset is in the fields.",
     pasted: "The pasted settings are in the fields.", "png info": "The settings are in the fields.", history: "The settings are in the fields.",
     sent: "The settings came with the picture.", model: "Set to what suits the model.",

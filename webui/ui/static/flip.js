@@ -24,7 +24,7 @@
       source.onmessage = ({ data }) => {
         const { event, message } = JSON.parse(data);
         if (event === "done") close(resolve);
-        if (event === "failed" || event === "cancelled") close(reject, new Error(message ?? "It was stopped."));
+        if (event === "failed" || event === "cancelled") close(reject, new Error(message ?? "Stopped."));
       };
       source.onerror = () => source.readyState === EventSource.CLOSED && close(reject, new Error("The server does not answer."));
     });

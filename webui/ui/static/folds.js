@@ -25,17 +25,17 @@
     "detail-panel": (of) => on(count(of("detail"))),
     shortcuts: (of) =>
       list(
-        of("guidance_until") < 1 && `guidance until ${of("guidance_until")}`,
-        of("reuse") > 1 && `reuse ${of("reuse")}`,
-        of("token_merging") > 0 && `merging ${of("token_merging")}`,
+        of("guidance_until") < 1 && `guidance stops after ${of("guidance_until")}`,
+        of("reuse") > 1 && `step caching ${of("reuse")}`,
+        of("token_merging") > 0 && `token merging ${of("token_merging")}`,
       ) || "none: pictures are exact",
-    "mask-settings": (of) => list(of("mask_fill"), `blur ${of("mask_blur")} px`, of("invert_mask") && "inverted", of("only_masked") && "only masked"),
+    "mask-settings": (of) => list(of("mask_fill"), `soft edge ${of("mask_blur")} px`, of("invert_mask") && "inverted", of("only_masked") && "zoomed in"),
     outpaint: (of) => list(...["left", "top", "right", "bottom"].map((side) => of(`outpaint_${side}`) > 0 && `${side} ${of(`outpaint_${side}`)} px`)) || "none",
     fitting: (of) => of("resize"),
     settings: (of, before) => {
       const words = {
         count: (value) => `${value} at once`, repeat: (value) => `${value} batches`, schedule: (value) => value, vae: (value) => `VAE ${value}`,
-        refiner: (value) => `refiner ${value}`, prediction: (value) => value, clip_skip: (value) => `clip skip ${value}`, strict: () => "strict",
+        refiner: (value) => `refiner ${value}`, prediction: (value) => value, clip_skip: (value) => `clip skip ${value}`, strict: () => "reproducible",
       };
       const changed = Object.keys(words).filter((field) => (of(field) ?? "") !== (before(field) ?? ""));
       return list(...changed.map((field) => words[field](of(field)))) || "as usual";

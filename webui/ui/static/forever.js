@@ -42,7 +42,7 @@
     if (!isRandom(page)) return refuse(page);
     on.add(page);
     window.darkroomLive?.end(page);
-    say(page, "Drawing forever. ", button("Stop after this one", () => end(page, "")));
+    say(page, "Generating forever. ", button("Stop after this one", () => end(page, "")));
     show(page);
     if (!window.darkroomJobs.isBusy(page)) begin(page);
   };
@@ -58,12 +58,12 @@
   document.addEventListener("darkroom:sent", ({ detail: { page, run } }) => {
     sending.delete(page);
     if (run?.forever && !on.has(page)) window.darkroomJobs.stopWaiting(page, "forever"); // it was on its way as that ended
-    if (!run) end(page, "Not drawn forever any more: see above.");
+    if (!run) end(page, "Generate forever is off: see above.");
   });
   document.addEventListener("darkroom:ended", ({ detail: { page, run } }) => {
     if (!on.has(page)) return;
     const goesOn = run.state === "done" || run.ids.some(window.darkroomMore.wasSkipped);
-    if (!goesOn) return end(page, run.state === "failed" ? "Not drawn forever any more: a picture failed." : "");
+    if (!goesOn) return end(page, run.state === "failed" ? "Generate forever is off: a picture failed." : "");
     if (!sending.has(page) && !window.darkroomJobs.isBusy(page)) begin(page);
   });
   document.addEventListener("click", ({ target }) => {

@@ -57,8 +57,8 @@
     const reading = unread ? ` ${unread.toLocaleString()} more are being read ...` : "";
     if (source.total) say(`${plural(source.total)}.${reading}`);
     else if (unread) say(reading.trim());
-    else if (criteria().some(([name]) => name !== "board")) say("No picture is like that.");
-    else if (boards.isBoard) say("Nothing is on this board yet. Select pictures, then “To board”.");
+    else if (criteria().some(([name]) => name !== "board")) say("No pictures match.");
+    else if (boards.isBoard) say("Nothing is on this board yet. Select pictures, then “Add to board”.");
     else say("No pictures yet. What you draw is kept here.");
   };
   const labelOf = (day) => {

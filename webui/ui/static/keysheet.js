@@ -22,7 +22,7 @@
   };
   const press = area(WHOLE, [
     ["Ctrl+Enter", "Generate, or one more for the queue"],
-    ["Alt+Enter", "Skip the picture that is drawn"],
+    ["Alt+Enter", "Skip the current picture"],
     ["Esc", "Close what is open; with nothing open, stop"],
     ["?", "This sheet", ["?"], () => open()],
     ["/", "To the prompt", ["/"], toPrompt],
@@ -48,11 +48,11 @@
     ["Space", "Paint where it is"],
     ["[ ]", "A smaller, a larger brush"],
     ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"],
-    ["Delete", "Take the mask away"],
+    ["Delete", "Remove the mask"],
   ]);
   area("A point of a LoRA's curve", [
-    ["Arrows", "Move it; with Shift by little"],
-    ["Enter, Delete", "One more beside it, take it away"],
+    ["Arrows", "Move it; with Shift in small steps"],
+    ["Enter, Delete", "Add a point beside it, remove it"],
   ]);
 
   let sheet = null;
@@ -70,7 +70,7 @@
     sheet = make("dialog", { id: "darkroom-keys", class: "keysheet panel", "aria-label": "Keys" },
       make("div", { class: "keysheet-head" }, make("h2", {}, "Keys"), close),
       make("div", { class: "keysheet-areas", tabindex: "0", role: "group", "aria-label": "All keys" }, ...parts),
-      make("label", {}, single, " Keys of one sign work everywhere on the page (?, /, Q, 1 to 7)"));
+      make("label", {}, single, " Single-letter keys work everywhere on the page (?, /, Q, 1 to 7)"));
     document.body.append(sheet);
   };
   const open = () => {

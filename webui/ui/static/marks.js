@@ -38,7 +38,7 @@
   const partsOf = (text) => {
     const top = { parts: [] };
     const stack = [top];
-    const lift = (frame) => { // a bracket that nothing closes
+    const lift = (frame) => { // a bracket that is never closed
       const bad = frame.open === "{" ? [] : [{ kind: "bad", from: frame.from, to: frame.from + 1, parts: [] }];
       stack.at(-1).parts.push(...bad, ...frame.parts);
     };

@@ -42,7 +42,7 @@
 
   // `refused` is the request's field, `how` and `value` say what mends it. Gives {field, entry, name}: the page's field, of a
   // list the number of the entry from 1 and its field; and {label, to} where there is a mend, with values by field; nothing
-  // where what was refused is not there any more.
+  // where what was refused is no longer there.
   const describe = ({ refused, how, value }, of) => {
     const path = refused.replace(/^init\./, "");
     const [, list, number, name] = path.match(/^(detail|loras)\.(\d+)(?:\.(.+))?$/) ?? [];

@@ -55,7 +55,7 @@
     const say = (found) => {
       if (known === null) return `Looking for ${things} ...`;
       if (!known.length) return hint(known);
-      if (!found.length) return `None of ${known.length} ${things} is called like that.`;
+      if (!found.length) return `None of ${known.length} ${things} matches.`;
       return found.length > MOST_SHOWN ? `${MOST_SHOWN} of ${found.length}; search for the others.` : hint(known);
     };
     const show = (page) => {

@@ -88,7 +88,7 @@
   });
   const pageOf = ({ target }) => target.closest("[id$='-gallery'], .sending")?.closest(".picture")?.querySelector("[data-page]")?.dataset.page;
   const on = (act) => (event) => acts[act](pageOf(event));
-  const pressKey = window.darkroomKeys.area("A page's picture, once the focus is on it or its bar", [
+  const pressKey = window.darkroomKeys.area("The picture of a page, with the focus on it or its buttons", [
     ["Enter, F", "Large view", ["f"], on("large")],
     ["C", "Compare with the one before", ["c"], on("compare")],
     ["S", "Favourite", ["s"], on("favourite")],

@@ -180,7 +180,7 @@
       return "";
     });
     const notification = choose("notification", "Notification", async () => {
-      if (!window.isSecureContext || !window.Notification) return "This browser shows notifications only over https, or of this machine.";
+      if (!window.isSecureContext || !window.Notification) return "This browser shows notifications only over https or from this machine.";
       if ((await Notification.requestPermission()) === "granted") return "";
       return "The browser was told not to show notifications of this page. Its settings for this site can change that.";
     });

@@ -33,7 +33,7 @@
     const place = document.querySelector(`.prompt-draws[data-page="${page}"][data-field="${name}"]`);
     if (!place) return;
     place.hidden = !draws.length;
-    place.querySelector("summary").textContent = seed === undefined ? "Three draws" : "What the next pictures say";
+    place.querySelector("summary").textContent = seed === undefined ? "Three examples" : "What the next pictures say";
     const lines = draws.map((text) => Object.assign(document.createElement("li"), { textContent: text }));
     place.querySelector("ol").replaceChildren(...lines);
   };

@@ -4,8 +4,8 @@
   "use strict";
   const { make } = window.darkroomPanel;
   const { PAGES, pageInSight, recall } = window.darkroom;
-  const FORMATS = { png: "PNG: every bit", webp: "WebP: small", jpeg: "JPEG: small, opens everywhere" };
-  const THEMES = { "": "As the system has it", 0: "Light", 1: "Dark" };
+  const FORMATS = { png: "PNG: lossless", webp: "WebP: small", jpeg: "JPEG: small, opens everywhere" };
+  const THEMES = { "": "Same as the system", 0: "Light", 1: "Dark" };
   const NEVER = ["prompt", "seed", "image", "mask"]; // what no page begins with
 
   let dialog = null;
@@ -79,7 +79,7 @@
     const page = pageInSight() ?? "txt2img";
     const has = Object.keys(told?.settings.pages[page] ?? {}).length > 0;
     fields.defaults.title.textContent = `What ${page} begins with`;
-    fields.defaults.note.textContent = has ? "In a new browser it begins with settings of yours." : "In a new browser it begins with Darkroom's own settings.";
+    fields.defaults.note.textContent = has ? "In a new browser it starts with your settings." : "In a new browser it starts with Darkroom's own settings.";
     fields.defaults.forget.hidden = !has;
   };
   const keepDefaults = (page) => {
@@ -98,7 +98,7 @@
     const filename = make("input", { type: "text", autocomplete: "off", spellcheck: "false" });
     const metadata = make("input", { type: "checkbox" });
     const theme = choice(THEMES);
-    const language = choice({ "": "As the browser has it", en: "English", ...window.darkroomLanguages.names });
+    const language = choice({ "": "Same as the browser", en: "English", ...window.darkroomLanguages.names });
     for (const option of language.querySelectorAll("[value]:not([value=''])")) option.setAttribute("translate", "no");
     const previews = make("input", { type: "checkbox" });
     format.addEventListener("change", () => change("format", format.value));
@@ -115,7 +115,7 @@
       document.body.classList.toggle("no-previews", !previews.checked);
     });
     const inSight = () => pageInSight() ?? "txt2img";
-    const [keep, begin, forget] = ["Begin with what is set now", "Set the page to its beginning", "Forget mine"].map((text) => make("button", { type: "button" }, text));
+    const [keep, begin, forget] = ["Start with what is set now", "Reset this page", "Forget mine"].map((text) => make("button", { type: "button" }, text));
     keep.addEventListener("click", () => keepDefaults(inSight()));
     begin.addEventListener("click", () => {
       dialog.close();
@@ -133,7 +133,7 @@
       makeField("format", "Format", format),
       makeField("quality", "Quality of WebP and JPEG, 50 to 100", quality, "Empty: 90 for WebP, 92 for JPEG."),
       makeField("filename", "Names", filename),
-      makeField("metadata", "Keep in my pictures how they were made", metadata, "Without it History, Reuse and Verify know nothing of the files, and after a restart the queue does not know them. Guests' pictures keep theirs."),
+      makeField("metadata", "Keep in my pictures how they were made", metadata, "Without it History, Reuse and Verify know nothing about the files, and the queue forgets them after a restart. Guests' pictures always keep theirs."),
       title, note, make("div", { class: "drop-choices" }, keep, begin, forget), makeField("pages", "", make("input", { type: "hidden" })),
       make("h3", {}, "This browser"),
       makeField("theme", "Colours", theme),

@@ -75,7 +75,7 @@
     const hidden = alike.length - found.length;
     const note = [];
     if (!known.length) note.push("There are no presets here. Save the settings of this page, or import a file.");
-    else if (!alike.length) note.push("No preset is called like that.");
+    else if (!alike.length) note.push("No presets match.");
     else if (found.length > MOST_SHOWN) note.push(`${MOST_SHOWN} of ${found.length}; search for the others. `);
     if (hidden) {
       note.push(`${hidden} more ${hidden === 1 ? "is" : "are"} ${filter === "fits" ? "for other models" : "left out"}. `);
@@ -239,14 +239,14 @@
       say(`Deleted ${info.name}.`);
       one("input[type=search]").focus();
     }), { class: "danger" });
-    fill(true, make("h3", {}, `Delete ${info.name}?`), make("p", {}, "Its file and its picture go for good. Export it first to keep a copy."),
+    fill(true, make("h3", {}, `Delete ${info.name}?`), make("p", {}, "Its file and its picture are deleted for good. Export it first to keep a copy."),
       make("div", { class: "presets-acts" }, yes, button("Keep it", () => showMore(info))));
     yes.focus();
   };
 
   // Saving and importing
 
-  const KINDS = [["page", "The settings of this page"], ["picture", "The chosen picture, to get it again"], ["words", "The prompt and LoRAs, as a style"]];
+  const KINDS = [["page", "The settings of this page"], ["picture", "The selected picture, with its seed"], ["words", "The prompt and LoRAs, as a style"]];
   const values = () => ({ ...JSON.parse(recall(page) || "{}"), prompt: valueOf(page, "prompt"), negative: valueOf(page, "negative") });
   const showSaving = () => {
     told = null;
@@ -263,8 +263,8 @@
       make("label", {}, make("span", {}, "Name"), name),
       make("label", {}, make("span", {}, "Note"), note),
       make("fieldset", {}, make("legend", {}, "What to save"), ...kinds),
-      make("label", {}, make("span", {}, "Variables, one a line: what {thing} in the prompt is at first"), variables),
-      make("label", { class: "presets-tick" }, replace, " Replace mine of this name"),
+      make("label", {}, make("span", {}, "Variables, one per line: what {thing} in the prompt stands for at first"), variables),
+      make("label", { class: "presets-tick" }, replace, " Overwrite my preset with this name"),
       make("div", { class: "presets-acts" }, make("button", { type: "submit", class: "primary" }, "Save"), back()),
     );
     form.addEventListener("submit", trying(async (event) => {
@@ -314,7 +314,7 @@
       make("p", { class: "presets-said", role: "status" }),
       make("div", { class: "presets-body" },
         make("div", { class: "presets-shelf", role: "group", "aria-label": "Presets to choose from" }, make("ul", { class: "panel-found presets-found" }), make("p", { class: "presets-note" })),
-        make("section", { class: "presets-pane", "aria-label": "The preset in question", tabindex: 0 })),
+        make("section", { class: "presets-pane", "aria-label": "Which preset", tabindex: 0 })),
       make("p", { class: "presets-on", role: "status", hidden: "" }),
     );
     search.addEventListener("input", showCards);
