@@ -50,7 +50,7 @@ def test_it_is_lent_where_it_is_as_wide_and_other_parts_within_a_kind() -> None:
     bare = made("Anima", ("text_conditioner", "backbone"), 1024)
     assert made("Qwen3", ("text_encoder",), 1024).lends("text_encoder", bare)
     assert not made("Qwen3", ("text_encoder",), 2560).lends("text_encoder", bare)
-    assert made("Qwen-Image's autoencoder", ("vae",), 0).lends("vae", bare)
+    assert made("Qwen-Image's VAE", ("vae",), 0).lends("vae", bare)
     assert made("Anima", ("text_encoder", "vae"), 2560).lends("vae", bare), "whatever it reads words with"
     xl = made("SDXL", ("backbone",), 2048)
     assert made("SDXL", ("text_encoder",), 2048).lends("text_encoder", xl)
@@ -59,4 +59,4 @@ def test_it_is_lent_where_it_is_as_wide_and_other_parts_within_a_kind() -> None:
 
 def test_what_is_wanted_is_the_file_that_was_published_so_wide() -> None:
     assert QWEN3.wanted(2560) == "Qwen3 4B (qwen_3_4b.safetensors) in models/text_encoders"
-    assert QWEN_IMAGE_VAE.wanted(0) == "Qwen-Image's autoencoder (qwen_image_vae.safetensors) in models/VAE"
+    assert QWEN_IMAGE_VAE.wanted(0) == "Qwen-Image's VAE (qwen_image_vae.safetensors) in models/VAE"

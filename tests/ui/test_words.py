@@ -20,10 +20,9 @@ THEIRS = {
     "the scheduler's prediction_type is {1}, which is none of {2}": "a file of diffusers'",
     "{1}, not boxes: use a detector or segmenter": "kinds of networks",
     "text adapter": "a part of Anima",
-    "join the groups that may use the card: sudo usermod -aG render,video $USER (then log in again)": "a group of Linux",
 }
 """Texts with a word that belongs to another program or to a format, and whose it is."""
-NAMES = re.compile(r"[<>=#\[\]/_]|^\.|-\w+ \w+-")
+NAMES = re.compile(r"[<>=#\[\]/_$]|^\.|-\w+ \w+-")
 """Code, addresses, names of classes: no texts, or with names in them."""
 NEVER = ("please", "invalid", "any more", "colors?", "gray", "—", "e\\.g\\.")
 

@@ -142,4 +142,6 @@ def _translate(found: Found) -> None:
         if isinstance(text := found.values.get(field), str):
             found.values[field] = from_compel(text)
             if mixed := MIXED.search(text):
-                found.unmapped.append(f"{field}: InvokeAI's {mixed[0]}...) is not supported here and is read as plain words")
+                found.unmapped.append(
+                    f"{field}: InvokeAI's {mixed[0]}...) is not supported here and is read as plain words"
+                )

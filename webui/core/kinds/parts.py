@@ -76,7 +76,7 @@ QWEN3 = Network(
     width=lambda shapes, prefix: shapes[f"{prefix}embed_tokens.weight"][-1],
 )
 QWEN_IMAGE_VAE = Network(
-    name="Qwen-Image's autoencoder",
+    name="Qwen-Image's VAE",
     role="vae",
     signs=("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),  # Wan's names, diffusers'
     files={0: "Qwen-Image's VAE (qwen_image_vae.safetensors)"},
