@@ -6,6 +6,7 @@ from webui.core.file_kinds import recognize
 
 MATRIX = (4, 64)
 BLOCK = "transformer.transformer_blocks.0"
+EITHER_FLUX = "FLUX.1, FLUX.2 Klein or FLUX.2 dev"
 
 
 def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, ...]]:
@@ -45,7 +46,7 @@ def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, .
         ({"text_model.encoder.layers.0.self_attn.q_proj.weight": (768, 768)}, "is a text encoder"),
         ({"encoder.block.0.layer.0.SelfAttention.q.weight": (1,)}, "is a text encoder"),
         ({"vision_model.embeddings.class_embedding": (1,)}, "is an image encoder"),
-        ({"double_blocks.0.img_attn.norm.key_norm.scale": (1,)}, "is a Flux model; SD 1.x, SD 2.x, SDXL, "),
+        ({"double_blocks.0.img_mod.lin.weight": (1,)}, "is a FLUX.1 model; SD 1.x, SD 2.x, SDXL, "),
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (1,)}, "is a Stable Diffusion 3 model"),
         (lora("lora_unet_x"), "is a LoRA; it belongs in the folder for LoRAs (models/Lora)"),
         ({"lora_unet_conv_in.oft_blocks": (1, 2, 2)}, "is a LoRA; it belongs"),
@@ -55,10 +56,12 @@ def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, .
         (lora("down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"), "is a LoRA; it belongs"),
         (lora("diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"), "is a LoRA; it belongs"),
         (lora("lora_te_text_model_encoder_layers_0_self_attn_q_proj"), "is a LoRA; it belongs"),
-        (lora("lora_unet_double_blocks_0_img_attn_qkv", ending="lora_down.weight"), "is a LoRA for Flux; SD 1.x, "),
-        (lora("transformer.single_transformer_blocks.0.attn.to_q"), "is a LoRA for Flux;"),
+        (lora("lora_unet_double_blocks_0_img_attn_qkv", ending="lora_down.weight"), f"is a LoRA for {EITHER_FLUX}; "),
+        (lora("lora_unet_double_blocks_18_img_attn_qkv", ending="lora_down.weight"), "is a LoRA for FLUX.1; SD 1.x"),
+        (lora("transformer.single_transformer_blocks.0.attn.to_q"), "is a LoRA for FLUX.1;"),
+        (lora("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"), "is a LoRA for FLUX.2 Klein or FLUX.2 "),
         (lora("diffusion_model.joint_blocks.3.x_block.attn.qkv"), "is a LoRA for Stable Diffusion 3;"),
-        (lora(f"{BLOCK}.attn.add_k_proj"), "is a LoRA for Flux or Stable Diffusion 3;"),
+        (lora(f"{BLOCK}.attn.add_k_proj"), f"is a LoRA for {EITHER_FLUX} or Stable Diffusion 3;"),
         (lora(f"{BLOCK}.img_mlp.net.2", f"{BLOCK}.attn.to_q"), "is a LoRA for Qwen-Image;"),
         (lora("diffusion_model.layers.0.attention.to_q"), "is a LoRA for Z-Image;"),
         (lora("lora_unet_layers_12_feed_forward_w1"), "is a LoRA for Z-Image;"),

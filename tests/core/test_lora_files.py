@@ -91,7 +91,7 @@ WORDS = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768
         (ASKS_SD, "SD 1.x", 192, "is made for SD 1.x, but this model is a model with texts 192 wide"),
         (ASKS_SD, "Anima", 768, "is made for SD 1.x, but this model is Anima"),
         (ANIMA, "SDXL", 2048, "is made for Anima or Cosmos, but this model is SDXL"),
-        (FLUX, "SD 1.x", 768, "is made for Flux, but this model is SD 1.x"),
+        (FLUX, "SD 1.x", 768, "is made for FLUX.1, FLUX.2 Klein or FLUX.2 dev, but this model is SD 1.x"),
     ],
 )
 def test_a_lora_of_another_family_is_known_by_names_and_shapes(shapes, family, width, reason) -> None:

@@ -115,8 +115,8 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
     ("shapes", "words"),
     [
         (
-            {"double_blocks.0.img_attn.norm.key_norm.scale": (1,)},
-            "is a Flux model; SD 1.x, SD 2.x, SDXL, SDXL refiner and Anima can be used",
+            {"double_blocks.0.img_mod.lin.weight": (1,)},
+            "is a FLUX.1 model; SD 1.x, SD 2.x, SDXL, SDXL refiner",
         ),
         (
             {"model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight": (1, 1)},
@@ -127,7 +127,7 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
             {"decoder.conv_in.weight": (1, 4, 3, 3)},
             "is a VAE; it belongs in the folder for VAEs (models/VAE)",
         ),
-        ({"something": (1,)}, "holds no model of SD 1.x, SD 2.x, SDXL, SDXL refiner and Anima"),
+        ({"something": (1,)}, "holds no model of SD 1.x, SD 2.x, SDXL, SDXL refiner"),
         ({"emb_params": (4, 768)}, "is an embedding; it belongs in the folder for embeddings"),
         ({}, "holds no weights"),
         (SD1 | {FIRST: (320, 8, 3, 3)}, "has a UNet of 8 input channels; 4, and 9 for inpainting, are known here"),

@@ -57,6 +57,7 @@ _CHANGES = re.compile(
     r"|\.(hada_[wt]\d|lokr_[wt]\d|oft_(blocks|diag|[rR])|boft_[Rs]|[ab]\d\.weight|lambda_layer|dora_scale|on_input"
     r"|diff(_b)?|[wb]_norm|set_weight|ia3_l|vera_lambda_\w|hra_u|fourierft_spectrum)(\.|$)"
 )
+FLUX2 = "FLUX.2 Klein or FLUX.2 dev"
 # Names of modules, with 0 for every digit, behind a dot or, as kohya joins them, an underscore: the first row counts.
 _FAMILIES = tuple(
     (re.compile(pattern), name)
@@ -64,12 +65,15 @@ _FAMILIES = tuple(
         (r"distilled_guidance_layer", "Chroma"),
         (r"double_stream_blocks|single_stream_blocks", "HiDream"),
         (r"joint_blocks", "Stable Diffusion 3"),
-        (r"(^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]\d", "Flux"),
+        (r"(double|single)_stream_modulation|to_qkv_mlp_proj|[._]ff(_context)?[._]linear_(in|out)", FLUX2),
+        (r"double_blocks[._]00|(^|[._])(img|txt)_mod[._]lin\b|(^|[._])single_blocks[._]\d+[._]modulation", "FLUX.1"),
+        (r"single_transformer_blocks[._]\d+[._](proj_mlp|proj_out|attn[._]to_[qkv]\b)", "FLUX.1"),
+        (r"(^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]\d", f"FLUX.1, {FLUX2}"),
         (r"(^|[._])(img_mlp|txt_mlp|img_mod|txt_mod)[._]", "Qwen-Image"),
         (r"(^|[._])((noise|context)_refiner[._]|layers[._]\d+[._](attention|feed_forward)[._])", "Z-Image"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._][qkvo]\b", "Wan"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
-        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", "Flux or Stable Diffusion 3"),
+        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2} or Stable Diffusion 3"),
         (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
         (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "PixArt or LTX-Video"),
     )

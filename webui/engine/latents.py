@@ -187,7 +187,7 @@ def to_tensor(image: PilImage, device: torch.device) -> torch.Tensor:
 @torch.inference_mode()
 def prepare(model: Model, noise: Noise, size: Size, draw: Draw, device: torch.device) -> Start:
     """txt2img: each picture's own noise (n, channels, height / scale, width / scale), float32, at full level."""
-    drawn = draw(_shape(model, size)).to(device)
+    drawn = _draw_noise(model, size, draw).to(device)
     hidden = _hidden(model, size, device)
     shown = None if hidden is None else _shown(hidden, None, draw)
     return Start(noise.full(drawn), shown=shown)
@@ -211,7 +211,7 @@ def prepare_from(
     unseen = noise_alone and encoded.masked is not None
     picture = encoded.picture.mean if unseen else encoded.picture.sample(draw)
     original = _at_size(picture, model, stage.size)
-    drawn = draw(_shape(model, stage.size)).to(device)
+    drawn = _draw_noise(model, stage.size, draw).to(device)
     mask = encoded.mask
     begin = (
         original if mask is None else _refill(original, drawn, mask, stage.init.mask_fill if stage.init else "original")
@@ -222,9 +222,13 @@ def prepare_from(
     return Start(latents, hold=None if mask is None else Hold(mask, original, drawn, encoded.greys))
 
 
-def _shape(model: Model, size: Size) -> tuple[int, int, int, int]:
-    """Of one picture's latents."""
-    return 1, model.latent_channels, size[1] // model.latent_scale, size[0] // model.latent_scale
+def _draw_noise(model: Model, size: Size, draw: Draw) -> torch.Tensor:
+    """Each picture's noise; what is drawn as a patch is then laid out as its latents, and cut where it has too many."""
+    height, width = (side // model.latent_scale for side in size[::-1])
+    if (patch := model.noise_patch) == 1:
+        return draw((1, model.latent_channels, height, width))
+    patches = draw((1, model.latent_channels * patch**2, -(-height // patch), -(-width // patch)))
+    return functional.pixel_shuffle(patches, patch)[..., :height, :width].contiguous()
 
 
 def _at_size(latents: torch.Tensor, model: Model, size: Size) -> torch.Tensor:

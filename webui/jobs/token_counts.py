@@ -31,10 +31,11 @@ def count_tokens(model: str, prompt: str, steps: int, library: Snapshot) -> tupl
     with contextlib.suppress(RequestError):  # a tag that cannot be read yet is still being typed
         prompt, loras = split_loras(prompt)
     file = library.models.get(model)
-    if file and file.checkpoint and (vocabulary := file.checkpoint.row.vocabulary) != "clip":
+    if file and file.checkpoint and (kind := file.checkpoint.row).vocabulary != "clip":
         from webui.engine.text.vocabularies import count
 
-        return max(count(vocabulary, text) for text in texts_of(prompt, steps))
+        has_emphasis = "emphasis" not in kind.lacks
+        return max(count(kind.vocabulary, text, has_emphasis) for text in texts_of(prompt, steps))
     tokenizer = _tokenizer(file.path, file.stamp) if file else _tokenizer()
     named = {
         form: _embedding_rows(library.embeddings[name])

@@ -1,6 +1,7 @@
 """What programs call the modules of a network is its part's own table: fused layers, other prefixes, other families."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -86,6 +87,44 @@ def test_a_fused_layer_is_three_bit_for_bit(index, write_lora, pair):
         torch.testing.assert_close(delta.change(torch.zeros(WIDTH, WIDTH), 1.0), whole[k * WIDTH : (k + 1) * WIDTH])
 
 
+def test_a_fused_layer_in_other_formats_changes_each_of_its_layers(index, write_lora):
+    key, generator = "diffusion_model.transformer_blocks.0.attn.qkv", torch.Generator().manual_seed(5)
+
+    def numbers(*shape):
+        return torch.randn(shape, generator=generator)
+
+    whole, rank = 3 * WIDTH, 2
+    product = {f"{key}.hada_w{n}_a": numbers(whole, rank) for n in (1, 2)}
+    product |= {f"{key}.hada_w{n}_b": numbers(rank, WIDTH) for n in (1, 2)}
+    lengths = {f"{key}.lora_up.weight": numbers(whole, rank), f"{key}.lora_down.weight": numbers(rank, WIDTH)}
+    lengths[f"{key}.dora_scale"] = numbers(whole, 1)
+    base = numbers(whole, WIDTH)
+    for tensors, expected in (
+        ({f"{key}.lokr_w1": numbers(2, 2), f"{key}.lokr_w2": numbers(whole // 2, WIDTH // 2)}, _kronecker),
+        (product, _hadamard),
+        (lengths, partial(_decomposed, base)),
+    ):
+        change = expected(*tensors.values())
+        weights = read_lora(write_lora(tensors), index, CPU)
+        for k, letter in enumerate("qkv"):
+            rows = slice(k * WIDTH, (k + 1) * WIDTH)
+            delta = weights.deltas["backbone", f"transformer_blocks.0.attn.to_{letter}", "weight"]
+            torch.testing.assert_close(delta.change(base[rows], 1.0), change[rows])
+
+
+def _kronecker(one, other):
+    return torch.kron(one, other)
+
+
+def _hadamard(one_a, other_a, one_b, other_b):
+    return (one_a @ one_b) * (other_a @ other_b)
+
+
+def _decomposed(base, up, down, lengths):
+    changed = base + up @ down
+    return lengths * changed / changed.norm(dim=1, keepdim=True) - base
+
+
 def test_a_fused_layer_of_a_format_without_rows_is_refused(index, write_lora):
     key = "diffusion_model.transformer_blocks.0.attn.qkv"
     with pytest.raises(CannotApply, match="several layers in one tensor"):
@@ -97,7 +136,7 @@ def test_a_fused_layer_of_a_format_without_rows_is_refused(index, write_lora):
     [
         ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 768), "SD 1.x"),
         ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight", (4, 2048), "SDXL"),
-        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (4, 8), "Flux"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", (4, 8), "FLUX.1, FLUX.2 Klein or FLUX.2 dev"),
     ],
 )
 def test_a_lora_of_another_family_is_refused_with_both(index, write_lora, key, shape, made_for):

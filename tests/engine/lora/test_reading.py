@@ -349,7 +349,7 @@ def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
     [
         (
             kohya("lora_unet_double_blocks_0_img_attn_qkv", 9, 8),
-            "is made for Flux, but this model is a model with texts",
+            "is made for FLUX.1, FLUX.2 Klein or FLUX.2 dev, but this model is a model with texts",
         ),
         (
             kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 192)

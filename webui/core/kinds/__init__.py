@@ -1,10 +1,11 @@
 """The kinds of models that can be drawn with: one row each, asked in turn whether a file is of them."""
 
 from webui.core.kinds.anima import ANIMA
+from webui.core.kinds.flux2 import FLUX2_KLEIN
 from webui.core.kinds.kind import Kind
 from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
 
-KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA)
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -81,4 +81,11 @@ QWEN_IMAGE_VAE = Network(
     signs=("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),  # Wan's names, diffusers'
     files={0: "Qwen-Image's VAE (qwen_image_vae.safetensors)"},
 )
-NETWORKS = (QWEN3, QWEN_IMAGE_VAE)
+FLUX2_VAE = Network(
+    name="FLUX.2's autoencoder",
+    role="vae",
+    signs=("bn.running_mean",),
+    files={0: "FLUX.2's autoencoder (flux2-vae.safetensors)"},
+    fits=lambda shapes, prefix: f"{prefix}decoder.conv_in.weight" in shapes,
+)
+NETWORKS = (QWEN3, QWEN_IMAGE_VAE, FLUX2_VAE)

@@ -2,10 +2,11 @@
 
 from webui.engine.families.anima import ANIMA
 from webui.engine.families.family import Family
+from webui.engine.families.flux2 import FLUX2_KLEIN
 from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 
-FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, ANIMA)
+FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, ANIMA, FLUX2_KLEIN)
 
 
 def family_of(kind: str) -> Family:

@@ -22,10 +22,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Spelling:
-    """What a program calls a module; of a tensor that holds several, ``rows`` are its own: (first, behind last)."""
+    """What a program calls a module; of a tensor that holds several, ``rows`` are its own: (first, behind last), and
+    so on where they lie in several pieces.
+    """
 
     name: str
-    rows: tuple[int, int] | None = None
+    rows: tuple[int, ...] | None = None
 
 
 def own_path(path: str, _root: nn.Module) -> Iterator[Spelling]:
@@ -94,13 +96,15 @@ class LatentFormat:
     """``channels`` of the latents, of which ``patch`` x ``patch`` are one of a transformer's tokens.
 
     ``rgb`` and ``rgb_offset`` are the linear map from them to RGB in -1..1 that previews are made with, (channels, 3)
-    and (3,).
+    and (3,). ``packs_noise`` says that noise is drawn for patches, each with all numbers of its latents as channels,
+    as the family's own programs draw it: a seed means the same picture there.
     """
 
     channels: int
     rgb: tuple[tuple[float, ...], ...]
     rgb_offset: tuple[float, ...] = (0.0, 0.0, 0.0)
     patch: int = 1
+    packs_noise: bool = False
 
 
 @dataclass(frozen=True)

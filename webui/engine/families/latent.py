@@ -183,13 +183,13 @@ def vae(scaling_factor: float) -> Part:
         make=Autoencoder,
         config=lambda _checkpoint, shapes, prefix: vae_config(scaling_factor, shapes, prefix),
         keys=vae_keys,
-        dtype=_vae_dtype,
+        dtype=kl_dtype,
         changeable=False,
     )
 
 
-def _vae_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
-    """An autoencoder that overflows float16 stays in float32."""
+def kl_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """A KL autoencoder that overflows float16 stays in float32."""
     return torch.float32 if dtype == torch.float16 and config.get("force_upcast", True) else dtype
 
 
@@ -212,7 +212,7 @@ def lone_vae(scaling_factor: float) -> Callable[[VaeFile, Files, Checkpoint, tor
             )
         module = build_empty(lambda: Autoencoder(config))
         loader = WeightLoader(module, files, lambda name: vae_keys(name, module, names, prefix))
-        return loader, _vae_dtype(config, dtype)
+        return loader, kl_dtype(config, dtype)
 
     return find
 

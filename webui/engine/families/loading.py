@@ -185,7 +185,7 @@ class ModelLoader:
         self.keys[part] = (row.make, self._dtypes[part], files.identity, prefix, names, said)
         others = () if folder else tuple(begin for other, begin in checkpoint.prefixes if other != role)
         own = self._loaders[part].unread(prefix)
-        unread = [key for key in own if not (prefix + key).startswith(others) and _means_something(key, config)]
+        unread = [key for key in own if not (prefix + key).startswith(others) and _means_something(key, module, config)]
         if unread:
             keys = "key matches" if len(unread) == 1 else "keys match"
             self.warnings.append(
@@ -196,19 +196,20 @@ class ModelLoader:
             self._tokenizers[part] = row.tokenizer(folder, checkpoint, config)
 
 
-def _means_something(key: str, config: Mapping[str, Any]) -> bool:
+def _means_something(key: str, module: nn.Module, config: Mapping[str, Any]) -> bool:
     """Whether a key, its prefix cut off, that is not read could change pictures."""
     layer = _LAYER.search(key)
-    further = layer and "num_hidden_layers" in config and int(layer[1]) >= config["num_hidden_layers"]
+    layers = getattr(getattr(module, "config", None), "num_hidden_layers", config.get("num_hidden_layers"))
+    further = layer and layers is not None and int(layer[1]) >= layers
     return not (further or _HARMLESS.search(key))
 
 
-_LAYER = re.compile(r"\b(?:resblocks|encoder\.layers)\.(\d+)\.")  # text encoders are read up to the layer in use
+_LAYER = re.compile(r"(?:\bresblocks|\bencoder\.layers|^(?:model\.)?layers)\.(\d+)\.")  # read up to the layer in use
 _HARMLESS = re.compile(
-    r"(^|\.)(position_ids|logit_scale|attn_mask|text_projection(\.weight)?|v_pred|ztsnr)$"
-    r"|^(loss|model_ema|vision_model|visual|visual_projection)\."
+    r"(^|\.)(position_ids|logit_scale|attn_mask|text_projection(\.weight)?|v_pred|ztsnr|num_batches_tracked)$"
+    r"|^(model\.)?norm\.weight$|^(lm_head|loss|model_ema|vision_model|visual|visual_projection)\."
 )
-"""What training leaves behind, and the half of CLIP that looks at pictures."""
+"""What training leaves behind, the half of CLIP that looks at pictures, and what makes words of a language model."""
 
 
 def read_vae(file: VaeFile, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:

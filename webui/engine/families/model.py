@@ -17,11 +17,12 @@ from webui.engine.families.family import Config, EncodeOptions, Family, Parts
 class Model:
     """The networks of a model, and what its family makes of them.
 
-    Latents are (n, channels, height / scale, width / scale) at about unit variance. ``network`` is the backbone's,
-    ``components`` are the networks that LoRAs change, by role; ``text_widths`` are the widths of the text encoders
-    that take embeddings. ``inpaints`` marks a backbone that takes mask and masked picture as further input channels,
-    ``guides_itself`` one that is told the guidance instead of being run twice. ``files`` are its own and those that
-    lend it parts, ``warnings`` are what people should know of loading it.
+    Latents are (n, channels, height / scale, width / scale) at about unit variance; ``noise_patch`` is how many a side
+    are drawn as one. ``network`` is the backbone's, ``components`` are the networks that LoRAs change, by role;
+    ``text_widths`` are the widths of the text encoders that take embeddings. ``inpaints`` marks a backbone that takes
+    mask and masked picture as further input channels, ``guides_itself`` one that is told the guidance instead of being
+    run twice. ``files`` are its own and those that lend it parts, ``warnings`` are what people should know of loading
+    it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Model:
         reads = () if "embeddings" in checkpoint.row.lacks else parts.tokenizers
         self.text_widths = {role: parts[role].hidden_size for role in reads}
         self.latent_channels = family.latents.channels
+        self.noise_patch = family.latents.patch if family.latents.packs_noise else 1
         self.inpaints, self.guides_itself = checkpoint.inpaints, checkpoint.guides_itself
         rows, offsets = family.latents.rgb, family.latents.rgb_offset
         own = preview_map or PreviewMap(torch.tensor(rows).t() / 2, (torch.tensor(offsets) + 1) / 2)
@@ -105,7 +107,7 @@ class Model:
 
     def shift(self, size: Size, steps: int) -> float:
         """By how much flow's schedule is shifted for a picture of this (width, height) in so many steps."""
-        tokens = math.prod(side // self.latent_scale // self.family.latents.patch for side in size)
+        tokens = math.prod(math.ceil(side / (self.latent_scale * self.family.latents.patch)) for side in size)
         return self.family.shift(self.scheduler_config, tokens, steps)
 
     def encode(self, picture: torch.Tensor) -> Posterior:

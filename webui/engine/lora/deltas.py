@@ -84,12 +84,16 @@ class Hadamard:
 
 @dataclass(frozen=True)
 class Kronecker:
-    """LoKr (Yeh et al. 2023, LyCORIS): scale * kron(w1, w2), each whole or a pair (a, b), w2 maybe with a core t."""
+    """LoKr (Yeh et al. 2023, LyCORIS): scale * kron(w1, w2), each whole or a pair (a, b), w2 maybe with a core t.
+
+    With ``rows`` it is only these of the product, as in ``rows_of``.
+    """
 
     w1: torch.Tensor | tuple[torch.Tensor, torch.Tensor]
     w2: torch.Tensor | tuple[torch.Tensor, torch.Tensor]
     t2: torch.Tensor | None
     scale: float
+    rows: tuple[int, ...] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -98,14 +102,15 @@ class Kronecker:
         return _nbytes(*halves[0], *halves[1], self.t2)
 
     def change(self, base: torch.Tensor, strength: float) -> torch.Tensor:
-        """The Kronecker product, in the shape of ``base``."""
+        """The Kronecker product, or its rows, in the shape of ``base``."""
         w1 = _product(*self.w1) if isinstance(self.w1, tuple) else self.w1.float()
         w2 = _product(*self.w2, self.t2) if isinstance(self.w2, tuple) else self.w2.float()
         if isinstance(self.w2, tuple) and self.t2 is None:
             w2 = w2.view(-1, *self.w2[1].shape[1:])
         while w1.dim() < w2.dim():
             w1 = w1.unsqueeze(-1)
-        return _reshape(torch.kron(w1, w2.contiguous()) * (self.scale * strength), base)
+        product = torch.kron(w1, w2.contiguous()) * (self.scale * strength)
+        return _reshape(product if self.rows is None else _pick(product, self.rows), base)
 
 
 @dataclass(frozen=True)
@@ -256,16 +261,22 @@ class Decomposed:
         return (changed * (self.magnitude.float().reshape(shape) / length) - base) * strength
 
 
-def rows_of(delta: Delta, rows: tuple[int, int]) -> Delta:
+def rows_of(delta: Delta, rows: Sequence[int]) -> Delta:
     """Of what changes several layers in one, one behind the other: the rows of one of them, bit for bit.
 
-    Raises ValueError for formats in which rows cannot be told apart.
+    ``rows`` are (first, behind last), and so on for several pieces. Raises ValueError for formats in which rows cannot
+    be told apart.
     """
-    own = slice(*rows)
     if isinstance(delta, LowRank):
-        return replace(delta, up=delta.up[own])
+        return replace(delta, up=_pick(delta.up, rows))
     if isinstance(delta, Difference | Replacement):
-        return replace(delta, tensor=delta.tensor[own])
+        return replace(delta, tensor=_pick(delta.tensor, rows))
+    if isinstance(delta, Hadamard) and delta.t1 is None and delta.t2 is None:
+        return replace(delta, a1=_pick(delta.a1, rows), a2=_pick(delta.a2, rows))
+    if isinstance(delta, Kronecker):
+        return replace(delta, rows=tuple(rows))
+    if isinstance(delta, Decomposed) and len(delta.magnitude) == delta.magnitude.numel():
+        return replace(delta, inner=rows_of(delta.inner, rows), magnitude=_pick(delta.magnitude, rows))
     raise ValueError("changes several layers in one tensor, in a format of which their rows cannot be told apart")
 
 
@@ -289,6 +300,12 @@ def merge(base: torch.Tensor, parts: Sequence[tuple[Delta, float]]) -> torch.Ten
     if total.dtype == base.dtype and total.stride() == base.stride():
         return total
     return torch.empty_like(base).copy_(total)
+
+
+def _pick(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Rows of a tensor, a view where they are one piece."""
+    pieces = [tensor[first:behind] for first, behind in zip(rows[::2], rows[1::2], strict=True)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None = None) -> torch.Tensor:

@@ -19,7 +19,7 @@ from webui.engine.weights.stored import Stored
 
 # What PEFT, torch.compile and data parallel training put around a module.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:base_model\.model|_orig_mod|module)\.")
-Place = tuple[str, str, tuple[int, int] | None]
+Place = tuple[str, str, tuple[int, ...] | None]
 """A part's role, the path of a module in it, and which rows of a file's tensor are that module's; None for all."""
 
 

@@ -120,6 +120,7 @@ class Autoencoder(Coder):
         super().__init__()
         given = {**DEFAULTS, **config}
         widths = self.block_out_channels = tuple(given["block_out_channels"])
+        up_widths = tuple(config.get("decoder_block_out_channels") or widths)
         kinds = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
         for name, known in {"act_fn": "silu", **{name: kind * len(widths) for name, kind in kinds.items()}}.items():
             if list(found := config.get(name, known)) != list(known):
@@ -128,7 +129,7 @@ class Autoencoder(Coder):
         self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
         self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]
         self.encoder = Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
-        self.decoder = Half(latents, widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
+        self.decoder = Half(latents, up_widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
         self.quant_conv = Conv1x1(2 * latents, 2 * latents) if given["use_quant_conv"] else None
         self.post_quant_conv = Conv1x1(latents, latents) if given["use_post_quant_conv"] else None
 

@@ -1,7 +1,7 @@
 """Qwen3 as a text encoder: what its files call its tensors, its configuration from their shapes, and its states."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,14 +34,21 @@ def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]
     }
 
 
-def make(config: Mapping[str, Any]) -> nn.Module:
-    """transformers' network without weights, but with the frequencies of its positions, which no file holds."""
+def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
+    """transformers' network without weights, but with the frequencies of its positions, which no file holds.
+
+    Where no more than the first ``read`` layers are read, it has no others, and no norm behind them.
+    """
     from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
     known = Qwen3Config(**{name: value for name, value in config.items() if name[:1] != "_" and name != "dtype"})
     known._attn_implementation = "sdpa"
+    if read is not None:
+        known.num_hidden_layers = read
     model: nn.Module = Qwen3Model(known)
+    if read is not None:
+        model.norm = nn.Identity()
     with torch.device("cpu"):
         model.rotary_emb = Qwen3RotaryEmbedding(known)
     return model
@@ -60,3 +67,9 @@ def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
         ids, mask = ids.new_zeros(1, 1), mask.new_zeros(1, 1)
     found = encoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return found * mask.to(found)[..., None], mask
+
+
+def tapped(encoder: Any, ids: torch.Tensor, layers: Sequence[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The states of one text's ids (1, tokens) behind some layers, 0 before the first: (1, tokens, layers, width)."""
+    found = encoder(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
+    return torch.stack([found[layer] for layer in layers], dim=2)

@@ -50,10 +50,13 @@ def in_folder(folder: Path) -> tokenizers.Tokenizer | None:
     return found
 
 
-def count(name: str, text: str) -> tuple[int, int]:
-    """How many tokens a prompt takes in the vocabulary of this name, and how many are usual: more are read as well."""
-    reading = read(shipped(name), parse_weights(text))
-    return len(reading.ids) - 1, max(USUAL, len(reading.ids)) - 1  # the last one ends the text
+def count(name: str, text: str, has_emphasis: bool = True) -> tuple[int, int]:
+    """How many tokens a prompt takes in the vocabulary of this name, and how many are usual: more are read as well.
+
+    Without emphasis its brackets are words. What ends a text counts to none.
+    """
+    ids, end = read(shipped(name), parse_weights(text) if has_emphasis else [Words(text)]).ids, int(name == "t5")
+    return len(ids) - end, max(USUAL, len(ids)) - end
 
 
 def read(tokenizer: tokenizers.Tokenizer, words: Sequence[Words]) -> Reading:

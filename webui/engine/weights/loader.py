@@ -43,11 +43,19 @@ BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 
 @dataclass(frozen=True)
 class Key:
-    """A tensor in a file: its name, which third of its rows (None for all of them), and whether it lies transposed."""
+    """A tensor in a file: its name, which third of its rows (None for all of them), whether it lies transposed, and
+    whether the halves of its rows are ``swapped``.
+    """
 
     name: str
     third: int | None = None
     transposed: bool = False
+    swapped: bool = False
+
+    @property
+    def is_as_it_lies(self) -> bool:
+        """Whether nothing has to be put in another order."""
+        return not (self.transposed or self.swapped)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Source:
     @property
     def is_small(self) -> bool:
         """Whether it can stay in memory as it is."""
-        return self.place.dtype in SMALL and not self.key.transposed
+        return self.place.dtype in SMALL and self.key.is_as_it_lies
 
 
 class Files:
@@ -262,13 +270,19 @@ def _read(
                 file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
                 if source.scale or source.is_small or source.place.dtype not in DTYPES:
                     stored = _stored(source, _read_raw(file, source, device, buffer), dtype, device)
-                    yield name, stored.dense(dtype).t().contiguous() if source.key.transposed else stored
+                    yield name, stored if source.key.is_as_it_lies else _in_order(stored.dense(dtype), source)
                     continue
                 tensor = torch.empty(_numbers(source), dtype=dtype, device=device)
                 _fill(file, tensor, DTYPES[source.place.dtype], buffer)
-                if source.key.transposed:
-                    tensor = tensor.reshape(source.shape).t().contiguous()
-                yield name, tensor
+                yield name, tensor if source.key.is_as_it_lies else _in_order(tensor, source)
+
+
+def _in_order(tensor: torch.Tensor, source: Source) -> torch.Tensor:
+    """A dense tensor, transposed or with its halves the other way round, as its key says."""
+    tensor = tensor.reshape(source.shape)
+    if source.key.swapped:
+        return torch.cat(tensor.chunk(2)[::-1])
+    return tensor.t().contiguous()
 
 
 def _fill(file: Any, tensor: torch.Tensor, stored: torch.dtype, buffer: bytearray) -> None:
