@@ -14,6 +14,7 @@ from webui.core.lora_files import (
     check_family,
     find_adapter_config,
     made_for,
+    noise_levels,
     short_text,
 )
 from webui.core.tensor_file import BadFile, Header
@@ -30,6 +31,16 @@ from webui.core.tensor_file import BadFile, Header
 )
 def test_the_architecture_that_the_metadata_names(metadata: dict[str, str], said: str | None) -> None:
     assert made_for(metadata) == (metadata["modelspec.architecture"] if said is None else said)
+
+
+@pytest.mark.parametrize(
+    ("said", "levels"),
+    [("600,1000", (600, 1000)), ("600, 999", (600, 1000)), ("[0,400]", (0, 400)), ("300,700", (300, 700))]
+    + [(said, None) for said in ("0,1000", "0,999", "", "all", "5", "1000,1000", "700,600", "1" * 400 + ",2", "-5,3")],
+)
+def test_the_noise_that_a_lora_was_trained_with(said: str, levels: tuple[int, int] | None) -> None:
+    assert noise_levels({"modelspec.timestep_range": said}) == levels
+    assert noise_levels({}) is None
 
 
 def test_embeddings_in_the_file_stand_for_as_many_tokens_as_they_have_rows(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image as PilImages
+from safetensors.torch import load_file, save_file
 
 from webui.library.library import DEMO_MODEL
 
@@ -30,7 +31,8 @@ def lora_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("loras")
     loras = folder / "data" / "models" / "Lora"
     loras.mkdir(parents=True)
-    shutil.copy(DEMO_MODEL / "loras" / "sepia.safetensors", loras / f"{HOSTILE}.safetensors")
+    early = {"modelspec.timestep_range": "600,1000"}
+    save_file(load_file(DEMO_MODEL / "loras" / "sepia.safetensors"), loras / f"{HOSTILE}.safetensors", early)
     sidecar = {"activation text": HOSTILE_TEXT, "description": HOSTILE_TEXT, "preferred weight": 0.7}
     (loras / f"{HOSTILE}.json").write_text(json.dumps(sidecar), "utf-8")
     (loras / "saved page.safetensors").write_text("<html>not found</html>")
@@ -283,7 +285,9 @@ def test_a_strangers_words_are_text_and_a_broken_file_says_why(tab):
     assert HOSTILE_TEXT in row.inner_text()
     tab.draw(**SEEDED)
     assert f"LoRA {HOSTILE}:0.7" in tab.message
-    assert f"In a prompt: <lora:{HOSTILE_TAG}>" in tab.find("lora-panel").locator(".loras-found").text_content()
+    card = tab.find("lora-panel").locator(".loras-found").text_content()
+    assert f"In a prompt: <lora:{HOSTILE_TAG}>" in card
+    assert "Trained for the first steps only (noise from 600 of 1000)" in card
     row.get_by_text("To prompt").click()
     tab.wait_for_value("prompt", f"{SEEDED['prompt']} <lora:{HOSTILE_TAG}:0.7>")
     tab.draw()

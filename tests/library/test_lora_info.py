@@ -48,13 +48,14 @@ def test_what_the_metadata_says(make_lora):
                 "modelspec.trigger_phrase": "chalk style, dusty ,chalk style,",
                 "ss_tag_frequency": '{"x": {"other": 9}}',
                 "ss_base_model_version": "sd_v1",
+                "modelspec.timestep_range": "0,400",
             }
         )
     )
     size_bytes = info.size_bytes
     assert size_bytes > 100
     assert info == LoraInfo(
-        "a name", size_bytes, "Chalk", "Drawings", "stable-diffusion-v1/lora", ("chalk style", "dusty")
+        "a name", size_bytes, "Chalk", "Drawings", "stable-diffusion-v1/lora", ("chalk style", "dusty"), noise=(0, 400)
     )
 
 

@@ -14,6 +14,8 @@ UNET_BLOCK = re.compile(r"(^|[._])(down|up|mid|input|output|middle)_blocks?[._]"
 ARCHITECTURES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
 """By the width of the text that a UNet attends to."""
 _READS = re.compile(r"\.(?:lora_down|lora_A|(?:lora\.|lora_linear_layer\.)?down|q_layer)\.weight$|\.hada_w1_b$")
+ALL_LEVELS = 1000
+_RANGE = re.compile(r"[\[(]?\s*(\d{1,6})\s*,\s*(\d{1,6})\s*[\])]?", re.ASCII)
 _BUNDLED = re.compile(
     r"bundle_emb\.(?P<name>[^.]{1,200})\.(?P<vectors>clip_[lg]|emb_params|text_encoders_[01]|string_to_param\..+)"
 )
@@ -23,6 +25,18 @@ def made_for(metadata: Mapping[str, str]) -> str:
     """The architecture that a file says it was made for; empty where it does not."""
     said = (metadata.get("modelspec.architecture", ""), metadata.get("ss_base_model_version", ""))
     return next((short_text(text, 80) for text in said if text.strip()), "")
+
+
+def noise_levels(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """From which to which level of noise, of 1000, a LoRA was trained, as modelspec says it; None for all of them.
+
+    The first steps are those of the highest levels.
+    """
+    if not (found := _RANGE.fullmatch(metadata.get("modelspec.timestep_range", "").strip())):
+        return None
+    least, most = (int(level) for level in found.groups())
+    most = ALL_LEVELS if most >= ALL_LEVELS - 1 else most  # some count them from 0
+    return (least, most) if least < most and most - least < ALL_LEVELS else None
 
 
 def text_widths(shapes: Mapping[str, tuple[int, ...]]) -> set[int]:

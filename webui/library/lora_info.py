@@ -12,7 +12,7 @@ from typing import Any
 
 from webui.core.file_kinds import recognize
 from webui.core.files import LoraFile, ModelFile
-from webui.core.lora_files import MAX_SIDECAR_BYTES, bundled_embeddings, made_for, short_text
+from webui.core.lora_files import MAX_SIDECAR_BYTES, bundled_embeddings, made_for, noise_levels, short_text
 from webui.core.tensor_file import BadFile, read_header
 
 MAX_WORDS = 24
@@ -22,7 +22,10 @@ PREVIEW_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg
 
 @dataclass(frozen=True)
 class LoraInfo:
-    """All text is a stranger's: shown as text, never as markup. ``problem`` says why it cannot be used, if so."""
+    """All text is a stranger's: shown as text, never as markup. ``problem`` says why it cannot be used, if so.
+
+    ``noise`` is from which to which level, of 1000, it was trained, where that is not all of them.
+    """
 
     name: str
     size_bytes: int = 0
@@ -31,6 +34,7 @@ class LoraInfo:
     made_for: str = ""
     trigger_words: tuple[str, ...] = ()
     weight: float = 1.0
+    noise: tuple[int, int] | None = None
     has_preview: bool = False
     problem: str = ""
 
@@ -69,6 +73,7 @@ def _from_header(file: LoraFile, size_bytes: int, _mtime_ns: int) -> LoraInfo:
         trigger_words=_split_words(bundled_embeddings(header.shapes))
         or words
         or tuple(_frequent_tags(metadata.get("ss_tag_frequency", ""))),
+        noise=noise_levels(metadata),
         has_preview=read_thumbnail(metadata) is not None,
         problem=f"{file.path.name} {kind.reason}" if kind and is_other else "",
     )

@@ -163,8 +163,15 @@
     return tag ? `In a prompt: <lora:${tag}>` : "No tag can hold this name";
   };
 
+  const noiseNote = ({ noise }) => {
+    if (!noise) return "";
+    const [least, most] = noise;
+    if (most === 1000) return `Trained for the first steps only (noise from ${least} of 1000)`;
+    return least ? `Trained for steps in the middle only (noise ${least} to ${most} of 1000)` : `Trained for the last steps only (noise up to ${most} of 1000)`;
+  };
+
   const makeCard = (page, info) => {
-    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for, info.place, tagNote(info)].filter(Boolean).join(" · ");
+    const detail = [info.trigger_words.slice(0, 3).join(", "), info.made_for, noiseNote(info), info.place, tagNote(info)].filter(Boolean).join(" · ");
     const use = () => {
       const entries = chosen(page);
       if (!entries.some((entry) => entry.name === info.name)) choose(page, [...entries, { name: info.name, weight: info.weight }]);
