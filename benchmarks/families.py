@@ -57,7 +57,7 @@ class Subject:
 
 def subjects() -> list[Subject]:
     """All of them; what they are made with is imported where it is needed."""
-    return [stable_diffusion("sd1"), stable_diffusion("sdxl"), anima()]
+    return [stable_diffusion("sd1"), stable_diffusion("sdxl"), anima(), krea2()]
 
 
 def stable_diffusion(kind: str) -> Subject:
@@ -105,6 +105,44 @@ def anima() -> Subject:
         lambda: make_parts(transformer=TRANSFORMER | wide),
         save_folder,
         lambda: [{"context": torch.randn(1, 512, 32)} for _ in range(2)],
+        ask,
+    )
+
+
+def krea2() -> Subject:
+    """Six of its 28 layers, 512 wide."""
+    from diffusers import Krea2Pipeline
+
+    from tests.krea2_models import TRANSFORMER, make_parts, save_folder
+
+    wide = {"attention_head_dim": 64, "num_attention_heads": 8, "num_layers": 6, "intermediate_size": 1536}
+    rope = {"axes_dims_rope": (16, 24, 24)}
+
+    def ask(networks: Networks, latents: torch.Tensor, moment: torch.Tensor, told: Sequence[Conditioning]) -> Outputs:
+        pipe: Any = Krea2Pipeline(*[None] * 5)
+        count, channels, height, width = latents.shape
+        pipe.vae_scale_factor = 8
+        packed = pipe._pack_latents(latents, count, channels, height, width)
+        outputs = []
+        for one in told:
+            words = one["context"].shape[1]
+            places = pipe.prepare_position_ids(words, height // 2, width // 2, latents.device)
+            flow = networks["transformer"](
+                hidden_states=packed,
+                encoder_hidden_states=one["context"],
+                timestep=moment.reshape(1) / 1000,
+                position_ids=places,
+                encoder_attention_mask=torch.ones(1, words, dtype=torch.bool),
+                return_dict=False,
+            )[0]
+            outputs.append(pipe._unpack_latents(flow, height * 8, width * 8)[:, :, 0])
+        return outputs
+
+    return Subject(
+        "Krea 2",
+        lambda: make_parts(transformer=TRANSFORMER | wide | rope),
+        save_folder,
+        lambda: [{"context": torch.randn(1, 77, 3, 32)} for _ in range(2)],
         ask,
     )
 

@@ -42,7 +42,7 @@ def test_a_prompt_is_one_span_of_one_term(prompt):
     ("prompt", "said"),
     [
         ("a [cat:dog:0.5], flat", [(10, "a cat, flat"), (20, "a dog, flat")]),
-        ("[a:b:0.25] [x::10] [:y:15]", [(5, "a x "), (10, "b x "), (15, "b  "), (20, "b  y")]),
+        ("[a:b:0.25] [x::10] [:y:15]", [(5, "a x"), (10, "b x"), (15, "b"), (20, "b  y")]),
         ("a cat AND a dog :0.6", [(20, "a cat", ("a dog", 0.6))]),
         ("[a:b:2] AND c:-1", [(2, "a", ("c", -1)), (20, "b", ("c", -1))]),
         ("x AND y:0", [(20, "x")]),  # the very same as x
@@ -89,4 +89,4 @@ def test_a_tag_acts_where_the_prompt_says_it_and_as_often():
     schedule = LoraSchedule(LORA, 0.5, 0.5, tag)
     assert worn(schedule, prompt=f"[{tag}a::0.4] b") == [(8, [("night", 0.5, 0.5)]), (20, [])]
     assert worn(schedule, prompt=f"[{tag}{tag}a:b:8] AND [{tag}c:d:8]") == [(8, [("night", 1.5, 1.5)]), (20, [])]
-    assert told(f"[{tag}a::0.4] b", lora_schedules=(schedule,)) == [(8, "a b"), (20, " b")]
+    assert told(f"[{tag}a::0.4] b", lora_schedules=(schedule,)) == [(8, "a b"), (20, "b")]

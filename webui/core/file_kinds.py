@@ -65,6 +65,8 @@ _FAMILIES = tuple(
         (r"distilled_guidance_layer", "Chroma"),
         (r"double_stream_blocks|single_stream_blocks", "HiDream"),
         (r"joint_blocks", "Stable Diffusion 3"),
+        (r"(^|[._])(txtfusion|text_fusion)[._]", "Krea 2"),
+        (r"(^|[._])blocks[._]\d+[._](attn[._](w[qkvo]|gate|to_gate)|(mlp|ff)[._](gate|up|down))\b", "Krea 2"),
         (r"(double|single)_stream_modulation|to_qkv_mlp_proj|[._]ff(_context)?[._]linear_(in|out)", FLUX2),
         (r"double_blocks[._]00|(^|[._])(img|txt)_mod[._]lin\b|(^|[._])single_blocks[._]\d+[._]modulation", "FLUX.1"),
         (r"single_transformer_blocks[._]\d+[._](proj_mlp|proj_out|attn[._]to_[qkv]\b)", "FLUX.1"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from webui.core.prompt import tags_in, without_tags
-from webui.core.schedule import read, split_terms
+from webui.core.schedule import ScheduledText, read, split_terms
 from webui.core.stages import LoraUse, Pass
 
 
@@ -39,11 +39,11 @@ def spans(stage: Pass) -> tuple[Span, ...]:
     negative = read(stage.negative)
 
     def told(step: int) -> Span:
-        said = [(text.at(step, steps, stage.done), weight) for text, weight in parts]
-        loras = _loras(stage, step, steps, [text for text, _ in said])
-        terms = tuple(Term(without_tags(text), weight) for text, weight in said)
+        said = [text.at(step, steps, stage.done) for text, _ in parts]
+        terms = tuple(Term(_words(text, own), weight) for (text, weight), own in zip(parts, said, strict=True))
         counting = tuple(term for term in terms if term.weight)
-        return Span(steps, counting or terms[:1], without_tags(negative.at(step, steps, stage.done)), loras)
+        unwanted = _words(negative, negative.at(step, steps, stage.done))
+        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, said))
 
     if not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts))):
         return (told(0),)
@@ -51,6 +51,11 @@ def spans(stage: Pass) -> tuple[Span, ...]:
     for span, group in groupby(range(steps), told):
         found.append(Span(1 + max(group), span.terms, span.negative, span.loras))
     return tuple(found) or (told(0),)
+
+
+def _words(text: ScheduledText, said: str) -> str:
+    """Without tags; a bracket that says nothing at an end leaves no space there, which would be a token to some."""
+    return without_tags(said).strip() if text.choices else said
 
 
 def _loras(stage: Pass, step: int, steps: int, texts: Iterable[str]) -> tuple[LoraUse, ...]:

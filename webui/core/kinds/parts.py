@@ -63,6 +63,12 @@ def _is_qwen3(shapes: Shapes, prefix: str) -> bool:
     return shapes.get(f"{prefix}embed_tokens.weight", ())[:1] == (QWEN_WORDS,)
 
 
+def _sees(shapes: Shapes, prefix: str) -> bool:
+    """Whether it is the half of Qwen3-VL that reads: its layers are called so, or what sees is beside them."""
+    beside = prefix.removesuffix("model.")
+    return prefix.endswith("language_model.") or f"{beside}visual.patch_embed.proj.weight" in shapes
+
+
 QWEN3 = Network(
     name="Qwen3",
     role="text_encoder",
@@ -72,8 +78,16 @@ QWEN3 = Network(
         2560: "Qwen3 4B (qwen_3_4b.safetensors)",
         4096: "Qwen3 8B (qwen_3_8b.safetensors)",
     },
-    fits=_is_qwen3,
+    fits=lambda shapes, prefix: _is_qwen3(shapes, prefix) and not _sees(shapes, prefix),
     width=lambda shapes, prefix: shapes[f"{prefix}embed_tokens.weight"][-1],
+)
+QWEN3_VL = Network(
+    name="Qwen3-VL",
+    role="text_encoder",
+    signs=QWEN3.signs,
+    files={2560: "Qwen3-VL 4B (qwen3vl_4b_bf16.safetensors)"},
+    fits=lambda shapes, prefix: _is_qwen3(shapes, prefix) and _sees(shapes, prefix),
+    width=QWEN3.width,
 )
 QWEN_IMAGE_VAE = Network(
     name="Qwen-Image's VAE",
@@ -88,4 +102,4 @@ FLUX2_VAE = Network(
     files={0: "FLUX.2's autoencoder (flux2-vae.safetensors)"},
     fits=lambda shapes, prefix: f"{prefix}decoder.conv_in.weight" in shapes,
 )
-NETWORKS = (QWEN3, QWEN_IMAGE_VAE, FLUX2_VAE)
+NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE)

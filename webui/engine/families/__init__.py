@@ -3,10 +3,11 @@
 from webui.engine.families.anima import ANIMA
 from webui.engine.families.family import Family
 from webui.engine.families.flux2 import FLUX2_KLEIN
+from webui.engine.families.krea2 import KREA2
 from webui.engine.families.sd import STABLE_DIFFUSION
 from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 
-FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, ANIMA, FLUX2_KLEIN)
+FAMILIES = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, ANIMA, FLUX2_KLEIN, KREA2)
 
 
 def family_of(kind: str) -> Family:

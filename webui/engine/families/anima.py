@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,17 +11,16 @@ from torch import nn
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
-from webui.core.files import VaeFile
 from webui.core.prompt import parse_weights
 from webui.core.tensor_file import BadFile
 from webui.engine.families import qwen_image
-from webui.engine.families.base import Autoencoder, Backbone, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, LatentFormat, Part, Parts, Shapes, Spelling
+from webui.engine.families.base import Backbone, Conditioning
+from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling
 from webui.engine.families.latent import group_alike
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
 from webui.engine.text.vocabularies import Reading, in_folder, read, shipped
-from webui.engine.weights import Files, Key, WeightLoader, build_empty
+from webui.engine.weights import Key
 
 SHIFT = 3.0
 """Of the noise levels that it was trained with."""
@@ -220,21 +218,6 @@ def _backbone(parts: Parts) -> Backbone:
     return CosmosBackbone(parts["backbone"])
 
 
-def _autoencoder(parts: Parts) -> Autoencoder:
-    return qwen_image.QwenImageAutoencoder(parts["vae"], parts.device)
-
-
-def _lone_vae(
-    _file: VaeFile, files: Files, _checkpoint: Checkpoint, dtype: torch.dtype
-) -> tuple[WeightLoader, torch.dtype]:
-    prefix = next((prefix for prefix in ("", "vae.") if qwen_image.is_here(files.shapes, prefix)), None)
-    if prefix is None:
-        raise BadFile("holds no VAE of Qwen-Image's kind, which Anima needs")
-    names = "wan" if qwen_image.is_wan(files.shapes, prefix) else "diffusers"
-    module = build_empty(partial(qwen_image.make, qwen_image.config(files.shapes, prefix)))
-    return WeightLoader(module, files, lambda name: qwen_image.keys(name, module, names, prefix)), dtype
-
-
 def _scheduler(_checkpoint: Checkpoint, config: Config | None) -> Config:
     return {**(config or {"shift": SHIFT}), "prediction_type": "flow_prediction"}
 
@@ -267,22 +250,13 @@ TRANSFORMER = Part(
     lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "net_", ""),
     spellings=_transformer_spellings,
 )
-VAE = Part(
-    role="vae",
-    title="VAE",
-    make=qwen_image.make,
-    config=lambda _checkpoint, shapes, prefix: qwen_image.config(shapes, prefix),
-    keys=qwen_image.keys,
-    names=lambda _checkpoint, shapes, prefix: "wan" if qwen_image.is_wan(shapes, prefix) else "diffusers",
-    changeable=False,
-)
 ANIMA = Family(
     kinds=("Anima",),
-    parts=(TEXT_ENCODER, TEXT_CONDITIONER, TRANSFORMER, VAE),
-    latents=LatentFormat(qwen_image.CHANNELS, qwen_image.RGB, qwen_image.RGB_OFFSET),
+    parts=(TEXT_ENCODER, TEXT_CONDITIONER, TRANSFORMER, qwen_image.VAE),
+    latents=qwen_image.LATENTS,
     scheduler=_scheduler,
     encode=encode,
     backbone=_backbone,
-    autoencoder=_autoencoder,
-    lone_vae=_lone_vae,
+    autoencoder=qwen_image.autoencoder,
+    lone_vae=qwen_image.lone_vae,
 )

@@ -6,23 +6,28 @@ autoencoder it was.
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from webui.core.checkpoint import Checkpoint
+from webui.core.files import VaeFile
+from webui.core.tensor_file import BadFile
 from webui.engine.families.base import Autoencoder, Posterior
-from webui.engine.weights import Key
+from webui.engine.families.family import LatentFormat, Part, Parts
+from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 CHANNELS = 16
-RGB = (
+_RGB = (
     *((-0.1299, -0.1692, 0.2932), (0.0671, 0.0406, 0.0442), (0.3568, 0.2548, 0.1747), (0.0372, 0.2344, 0.1420)),
     *((0.0313, 0.0189, -0.0328), (0.0296, -0.0956, -0.0665), (-0.3477, -0.4059, -0.2925), (0.0166, 0.1902, 0.1975)),
     *((-0.0412, 0.0267, -0.1364), (-0.1293, 0.0740, 0.1636), (0.0680, 0.3019, 0.1128), (0.0032, 0.0581, 0.0639)),
     *((-0.1251, 0.0927, 0.1699), (0.0060, -0.0633, 0.0005), (0.3477, 0.2275, 0.2950), (0.1984, 0.0913, 0.1861)),
 )
-RGB_OFFSET = (-0.1835, -0.0868, -0.3360)
-"""From latents to RGB in -1..1 (ComfyUI, latent_formats.py, Wan21)."""
+LATENTS = LatentFormat(CHANNELS, _RGB, rgb_offset=(-0.1835, -0.0868, -0.3360))
+"""From latents to RGB in -1..1: ComfyUI, latent_formats.py, Wan21."""
 
 # what begins a tensor's name -> what begins it in Wan's names
 _WHOLE = {"quant_conv": "conv1", "post_quant_conv": "conv2"}
@@ -160,3 +165,31 @@ class QwenImageAutoencoder(Autoencoder):
             return whole.to(self._device)
         finally:
             nn.Module.to(vae, dtype)
+
+
+def autoencoder(parts: Parts) -> Autoencoder:
+    """That of a model of these families."""
+    return QwenImageAutoencoder(parts["vae"], parts.device)
+
+
+def lone_vae(
+    _file: VaeFile, files: Files, checkpoint: Checkpoint, dtype: torch.dtype
+) -> tuple[WeightLoader, torch.dtype]:
+    """What finds it in a file of its own, for a model of these families; raises BadFile."""
+    prefix = next((prefix for prefix in ("", "vae.") if is_here(files.shapes, prefix)), None)
+    if prefix is None:
+        raise BadFile(f"holds no VAE of Qwen-Image's kind, which {checkpoint.family} needs")
+    names = "wan" if is_wan(files.shapes, prefix) else "diffusers"
+    module = build_empty(partial(make, config(files.shapes, prefix)))
+    return WeightLoader(module, files, lambda name: keys(name, module, names, prefix)), dtype
+
+
+VAE = Part(
+    role="vae",
+    title="VAE",
+    make=make,
+    config=lambda _checkpoint, shapes, prefix: config(shapes, prefix),
+    keys=keys,
+    names=lambda _checkpoint, shapes, prefix: "wan" if is_wan(shapes, prefix) else "diffusers",
+    changeable=False,
+)

@@ -13,9 +13,10 @@ ROPE_THETA = 1_000_000.0
 POSITIONS = 32_768
 NORM_EPS = 1e-6
 _LAYER = re.compile(r"layers\.(\d+)\.")
+_NOT_QWEN3S = ("dtype", "model_type")
 
 
-def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
+def config(shapes: Mapping[str, tuple[int, ...]], prefix: str, theta: float = ROPE_THETA) -> dict[str, Any]:
     """What shapes say, and what all of Qwen3's smaller models have in common; raises KeyError for a missing tensor."""
     vocabulary, width = shapes[f"{prefix}embed_tokens.weight"]
     head = shapes[f"{prefix}layers.0.self_attn.q_norm.weight"][0]
@@ -30,19 +31,30 @@ def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]
         "head_dim": head,
         "max_position_embeddings": POSITIONS,
         "rms_norm_eps": NORM_EPS,
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
     }
+
+
+def of_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's part of a configuration; that of a model which sees too has it beside that of its eyes."""
+    words: Mapping[str, Any] = config.get("text_config") or config
+    return words
 
 
 def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
     """transformers' network without weights, but with the frequencies of its positions, which no file holds.
 
-    Where no more than the first ``read`` layers are read, it has no others, and no norm behind them.
+    Of Qwen3-VL it is the half that reads: its words stand in a line, so that Qwen3's positions are its own. Where no
+    more than the first ``read`` layers are read, it has no others, and no norm behind them.
     """
     from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-    known = Qwen3Config(**{name: value for name, value in config.items() if name[:1] != "_" and name != "dtype"})
+    told = {name: value for name, value in of_words(config).items() if name[:1] != "_" and name not in _NOT_QWEN3S}
+    for name in ("rope_parameters", "rope_scaling"):
+        if isinstance(rope := told.get(name), dict):
+            told[name] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
+    known = Qwen3Config(**told)
     known._attn_implementation = "sdpa"
     if read is not None:
         known.num_hidden_layers = read
@@ -55,9 +67,9 @@ def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
 
 
 def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator[Key]:
-    """transformers' names, with and without the language model around them."""
-    yield Key(prefix + parameter)
-    yield Key(f"{prefix}model.{parameter}")
+    """transformers' names, with and without the language model around them, or one that sees."""
+    for around in ("", "model.", "language_model.", "model.language_model."):
+        yield Key(f"{prefix}{around}{parameter}")
 
 
 def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,12 +45,15 @@ BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 class Key:
     """A tensor in a file: its name, which third of its rows (None for all of them), whether it lies transposed, and
     whether the halves of its rows are ``swapped``.
+
+    A ``flat`` one may have its numbers in other rows than the parameter's, in the same order.
     """
 
     name: str
     third: int | None = None
     transposed: bool = False
     swapped: bool = False
+    flat: bool = False
 
     @property
     def is_as_it_lies(self) -> bool:
@@ -62,7 +65,7 @@ class Key:
 class Source:
     """A tensor in a file, with how it lies there, and the tensor that it is to be multiplied with, if any.
 
-    ``rotated`` is how many numbers of a row were rotated together, 0 for none.
+    ``rotated`` is how many numbers of a row were rotated together, 0 for none. ``exact`` is read in float32 always.
     """
 
     path: Path
@@ -71,6 +74,11 @@ class Source:
     key: Key
     scale: "Source | None" = None
     rotated: int = 0
+    exact: bool = False
+
+    def format_of(self, dtype: torch.dtype) -> torch.dtype:
+        """What it is read in for a network that computes in ``dtype``."""
+        return torch.float32 if self.exact else dtype
 
     @property
     def nbytes(self) -> int:
@@ -154,6 +162,7 @@ class WeightLoader:
         self._sources: dict[str, Source] = {}
         self._kept: set[str] = set()
         missing: list[str] = []
+        exact = set(getattr(module, "_keep_in_fp32_modules", None) or ())  # diffusers' word for what is not rounded
         for name, parameter in module.named_parameters():
             candidates = list(keys_of(name))
             found = next((source for key in candidates if (source := files.find(key))), None)
@@ -161,7 +170,7 @@ class WeightLoader:
                 missing.append(candidates[0].name)
             else:
                 _check_shape(found, tuple(parameter.shape))
-                self._sources[name] = found
+                self._sources[name] = replace(found, exact=bool(exact.intersection(name.split("."))))
                 path, _, kind = name.rpartition(".")
                 if keeps_small and found.is_small and can_keep(module.get_submodule(path), kind):
                     self._kept.add(name)
@@ -173,7 +182,8 @@ class WeightLoader:
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """How much memory the weights take, those that are not kept small in this format."""
-        dense = sum(count for name, count in self._numbers.items() if name not in self._kept) * dtype.itemsize
+        formats = {name: source.format_of(dtype) for name, source in self._sources.items() if name not in self._kept}
+        dense = sum(self._numbers[name] * own.itemsize for name, own in formats.items())
         scales = sum(
             math.prod(found.scale.shape) * 4 for found in map(self._sources.get, self._kept) if found and found.scale
         )
@@ -206,7 +216,7 @@ class WeightLoader:
                 tensor.shape = shapes[name]
                 kept[name] = tensor
             else:
-                state[name] = dense(tensor, dtype).reshape(shapes[name])
+                state[name] = dense(tensor, self._sources[name].format_of(dtype)).reshape(shapes[name])
             yield self._sources[name].nbytes
         self.files.check_unchanged()
         self.module.load_state_dict(state, strict=False, assign=True)
@@ -223,7 +233,8 @@ def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
     if key.transposed:
         shape = shape[::-1]
     plain = [tuple(side for side in sides[2:] if side != 1) for sides in (shape, wanted)]
-    if shape[:2] != wanted[:2] or plain[0] != plain[1]:
+    alike = shape[:2] == wanted[:2] and plain[0] == plain[1]
+    if not alike and not (key.flat and math.prod(shape) == math.prod(wanted)):
         raise BadFile(f"has {key.name} in the shape {_text(source.shape)}, where {_text(wanted)} is needed")
     if source.place.dtype not in KNOWN:
         raise BadFile(f"has {key.name} in the format {source.place.dtype!r}; known are {', '.join(KNOWN)}")
@@ -266,13 +277,13 @@ def _read(
     for path, names in groupby(order, key=lambda name: sources[name].path):
         with path.open("rb", buffering=0) as file:
             for name in names:
-                source = sources[name]
+                source, own = sources[name], sources[name].format_of(dtype)
                 file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
                 if source.scale or source.is_small or source.place.dtype not in DTYPES:
-                    stored = _stored(source, _read_raw(file, source, device, buffer), dtype, device)
-                    yield name, stored if source.key.is_as_it_lies else _in_order(stored.dense(dtype), source)
+                    stored = _stored(source, _read_raw(file, source, device, buffer), own, device)
+                    yield name, stored if source.key.is_as_it_lies else _in_order(stored.dense(own), source)
                     continue
-                tensor = torch.empty(_numbers(source), dtype=dtype, device=device)
+                tensor = torch.empty(_numbers(source), dtype=own, device=device)
                 _fill(file, tensor, DTYPES[source.place.dtype], buffer)
                 yield name, tensor if source.key.is_as_it_lies else _in_order(tensor, source)
 

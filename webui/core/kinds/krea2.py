@@ -1,0 +1,36 @@
+"""Krea 2: how its files are known, and what it cannot do.
+
+A file is in diffusers' names, or in those of Krea's own program.
+"""
+
+from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.parts import QWEN3_VL, QWEN_IMAGE_VAE, inner
+from webui.core.tensor_file import Header
+
+BACKBONE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
+NETWORKS = {"text_encoder": QWEN3_VL, "vae": QWEN_IMAGE_VAE}
+
+
+def _recognise(header: Header) -> Traits | None:
+    shapes = header.shapes
+    for prefix in BACKBONE_PREFIXES:
+        for names, fusion, told in (("krea", "txtfusion", "txtmlp.1"), ("diffusers", "text_fusion", "txt_in.linear_1")):
+            if f"{prefix}{fusion}.projector.weight" in shapes and f"{prefix}{told}.weight" in shapes:
+                found = {"backbone": prefix, **inner(shapes, NETWORKS)}
+                return Traits(tuple(found.items()), names, 16, shapes[f"{prefix}{told}.weight"][-1])
+    return None
+
+
+KREA2 = Kind(
+    name="Krea 2",
+    parts=("text_encoder", "backbone", "vae"),
+    latents="Qwen-Image",
+    recognise=_recognise,
+    networks=NETWORKS,
+    vocabulary="qwen3",
+    folders={"backbone": "transformer"},
+    native_px=1024,
+    prediction="flow",
+    defaults=Defaults(steps=28, guidance=5.5, sampler="Euler"),
+    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+)

@@ -1,0 +1,270 @@
+"""Krea 2: a transformer that reads what several of Qwen3-VL's layers think of the words, and patches of the picture."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from webui.core.checkpoint import Checkpoint
+from webui.core.errors import RequestError
+from webui.core.tensor_file import BadFile
+from webui.engine.families import qwen_image
+from webui.engine.families.base import Backbone, CannotLoad, Conditioning
+from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling
+from webui.engine.families.latent import group_alike
+from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.text import qwen
+from webui.engine.text.vocabularies import in_folder, shipped
+from webui.engine.weights import Key
+
+PATCH = 2
+MOST_TOKENS = 4096
+"""Of one prompt: diffusers cuts it at 507, others read it whole."""
+ROPE_THETA = 5_000_000.0
+"""Of Qwen3-VL's positions; those of words alone are a line, as in Qwen3."""
+BEFORE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
+    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+)
+BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
+NOT_TOLD = 34
+"""Tokens of ``BEFORE``: the encoder reads them, the transformer is not told them."""
+SCHEDULE = {
+    **{"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15},
+    **{"base_image_seq_len": 256, "max_image_seq_len": 6400},
+}
+
+# diffusers' names -> the original ones: of whole modules, and within blocks
+_WHOLE = {
+    **{"img_in": "first", "time_embed.linear_1": "tmlp.0", "time_embed.linear_2": "tmlp.2", "time_mod_proj": "tproj.1"},
+    **{"txt_in.norm": "txtmlp.0", "txt_in.linear_1": "txtmlp.1", "txt_in.linear_2": "txtmlp.3"},
+    **{"final_layer.linear": "last.linear", "final_layer.norm": "last.norm", "final_layer": "last.modulation"},
+}
+_WITHIN = (
+    *(("transformer_blocks.", "blocks."), ("text_fusion.", "txtfusion.")),
+    *((".attn.to_q", ".attn.wq"), (".attn.to_k", ".attn.wk"), (".attn.to_v", ".attn.wv")),
+    *((".attn.to_out.0", ".attn.wo"), (".attn.to_gate", ".attn.gate"), (".ff.", ".mlp.")),
+    *((".attn.norm_q", ".attn.qknorm.qnorm"), (".attn.norm_k", ".attn.qknorm.knorm")),
+    *((".norm1", ".prenorm"), (".norm2", ".postnorm")),
+)
+_BLOCK = re.compile(r"(?:transformer_)?blocks\.(\d+)\.")
+_FUSED = re.compile(r"(.*\.attn\.)to_([qkv])")
+
+
+def krea_name(path: str) -> str:
+    """What Krea's own program calls a module of diffusers' names."""
+    if path in _WHOLE:
+        return _WHOLE[path]
+    for ours, theirs in _WITHIN:
+        path = path.replace(ours, theirs)
+    return path
+
+
+def krea_key(parameter: str) -> str:
+    """What Krea's own program calls a tensor of diffusers' names."""
+    path, _, kind = parameter.rpartition(".")
+    if kind == "scale_shift_table":
+        return f"{krea_name(path)}.{'lin' if path == 'final_layer' else 'mod.lin'}"
+    is_norm = path.rpartition(".")[2].startswith("norm")
+    return f"{krea_name(path)}.{'scale' if is_norm else kind}"
+
+
+def _keys(parameter: str, _root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    name = parameter if names == "diffusers" else krea_key(parameter)
+    yield Key(prefix + name, flat=name.endswith(".lin"))
+
+
+def _spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
+    """Also for the three in one tensor that diffusers makes of queries, keys and values."""
+    yield Spelling(path)
+    yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
+    if path.endswith(".to_out.0"):
+        yield Spelling(path.removesuffix(".0"))
+    yield Spelling(krea_name(path))
+    if found := _FUSED.fullmatch(path):
+        before, own = found.groups()
+        layers: list[Any] = [root.get_submodule(f"{before}to_{letter}") for letter in "qkv"]
+        rows = [layer.out_features for layer in layers]
+        first = sum(rows[: "qkv".index(own)])
+        for begin in {before, before.removeprefix("transformer_")}:
+            yield Spelling(f"{begin}to_qkv", (first, first + rows["qkv".index(own)]))
+
+
+def _count(shapes: Shapes, prefix: str, pattern: str) -> int:
+    begin = re.compile(re.escape(prefix) + pattern)
+    return len({found[1] for key in shapes if (found := begin.match(key))})
+
+
+def _config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
+    def shape(parameter: str) -> tuple[int, ...]:
+        return shapes[next(_keys(parameter, nn.Identity(), checkpoint.names, prefix)).name]
+
+    theirs = checkpoint.names != "diffusers"
+    fusion = "txtfusion" if theirs else "text_fusion"
+    block, reader = "transformer_blocks.0", "text_fusion.refiner_blocks.0"
+    width, channels = shape("img_in.weight")
+    head, read = shape(f"{block}.attn.norm_q.weight")[0], shape(f"{reader}.attn.norm_q.weight")[0]
+    told = shape("txt_in.linear_1.weight")[1]
+    across = 3 * head // 8
+    return {
+        "in_channels": channels,
+        "num_layers": _count(shapes, prefix, rf"{'blocks' if theirs else 'transformer_blocks'}\.(\d+)\."),
+        "attention_head_dim": head,
+        "num_attention_heads": width // head,
+        "num_key_value_heads": shape(f"{block}.attn.to_k.weight")[0] // head,
+        "intermediate_size": shape(f"{block}.ff.gate.weight")[0],
+        "timestep_embed_dim": shape("time_embed.linear_1.weight")[1],
+        "text_hidden_dim": told,
+        "num_text_layers": shape("text_fusion.projector.weight")[1],
+        "text_num_attention_heads": told // read,
+        "text_num_key_value_heads": shape(f"{reader}.attn.to_k.weight")[0] // read,
+        "text_intermediate_size": shape(f"{reader}.ff.gate.weight")[0],
+        "num_layerwise_text_blocks": _count(shapes, prefix, rf"{fusion}\.layerwise_blocks\.(\d+)\."),
+        "num_refiner_text_blocks": _count(shapes, prefix, rf"{fusion}\.refiner_blocks\.(\d+)\."),
+        "axes_dims_rope": (head - 2 * across, across, across),
+    }
+
+
+def _make(config: Config) -> nn.Module:
+    from diffusers.models.transformers.transformer_krea2 import Krea2Transformer2DModel
+
+    model: nn.Module = Krea2Transformer2DModel.from_config(dict(config))
+    return model
+
+
+def _tokenizer(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> Any:
+    found = folder and in_folder(folder / "tokenizer") or shipped("qwen3")
+    words = qwen.of_words(config)["vocab_size"]
+    if (last := found.get_vocab_size() - 1) >= words:
+        raise BadFile(f"has a text encoder of {words:,} words, where its vocabulary has {last + 1:,}")
+    return found
+
+
+def taps(layers: int) -> range:
+    """Behind which of the encoder's layers its states are taken, where no folder says it: every third."""
+    return range(2, 3 * layers, 3)
+
+
+def _layers(parts: Parts) -> Sequence[int]:
+    """The same for this model; CannotLoad where its encoder has not so many, or a folder says what cannot be."""
+    asked, own = parts["backbone"].config.num_text_layers, parts["text_encoder"].config.num_hidden_layers
+    said = parts.pipeline_config.get("text_encoder_select_layers") or taps(asked)
+    layers = [layer for layer in said if isinstance(layer, int) and 0 <= layer <= own]
+    if len(layers) != len(said) or len(layers) != asked:
+        raise CannotLoad(
+            f"the text encoder has {own} layers, and the transformer asks for states behind {asked}, up to"
+            f" {max(map(str, said), key=len)[:20]}: it belongs to another model"
+        )
+    return layers
+
+
+def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
+    """The states of the prompt's tokens and of what stands behind it, (1, tokens, layers, width).
+
+    diffusers fills them up to 512, masks what it filled in everywhere and gives it no positions: it changes nothing.
+    Brackets are plain words, as in ComfyUI. RequestError for a prompt that is too long.
+    """
+    tokenizer = parts.tokenizers["text_encoder"]
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character of two, as JSON can hold
+    ids = [*tokenizer.encode(BEFORE + text).ids, *tokenizer.encode(BEHIND).ids]
+    if (told := len(ids) - NOT_TOLD) > MOST_TOKENS:
+        raise RequestError(f"the prompt has {told:,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    found = qwen.tapped(parts["text_encoder"], torch.tensor([ids], device=parts.device), _layers(parts))
+    return {"context": found[:, NOT_TOLD:].to(parts["backbone"].dtype)}
+
+
+class Krea2Backbone(Backbone):
+    """The transformer as a backbone: 2 x 2 latents are one of its tokens, behind those of the words; its time is 0..1.
+
+    Words need no mask: prompts of different lengths are forwards of their own.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self._transformer = transformer
+        self.run: Callable[..., Any] = transformer
+
+    def prepare(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """As in ``Backbone``: the states of each forward."""
+        rows = [{"context": told["context"].repeat_interleave(count, dim=0)} for told in conditionings]
+        return [torch.cat([told["context"] for told in group]) for group in group_alike(rows, count)]
+
+    def predict(
+        self, latents: torch.Tensor, time: torch.Tensor, prepared: torch.Tensor, shortcuts: Shortcuts | None = None
+    ) -> Sequence[torch.Tensor]:
+        """As in ``Backbone``. What an odd side lacks is its last row once more."""
+        times = len(prepared) // len(latents)
+        height, width = latents.shape[-2:]
+        seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
+        seen = nn.functional.pad(seen, (0, width % PATCH, 0, height % PATCH), mode="replicate")
+        rows, columns = (side // PATCH for side in seen.shape[-2:])
+        output = self.run(
+            hidden_states=nn.functional.pixel_unshuffle(seen, PATCH).flatten(2).transpose(1, 2),
+            encoder_hidden_states=prepared,
+            timestep=(time / 1000).to(latents.device, torch.float32).expand(len(seen)),
+            position_ids=_places(prepared.shape[1], rows, columns, latents.device),
+            return_dict=False,
+        )[0]
+        flow = nn.functional.pixel_shuffle(output.transpose(1, 2).unflatten(2, (rows, columns)), PATCH)
+        return flow[..., :height, :width].float().chunk(times)
+
+
+def _places(words: int, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+    """(tokens, 3): where each is in time, down and across. Words are at the origin."""
+    sides = (range(1), range(rows), range(columns))
+    grid = torch.cartesian_prod(*(torch.arange(len(side), dtype=torch.float32, device=device) for side in sides))
+    return torch.cat([grid.new_zeros(words, 3), grid.view(-1, 3)])
+
+
+def _backbone(parts: Parts) -> Backbone:
+    _layers(parts)  # so that it is known when it is loaded
+    return Krea2Backbone(parts["backbone"])
+
+
+def _scheduler(_checkpoint: Checkpoint, config: Config | None) -> Config:
+    return {**(config or SCHEDULE), "prediction_type": "flow_prediction"}
+
+
+def _dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
+    """What is in its layers goes beyond float16's numbers."""
+    return torch.bfloat16 if dtype == torch.float16 else dtype
+
+
+TEXT_ENCODER = Part(
+    role="text_encoder",
+    title="text encoder",
+    make=qwen.make,
+    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix, ROPE_THETA),
+    keys=qwen.keys,
+    lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3vl_4b_transformer_model_"),
+    dtype=_dtype,
+    tokenizer=_tokenizer,
+)
+TRANSFORMER = Part(
+    role="backbone",
+    title="transformer",
+    make=_make,
+    config=_config,
+    keys=_keys,
+    lora_prefixes=(
+        *("transformer_", "diffusion_model_", "model_diffusion_model_", ""),
+        *("lora_unet_", "lora_transformer_", "lycoris_"),
+    ),
+    spellings=_spellings,
+    dtype=_dtype,
+)
+KREA2 = Family(
+    kinds=("Krea 2",),
+    parts=(TEXT_ENCODER, TRANSFORMER, qwen_image.VAE),
+    latents=replace(qwen_image.LATENTS, patch=PATCH),
+    scheduler=_scheduler,
+    encode=encode,
+    backbone=_backbone,
+    autoencoder=qwen_image.autoencoder,
+    lone_vae=qwen_image.lone_vae,
+)
