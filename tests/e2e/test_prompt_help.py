@@ -47,8 +47,8 @@ def tokenizer() -> Tokenizer:
 
 
 def help_of(tab: Tab, field: str, part: str) -> str:
-    selector = f'.prompt-help[data-page="txt2img"][data-field="{field}"] .prompt-{part}'
-    return tab.page.locator(selector).inner_text()
+    help_below = f'.prompt-help[data-page="txt2img"][data-field="{field}"] .prompt-{part}'
+    return tab.page.locator(f"#txt2img-{field} .prompt-count" if part == "count" else help_below).inner_text()
 
 
 def wait_for_count(tab: Tab, text: str, field: str = "prompt") -> None:

@@ -1,4 +1,4 @@
-"""What decides most of a picture, in one block above Generate: model, sampler, size, steps, guidance, seed, LoRAs.
+"""What decides most of a picture, in one block: model, sampler, size, steps, guidance, how many, seed, LoRAs.
 
 The fields are Gradio's. What sets them besides (chips, shapes, the seed's buttons) is laid out here and lives in
 ``static/chips.js``, ``size.js`` and ``seed.js``.
@@ -12,8 +12,8 @@ from webui.core.catalog import Catalog
 from webui.core.request import Request
 from webui.ui import form
 
-FIELDS = ("model", "sampler", "width", "height", "steps", "guidance", "seed")
-LABELS = {"width": "Width", "height": "Height"}
+FIELDS = ("model", "sampler", "width", "height", "steps", "guidance", "count", "seed")
+LABELS = {"width": "Width", "height": "Height", "count": "Pictures"}
 SHAPES = ("1:1", "3:2", "2:3", "16:9", "9:16")
 FRAME = """
 <h2 class="visually-hidden">Main settings</h2>

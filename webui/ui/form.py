@@ -30,7 +30,7 @@ FILES = ("model", "vae", "refiner", "hires.model", "hires.upscaler", "upscale.up
 """What may come and go while the page is open."""
 CHOSEN = ("sampler", "schedule", "hires.sampler", "hires.schedule")
 FRACTION_STEP = 0.05
-TYPED = ("steps", "guidance")
+TYPED = ("steps", "guidance", "count")
 """Numbers with bounds that stand where there is no room for a slider."""
 SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with another step
     "steps": 1,

@@ -13,7 +13,7 @@ from webui.ui import form, pasted
 FIELDS = ("prompt", "negative", "hires.prompt", "hires.negative")
 HELP = """
 <p class="prompt-help" data-page="{page}" data-field="{field}" data-limit="{limit}" aria-live="polite">
-  <span class="prompt-trouble"></span> <span class="prompt-count" title="Tokens that the model reads">0/75</span>
+  <span class="prompt-trouble"></span>
 </p>
 <details class="prompt-draws" data-page="{page}" data-field="{field}" open hidden>
   <summary></summary>

@@ -98,8 +98,8 @@ def build(
 ) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to.
 
-    ``read_styles`` reads the value of the field of styles. The prompt, what decides most of a picture, and Generate are
-    the head of the left column, in sight; the folds below scroll. The picture has the rest of the window.
+    ``read_styles`` reads the value of the field of styles. The left column scrolls but for the prompt above and
+    Generate below: what decides most of a picture, then the folds. The picture has the rest of the window.
     """
     catalog, name = executor.catalog(), task.name
     empty = f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
@@ -112,10 +112,6 @@ def build(
                 controls["prompt"] = prompts.build_prompt(name, "prompt", catalog, info=None, **first)
                 controls["negative"] = prompts.build_prompt(name, "negative", catalog, info=None)
                 controls |= basics.build(name, catalog)
-                with gr.Row(elem_classes="actions"):
-                    generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
-                    stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
-                    status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{name}-status")
                 approximate = approximations.build_note(name)
             with gr.Column(elem_classes="folds"):
                 controls |= task.build_inputs("below", catalog)
@@ -130,6 +126,10 @@ def build(
                 controls["styles"] = form.unseen(name, "styles", "Styles")  # ``static/chips.js`` shows them
                 for field in (picker.chosen, *(controls[name] for name in ("loras", *LISTS, "styles"))):
                     field.render()
+        with gr.Row(elem_classes="actions"):
+            generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)
+            stop = gr.Button("Stop", variant="stop", elem_id=f"{name}-stop", scale=1, min_width=80)
+            status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{name}-status")
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             results = _build_results(task, empty, targets)
             if task.examples:
@@ -199,7 +199,7 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:
         "refiner_at": "Share of the steps",
         "prediction": "Leave it on auto, unless the pictures are noise",
     }
-    first = ("count", "repeat", "schedule", "vae", "refiner", "refiner_at", "prediction", "clip_skip")
+    first = ("repeat", "schedule", "vae", "refiner", "refiner_at", "prediction", "clip_skip")
     for field in (*first, *FIELDS):  # and whatever the request has learned since
         if field not in controls:
             overrides = {"info": infos[field]} if field in infos else {}

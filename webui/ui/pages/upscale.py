@@ -36,10 +36,10 @@ def build(executor: Executor) -> Fills:
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320, elem_classes="asking"):
             controls = _build_inputs(catalog)
-            with gr.Row(elem_classes="actions"):
-                start = gr.Button("Upscale", variant="primary", elem_id=f"{NAME}-generate", scale=3)
-                stop = gr.Button("Stop", variant="stop", elem_id=f"{NAME}-stop", scale=1, min_width=80)
-                status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
+        with gr.Row(elem_classes="actions"):
+            start = gr.Button("Upscale", variant="primary", elem_id=f"{NAME}-generate", scale=3)
+            stop = gr.Button("Stop", variant="stop", elem_id=f"{NAME}-stop", scale=1, min_width=80)
+            status = gr.HTML(jobs.IDLE, label="Status", elem_id=f"{NAME}-status")
         with gr.Column(scale=3, min_width=320, elem_classes="picture"):
             preview = gr.HTML(EMPTY, label="Preview", elem_id=f"{NAME}-preview")
             gallery = picture_bar.build_gallery(NAME)

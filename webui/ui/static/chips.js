@@ -13,7 +13,7 @@
     await new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)));
     const row = name && [...fold.querySelectorAll(".loras-chosen li")].find((item) => item.dataset.name === name);
     const goal = row ? row.querySelector("input") : fold.querySelector("input[type=search]");
-    goal?.scrollIntoView({ block: "nearest" });
+    (row ?? fold).scrollIntoView();
     goal?.focus();
   };
   const select = (page, tag) => {

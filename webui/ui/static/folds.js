@@ -34,7 +34,7 @@
     fitting: (of) => of("resize"),
     settings: (of, before) => {
       const words = {
-        count: (value) => `${value} at once`, repeat: (value) => `${value} batches`, schedule: (value) => value, vae: (value) => `VAE ${value}`,
+        repeat: (value) => `${value} batches`, schedule: (value) => value, vae: (value) => `VAE ${value}`,
         refiner: (value) => `refiner ${value}`, prediction: (value) => value, clip_skip: (value) => `clip skip ${value}`, strict: () => "reproducible",
       };
       const changed = Object.keys(words).filter((field) => (of(field) ?? "") !== (before(field) ?? ""));

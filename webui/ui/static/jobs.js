@@ -296,7 +296,7 @@
       const page = element.id.slice(0, -name.length - 1);
       find(element).after(make("div", { id: `${page}-${what}` }, make("div", { class: what, "data-page": page })));
     });
-  below("status", (status) => status.closest(".actions"), "queue");
+  below("status", (status) => status, "queue");
   below("gallery", (gallery) => gallery, "finished");
   whenever(".queue", ({ dataset: { page } }) => setTimeout(() => {
     if (!runs[page]) return; // the fields come first, then the jobs

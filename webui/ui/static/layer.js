@@ -64,6 +64,7 @@
   const boxes = window.darkroom.PAGES.flatMap((page) => NAMES.map((name) => `#${page}-${name} textarea`)).join(", ");
   whenever(`:is(${boxes})`, (box) => {
     box.before(make("div", { class: "prompt-layer", "aria-hidden": "true" }));
+    box.after(make("span", { class: "prompt-count", title: "Tokens that the model reads" }, "0/75")); // for prompt.js
     box.parentElement.classList.add("prompt-layered");
     new ResizeObserver(() => fit(box)).observe(box);
     box.addEventListener("scroll", () => (layerOf(box).scrollTop = box.scrollTop));

@@ -15,6 +15,7 @@
   const asked = {}; // by box: what was asked last, and what came back
   const fieldOf = (page, name) => document.querySelector(`#${page}-${name} textarea`);
 
+  const countOf = (box) => box?.parentElement.querySelector(":scope > .prompt-count");
   const helpOf = (page, name) => document.querySelector(`.prompt-help[data-page="${page}"][data-field="${name}"]`);
 
   const show = (page, name) => {
@@ -24,7 +25,8 @@
     const { tokens, room, unbalanced, unsupported = [], detail } = answer;
     const brackets = unbalanced ? [`Brackets: ${unbalanced}`] : [];
     help.querySelector(".prompt-trouble").textContent = detail ?? [...brackets, ...unsupported].join(" ");
-    help.querySelector(".prompt-count").textContent = detail ? "" : `${tokens}/${room}`;
+    const count = countOf(fieldOf(page, name));
+    if (count) count.textContent = detail ? "" : `${tokens}/${room}`;
     showDraws(page, name, answer);
   };
 
