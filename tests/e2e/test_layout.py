@@ -7,7 +7,7 @@ from PIL import Image as PilImages
 from .server import SMALL, wait_for
 
 PROMPT = "a red apple, flat style, on a blue background"
-DESKTOP, SMALL_DESKTOP, PHONE = (1440, 900), (1280, 800), (390, 844)
+DESKTOP, SMALL_DESKTOP, PHONE = (1440, 900), (1280, 720), (390, 844)
 
 
 def state_of(tab, fold: str) -> str:
@@ -44,13 +44,13 @@ def test_what_decides_a_picture_is_said_where_it_is_shut(tab):
         panel.locator(f'.loras-found button[data-name="{name}"]').click()
         chips.get_by_role("button", name=f"{name} 1").wait_for()
     wait_for(lambda: state_of(tab, "lora-panel") == "2 on", "the fold to say so")
-    tab.set(prompt="a fox <lora:blueprint:0.5>", count=2)
+    tab.set(prompt="a fox <lora:blueprint:0.5>", repeat=2)
     chips.get_by_role("button", name="blueprint 0.5").wait_for()
     chips.get_by_role("button", name="Take blueprint off").click()
     wait_for(lambda: tab.values("prompt")["prompt"] == "a fox", "the prompt without it")
     chips.get_by_role("button", name="Take night off").click()
     wait_for(lambda: state_of(tab, "lora-panel") == "1 on", "the fold to say so")
-    wait_for(lambda: "2 at once" in state_of(tab, "settings"), "the changed setting")
+    wait_for(lambda: "2 batches" in state_of(tab, "settings"), "the changed setting")
     tab.find("hires").get_by_role("button", name="Hires fix").click()
     tab.find("hires-on").locator("input").check()
     wait_for(lambda: state_of(tab, "hires") == "2×, strength 0.5", "what it does")
@@ -92,6 +92,7 @@ def test_prompt_picture_and_generate_are_in_sight(tab):
         for part in (
             "#txt2img-prompt textarea",
             "#txt2img-generate",
+            "#txt2img-clip_skip input[type=number]",
             "#txt2img-reuse-settings",
             "#txt2img-send-upscale",
         ):
