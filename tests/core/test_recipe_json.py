@@ -81,6 +81,7 @@ requests = st.builds(
     model=names,
     vae=texts,
     prediction=st.sampled_from(["auto", "epsilon", "v", "v zero-SNR"]),
+    form=names,
     refiner=texts,
     refiner_at=st.floats(0, 1),
     loras=st.lists(loras, max_size=3).map(tuple),

@@ -1,9 +1,10 @@
 """What a model is: its family, its parts, what its network predicts, as values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from webui.core.kinds import kind_of
+from webui.core.kinds.forms import Form
 from webui.core.kinds.kind import Defaults, Kind, Prediction
 from webui.core.kinds.parts import NETWORKS, Network
 from webui.core.kinds.sd import INPAINT_CHANNELS
@@ -21,7 +22,8 @@ class Checkpoint:
     ``prediction`` is what the backbone was trained to predict, ``zero_snr`` whether its last timestep is pure noise.
     ``dtype`` is the format of the backbone's weights as the file names it, ``nbytes`` the size of all it holds.
     ``widths`` are those of text encoders, by role, that are not ``context_width``, which the backbone attends to.
-    ``guides_itself`` marks backbones that are told the guidance (LCM).
+    ``guides_itself`` marks backbones that are told the guidance (LCM). ``form`` is the name of its form where its files
+    tell it or, ``form_chosen``, whoever asks.
     """
 
     family: str
@@ -38,11 +40,24 @@ class Checkpoint:
     nbytes: int = 0
     prefixes: tuple[tuple[str, str], ...] = ()
     widths: tuple[tuple[str, int], ...] = ()
+    form: str = ""
+    form_chosen: bool = False
 
     @property
     def row(self) -> Kind:
         """What is known of all models of its kind."""
         return kind_of(self.family)
+
+    @property
+    def formed(self) -> Form | None:
+        """The form that it is drawn with: where nothing tells, the first; None for a kind that has none."""
+        forms = self.row.forms
+        return next((form for form in forms if form.name == self.form), forms[0] if forms else None)
+
+    def in_form(self, name: str) -> "Checkpoint":
+        """The same taken for a form of its kind by name, whatever its files tell; raises StopIteration."""
+        form = next(form for form in self.row.forms if form.name == name)
+        return self if name == self.form else replace(self, form=name, defaults=form.defaults, form_chosen=True)
 
     @property
     def inpaints(self) -> bool:
@@ -69,7 +84,7 @@ class Checkpoint:
     @property
     def kind(self) -> str:
         """For people: ``SDXL, inpaint, v, Q8_0``."""
-        words = [self.family, "inpaint" if self.inpaints else "", "v" if self.prediction == "v" else ""]
+        words = [self.family, self.form, "inpaint" if self.inpaints else "", "v" if self.prediction == "v" else ""]
         words += ["zero SNR" if self.zero_snr else "", self.small_weights]
         return ", ".join(word for word in words if word)
 

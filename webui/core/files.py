@@ -2,7 +2,7 @@
 place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +56,12 @@ class ModelFile(File):
     def native_px(self) -> int:
         """The side of the pictures it was trained on."""
         return self.checkpoint.native_px if self.checkpoint else 512
+
+    def in_form(self, name: str) -> "ModelFile":
+        """The same taken for a form by name; ``auto`` leaves it as its files say."""
+        if self.checkpoint is None or not self.checkpoint.row.forms or name == "auto":
+            return self
+        return replace(self, checkpoint=self.checkpoint.in_form(name))
 
     @property
     def defaults(self) -> Defaults:

@@ -92,7 +92,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
     """The pass that every request has, and the refiner's behind it where one is named."""
     request = request.in_syntax(2)
     assert request.width and request.height, "a resolved request has a size"
-    model = files.models[request.model]
+    model = files.models[request.model].in_form(request.form)
     refs = [ref.in_pass(hires=False) for ref in request.loras]
     own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name
     first = Pass(

@@ -151,6 +151,7 @@ class Recipe:
         """The same in this schema, without what a sheet has besides."""
         unknown = {"init"} | {group for group in GROUPS if not getattr(self.request, group)}
         unknown |= {"syntax"} if schema == 1 else set()
+        unknown |= {"form"} if self.request.form == "auto" else set()
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
         return {
@@ -245,6 +246,7 @@ class Recipe:
             "Size": f"{request.width}x{request.height}",
             "Model hash": self.model_hash[:10],
             "Model": re.sub(r"[,:\n]", " ", request.model),
+            "Form": None if request.form == "auto" else request.form,
             "Variation seed": request.varied.seed if request.varied else None,
             "Variation seed strength": f"{request.varied.strength:g}" if request.varied else None,
             **start_settings(request.init),

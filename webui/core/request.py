@@ -40,6 +40,8 @@ def template_of(place: str) -> str:
     return f"{group}{dot}{TEMPLATES[field]}"
 
 
+FORMS_SINCE = 3
+"""The first schema of recipes that can name a form."""
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
 
@@ -103,6 +105,13 @@ class Request(Value):
         default="auto",
         title="Prediction type",
         description="What the model was trained to predict; auto reads it from the model's file",
+    )
+    form: str = Field(
+        default="auto",
+        min_length=1,
+        max_length=100,
+        title="Form",
+        description="Turbo or base, where the model's file does not say which it is; auto takes what it says",
     )
     refiner: str = Field(
         default="",
@@ -269,6 +278,7 @@ class Request(Value):
             getattr(self, field) for field in TEMPLATES.values()
         )
         fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
+        fields = fields if self.form == "auto" else FORMS_SINCE
         return max([fields, *(group.since for group in groups_of(self))])
 
     @property

@@ -28,6 +28,7 @@ FIELDS = {
     "model hash": "model_hash",
     "denoising strength": "strength",
     "clip skip": "clip_skip",
+    "form": "form",
     "mask blur": "mask_blur",
     "masked area padding": "padding",
     "vae": "vae",

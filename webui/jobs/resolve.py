@@ -150,7 +150,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
             check_terms(len(split_terms(text)), place)
         if place.endswith("negative") and split_loras(text)[1]:
             raise RequestError(f"{place}: a LoRA acts on the whole picture; put its tag into the prompt", field=place)
-    file = _choose_model("model", _model_of(request, library.models), library)
+    file = _in_form(request.form, _choose_model("model", _model_of(request, library.models), library))
     asked = {name: getattr(request, name) for name in request.model_fields_set}
     suited = {name: value for name, value in vars(file.defaults).items() if name not in asked}
     check_abilities(request, file)
@@ -159,7 +159,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
     request = with_seeds(request)
-    names = {"model": file.name, "sampler": sampler, "schedule": schedule}
+    names = {"model": file.name, "form": _form_of(file), "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
     names["refiner"] = _resolve_refiner(request.refiner, file, library)
@@ -209,6 +209,7 @@ def _resolve_hires(
     with _about("hires", "hires"):
         upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
         model = _choose_model("model", hires.model, library) if hires.model else first
+        model = first if model.name == first.name else model
         if model != first:
             check_abilities(request.model_copy(update={"prediction": "auto"}), model)
         if upscaler in LATENT_FILTERS and not are_alike(model, first):
@@ -285,6 +286,23 @@ def _choose_model(field: str, name: str, library: Snapshot) -> ModelFile:
         raise RequestError(f"{field} {name[:80]!r}: {file.path.name} {file.problem}", field=field)
     check_parts(file, library, field)
     return file
+
+
+def _in_form(form: str, file: ModelFile) -> ModelFile:
+    """The model in the form that was asked for, whatever its files say; RequestError for one that its kind has not."""
+    if form == "auto" or file.checkpoint is None:
+        return file
+    forms = [known.name for known in file.checkpoint.row.forms]
+    name = next((known for known in forms if known.casefold() == form.casefold()), None)
+    if name is None:
+        kind, known = f"{file.checkpoint.family}, as {file.name!r} is,", ", ".join(["auto", *forms])
+        raise RequestError(f"form: {kind} has no form {form[:80]!r}; there is {known}", "form", Mend("use", "auto"))
+    return file.in_form(name)
+
+
+def _form_of(file: ModelFile) -> str:
+    form = file.checkpoint.formed if file.checkpoint else None
+    return form.name if form else "auto"
 
 
 def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:

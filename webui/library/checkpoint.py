@@ -13,14 +13,15 @@ from typing import Any
 from webui.core.checkpoint import Checkpoint
 from webui.core.file_kinds import LOADABLE, recognize
 from webui.core.kinds import KINDS
+from webui.core.kinds.forms import told_form
 from webui.core.kinds.kind import Kind, Source, Traits
 from webui.core.kinds.parts import NETWORKS
 from webui.core.quantization import check_quantization
 from webui.core.tensor_file import BadFile, Header, read_header
-from webui.core.weight_files import weight_files
+from webui.core.weight_files import INDEXES, weight_files
 
 BACKBONES = tuple(dict.fromkeys(kind.folder("backbone") for kind in KINDS))
-CONFIGS = (*(f"{part}/config.json" for part in (*BACKBONES, "vae")), "scheduler/scheduler_config.json")
+CONFIGS = (*(f"{part}/config.json" for part in (*BACKBONES, "vae")), *INDEXES, "scheduler/scheduler_config.json")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -93,7 +94,9 @@ def _describe(source: Source) -> Checkpoint:
         raise BadFile(known.reason)
     for kind in KINDS:
         if traits := _look(kind, header):
-            return kind.settle(_make(kind, traits, header), source)
+            found = kind.settle(_make(kind, traits, header), source)
+            form = told_form(kind.forms, source)
+            return replace(found.in_form(form), form_chosen=False) if form else found
     raise BadFile(_what_else(header.shapes))
 
 
@@ -116,7 +119,7 @@ def _make(kind: Kind, traits: Traits, header: Header) -> Checkpoint:
         native_px=kind.native_px,
         prediction=kind.prediction,
         guides_itself=traits.guides_itself,
-        defaults=kind.defaults,
+        defaults=kind.forms[0].defaults if kind.forms else kind.defaults,
         dtype=_dtype(header, prefixes.get("backbone", "")),
         nbytes=_nbytes(header),
         prefixes=traits.prefixes,
@@ -173,6 +176,8 @@ def _read_folder(path: Path) -> Checkpoint:
     backbone = next((name for name in BACKBONES if (path / name).is_dir()), BACKBONES[0])
     words = {"backbone": f"{backbone}/config.json", "vae": "vae/config.json", "scheduler": CONFIGS[-1]}
     configs = {role: _read_json(path / name) for role, name in words.items()}
+    index = next((path / name for name in INDEXES if (path / name).is_file()), None)
+    configs |= {"index": _read_json(index)} if index else {}
     headers = {part: [_read_inner(path, file) for file in found] for part, found in weight_files(path).items()}
     if backbone not in headers:
         raise BadFile(_without_weights(path, backbone))

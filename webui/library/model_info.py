@@ -1,5 +1,6 @@
 """What people are told of a model before they choose it; its name is a stranger's text."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,7 +17,8 @@ class ModelInfo:
     """``kind`` is the family and what sets it apart, ``dtype`` the format of its numbers as its file names it.
 
     ``lacks`` are fields of a request that mean nothing to it, ``samplers`` those that can draw with it, where not all
-    can. ``problem`` says why it cannot be used, if so.
+    can. ``form`` is the name of its form where its files tell it, and ``forms`` what suits each form of its kind, by
+    name, the usual one first. ``problem`` says why it cannot be used, if so.
     """
 
     name: str
@@ -29,6 +31,8 @@ class ModelInfo:
     has_preview: bool = False
     lacks: tuple[str, ...] = ()
     samplers: tuple[str, ...] = ()
+    form: str = ""
+    forms: Mapping[str, Defaults] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -48,6 +52,8 @@ def describe(file: ModelFile) -> ModelInfo:
         has_preview=_has_preview(file),
         lacks=lacking(checkpoint.row),
         samplers=FLOWING if checkpoint.prediction == "flow" else (),
+        form=checkpoint.form,
+        forms={form.name: form.defaults for form in checkpoint.row.forms},
     )
 
 

@@ -113,7 +113,7 @@ def from_picture(
             if "." not in field or values.get(field.partition(".")[0]):  # a group that is off says nothing
                 gr.Warning(f"The {form.FIELDS[field].title} of this picture is not here.")
             del values[field]
-    values |= own_prediction(values, catalog)
+    values |= of_the_file(values, catalog)
     if as_start:
         values |= {"hires": False} | ({"keep_size": False} if values.get("upscale") else {})
     if not with_seed:
@@ -133,12 +133,14 @@ def near(values: Mapping[str, Any]) -> dict[str, Any]:
     return values | {"variation.seed": -1, "variation.strength": values.get("variation.strength") or NEAR}
 
 
-def own_prediction(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:
-    """``auto`` in place of the prediction that a model says of itself: the next model may say another."""
-    file = catalog.models.get(values.get("model", ""))
-    if file and file.checkpoint and values.get("prediction") not in (None, file.checkpoint.prediction_name):
+def of_the_file(values: Mapping[str, Any], catalog: Catalog) -> dict[str, str]:
+    """``auto`` in place of the prediction and the form that a model says of itself: the next model may say another."""
+    if "model" not in values and "prediction" not in values:
         return {}
-    return {"prediction": "auto"} if "prediction" in values or "model" in values else {}
+    file = catalog.models.get(values.get("model", ""))
+    found = file.checkpoint if file else None
+    own = {"prediction": found and found.prediction_name, "form": found and found.formed and found.formed.name}
+    return {name: "auto" for name, said in own.items() if not found or values.get(name) in (None, said)}
 
 
 def settle_model(model: str | None) -> dict[str, Update]:

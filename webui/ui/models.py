@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from webui.core.files import ModelFile
 from webui.core.groups import GROUP_FIELDS
 from webui.core.request import Request
 from webui.jobs.protocols import Executor
@@ -13,7 +14,7 @@ from webui.ui import form, panel
 from webui.ui.fills import Fills
 
 STATUS = '<p class="models-status" role="status"></p>'
-OWN = {field: Request.model_fields[field].default for field in ("prediction", "clip_skip", "vae", "refiner")}
+OWN = {field: Request.model_fields[field].default for field in ("prediction", "form", "clip_skip", "vae", "refiner")}
 BY_HAND = ("clip_skip", "vae", "refiner", "upscale")  # what stays with another model where a person chose it
 EMBEDDED = Request.model_fields["model"].default
 ENLARGED = {"upscale": True, "upscale.scale": 4.0}
@@ -24,22 +25,31 @@ ENLARGED = {"upscale": True, "upscale.scale": 4.0}
 class Picker:
     """What the panel is wired with.
 
-    ``chosen`` holds the model that the page's settings were made for; it is still to be laid out.
+    ``chosen`` holds the model that the page's settings were made for, ``form`` its form, which the script shows beside
+    the model; both are still to be laid out.
     """
 
     page: str
     chosen: gr.Textbox
+    form: gr.Textbox
 
 
 def build_panel(page: str, chosen: str) -> Picker:
     """Lays it out in the open page."""
     panel.build_panel(page, "models", "models", above=STATUS, reload="Reload")
-    return Picker(page, form.unseen(page, "chosen", "Chosen model", chosen))
+    told = form.unseen(page, "form", "Form", Request.model_fields["form"].default)
+    return Picker(page, form.unseen(page, "chosen", "Chosen model", chosen), told)
 
 
 def enlarging(model: str | None) -> dict[str, Any]:
     """Whether a model's pictures are enlarged where nobody has said so, and how far."""
     return ENLARGED if model == EMBEDDED else {field: GROUP_FIELDS[field].default for field in ENLARGED}
+
+
+def in_known_form(file: ModelFile, form: str) -> ModelFile:
+    """The model in the form that the browser remembers of it, where its kind has that."""
+    forms = file.checkpoint.row.forms if file.checkpoint else ()
+    return file.in_form(form) if form in [known.name for known in forms] else file
 
 
 def wire(picker: Picker, executor: Executor, controls: dict[str, Any], filled: Fills, enlarges: bool) -> None:
@@ -51,19 +61,20 @@ def wire(picker: Picker, executor: Executor, controls: dict[str, Any], filled: F
     page, model = picker.page, controls["model"]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def choose(model: str | None, chosen: str, by_hand: str) -> dict[str, Any]:
+    def choose(model: str | None, chosen: str, by_hand: str, form: str) -> dict[str, Any]:
         file = executor.catalog().models.get(model or "")
         if file is None or file.checkpoint is None:
             return {}
         if model == chosen:  # also what a look into the list ends in: the settings are kept
             return {"model": model}
-        suited = OWN | asdict(file.defaults) | {"width": file.native_px, "height": file.native_px}
+        formed = in_known_form(file, form)
+        suited = OWN | asdict(formed.defaults) | {"width": file.native_px, "height": file.native_px}
         if enlarges:
             suited |= enlarging(model) | {"upscale fold": gr.Accordion(open=model == EMBEDDED)}
         for field in set(by_hand.split()).intersection(BY_HAND):
             for kept in (*ENLARGED, "upscale fold") if field == "upscale" else (field,):
                 suited.pop(kept, None)
-        return suited | {"model": model, "chosen": model}
+        return suited | {"model": model, "chosen": model} | ({} if formed is file else {"form": form})
 
     filled.add("model", choose)
     model.input(None, [model], None, js=f"(model) => darkroomModels.choose('{page}', model)", **private)

@@ -57,7 +57,7 @@ def settings_updates(
         choose_finder(detail.finder, catalog.finders, "detail")
     values |= {group: rows.to_text(values[group]) for group in LISTS if group in values}
     if "model" in values:
-        values |= fills.own_prediction(values, catalog)
+        values |= fills.of_the_file(values, catalog)
     if "prompt" in values and "prompt" not in preset.variables:
         values["styles"] = ""
     if own_size:

@@ -116,6 +116,7 @@ def build(
             with gr.Column(elem_classes="folds"):
                 controls |= task.build_inputs("below", catalog)
                 picker = models.build_panel(name, Request.model_fields["model"].default)
+                controls["form"] = picker.form
                 controls["loras"] = loras.build_panel(name)
                 opened = ["upscale"] if task.enlarges else []
                 grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, opened)
@@ -124,7 +125,7 @@ def build(
                 with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                     _build_settings(name, controls, catalog)
                 controls["styles"] = form.unseen(name, "styles", "Styles")  # ``static/chips.js`` shows them
-                for field in (picker.chosen, *(controls[name] for name in ("loras", *LISTS, "styles"))):
+                for field in (picker.chosen, *(controls[name] for name in ("form", "loras", *LISTS, "styles"))):
                     field.render()
         with gr.Row(elem_classes="actions"):
             generate = gr.Button("Generate", variant="primary", elem_id=f"{name}-generate", scale=3)

@@ -138,6 +138,7 @@ class Hires(Group):
     def _second(self, first: Pass, files: Files) -> Pass:
         """The pass that draws again."""
         model = files.models[self.model] if self.model else first.model
+        model = first.model if model.name == first.model.name else model  # in the form that was asked for
         prompt = self.prompt or first.prompt
         second = replace(
             first,

@@ -10,6 +10,7 @@ from webui.core.tensor_file import Header
 
 if TYPE_CHECKING:
     from webui.core.checkpoint import Checkpoint
+    from webui.core.kinds.forms import Form
 
 Prediction = Literal["epsilon", "v", "flow"]
 Ability = Literal[
@@ -51,8 +52,8 @@ class Traits:
 class Source:
     """Where a checkpoint was read from, for what shapes do not say.
 
-    ``configs`` are the folder's ``config.json`` of the backbone and the autoencoder, by role, and ``scheduler``; a
-    single file has none. ``header`` is the file's, or that of the folder's backbone.
+    ``configs`` are the folder's ``config.json`` of the backbone and the autoencoder, by role, ``scheduler``, and
+    ``index`` of the whole; a single file has none. ``header`` is the file's, or that of the folder's backbone.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Kind:
     ``recognise`` says what a header tells, or None where it is of another kind; it raises BadFile for one of this kind
     that nothing can be drawn with. ``settle`` adds what shapes do not say. ``networks`` are those of its parts, by
     role, that other kinds have as well and lend each other; any other part only a model of the same kind lends.
+    ``forms`` are those that shapes do not tell apart; a file that says nothing is taken for the first.
     ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do.
     """
 
@@ -89,6 +91,7 @@ class Kind:
     native_px: int = 512
     prediction: Prediction = "epsilon"
     defaults: Defaults = Defaults()
+    forms: "tuple[Form, ...]" = ()
     lacks: frozenset[Ability] = frozenset()
 
     def folder(self, role: str) -> str:

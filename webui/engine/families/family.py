@@ -91,6 +91,16 @@ def shift_of(config: Config, tokens: int, _steps: int) -> float:
     return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
 
+def flow_config(checkpoint: Checkpoint, config: Config | None, usual: Config | None = None) -> Config:
+    """The configuration of flow's noise: the folder's; of a single file, or where a form was chosen, the form's.
+
+    ``usual`` is what a single file of a kind without forms has.
+    """
+    form = checkpoint.formed
+    own = form.scheduler if form and (config is None or checkpoint.form_chosen) else {}
+    return {**(usual or {} if config is None else config), **own, "prediction_type": "flow_prediction"}
+
+
 @dataclass(frozen=True)
 class LatentFormat:
     """``channels`` of the latents, of which ``patch`` x ``patch`` are one of a transformer's tokens.

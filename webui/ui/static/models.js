@@ -1,14 +1,38 @@
-// The model panel: search, a card for each model, and what is loaded where. Choosing here and in the field is the same.
+// The model panel and a model's form: search, a card for each model, and what is loaded where. Choosing here and in the field is the same.
 (() => {
   "use strict";
   const { make, makeButton, create } = window.darkroomPanel;
   let health = {};
 
   const chosen = (page) => document.querySelector(`#${page}-chosen :is(textarea, input)`)?.value;
+  // The form that a person said a model's file is, where its kind has several and the file does not say.
+  const formKey = (model) => `darkroom.form.${model}`;
   // What suits the model comes with it.
-  const choose = (page, model) => {
+  const choose = (page, model, settled = chosen(page) ?? "") => {
     const { ask, byHand } = window.darkroomFills;
-    ask(page, "model", { model, chosen: chosen(page) ?? "", by_hand: byHand(page) });
+    ask(page, "model", { model, chosen: settled, by_hand: byHand(page), form: window.darkroom.read(formKey(model)) || "auto" });
+  };
+  const makeForms = (page, block) => {
+    const select = make("select", { class: "model-form", "aria-label": "Form of the model", title: "What the model's file is" });
+    select.addEventListener("change", () => {
+      window.darkroom.write(formKey(chosen(page)), select.value);
+      choose(page, chosen(page), "");
+    });
+    block.append(select);
+    return select;
+  };
+  const showForm = async (page) => {
+    const block = document.getElementById(`${page}-model`);
+    const info = (await list())?.find(({ name }) => name === chosen(page));
+    const names = Object.keys(info?.forms ?? {});
+    let select = block?.querySelector(".model-form");
+    if (select) select.hidden = !names.length;
+    if (!block || !names.length) return;
+    select ??= makeForms(page, block);
+    const own = info.form ? `As its file says: ${info.form}` : `Not said: ${names[0]}`;
+    const options = [["auto", own], ...names.map((name) => [name, name])];
+    select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
+    select.value = window.darkroomFields.valueOf(page, "form");
   };
   const press = (id) => document.getElementById(id)?.click();
   const size = (bytes) => (bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
@@ -66,6 +90,7 @@
     reload: () => press("darkroom-model-reload"),
   });
   window.darkroomFields.whenFilled(show);
+  window.darkroomFields.whenFilled(showForm);
   document.addEventListener("darkroom:health", (event) => {
     health = event.detail;
     showAll();
