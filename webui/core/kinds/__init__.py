@@ -5,8 +5,9 @@ from webui.core.kinds.flux2 import FLUX2_KLEIN
 from webui.core.kinds.kind import Kind
 from webui.core.kinds.krea2 import KREA2
 from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
+from webui.core.kinds.z_image import Z_IMAGE
 
-KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2)
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -102,4 +102,11 @@ FLUX2_VAE = Network(
     files={0: "FLUX.2's autoencoder (flux2-vae.safetensors)"},
     fits=lambda shapes, prefix: f"{prefix}decoder.conv_in.weight" in shapes,
 )
-NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE)
+FLUX_VAE = Network(
+    name="FLUX.1's VAE",
+    role="vae",
+    signs=("decoder.mid.block_1.norm1.weight", "decoder.mid_block.resnets.0.norm1.weight"),  # its own names, diffusers'
+    files={0: "FLUX.1's VAE (ae.safetensors)"},
+    fits=lambda shapes, prefix: shapes.get(f"{prefix}decoder.conv_in.weight", ())[1:2] == (16,),
+)
+NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE, FLUX_VAE)

@@ -17,7 +17,7 @@ from webui.core.tensor_file import BadFile
 from webui.engine.families import base
 from webui.engine.families.base import Backbone, Conditioning, Posterior
 from webui.engine.families.configs import unet_config, vae_config
-from webui.engine.families.family import Part, Parts, Spelling
+from webui.engine.families.family import Config, Part, Parts, Shapes, Spelling
 from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.tiny import TinyAutoencoder
@@ -100,14 +100,15 @@ class KlAutoencoder:
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """As in ``Autoencoder``; mean and standard deviation scaled like the latents."""
-        mean, std = self._vae.encode(picture.to(self._vae.dtype))
-        return Posterior(mean.float() * self._vae.scaling_factor, std.float() * self._vae.scaling_factor)
+        vae = self._vae
+        mean, std = vae.encode(picture.to(vae.dtype))
+        return Posterior((mean.float() - vae.shift_factor) * vae.scaling_factor, std.float() * vae.scaling_factor)
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
-        """As in ``Autoencoder``: undoes the scaling of the latents first."""
+        """As in ``Autoencoder``: undoes the scaling and the shift of the latents first."""
         vae = self._vae
         dtype = vae.dtype
-        latents = latents / vae.scaling_factor
+        latents = latents / vae.scaling_factor + vae.shift_factor
         if not in_float32:
             decoded: torch.Tensor = vae.decode(latents.to(dtype))
             return decoded.float()
@@ -175,17 +176,26 @@ def _unet_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
         yield Spelling(original)
 
 
-def vae(scaling_factor: float) -> Part:
-    """The autoencoder as a part; in a single file it has the original programs' names."""
+def vae(scaling_factor: float, shift_factor: float = 0.0) -> Part:
+    """The autoencoder as a part; in a single file it has the original programs' names, or diffusers'."""
+
+    def config(_checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
+        return vae_config(scaling_factor, shapes, prefix, _vae_names(shapes, prefix)) | {"shift_factor": shift_factor}
+
     return Part(
         role="vae",
         title="VAE",
         make=Autoencoder,
-        config=lambda _checkpoint, shapes, prefix: vae_config(scaling_factor, shapes, prefix),
+        config=config,
         keys=vae_keys,
+        names=lambda _checkpoint, shapes, prefix: _vae_names(shapes, prefix),
         dtype=kl_dtype,
         changeable=False,
     )
+
+
+def _vae_names(shapes: Shapes, prefix: str) -> str:
+    return "diffusers" if f"{prefix}decoder.mid_block.resnets.0.conv1.weight" in shapes else "ldm"
 
 
 def kl_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
@@ -196,19 +206,24 @@ def kl_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
 Found = tuple[WeightLoader, torch.dtype]
 
 
-def lone_vae(scaling_factor: float) -> Callable[[VaeFile, Files, Checkpoint, torch.dtype], Found]:
+def lone_vae(
+    scaling_factor: float, shift_factor: float = 0.0, channels: int = LATENT_CHANNELS
+) -> Callable[[VaeFile, Files, Checkpoint, torch.dtype], Found]:
     """What finds an autoencoder in a file of its own: KL in LDM's or diffusers' names, or a tiny one (TAESD)."""
 
     def find(file: VaeFile, files: Files, checkpoint: Checkpoint, dtype: torch.dtype) -> Found:
         prefix = VAE_PREFIX if f"{VAE_PREFIX}decoder.conv_in.weight" in files.shapes else ""
-        if f"{prefix}decoder.conv_in.weight" not in files.shapes:
+        if f"{prefix}decoder.conv_in.weight" not in files.shapes and channels == LATENT_CHANNELS:
             return _tiny_vae(file, files), dtype
-        names = "diffusers" if f"{prefix}decoder.mid_block.resnets.0.conv1.weight" in files.shapes else "ldm"
-        config = vae_config(scaling_factor, files.shapes, prefix, names)
-        if config["latent_channels"] != LATENT_CHANNELS:
+        if f"{prefix}decoder.conv_in.weight" not in files.shapes:
+            kind = recognize(files.shapes)
+            raise BadFile(kind.reason if kind and kind.role != "VAE" else f"holds no VAE of {channels} channels")
+        names = _vae_names(files.shapes, prefix)
+        config = vae_config(scaling_factor, files.shapes, prefix, names) | {"shift_factor": shift_factor}
+        if config["latent_channels"] != channels:
             raise BadFile(
                 f"has latents of {config['latent_channels']} channels and belongs to another kind of model;"
-                f" {checkpoint.family} has {LATENT_CHANNELS}"
+                f" {checkpoint.family} has {channels}"
             )
         module = build_empty(lambda: Autoencoder(config))
         loader = WeightLoader(module, files, lambda name: vae_keys(name, module, names, prefix))

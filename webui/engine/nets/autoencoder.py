@@ -22,6 +22,7 @@ DEFAULTS: Mapping[str, Any] = {
     "latent_channels": 4,
     "norm_num_groups": 32,
     "scaling_factor": 0.18215,
+    "shift_factor": 0.0,
     "use_quant_conv": True,
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
@@ -33,13 +34,14 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 class Coder(nn.Module):
     """What all autoencoders share: pictures (n, 3, h, w) in -1..1 to latents (n, c, h / s, w / s) and back.
 
-    All in the weights' dtype; latents are without ``scaling_factor``. ``use_tiling`` bounds the memory that large ones
-    take: no more than ``tile_latents`` by ``tile_latents`` go at once.
+    All in the weights' dtype; latents are without ``scaling_factor`` and ``shift_factor``. ``use_tiling`` bounds the
+    memory that large ones take: no more than ``tile_latents`` by ``tile_latents`` go at once.
     """
 
     block_out_channels: tuple[int, ...]
     latent_channels: int
     scaling_factor: float
+    shift_factor: float = 0.0
     use_tiling: bool = False
     tile_latents: int = 64
 
@@ -127,6 +129,7 @@ class Autoencoder(Coder):
                 raise ValueError(f"VAE has {name} {found!r}, which is not supported")
         latents, layers, groups = (given[name] for name in ("latent_channels", "layers_per_block", "norm_num_groups"))
         self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
+        self.shift_factor = float(given["shift_factor"] or 0.0)
         self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]
         self.encoder = Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
         self.decoder = Half(latents, up_widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)

@@ -1,0 +1,204 @@
+"""Z-Image: a transformer that reads Qwen3's states and FLUX.1's latents as one row of tokens."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from torch import nn
+
+from webui.core.checkpoint import Checkpoint
+from webui.core.errors import RequestError
+from webui.core.tensor_file import BadFile
+from webui.engine.families import flux_vae
+from webui.engine.families.base import Backbone, Conditioning
+from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, flow_config
+from webui.engine.families.latent import FORWARD_ROWS, vae_of
+from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.text import qwen
+from webui.engine.text.vocabularies import in_folder, shipped
+from webui.engine.weights import Key
+
+ASKED = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+"""How Qwen3 is told a prompt: as a person's words that it is about to answer (its chat template, thinking allowed)."""
+MOST_TOKENS = 4096
+"""Of one prompt: diffusers cuts it at 512."""
+TOGETHER = 32
+"""Tokens of words and of pictures are filled up to multiples of it."""
+MOST_SIDES = (MOST_TOKENS + 2 * TOGETHER, 1024, 1024)
+"""Of words, rows and columns: positions are computed for so many, whatever was trained on."""
+PROJECTIONS = ("to_q", "to_k", "to_v")
+"""In the order in which Z-Image's own program has them in one tensor, ``qkv``."""
+
+# diffusers' names -> Z-Image's own
+_RENAMED = (
+    ("all_x_embedder.2-1.", "x_embedder."),
+    ("all_final_layer.2-1.", "final_layer."),
+    (".to_out.0", ".out"),
+    (".norm_q", ".q_norm"),
+    (".norm_k", ".k_norm"),
+)
+_LAYER = re.compile(r"(layers|noise_refiner)\.(\d+)\.")
+
+
+def own_name(path: str) -> str:
+    """What Z-Image's own program calls a module or a tensor of diffusers' names; of a third of ``qkv`` it is qkv."""
+    for ours, theirs in _RENAMED:
+        path = path.replace(ours, theirs)
+    for projection in PROJECTIONS:
+        path = path.replace(f".attention.{projection}", ".attention.qkv")
+    return path
+
+
+def _third(path: str) -> int | None:
+    return next((number for number, name in enumerate(PROJECTIONS) if f".attention.{name}" in path), None)
+
+
+def _transformer_keys(parameter: str, _root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
+    if names == "diffusers":
+        yield Key(prefix + parameter)
+        return
+    yield Key(prefix + own_name(parameter), third=_third(parameter))
+
+
+def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
+    yield Spelling(path)
+    if path.endswith(".to_out.0"):
+        yield Spelling(path.removesuffix(".0"))
+    third = _third(path)
+    if third is None:
+        yield Spelling(own_name(path))
+    else:
+        layer: Any = root.get_submodule(path)
+        rows: int = layer.out_features
+        yield Spelling(own_name(path), (third * rows, (third + 1) * rows))
+
+
+def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
+    def shape(path: str) -> tuple[int, ...]:
+        return shapes[next(_transformer_keys(path, nn.Identity(), checkpoint.names, prefix)).name]
+
+    layers: dict[str, set[int]] = {"layers": set(), "noise_refiner": set()}
+    for key in shapes:
+        if key.startswith(prefix) and (found := _LAYER.match(key, len(prefix))):
+            layers[found[1]].add(int(found[2]))
+    width, patch = shape("all_x_embedder.2-1.weight")
+    head = shape("layers.0.attention.norm_q.weight")[0]
+    return {
+        "in_channels": patch // 4,
+        "dim": width,
+        "n_layers": len(layers["layers"]),
+        "n_refiner_layers": len(layers["noise_refiner"]),
+        "n_heads": width // head,
+        "n_kv_heads": width // head,
+        "cap_feat_dim": shape("cap_embedder.1.weight")[1],
+        "axes_dims": [head // 4, head * 3 // 8, head * 3 // 8],
+    }
+
+
+class Dense(nn.Linear):
+    """A layer that computes with dense weights, whatever the file has: the network looks at the format of these."""
+
+
+def _make_transformer(config: Config) -> nn.Module:
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+
+    model: Any = ZImageTransformer2DModel.from_config({**config, "axes_lens": list(MOST_SIDES)})
+    for layer in model.t_embedder.mlp:
+        if isinstance(layer, nn.Linear):
+            layer.__class__ = Dense
+    found: nn.Module = model
+    return found
+
+
+def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
+    words = (folder and in_folder(folder / "tokenizer")) or shipped("qwen3")
+    if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
+        raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
+    return words
+
+
+def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
+    """Qwen3's states before its last layer, one for each token of the prompt and of what stands around it."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character of two, as JSON can hold
+    ids = parts.tokenizers["text_encoder"].encode(ASKED.format(text)).ids
+    if len(ids) > MOST_TOKENS:
+        raise RequestError(f"the prompt has {len(ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    states = qwen.states_before_last(parts["text_encoder"], torch.tensor([ids], device=parts.device))
+    return {"context": states.to(parts["backbone"].dtype)}
+
+
+class ZImageBackbone(Backbone):
+    """The transformer as a backbone: its time runs from noise to picture in 0..1, and it says minus the flow."""
+
+    def __init__(self, transformer: Any) -> None:
+        self._transformer = transformer
+        self.run: Callable[..., Any] = transformer
+
+    def prepare(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
+    ) -> list[list[torch.Tensor]]:
+        """As in ``Backbone``: the states for each row; those that are filled up to one length go together."""
+        alike = [list(group) for _, group in groupby((told["context"][0] for told in conditionings), key=_filled)]
+        most = max(FORWARD_ROWS // count, 1)
+        forwards = [group[k : k + most] for group in alike for k in range(0, len(group), most)]
+        return [[states for states in group for _ in range(count)] for group in forwards]
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        time: torch.Tensor,
+        prepared: list[torch.Tensor],
+        shortcuts: Shortcuts | None = None,
+    ) -> Sequence[torch.Tensor]:
+        """As in ``Backbone``. It sees patches of 2 x 2; what an odd side lacks is its last row once more."""
+        times = len(prepared) // len(latents)
+        height, width = latents.shape[-2:]
+        seen = nn.functional.pad(latents, (0, width % 2, 0, height % 2), mode="replicate")
+        seen = seen.to(self._transformer.dtype).repeat(times, 1, 1, 1)[:, :, None]
+        now = ((1000 - time) / 1000).to(latents.device, torch.float32).expand(len(seen))
+        output = self.run(list(seen.unbind()), now, prepared, return_dict=False)[0]
+        flow = -torch.stack(list(output))[:, :, 0, :height, :width].float()
+        return flow.chunk(times)
+
+
+def _filled(states: torch.Tensor) -> int:
+    """How many multiples of tokens the network fills states up to."""
+    return -(-len(states) // TOGETHER)
+
+
+def _backbone(parts: Parts) -> Backbone:
+    return ZImageBackbone(parts["backbone"])
+
+
+TEXT_ENCODER = Part(
+    role="text_encoder",
+    title="text encoder",
+    make=qwen.make,
+    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
+    keys=qwen.keys,
+    lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3_4b_transformer_model_"),
+    tokenizer=_words,
+)
+TRANSFORMER = Part(
+    role="backbone",
+    title="transformer",
+    make=_make_transformer,
+    config=_transformer_config,
+    keys=_transformer_keys,
+    lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", ""),
+    spellings=_transformer_spellings,
+)
+Z_IMAGE = Family(
+    kinds=("Z-Image",),
+    parts=(TEXT_ENCODER, TRANSFORMER, flux_vae.VAE),
+    latents=flux_vae.LATENTS,
+    scheduler=flow_config,
+    encode=encode,
+    backbone=_backbone,
+    autoencoder=vae_of,
+    lone_vae=flux_vae.lone_vae,
+)
