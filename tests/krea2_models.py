@@ -122,3 +122,26 @@ STYLES: Mapping[str, Callable[[str], str]] = {
     "LyCORIS": lambda path: f"lycoris_{path}".replace(".", "_"),
 }
 """How programs call a module of the transformer in LoRA files."""
+
+
+def published(blocks: int = 28, layers: int = 36) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the three files as published, by the folder that each goes into; or with fewer layers."""
+    from diffusers import AutoencoderKLQwenImage, Krea2Transformer2DModel
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    words = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": layers, "head_dim": 128}
+    words |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+    eyes = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "patch_size": 16}
+    eyes |= {"out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17], "num_position_embeddings": 2304}
+    with torch.device("meta"):
+        parts = {
+            "transformer": Krea2Transformer2DModel(num_layers=blocks),
+            "text_encoder": Qwen3VLModel(Qwen3VLConfig(text_config=WORDS | words, vision_config=eyes)),
+            "vae": AutoencoderKLQwenImage(),
+        }
+        states = {
+            "diffusion_models": theirs(parts, ""),
+            "text_encoders": encoder_state(parts, "model."),
+            "VAE": vae_state(parts, ""),
+        }
+    return {folder: {name: tuple(own.shape) for name, own in state.items()} for folder, state in states.items()}

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from tests.anima_models import write_published
 from tests.engine.families.test_anima import stock_tokenizers
-from tests.krea2_models import LAYERS, STYLES, encoder_state, make_parts, pipeline, theirs
+from tests.krea2_models import LAYERS, STYLES, encoder_state, make_parts, pipeline, published, theirs
 from webui.core.errors import RequestError
+from webui.core.files import ModelFile
 from webui.engine.families import krea2
 from webui.engine.families.family import EncodeOptions, Parts
+from webui.engine.families.loading import ModelLoader
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.text import qwen
 from webui.engine.text.vocabularies import shipped
 from webui.engine.weights import Files, WeightLoader, build_empty
+from webui.library.checkpoint import read_checkpoint, read_part
 
 PROMPTS = (
     "a fox in the snow, (masterpiece:1.2)",
@@ -160,3 +164,19 @@ def test_what_must_not_be_rounded_is_read_whole(stock: dict[str, Any], tmp_path:
     assert module.dtype == torch.bfloat16
     assert loader.nbytes(torch.bfloat16) == sum(parameter.nbytes for parameter in module.parameters())
     assert krea2.TRANSFORMER.dtype({}, torch.float16) == torch.bfloat16
+
+
+def test_the_published_files_are_known_and_all_of_them_is_found(tmp_path: Path) -> None:
+    paths = {
+        folder: write_published(tmp_path / folder / "published.safetensors", shapes, sparse=True)
+        for folder, shapes in published().items()
+    }
+    whole = paths.pop("diffusion_models")
+    checkpoint = read_checkpoint(whole)
+    assert (checkpoint.family, checkpoint.native_px, checkpoint.context_width) == ("Krea 2", 1024, 2560)
+    assert (checkpoint.dtype, checkpoint.missing_parts) == ("BF16", ("text_encoder", "vae"))
+    lenders = [ModelFile(path.parent.name, path, read_part(path)) for path in paths.values()]
+    loader = ModelLoader(ModelFile("whole", whole, checkpoint), lenders, torch.bfloat16)
+    numbers = {role: sum(part.numel() for part in module.parameters()) for role, module in loader.modules.items()}
+    assert numbers == {"backbone": 12_820_073_036, "text_encoder": 4_022_468_096, "vae": 126_892_531}
+    assert not any("did nothing" in warning for warning in loader.warnings)
