@@ -59,9 +59,9 @@ def pipeline(parts: Mapping[str, Any], distilled: bool = False, tokenizer: Any =
     """diffusers' own."""
     from diffusers import FlowMatchEulerDiscreteScheduler, Krea2Pipeline
 
-    from webui.engine.families.krea2 import SCHEDULE
+    from webui.core.kinds.krea2 import BY_SIZE
 
-    scheduler = FlowMatchEulerDiscreteScheduler(**SCHEDULE)
+    scheduler = FlowMatchEulerDiscreteScheduler(**BY_SIZE)
     pipe = Krea2Pipeline(
         scheduler=scheduler, tokenizer=tokenizer, **parts, text_encoder_select_layers=LAYERS, is_distilled=distilled
     )

@@ -77,6 +77,7 @@ def darkroom(data: Path) -> Darkroom:
 def draw(darkroom: Darkroom, **fields: Any) -> np.ndarray:
     """One picture's numbers."""
     quick = {"width": SIDE, "height": SIDE, "steps": STEPS, "seed": SEED, "model": "folder", "guidance": GUIDANCE}
+    quick |= {"form": "Raw"} if fields.get("model") in LAYOUTS[1:] else {}
     events = list(darkroom.generate(Request(**(quick | WORDS | fields))))
     assert isinstance(events[-1], Done)
     *_, picture = [event.image for event in events if isinstance(event, Image)]
@@ -115,6 +116,20 @@ def test_a_picture_from_words_is_diffusers(darkroom: Darkroom, pipe: Any, plain:
     off = draw(darkroom, guidance=1)
     assert abs(off - stock_picture(pipe, guidance_scale=0.0)).max() <= LEVELS
     assert abs(off - plain).max() > LEVELS
+
+
+def test_turbo_is_told_by_its_folder_and_asked_for_where_a_file_does_not_tell(
+    darkroom: Darkroom, stock: dict[str, Any], pipe: Any, plain: np.ndarray
+) -> None:
+    turbo = draw(darkroom, model="turbo", guidance=1)
+    pipe = pipeline(stock, distilled=True, tokenizer=pipe.tokenizer)
+    assert abs(turbo - stock_picture(pipe, guidance_scale=0.0)).max() <= LEVELS
+    assert (draw(darkroom, model="bare", form="auto", guidance=1) == turbo).all(), "a file that says nothing is Turbo"
+    assert (draw(darkroom, model="folder", form="Turbo", guidance=1) == turbo).all()
+    assert (draw(darkroom, model="turbo", form="Raw") == plain).all()
+    found = {name: file.checkpoint for name, file in darkroom.library.snapshot().models.items() if name != "demo"}
+    found = {name: (own.form, own.formed.defaults.steps) for name, own in found.items() if own and own.formed}
+    assert found == {"folder": ("Raw", 28), "turbo": ("Turbo", 8)} | dict.fromkeys(LAYOUTS[1:], ("", 8))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])

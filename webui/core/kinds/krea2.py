@@ -1,13 +1,21 @@
-"""Krea 2: how its files are known, and what it cannot do.
+"""Krea 2 and Krea 2 Turbo: how their files are known, and what they cannot do.
 
-A file is in diffusers' names, or in those of Krea's own program.
+A file is in diffusers' names, or in those of Krea's own program. The two forms have the same tensors.
 """
 
+import math
+
+from webui.core.kinds.forms import Form
 from webui.core.kinds.kind import Defaults, Kind, Traits
 from webui.core.kinds.parts import QWEN3_VL, QWEN_IMAGE_VAE, inner
 from webui.core.tensor_file import Header
 
 BACKBONE_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
+BY_SIZE = {
+    **{"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15},
+    **{"base_image_seq_len": 256, "max_image_seq_len": 6400},
+}
+"""The schedule is shifted by the picture's tokens; that of Turbo is always where this one ends."""
 NETWORKS = {"text_encoder": QWEN3_VL, "vae": QWEN_IMAGE_VAE}
 
 
@@ -31,6 +39,9 @@ KREA2 = Kind(
     folders={"backbone": "transformer"},
     native_px=1024,
     prediction="flow",
-    defaults=Defaults(steps=28, guidance=5.5, sampler="Euler"),
+    forms=(
+        Form("Turbo", Defaults(steps=8, guidance=1.0, sampler="Euler"), {"shift": math.exp(1.15)}, is_distilled=True),
+        Form("Raw", Defaults(steps=28, guidance=5.5, sampler="Euler"), BY_SIZE),
+    ),
     lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
 )

@@ -14,7 +14,7 @@ from webui.core.errors import RequestError
 from webui.core.tensor_file import BadFile
 from webui.engine.families import qwen_image
 from webui.engine.families.base import Backbone, CannotLoad, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling
+from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, flow_config
 from webui.engine.families.latent import group_alike
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
@@ -33,10 +33,6 @@ BEFORE = (
 BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
 NOT_TOLD = 34
 """Tokens of ``BEFORE``: the encoder reads them, the transformer is not told them."""
-SCHEDULE = {
-    **{"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15},
-    **{"base_image_seq_len": 256, "max_image_seq_len": 6400},
-}
 
 # diffusers' names -> the original ones: of whole modules, and within blocks
 _WHOLE = {
@@ -226,8 +222,10 @@ def _backbone(parts: Parts) -> Backbone:
     return Krea2Backbone(parts["backbone"])
 
 
-def _scheduler(_checkpoint: Checkpoint, config: Config | None) -> Config:
-    return {**(config or SCHEDULE), "prediction_type": "flow_prediction"}
+def _scheduler(checkpoint: Checkpoint, config: Config | None) -> Config:
+    """Turbo's folder has the other one's configuration; diffusers' pipeline draws it with a shift of its own."""
+    form = checkpoint.formed
+    return flow_config(checkpoint, None if form and form.is_distilled else config)
 
 
 def _dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
