@@ -140,16 +140,24 @@ ORIGINAL = ("ComfyUI", "kohya", "peft")
 """Those that go by the original names, in which query, key and value are one."""
 
 
-def published(size: str = "4B") -> dict[str, dict[str, tuple[int, ...]]]:
-    """Names and shapes of the three files as they were published, by the folder that each goes into."""
+def published(
+    size: str = "4B", blocks: tuple[int, int] | None = None, narrow_encoder: bool = False
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the three files as they were published, by the folder that each goes into.
+
+    Or with so many double and single ``blocks``, and with an encoder whose layers are narrow inside.
+    """
     from webui.engine.families import flux2
     from webui.engine.weights import build_empty
 
     deep, single, heads, text, inner = {"4B": (5, 20, 24, 2560, 9728), "9B": (8, 24, 32, 4096, 12_288)}[size]
+    deep, single = blocks or (deep, single)
     wide = {"num_layers": deep, "num_single_layers": single, "num_attention_heads": heads, "attention_head_dim": 128}
     wide |= {"joint_attention_dim": 3 * text, "timestep_guidance_channels": 256, "axes_dims_rope": (32,) * 4}
     large = {"hidden_size": text, "intermediate_size": inner, "num_hidden_layers": 36, "head_dim": 128}
     large |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+    if narrow_encoder:
+        large |= {"intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
 
     def empty(make: Callable[[Any], nn.Module], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return {name: tuple(part.shape) for name, part in build_empty(lambda: make(config)).named_parameters()}

@@ -106,7 +106,7 @@ def test_a_file_is_there_once_it_is_sent(client, settings, monkeypatch):
         ("a.safetensors", b"<html>" + bytes(500), 422, "it is a web page"),
         ("a.safetensors", LORA[:-1], 422, "is cut short"),
         ("a.safetensors", file_with("control_model.x"), 422, "is a ControlNet, which cannot be used here"),
-        ("a.safetensors", file_with("double_blocks.0.img_attn.qkv.weight"), 422, "is a Flux model"),
+        ("a.safetensors", file_with("double_blocks.0.img_mlp.net.0.weight"), 422, "holds no model of"),
         ("a.pth", b"no pickle" * 99, 422, "is not a file of weights that torch saved"),
         ("a.onnx", b"no network" * 99, 422, "is not an ONNX file"),
     ],

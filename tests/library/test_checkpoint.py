@@ -115,8 +115,8 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
     ("shapes", "words"),
     [
         (
-            {"double_blocks.0.img_mod.lin.weight": (1,)},
-            "is a FLUX.1 model; SD 1.x, SD 2.x, SDXL, SDXL refiner",
+            {"distilled_guidance_layer.in_proj.weight": (1, 1)},
+            "is a Chroma model; SD 1.x, SD 2.x, SDXL, SDXL refiner",
         ),
         (
             {"model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight": (1, 1)},

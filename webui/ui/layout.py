@@ -1,4 +1,4 @@
-"""The page around the tabs: theme, header, scripts."""
+"""The page around the tabs: theme, header, script."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components import FormComponent
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
@@ -20,7 +19,6 @@ from webui.ui import (
     passing,
     pictures,
     png_info,
-    preloads,
     presets,
     sessions,
     uploads,
@@ -29,8 +27,6 @@ from webui.ui import (
 from webui.ui.application import Application
 from webui.ui.errors import page_error
 from webui.ui.fills import Fills
-from webui.ui.mended import mended
-from webui.ui.page_files import bundle, files_router
 from webui.ui.pages import PAGES, grid, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, settings_of
 from webui.workspace.workspace import Workspace
@@ -56,10 +52,6 @@ STYLES = (
     "forced.css",
 )
 TITLE = "Darkroom"
-HEAD = """
-<meta name="theme-color" content="#f6f4f1" media="(prefers-color-scheme: light)">
-<meta name="theme-color" content="#151312" media="(prefers-color-scheme: dark)">
-"""
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
 <header class="darkroom-header">
@@ -146,7 +138,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
         presets.wire(benches, lambda: here().presets)
         for page, fields in filled.items():
             fields.add("default", partial(_begin_anew, page, fields, defaults))
-            fields.add("set", partial(_set, executor, fields))
+            fields.add("mend", partial(_choose, executor, fields))
             fields.places["tabs"] = tabs
             fields.wire(presses[page])
         _wire_opening(blocks, filled, defaults)
@@ -169,7 +161,6 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:
     """Serves the page and all that ``app`` has beside it; the address here, and the public one of ``--share``."""
     sessions.bound(blocks)
-    _set_head(app, blocks)
     _, url, share_url = blocks.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=port,
@@ -180,6 +171,7 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
         max_threads=sessions.EVENTS_AT_ONCE,
         state_session_capacity=sessions.MOST_SESSIONS,
         theme=theme(),
+        head=head(),
         footer_links=[],
         enable_monitoring=False,
         run_history=False,  # Gradio would keep every prompt and picture in the browser
@@ -203,10 +195,11 @@ def _begin_anew(page: str, fields: Fills, defaults: Callable[[], Defaults]) -> M
     return fields.ways["memory"](json.dumps(plain | dict(defaults().get(page, {}))))
 
 
-def _set(executor: Executor, fields: Fills, values: dict[str, Any]) -> Mapping[str, Any]:
-    """Fields that a script cannot set by itself: those chosen from a list, and those in a fold that is shut."""
-    known = [field for field in values if isinstance(fields.places.get(field), FormComponent)]
-    return browser_state.recall(json.dumps(values), known, fields.places, executor.catalog())
+def _choose(executor: Executor, fields: Fills, field: str, value: str) -> Mapping[str, Any]:
+    """What mends a field whose values are chosen from a list: a script cannot set those by itself."""
+    if not isinstance(fields.places.get(field), gr.Dropdown):
+        return {}
+    return browser_state.recall(json.dumps({field: value}), [field], fields.places, executor.catalog())
 
 
 def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills], defaults: Callable[[], Defaults]) -> None:
@@ -265,13 +258,17 @@ def _enlarge(executor: Executor, cache_dir: Path, picture: str) -> dict[str, Any
     return {"image": path, "tabs": gr.Tabs(selected=upscale.NAME)} if path else {}
 
 
-def _set_head(app: Application, blocks: gr.Blocks) -> None:
-    """Puts into the document's head what the page needs besides Gradio: ours, and at once what Gradio asks for late.
+def scripts() -> list[str]:
+    """Those of the document's head, as they stand there: a browser runs them by their hashes."""
+    return [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
 
-    Scripts that are deferred run in their order, and so ours before Gradio's.
-    """
-    script, style = (bundle(STATIC / name for name in names) for names in (SCRIPTS, STYLES))
-    app.include_router(files_router((script, style), mended(preloads.FRONTEND / "assets")))
-    needed = preloads.tags(block.get_block_name() for block in blocks.blocks.values())
-    app.first = f'{HEAD}{needed}<script defer src="assets/{script[0]}"></script>'
-    app.last = f'{preloads.styles()}<link rel="stylesheet" href="assets/{style[0]}">'
+
+def head() -> str:
+    """Scripts and style for the document's head: keys, memory of fields, painter, panels, prompt help, our look."""
+    style = "".join((STATIC / name).read_text("utf-8") for name in STYLES)
+    return (
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="theme-color" content="#f6f4f1" media="(prefers-color-scheme: light)">'
+        '<meta name="theme-color" content="#151312" media="(prefers-color-scheme: dark)">'
+        f"{''.join(f'<script>{script}</script>' for script in scripts())}<style>{style}</style>"
+    )

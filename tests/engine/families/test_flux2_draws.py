@@ -30,6 +30,7 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.families.flux2 import original_name
+from webui.library.checkpoint import read_checkpoint
 
 SIDE, STEPS, SEED = 64, 3, 21
 PROMPT = "a red apple, flat style"
@@ -238,7 +239,7 @@ def test_what_is_missing_or_does_not_fit_is_said(stock: dict[str, Any], tmp_path
     save_file(encoder_state(stock, "model."), encoder)
     vae.unlink()
     darkroom.library.reload()
-    with pytest.raises(RequestError, match="no autoencoder; it needs FLUX.2's autoencoder .* in models/VAE"):
+    with pytest.raises(RequestError, match="no VAE; it needs FLUX.2's VAE .* in models/VAE"):
         draw(darkroom, model="klein-tiny")
     save_file({"decoder.conv_in.weight": torch.zeros(8, 4, 3, 3)}, models / "VAE/other.safetensors")
 
@@ -252,6 +253,16 @@ def test_a_lora_of_another_kind_is_refused_with_what_it_is_for(darkroom: Darkroo
         draw(darkroom, loras="flux1:1")
     with pytest.raises(RequestError, match="kohya.*FLUX.2 Klein"):
         draw(darkroom, model="demo", loras="kohya:1")
+
+
+def test_a_form_is_told_by_the_folder_or_asked_for(darkroom: Darkroom, stock: dict[str, Any], tmp_path: Path) -> None:
+    models = darkroom.library.snapshot().models
+    told, silent = models["folder"].checkpoint, models["bare"].checkpoint
+    assert told and silent and (told.form, silent.form) == ("Distilled", "")
+    assert (told.formed.defaults.steps, told.formed.defaults.guidance) == (4, 1.0)  # type: ignore[union-attr]
+    base = read_checkpoint(save_folder(tmp_path / "base", stock, distilled=False))
+    assert (base.form, base.defaults.steps, base.defaults.guidance) == ("Base", 50, 4.0)
+    assert (draw(darkroom, model="bare", form="Base", guidance=4.0) == draw(darkroom, guidance=4.0)).all()
 
 
 def test_the_command_line_draws_grids_and_verifies(

@@ -1,13 +1,14 @@
 """The kinds of models that can be drawn with: one row each, asked in turn whether a file is of them."""
 
 from webui.core.kinds.anima import ANIMA
+from webui.core.kinds.flux1 import FLUX1
 from webui.core.kinds.flux2 import FLUX2_KLEIN
 from webui.core.kinds.kind import Kind
 from webui.core.kinds.krea2 import KREA2
 from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
 from webui.core.kinds.z_image import Z_IMAGE
 
-KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE)
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE, FLUX1)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -3,6 +3,7 @@
 A file is in diffusers' names, or in Black Forest Labs' own. The base and the distilled models have the same tensors.
 """
 
+from webui.core.kinds.forms import Form
 from webui.core.kinds.kind import Defaults, Kind, Traits
 from webui.core.kinds.parts import FLUX2_VAE, QWEN3, inner
 from webui.core.tensor_file import BadFile, Header
@@ -11,6 +12,7 @@ PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
 LAYERS_READ = 3
 """Of the text encoder, side by side: so many times as wide as it are the texts."""
 CHANNELS = 32
+SCHEDULER = {"use_dynamic_shifting": True}
 NETWORKS = {"text_encoder": QWEN3, "vae": FLUX2_VAE}
 # (whose names, what only FLUX.2 has, what reads its words, what is told the guidance)
 NAMES = (
@@ -48,8 +50,9 @@ FLUX2_KLEIN = Kind(
     folders={"backbone": "transformer"},
     native_px=1024,
     prediction="flow",
-    defaults=Defaults(steps=4, guidance=1.0, sampler="Euler"),
-    lacks=frozenset(
-        {"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"},
+    forms=(
+        Form("Distilled", Defaults(steps=4, guidance=1.0, sampler="Euler"), SCHEDULER, is_distilled=True),
+        Form("Base", Defaults(steps=50, guidance=4.0, sampler="Euler"), SCHEDULER),
     ),
+    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
 )

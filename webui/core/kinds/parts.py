@@ -69,6 +69,12 @@ def _sees(shapes: Shapes, prefix: str) -> bool:
     return prefix.endswith("language_model.") or f"{beside}visual.patch_embed.proj.weight" in shapes
 
 
+def t5_words(shapes: Shapes, prefix: str) -> tuple[int, ...]:
+    """The shape of T5's words, (words, width), under any of their names; empty where there are none."""
+    names = ("shared.weight", "encoder.embed_tokens.weight", "token_embd.weight")
+    return next((shapes[prefix + name] for name in names if prefix + name in shapes), ())
+
+
 QWEN3 = Network(
     name="Qwen3",
     role="text_encoder",
@@ -96,10 +102,10 @@ QWEN_IMAGE_VAE = Network(
     files={0: "Qwen-Image's VAE (qwen_image_vae.safetensors)"},
 )
 FLUX2_VAE = Network(
-    name="FLUX.2's autoencoder",
+    name="FLUX.2's VAE",
     role="vae",
     signs=("bn.running_mean",),
-    files={0: "FLUX.2's autoencoder (flux2-vae.safetensors)"},
+    files={0: "FLUX.2's VAE (flux2-vae.safetensors)"},
     fits=lambda shapes, prefix: f"{prefix}decoder.conv_in.weight" in shapes,
 )
 FLUX_VAE = Network(
@@ -109,4 +115,22 @@ FLUX_VAE = Network(
     files={0: "FLUX.1's VAE (ae.safetensors)"},
     fits=lambda shapes, prefix: shapes.get(f"{prefix}decoder.conv_in.weight", ())[1:2] == (16,),
 )
-NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE, FLUX_VAE)
+CLIP = Network(
+    name="CLIP",
+    role="text_encoder",
+    signs=("text_model.encoder.layers.0.layer_norm1.weight",),
+    files={768: "CLIP-L (clip_l.safetensors)"},
+    fits=lambda shapes, prefix: f"{prefix}text_model.embeddings.token_embedding.weight" in shapes,
+    width=lambda shapes, prefix: shapes[f"{prefix}text_model.embeddings.token_embedding.weight"][-1],
+)
+T5_WORDS = 32_128
+"""Of T5 v1.1's vocabulary, by which its files are told from those of others of its build."""
+T5 = Network(
+    name="T5",
+    role="text_encoder_2",
+    signs=("encoder.block.0.layer.0.SelfAttention.q.weight", "enc.blk.0.attn_q.weight"),  # transformers' names, GGUF's
+    files={4096: "T5-XXL (t5xxl_fp16.safetensors, t5xxl_fp8_e4m3fn.safetensors)"},
+    fits=lambda shapes, prefix: t5_words(shapes, prefix)[:1] == (T5_WORDS,),
+    width=lambda shapes, prefix: t5_words(shapes, prefix)[-1],
+)
+NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE, FLUX_VAE, CLIP, T5)

@@ -18,7 +18,17 @@ from webui.core.errors import RequestError
 from webui.core.tensor_file import BadFile
 from webui.engine.families import flux2_vae
 from webui.engine.families.base import Autoencoder, Backbone, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, LatentFormat, Part, Parts, Shapes, Spelling
+from webui.engine.families.family import (
+    Config,
+    EncodeOptions,
+    Family,
+    LatentFormat,
+    Part,
+    Parts,
+    Shapes,
+    Spelling,
+    flow_config,
+)
 from webui.engine.families.latent import group_alike
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
@@ -184,19 +194,18 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward of the transformer: the words of each of its rows, and their places."""
+    """One forward of the transformer: what is told in each of its rows."""
 
-    context: torch.Tensor
-    places: torch.Tensor
+    told: Conditioning
 
     @property
     def nbytes(self) -> int:
-        """Memory of the words."""
-        return self.context.nbytes
+        """Memory it holds."""
+        return sum(part.nbytes for part in self.told.values())
 
 
 @lru_cache(maxsize=8)
-def _places(rows: int, columns: int, words: int, device: torch.device) -> torch.Tensor:
+def places(rows: int, columns: int, words: int, device: torch.device) -> torch.Tensor:
     """Where tokens are: (tokens, 4), of which the first counts pictures, the second and third rows and columns, and
     the last one words."""
     axes = (torch.arange(count, device=device) for count in (1, rows, columns, words))
@@ -213,16 +222,25 @@ class Flux2Backbone(Backbone):
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
     ) -> list[Forward]:
-        """As in ``Backbone``: the states of each forward."""
-        rows = [{"context": told["context"].repeat_interleave(count, dim=0)} for told in conditionings]
-        contexts = [torch.cat([told["context"] for told in group]) for group in group_alike(rows, count)]
-        return [Forward(told, _places(1, 1, told.shape[1], told.device)) for told in contexts]
+        """As in ``Backbone``: what is told in each forward."""
+        rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
+        groups = group_alike(rows, count)
+        return [Forward({name: torch.cat([told[name] for told in group]) for name in group[0]}) for group in groups]
+
+    def given(self, told: Conditioning, rows: int, columns: int) -> dict[str, Any]:
+        """What is told, and the places of all tokens, as the transformer is given them."""
+        context = told["context"]
+        return {
+            "encoder_hidden_states": context,
+            "txt_ids": places(1, 1, context.shape[1], context.device),
+            "img_ids": places(rows, columns, 1, context.device),
+        }
 
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
     ) -> Sequence[torch.Tensor]:
         """As in ``Backbone``. What an odd side lacks of its last patch is its last row once more."""
-        times = len(prepared.context) // len(latents)
+        times = len(prepared.told["context"]) // len(latents)
         height, width = latents.shape[-2:]
         seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
         seen = functional.pad(seen, (0, width % PATCH, 0, height % PATCH), mode="replicate")
@@ -230,11 +248,9 @@ class Flux2Backbone(Backbone):
         now = (time / 1000).to(latents.device, torch.float32).expand(len(seen))
         output = self.run(
             hidden_states=patches.flatten(2).transpose(1, 2),
-            encoder_hidden_states=prepared.context,
             timestep=now,
-            img_ids=_places(*patches.shape[-2:], 1, latents.device),
-            txt_ids=prepared.places,
             return_dict=False,
+            **self.given(prepared.told, *patches.shape[-2:]),
         )[0]
         flow = functional.pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), PATCH)
         return flow[..., :height, :width].float().chunk(times)
@@ -246,10 +262,6 @@ def _backbone(parts: Parts) -> Backbone:
 
 def _autoencoder(parts: Parts) -> Autoencoder:
     return flux2_vae.Flux2Autoencoder(parts["vae"], parts.device)
-
-
-def _scheduler(_checkpoint: Checkpoint, config: Config | None) -> Config:
-    return {**(config or {"use_dynamic_shifting": True}), "prediction_type": "flow_prediction"}
 
 
 def shift(config: Config, tokens: int, steps: int) -> float:
@@ -289,7 +301,7 @@ FLUX2_KLEIN = Family(
     kinds=("FLUX.2 Klein",),
     parts=(TEXT_ENCODER, TRANSFORMER, flux2_vae.VAE),
     latents=LatentFormat(flux2_vae.CHANNELS, flux2_vae.RGB, flux2_vae.RGB_OFFSET, PATCH, packs_noise=True),
-    scheduler=_scheduler,
+    scheduler=flow_config,
     encode=encode,
     backbone=_backbone,
     autoencoder=_autoencoder,

@@ -139,7 +139,7 @@ def lone_vae(
 ) -> tuple[WeightLoader, torch.dtype]:
     """An autoencoder in a file of its own."""
     if (prefix := FLUX2_VAE.find(files.shapes)) is None:
-        raise BadFile(f"holds no autoencoder of FLUX.2's kind, which {checkpoint.family} needs")
+        raise BadFile(f"holds no VAE of FLUX.2's kind, which {checkpoint.family} needs")
     config, names = config_of(files.shapes, prefix), names_of(files.shapes, prefix)
     module = build_empty(lambda: PatchedAutoencoder(config))
     return WeightLoader(module, files, lambda name: keys(name, module, names, prefix)), kl_dtype(config, dtype)

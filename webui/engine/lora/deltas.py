@@ -261,12 +261,14 @@ class Decomposed:
         return (changed * (self.magnitude.float().reshape(shape) / length) - base) * strength
 
 
-def rows_of(delta: Delta, rows: Sequence[int]) -> Delta:
+def rows_of(delta: Delta, rows: Sequence[int], whole: int) -> Delta:
     """Of what changes several layers in one, one behind the other: the rows of one of them, bit for bit.
 
-    ``rows`` are (first, behind last), and so on for several pieces. Raises ValueError for formats in which rows cannot
-    be told apart.
+    ``rows`` are (first, behind last), and so on for several pieces; ``whole`` is how many all layers have. Raises
+    ValueError where it changes another number, and for formats in which rows cannot be told apart.
     """
+    if (found := _height(delta)) not in (None, whole):
+        raise ValueError(f"changes {found:,} rows of several layers in one, where this model's have {whole:,}")
     if isinstance(delta, LowRank):
         return replace(delta, up=_pick(delta.up, rows))
     if isinstance(delta, Difference | Replacement):
@@ -276,7 +278,7 @@ def rows_of(delta: Delta, rows: Sequence[int]) -> Delta:
     if isinstance(delta, Kronecker):
         return replace(delta, rows=tuple(rows))
     if isinstance(delta, Decomposed) and len(delta.magnitude) == delta.magnitude.numel():
-        return replace(delta, inner=rows_of(delta.inner, rows), magnitude=_pick(delta.magnitude, rows))
+        return replace(delta, inner=rows_of(delta.inner, rows, whole), magnitude=_pick(delta.magnitude, rows))
     raise ValueError("changes several layers in one tensor, in a format of which their rows cannot be told apart")
 
 
@@ -300,6 +302,21 @@ def merge(base: torch.Tensor, parts: Sequence[tuple[Delta, float]]) -> torch.Ten
     if total.dtype == base.dtype and total.stride() == base.stride():
         return total
     return torch.empty_like(base).copy_(total)
+
+
+def _height(delta: Delta) -> int | None:
+    """How many rows it changes, of formats whose rows can be told apart."""
+    if isinstance(delta, LowRank):
+        return len(delta.up)
+    if isinstance(delta, Difference | Replacement):
+        return len(delta.tensor)
+    if isinstance(delta, Hadamard):
+        return len(delta.a1) if delta.t1 is None else delta.a1.shape[1]
+    if isinstance(delta, Kronecker):
+        core = delta.t2 is not None
+        one = len(delta.w1[0] if isinstance(delta.w1, tuple) else delta.w1)
+        return one * (delta.w2[0].shape[core] if isinstance(delta.w2, tuple) else len(delta.w2))
+    return None
 
 
 def _pick(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:

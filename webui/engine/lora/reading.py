@@ -105,9 +105,10 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
         with safe_open(file.path, framework="pt") as tensors:
             for places, roles in found.places.items():
                 parts = {role: _read(tensors, key, device, scales.get(key)) for role, key in roles.items()}
+                whole = max((max(rows) for *_, rows in places if rows), default=0)
                 for component, path, rows in places:
                     for kind, delta in _build(component, path, parts, notes).items():
-                        own = delta if rows is None else rows_of(delta, rows)
+                        own = delta if rows is None else rows_of(delta, rows, whole)
                         _check_fit(component, path, kind, own, index)
                         deltas[component, path, kind] = own
             embeddings = _read_embeddings(file, found.embeddings, tensors)

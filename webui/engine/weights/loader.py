@@ -44,7 +44,8 @@ BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
 @dataclass(frozen=True)
 class Key:
     """A tensor in a file: its name, which third of its rows (None for all of them), whether it lies transposed, and
-    whether the halves of its rows are ``swapped``.
+    whether the halves of its rows are ``swapped``. ``share`` is another part of its rows: from the first to before
+    the second of so many equal ones.
 
     A ``flat`` one may have its numbers in other rows than the parameter's, in the same order.
     """
@@ -54,6 +55,12 @@ class Key:
     transposed: bool = False
     swapped: bool = False
     flat: bool = False
+    share: tuple[int, int, int] | None = None
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """Which part of its rows it is, as ``share`` says it."""
+        return self.share or ((0, 1, 1) if self.third is None else (self.third, self.third + 1, 3))
 
     @property
     def is_as_it_lies(self) -> bool:
@@ -83,7 +90,17 @@ class Source:
     @property
     def nbytes(self) -> int:
         """How much of the file is read for it."""
-        return self.place.nbytes if self.key.third is None else self.place.nbytes // 3
+        return self.share_of(self.place.nbytes)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """That of its rows."""
+        return self.shape if self.key.rows == (0, 1, 1) else (self.share_of(self.shape[0]), *self.shape[1:])
+
+    def share_of(self, of: int) -> int:
+        """How many of so many are its rows'."""
+        first, behind, parts = self.key.rows
+        return of // parts * (behind - first)
 
     @property
     def is_small(self) -> bool:
@@ -228,8 +245,8 @@ class WeightLoader:
 def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
     """A 1 x 1 convolution may stand for a linear layer, and the other way round."""
     shape, key = source.shape, source.key
-    if key.third is not None:
-        shape = (shape[0] // 3, *shape[1:]) if shape and shape[0] % 3 == 0 else ()
+    if key.rows != (0, 1, 1):
+        shape = source.own_shape if shape and shape[0] % key.rows[2] == 0 else ()
     if key.transposed:
         shape = shape[::-1]
     plain = [tuple(side for side in sides[2:] if side != 1) for sides in (shape, wanted)]
@@ -241,8 +258,8 @@ def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
     if source.place.dtype == "I8" and not source.scale:
         raise BadFile(f"has {key.name} as INT8 without a scale")
     block = BLOCKS.get(source.place.dtype)
-    if block and key.third is not None and math.prod(shape) % block.numbers:
-        raise BadFile(f"has {key.name} in blocks that do not end with its thirds")
+    if block and any(math.prod(source.shape) // key.rows[2] * rows % block.numbers for rows in key.rows[:2]):
+        raise BadFile(f"has {key.name} in blocks that do not end with its parts")
     if source.scale:
         _check_scale(source.scale, source.shape)
 
@@ -278,7 +295,8 @@ def _read(
         with path.open("rb", buffering=0) as file:
             for name in names:
                 source, own = sources[name], sources[name].format_of(dtype)
-                file.seek(source.place.offset + (source.key.third or 0) * source.nbytes)
+                first, _, parts = source.key.rows
+                file.seek(source.place.offset + source.place.nbytes // parts * first)
                 if source.scale or source.is_small or source.place.dtype not in DTYPES:
                     stored = _stored(source, _read_raw(file, source, device, buffer), own, device)
                     yield name, stored if source.key.is_as_it_lies else _in_order(stored.dense(own), source)
@@ -322,15 +340,16 @@ def _read_raw(file: Any, source: Source, device: torch.device, buffer: bytearray
 
 def _stored(source: Source, raw: torch.Tensor, dtype: torch.dtype, device: torch.device) -> Stored:
     """The weight of which ``raw`` are the bytes."""
-    shape = source.shape if source.key.third is None else (source.shape[0] // 3, *source.shape[1:])
+    shape = source.own_shape
     if source.place.dtype in BLOCKS:
         return Blocks(raw, source.place.dtype, shape, dtype)
     scale = None
     if source.scale:
         ((_, found),) = _read({"": source.scale}, torch.float32, device)
         scale = dense(found, torch.float32)
-        if source.key.third is not None and len(scale) > 1:
-            scale = scale.chunk(3)[source.key.third]
+        if len(scale) > 1:
+            first, behind, parts = source.key.rows
+            scale = scale[len(scale) // parts * first : len(scale) // parts * behind]
     numbers = raw.view(torch.int8 if source.place.dtype == "I8" else DTYPES[source.place.dtype])
     if source.rotated:
         return Rotated(numbers, scale, source.rotated, shape, dtype)
@@ -345,7 +364,7 @@ def _numbers(source: Source) -> int:
     )
     if numbers * itemsize != source.place.nbytes:
         raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
-    return numbers if source.key.third is None else numbers // 3  # rows lie behind one another
+    return source.share_of(numbers)  # rows lie behind one another
 
 
 def _read_exactly(file: Any, into: memoryview) -> None:

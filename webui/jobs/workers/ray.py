@@ -245,7 +245,7 @@ class RayWorker:
                 else:
                     yield event
         except RequestError as error:
-            last = Failed(f"{self.seat.name}: {error}", bad_input=True, place=error.field, mend=error.mend)
+            last = Failed(f"{self.seat.name}: {error}", bad_input=True)
         yield last
 
     def _ask(self, call: Call, order: Order, number: int) -> Iterator[Event]:
@@ -316,10 +316,10 @@ def explain_start(error: Exception) -> str:
 
 
 def explain_end(error: Exception) -> str:
-    """How an actor ended, for people, by the words of Ray 2.60; it counts all common causes up where it knows none."""
+    """How an actor ended, for people."""
     text = str(error)
-    if "its node has died" in text or "its node is dead" in text or "raylet died" in text:
+    if "node" in text.lower() and ("died" in text.lower() or "dead" in text.lower() or "unreachable" in text.lower()):
         return "its node is lost"
-    if "OUT_OF_MEMORY" in text or "running low on memory" in text:
+    if "memory" in text.lower():
         return "its process was ended for want of memory"
     return "its process is lost"

@@ -41,8 +41,6 @@
     const styles = window.darkroomPresets.styles(page);
     const laid = styles.map((name) => ({
       name: `Style: ${name}`,
-      style: name,
-      off: `Take Style: ${name} off`,
       where: `The style ${name} stands around the prompt`,
       open: () => window.darkroomShelf.open(page, name),
       remove: () => window.darkroomPresets.setStyles(page, styles.filter((other) => other !== name)),
@@ -64,11 +62,10 @@
       const where = entry.where ?? `${place}. Hold: the picture without it`;
       const weight = entry.weight === undefined ? [] : [make("small", {}, ` ${short(entry.weight)}`)];
       const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, ...weight);
-      const off = entry.off ?? `Take ${entry.name} off`;
-      const remove = make("button", { type: "button", class: "chip-remove", "aria-label": off, title: off }, "✕");
+      const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
       open.addEventListener("click", entry.open);
       remove.addEventListener("click", entry.remove);
-      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name, "data-style": entry.style }, open, remove);
+      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name }, open, remove);
     });
     const add = make("button", { type: "button", class: "chip-add" }, "+ LoRA");
     add.addEventListener("click", () => openPanel(page));
