@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Loading
+from webui.core.memory import PLAN_WORDS, PLANS, Need
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
-from webui.engine import residence, resident
+from webui.engine import residence
 from webui.engine.decode import NotFinite
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
@@ -104,7 +105,7 @@ class TestLoading:
         darkroom = make()
         before = draw(darkroom, model="sd1")
         if not both_fit:
-            needed = 10 * darkroom.manager._residence._resident.nbytes
+            needed = 10 * darkroom.manager._residence._resident.need.weight_bytes
             monkeypatch.setattr(
                 residence, "free_bytes", lambda _: needed if darkroom.manager._residence._resident is None else 1
             )
@@ -123,7 +124,7 @@ class TestLoading:
         darkroom = make(models_dir=(tmp_path,))
         before = draw(darkroom, model="bare")
         home = darkroom.manager._residence
-        needed = 10 * home._resident.nbytes
+        needed = 10 * home._resident.need.weight_bytes
         monkeypatch.setattr(residence, "free_bytes", lambda _: needed if home._resident is None else 1)
         monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "resident")
         asked = iter(range(1000))
@@ -161,7 +162,7 @@ class TestLoading:
         """Neither the former model while the new one is read, nor what was read of it while the former comes back."""
         darkroom = make()
         draw(darkroom, model="sd1")
-        needed = 10 * darkroom.manager._residence._resident.nbytes
+        needed = 10 * darkroom.manager._residence._resident.need.weight_bytes
         monkeypatch.setattr(
             residence, "free_bytes", lambda _: needed if darkroom.manager._residence._resident is None else 1
         )
@@ -233,17 +234,15 @@ class TestPlans:
     """Forced on the CPU: the hooks do on it what they do on a device with memory of its own."""
 
     @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
-    @pytest.mark.parametrize("memory", ["offload", "sequential"])
+    @pytest.mark.parametrize("memory", PLANS[1:])
     def test_a_plan_changes_no_bit_of_a_picture(self, make, memory, kind):
         darkroom = make(memory=memory)
         expected = draw(make(), model=kind)
         assert (draw(darkroom, model=kind) == expected).all()
         assert (draw(darkroom, model=kind) == expected).all(), "and again"
-        assert (
-            darkroom.manager._residence.plan == memory and darkroom.manager.memory_plan == resident.PLAN_WORDS[memory]
-        )
+        assert darkroom.manager._residence.plan == memory and darkroom.manager.memory_plan == PLAN_WORDS[memory]
 
-    @pytest.mark.parametrize("memory", ["offload", "sequential"])
+    @pytest.mark.parametrize("memory", PLANS[1:])
     def test_loras_come_and_go_under_every_plan(self, tree, memory, random_lora, tmp_path):
         darkrooms = [
             Darkroom(Settings(device="cpu", dtype="float32", data_dir=tree, models_dir=(tmp_path,), memory=plan))
@@ -261,14 +260,47 @@ class TestPlans:
             assert bool(abs(one - plain[0]).max() > 1) == bool(loras)
         assert (plain[0] == plain[1]).all()
 
-    @pytest.mark.parametrize("plan", resident.PLANS)
+    @pytest.mark.parametrize("plan", PLANS)
     def test_it_is_the_largest_that_fits_into_what_is_free(self, make, monkeypatch, plan):
         darkroom = make()
         home = darkroom.manager._residence
         monkeypatch.setattr(home, "device", torch.device("cuda"))
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**12)
         loading = ModelLoader(darkroom.catalog().models["sdxl"], [], torch.float32)
-        assert home._choose_plan(loading, home._device_bytes(loading, plan)) == plan
+        need = Need(loading.part_bytes, loading.layer_bytes, step_bytes=10**6)
+        assert home._choose_plan(loading, need, need.on_device(plan)) == plan
+
+    @pytest.mark.parametrize(("memory", "share"), [("blocks", 2), ("blocks", 3), ("sequential", 6)])
+    def test_a_model_larger_than_the_memory_is_drawn_within_it(self, make, tree, monkeypatch, memory, share):
+        """What computes does so with copies, whose memory is counted from outside at each change of blocks."""
+        expected = draw(make(), model="sdxl")
+        darkroom = make(memory=memory)
+        files = (tree / "models/Stable-diffusion/sdxl").rglob("*.safetensors")
+        limit = sum(file.stat().st_size for file in files) // share
+        monkeypatch.setattr(residence, "free_bytes", lambda _: limit)
+        list(darkroom.load("sdxl"))
+        home = darkroom.manager._residence
+        with home.unhooked():
+            weights = [weight for module in home._resident.modules.values() for weight in module.parameters()]
+            resting = {weight.untyped_storage().data_ptr() for weight in weights}
+        last, most = None, 0
+
+        def count(module, *_):
+            nonlocal last, most
+            own = [weight for weight in module.__dict__["_parameters"].values() if weight is not None]
+            if not own or (now := own[0].untyped_storage().data_ptr()) == last:
+                return
+            last = now
+            storages = {storage.data_ptr(): storage for storage in (weight.untyped_storage() for weight in weights)}
+            assert now not in resting, "it computes with what was brought"
+            most = max(most, sum(storage.nbytes() for place, storage in storages.items() if place not in resting))
+
+        handle = torch.nn.modules.module.register_module_forward_hook(count)
+        try:
+            assert (draw(darkroom, model="sdxl") == expected).all()
+        finally:
+            handle.remove()
+        assert (limit / 2 if memory == "blocks" else 0) < most <= limit
 
 
 class TestOutOfMemory:
@@ -382,7 +414,7 @@ class TestOutOfMemory:
         """What a card does when memory runs out, and before the next job."""
         darkroom = make()
         expected, weights = draw(darkroom, model="sdxl"), digest(darkroom)
-        for plan in ("offload", "sequential", "resident"):
+        for plan in (*PLANS[1:], "resident"):
             darkroom.manager._residence._move_to(plan)
             assert (draw(darkroom, model="sdxl") == expected).all()
         assert digest(darkroom) == weights

@@ -128,25 +128,6 @@ def test_a_network_moves_and_is_saved_with_its_small_weights(tmp_path):
     assert layer.weight.device.type == "meta" and layer.weight.numbers.is_meta
 
 
-def test_small_weights_are_brought_as_they_are_needed(tmp_path):
-    """As ``--memory sequential`` has it, by accelerate's hooks."""
-    from accelerate import cpu_offload
-    from accelerate.hooks import remove_hook_from_module
-
-    stored, _ = as_scaled_fp8("layer.weight", torch.randn(32, 64), by_row=True)
-    save_file(stored, tmp_path / "x.safetensors")
-    network, given = (
-        nn.Sequential(load(tmp_path / "x.safetensors", lambda: nn.Linear(64, 32, bias=False))),
-        torch.ones(2, 64),
-    )
-    with torch.inference_mode():
-        before = network(given)
-        cpu_offload(network, CPU)
-        assert network[0].weight.device.type == "meta" and torch.equal(network(given), before)
-        remove_hook_from_module(network, recurse=True)
-        assert network[0].weight.device == CPU and torch.equal(network(given), before)
-
-
 @pytest.mark.parametrize(
     ("tensors", "reason"),
     [

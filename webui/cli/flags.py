@@ -55,8 +55,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--memory",
         default="auto",
         choices=MEMORY_PLANS,
-        help="what stays off the device until it is needed: nothing, all but the UNet, or every layer"
-        " (default: depends on free memory)",
+        help="what stays off the device until it is needed: nothing, all but the UNet, what has no room, or every layer"
+        " (default: what fits)",
     )
     parser.add_argument(
         "--lora-cache",

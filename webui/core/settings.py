@@ -20,7 +20,7 @@ DEVICES = ("auto", "cuda", "xpu", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MOST_WORKERS = 64
 NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
-MEMORY_PLANS = ("auto", "resident", "offload", "sequential")
+MEMORY_PLANS = ("auto", "resident", "offload", "blocks", "sequential")
 
 
 def default_data_dir() -> Path:
@@ -104,7 +104,7 @@ class Settings(BaseModel):
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()
     offline: bool = Field(default_factory=is_offline)
-    memory: Literal["auto", "resident", "offload", "sequential"] = "auto"
+    memory: Literal["auto", "resident", "offload", "blocks", "sequential"] = "auto"
     lora_cache: ByteSize | None = None
     model_cache: ByteSize | None = None
     compile: bool = False

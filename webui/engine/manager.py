@@ -12,6 +12,7 @@ from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Event, Loading, Step
 from webui.core.files import ModelFile
+from webui.core.memory import PLAN_WORDS
 from webui.core.order import Order
 from webui.core.spans import spans
 from webui.engine.denoise import Stopped
@@ -23,7 +24,6 @@ from webui.engine.finders.network import Finders
 from webui.engine.passes import shortcuts_of
 from webui.engine.provenance import FileHashes
 from webui.engine.residence import Residence
-from webui.engine.resident import PLAN_WORDS
 from webui.engine.run import Cancel, Run, check_with, never
 from webui.engine.stages.upscale import Enlarger
 
@@ -151,8 +151,8 @@ class PipelineManager:
             self._residence.end_job()
 
     def _draw_within_memory(self, run: Run) -> Iterator[Event]:
-        """Draws; where memory runs out, once more with a smaller memory plan. Raises OutOfMemory."""
-        for may_retry in (True, False):
+        """Draws; where memory runs out, again with smaller memory plans. Raises OutOfMemory."""
+        while True:
             try:
                 yield from Drawing(self._residence, self._encoder, self._enlarger, self._finders, run).draw()
                 return
@@ -161,8 +161,7 @@ class PipelineManager:
                     raise
                 log.warning("out of memory: %s", str(error))  # not the error, whose traceback a log may keep
             # Not before ``except`` is left: until then its traceback holds the tensors of what failed.
-            smaller = self._make_room(run) if may_retry else None
-            if smaller is None:
+            if (smaller := self._make_room(run)) is None:
                 break
             yield Loading(f"Out of memory; once more with {smaller}", 0.0)
         release_memory(self.device)

@@ -15,6 +15,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Event, Loading, LoraSwitch
 from webui.core.images import Size
 from webui.core.lora_files import find_adapter_config
+from webui.core.memory import PLANS, step_bytes
 from webui.core.spans import Span, spans
 from webui.core.stages import LoraUse, Pass, steps_of
 from webui.core.tensor_file import hash_file
@@ -31,7 +32,6 @@ from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_sampler
 from webui.engine.residence import Residence
-from webui.engine.resident import PLANS
 from webui.engine.run import Place, Run
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -93,7 +93,7 @@ class Passes:
                 run.warn("The refiner drew nothing: no step was left for it.")
             return
         drawn.size = stage.size
-        yield from self._use(stage)
+        yield from self._use(stage, len(drawn.generators))
         encoded = yield from self._encode_spans(stage)
         with run.part("encode"):
             self._show(stage, drawn, keep)
@@ -107,11 +107,13 @@ class Passes:
 
     # ---- what a pass needs ----
 
-    def _use(self, stage: Pass) -> Iterator[Loading]:
-        """The model with the autoencoder of this pass."""
-        run = self._run
+    def _use(self, stage: Pass, count: int) -> Iterator[Loading]:
+        """The model with the autoencoder of this pass, which draws so many pictures at once."""
+        run, checkpoint = self._run, stage.model.checkpoint
+        itemsize, guided = self._residence.dtype.itemsize, stage.guidance != 1
+        step = step_bytes(checkpoint, stage.size, count, guided, itemsize) if checkpoint else 0
         with run.part("load"):
-            yield from self._residence.load(stage.model, stage.lenders, run.check)
+            yield from self._residence.load(stage.model, stage.lenders, run.check, step)
             self._residence.use_vae(stage.vae)
         role = "model" if stage.model == run.order.passes[0].model else stage.name
         run.hashes.want(role, stage.model.name, partial(content_hash, stage.model))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
+from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need
 from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
@@ -20,11 +22,10 @@ from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged,
 from webui.engine.families.model import Model
 from webui.engine.kept import HOST, Kept
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.resident import PLAN_WORDS, PLANS, Resident
+from webui.engine.resident import Resident
+from webui.engine.streaming import pin
 
 REPORT_EVERY_S = 0.1
-HEADROOM = 1.15
-"""How much more than its weights a model must find free: what drawing takes besides is small beside them."""
 DECODE_TENSORS = 10
 """The decoder's peak in tensors of the picture's size and its widest channels at that size (measured: 8 to 10)."""
 TRIM_FROM_BYTES = 128 * 2**20
@@ -79,8 +80,12 @@ class Residence:
         """How its weights rest."""
         return self._resident.plan if self._resident else PLANS[0]
 
-    def load(self, file: ModelFile, lenders: Iterable[ModelFile], check: Callable[[], None]) -> Iterator[Loading]:
+    def load(
+        self, file: ModelFile, lenders: Iterable[ModelFile], check: Callable[[], None], step_bytes: int = 0
+    ) -> Iterator[Loading]:
         """Makes this file the model that is drawn with, with what ``lenders`` lend it; yields how far it is.
+
+        ``step_bytes`` are what a step of the job takes beside the weights.
 
         What is in memory is not read again. Where memory holds both, the former model stays until the new one is
         whole; where it does not, it goes first and comes back if the new one fails. ``check`` is called between tensors
@@ -91,20 +96,23 @@ class Residence:
         wanted = tuple(lender_of(part, file, lenders) for part in missing)
         if (known := self._kept.model(file)) and known.lenders == wanted:
             self._draw_with(known)
-            self._grow()
+            self._grow(step_bytes)
             return
         yield Loading(f"Loading {file.name}", 0.0)
         loader = ModelLoader(file, lenders, self.dtype)
         for used in (file, *loader.lenders):
             check_unchanged(used)
         there = self._reuse(loader)
-        placing = self._choose_plan(loader, free_bytes(self.device) + self._kept.nbytes(self.device))
-        needed = self._device_bytes(loader, placing) - there
+        need = Need(loader.part_bytes, loader.layer_bytes, step_bytes)
+        placing = self._choose_plan(loader, need, free_bytes(self.device) + self._kept.nbytes(self.device))
+        if need.weight_bytes >= TOLD_BYTES:
+            yield Loading(need.told(file.name, self.device.type, placing), 0.0)
+        needed = need.on_device(placing) - there
         self._kept.make_room(self.device, needed, loader.keys.values())
         if self._resident and needed > free_bytes(self.device):
-            yield from self._exchange(loader, placing, check)
+            yield from self._exchange(loader, need, placing, check)
         else:
-            yield from self._read(loader, placing, check)
+            yield from self._read(loader, need, placing, check)
 
     def _reuse(self, loader: ModelLoader) -> int:
         """Gives it the parts that are in memory; says how many bytes of them are on the device."""
@@ -113,21 +121,24 @@ class Residence:
             loader.use(part, kept.module)
         return sum(kept.nbytes for kept in known.values() if kept.device == self.device)
 
-    def _exchange(self, loader: ModelLoader, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
+    def _exchange(self, loader: ModelLoader, need: Need, placing: str, check: Callable[[], None]) -> Iterator[Loading]:
         """The former model goes first, and comes back if the new one fails; only one of them is ever held."""
         assert self._resident
-        former, lenders, former_placing = self._resident.model.file, self._resident.lenders, self._resident.plan
+        resident = self._resident
+        former, lenders, former_placing = resident.model.file, resident.lenders, resident.plan
+        former_need = resident.need
+        del resident
         self._kept.clear(besides=loader.keys.values())
         failed: BaseException
         try:
-            yield from self._read(loader, placing, check)
+            yield from self._read(loader, need, placing, check)
             return
         except BaseException as error:
             failed = error
         release_frames(failed)
         again = ModelLoader(former, lenders, self.dtype)
         self._reuse(again)
-        for _ in self._read(again, former_placing):
+        for _ in self._read(again, former_need, former_placing):
             pass
         raise failed
 
@@ -142,7 +153,9 @@ class Residence:
         """Lets go of all models."""
         self._kept.clear()
 
-    def _read(self, loader: ModelLoader, placing: str, check: Callable[[], None] = lambda: None) -> Iterator[Loading]:
+    def _read(
+        self, loader: ModelLoader, need: Need, placing: str, check: Callable[[], None] = lambda: None
+    ) -> Iterator[Loading]:
         file, reading = loader.file, loader.read(lambda part: self._place(part, placing))
         told = -math.inf
         while True:
@@ -168,11 +181,12 @@ class Residence:
         model = loader.assemble(modules, self.device)
         if self.device.type == "cuda" and model.family.is_unet:
             torch.nn.Module.to(model.network, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._pin(model, placing)
         loras = self._make_switcher(model, placing)
         for part in {"backbone", "vae"}.intersection(read):
             self._install(modules[part], placing)
         used = tuple(loader.lenders)
-        resident = Resident(model, loras, placing, placing, loader.memory_bytes, model.vae, dict(loader.keys), used)
+        resident = Resident(model, loras, placing, placing, need, model.vae, dict(loader.keys), used)
         self._kept.add(resident)
         self._draw_with(resident)
 
@@ -180,8 +194,21 @@ class Residence:
         begins = resident is not self._resident
         self._kept.draw_with(resident)
         if begins:
-            resident.hook(self.device)
+            self._hook(resident)
             resident.speed_up(self.options)
+
+    def _hook(self, resident: Resident) -> None:
+        if resident.plan == "blocks":
+            self._kept.make_room(self.device, math.inf)
+        release_memory(self.device)
+        resident.limit_bytes = resident.need.block_bytes(free_bytes(self.device))
+        resident.hook(self.device)
+
+    def _pin(self, model: Model, placing: str) -> None:
+        """Has what a card will copy again and again lie where it does so by itself, where there is memory for that."""
+        room = free_bytes(HOST) > 2 * sum(weight.nbytes for weight in model.network.parameters())
+        if self.device.type == "cuda" and placing in STREAMING and room:
+            pin(model.network)
 
     def _install(self, network: torch.nn.Module, placing: str) -> None:
         """Has a network that computes on the CPU do so the CPU's way; its weights stay what they are."""
@@ -193,26 +220,15 @@ class Residence:
         stays = placing == "resident" or (placing == "offload" and part == "backbone")
         return self.device if stays else torch.device("cpu")
 
-    def _device_bytes(self, loader: ModelLoader, placing: str) -> int:
-        """What the device must hold at once under a plan, drawing included."""
-        parts = loader.part_bytes
-        largest = max((nbytes for part, nbytes in parts.items() if part != "backbone"), default=0)
-        held = {"resident": sum(parts.values()), "offload": parts["backbone"] + largest, "sequential": 0}[placing]
-        return int(held * HEADROOM)
-
-    def _choose_plan(self, loader: ModelLoader, free: int) -> str:
+    def _choose_plan(self, loader: ModelLoader, need: Need, free: int) -> str:
         """The largest that fits, or the one that was asked for; CannotLoad with the numbers where nothing does."""
         wanted = self.options.memory
         choices: tuple[str, ...] = PLANS if wanted == "auto" else (wanted,)
         if self.device.type == "cpu" and wanted == "auto":
             choices = PLANS[:1]  # there is nowhere else to rest
-        fitting = next((name for name in choices if self._device_bytes(loader, name) <= free), None)
+        fitting = need.choose(free, choices)
         if fitting is None:
-            needed = min(self._device_bytes(loader, name) for name in choices)
-            raise CannotLoad(
-                f"model {loader.file.name!r} needs {needed / 2**30:.1f} GiB of memory on {self.device.type},"
-                f" and {free / 2**30:.1f} GiB are free; close other programs or choose a smaller model"
-            )
+            raise CannotLoad(need.refusal(loader.file.name, self.device.type, free, choices))
         if fitting != PLANS[0] and self.device != HOST:
             self._kept.make_room(HOST, loader.memory_bytes, loader.keys.values())
             there = sum(part.nbytes for part in self._kept.find(loader.keys).values() if part.device == HOST)
@@ -250,12 +266,18 @@ class Residence:
         self._tiles = False
         self.rest()
 
-    def _grow(self) -> None:
-        """Back to the plan that the model was loaded under, where memory allows it again."""
+    def _grow(self, step_bytes: int) -> None:
+        """Back to the plan that the model was loaded under, where memory allows it again; room for larger steps."""
         resident = self._resident
         assert resident
-        if resident.plan != resident.loaded_as and resident.nbytes * HEADROOM < free_bytes(self.device):
-            self._move_to(resident.loaded_as)
+        grown = step_bytes > resident.need.step_bytes
+        resident.need = replace(resident.need, step_bytes=step_bytes)
+        if resident.plan != resident.loaded_as:
+            if resident.need.on_device(resident.loaded_as) < free_bytes(self.device):
+                self._move_to(resident.loaded_as)
+        elif grown and resident.plan == "blocks":
+            resident.unhook()
+            self._hook(resident)
 
     def _move_to(self, placing: str) -> None:
         resident = self._resident
@@ -266,9 +288,9 @@ class Residence:
         for part, key in resident.parts.items():
             self._kept.move(key, self._place(part, placing))
         resident.plan = placing
+        self._pin(resident.model, placing)
         resident.loras = self._make_switcher(resident.model, placing)
-        release_memory(self.device)
-        resident.hook(self.device)
+        self._hook(resident)
         resident.speed_up(self.options)
 
     def rest(self) -> None:

@@ -1,5 +1,6 @@
 """``Resident``: a loaded model, where its parts rest while it draws, and what makes its backbone faster."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -8,28 +9,24 @@ import torch
 
 from webui.core.engine_options import EngineOptions
 from webui.core.files import ModelFile, VaeFile
+from webui.core.memory import PLANS, STREAMING, Need
 from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
 from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.streaming import Space, Streamed
 from webui.engine.weights import keeps_small
 
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
     from webui.engine.speed.graphed import GraphedUNet
 
-PLANS = ("resident", "offload", "sequential")
-PLAN_WORDS = {
-    "resident": "the whole model on the device",
-    "offload": "text encoder and VAE off the device while the UNet runs",
-    "sequential": "every layer brought to the device as it is needed",
-}
-
 
 @dataclass(eq=False)
 class Resident:
-    """A model with its LoRAs, how its weights rest, and how many bytes they are.
+    """A model with its LoRAs, how its weights rest, and what they take.
 
     ``parts`` are what is kept of it, by role; ``vae`` stands in for its own autoencoder, if it is not None.
+    ``limit_bytes`` is what of the device's memory its weights may take under the plan ``blocks``.
     Only the one that draws has hooks and LoRAs on: models may share parts.
     """
 
@@ -37,13 +34,14 @@ class Resident:
     loras: LoraSwitcher
     plan: str
     loaded_as: str
-    nbytes: int
+    need: Need
     own_vae: Any
     parts: dict[str, PartKey]
     lenders: tuple[ModelFile, ...] = ()
     vae: VaeFile | None = None
+    limit_bytes: float = math.inf
     faster: "CompiledUNet | GraphedUNet | None" = None
-    _hooks: list[Any] = field(default_factory=list)
+    _streamed: list[Streamed] = field(default_factory=list)
 
     @property
     def modules(self) -> Mapping[str, torch.nn.Module]:
@@ -84,26 +82,21 @@ class Resident:
         """Has parts that rest elsewhere come to the device as they are needed."""
         if self.plan == PLANS[0]:
             return
-        from accelerate import cpu_offload, cpu_offload_with_hook  # 0.3 s, for those who need it
-
-        for part, module in self.modules.items():
-            if self.plan == "sequential":
-                cpu_offload(module, device)
-            elif part != "backbone":
-                self._hooks.append(cpu_offload_with_hook(module, device)[1])
+        limit = self.limit_bytes if self.plan == "blocks" else math.inf
+        space = Space(device, limit, stays=self.plan != "sequential")
+        self._streamed = [
+            Streamed(module, space)
+            for part, module in self.modules.items()
+            if self.plan in STREAMING or part != "backbone"
+        ]
 
     def unhook(self) -> None:
         """The plain modules, where they rest."""
-        if self.plan == PLANS[0]:
-            return
-        self.rest()
-        self._hooks.clear()
-        from accelerate.hooks import remove_hook_from_module
-
-        for module in self.modules.values():
-            remove_hook_from_module(module, recurse=True)
+        for streamed in self._streamed:
+            streamed.unhook()
+        self._streamed = []
 
     def rest(self) -> None:
         """Takes what is not in use off the device; to be called after encoding and decoding."""
-        for hook in self._hooks:
-            hook.offload()
+        for streamed in self._streamed:
+            streamed.rest()

@@ -20,7 +20,7 @@ FRONTS = (
     "core/prompt.py",
     "core/groups",
     "core/request.py",
-    "engine/resident.py",
+    "core/memory.py",
     "cli",
     "setup",
     "doctor.py",

@@ -1,7 +1,6 @@
 """Our autoencoders against diffusers' own: same names, same numbers; and in tiles."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,17 +155,6 @@ def test_nothing_but_parameters_is_held_and_none_takes_memory_before_it_is_read(
     for vae in (build_empty(lambda: Autoencoder(config_of(8, 16))), build_empty(TinyAutoencoder)):
         assert not list(vae.buffers())
         assert {parameter.device.type for parameter in vae.parameters()} == {"meta"}
-
-
-@torch.inference_mode()
-def test_accelerate_is_told_before_each_use():
-    """Its hooks bring the weights to the device; they wrap ``forward`` and are asked for by hand elsewhere."""
-    told = []
-    for vae in (Autoencoder(config_of(8)), TinyAutoencoder()):
-        vae._hf_hook = SimpleNamespace(pre_forward=told.append)
-        vae.decode(vae.encode(picture_of(8, 8))[0])
-        assert told[-2:] == [vae, vae]
-        assert vae(picture_of(16, 8)).shape == (1, 3, 8, 16)
 
 
 def stub(encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> Autoencoder:

@@ -77,7 +77,9 @@ class Kind:
     that nothing can be drawn with. ``settle`` adds what shapes do not say. ``networks`` are those of its parts, by
     role, that other kinds have as well and lend each other; any other part only a model of the same kind lends.
     ``forms`` are those that shapes do not tell apart; a file that says nothing is taken for the first.
-    ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do.
+    ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do. ``step_px_bytes`` is what a step
+    takes beside the weights for each pixel of a picture, in a number format of two bytes (a transformer of patches of
+    16 px: about a sixth of its width).
     """
 
     name: str
@@ -93,6 +95,7 @@ class Kind:
     defaults: Defaults = Defaults()
     forms: "tuple[Form, ...]" = ()
     lacks: frozenset[Ability] = frozenset()
+    step_px_bytes: int = 500
 
     def folder(self, role: str) -> str:
         """Where diffusers' folder of a whole model has a part."""

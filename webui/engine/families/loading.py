@@ -99,6 +99,11 @@ class ModelLoader:
         return {part: loader.nbytes(self._dtypes[part]) for part, loader in self._loaders.items()}
 
     @property
+    def layer_bytes(self) -> int:
+        """How much memory the largest tensor takes."""
+        return max((loader.layer_bytes(self._dtypes[part]) for part, loader in self._loaders.items()), default=0)
+
+    @property
     def memory_bytes(self) -> int:
         """How much memory the loaded weights take."""
         return sum(self.part_bytes.values())

@@ -73,8 +73,6 @@ class Coder(nn.Module):
 
     def _run(self, network: Network, given: torch.Tensor, shrinks: int = 1, grows: int = 1) -> torch.Tensor:
         """``network``, which makes the sides so many times shorter or longer; in tiles, where it must be."""
-        if (hook := getattr(self, "_hf_hook", None)) is not None:
-            hook.pre_forward(self)  # accelerate brings the weights, and on its own would only before ``forward``
         if self.use_tiling and max(given.shape[-2:]) > self.tile_latents * shrinks:
             return _in_tiles(network, given, self.tile_latents, shrinks, grows)
         return network(given)

@@ -206,6 +206,13 @@ class WeightLoader:
         )
         return dense + scales + sum(self._sources[name].nbytes for name in self._kept)
 
+    def layer_bytes(self, dtype: torch.dtype) -> int:
+        """How much the largest of them takes."""
+        return max(
+            self._sources[name].nbytes if name in self._kept else count * dtype.itemsize
+            for name, count in self._numbers.items()
+        )
+
     def unread(self, prefix: str) -> list[str]:
         """The keys that begin with ``prefix``, without it, of what is not read."""
         found = self._sources.values()
