@@ -1,6 +1,7 @@
 """A warm-up has the size of the last picture, where that is quick, in this process or a later one."""
 
 import pytest
+from job_events import WAIT_S, events_of
 from PIL import Image as PilImages
 
 from webui.core.events import Done, Image, Step
@@ -10,16 +11,11 @@ from webui.core.request import Request
 from webui.jobs.last_size import QUICK_STEP_S, LastSize
 
 pytestmark = pytest.mark.timeout(60)
-WAIT_S = 20
 SMALLEST = (MIN_SIDE_PX, MIN_SIDE_PX)
 
 
 def request(**fields) -> Request:
     return Request(**({"prompt": "a cat", "seed": 5, "steps": 3} | fields))
-
-
-def events_of(job) -> list:
-    return [event for _, event in job.follow()]
 
 
 def size_of_warm_up(executor, engine):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from job_events import WAIT_S, events_of, request, wait_for
 from PIL import Image as PilImages
 
 from webui.core.errors import RequestError
@@ -24,12 +25,7 @@ from webui.jobs.workers.thread import ThreadWorker
 from webui.library.library import DEMO_MODEL
 
 pytestmark = pytest.mark.timeout(60)
-WAIT_S = 20
 GUEST = Visitor("0123")
-
-
-def request(**fields) -> Request:
-    return Request(**({"prompt": "a cat", "seed": 5, "steps": 3, "width": 64, "height": 64} | fields))
 
 
 class Life:
@@ -74,17 +70,6 @@ def life(settings, make_engine) -> Iterator[Life]:
     life = Life(settings, make_engine)
     yield life
     life.close()
-
-
-def events_of(job) -> list:
-    return [event for _, event in job.follow()]
-
-
-def wait_for(job, kind, **values):
-    for _, event in job.follow():
-        if isinstance(event, kind) and all(getattr(event, name) == value for name, value in values.items()):
-            return event
-    raise AssertionError(f"{job.state} without {kind.__name__} {values}")
 
 
 def begun(engine) -> Request:

@@ -1,14 +1,13 @@
 """A device that stops working: it hangs in a step, or reports an error that CUDA repeats from then on."""
 
 import pytest
+from job_events import WAIT_S, events_of, request, wait_for
 
 from webui.core.events import Cancelled, Done, Failed, Loading, Step
-from webui.core.request import Request
 from webui.jobs.protocols import QueueFull
 from webui.jobs.watchdog import FIRST_S, LEAST_S, STEPS, Watchdog, is_lost
 
 pytestmark = pytest.mark.timeout(60)
-WAIT_S = 20
 
 
 class Clock:
@@ -16,18 +15,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def request(**fields) -> Request:
-    return Request(**({"prompt": "a cat", "seed": 5, "steps": 3, "width": 64, "height": 64} | fields))
-
-
-def last_of(job):
-    return [event for _, event in job.follow()][-1]
-
-
-def wait_for(job, kind) -> object:
-    return next(event for _, event in job.follow() if isinstance(event, kind))
 
 
 class TestWatchdog:
@@ -78,7 +65,7 @@ class TestHungStep:
         assert wait_for(job, Step).index == 1
         assert executor.status()["status"] == "ok"
         engine.go_on()
-        assert isinstance(last_of(job), Done)
+        assert isinstance(events_of(job)[-1], Done)
 
     def test_a_job_that_hangs_can_be_given_up_and_the_next_one_runs_when_the_device_is_back(self, executor, engine):
         clock = Clock()
@@ -89,10 +76,10 @@ class TestHungStep:
         engine.begun.get(timeout=WAIT_S)
         clock.now += FIRST_S + 1
         job.cancel()
-        assert isinstance(last_of(job), Cancelled)
+        assert isinstance(events_of(job)[-1], Cancelled)
         assert executor.status()["status"] == "degraded", "the device is still not there"
         engine.go_on()
-        assert isinstance(last_of(other), Done)
+        assert isinstance(events_of(other)[-1], Done)
         assert executor.status()["status"] == "ok"
         assert executor.totals().jobs == {"done": 1, "failed": 0, "cancelled": 1}
 
@@ -106,7 +93,7 @@ class TestLostDevice:
         job, waiting = executor.submit(request()), executor.submit(request())
         engine.go_on()
         for one in (job, waiting):
-            failed = last_of(one)
+            failed = events_of(one)[-1]
             assert isinstance(failed, Failed) and not failed.bad_input
             assert failed.message.startswith("Restart needed: the GPU reported an error")
         assert engine.begun.qsize() == 1, "the second one is not even begun"
@@ -145,4 +132,4 @@ class TestLostDevice:
 )
 def test_no_folder_of_the_server_reaches_people(executor, engine, error, message):
     engine.failure = error
-    assert last_of(executor.submit(request())).message.endswith(message)
+    assert events_of(executor.submit(request()))[-1].message.endswith(message)
