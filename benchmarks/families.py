@@ -57,7 +57,7 @@ class Subject:
 
 def subjects() -> list[Subject]:
     """All of them; what they are made with is imported where it is needed."""
-    return [stable_diffusion("sd1"), stable_diffusion("sdxl"), anima(), krea2()]
+    return [stable_diffusion("sd1"), stable_diffusion("sdxl"), anima(), krea2(), z_image()]
 
 
 def stable_diffusion(kind: str) -> Subject:
@@ -105,6 +105,28 @@ def anima() -> Subject:
         lambda: make_parts(transformer=TRANSFORMER | wide),
         save_folder,
         lambda: [{"context": torch.randn(1, 512, 32)} for _ in range(2)],
+        ask,
+    )
+
+
+def z_image() -> Subject:
+    """Six of its 30 layers, 768 wide."""
+    from tests.anima_models import save_folder
+    from tests.z_image_models import TRANSFORMER, make_parts
+
+    wide = {"dim": 768, "n_layers": 6, "n_heads": 6, "n_kv_heads": 6, "axes_dims": [32, 48, 48]}
+
+    def ask(networks: Networks, latents: torch.Tensor, moment: torch.Tensor, told: Sequence[Conditioning]) -> Outputs:
+        seen = [*latents[:, :, None].repeat(len(told), 1, 1, 1, 1)]
+        now = ((1000 - moment) / 1000).expand(len(told))
+        found = networks["transformer"](seen, now, [one["context"][0] for one in told], return_dict=False)[0]
+        return [-flow[None, :, 0] for flow in found]
+
+    return Subject(
+        "Z-Image",
+        lambda: make_parts(transformer=TRANSFORMER | wide),
+        save_folder,
+        lambda: [{"context": torch.randn(1, tokens, 32)} for tokens in (60, 20)],
         ask,
     )
 

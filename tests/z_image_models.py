@@ -22,14 +22,14 @@ VAE = {
 }
 
 
-def make_parts(encoder_width: int = 32) -> dict[str, Any]:
+def make_parts(encoder_width: int = 32, transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3Model
 
     torch.manual_seed(0)
     parts = {
-        "transformer": ZImageTransformer2DModel(**TRANSFORMER),
+        "transformer": ZImageTransformer2DModel(**transformer),
         "text_encoder": Qwen3Model(Qwen3Config(**ENCODER | {"hidden_size": encoder_width, "num_hidden_layers": 3})),
         "vae": AutoencoderKL(**VAE),
     }

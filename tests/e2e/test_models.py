@@ -37,6 +37,8 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         small("sd1", directory=models / name)
     small("sdxl", directory=models / "tiny xl")
     PilImages.new("RGB", PREVIEW_PX, "green").save(models / "tiny one" / "preview.png")
+    formed = {"cap_embedder.1.weight": (8, 32), "noise_refiner.0.attention_norm1.weight": (8,), "x_pad_token": (1, 8)}
+    save_file({name: torch.zeros(shape) for name, shape in formed.items()}, models / "formed.safetensors")
     (models / f"{HOSTILE_FILE}.safetensors").write_text("<html>not found</html>")
     (models / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
     (models / "cut.safetensors").write_bytes(struct.pack("<Q", 4000) + b"{")
@@ -165,6 +167,30 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
     tab.find("seed").wait_for()
     tab.wait_for_value("seed", "5")
     assert options(tab, "sampler") == everything
+
+
+def test_the_form_of_a_file_that_does_not_say_it_is_chosen_beside_the_model_and_remembered(tab):
+    def shows(steps: str, guidance: str) -> None:
+        held = [tab.find(field).locator("input[type=number]") for field in ("steps", "guidance")]
+        wait_for(lambda: [one.input_value() for one in held] == [steps, guidance], "what suits it")
+
+    select = tab.find("model").locator(".model-form")
+    card(tab, "formed").click()
+    shows("8", "1")
+    select.wait_for()
+    assert select.locator("option").all_inner_texts() == ["Form: auto (Turbo)", "Form: Turbo", "Form: Base"]
+    select.select_option("Base")
+    shows("30", "5")
+    card(tab, "tiny one").click()
+    shows("20", "7")
+    select.wait_for(state="hidden")
+    card(tab, "formed").click()
+    shows("30", "5")
+    wait_for(lambda: select.input_value() == "Base", "what was chosen for this file")
+    tab.reload()
+    wait_for(lambda: select.input_value() == "Base", "the form after a reload")
+    card(tab, "tiny one").click()
+    shows("20", "7")
 
 
 @pytest.mark.slow

@@ -114,6 +114,16 @@ def _make_transformer(config: Config) -> nn.Module:
     return found
 
 
+def _make_encoder(config: Config) -> nn.Module:
+    """Without the last layer, whose states are not read."""
+    return qwen.make(config, read=config["num_hidden_layers"] - 1)
+
+
+def _dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
+    """Both networks were trained in bfloat16, and leave float16's range."""
+    return torch.bfloat16 if dtype == torch.float16 else dtype
+
+
 def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
     words = (folder and in_folder(folder / "tokenizer")) or shipped("qwen3")
     if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
@@ -127,8 +137,9 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     ids = parts.tokenizers["text_encoder"].encode(ASKED.format(text)).ids
     if len(ids) > MOST_TOKENS:
         raise RequestError(f"the prompt has {len(ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
-    states = qwen.states_before_last(parts["text_encoder"], torch.tensor([ids], device=parts.device))
-    return {"context": states.to(parts["backbone"].dtype)}
+    told = torch.tensor([ids], device=parts.device)
+    found = parts["text_encoder"](input_ids=told, attention_mask=torch.ones_like(told), use_cache=False)
+    return {"context": found.last_hidden_state.to(parts["backbone"].dtype)}
 
 
 class ZImageBackbone(Backbone):
@@ -177,9 +188,10 @@ def _backbone(parts: Parts) -> Backbone:
 TEXT_ENCODER = Part(
     role="text_encoder",
     title="text encoder",
-    make=qwen.make,
+    make=_make_encoder,
     config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
     keys=qwen.keys,
+    dtype=_dtype,
     lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3_4b_transformer_model_"),
     tokenizer=_words,
 )
@@ -189,6 +201,7 @@ TRANSFORMER = Part(
     make=_make_transformer,
     config=_transformer_config,
     keys=_transformer_keys,
+    dtype=_dtype,
     lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", ""),
     spellings=_transformer_spellings,
 )

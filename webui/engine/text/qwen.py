@@ -72,13 +72,6 @@ def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator
         yield Key(f"{prefix}{around}{parameter}")
 
 
-def states_before_last(encoder: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The states of one text's ids (1, tokens) before the last layer: (1, tokens, width), as they are."""
-    told = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, output_hidden_states=True)
-    found: torch.Tensor = told.hidden_states[-2]
-    return found
-
-
 def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(states, mask) of one text's ids (1, tokens): the last layer's, normalised. Nothing said is one of zeros."""
     mask = torch.ones_like(ids)

@@ -29,8 +29,8 @@
     if (select) select.hidden = !names.length;
     if (!block || !names.length) return;
     select ??= makeForms(page, block);
-    const own = info.form ? `As its file says: ${info.form}` : `Not said: ${names[0]}`;
-    const options = [["auto", own], ...names.map((name) => [name, name])];
+    const auto = info.form || names[0];
+    const options = [["auto", `Form: auto (${auto})`], ...names.map((name) => [name, `Form: ${name}`])];
     select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
     select.value = window.darkroomFields.valueOf(page, "form");
   };
