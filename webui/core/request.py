@@ -111,7 +111,7 @@ class Request(Value):
         min_length=1,
         max_length=100,
         title="Form",
-        description="Turbo or base, where the model's file does not say which it is; auto takes what it says",
+        description="Which form of the model its file is, such as Turbo or Base; auto takes what the file says",
     )
     refiner: str = Field(
         default="",
