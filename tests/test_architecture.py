@@ -133,7 +133,7 @@ def violations(root: Path) -> list[str]:
 
 
 # What walks folders or decodes pictures: in a function of the event loop it would keep everybody waiting.
-SLOW_CALLS = {"catalog", "submit", "reload", "count_tokens", "draw_texts", "start"}
+SLOW_CALLS = {"catalog", "submit", "reload", "count_tokens", "draw_texts", "start", "tell_memory"}
 
 
 def slow_calls(function: ast.AsyncFunctionDef) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from webui import __version__
 from webui.core.finder_file import RUNTIME, check_finder
+from webui.core.memory import in_gib
 from webui.core.names import SUBJECT, find_file
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
@@ -149,7 +150,9 @@ def _examine_folder(settings: Settings) -> Iterator[tuple[str, str]]:
 def _examine_models(settings: Settings) -> Iterator[tuple[str, str]]:
     models = find_models(settings)
     kinds = [
-        f"{name} ({file.checkpoint.kind}, {file.native_px} px)" for name, file in models.items() if file.checkpoint
+        f"{name} ({file.checkpoint.kind}, {file.native_px} px, {in_gib(file.checkpoint.nbytes)})"
+        for name, file in models.items()
+        if file.checkpoint
     ]
     print(f"Models: {', '.join(kinds) or 'none'}")
     for name, file in models.items():

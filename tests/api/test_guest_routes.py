@@ -22,6 +22,7 @@ from webui.workspace.workspace import Workspaces
 
 OWNERS = {
     *("GET /openapi.json", "GET /api/openapi.json", "GET /api/metrics", "GET /api/models/hash", "GET /sdapi/v1/memory"),
+    "GET /api/models/memory",
     *(f"POST /sdapi/v1/refresh-{what}" for what in ("vae", "embeddings", "loras", "checkpoints")),
     *(f"{method} /sdapi/v1/{{path:path}}" for method in ("GET", "POST", "PUT", "DELETE")),
     *("GET /monitoring", "GET /monitoring/summary", "GET /monitoring/{key}"),

@@ -131,6 +131,42 @@ def test_a_card_chooses_the_model_and_what_suits_it(tab):
     assert found.locator("button:has(em:not([hidden])) strong").all_inner_texts() == ["tiny one"]
 
 
+def test_what_a_large_model_will_take_of_memory_is_told_below_generate(tab):
+    """As if the small one were large, on a card that holds it in blocks, and on one that does not."""
+    asked = []
+
+    def list_it(route):
+        response = route.fetch()
+        known = response.json()
+        for info in known:
+            info |= {"size_bytes": 7 * 10**9} if info["name"] == "tiny xl" else {}
+        route.fulfill(response=response, json=known)
+
+    def answer(route):
+        asked.append(route.request.url.partition("?")[2])
+        told = {"weight_bytes": 7 * 2**30, "step_bytes": 2**29, "free_bytes": 2**30, "least_bytes": 2 * 2**30}
+        fits = "width=64" in asked[-1]
+        route.fulfill(json=told | {"device": "cuda", "plan": "blocks" if fits else None, "load_s": 12.2})
+
+    tab.page.route("**/api/models?*", list_it)
+    tab.page.route("**/api/models/memory?*", answer)
+    tab.page.evaluate("darkroomModels.refresh()")
+    card(tab, "tiny xl").click()
+    line = tab.page.locator("#txt2img-memory")
+    line.filter(
+        has_text="Takes 7.5 GiB of memory, 0.5 GiB of it for a step of this size. Memory plan: blocks."
+    ).wait_for()
+    assert "Loads in about 12 s." in line.inner_text()
+    tab.set(width=128)
+    line.filter(has_text="This does not fit: 2.0 GiB are needed, and 1.0 GiB are free.").wait_for()
+    assert all("name=tiny+xl" in one for one in asked)
+    card(tab, "tiny one").click()
+    line.wait_for(state="hidden")
+    tab.page.unroute("**/api/models?*")
+    tab.page.unroute("**/api/models/memory?*")
+    tab.page.evaluate("darkroomModels.refresh()")
+
+
 def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
     """As the list would say it of a flow model; what was in the fields is there again with the next model."""
 

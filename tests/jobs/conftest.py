@@ -29,6 +29,7 @@ class FakeManager:
     memory_plan = "nowhere"
     model_names = ["demo"]
     memory_bytes: dict[str, int] = {}
+    room = None
 
     def __init__(self) -> None:
         self.model_name: str | None = "demo"

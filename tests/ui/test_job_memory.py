@@ -24,7 +24,7 @@ JOBS, KEPT = 60, 5
 class Painter:
     """An engine that has each picture ready at once."""
 
-    device_description, memory_plan, model_name = "none", "nowhere", "demo"
+    device_description, memory_plan, model_name, room = "none", "nowhere", "demo", None
     model_names = (model_name,)
     memory_bytes: dict[str, int] = {}
     parts_s: dict[str, float] = {}

@@ -1,16 +1,22 @@
 """``/api/models``: what models there are, which one is loaded, and their hashes; for the page and for scripts."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 
 from webui.api.previews import answer_preview, preview_url
+from webui.core.errors import RequestError
+from webui.core.memory import Asked
 from webui.core.weight_files import content_hash
 from webui.jobs.protocols import Executor
 from webui.library.model_info import describe
 from webui.library.scan import LOOK_S
 from webui.library.vocabulary import vocabulary_of
+
+Side = Annotated[int, Query(ge=8, le=16_384)]
+Count = Annotated[int, Query(ge=1, le=64)]
 
 
 def models_router(executor: Executor) -> APIRouter:
@@ -37,6 +43,14 @@ def models_router(executor: Executor) -> APIRouter:
         """The words that a model was trained on, where they are few: what the page says of the embedded one."""
         file = executor.catalog(LOOK_S).models.get(name)
         return vocabulary_of(file) if file else None
+
+    @router.get("/memory")
+    def memory(name: str, width: Side, height: Side, count: Count = 1, guided: bool = True) -> Mapping[str, Any]:
+        """What a job would take: weights by part, a step's work, and the plan that fits; nothing is loaded for it."""
+        try:
+            return executor.tell_memory(Asked(name, (width, height), count, guided))
+        except RequestError as error:
+            raise HTTPException(404, str(error)) from None
 
     @router.get("/hash")
     def hash_model(name: str) -> dict[str, str]:

@@ -1,11 +1,15 @@
 """What a model takes of memory, and under which plan it fits: arithmetic on bytes, without a network."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from webui.core.checkpoint import Checkpoint
+from webui.core.checkpoint import PLAIN_DTYPES, Checkpoint
+from webui.core.files import ModelFile
 from webui.core.images import Size
+from webui.core.tensor_file import read_header
+from webui.core.uses import lender_of
+from webui.core.weight_files import weight_files
 
 PLANS = ("resident", "offload", "blocks", "sequential")
 """Where weights rest while nothing computes with them, the fastest first."""
@@ -76,6 +80,71 @@ class Need:
             f"model {model!r} needs {in_gib(self.on_device(least))} of memory on {device}{step}, and"
             f" {in_gib(free_bytes)} are free: {', or '.join(text for text in helps if text)}"
         )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a device has for a model: its kind, how much would be free were nothing loaded, and how it computes.
+
+    ``number_bytes`` is what a number of its format takes, ``plan`` the one that was asked for, or auto.
+    ``read_bytes_s`` is how fast the last model was read, None before the first.
+    """
+
+    device: str
+    free_bytes: int
+    number_bytes: int
+    plan: str = "auto"
+    read_bytes_s: float | None = None
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """Those that may be chosen: a processor has nowhere else to rest weights."""
+        if self.plan != "auto":
+            return (self.plan,)
+        return PLANS[:1] if self.device == "cpu" else PLANS
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job as far as memory goes: its model, the (width, height) and number of its pictures, and whether guided."""
+
+    model: str
+    size: Size
+    count: int = 1
+    guided: bool = True
+
+
+def need_of(file: ModelFile, lenders: Iterable[ModelFile], number_bytes: int, step: int = 0) -> Need:
+    """What a model takes with what it borrows, told from headers: a few per cent off at most.
+
+    Weights that are small in the file stay so, others take ``number_bytes`` a number. Raises BadFile and OSError.
+    """
+    assert file.checkpoint
+    parts, layer = dict[str, int](), 0
+    for role in file.checkpoint.row.parts:
+        owner = file if role in file.checkpoint.parts else lender_of(role, file, lenders)
+        sizes = list(_sizes(owner, role, file, number_bytes)) if owner else []
+        parts[role] = sum(sizes)
+        layer = max(layer, *sizes, 0)
+    return Need(parts, layer, step)
+
+
+def _sizes(owner: ModelFile, role: str, borrower: ModelFile, number_bytes: int) -> Iterator[int]:
+    """Of the tensors of a part."""
+    own, whole = owner.checkpoint, borrower.checkpoint
+    assert own and whole
+    theirs = own.role_of(role, whole) or role
+    is_folder = owner.path.is_dir()
+    files = weight_files(owner.path).get(own.row.folder(theirs) if is_folder else "", ())
+    prefix = "" if is_folder else own.prefix_of(theirs)
+    others = () if is_folder else tuple(begin for part, begin in own.prefixes if part != theirs and begin != prefix)
+    longer = tuple(begin for begin in others if begin.startswith(prefix))
+    for path in files:
+        header = read_header(path)
+        for key, place in header.places.items():
+            if key.startswith(prefix) and not (longer and key.startswith(longer)):
+                small = place.dtype not in PLAIN_DTYPES
+                yield place.nbytes if small else math.prod(header.shapes[key]) * number_bytes
 
 
 def step_bytes(checkpoint: Checkpoint, size: Size, count: int, guided: bool, number_bytes: int) -> int:

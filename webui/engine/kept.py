@@ -107,7 +107,7 @@ class Kept:
 
     def nbytes(self, device: torch.device) -> int:
         """What models take of a device's memory."""
-        return sum(part.nbytes for part in self._parts.values() if part.device == device)
+        return sum(part.nbytes for part in list(self._parts.values()) if part.device == device)  # asked by others, too
 
     def idle_bytes(self, device: torch.device | None = None) -> int:
         """What of it, or of all memory, nothing is drawn with, merged LoRAs on the device included."""

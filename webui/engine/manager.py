@@ -12,7 +12,7 @@ from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Event, Loading, Step
 from webui.core.files import ModelFile
-from webui.core.memory import PLAN_WORDS
+from webui.core.memory import PLAN_WORDS, Room
 from webui.core.order import Order
 from webui.core.spans import spans
 from webui.engine.denoise import Stopped
@@ -68,6 +68,11 @@ class PipelineManager:
     def memory_plan(self) -> str:
         """Where the model's parts rest, for people."""
         return PLAN_WORDS[self._residence.plan]
+
+    @property
+    def room(self) -> Room:
+        """What the device has for models."""
+        return self._residence.room
 
     @property
     def memory_bytes(self) -> Mapping[str, int]:

@@ -12,7 +12,7 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
 from webui.core.files import ModelFile, VaeFile
-from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need
+from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room
 from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
@@ -39,6 +39,13 @@ class Residence:
         self.options, self.device, self.dtype = options, device, dtype
         self._kept = Kept(device, options.model_cache_bytes)
         self._tiles = False
+        self._read_bytes_s: float | None = None
+
+    @property
+    def room(self) -> Room:
+        """What the device has for models; from any thread."""
+        free = free_bytes(self.device) + self._kept.nbytes(self.device)
+        return Room(self.device.type, free, self.dtype.itemsize, self.options.memory, self._read_bytes_s)
 
     @property
     def _resident(self) -> Resident | None:
@@ -157,7 +164,7 @@ class Residence:
         self, loader: ModelLoader, need: Need, placing: str, check: Callable[[], None] = lambda: None
     ) -> Iterator[Loading]:
         file, reading = loader.file, loader.read(lambda part: self._place(part, placing))
-        told = -math.inf
+        told, started, file_bytes = -math.inf, time.monotonic(), loader.file_bytes
         while True:
             check()
             try:
@@ -174,6 +181,8 @@ class Residence:
                 f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",
                 progress.done_bytes / progress.total_bytes,
             )
+        if file_bytes:
+            self._read_bytes_s = file_bytes / max(time.monotonic() - started, 1e-3)
         self._kept.pause()
         read = [part for part in loader.keys if part not in self._kept.find(loader.keys)]
         for part, key in loader.keys.items():

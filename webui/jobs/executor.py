@@ -14,6 +14,7 @@ from webui.core.catalog import Catalog
 from webui.core.events import Cancelled, Done, Event, Failed, Image, Queued, Step
 from webui.core.hosting import Hosting, Use
 from webui.core.ledger import Totals, balance
+from webui.core.memory import Asked
 from webui.core.order import Order
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER, Visitor
@@ -23,6 +24,7 @@ from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.last_size import LastSize
+from webui.jobs.memory import tell_memory
 from webui.jobs.pace import Pace
 from webui.jobs.parts import Making
 from webui.jobs.protocols import Job, QueueFull
@@ -184,6 +186,11 @@ class LocalExecutor:
             **several,
             **{key: said for key, said in (("trouble", trouble), ("warning", self._keeper.warning)) if said},
         }
+
+    def tell_memory(self, asked: Asked, visitor: Visitor = OWNER) -> Mapping[str, object]:
+        """See ``jobs.protocols.Executor``."""
+        rooms = [hand.worker.status().room for hand in self._crew.hands]
+        return tell_memory(asked, self._see(visitor, LOOK_S), [room for room in rooms if room])
 
     def totals(self) -> Totals:
         """What ``/api/metrics`` counts."""

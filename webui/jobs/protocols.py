@@ -9,6 +9,7 @@ from webui.core.events import Event, Image
 from webui.core.grid import Grid
 from webui.core.hosting import Use
 from webui.core.ledger import Totals
+from webui.core.memory import Asked
 from webui.core.request import Request
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Batch, Work
@@ -153,6 +154,14 @@ class Executor(Protocol):
         """How many tokens the prompt takes as the model reads it, and how many its chunks hold.
 
         An unknown model is taken to read like CLIP. Answers while the device is busy, and before the engine is there.
+        """
+
+    def tell_memory(self, asked: Asked, visitor: Visitor = OWNER) -> Mapping[str, object]:
+        """What a job would take of memory: ``parts``, ``weight_bytes`` and ``step_bytes``.
+
+        Where a device is known also ``device``, ``free_bytes``, ``least_bytes`` and the best ``plan`` that fits, None
+        where none does; ``load_s`` where it is known how fast it reads. Raises RequestError for a model that is not
+        there or cannot be used.
         """
 
     def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from copy import copy
 from webui.core.catalog import Catalog
 from webui.core.hosting import Decisions, Hosting, Use
 from webui.core.ledger import Totals
+from webui.core.memory import Asked
 from webui.core.visitor import OWNER, Visitor, asking
 from webui.core.work import Work
 from webui.jobs.attendance import Attendance
@@ -88,6 +89,10 @@ class VisitorsExecutor:
     def count_tokens(self, model: str, prompt: str, steps: int, visitor: Visitor = OWNER) -> tuple[int, int]:
         """See ``jobs.protocols.Executor``."""
         return self._executor.count_tokens(model, prompt, steps, asking())
+
+    def tell_memory(self, asked: Asked, visitor: Visitor = OWNER) -> Mapping[str, object]:
+        """See ``jobs.protocols.Executor``."""
+        return self._executor.tell_memory(asked, asking())
 
     def draw_texts(self, prompt: str, seeds: Iterable[int]) -> tuple[str, ...]:
         """See ``jobs.protocols.Executor``."""

@@ -37,6 +37,7 @@ SCRIPTS = (
     *("page.js", "keys.js", "fills.js", "pictures.js", "painter.js", "panel.js", "fields.js", "jobs.js", "tabs.js"),
     *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "kinds.js"),
+    "memory.js",
     "seed.js",
     *("presets.js", "shelf.js"),
     *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light_frame.js"),

@@ -12,6 +12,7 @@ from checkpoints import write_random
 from safetensors import safe_open
 
 from webui.core.files import ModelFile
+from webui.core.memory import need_of
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.darkroom import Darkroom
@@ -75,6 +76,9 @@ def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype
     else:
         assert unet == 2 * numbers[0]
     assert loader.memory_bytes == unet + sum(others.values())
+    told = need_of(file, [], 2)
+    assert all(told.parts[part] == pytest.approx(nbytes, rel=0.06) for part, nbytes in loader.part_bytes.items())
+    assert told.layer_bytes == loader.layer_bytes
 
 
 @pytest.mark.parametrize("kind", PUBLISHED)

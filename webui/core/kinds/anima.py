@@ -46,5 +46,5 @@ ANIMA = Kind(
     prediction="flow",
     defaults=Defaults(steps=30, guidance=4.0, sampler="Euler"),
     lacks=frozenset({"clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
-    step_px_bytes=350,
+    step_px_bytes=300,
 )

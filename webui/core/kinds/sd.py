@@ -176,7 +176,7 @@ def _row(name: str, latents: str, native_px: int) -> Kind:
         settle=_settle,
         folders={"backbone": "unet"},
         native_px=native_px,
-        step_px_bytes=200,
+        step_px_bytes=250 if latents == "SDXL" else 400,
     )
 
 

@@ -81,6 +81,7 @@ class ThreadWorker:
             memory_bytes,
             self._lost,
             manager.model_names,
+            room=None if self._lost else manager.room,
         )
 
     def close(self) -> None:

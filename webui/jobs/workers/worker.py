@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from webui.core.events import Event, Image, Loading
+from webui.core.memory import Room
 from webui.core.order import Order
 from webui.core.verdict import WORKER
 
@@ -14,7 +15,7 @@ from webui.core.verdict import WORKER
 class WorkerStatus:
     """Device, model in use and memory plan in words for people, None while nothing is known of them.
 
-    ``models`` are the names of all that are in memory, the one in use last.
+    ``models`` are the names of all that are in memory, the one in use last; ``room`` is what there is for others.
     ``lost`` is why the device will not work any more, for people; empty while it does. ``away`` is why it cannot be
     given work just now, while others may.
     """
@@ -26,6 +27,7 @@ class WorkerStatus:
     lost: str = ""
     models: Sequence[str] = ()
     away: str = ""
+    room: Room | None = None
 
 
 class WorkerLost(RuntimeError):

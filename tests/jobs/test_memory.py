@@ -1,0 +1,85 @@
+"""What a job will take of memory, told without torch before anything is loaded."""
+
+from dataclasses import replace
+
+import pytest
+from checkpoints import write_random
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from webui.api.models import models_router
+from webui.core.errors import RequestError
+from webui.core.memory import Asked, Room
+from webui.core.settings import Settings
+from webui.jobs.memory import tell_memory
+from webui.library.library import Library
+
+GIB = 2**30
+CARD = Room("cuda", 24 * GIB, 2, read_bytes_s=2e9)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """SDXL as it was published, all zeros, which take no disk space."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"))
+    folder = settings.data_dir / "models/Stable-diffusion"
+    folder.mkdir(parents=True)
+    write_random(folder / "xl.safetensors", "sdxl", sparse=True)
+    write_random(folder / "small.safetensors", "sdxl", dtype="F8_E4M3", sparse=True)
+    (folder / "broken.safetensors").write_bytes(b"<html>")
+    return Library(settings)
+
+
+def tell(library, *rooms, **asked):
+    return tell_memory(Asked(**({"model": "xl", "size": (1024, 1024)} | asked)), library.snapshot(), rooms)
+
+
+def test_weights_by_part_and_a_step_by_size_count_and_guidance(library):
+    told = tell(library, CARD)
+    assert {part: round(nbytes / 1e9, 1) for part, nbytes in told["parts"].items()} == {
+        **{"text_encoder": 0.2, "text_encoder_2": 1.4, "backbone": 5.1, "vae": 0.2}
+    }
+    assert told["weight_bytes"] == sum(told["parts"].values()) and told["load_s"] == pytest.approx(3.5, rel=0.05)
+    assert 0.2 * GIB < told["step_bytes"] < GIB
+    assert tell(library, CARD, count=3)["step_bytes"] == 3 * told["step_bytes"]
+    assert tell(library, CARD, size=(512, 1024), guided=False)["step_bytes"] == told["step_bytes"] // 4
+    assert tell(library, CARD, model="small")["parts"]["backbone"] < 0.51 * told["parts"]["backbone"]
+    doubled = tell(library, replace(CARD, number_bytes=4))["weight_bytes"]
+    assert doubled == pytest.approx(2 * told["weight_bytes"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("free", "plan"), [(24, "resident"), (7.1, "offload"), (3.4, "blocks"), (1, "sequential"), (0.4, None)]
+)
+def test_the_plan_is_told_and_what_is_lacking(library, free, plan):
+    told = tell(library, replace(CARD, free_bytes=int(free * GIB)))
+    assert told["plan"] == plan and told["free_bytes"] == int(free * GIB)
+    assert (told["least_bytes"] > told["free_bytes"]) == (plan is None)
+
+
+def test_of_several_devices_the_best_tells_and_a_processor_has_no_other_place(library):
+    small = replace(CARD, free_bytes=3 * GIB)
+    assert tell(library, small, CARD)["plan"] == "resident"
+    assert tell(library, replace(small, device="cpu"))["plan"] is None
+    assert tell(library, replace(CARD, plan="sequential"))["plan"] == "sequential"
+    assert "plan" not in tell(library), "before there is an engine"
+
+
+def test_a_model_that_is_not_there_or_broken_is_named(library):
+    for name in ("nothing", "broken"):
+        with pytest.raises(RequestError, match=f"there is no usable model '{name}'"):
+            tell(library, CARD, model=name)
+
+
+def test_over_http(library):
+    class Teller:
+        def tell_memory(self, asked):
+            return tell_memory(asked, library.snapshot(), [CARD])
+
+    app = FastAPI()
+    app.include_router(models_router(Teller()))
+    client = TestClient(app)
+    told = client.get("/api/models/memory", params={"name": "xl", "width": 1024, "height": 1024}).json()
+    assert told == tell(library, CARD)
+    assert client.get("/api/models/memory", params={"name": "no", "width": 64, "height": 64}).status_code == 404
+    assert client.get("/api/models/memory", params={"name": "xl", "width": 0, "height": 64}).status_code == 422
