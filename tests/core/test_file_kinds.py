@@ -61,7 +61,7 @@ def lora(*modules: str, ending: str = "lora_A.weight") -> dict[str, tuple[int, .
         (lora("transformer.single_transformer_blocks.0.attn.to_q"), "is a LoRA for FLUX.1;"),
         (lora("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj"), "is a LoRA for FLUX.2 Klein or FLUX.2 "),
         (lora("diffusion_model.joint_blocks.3.x_block.attn.qkv"), "is a LoRA for Stable Diffusion 3;"),
-        (lora(f"{BLOCK}.attn.add_k_proj"), f"is a LoRA for {EITHER_FLUX} or Stable Diffusion 3;"),
+        (lora(f"{BLOCK}.attn.add_k_proj"), f"is a LoRA for {EITHER_FLUX}, Krea 2 or Stable Diffusion 3;"),
         (lora(f"{BLOCK}.img_mlp.net.2", f"{BLOCK}.attn.to_q"), "is a LoRA for Qwen-Image;"),
         (lora("diffusion_model.layers.0.attention.to_q"), "is a LoRA for Z-Image;"),
         (lora("lora_unet_layers_12_feed_forward_w1"), "is a LoRA for Z-Image;"),

@@ -75,9 +75,9 @@ _FAMILIES = tuple(
         (r"(^|[._])((noise|context)_refiner[._]|layers[._]\d+[._](attention|feed_forward)[._])", "Z-Image"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._][qkvo]\b", "Wan"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
-        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2} or Stable Diffusion 3"),
+        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2}, Krea 2 or Stable Diffusion 3"),
         (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
-        (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "PixArt or LTX-Video"),
+        (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "Anima, PixArt or LTX-Video"),
     )
 )  # fmt: skip
 _Row = tuple[re.Pattern[str], Role, str]

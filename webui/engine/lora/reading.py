@@ -109,7 +109,7 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
                 for component, path, rows in places:
                     for kind, delta in _build(component, path, parts, notes).items():
                         own = delta if rows is None else rows_of(delta, rows, whole)
-                        _check_fit(component, path, kind, own, index)
+                        _check_fit(component, path, kind, own, index, header)
                         deltas[component, path, kind] = own
             embeddings = _read_embeddings(file, found.embeddings, tensors)
     except (BadFile, ValueError) as error:
@@ -252,7 +252,7 @@ def _build(component: str, path: str, parts: Tensors, notes: NoteBook) -> dict[s
     return deltas
 
 
-def _check_fit(component: str, path: str, kind: str, delta: Delta, index: ModuleIndex) -> None:
+def _check_fit(component: str, path: str, kind: str, delta: Delta, index: ModuleIndex, header: Header) -> None:
     """Raises ValueError where the delta is of another shape than what it changes; computes nothing."""
     parameter = index.parameter(component, path, kind)
     if parameter is None:
@@ -266,7 +266,10 @@ def _check_fit(component: str, path: str, kind: str, delta: Delta, index: Module
     except (RuntimeError, LookupError, TypeError):
         fits = False
     if not fits:
-        raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}")
+        found, model = recognize(header.shapes), describe_model(index)
+        family = found.family if found and found.family != model else ""
+        named = f"; by its names it is made for {family}, but this model is {model}" if family else ""
+        raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}{named}")
 
 
 def _on_paper(delta: Any) -> Any:
