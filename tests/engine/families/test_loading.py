@@ -138,7 +138,7 @@ def test_keys_that_nothing_reads_are_said_with_an_example(darkroom, write, tenso
     [
         (f"{UNET}out.2.weight", "UNet"),
         ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", "text encoder"),
-        ("first_stage_model.decoder.conv_out.weight", "autoencoder"),
+        ("first_stage_model.decoder.conv_out.weight", "VAE"),
     ],
 )
 def test_a_file_that_holds_nan_is_named_with_the_part(darkroom, write, tensors, key, part):

@@ -39,7 +39,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "Krea 2": krea2_models.STYLES,
     "Z-Image": z_image_models.STYLES,
 }
-LAYERS = 12
+LAYERS = 13
 Known = Mapping[str, tuple[Checkpoint, ModuleIndex]]
 
 
@@ -71,10 +71,11 @@ def loras(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str
     folder = tmp_path_factory.mktemp("loras")
     found: dict[str, list[LoraFile]] = {}
     for kind, (_, index) in known.items():
+        words = ("attn2.to_k", "attn2.to_v") if kind in UNETS.values() else ("attn", "attention")
         layers = {
             path: layer
             for path, layer in index.components["backbone"].named_modules()
-            if isinstance(layer, nn.Linear) and any(word in path for word in ("attn", "attention"))
+            if isinstance(layer, nn.Linear) and any(word in path for word in words)
         }
         for style, name in STYLES[kind].items():
             state = {}

@@ -82,7 +82,11 @@ class ModelLoader:
             owners[part] = self._find_lender(part, lenders)
         try:
             for part in self.checkpoint.row.parts:
-                self._plan(self._rows[part], *owners[part], dtype)
+                owner, role = owners[part]
+                try:
+                    self._plan(self._rows[part], owner, role, dtype)
+                except BadFile as error:
+                    raise ValueError(_reason(owner, error)) from error
             self.scheduler_config, self.pipeline_config = self._read_configs()
             self._preview_map = _read_preview_map(file.path, self.family.latents.channels)
         except UNREADABLE as error:
@@ -180,6 +184,7 @@ class ModelLoader:
         config = (
             _read_json(folder / place / "config.json") if folder else _derive_config(row, checkpoint, files, prefix)
         )
+        _check_depth(config, len(files.shapes))
         module = build_empty(partial(row.make, config))
         names = "diffusers" if folder else row.names(checkpoint, files.shapes, prefix)
         self._loaders[part] = WeightLoader(
@@ -233,6 +238,22 @@ def _derive_config(part: Part, checkpoint: Checkpoint, files: Files, prefix: str
         return part.config(checkpoint, files.shapes, prefix)
     except KeyError as error:
         raise BadFile(f"lacks {prefix}{error.args[0]}") from None
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:  # of shapes with other axes, or of none
+        if isinstance(error, BadFile):
+            raise
+        raise BadFile(f"is damaged: its {part.title} has not the shapes of one") from None
+
+
+def _check_depth(config: Config, tensors: int) -> None:
+    """BadFile for a network of more layers than its files have tensors: to build it would take all memory."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _check_depth(value, tensors)
+        elif isinstance(value, int) and value > tensors and _COUNTS.search(key):
+            raise BadFile(f"is damaged: it says {key} {value:,}, and has {tensors:,} tensors")
+
+
+_COUNTS = re.compile(r"layers|blocks|depth$")
 
 
 def _read_preview_map(folder: Path, channels: int) -> PreviewMap | None:

@@ -108,8 +108,11 @@ def read_lora(file: LoraFile, index: ModuleIndex, device: torch.device) -> LoraW
                 whole = max((max(rows) for *_, rows in places if rows), default=0)
                 for component, path, rows in places:
                     for kind, delta in _build(component, path, parts, notes).items():
-                        own = delta if rows is None else rows_of(delta, rows, whole)
-                        _check_fit(component, path, kind, own, index, header)
+                        try:
+                            own = delta if rows is None else rows_of(delta, rows, whole)
+                            _check_fit(component, path, kind, own, index)
+                        except ValueError as error:
+                            raise ValueError(f"{error}{_names_both(header, index)}") from None
                         deltas[component, path, kind] = own
             embeddings = _read_embeddings(file, found.embeddings, tensors)
     except (BadFile, ValueError) as error:
@@ -210,6 +213,13 @@ def _check_use(header: Header, found: _Sorted, index: ModuleIndex) -> None:
     raise ValueError(f"has no weights that this model, {model}, has a place for{made}")
 
 
+def _names_both(header: Header, index: ModuleIndex) -> str:
+    """What a file is for by its names, and what the model is, where they may be two."""
+    kind, model = recognize(header.shapes), describe_model(index)
+    family = kind.family if kind and kind.family != model else ""
+    return f"; by its names it is for {family}, and this model is {model}" if family else ""
+
+
 def _is_of_quantization(key: str, scales: Mapping[str, str]) -> bool:
     return key.endswith(IGNORED) or key in scales.values()
 
@@ -252,7 +262,7 @@ def _build(component: str, path: str, parts: Tensors, notes: NoteBook) -> dict[s
     return deltas
 
 
-def _check_fit(component: str, path: str, kind: str, delta: Delta, index: ModuleIndex, header: Header) -> None:
+def _check_fit(component: str, path: str, kind: str, delta: Delta, index: ModuleIndex) -> None:
     """Raises ValueError where the delta is of another shape than what it changes; computes nothing."""
     parameter = index.parameter(component, path, kind)
     if parameter is None:
@@ -266,10 +276,7 @@ def _check_fit(component: str, path: str, kind: str, delta: Delta, index: Module
     except (RuntimeError, LookupError, TypeError):
         fits = False
     if not fits:
-        found, model = recognize(header.shapes), describe_model(index)
-        family = found.family if found and found.family != model else ""
-        named = f"; by its names it is made for {family}, but this model is {model}" if family else ""
-        raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}{named}")
+        raise ValueError(f"has weights of another shape than this model's {path}, {tuple(parameter.shape)}")
 
 
 def _on_paper(delta: Any) -> Any:
