@@ -35,14 +35,14 @@ SCHEDULER = {
 """dev's and schnell's, as they were published."""
 
 
-def make_parts(guided: bool = True) -> dict[str, Any]:
+def make_parts(guided: bool = True, transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
     torch.manual_seed(0)
     parts = {
-        "transformer": FluxTransformer2DModel(**TRANSFORMER | {"guidance_embeds": guided}),
+        "transformer": FluxTransformer2DModel(**{**transformer, "guidance_embeds": guided}),
         "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP)),
         "text_encoder_2": T5EncoderModel(T5Config(**T5)),
         "vae": AutoencoderKL(**VAE),

@@ -27,14 +27,14 @@ VAE = {
 SCHEDULER = {"use_dynamic_shifting": True, "shift": 3.0, "base_shift": 0.5, "max_shift": 1.15}
 
 
-def make_parts(encoder_width: int = 32) -> dict[str, Any]:
+def make_parts(encoder_width: int = 32, transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
     parts = {
-        "transformer": Flux2Transformer2DModel(**TRANSFORMER),
+        "transformer": Flux2Transformer2DModel(**transformer),
         "text_encoder": Qwen3ForCausalLM(Qwen3Config(**ENCODER | {"hidden_size": encoder_width})),
         "vae": AutoencoderKLFlux2(**VAE),
     }

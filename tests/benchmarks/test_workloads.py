@@ -9,7 +9,7 @@ import torch
 from checkpoints import small
 from diffusers import UNet2DConditionModel
 
-from benchmarks import approximate, families
+from benchmarks import approximate, families, family_models
 from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
@@ -46,7 +46,7 @@ def test_few_steps_are_drawn_with_their_lora_and_judged(monkeypatch: pytest.Monk
 def test_a_family_is_measured_beside_diffusers_where_both_come_to_the_same(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(families, "SIDE_PX", 64)
     subject = replace(
-        families.stable_diffusion("sd1"),
+        family_models.stable_diffusion("sd1"),
         make=lambda: {"unet": small("sd1").unet},
         save=lambda folder, _: small("sd1", directory=folder),
     )

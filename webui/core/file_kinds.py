@@ -53,7 +53,7 @@ class FileKind:
 _ZEROS = str.maketrans(dict.fromkeys("123456789", "0"))
 # What stands behind a module's name in a file that changes a model, in every dialect.
 _CHANGES = re.compile(
-    r"[._](lora_(down|up|mid|[AB])|lora\.(down|up)|lora_linear_layer|lora_magnitude_vector)\b|_lora\.(down|up)\b"
+    r"[._](lora_(down|up|mid|[AB])|lora\.(down|up)|lora_linear_layer|lora_magnitude_vector)\b|_lora\d?\.(down|up)\b"
     r"|\.(hada_[wt]\d|lokr_[wt]\d|oft_(blocks|diag|[rR])|boft_[Rs]|[ab]\d\.weight|lambda_layer|dora_scale|on_input"
     r"|diff(_b)?|[wb]_norm|set_weight|ia3_l|vera_lambda_\w|hra_u|fourierft_spectrum)(\.|$)"
 )

@@ -38,7 +38,8 @@ from webui.core.tensor_file import BadFile, Header
 from webui.darkroom import Darkroom
 from webui.engine.families import flux1
 from webui.engine.text import t5
-from webui.library.checkpoint import check_header, read_checkpoint
+from webui.engine.weights import build_empty
+from webui.library.checkpoint import check_header, part_of, read_checkpoint
 
 SIDE, STEPS, SEED = 64, 3, 21
 PROMPT = "a red apple, flat style"
@@ -205,6 +206,7 @@ def loras(data: Path, stock: dict[str, Any]) -> Path:
         state = {f"{name(path)}{ends[0]}": down for path, (_, down) in pairs.items()}
         state |= {f"{name(path)}{ends[1]}": up for path, (up, _) in pairs.items()}
         save_file({key: tensor.contiguous().clone() for key, tensor in state.items()}, folder / f"{style}.safetensors")
+    _save_xlabs(folder, ours)
     words = {
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.randn(2, 64) * 0.5,
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.randn(96, 2),
@@ -215,6 +217,25 @@ def loras(data: Path, stock: dict[str, Any]) -> Path:
     return folder
 
 
+def _save_xlabs(folder: Path, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Attention's layers as XLabs' first LoRAs have them, and as diffusers has the same."""
+    first, single = "transformer_blocks.0.attn", "single_transformer_blocks.0"
+    layers = {
+        "double_blocks.0.processor.qkv_lora1": [f"{first}.to_{letter}" for letter in "qkv"],
+        "double_blocks.0.processor.proj_lora2": [f"{first}.to_add_out"],
+        "single_blocks.0.processor.qkv_lora": [f"{single}.attn.to_{letter}" for letter in "qkv"],
+        "single_blocks.0.processor.proj_lora": [f"{single}.proj_out"],
+    }
+    theirs_, own = {}, {}
+    for name, paths in layers.items():
+        theirs_[f"{name}.down.weight"] = pairs[paths[0]][1].clone()
+        theirs_[f"{name}.up.weight"] = torch.cat([pairs[path][0] for path in paths])
+        own |= {f"transformer.{path}.lora_A.weight": pairs[path][1].clone() for path in paths}
+        own |= {f"transformer.{path}.lora_B.weight": pairs[path][0].clone() for path in paths}
+    save_file(theirs_, folder / "xlabs.safetensors")
+    save_file(own, folder / "attention.safetensors")
+
+
 def test_loras_of_every_style_give_the_same_picture_and_come_off_again(
     darkroom: Darkroom, loras: Path, plain: np.ndarray
 ) -> None:
@@ -222,6 +243,8 @@ def test_loras_of_every_style_give_the_same_picture_and_come_off_again(
     assert all((drawn[style] == drawn["diffusers"]).all() for style in STYLES)
     assert abs(drawn["diffusers"] - plain).max() > LEVELS
     assert (draw(darkroom, loras="words:1") != plain).any()
+    xlabs = draw(darkroom, loras="xlabs:1")
+    assert (xlabs == draw(darkroom, loras="attention:1")).all() and (xlabs != plain).any()
     assert (draw(darkroom, loras="kohya:1@0;0@0.5") != plain).any()
     assert (draw(darkroom) == plain).all()
 
@@ -265,6 +288,27 @@ def test_names_are_those_that_diffusers_converts_from_and_files_known(stock: dic
     assert (known.family, known.context_width, known.guides_itself) == ("FLUX.1", 4096, True)
     assert known.missing_parts == ("text_encoder", "text_encoder_2", "vae")
     assert sum(tensor.numel() for tensor in converted.values()) == 11_901_408_320
+
+
+def test_it_draws_the_same_where_its_blocks_come_to_the_device_one_by_one(data: Path, plain: np.ndarray) -> None:
+    settings = Settings(device="cpu", dtype="float32", data_dir=data, memory="blocks")
+    assert (draw(Darkroom(settings)) == plain).all()
+
+
+def test_published_text_encoders_are_known_by_their_headers() -> None:
+    wide = T5 | {"d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64}
+    own = {name: tuple(part.shape) for name, part in build_empty(lambda: t5.make(wide)).named_parameters()}
+    xxl = {f"encoder.{name}".replace("encoder.embed_tokens", "shared"): shape for name, shape in own.items()}
+    gguf = {t5.gguf_name(name): shape for name, shape in own.items()}
+    for shapes in (xxl, {f"text_encoders.t5xxl.transformer.{name}": shape for name, shape in xxl.items()}, gguf):
+        found = part_of(Header({}, shapes))
+        assert found and (found.family, found.parts, found.context_width) == ("T5", ("text_encoder_2",), 4096)
+        config = t5.config(shapes, found.prefix_of("text_encoder_2"))
+        assert {name: config[name] for name in wide.keys() & config.keys()} == {
+            name: wide[name] for name in wide.keys() & config.keys()
+        }
+    umt5 = xxl | {"shared.weight": (256_384, 4096)}
+    assert part_of(Header({}, umt5)) is None
 
 
 def test_what_is_missing_or_does_not_fit_is_said(stock: dict[str, Any], tmp_path: Path, darkroom: Darkroom, loras: Path) -> None:  # fmt: skip # noqa: E501

@@ -255,6 +255,11 @@ def test_a_lora_of_another_kind_is_refused_with_what_it_is_for(darkroom: Darkroo
         draw(darkroom, model="demo", loras="kohya:1")
 
 
+def test_it_draws_the_same_where_its_layers_come_to_the_device_one_by_one(data: Path, plain: np.ndarray) -> None:
+    settings = Settings(device="cpu", dtype="float32", data_dir=data, memory="sequential")
+    assert (draw(Darkroom(settings)) == plain).all()
+
+
 def test_a_form_is_told_by_the_folder_or_asked_for(darkroom: Darkroom, stock: dict[str, Any], tmp_path: Path) -> None:
     models = darkroom.library.snapshot().models
     told, silent = models["folder"].checkpoint, models["bare"].checkpoint

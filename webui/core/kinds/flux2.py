@@ -55,4 +55,5 @@ FLUX2_KLEIN = Kind(
         Form("Base", Defaults(steps=50, guidance=4.0, sampler="Euler"), SCHEDULER),
     ),
     lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    step_px_bytes=700,
 )

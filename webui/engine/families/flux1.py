@@ -76,7 +76,17 @@ _SINGLE_FUSED: dict[str, tuple[str, Share]] = {
     **{f"attn.{ours}": ("linear1", (place, place + 1, 7)) for place, ours in enumerate(("to_q", "to_k", "to_v"))},
     "proj_mlp": ("linear1", (3, 7, 7)),
 }
+_XLABS = {
+    "img_attn.qkv": "qkv_lora1",
+    "txt_attn.qkv": "qkv_lora2",
+    "img_attn.proj": "proj_lora1",
+    "txt_attn.proj": "proj_lora2",
+    "linear1": "qkv_lora",
+    "linear2": "proj_lora",
+}
+"""What XLabs' first LoRAs call a block's layers; of ``linear1`` these are query, key and value alone."""
 _BLOCK = re.compile(r"(single_)?transformer_blocks\.(\d+)\.(.+)")
+_ORIGINAL_BLOCK = re.compile(r"((?:single|double)_blocks\.\d+)\.(.+)")
 _SWAPPED = "norm_out.linear"
 """Whose two halves stand the other way round in the original files."""
 
@@ -109,8 +119,12 @@ def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
     if path.endswith(".to_out.0"):
         yield Spelling(path.removesuffix(".0"))
     name, share = original_name(path)
+    block = _ORIGINAL_BLOCK.fullmatch(name)
+    xlabs = block and block[2] in _XLABS and f"{block[1]}.processor.{_XLABS[block[2]]}"
     if share is None and path != _SWAPPED:
         yield Spelling(name)
+        if xlabs:
+            yield Spelling(xlabs)
         return
     weight: Any = root.get_submodule(path).weight
     rows = weight.shape[0]
@@ -119,7 +133,10 @@ def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
         return
     first, behind, _ = share
     part = rows // (behind - first)
-    yield Spelling(name, (first * part, behind * part))
+    own = first * part, behind * part
+    yield Spelling(name, own)
+    if xlabs and behind - first == 1:
+        yield Spelling(xlabs, own)
 
 
 def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
