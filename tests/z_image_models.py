@@ -101,7 +101,7 @@ STYLES: Mapping[str, Callable[[str], str]] = {
 """How programs call a module of the transformer in LoRA files."""
 
 
-def published() -> dict[str, dict[str, tuple[int, ...]]]:
+def published(layers: int = 30, refiners: int = 2, words_layers: int = 36) -> dict[str, dict[str, tuple[int, ...]]]:
     """Names and shapes of the three files as they were published, by the folder that each goes into."""
     from webui.engine.families import z_image
     from webui.engine.families.ldm import vae_keys
@@ -109,9 +109,9 @@ def published() -> dict[str, dict[str, tuple[int, ...]]]:
     from webui.engine.text import qwen
     from webui.engine.weights import build_empty
 
-    wide = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "n_kv_heads": 30}
+    wide = {"dim": 3840, "n_layers": layers, "n_refiner_layers": refiners, "n_heads": 30, "n_kv_heads": 30}
     wide |= {"cap_feat_dim": 2560, "axes_dims": [32, 48, 48]}
-    deep = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "head_dim": 128}
+    deep = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": words_layers, "head_dim": 128}
     heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
     levels = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
     vae = build_empty(partial(Autoencoder, VAE | levels))

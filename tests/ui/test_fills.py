@@ -1,5 +1,6 @@
 """What fills a page's fields, and what a picture's settings fill."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -78,3 +79,16 @@ def test_what_a_way_does_not_name_stays(fills):
 def test_what_no_page_asks_is_refused(fills, text):
     with pytest.raises(gr.Error, match="does not fit its field"):
         fills.fill(text)
+
+
+def test_what_a_model_says_of_itself_is_left_to_it(tmp_path):
+    """The form and the prediction of a picture are in the fields where the model's file says another."""
+    from webui.core.checkpoint import Checkpoint
+    from webui.core.files import ModelFile
+
+    checkpoint = Checkpoint("Z-Image", "", ("backbone",), 16, 32, 1024, prediction="flow")
+    catalog = replace(CATALOG, models={"z": ModelFile("z", tmp_path, checkpoint)})
+    for form, filled in {"Turbo": "auto", "Base": "Base"}.items():
+        values = {"model": "z", "form": form, "prediction": "auto"}
+        assert from_picture(values, ("form",), catalog, with_seed=True)["form"] == filled
+    assert from_picture({"model": "z"}, ("form",), catalog, with_seed=True)["form"] == "auto"

@@ -55,8 +55,8 @@ class Checkpoint:
         return next((form for form in forms if form.name == self.form), forms[0] if forms else None)
 
     def in_form(self, name: str) -> "Checkpoint":
-        """The same taken for a form of its kind by name, whatever its files tell; raises StopIteration."""
-        form = next(form for form in self.row.forms if form.name == name)
+        """The same taken for a form of its kind by name, whatever its files tell; raises KeyError."""
+        form = {form.name: form for form in self.row.forms}[name]
         return self if name == self.form else replace(self, form=name, defaults=form.defaults, form_chosen=True)
 
     @property

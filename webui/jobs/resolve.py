@@ -301,8 +301,10 @@ def _in_form(form: str, file: ModelFile) -> ModelFile:
 
 
 def _form_of(file: ModelFile) -> str:
+    """The name of its form; ``auto`` for a folder whose configurations are none's: its own schedule is right."""
     form = file.checkpoint.formed if file.checkpoint else None
-    return form.name if form else "auto"
+    is_own = file.checkpoint is not None and not file.checkpoint.form and file.path.is_dir()
+    return form.name if form and not is_own else "auto"
 
 
 def _resolve_prediction(request: Request, file: ModelFile, sampler: str) -> str:

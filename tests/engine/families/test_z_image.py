@@ -58,6 +58,7 @@ def data(stock: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
     models = data / "models"
     save_folder(models / "Stable-diffusion/folder", stock)
     save_folder(models / "Stable-diffusion/base", stock, shift=6.0)
+    save_folder(models / "Stable-diffusion/odd", stock, shift=4.5)
     save_whole(models / "Stable-diffusion/whole.safetensors", stock)
     save_apart(models, stock).rename(models / "diffusion_models/bare.safetensors")
     folder = models / "diffusion_models"
@@ -168,6 +169,8 @@ def test_files_say_their_form_or_it_is_asked_for(darkroom: Darkroom) -> None:
     asked = recipe(model="bare", form="base", steps=2)
     assert (asked.form, asked.guidance, asked.sampler) == ("Base", 5.0, "Euler")
     assert recipe(model="bare", steps=2).form == "Turbo"
+    assert recipe(model="odd", steps=2).form == "auto"
+    assert darkroom.manager._residence.model.scheduler_config["shift"] == 4.5, "as its folder says"  # type: ignore[union-attr]
     with pytest.raises(RequestError, match="form: Z-Image, as 'bare' is, has no form 'x'; there is auto, Turbo, Base"):
         draw(darkroom, model="bare", form="x")
     with pytest.raises(RequestError, match="form: SD 1.x, as 'demo' is, has no form 'Base'; there is auto"):
@@ -318,3 +321,6 @@ def test_the_command_line_draws_in_a_form_and_verifies(
     assert "Form: Base" in texts["parameters"] and json.loads(texts["darkroom"])["request"]["form"] == "Base"
     assert main(["verify", *where, str(drawn)]) == 0
     assert "identical" in capsys.readouterr().out
+    assert main(["grid", *where, "--model", "bare", "--prompt", "apple", *size, "--x", "form=Turbo,Base"]) == 0
+    sheets = [path for path in data.rglob("outputs/**/*.png") if path != drawn]
+    assert any(PilImages.open(path).width > 2 * SIDE for path in sheets)
