@@ -253,7 +253,8 @@ def _check_depth(config: Config, tensors: int) -> None:
             raise BadFile(f"is damaged: it says {key} {value:,}, and has {tensors:,} tensors")
 
 
-_COUNTS = re.compile(r"layers|blocks|depth$")
+_COUNTS = re.compile(r"(?<!max_window_)layers|blocks|depth$")
+"""But for the first of Qwen's layers that would look through a window: 28, however many there are."""
 
 
 def _read_preview_map(folder: Path, channels: int) -> PreviewMap | None:
