@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError, show, show_some
-from webui.core.files import Files, ModelFile
+from webui.core.errors import Mend, RequestError, show, show_some
+from webui.core.files import Files, ModelFile, VaeFile
 from webui.core.lora_ref import LoraRef
 from webui.core.names import choose_lora
 from webui.core.prompt import split_constant_loras, tags_in
@@ -61,6 +61,18 @@ def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
         there = f". There is {show_some(misfits)}" if misfits else ""
         title = TITLES.get(part, part)
         raise RequestError(f"{field} {show(model.name)!r}: {model.path.name} has no {title}{lacks}{there}", field=field)
+
+
+def check_vae(vae: VaeFile, model: ModelFile, files: Files) -> None:
+    """RequestError for a VAE that is known to be that of other kinds of models."""
+    own = model.checkpoint
+    part = next((file.checkpoint for file in files.parts.values() if file.path == vae.path), None)
+    if own and part and part.role_of("vae", own) is None:
+        raise RequestError(
+            f"vae: {show(vae.name)!r} is {part.family}, which {own.family}, as {show(model.name)!r} is, cannot use",
+            "vae",
+            Mend("use", ""),
+        )
 
 
 def constant_loras(refs: Iterable[LoraRef], files: Files) -> tuple[LoraUse, ...]:

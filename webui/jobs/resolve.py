@@ -42,7 +42,7 @@ from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
-from webui.core.uses import check_parts
+from webui.core.uses import check_parts, check_vae
 from webui.core.work import Work
 from webui.jobs.loras import resolve_loras
 from webui.jobs.texts import draw_pictures
@@ -162,6 +162,8 @@ def resolve(request: Request, library: Snapshot) -> Request:
     names = {"model": file.name, "form": _form_of(file), "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
+    if names["vae"]:
+        check_vae(library.vaes[names["vae"]], file, library)
     names["refiner"] = _resolve_refiner(request.refiner, file, library)
     return request.model_copy(
         update=suited

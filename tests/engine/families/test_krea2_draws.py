@@ -206,6 +206,16 @@ def test_loras_of_every_style_give_the_same_picture_and_come_off_again(darkroom:
     assert (draw(darkroom) == plain).all()
 
 
+def test_a_vae_of_another_family_is_refused_by_name_before_it_is_queued(darkroom: Darkroom, data: Path) -> None:
+    other = {"bn.running_mean": torch.zeros(128), "decoder.conv_in.weight": torch.zeros(8, 32, 3, 3)}
+    save_file(other, data / "models/VAE/other.safetensors")
+    darkroom.library.reload()
+    with pytest.raises(RequestError, match="vae: 'other' is FLUX.2's .*, which Krea 2, as 'folder' is, cannot use"):
+        draw(darkroom, vae="other")
+    with pytest.raises(RequestError, match="vae: 'qwen_image_tiny' is Qwen-Image's VAE, which SD 1.x, as 'demo' is"):
+        draw(darkroom, model="demo", vae="qwen_image_tiny")
+
+
 def test_words_and_loras_change_on_the_way(darkroom: Darkroom, plain: np.ndarray) -> None:
     assert (draw(darkroom, prompt="[a red apple, flat style:a blue pear:1.0]") == plain).all()
     assert abs(draw(darkroom, prompt="[a red apple:a blue pear:0.5]") - plain).max() > LEVELS
