@@ -125,7 +125,6 @@ def serve(settings: Settings) -> NoReturn:
     from webui.api.host import Host
     from webui.api.hosts import AllowedHosts
     from webui.api.login import SESSION_S, Login
-    from webui.api.policy import Policy
     from webui.api.seen import Seen
     from webui.api.streams import Streams
     from webui.api.visitors import Visitors
@@ -138,14 +137,14 @@ def serve(settings: Settings) -> NoReturn:
     local = LocalExecutor(settings, make_workers(settings), Store(settings.queue_path), workspaces, hosting)
     _prepare_for_guests(settings, local.catalog(), workspaces)
     executor = VisitorsExecutor(local, hosting if settings.has_guests else None, workspaces.sizes)
-    hosts, streams, policy = AllowedHosts(settings), Streams(), Policy(layout.scripts())
+    hosts, streams = AllowedHosts(settings), Streams()
     sockets, seen = Sockets(raise_file_limit()), Seen()
     held = Held(cache_dir, hosting=hosting, sockets=sockets.most)
     keys = read_keys(settings.keys_path, settings.owner_key) if settings.has_guests else None
 
     def guard(inner: "ASGIApp", app: Application) -> "ASGIApp":
         visitors = Visitors(keys, login, len(settings.auth) > 1, settings.root_path, hosting, seen)
-        return Guard(inner, hosts, login, visitors, cache_dir, streams, policy, held)
+        return Guard(inner, hosts, login, visitors, cache_dir, streams, held)
 
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
     login = Login(app, passphrase=settings.passphrase)

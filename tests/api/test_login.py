@@ -16,7 +16,6 @@ from webui.api.guard import Guard
 from webui.api.held import Held
 from webui.api.hosts import AllowedHosts
 from webui.api.login import SESSION_S, Login, login_router
-from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
 from webui.core.settings import Settings
@@ -39,7 +38,7 @@ class Site:
             return "in"
 
         hosts, visitors = AllowedHosts(Settings()), Visitors(None, login)
-        self._app = Guard(inner, hosts, login, visitors, folder, Streams(), Policy(), Held(folder))
+        self._app = Guard(inner, hosts, login, visitors, folder, Streams(), Held(folder))
 
     def browser(self, address: str = "10.0.0.1") -> "Browser":
         return Browser(httpx.ASGITransport(self._app, client=(address, 1)))

@@ -13,7 +13,6 @@ from webui.api.guard import Guard
 from webui.api.held import Held
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
-from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Asking, Visitors
 from webui.core.keys import Keys
@@ -38,7 +37,7 @@ class Site:
 
         login, values = Login(self.gradio), Settings(**settings)
         visitors = Visitors(keys, login, len(accounts or ()) > 1, values.root_path)
-        self._app = Guard(inner, AllowedHosts(values), login, visitors, tmp_path, Streams(), Policy(), Held(tmp_path))
+        self._app = Guard(inner, AllowedHosts(values), login, visitors, tmp_path, Streams(), Held(tmp_path))
         self.client = self.visitor()
 
     def visitor(self, base_url: str = "http://127.0.0.1") -> "Client":
@@ -162,7 +161,7 @@ class TestLogin:
 
         login = Login(gradio)
         visitors, hosts = Visitors(KEYS, login), AllowedHosts(Settings())
-        guard = Guard(inner, hosts, login, visitors, tmp_path, Streams(), Policy(), Held(tmp_path))
+        guard = Guard(inner, hosts, login, visitors, tmp_path, Streams(), Held(tmp_path))
         client = Client(httpx.ASGITransport(guard), "http://127.0.0.1")
         for headers in ({"Cookie": f"a=b; {OWNER_COOKIE}"}, {"Authorization": "Bearer open-sesame"}):
             assert client.ask("/config", **headers).status_code == 200

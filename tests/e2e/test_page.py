@@ -296,6 +296,16 @@ def test_every_control_has_a_name_and_a_phone_shows_everything_in_one_column(tab
         tab.page.set_viewport_size(WINDOW)
 
 
+def test_a_new_browser_is_told_at_once_what_the_page_is_made_of(open_tab, server):
+    """What it is not told it would ask for in waves, each of which waits for the one before."""
+    page = open_tab().page
+    told = set(re.findall(r'<link rel="[^>]*href="(assets/[^"]+)"', page.request.get(server.url).text()))
+    names = "performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname.slice(1))"
+    asked = {name for name in page.evaluate(names) if name.startswith("assets/")}
+    assert {name for name in asked - told if not name.startswith("assets/darkroom-")} == set()
+    assert len(asked) > 80
+
+
 def test_dark_and_light(open_tab):
     def brightness(tab: Tab) -> int:
         shot = tab.page.screenshot(clip={"x": 4, "y": 300, "width": 1, "height": 1})

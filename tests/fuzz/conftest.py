@@ -17,7 +17,6 @@ from webui.api.guard import Guard
 from webui.api.held import Held
 from webui.api.hosts import AllowedHosts
 from webui.api.login import Login
-from webui.api.policy import Policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
 from webui.app import routers
@@ -51,7 +50,7 @@ def app(served: Settings, executor: LocalExecutor) -> Any:
     for router in routers(settings, executor, Workspaces(folder, served=folder / "cache"), login):
         inner.include_router(router)
     hosts, visitors = AllowedHosts(settings), Visitors(None, login)
-    return Guard(inner, hosts, login, visitors, folder, Streams(), Policy(), Held(folder))
+    return Guard(inner, hosts, login, visitors, folder, Streams(), Held(folder))
 
 
 @contextmanager

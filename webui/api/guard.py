@@ -22,7 +22,7 @@ from webui.api.guests import may_ask
 from webui.api.held import Held, Refused
 from webui.api.hosts import AllowedHosts
 from webui.api.login import AGAIN_S, Login
-from webui.api.policy import Policy
+from webui.api.policy import policy
 from webui.api.streams import Streams
 from webui.api.visitors import Visitors
 from webui.core.disk import is_below
@@ -77,11 +77,10 @@ class Guard:
         visitors: Visitors,
         uploads: Path,
         streams: Streams,
-        policy: Policy,
         held: Held,
     ) -> None:
         self._app, self._hosts, self._login, self._visitors = app, hosts, login, visitors
-        self._uploads, self._streams, self._policy, self._held = uploads, streams, policy, held
+        self._uploads, self._streams, self._held = uploads, streams, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -101,7 +100,7 @@ class Guard:
         nonce = secrets.token_urlsafe(16)
         scope.setdefault("state", {})["nonce"] = nonce
         cookies = [self._visitors.cookie(token, scope)] if token and _gives_cookie(scope, path) else []
-        answering = _Answer(send, self._policy, scope["state"], scope.get("scheme") == "https", cookies)
+        answering = _Answer(send, scope["state"], scope.get("scheme") == "https", cookies)
         if refusal := refusal or self._visitors.answer_link(scope, path):
             await refusal(scope, receive, answering.send)
             return
@@ -171,10 +170,8 @@ class _Answer:
     Gradio 6.31 has one status for all that goes wrong in a function of the page; bad input has its own here.
     """
 
-    def __init__(
-        self, send: Send, policy: Policy, state: Mapping[str, Any], is_https: bool, cookies: Iterable[str] = ()
-    ) -> None:
-        self._send, self._policy, self._state, self._is_https = send, policy, state, is_https
+    def __init__(self, send: Send, state: Mapping[str, Any], is_https: bool, cookies: Iterable[str] = ()) -> None:
+        self._send, self._state, self._is_https = send, state, is_https
         self._cookies = [(b"set-cookie", cookie.encode("latin-1")) for cookie in cookies]
         self._is_open = False
         self.begun: Callable[[], None] = lambda: None  # told when the answer's head is on its way
@@ -186,8 +183,8 @@ class _Answer:
                 for name, value in message.get("headers", [])
                 if not name.lower().startswith(b"access-control-") and name.lower() != b"x-content-type-options"
             ]
-            policy = self._policy.header(Headers(raw=kept).get("content-type", ""), self._state["nonce"])
-            own = (*OWN_HEADERS.items(), (b"content-security-policy", policy.encode("ascii")))
+            allowed = policy(Headers(raw=kept).get("content-type", ""), self._state["nonce"])
+            own = (*OWN_HEADERS.items(), (b"content-security-policy", allowed.encode("ascii")))
             status = message["status"]
             status = 422 if status == 500 and BAD_INPUT in self._state else status
             message = {**message, "status": status, "headers": [*kept, *own, *self._cookies]}

@@ -20,11 +20,14 @@ from starlette.types import ASGIApp
 
 from webui import languages
 from webui.core.visitor import asking
+from webui.ui.page_files import KeptFiles
 from webui.workspace.served import served_dir
 
 LOGIN = Path(__file__).resolve().parent / "static" / "login.js"
 MANIFEST = ('href="/manifest.json"', 'href="manifest.webmanifest"')
 """Gradio's own names the root of the server, also where the page is below a path, and is empty."""
+OWN_HEAD = "{{% if not config.get('auth_required') %}}{{{{ request.app.{} | safe }}}}{{% endif %}}"
+"""Gradio's ``head`` comes with the page's configuration, and so twice: its script puts it in place."""
 MOST_SESSIONS = 10_000
 MOST_PAGES = 16
 
@@ -46,6 +49,7 @@ class Application(App):
             templates.env.loader = WithNonces(templates.env.loader)
         handlers = NOT_CALLED | options.pop("exception_handlers", {})
         super().__init__(default_response_class=ORJSONResponse, exception_handlers=handlers, **options)
+        self.first, self.last = "", ""  # what the document's head begins and ends with
         self.state_holder = Visitors()
 
     @property
@@ -71,7 +75,7 @@ class Application(App):
         return (lambda make: decorate(_kept(make, self))) if path == "/" else decorate
 
     def build_middleware_stack(self) -> ASGIApp:
-        return self._wrap(super().build_middleware_stack(), self)
+        return self._wrap(KeptFiles(super().build_middleware_stack()), self)
 
 
 async def _not_called(request: Request, error: Exception) -> Response:
@@ -114,7 +118,7 @@ def _kept(make: Callable[..., Any], app: App) -> Callable[..., Any]:
 
 
 class WithNonces(BaseLoader):
-    """Gradio's pages, whose inline scripts carry the nonce that the policy of the answer names."""
+    """Gradio's pages, whose inline scripts carry the nonce that the policy of the answer names, with our own head."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -122,7 +126,8 @@ class WithNonces(BaseLoader):
     def get_source(self, environment: Environment, template: str) -> Any:
         source, *rest = self._loader.get_source(environment, template)
         login = f"{{% if config.get('auth_required') %}}<script>{LOGIN.read_text('utf-8')}</script>{{% endif %}}</head>"
-        source = source.replace("</head>", login, 1).replace(*MANIFEST)
+        source = source.replace("</head>", f"{OWN_HEAD.format('last')}{login}", 1).replace(*MANIFEST)
+        source = source.replace("<style>", f"{OWN_HEAD.format('first')}<style>", 1)
         source = source.replace("window.gradio_api_info", f"{languages.choose()}\nwindow.gradio_api_info", 1)
         return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 

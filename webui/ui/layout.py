@@ -1,4 +1,4 @@
-"""The page around the tabs: theme, header, script."""
+"""The page around the tabs: theme, header, scripts."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ from webui.ui import (
     passing,
     pictures,
     png_info,
+    preloads,
     presets,
     sessions,
     uploads,
@@ -27,6 +28,8 @@ from webui.ui import (
 from webui.ui.application import Application
 from webui.ui.errors import page_error
 from webui.ui.fills import Fills
+from webui.ui.mended import mended
+from webui.ui.page_files import bundle, files_router
 from webui.ui.pages import PAGES, grid, upscale
 from webui.ui.workbench import FIELDS, Workbench, build, settings_of
 from webui.workspace.workspace import Workspace
@@ -53,6 +56,10 @@ STYLES = (
     "forced.css",
 )
 TITLE = "Darkroom"
+HEAD = """
+<meta name="theme-color" content="#f6f4f1" media="(prefers-color-scheme: light)">
+<meta name="theme-color" content="#151312" media="(prefers-color-scheme: dark)">
+"""
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 HEADER = """
 <header class="darkroom-header">
@@ -162,6 +169,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:
     """Serves the page and all that ``app`` has beside it; the address here, and the public one of ``--share``."""
     sessions.bound(blocks)
+    _set_head(app, blocks)
     _, url, share_url = blocks.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=port,
@@ -172,7 +180,6 @@ def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -
         max_threads=sessions.EVENTS_AT_ONCE,
         state_session_capacity=sessions.MOST_SESSIONS,
         theme=theme(),
-        head=head(),
         footer_links=[],
         enable_monitoring=False,
         run_history=False,  # Gradio would keep every prompt and picture in the browser
@@ -259,17 +266,13 @@ def _enlarge(executor: Executor, cache_dir: Path, picture: str) -> dict[str, Any
     return {"image": path, "tabs": gr.Tabs(selected=upscale.NAME)} if path else {}
 
 
-def scripts() -> list[str]:
-    """Those of the document's head, as they stand there: a browser runs them by their hashes."""
-    return [(STATIC / name).read_text("utf-8") for name in SCRIPTS]
+def _set_head(app: Application, blocks: gr.Blocks) -> None:
+    """Puts into the document's head what the page needs besides Gradio: ours, and at once what Gradio asks for late.
 
-
-def head() -> str:
-    """Scripts and style for the document's head: keys, memory of fields, painter, panels, prompt help, our look."""
-    style = "".join((STATIC / name).read_text("utf-8") for name in STYLES)
-    return (
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="theme-color" content="#f6f4f1" media="(prefers-color-scheme: light)">'
-        '<meta name="theme-color" content="#151312" media="(prefers-color-scheme: dark)">'
-        f"{''.join(f'<script>{script}</script>' for script in scripts())}<style>{style}</style>"
-    )
+    Scripts that are deferred run in their order, and so ours before Gradio's.
+    """
+    script, style = (bundle(STATIC / name for name in names) for names in (SCRIPTS, STYLES))
+    app.include_router(files_router((script, style), mended(preloads.FRONTEND / "assets")))
+    needed = preloads.tags(block.get_block_name() for block in blocks.blocks.values())
+    app.first = f'{HEAD}{needed}<script defer src="assets/{script[0]}"></script>'
+    app.last = f'{preloads.styles()}<link rel="stylesheet" href="assets/{style[0]}">'

@@ -51,8 +51,13 @@
     return true;
   };
 
+  const askAlone = () => fetch("./api/health", { signal: AbortSignal.timeout(PATIENCE_MS) });
+  let asked = askAlone(); // while Gradio makes the page
+  asked.catch(() => {}); // heard by who waits for it
   const ask = async () => {
-    const answer = await fetch("./api/health", { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answering = asked ?? askAlone();
+    asked = null;
+    const answer = await answering;
     if (answer.status === 404 || answer.status >= 500) throw new Error(answer.statusText); // not up yet, or a proxy's word
     const health = await answer.json();
     return !lost || (await comeBack()) ? health : null;

@@ -115,18 +115,23 @@
 
   const start = () => {
     document.body.classList.toggle("no-previews", localStorage.getItem("darkroom.previews") === "off");
-    const dark = localStorage.getItem("darkroom.dark");
     // The browser's own frame around an installed page has the page's colour.
     const colour = () => {
       const behind = getComputedStyle(document.body).getPropertyValue("--body-background-fill").trim();
       for (const meta of document.querySelectorAll("meta[name=theme-color]")) meta.content = behind || meta.content;
     };
-    if (dark !== null) document.body.classList.toggle("dark", dark === "1");
-    new MutationObserver(colour).observe(document.body, { attributeFilter: ["class"] });
+    // What was chosen here counts more than the system, which Gradio goes by once it is there.
+    const keep = () => {
+      const dark = localStorage.getItem("darkroom.dark");
+      if (dark !== null) document.body.classList.toggle("dark", dark === "1");
+      colour();
+    };
+    keep();
+    new MutationObserver(keep).observe(document.body, { attributeFilter: ["class"] });
     document.addEventListener("click", (event) => {
       if (event.target.id !== "darkroom-theme") return;
-      const on = document.body.classList.toggle("dark");
-      localStorage.setItem("darkroom.dark", on ? "1" : "0");
+      localStorage.setItem("darkroom.dark", document.body.classList.contains("dark") ? "0" : "1");
+      keep();
     });
     const watched = { childList: true, subtree: true, attributeFilter: ["data-state", "data-job"] };
     new MutationObserver(() => PAGES.forEach(follow)).observe(document.body, watched);
