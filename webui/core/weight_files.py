@@ -67,7 +67,7 @@ def hash_whole(*files: Path) -> str:
     return _hash_files(files, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _hash_files(files: tuple[Path, ...], _stamp: tuple[tuple[int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path in files:

@@ -1,6 +1,7 @@
 """Files for workers on other machines: what is missing is sent, checked, kept within a bound."""
 
 import os
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -88,11 +89,15 @@ def test_no_place_outside_of_its_folder_is_written(tmp_path):
 
 
 def test_what_is_read_beside_a_file_goes_along(tmp_path):
-    for name in ("a.safetensors", "adapter_config.json", "taesd_decoder.safetensors", "taesd_encoder.safetensors"):
+    for name in ("a.safetensors", "adapter_config.json"):
+        (tmp_path / name).write_bytes(name.encode())
+    alone = tree_of(LoraFile("a", tmp_path / "a.safetensors"))
+    assert [entry.place for entry in alone.entries] == ["a.safetensors", "adapter_config.json"]
+    for name in ("taesd_decoder.safetensors", "taesd_encoder.safetensors"):
         (tmp_path / name).write_bytes(name.encode())
     lora = tree_of(LoraFile("a", tmp_path / "a.safetensors"))
     vae = tree_of(VaeFile("taesd", tmp_path / "taesd_decoder.safetensors"))
-    assert [entry.place for entry in lora.entries] == ["a.safetensors", "adapter_config.json"]
+    assert [entry.place for entry in lora.entries] == ["a.safetensors"], "the note is read for a file alone"
     assert [entry.place for entry in vae.entries] == ["taesd_decoder.safetensors", "taesd_encoder.safetensors"]
 
 
@@ -135,7 +140,47 @@ def test_why_an_actor_does_not_start_is_said(error, words):
     assert words in explain_start(RuntimeError(error))
 
 
-def test_how_an_actor_ended_is_said():
-    assert explain_end(RuntimeError("The actor died because its node has died.")) == "its node is lost"
-    assert "want of memory" in explain_end(RuntimeError("Task was killed due to the node running low on memory"))
-    assert explain_end(RuntimeError("The actor is dead because its worker process has died.")) == "its process is lost"
+LOST_PROCESS = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: Actor\nThe actor is dead because its worker"
+    " process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a connection"
+    " error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to high"
+    " memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another"
+    " unexpected error. Consider enabling resource isolation to prevent node deaths by resource contention."
+)
+"""Ray's own words where a process was killed."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (LOST_PROCESS, "its process is lost"),
+        (LOST_PROCESS.replace("SYSTEM_ERROR", "NODE_OUT_OF_MEMORY"), "its process was ended for want of memory"),
+        ("Task was killed due to the node running low on memory.", "its process was ended for want of memory"),
+        ("The actor died because its node has died. Node Id: 6e56", "its node is lost"),
+    ],
+)
+def test_how_an_actor_ended_is_said(error, words):
+    assert explain_end(RuntimeError(error)) == words
+
+
+def test_what_came_half_leaves_with_its_process_or_with_the_next_file(tmp_path):
+    ended = tmp_path / f"coming-{socket.gethostname()}-{2**22 + 1}"  # above all ids of processes
+    elsewhere = tmp_path / f"coming-{socket.gethostname()}-2-{2**22 + 1}"  # a machine whose name begins like this one's
+    for folder in (ended, elsewhere):
+        folder.mkdir()
+        (folder / "half").write_bytes(b"weights")
+    copies = Copies(tmp_path, 1000)
+    assert not ended.exists() and elsewhere.exists()
+    first, second = (make_tree(tmp_path, name, name.encode() * 2) for name in ("a.b", "c.d"))
+    copies.begin(first.entries[0], [first])
+    copies.add(first.entries[0], b"a.b")
+    send(copies, second, b"c.dc.d")
+    (own,) = tmp_path.glob(f"coming-*-{os.getpid()}")
+    assert not [*own.iterdir()] and copies.lacks([first]) and not copies.lacks([second])
+
+
+def test_a_file_that_another_worker_takes_away_meanwhile_is_no_error(tmp_path):
+    copies, tree = Copies(tmp_path / "kept", 10), make_tree(tmp_path, "a.bin", b"weights")
+    (tmp_path / "kept/files/gone").symlink_to(tmp_path / "nowhere")
+    send(copies, tree, b"weights")
+    assert copies.lacks([tree]) == []

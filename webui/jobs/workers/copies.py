@@ -1,18 +1,24 @@
 """Files on their way to another machine: known by their SHA-256, sent in chunks where they are not there, kept within a
 bound."""
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
+
 from webui.core.errors import RequestError
 from webui.core.files import File, LoraFile, ModelFile, VaeFile
+from webui.core.lora_files import find_adapter_config
 from webui.core.order import Order
 from webui.core.weight_files import hash_whole, stamp, weight_files
 
@@ -50,7 +56,9 @@ def tree_of(file: File) -> Tree:
     """What another machine needs of it. Raises RequestError where it was changed after it was asked for, or is gone."""
     try:
         if isinstance(file, ModelFile) and stamp(file.path) != file.stamp:
-            raise RequestError(f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again")
+            raise RequestError(
+                f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again", "model"
+            )
         root = file.path.parent
         paths = sorted(set(_needed(file)))
         entries = (Entry(path.relative_to(root).as_posix(), path.stat().st_size, hash_whole(path)) for path in paths)
@@ -65,12 +73,11 @@ def _needed(file: File) -> Iterator[Path]:
         yield from (path for path in file.path.rglob("*") if path.suffix in TEXTS and path.is_file())
         return
     yield file.path
-    beside = []
-    if isinstance(file, LoraFile):
-        beside = [file.path.with_name("adapter_config.json")]
+    if isinstance(file, LoraFile) and (config := find_adapter_config(file.path)):
+        yield config
     elif isinstance(file, VaeFile):
-        beside = [file.path.with_name(file.path.name.replace("decoder", "encoder"))]
-    yield from (path for path in beside if path.is_file())
+        encoder = file.path.with_name(file.path.name.replace("decoder", "encoder"))
+        yield from [encoder] if encoder.is_file() else []
 
 
 def moved(order: Order, find: Callable[[File], File]) -> Order:
@@ -101,10 +108,16 @@ class Copies:
 
     def __init__(self, folder: Path, bound_bytes: int | None = None) -> None:
         self._files, self._trees = folder / "files", folder / "trees"
-        self._coming = folder / f"coming-{os.getpid()}"
+        mine = f"coming-{socket.gethostname()}-"
+        self._coming = folder / f"{mine}{os.getpid()}"
         for each in (self._files, self._trees, self._coming):
             each.mkdir(parents=True, exist_ok=True)
-        self.bound_bytes = bound_bytes or (shutil.disk_usage(folder).free + self._taken_bytes) // 2
+        for left in folder.glob(f"{glob.escape(mine)}*"):  # of processes that ended while a file came
+            pid = left.name.removeprefix(mine)
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
+        taken = sum(stat.st_size for _, stat in self._kept())
+        self.bound_bytes = bound_bytes or (shutil.disk_usage(folder).free + taken) // 2
 
     def lacks(self, trees: Collection[Tree]) -> list[str]:
         """Which files' SHA-256 are to be sent."""
@@ -114,15 +127,17 @@ class Copies:
 
     def begin(self, entry: Entry, trees: Collection[Tree]) -> None:
         """Makes room for a file that is sent now, without those in ``trees``; RequestError where there is none."""
+        shutil.rmtree(self._coming, ignore_errors=True)  # of a file whose sending was given up
+        self._coming.mkdir()
         needed = {each.sha256 for tree in trees for each in tree.entries}
-        files = sorted((path for path in self._files.iterdir()), key=lambda path: path.stat().st_atime_ns)
-        taken = sum(path.stat().st_size for path in files)
-        for path in files:
+        files = sorted(self._kept(), key=lambda each: each[1].st_atime_ns)
+        taken = sum(stat.st_size for _, stat in files)
+        for path, stat in files:
             if taken + entry.size_bytes <= self.bound_bytes:
                 break
-            if path.name not in needed and time.time() - path.stat().st_atime > IN_USE_S:
-                taken -= path.stat().st_size
-                self._forget(path)
+            if path.name not in needed and time.time() - stat.st_atime > IN_USE_S:
+                taken -= stat.st_size
+                self._forget(path, stat)
         if taken + entry.size_bytes > self.bound_bytes:
             name, have = PurePosixPath(entry.place).name, self.bound_bytes / 2**30
             raise RequestError(
@@ -175,17 +190,22 @@ class Copies:
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # the newest used
         return laid
 
-    def _forget(self, path: Path) -> None:
+    def _forget(self, path: Path, stat: os.stat_result) -> None:
         """A file, with the trees that have it."""
-        same = path.stat().st_ino
         for tree in self._trees.iterdir():
-            if any(each.stat().st_ino == same for each in tree.rglob("*") if each.is_file()):
+            if any(os.path.samestat(own, stat) for _, own in _stats(tree.rglob("*"))):
                 shutil.rmtree(tree, ignore_errors=True)
         path.unlink(missing_ok=True)
 
-    @property
-    def _taken_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self._files.iterdir())
+    def _kept(self) -> list[tuple[Path, os.stat_result]]:
+        return list(_stats(self._files.iterdir()))
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Without those that another worker takes away meanwhile."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def _is_there(tree: Tree) -> bool:

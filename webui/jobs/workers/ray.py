@@ -245,7 +245,7 @@ class RayWorker:
                 else:
                     yield event
         except RequestError as error:
-            last = Failed(f"{self.seat.name}: {error}", bad_input=True)
+            last = Failed(f"{self.seat.name}: {error}", bad_input=True, place=error.field, mend=error.mend)
         yield last
 
     def _ask(self, call: Call, order: Order, number: int) -> Iterator[Event]:
@@ -316,10 +316,10 @@ def explain_start(error: Exception) -> str:
 
 
 def explain_end(error: Exception) -> str:
-    """How an actor ended, for people."""
+    """How an actor ended, for people, by the words of Ray 2.60; it counts all common causes up where it knows none."""
     text = str(error)
-    if "node" in text.lower() and ("died" in text.lower() or "dead" in text.lower() or "unreachable" in text.lower()):
+    if "its node has died" in text or "its node is dead" in text or "raylet died" in text:
         return "its node is lost"
-    if "memory" in text.lower():
+    if "OUT_OF_MEMORY" in text or "running low on memory" in text:
         return "its process was ended for want of memory"
     return "its process is lost"
