@@ -238,6 +238,19 @@ def test_what_a_second_pass_cannot_be_is_refused_by_name(settings, folder, hires
         make_order(Request(width=512, height=512, hires=hires), Library(settings).snapshot())
 
 
+def test_what_the_model_of_a_second_pass_lacks_is_refused_at_the_field_that_asks_for_it(settings):
+    library = Library(settings).snapshot()
+    demo = library.models["demo"]
+    whole = kind_of("Anima").parts
+    flow = replace(demo, name="flow", checkpoint=replace(demo.checkpoint, family="Anima", parts=whole, prediction="flow"))
+    library.models = {"demo": demo, "flow": flow}
+    with pytest.raises(RequestError, match="^clip_skip: Anima, as 'flow' is, has no clip skip") as caught:
+        resolve(Request(clip_skip=2, hires=Hires(model="flow", sampler="Euler")), library)
+    assert caught.value.field == "clip_skip"
+    request = resolve(Request(hires=Hires(model="flow", sampler="Euler")), library)
+    assert request.hires.model == "flow"
+
+
 def test_a_latent_pass_needs_a_model_of_the_same_latents(settings, folder):
     library, large = with_family(settings, "SD 1.x"), with_family(settings, "SDXL").models["demo"]
     library.models |= {"large": replace(large, name="large")}

@@ -212,8 +212,9 @@ def _resolve_hires(
         upscaler = _resolve_upscaler(hires, library, LATENT_FILTERS)
         model = _choose_model("model", hires.model, library) if hires.model else first
         model = first if model.name == first.name else model
-        if model != first:
-            check_abilities(request.model_copy(update={"prediction": "auto"}), model)
+    if model != first:  # what is asked of it is in fields of the request's own
+        check_abilities(request.model_copy(update={"prediction": "auto"}), model)
+    with _about("hires", "hires"):
         if upscaler in LATENT_FILTERS and not are_alike(model, first):
             kinds = [file.checkpoint.family for file in (model, first) if file.checkpoint]
             raise RequestError(
