@@ -21,6 +21,7 @@ SHOWN = """() => {
   }
   return shown.map((text) => text.trim().replace(/\\s+/g, " "));
 }"""
+ONE = "(options) => [...document.querySelectorAll(options)].filter((option) => option.offsetParent).length === 1"
 ENGLISH = re.compile(r"\b(the|of|with|and|is|are|this|your)\b")
 THEIRS = re.compile(r"tags|by moonlight|[Pp]hotograph|Pale lines|Draws in|a red apple|detailed view|Thumbnail")
 """What files say of themselves, a prompt, and names that Gradio gives."""
@@ -54,6 +55,24 @@ def test_a_german_browser_finds_no_english_text(german):
     left = {text for text in shown if words.get(text, text) != text and text not in words.values()}
     left |= {text for text in shown if ENGLISH.search(text) and not THEIRS.search(text)}
     assert not left
+
+
+def test_what_goes_with_a_model_is_offered_in_the_page_s_words(german):
+    def answer(route):
+        response = route.fetch()
+        route.fulfill(response=response, json=[info | {"samplers": ["Euler"]} for info in response.json()])
+
+    german.route("**/api/models", answer)
+    german.reload()
+    german.locator("#darkroom-engine[data-status=ok]").wait_for()
+    german.evaluate(FOLDS)
+    for field, name in (("sampler", "Euler"), ("schedule", "Standard")):
+        german.locator(f"#txt2img-{field}").get_by_role("combobox").click()
+        options = german.locator(f"#txt2img-{field}").get_by_role("option")
+        options.filter(has_text=re.compile(f"{name}$")).first.wait_for()
+        german.wait_for_function(ONE, arg=f"#txt2img-{field} [role=option]")
+        german.keyboard.press("Escape")
+    german.unroute("**/api/models")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -1,6 +1,7 @@
 """Models on the page and over HTTP: found, chosen with what suits them, read again, and refused in words."""
 
 import io
+import json
 import re
 import shutil
 import struct
@@ -25,6 +26,7 @@ from .tab import Tab
 HOSTILE = '<img src=x onerror=alert(1)> & "quoted"'
 HOSTILE_FILE = "<svg onload=alert(2)>"
 PREVIEW_PX = (48, 32)
+LACKS = ["seed", "hires", "reuse", "token_merging"]
 SHOWN = ("steps", "guidance", "width", "height")
 
 
@@ -174,18 +176,24 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
         response = route.fetch()
         known = response.json()
         for info in known:
-            info |= {"lacks": ["seed", "hires"], "samplers": ["Euler"]} if info["name"] == "tiny xl" else {}
+            info |= {"lacks": LACKS, "samplers": ["Euler"]} if info["name"] == "tiny xl" else {}
         route.fulfill(response=response, json=known)
 
+    def held() -> list[Any]:
+        return tab.page.evaluate("(fields) => fields.map(darkroomFields.valuesOf('txt2img'))", LACKS)
+
     everything = options(tab, "sampler")
+    fields = json.dumps({"reuse": 3, "token_merging": 0.5, "hires": True})
+    tab.page.evaluate("(text) => darkroomFills.ask('txt2img', 'memory', { text })", fields)  # their folds stay shut
     tab.set(seed=5)
+    wait_for(lambda: held() == [5, True, 3, 0.5], "the fields are remembered")
     tab.page.route("**/api/models?*", answer)
     tab.page.evaluate("darkroomModels.refresh()")
     card(tab, "tiny xl").click()
     wait_until_pressed(tab, "tiny xl")
     tab.find("seed").wait_for(state="hidden")
     tab.find("hires").wait_for(state="hidden")
-    tab.wait_for_value("seed", "-1")
+    wait_for(lambda: held() == [-1, False, 1, 0], "what the kind lacks is off, in folds too")
     tab.find("sampler").get_by_role("combobox").click()
     shown = tab.find("sampler").get_by_role("option")
     wait_for(
@@ -202,6 +210,7 @@ def test_what_the_kind_of_a_model_lacks_is_not_on_the_page(tab):
     card(tab, "tiny one").click()
     tab.find("seed").wait_for()
     tab.wait_for_value("seed", "5")
+    wait_for(lambda: held() == [5, True, 3, 0.5], "what was in the fields")
     assert options(tab, "sampler") == everything
 
 

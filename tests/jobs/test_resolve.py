@@ -242,7 +242,9 @@ def test_what_the_model_of_a_second_pass_lacks_is_refused_at_the_field_that_asks
     library = Library(settings).snapshot()
     demo = library.models["demo"]
     whole = kind_of("Anima").parts
-    flow = replace(demo, name="flow", checkpoint=replace(demo.checkpoint, family="Anima", parts=whole, prediction="flow"))
+    flow = replace(
+        demo, name="flow", checkpoint=replace(demo.checkpoint, family="Anima", parts=whole, prediction="flow")
+    )
     library.models = {"demo": demo, "flow": flow}
     with pytest.raises(RequestError, match="^clip_skip: Anima, as 'flow' is, has no clip skip") as caught:
         resolve(Request(clip_skip=2, hires=Hires(model="flow", sampler="Euler")), library)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import FormComponent
 
 from webui.core.settings import Settings
 from webui.jobs.protocols import Executor
@@ -146,7 +147,7 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
         presets.wire(benches, lambda: here().presets)
         for page, fields in filled.items():
             fields.add("default", partial(_begin_anew, page, fields, defaults))
-            fields.add("mend", partial(_choose, executor, fields))
+            fields.add("set", partial(_set, executor, fields))
             fields.places["tabs"] = tabs
             fields.wire(presses[page])
         _wire_opening(blocks, filled, defaults)
@@ -203,11 +204,10 @@ def _begin_anew(page: str, fields: Fills, defaults: Callable[[], Defaults]) -> M
     return fields.ways["memory"](json.dumps(plain | dict(defaults().get(page, {}))))
 
 
-def _choose(executor: Executor, fields: Fills, field: str, value: str) -> Mapping[str, Any]:
-    """What mends a field whose values are chosen from a list: a script cannot set those by itself."""
-    if not isinstance(fields.places.get(field), gr.Dropdown):
-        return {}
-    return browser_state.recall(json.dumps({field: value}), [field], fields.places, executor.catalog())
+def _set(executor: Executor, fields: Fills, values: dict[str, Any]) -> Mapping[str, Any]:
+    """Fields that a script cannot set by itself: those chosen from a list, and those in a fold that is shut."""
+    known = [field for field in values if isinstance(fields.places.get(field), FormComponent)]
+    return browser_state.recall(json.dumps(values), known, fields.places, executor.catalog())
 
 
 def _wire_opening(blocks: gr.Blocks, filled: Mapping[str, Fills], defaults: Callable[[], Defaults]) -> None:

@@ -41,6 +41,7 @@
     const styles = window.darkroomPresets.styles(page);
     const laid = styles.map((name) => ({
       name: `Style: ${name}`,
+      style: name,
       where: `The style ${name} stands around the prompt`,
       open: () => window.darkroomShelf.open(page, name),
       remove: () => window.darkroomPresets.setStyles(page, styles.filter((other) => other !== name)),
@@ -65,7 +66,7 @@
       const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
       open.addEventListener("click", entry.open);
       remove.addEventListener("click", entry.remove);
-      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name }, open, remove);
+      return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name, "data-style": entry.style }, open, remove);
     });
     const add = make("button", { type: "button", class: "chip-add" }, "+ LoRA");
     add.addEventListener("click", () => openPanel(page));

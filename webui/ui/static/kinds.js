@@ -2,35 +2,32 @@
 // what they held with the next model that can do it.
 (() => {
   "use strict";
-  const { put, valueOf, initial, whenFilled } = window.darkroomFields;
+  const { valuesOf, initial, whenFilled } = window.darkroomFields;
   const { chosen, list } = window.darkroomModels;
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets.push(sheet);
   const rules = {}; // by page
   const shown = {}; // the model that each page was last made ready for
-  const held = new Map(); // by id of a field that is hidden: what it held
+  const held = {}; // by page and field that is hidden: what it held
 
-  const neutral = (page, field) => initial(page)(field) ?? "";
-  const switchOf = (page, field) => document.querySelector(`#${page}-${field}-on input[type=checkbox]`);
-  const rest = (page, field) => {
-    const id = `${page}-${field}`;
-    if (held.has(id)) return;
-    const box = switchOf(page, field);
-    held.set(id, box ? box.checked : valueOf(page, field));
-    if (box?.checked) box.click();
-    if (!box) put(page, field, neutral(page, field));
-  };
-  const wake = (page, field) => {
-    const id = `${page}-${field}`;
-    const before = held.get(id);
-    held.delete(id);
-    const box = switchOf(page, field);
-    if (box) {
-      if (before && !box.checked) box.click();
-    } else if (valueOf(page, field) === String(neutral(page, field))) put(page, field, before);
+  // The server sets them: they may be in a fold that is shut, or chosen from a list.
+  const settle = (page, lacks) => {
+    const [now, neutral, before] = [valuesOf(page), initial(page), (held[page] ??= new Map())];
+    const values = {};
+    for (const field of lacks.filter((field) => !before.has(field))) {
+      before.set(field, now(field));
+      values[field] = neutral(field);
+    }
+    for (const [field, value] of [...before].filter(([field]) => !lacks.includes(field))) {
+      before.delete(field);
+      if (now(field) === neutral(field)) values[field] = value;
+    }
+    const others = Object.entries(values).filter(([field, value]) => value !== now(field));
+    if (others.length) window.darkroomFills.ask(page, "set", { values: Object.fromEntries(others) });
   };
 
-  const isNot = (name) => `:not([aria-label="${CSS.escape(name)}"])`;
+  // Options go by what they are called, which another language has changed.
+  const isNot = (name) => `:not([aria-label="${CSS.escape(window.darkroomWords?.translate(name) ?? name)}"])`;
   const hide = (page, { lacks, samplers }) => {
     const hidden = lacks.flatMap((field) => [`#${page}-${field}`, `#${page}-${field}-panel`]);
     const schedules = samplers.length ? ["Default"] : []; // where not all samplers go, the model has a schedule of its own
@@ -40,11 +37,7 @@
     rules[page] = [...hidden, ...others];
     const all = Object.values(rules).flat();
     sheet.replaceSync(all.length ? `${all.join(",\n")} { display: none !important; }` : "");
-    for (const id of [...held.keys()]) {
-      const field = id.slice(page.length + 1);
-      if (id.startsWith(`${page}-`) && !lacks.includes(field)) wake(page, field);
-    }
-    for (const field of lacks) rest(page, field);
+    settle(page, lacks);
   };
 
   const show = async (page) => {

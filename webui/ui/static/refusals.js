@@ -44,9 +44,9 @@
       return { input: block?.querySelector("input[type=number], input"), block };
     }
     if (field === "styles") {
-      const chips = [...document.querySelectorAll(`.chips[data-page="${page}"] .chip-remove`)];
-      const input = chips.find((button) => button.title === `Take Style: ${name} off`) ?? chips[0];
-      return { input, block: input?.closest(".chips") };
+      const chips = [...document.querySelectorAll(`.chips[data-page="${page}"] .chip`)];
+      const chip = chips.find(({ dataset }) => dataset.style === name) ?? chips[0];
+      return { input: chip?.querySelector(".chip-remove"), block: chip?.closest(".chips") };
     }
     const block = document.getElementById(idOf(page, field));
     const typed = block?.querySelector("textarea, input:not([type=range], [type=hidden], [type=file])");
@@ -88,7 +88,7 @@
       if (!label) return void choosePicture(page, picture);
       clear(page);
       for (const [name, value] of Object.entries(to)) {
-        if (componentOf(idOf(page, name))?.type === "dropdown") window.darkroomFills.ask(page, "mend", { field: name, value });
+        if (componentOf(idOf(page, name))?.type === "dropdown") window.darkroomFills.ask(page, "set", { values: { [name]: value } });
         else put(page, name, value);
       }
       document.getElementById(`${page}-generate`)?.focus();
