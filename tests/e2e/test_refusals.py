@@ -69,7 +69,7 @@ def test_a_picture_that_is_missing_is_asked_for(tab):
     page = tab.page
     page.get_by_role("tab", name="img2img").click()
     page.locator("#img2img-generate").click()
-    note = page.locator("#img2img-refused", has_text="image is missing")
+    note = page.locator("#img2img-refused", has_text="Add a picture first")
     note.wait_for()
     assert re.search("img2img-refused", page.evaluate("document.activeElement.getAttribute('aria-describedby')"))
     with page.expect_file_chooser():

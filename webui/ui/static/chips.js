@@ -42,6 +42,7 @@
     const laid = styles.map((name) => ({
       name: `Style: ${name}`,
       style: name,
+      off: `Take Style: ${name} off`,
       where: `The style ${name} stands around the prompt`,
       open: () => window.darkroomShelf.open(page, name),
       remove: () => window.darkroomPresets.setStyles(page, styles.filter((other) => other !== name)),
@@ -63,7 +64,8 @@
       const where = entry.where ?? `${place}. Hold: the picture without it`;
       const weight = entry.weight === undefined ? [] : [make("small", {}, ` ${short(entry.weight)}`)];
       const open = make("button", { type: "button", class: "chip-open", title: where }, entry.name, ...weight);
-      const remove = make("button", { type: "button", class: "chip-remove", "aria-label": `Take ${entry.name} off`, title: `Take ${entry.name} off` }, "✕");
+      const off = entry.off ?? `Take ${entry.name} off`;
+      const remove = make("button", { type: "button", class: "chip-remove", "aria-label": off, title: off }, "✕");
       open.addEventListener("click", entry.open);
       remove.addEventListener("click", entry.remove);
       return make("li", { class: entry.tag ? "chip in-prompt" : "chip", "data-name": entry.where ? null : entry.name, "data-style": entry.style }, open, remove);
