@@ -302,6 +302,10 @@ def test_a_new_browser_is_told_at_once_what_the_page_is_made_of(open_tab, server
     told = set(re.findall(r'<link rel="[^>]*href="(assets/[^"]+)"', page.request.get(server.url).text()))
     names = "performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname.slice(1))"
     asked = {name for name in page.evaluate(names) if name.startswith("assets/")}
+    entries = "performance.getEntriesByName(new URL(`theme.css?v=${gradio_config.theme_hash}`, location.href))"
+    assert len(page.evaluate(f"{entries}.map((entry) => entry.startTime)")) == 1, (
+        "what is shown before it has no colours"
+    )
     assert {name for name in asked - told if not name.startswith("assets/darkroom-")} == set()
     assert len(asked) > 80
 

@@ -26,8 +26,14 @@ from webui.workspace.served import served_dir
 LOGIN = Path(__file__).resolve().parent / "static" / "login.js"
 MANIFEST = ('href="/manifest.json"', 'href="manifest.webmanifest"')
 """Gradio's own names the root of the server, also where the page is below a path, and is empty."""
+THEME = "<link rel='preload' as='style' fetchpriority='high' href='theme.css?v={{ config.get('theme_hash') }}'>"
+"""Gradio's script asks for it late, and shows nothing before it has come."""
 OWN_HEAD = "{{% if not config.get('auth_required') %}}{{{{ request.app.{} | safe }}}}{{% endif %}}"
 """Gradio's ``head`` comes with the page's configuration, and so twice: its script puts it in place."""
+VALUES = "{{{{ {} | toorjson }}}}"
+PARSED = "JSON.parse({{{{ {} | toorjson | string | toorjson }}}})"
+"""Half a megabyte of values takes a browser a fraction as a text of JSON of what it takes as a program."""
+FOR_PROGRAMS = ("api_info", "api_info_as_input", "api_info_as_output", "example_inputs")
 MOST_SESSIONS = 10_000
 MOST_PAGES = 16
 
@@ -46,6 +52,7 @@ class Application(App):
         self._wrap = wrap
         self._sessions: TTLCache[str, str] = TTLCache(MOST_SESSIONS, session_s)
         if not isinstance(templates.env.loader, WithNonces):
+            templates.env.filters["for_page"] = _for_page
             templates.env.loader = WithNonces(templates.env.loader)
         handlers = NOT_CALLED | options.pop("exception_handlers", {})
         super().__init__(default_response_class=ORJSONResponse, exception_handlers=handlers, **options)
@@ -117,6 +124,12 @@ def _kept(make: Callable[..., Any], app: App) -> Callable[..., Any]:
     return page
 
 
+def _for_page(config: dict[str, Any]) -> dict[str, Any]:
+    """The page's configuration without what programs alone read of components, a quarter of it."""
+    components = [{key: part[key] for key in part if key not in FOR_PROGRAMS} for part in config["components"]]
+    return {**config, "components": components}
+
+
 class WithNonces(BaseLoader):
     """Gradio's pages, whose inline scripts carry the nonce that the policy of the answer names, with our own head."""
 
@@ -127,7 +140,9 @@ class WithNonces(BaseLoader):
         source, *rest = self._loader.get_source(environment, template)
         login = f"{{% if config.get('auth_required') %}}<script>{LOGIN.read_text('utf-8')}</script>{{% endif %}}</head>"
         source = source.replace("</head>", f"{OWN_HEAD.format('last')}{login}", 1).replace(*MANIFEST)
-        source = source.replace("<style>", f"{OWN_HEAD.format('first')}<style>", 1)
+        source = source.replace("<style>", f"{THEME}{OWN_HEAD.format('first')}<style>", 1)
+        for name, said in (("config", "config | for_page"), ("gradio_api_info", "gradio_api_info")):
+            source = source.replace(VALUES.format(name), PARSED.format(said), 1)
         source = source.replace("window.gradio_api_info", f"{languages.choose()}\nwindow.gradio_api_info", 1)
         return source.replace("<script", '<script nonce="{{ request.state.nonce }}"'), *rest
 

@@ -274,5 +274,5 @@ def _set_head(app: Application, blocks: gr.Blocks) -> None:
     script, style = (bundle(STATIC / name for name in names) for names in (SCRIPTS, STYLES))
     app.include_router(files_router((script, style), mended(preloads.FRONTEND / "assets")))
     needed = preloads.tags(block.get_block_name() for block in blocks.blocks.values())
-    app.first = f'{HEAD}{needed}<script defer src="assets/{script[0]}"></script>'
+    app.first = f'{HEAD}<script defer src="assets/{script[0]}"></script>{needed}'
     app.last = f'{preloads.styles()}<link rel="stylesheet" href="assets/{style[0]}">'

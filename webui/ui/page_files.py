@@ -16,7 +16,7 @@ from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-FOLDERS = ("/assets/", "/static/")
+PLACES = ("/assets/", "/static/", "/theme.css")
 NAMED_BY_CONTENT = re.compile(r"/assets/[\w.-]+-[\w-]{8,}\.(js|css)")
 FOR_EVER = "public, max-age=31536000, immutable"
 MOST_BYTES = 32 * 2**20
@@ -70,7 +70,7 @@ class KeptFiles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         headers = Headers(scope=scope) if path else Headers()
-        if not path.startswith(FOLDERS) or scope["method"] != "GET" or "range" in headers:
+        if not path.startswith(PLACES) or scope["method"] != "GET" or "range" in headers:
             await self._app(scope, receive, send)
             return
         accepted = headers.get("accept-encoding", "")
