@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImages
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from weight_formats import as_scaled_fp8, save_gguf, save_small
 
 from tests.anima_models import save_folder, write_published
@@ -25,6 +25,7 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.families import z_image
+from webui.engine.families.base import CannotLoad
 from webui.engine.families.family import EncodeOptions, Parts
 from webui.engine.families.loading import ModelLoader
 from webui.engine.weights import keeps_small
@@ -153,6 +154,40 @@ def test_small_weights_stay_small_and_draw(darkroom: Darkroom, small: str) -> No
     modules: Any = darkroom.manager._residence._kept.active.modules  # type: ignore[union-attr]
     assert keeps_small(modules["backbone"])
     assert drawn.std() > 5 and abs(drawn - draw(darkroom)).mean() < 10
+
+
+@pytest.mark.parametrize("memory", ["blocks", "sequential"])
+def test_it_draws_the_same_where_its_weights_come_to_the_device_as_they_are_needed(
+    darkroom: Darkroom, data: Path, memory: str
+) -> None:
+    settings = Settings(device="cpu", dtype="float32", data_dir=data, memory=memory)
+    assert (draw(Darkroom(settings)) == draw(darkroom)).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers.0.attention.q_norm.weight": torch.ones(20)},
+        {"layers.0.attention.q_norm.weight": torch.ones(0)},
+        {"x_embedder.weight": torch.ones(64)},
+        {"layers.2999999999.attention_norm1.weight": torch.ones(64)},
+    ],
+)
+def test_a_damaged_file_is_refused_by_its_name(data: Path, tmp_path: Path, change: dict[str, torch.Tensor]) -> None:
+    own = load_file(data / "models/diffusion_models/bare.safetensors")
+    save_file(own | change, tmp_path / "bad.safetensors")
+    file = ModelFile("bad", tmp_path / "bad.safetensors", read_checkpoint(tmp_path / "bad.safetensors"))
+    whole = data / "models/Stable-diffusion/whole.safetensors"
+    with pytest.raises(CannotLoad, match="model 'bad' cannot be loaded: bad.safetensors (lacks|has|is damaged)"):
+        ModelLoader(file, [ModelFile("whole", whole, read_checkpoint(whole))], torch.float32)
+
+
+def test_a_folder_whose_configuration_is_none_is_refused_by_its_name(stock: dict[str, Any], tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "bad", stock)
+    said = folder / "transformer/config.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | {"axes_dims": [8, 8, 8]}))
+    with pytest.raises(CannotLoad, match="model 'bad' cannot be loaded: bad has a configuration whose numbers do not"):
+        ModelLoader(ModelFile("bad", folder, read_checkpoint(folder)), [], torch.float32)
 
 
 def test_files_say_their_form_or_it_is_asked_for(darkroom: Darkroom) -> None:

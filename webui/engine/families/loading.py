@@ -26,7 +26,17 @@ from webui.engine.families.model import Model
 from webui.engine.weights import Files, WeightLoader, build_empty
 
 # What is raised for configurations that are not what they say.
-UNREADABLE = (BadFile, OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError)
+UNREADABLE = (
+    BadFile,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
 PartKey = Hashable
 """The same for the same part of the same files in the same format: its weights are the same then."""
 
@@ -54,6 +64,8 @@ def _reason(file: File, error: Exception) -> str:
     """In one line, with the file's name but not where it lies: guests read it too."""
     if isinstance(error, OSError) and error.strerror:
         error = BadFile(f"cannot be read: {error.strerror}")
+    if isinstance(error, AssertionError):  # of a network's own program, which says nothing
+        error = BadFile("has a configuration whose numbers do not fit together")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{file.path.name} {reason}" if isinstance(error, BadFile) else reason
 

@@ -87,6 +87,8 @@ def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> 
             layers[found[1]].add(int(found[2]))
     width, patch = shape("all_x_embedder.2-1.weight")
     head = shape("layers.0.attention.norm_q.weight")[0]
+    if head % 8 or width % head:
+        raise ValueError("attention's norm has another width than its heads")
     return {
         "in_channels": patch // 4,
         "dim": width,
