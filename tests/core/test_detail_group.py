@@ -47,14 +47,14 @@ def test_they_are_read_from_lists_json_and_flags():
             " threshold, at_most, not 'face'",
         ),
         ("finder=a,finder=b", "detail must name finder once, not 'finder=a,finder=b'"),
-        ("finder=a,strength=2", "detail.0.strength must be at most 1, not '2'"),
+        ("finder=a,strength=2", "detail.1.strength must be at most 1, not '2'"),
         ("[{", "detail must be JSON that can be read, not '[{'"),
-        ([{"find": "a"}], "detail.0.find is not a known setting"),
-        ([{"finder": ""}], "detail.0.finder must not be empty"),
+        ([{"find": "a"}], "detail.1.find is not a known setting"),
+        ([{"finder": ""}], "detail.1.finder must not be empty"),
         ([{}] * 9, "detail must have at most 8 entries"),
         (7, "detail must be a list, not 7"),
         ([{"padding": True}], "must be a number"),
-        ([{"dilate": -129}], "detail.0.dilate must be at least -128, not -129"),
+        ([{"dilate": -129}], "detail.1.dilate must be at least -128, not -129"),
     ],
 )
 def test_what_is_none_says_why(value, said):

@@ -262,7 +262,7 @@ def test_the_number_of_pictures_is_count_times_repeat():
     ("values", "reason"),
     [
         ({"loras": {"a": 1}}, "loras must be a list, not {'a': 1}"),
-        ({"loras": [None]}, "loras.0 must be an object, not nothing"),
+        ({"loras": [None]}, "loras.1 must be an object, not nothing"),
         ({"init": ""}, "init must be an object, not ''"),
         ({"strict": 2}, "strict must be true or false, not 2"),
         ({"prompt": "\ud800"}, "prompt must be valid Unicode text, not"),

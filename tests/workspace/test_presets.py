@@ -41,7 +41,7 @@ def own(store: PresetStore) -> list[str]:
         (b"[fields]\nsteps = " + b"9" * 6_000, "is not TOML that can be read"),
         (b"[fields]\nprompt = 1979-05-27", "prompt must be text"),
         (b"[fields]\nguidance = nan", "guidance must be"),
-        (b"[fields]\nloras = [{name = 'x', weight = 99}]", "loras.0.weight must be at most 10, not 99"),
+        (b"[fields]\nloras = [{name = 'x', weight = 99}]", "loras.1.weight must be at most 10, not 99"),
         (b"[init]\nstrength = 9", "init.strength must be at most 1, not 9"),
         (b"[variables]\n'a b' = 'x'", "variables: 'a b' must be at most 40 letters"),
         (b"[variables]\na = 3", "variables.a must be text, not 3"),

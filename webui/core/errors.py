@@ -40,12 +40,17 @@ def refusal(error: ValidationError) -> RequestError:
     """The same for people: every problem in one line, and field and mend of the first."""
     first = error.errors(include_url=False)[0]
     own = first.get("ctx", {}).get("error")
-    path = [str(part + 1 if isinstance(part, int) else part) for part in first["loc"]]
+    path = _path(first)
     if isinstance(own, RequestError):
-        return RequestError(explain(error), ".".join([*path, *filter(None, [own.field])]), own.mend)
+        return RequestError(explain(error), ".".join(filter(None, [path, own.field])), own.mend)
     nearest = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(first["type"])
     mend = Mend("use", first["ctx"][nearest]) if nearest else None
-    return RequestError(explain(error), ".".join(path), mend)
+    return RequestError(explain(error), path, mend)
+
+
+def _path(problem: Any) -> str:
+    """The field as ``RequestError`` has it."""
+    return ".".join(str(part + 1 if isinstance(part, int) else part) for part in problem["loc"])
 
 
 def explain(error: ValidationError) -> str:
@@ -54,7 +59,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _explain_one(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"])
+    field = _path(problem)
     given, limits = problem.get("input"), problem.get("ctx", {})
     if isinstance(limits.get("error"), images.ImageError):
         return f"{field} {limits['error']}"

@@ -105,7 +105,7 @@ def _read(given: Mapping[str, Any]) -> Detail:
     try:
         (detail,) = Request.parse({"detail": [values]}).detail
     except RequestError as error:
-        message = str(error).replace("detail.0.", "")
+        message = str(error).replace("detail.1.", "")
         for key, ours in FIELDS.items():
             message = re.sub(rf"^{ours}\b", key, message)
         raise _error(message) from None
