@@ -4,11 +4,11 @@ import pytest
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.kinds.parts import QWEN3, QWEN_IMAGE_VAE, inner
-from webui.core.tensor_file import Header
+from webui.core.tensor_file import BadFile, Header
 from webui.library.checkpoint import part_of
 
 QWEN = {"embed_tokens.weight": (151_936, 1024), "layers.0.self_attn.q_norm.weight": (128,)}
-VAE = {"decoder.middle.0.residual.0.gamma": (384, 1, 1, 1)}
+VAE = {"decoder.middle.0.residual.0.gamma": (384, 1, 1, 1), "conv2.weight": (16, 16, 1, 1, 1)}
 
 
 def under(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -27,6 +27,17 @@ def test_another_language_model_is_none_of_it() -> None:
     gemma = QWEN | {"embed_tokens.weight": (262_208, 1024)}
     assert QWEN3.find(gemma) is None and part_of(Header({}, gemma)) is None
     assert QWEN3.find(under("un", QWEN)) is None
+
+
+def test_wan_s_later_autoencoder_is_none_of_it() -> None:
+    later = VAE | {"conv2.weight": (48, 48, 1, 1, 1)}
+    assert QWEN_IMAGE_VAE.find(later) is None and part_of(Header({}, later)) is None
+
+
+def test_a_part_with_shapes_that_none_has_is_an_error_of_its_own() -> None:
+    clip = ("text_model.encoder.layers.0.layer_norm1.weight", "text_model.embeddings.token_embedding.weight")
+    with pytest.raises(BadFile, match="is damaged: its tensors have not the shapes of CLIP"):
+        part_of(Header({}, dict.fromkeys(clip, ())))
 
 
 def test_what_is_within_a_whole_model_is_no_file_of_a_part() -> None:

@@ -4,7 +4,8 @@ Each kind of model is asked in turn (``core.kinds``). Nothing here imports torch
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +62,9 @@ def part_of(header: Header) -> Checkpoint | None:
     if (known and known.role == "checkpoint") or any(_look(kind, header) for kind in KINDS):
         return None
     for network in NETWORKS:
-        if (prefix := network.find(header.shapes)) is not None:
+        with _with_shapes_of(network.name):
+            if (prefix := network.find(header.shapes)) is None:
+                continue
             return Checkpoint(
                 family=network.name,
                 names="",
@@ -101,11 +104,17 @@ def _describe(source: Source) -> Checkpoint:
 
 
 def _look(kind: Kind, header: Header) -> Traits | None:
-    """What a kind says of a header; BadFile too where it meets a shape that none of its models has."""
-    try:
+    with _with_shapes_of(kind.name):
         return kind.recognise(header)
+
+
+@contextmanager
+def _with_shapes_of(name: str) -> Iterator[None]:
+    """A file with tensors of fewer sides than those of this kind or network is an error of its own: BadFile."""
+    try:
+        yield
     except LookupError:
-        raise BadFile(f"is damaged: its tensors have not the shapes of {kind.name}") from None
+        raise BadFile(f"is damaged: its tensors have not the shapes of {name}") from None
 
 
 def _make(kind: Kind, traits: Traits, header: Header) -> Checkpoint:

@@ -1,19 +1,22 @@
 """Anima beside diffusers' own blocks and transformers' encoder, with tiny random networks in the published names."""
 
 import gzip
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tests.anima_models import encoder_state, make_parts, theirs, vae_state, write_all
+from tests.anima_models import encoder_state, make_parts, save_apart, theirs, vae_state, write_all
 from webui.core.errors import RequestError
-from webui.core.files import ModelFile
+from webui.core.files import ModelFile, VaeFile
 from webui.engine.families import anima, qwen_image
+from webui.engine.families.base import CannotLoad
 from webui.engine.families.family import EncodeOptions, Parts
-from webui.engine.families.loading import ModelLoader
+from webui.engine.families.loading import ModelLoader, read_vae
 from webui.engine.text import qwen, vocabularies
 from webui.library.checkpoint import read_checkpoint, read_part
 
@@ -190,3 +193,25 @@ def test_the_published_files_are_known_and_all_of_them_is_found(tmp_path: Path) 
     loader = ModelLoader(ModelFile("whole", whole, checkpoint), lenders, torch.bfloat16)
     assert {role: nbytes // 2 for role, nbytes in loader.part_bytes.items()} == NUMBERS
     assert loader._loaders["backbone"].module.config.num_attention_heads == 16
+
+
+@pytest.mark.parametrize("missing", ["model.layers.0.mlp.up_proj.weight", ""])
+def test_a_lender_that_cannot_be_read_is_named_and_not_the_model_that_borrows(stock, tmp_path, missing):
+    file = save_apart(tmp_path, stock)
+    words = tmp_path / "text_encoders/qwen_3_tiny.safetensors"
+    save_file({name: part for name, part in encoder_state(stock, "model.").items() if name != missing}, words)
+    pixels = tmp_path / "VAE/qwen_image_tiny.safetensors"
+    lenders = [ModelFile(path.stem, path, read_part(path)) for path in (words, pixels)]
+    with pytest.raises(CannotLoad, match="^model 'tiny' cannot be loaded: qwen_3_tiny.safetensors "):
+        loader = ModelLoader(ModelFile("tiny", file, read_checkpoint(file)), lenders, torch.float32)
+        os.truncate(words, words.stat().st_size - 9)
+        list(loader.read(lambda _: torch.device("cpu")))
+
+
+def test_an_autoencoder_of_another_build_is_refused(stock, tmp_path):
+    later = vae_state(stock, "") | {"conv2.weight": torch.zeros(48, 48, 1, 1, 1)}
+    save_file(later, tmp_path / "wan2.2_vae.safetensors")
+    checkpoint = read_checkpoint(save_apart(tmp_path, stock))
+    file = VaeFile("wan2.2_vae", tmp_path / "wan2.2_vae.safetensors")
+    with pytest.raises(CannotLoad, match="holds no VAE of Qwen-Image's kind, which Anima needs"):
+        read_vae(file, checkpoint, torch.float32, torch.device("cpu"))

@@ -95,11 +95,16 @@ QWEN3_VL = Network(
     fits=lambda shapes, prefix: _is_qwen3(shapes, prefix) and _sees(shapes, prefix),
     width=QWEN3.width,
 )
+QWEN_IMAGE_CHANNELS = 16
+"""Of its latents, by which its files are told from Wan 2.2's, which has 48 under the same names."""
 QWEN_IMAGE_VAE = Network(
     name="Qwen-Image's VAE",
     role="vae",
     signs=("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),  # Wan's names, diffusers'
     files={0: "Qwen-Image's VAE (qwen_image_vae.safetensors)"},
+    fits=lambda shapes, prefix: any(
+        shapes.get(f"{prefix}{last}.weight", ())[:1] == (QWEN_IMAGE_CHANNELS,) for last in ("conv2", "post_quant_conv")
+    ),
 )
 FLUX2_VAE = Network(
     name="FLUX.2's VAE",

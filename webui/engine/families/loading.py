@@ -92,6 +92,7 @@ class ModelLoader:
         owners = {part: (file, part) for part in file.checkpoint.parts}
         for part in file.checkpoint.missing_parts:
             owners[part] = self._find_lender(part, lenders)
+        self._owners = {part: owner for part, (owner, _) in owners.items()}
         try:
             for part in self.checkpoint.row.parts:
                 owner, role = owners[part]
@@ -143,7 +144,7 @@ class ModelLoader:
 
     def read(self, place: Callable[[str], torch.device]) -> Generator[Progress, None, dict[str, nn.Module]]:
         """Reads each part to the device that ``place`` says; raises CannotLoad. After a failure it holds no weights."""
-        done, total = 0, self.file_bytes
+        done, total, part = 0, self.file_bytes, "backbone"
         try:
             for part, loader in self._loaders.items():
                 if part in self._ready:
@@ -156,7 +157,8 @@ class ModelLoader:
             self._ready.clear()
             if not isinstance(error, BadFile | OSError):
                 raise
-            raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {self.file.path.name} {error}") from error
+            reason = _reason(self._owners[part], error)
+            raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {reason}") from error
         return self.modules
 
     def assemble(self, modules: dict[str, nn.Module], device: torch.device) -> Model:

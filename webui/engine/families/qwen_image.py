@@ -14,6 +14,7 @@ from torch import nn
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
+from webui.core.kinds.parts import QWEN_IMAGE_VAE
 from webui.core.tensor_file import BadFile
 from webui.engine.families.base import Autoencoder, Posterior
 from webui.engine.families.family import LatentFormat, Part, Parts
@@ -70,11 +71,6 @@ def is_wan(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
     return f"{prefix}decoder.middle.0.residual.0.gamma" in shapes
 
 
-def is_here(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
-    """Whether a file has this kind of autoencoder, in any names."""
-    return is_wan(shapes, prefix) or f"{prefix}decoder.mid_block.resnets.0.norm1.gamma" in shapes
-
-
 def keys(parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
     """Where a parameter may be found, in the file's names."""
     if names == "wan":
@@ -90,7 +86,7 @@ def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]
     row = f"{prefix}encoder.{'downsamples' if wan else 'down_blocks'}"
     conv_in, last = ("conv1", "residual.6") if wan else ("conv_in", "conv2")
     width = shapes[f"{prefix}encoder.{conv_in}.weight"][0]
-    levels, falls, resnets, number = [], [], 0, 0
+    levels, falls, resnets, number, out = [], [], 0, 0, width
     while True:
         if block := shapes.get(f"{row}.{number}.{last}.weight"):
             resnets, out = resnets + 1, block[0]
@@ -176,8 +172,7 @@ def lone_vae(
     _file: VaeFile, files: Files, checkpoint: Checkpoint, dtype: torch.dtype
 ) -> tuple[WeightLoader, torch.dtype]:
     """What finds it in a file of its own, for a model of these families; raises BadFile."""
-    prefix = next((prefix for prefix in ("", "vae.") if is_here(files.shapes, prefix)), None)
-    if prefix is None:
+    if (prefix := QWEN_IMAGE_VAE.find(files.shapes)) is None:
         raise BadFile(f"holds no VAE of Qwen-Image's kind, which {checkpoint.family} needs")
     names = "wan" if is_wan(files.shapes, prefix) else "diffusers"
     module = build_empty(partial(make, config(files.shapes, prefix)))
