@@ -223,7 +223,7 @@ def test_the_form_of_a_file_that_does_not_say_it_is_chosen_beside_the_model_and_
     card(tab, "formed").click()
     shows("8", "1")
     select.wait_for()
-    assert select.locator("option").all_inner_texts() == ["Form: auto (Turbo)", "Form: Turbo", "Form: Base"]
+    assert select.locator("option").all_inner_texts() == ["auto (Turbo)", "Turbo", "Base"]
     select.select_option("Base")
     shows("30", "5")
     card(tab, "tiny one").click()

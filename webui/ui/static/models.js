@@ -30,7 +30,7 @@
     if (!block || !names.length) return;
     select ??= makeForms(page, block);
     const auto = info.form || names[0];
-    const options = [["auto", `Form: auto (${auto})`], ...names.map((name) => [name, `Form: ${name}`])];
+    const options = [["auto", `auto (${auto})`], ...names.map((name) => [name, name])];
     select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
     select.value = window.darkroomFields.valueOf(page, "form");
   };
