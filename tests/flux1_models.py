@@ -15,11 +15,11 @@ TRANSFORMER = {
     **{"num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 64},
     **{"axes_dims_rope": (4, 14, 14), "guidance_embeds": True},
 }
-CLIP = {
+CLIP: dict[str, Any] = {
     **{"vocab_size": 49_408, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
     **{"num_attention_heads": 1, "bos_token_id": 49_406, "eos_token_id": 49_407, "pad_token_id": 49_407},
 }
-T5 = {
+T5: dict[str, Any] = {
     **{"vocab_size": 32_128, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }
@@ -35,7 +35,12 @@ SCHEDULER = {
 """dev's and schnell's, as they were published."""
 
 
-def make_parts(guided: bool = True, transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
+def make_parts(
+    guided: bool = True,
+    transformer: Mapping[str, Any] = TRANSFORMER,
+    clip_width: int = CLIP["hidden_size"],
+    t5_width: int = T5["d_model"],
+) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
@@ -43,8 +48,10 @@ def make_parts(guided: bool = True, transformer: Mapping[str, Any] = TRANSFORMER
     torch.manual_seed(0)
     parts = {
         "transformer": FluxTransformer2DModel(**{**transformer, "guidance_embeds": guided}),
-        "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP)),
-        "text_encoder_2": T5EncoderModel(T5Config(**T5)),
+        "text_encoder": CLIPTextModel(
+            CLIPTextConfig(**CLIP | {"hidden_size": clip_width, "num_attention_heads": clip_width // 64})
+        ),
+        "text_encoder_2": T5EncoderModel(T5Config(**T5 | {"d_model": t5_width})),
         "vae": AutoencoderKL(**VAE),
     }
     generator = torch.Generator().manual_seed(1)
@@ -173,12 +180,17 @@ ORIGINAL = ("ComfyUI", "kohya")
 """Those that go by the original names, in which several layers are one."""
 
 
-def published() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of ``flux1-dev.safetensors``."""
+def published(blocks: tuple[int, int] = (19, 38)) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of ``flux1-dev.safetensors``, or with so many double and single ``blocks``."""
     from webui.engine.families import flux1
     from webui.engine.weights import build_empty
 
-    wide = {"num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128, "num_attention_heads": 24}
+    wide = {
+        "num_layers": blocks[0],
+        "num_single_layers": blocks[1],
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+    }
     wide |= {"joint_attention_dim": 4096, "pooled_projection_dim": 768, "axes_dims_rope": (16, 56, 56)}
     found: dict[str, tuple[int, ...]] = {}
     for name, part in build_empty(lambda: flux1.TRANSFORMER.make(TRANSFORMER | wide)).named_parameters():

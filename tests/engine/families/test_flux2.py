@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.anima_models import write_published
-from tests.flux2_models import TRANSFORMER, VAE, encoder_state, make_parts, numbers, published, theirs, vae_state
+from tests.flux2_models import TRANSFORMER, VAE, make_parts, numbers, published, theirs, vae_state
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
 from webui.core.tensor_file import BadFile, Header
-from webui.engine.families import flux2, flux2_vae
+from webui.engine.families import flux1, flux2, flux2_vae
 from webui.engine.families.family import EncodeOptions, Parts
 from webui.engine.families.loading import ModelLoader
 from webui.engine.text import qwen, vocabularies
@@ -182,4 +182,8 @@ def test_what_cannot_be_drawn_with_is_said(stock: dict[str, Any]) -> None:
     config = stock["text_encoder"].config.to_dict() | {"num_hidden_layers": 24}
     with pytest.raises(BadFile, match="has a text encoder of 24 layers, of which the 27th is to be read"):
         flux2.TEXT_ENCODER.make(config)
-    assert encoder_state(stock, "model.")
+
+
+def test_float16_is_bfloat16_where_it_would_overflow() -> None:
+    for part in (flux2.TEXT_ENCODER, flux2.TRANSFORMER, flux1.T5_ENCODER, flux1.TRANSFORMER):
+        assert part.dtype({}, torch.float16) == torch.bfloat16 and part.dtype({}, torch.float32) == torch.float32

@@ -260,6 +260,14 @@ def test_it_draws_the_same_where_its_layers_come_to_the_device_one_by_one(data: 
     assert (draw(Darkroom(settings)) == plain).all()
 
 
+def test_words_are_counted_with_their_brackets(darkroom: Darkroom) -> None:
+    from webui.jobs.token_counts import count_tokens
+
+    library = darkroom.library.snapshot()
+    brackets, none = (count_tokens("folder", text, 20, library) for text in ("a (red:1.2) cat", "a red cat"))
+    assert none == (3, 512) and brackets[0] > 6
+
+
 def test_a_form_is_told_by_the_folder_or_asked_for(darkroom: Darkroom, stock: dict[str, Any], tmp_path: Path) -> None:
     models = darkroom.library.snapshot().models
     told, silent = models["folder"].checkpoint, models["bare"].checkpoint

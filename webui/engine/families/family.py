@@ -50,6 +50,11 @@ def wanted_dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def without_float16(_config: Config, dtype: torch.dtype) -> torch.dtype:
+    """For parts that were trained in bfloat16, and whose states leave float16's range."""
+    return torch.bfloat16 if dtype == torch.float16 else dtype
+
+
 @dataclass(frozen=True)
 class Part:
     """One network of a family.

@@ -17,7 +17,17 @@ from webui.core.prompt import parse_weights
 from webui.core.tensor_file import BadFile
 from webui.engine.families import clip, flux_vae
 from webui.engine.families.base import Backbone, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, flow_config
+from webui.engine.families.family import (
+    Config,
+    EncodeOptions,
+    Family,
+    Part,
+    Parts,
+    Shapes,
+    Spelling,
+    flow_config,
+    without_float16,
+)
 from webui.engine.families.flux2 import Flux2Backbone, places
 from webui.engine.families.latent import vae_of
 from webui.engine.text import t5
@@ -240,7 +250,7 @@ T5_ENCODER = Part(
     keys=t5.keys,
     lora_prefixes=("text_encoder_2_", "lora_te2_", "lora_te3_", "text_encoders_t5xxl_transformer_"),
     spellings=t5.spellings,
-    dtype=t5.dtype,
+    dtype=without_float16,
     tokenizer=_words,
 )
 TRANSFORMER = Part(
@@ -249,6 +259,7 @@ TRANSFORMER = Part(
     make=_make_transformer,
     config=_transformer_config,
     keys=_transformer_keys,
+    dtype=without_float16,
     lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "lycoris_", ""),
     spellings=_transformer_spellings,
 )

@@ -28,6 +28,7 @@ from webui.engine.families.family import (
     Shapes,
     Spelling,
     flow_config,
+    without_float16,
 )
 from webui.engine.families.latent import group_alike
 from webui.engine.speed.shortcuts import Shortcuts
@@ -282,6 +283,7 @@ TEXT_ENCODER = Part(
     make=_make_encoder,
     config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
     keys=qwen.keys,
+    dtype=without_float16,
     lora_prefixes=(
         *("text_encoder_", "lora_te_", "lora_te1_"),
         *(f"text_encoders_qwen3_{size}_transformer_model_" for size in ("4b", "8b")),
@@ -294,6 +296,7 @@ TRANSFORMER = Part(
     make=_make_transformer,
     config=_transformer_config,
     keys=_transformer_keys,
+    dtype=without_float16,
     lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "lycoris_", ""),
     spellings=_transformer_spellings,
 )

@@ -84,11 +84,6 @@ def make(config: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def dtype(_config: Mapping[str, Any], wanted: torch.dtype) -> torch.dtype:
-    """Its states leave the range of float16."""
-    return torch.bfloat16 if wanted == torch.float16 else wanted
-
-
 def states(encoder: Any, text: Reading, least: int, device: torch.device) -> torch.Tensor:
     """(1, tokens, width) of a text that is filled up to ``least`` tokens, none of which is hidden from the others.
 
