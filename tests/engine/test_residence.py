@@ -323,7 +323,7 @@ class TestOutOfMemory:
         self.fail_once(monkeypatch, darkroom.manager._residence.model, torch.OutOfMemoryError("CUDA out of memory"))
         events = run(darkroom, model="sd1")
         assert isinstance(events[-1], Done)
-        assert events[-1].warnings[0] == "The memory did not suffice; drawn with decoding in tiles."
+        assert events[-1].warnings[0] == "Memory was short; drawn with decoding in tiles."
         (picture,) = [event.image for event in events if isinstance(event, Image)]
         assert abs(np.asarray(picture).astype(int) - expected).max() <= 1
         assert run(darkroom, model="sd1")[-1].warnings == (), "the next job is unharmed"

@@ -144,17 +144,13 @@ def is_word(name: str, text: str) -> bool:
 def unknown(kind: str, name: str, names: Iterable[str], field: str = "", listed: bool = True) -> RequestError:
     """The error that says that ``name`` is none of ``names``, with near ones, or else with what there is."""
     names = tuple(names)
-    error = f"There is no {kind} “{show(name)}”"
+    error = f"There is no {kind} “{show(name)}”."
     if near := _near(name, names):
-        error += f"; did you mean {show_some(near, last=' or ')}?"
-    elif not listed:
-        error += "."
-    elif len(names) == 1:
-        error += f". There is only {show_some(names)}."
-    elif names:
-        error += f". There are {len(names)}: {show_some(names)}."
-    else:
-        error += "."
+        error = f"There is no {kind} “{show(name)}”; did you mean {show_some(near, last=' or ')}?"
+    elif listed and len(names) == 1:
+        error += f" There is only {show_some(names)}."
+    elif listed and names:
+        error += f" There are {len(names)}: {show_some(names)}."
     return RequestError(error, field=field or kind, mend=Mend("use", near[0]) if near else None)
 
 

@@ -145,7 +145,7 @@ class PipelineManager:
         run.warn(*run.order.warnings)
         if (self._options.compile or self._options.cuda_graphs) and any(map(shortcuts_of, run.order.passes)):
             faster = "compiled code" if self._options.compile else "CUDA graphs"
-            run.warn(f"Reuse and token merging run without {faster}.")
+            run.warn(f"Step caching and token merging run without {faster}.")
         try:
             yield from self._draw_within_memory(run)
         except Stopped:
@@ -183,5 +183,5 @@ class PipelineManager:
         self._finders.clear()
         release_memory(self.device)
         if words := self._residence.shrink():
-            run.warn(f"The memory did not suffice; drawn with {words}.")
+            run.warn(f"Memory was short; drawn with {words}.")
         return words

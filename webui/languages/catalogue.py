@@ -33,7 +33,7 @@ GRADIO = (
     *("File upload", "Upload file", "Paste from clipboard"),
 )
 """Of Gradio's own texts those that it has in English alone."""
-CALLED = ("title", "description", "reason")
+CALLED = ("title", "description", "reason", "keys", "count", "drawn_at")
 ERRORS = re.compile(r"(Error|Bad\w+|File|Unreadable|Load|Full|Over\w+|Cut|Taken|Refused|Apply|Exception|Lost|Found)$")
 SHOWN = ("title", "aria-label", "placeholder", "alt")
 PLACE = re.compile(r"\{(\w+)[^}]*\}")
@@ -41,7 +41,7 @@ PLACE = re.compile(r"\{(\w+)[^}]*\}")
 KEY = " (key)"
 """Ends a text that is the name of a key, where the same text means something else elsewhere."""
 SENTENCE = re.compile(r"[A-Z“].* .*|.* .*\.", re.DOTALL)
-CODE = re.compile(r"^M0 |^Segoe|[<>=#\[\]_\n]|^[A-Z]+ /|--|[|]|\+\+|\.{2}/|^[a-z-]+( [a-z-]+)+$|: var\(")
+CODE = re.compile(r"^M0 |^Segoe|[<>=#\[\]_\n]|^[A-Z]+ /|--|[|]|\+\+|\.{2}/|^[a-z-]+( [a-z-]+)+$|%s| LIMIT |: var\(")
 
 
 class _Pieces(HTMLParser):
@@ -109,6 +109,13 @@ def _told(tree: ast.AST) -> Iterator[ast.AST]:
                 yield node.value
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Failed", "Loading"):
             yield node
+        elif _is_line(_written(node)):
+            yield node
+
+
+def _is_line(text: str) -> bool:
+    """Whether that is a whole sentence, which is for people wherever it stands: a warning, or the end of one."""
+    return len(text) < 400 and text.endswith((".", "?")) and text.count(" ") > 2 and "<" not in text
 
 
 def _written(node: ast.AST) -> str:

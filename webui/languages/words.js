@@ -13,7 +13,7 @@
   const WHOLE = ".queue-words > strong"; // people's words or one of our texts, but none with places
   const FEW_LETTERS = 14; // a pattern with fewer may fit anything, if it does not begin as a sentence: its places are numbers
   const NUMBER = "([\\d.,−–-]+(?: (?:s|min|h|kB|MB|GB))?(?: \\d+ s)?|[A-Z])";
-  const PLACE = /\{(\w+)([+?]?)\}/g;
+  const PLACE = /\{(\w+)([+?&]?)\}/g;
   let words = new Map();
   let patterns = [];
   const kept = new Map();
@@ -22,7 +22,7 @@
   const makePattern = ([english, said]) => {
     const names = [];
     const letters = english.replace(PLACE, "").replace(/[^A-Za-z]/g, "").length;
-    const isSure = letters >= FEW_LETTERS || /^[A-Z“]/.test(english) || /\{\w+[+?]\}/.test(said);
+    const isSure = letters >= FEW_LETTERS || /^[A-Z“]/.test(english) || /\{\w+[+?&]\}/.test(said);
     const place = isSure ? "(.*?)" : NUMBER;
     let at = 0;
     let source = "";
@@ -33,7 +33,8 @@
     }
     return { shape: new RegExp(`^${source}${escape(english.slice(at))}$`, "s"), names, said, letters };
   };
-  // {1} is the value as it is; {1+} is one of our texts, without which the pattern does not fit; {1?} may be one, or several.
+  // {1} is the value as it is; {1+} is one of our texts, without which the pattern does not fit; {1?} may be one, or several;
+  // {1&} is a list of names.
   const fill = ({ shape, names, said }, text) => {
     const values = shape.exec(text)?.slice(1);
     if (!values) return null;
@@ -42,6 +43,7 @@
       if (!names.includes(name)) return whole;
       const value = values[names.indexOf(name)];
       const core = value.replace(/^[\s·]+|[\s·]+$/g, "");
+      if (kind === "&") return value.replace(/ (and|or)(?= [^,]*$)/, (said, word) => ` ${words.get(word) ?? word}`);
       let own = kind ? find(core) : null;
       if (kind === "?") own ??= inParts(core, ", ", ", ");
       if (kind === "+" && own === null) fits = false;
@@ -66,6 +68,7 @@
       if (words.has(stem)) return words.get(stem) + end;
     }
     if (words.has(lower(text))) return upper(words.get(lower(text)));
+    if (words.has(upper(text))) return words.get(upper(text));
     const isList = text.includes(" · ");
     for (const pattern of isList ? patterns.filter(({ said }) => said.includes(" · ")) : patterns) {
       const found = fill(pattern, text);
@@ -75,6 +78,8 @@
     if (name && words.has(name)) return `${words.get(name)} ${number}`;
     const [, letter, what] = /^([A-Z]): (.+)$/.exec(text) ?? [];
     if (letter && words.has(what)) return `${letter}: ${words.get(what)}`;
+    const [, field, why] = /^([a-z_]+(?:\.[\w.]+)?): (.+)$/s.exec(text) ?? [];
+    if (field && find(why) !== null) return `${find(field) ?? field}: ${find(why)}`;
     const [, whatFor, which] = /^(\S+ .*?): (.+)$/s.exec(text) ?? [];
     if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${which}`;
     const several = inParts(text, " · ", " · ") ?? inParts(text, /(?<=[.!?]) (?=\S)/, " ");

@@ -91,7 +91,7 @@ def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, req
     done = list(darkroom.generate(request_for(reuse=2)))[-1]
     assert done.warnings == (
         "Approximate: step caching every 2 steps.",
-        "Reuse and token merging run without compiled code.",
+        "Step caching and token merging run without compiled code.",
     )
     assert not orders  # nor was any for the warm-up's size
 

@@ -124,8 +124,8 @@ class Shelves:
         free, needed = free_bytes(place.path.parent), place.size_bytes if left_bytes is None else left_bytes
         if free < needed + RESERVE_BYTES:
             raise NoRoom(
-                f"There is no room for {show(place.path.name)}: {size_words(needed)} are to come,"
-                f" {size_words(free)} are free in {place.path.parent}, and {size_words(RESERVE_BYTES)} stay free."
+                f"There is no room for {show(place.path.name)}: {size_words(needed)} are needed,"
+                f" {size_words(free)} are free in {place.path.parent}, and {size_words(RESERVE_BYTES)} must stay free."
             )
 
     def check_whole(self, place: Place, path: Path) -> None:
