@@ -226,7 +226,9 @@ def test_a_disk_without_room_and_a_name_that_is_taken(site, shelves, tmp_path, m
     site.answers["/blueprint.safetensors"] = serve()
     with monkeypatch.context() as patch:
         patch.setattr(incoming, "free_bytes", lambda _: 2**30 + 1000)
-        with pytest.raises(incoming.NoRoom, match="0.1 MB are needed, 1.1 GB are free in .*, and 1.1 GB must stay free"):
+        with pytest.raises(
+            incoming.NoRoom, match="0.1 MB are needed, 1.1 GB are free in .*, and 1.1 GB must stay free"
+        ):
             fetching(site, shelves).run()
     assert files(tmp_path) == []
     fetching(site, shelves).run()

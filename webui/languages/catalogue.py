@@ -19,6 +19,7 @@ FRONTS = (
     "core/notices.py",
     "core/prompt.py",
     "core/groups",
+    "core/images.py",
     "core/request.py",
     "core/memory.py",
     "cli",
@@ -30,7 +31,7 @@ UNSEEN = ("cli", "setup", "languages", "doctor.py", "api/description.py", "api/m
 """What no page shows."""
 GRADIO = (
     *("number input for {1}", "range slider for {1}", "Reset to default value", "Empty value"),
-    *("File upload", "Upload file", "Paste from clipboard"),
+    *("File upload", "Upload file", "Paste from clipboard", "Click to upload or drop files"),
 )
 """Of Gradio's own texts those that it has in English alone."""
 CALLED = ("title", "description", "reason", "keys", "count", "drawn_at")
@@ -107,9 +108,11 @@ def _told(tree: ast.AST) -> Iterator[ast.AST]:
             name = node.arg if isinstance(node, ast.keyword) else ast.unparse(node.targets[0])
             if name in CALLED:
                 yield node.value
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Failed", "Loading"):
-            yield node
-        elif _is_line(_written(node)):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).split(".")[-1] in ("Failed", "Loading")
+            or _is_line(_written(node))
+        ):
             yield node
 
 

@@ -42,9 +42,9 @@
     const filled = said.replace(PLACE, (whole, name, kind) => {
       if (!names.includes(name)) return whole;
       const value = values[names.indexOf(name)];
-      const core = value.replace(/^[\s·]+|[\s·]+$/g, "");
+      const core = value.replace(/^[\s·,]+|[\s·,]+$/g, "");
       if (kind === "&") return value.replace(/ (and|or)(?= [^,]*$)/, (said, word) => ` ${words.get(word) ?? word}`);
-      let own = kind ? find(core) : null;
+      let own = kind ? (find(core) ?? words.get(upper(core)) ?? null) : null; // fields begin small in an error
       if (kind === "?") own ??= inParts(core, ", ", ", ");
       if (kind === "+" && own === null) fits = false;
       return own === null ? value : value.replace(core, () => own);
@@ -68,20 +68,20 @@
       if (words.has(stem)) return words.get(stem) + end;
     }
     if (words.has(lower(text))) return upper(words.get(lower(text)));
-    if (words.has(upper(text))) return words.get(upper(text));
     const isList = text.includes(" · ");
     for (const pattern of isList ? patterns.filter(({ said }) => said.includes(" · ")) : patterns) {
       const found = fill(pattern, text);
       if (found !== null) return found;
     }
     const [, name, number] = /^(.+) ([\d.,]+ ?%?)$/.exec(text) ?? [];
-    if (name && words.has(name)) return `${words.get(name)} ${number}`;
+    const named = name && (words.get(name) ?? words.get(upper(name)));
+    if (named) return `${named} ${number}`;
     const [, letter, what] = /^([A-Z]): (.+)$/.exec(text) ?? [];
     if (letter && words.has(what)) return `${letter}: ${words.get(what)}`;
     const [, field, why] = /^([a-z_]+(?:\.[\w.]+)?): (.+)$/s.exec(text) ?? [];
-    if (field && find(why) !== null) return `${find(field) ?? field}: ${find(why)}`;
-    const [, whatFor, which] = /^(\S+ .*?): (.+)$/s.exec(text) ?? [];
-    if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${which}`;
+    if (field && find(why) !== null) return `${words.get(upper(field)) ?? field}: ${find(why)}`;
+    const [, whatFor, which] = /^([A-Z]\S+|\S+ .*?): (.+)$/s.exec(text) ?? [];
+    if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${words.get(which) ?? which}`;
     const several = inParts(text, " · ", " · ") ?? inParts(text, /(?<=[.!?]) (?=\S)/, " ");
     if (several !== null) return several;
     for (const end of [" ...", "."]) {
@@ -156,6 +156,7 @@
     const open = ({ shape }) => shape.source.startsWith("^("); // may begin with anything
     patterns.sort((one, other) => open(one) - open(other) || other.letters - one.letters);
     if (typeof document === "undefined") return;
+    if (words.has("Ctrl (key)")) document.documentElement.style.setProperty("--ctrl", JSON.stringify(words.get("Ctrl (key)")));
     putChoices(window.gradio_config);
     putAll(document.documentElement);
     const watched = { childList: true, subtree: true, characterData: true, attributeFilter: ATTRIBUTES };

@@ -73,7 +73,7 @@ class PatchedAutoencoder(Autoencoder):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         if tuple(config.get("patch_size", (PATCH, PATCH))) != (PATCH, PATCH):
-            raise ValueError(f"autoencoder has patch_size {config['patch_size']!r}, which is not supported")
+            raise ValueError(f"VAE has patch_size {config['patch_size']!r}, which is not supported")
         super().__init__({**config, "scaling_factor": 1.0})
         self.bn = Statistics(self.latent_channels * PATCH**2)
         self.batch_norm_eps = float(config.get("batch_norm_eps", BATCH_NORM_EPS))
@@ -147,7 +147,7 @@ def lone_vae(
 
 VAE = Part(
     role="vae",
-    title="autoencoder",
+    title="VAE",
     make=PatchedAutoencoder,
     config=lambda _checkpoint, shapes, prefix: config_of(shapes, prefix),
     keys=keys,

@@ -71,7 +71,7 @@
       const health = await ask();
       if (!health) return;
       document.dispatchEvent(new CustomEvent("darkroom:health", { detail: health }));
-      const engine = `${health.model ?? "Ready"}${health.device ? ` on ${health.device}` : ""}`; // guests are told less
+      const engine = `${health.model ?? "Ready"}${health.device ? ` · ${health.device}` : ""}`; // guests are told less
       const ready = health.notice ? `${engine} · ${health.notice}` : engine;
       chip.dataset.status = health.status;
       chip.textContent = { ok: ready, loading: "Engine is loading ..." }[health.status] ?? health.trouble;

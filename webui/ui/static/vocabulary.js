@@ -70,7 +70,7 @@
   // The line and what it opens to
 
   const chip = (page, kind, word, ...inside) => {
-    const button = make("button", { type: "button", "data-word": word }, ...(inside.length ? inside : [word]));
+    const button = make("button", { type: "button", "data-word": word, translate: "no" }, ...(inside.length ? inside : [word]));
     button.addEventListener("click", () => {
       const box = boxOf(page, "prompt");
       put(box, added(box.value, kind, word));
