@@ -4,27 +4,46 @@ import json
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from webui import languages
+from webui.core.samplers import SAMPLERS, SCHEDULES
+from webui.languages import catalogue
 
 from .tab import WINDOW
 
-FOLDS = "document.querySelectorAll('#tab-txt2img button.label-wrap:not(.open)').forEach((fold) => fold.click())"
+FOLDS = "document.querySelectorAll('[id^=tab-] button.label-wrap:not(.open)').forEach((fold) => fold.click())"
 SHOWN = """() => {
   const shown = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
   while (walker.nextNode()) {
     const node = walker.currentNode;
-    if (node.nodeType === Node.TEXT_NODE) {
-      if (!node.parentElement.closest("script, style, textarea, [translate=no]")) shown.push(node.data);
+    const element = node.nodeType === Node.TEXT_NODE ? node.parentElement : node;
+    if (element.closest("script, style, [translate=no]")) continue;
+    if (node !== element) {
+      if (!element.closest("textarea, .light-facts, .gallery-item")) shown.push(node.data);
     } else for (const name of ["title", "aria-label", "placeholder", "alt"]) shown.push(node.getAttribute(name) ?? "");
   }
   return shown.map((text) => text.trim().replace(/\\s+/g, " "));
 }"""
 ONE = "(options) => [...document.querySelectorAll(options)].filter((option) => option.offsetParent).length === 1"
-ENGLISH = re.compile(r"\b(the|of|with|and|is|are|this|your)\b")
-THEIRS = re.compile(r"tags|by moonlight|[Pp]hotograph|Pale lines|Draws in|a red apple|detailed view|Thumbnail")
-"""What files say of themselves, a prompt, and names that Gradio gives."""
+ENGLISH = re.compile(r"\b(the|of|with|and|is|are|this|your|not)\b")
+THEIRS = re.compile(r"a red apple|Up in the sky|detailed view|Thumbnail|Steps: 20")
+"""Prompts, a preset, and names that Gradio gives."""
+NAMES = {*SAMPLERS, *SCHEDULES, "auto", "epsilon", "v zero-SNR", "demo", "Darkroom", "English", "Latent"}
+NAMES |= {"txt2img", "img2img", "inpaint", "LoRA", "LoRAs", "Zip", "Esc"}
+"""What is the same in German."""
+TYPED = re.compile(r".|\w+[:<>]\S.*")
+"""A key, or what History is searched for."""
+
+
+def left_in_english(page) -> set[str]:
+    """What the page shows in English: a text of ours, or a word that only English has."""
+    words, known = languages.language("de"), catalogue.texts()
+    shown = set(page.evaluate(SHOWN))
+    own = {text for text in shown if text in known and text not in words.values() and text not in NAMES}
+    own |= {text for text in shown if ENGLISH.search(text)}
+    return {text for text in own if not THEIRS.search(text) and not TYPED.fullmatch(text)}
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +63,41 @@ def test_a_german_browser_finds_no_english_text(german):
     german.locator("#txt2img-prompt textarea").fill("a red apple")
     german.locator("#txt2img-generate").click()
     german.locator("#txt2img-status [data-state=done]").wait_for()
-    for name in ("keys", "settings"):
-        german.locator(f"#darkroom-{name}-open").click()
-        german.keyboard.press("Escape")
     assert german.evaluate("document.documentElement.lang") == "de"
     assert german.locator("#txt2img-generate").inner_text().startswith("Generieren")
     assert german.locator("#txt2img-status .status-text").inner_text().startswith("Fertig in")
-    words = languages.language("de")
-    shown = set(german.evaluate(SHOWN))
-    left = {text for text in shown if words.get(text, text) != text and text not in words.values()}
-    left |= {text for text in shown if ENGLISH.search(text) and not THEIRS.search(text)}
-    assert not left
+    for page in ("img2img", "inpaint", "upscale", "grid", "png-info", "history"):
+        german.evaluate(f"location.hash = '{page}'")
+        german.locator(f"#tab-{page}").wait_for()
+    german.locator(".history-found li").first.wait_for()
+    german.evaluate("location.hash = 'txt2img'")
+    for name in ("keys", "settings"):
+        german.locator(f"#darkroom-{name}-open").click()
+        german.keyboard.press("Escape")
+    for name in ("model", "sampler", "vae", "prediction"):  # what a list shows is made as it opens
+        german.locator(f"#txt2img-{name} input").click()
+        german.locator("[role=listbox] [role=option]").first.wait_for()
+        assert not left_in_english(german)
+        german.keyboard.press("Escape")
+    german.locator("#txt2img-presets").click()
+    german.locator(".presets-found li").first.wait_for()
+    assert not left_in_english(german)
+    german.keyboard.press("Escape")
+    assert not Axe().run(german).response["violations"]
+
+
+def test_a_refusal_and_what_mends_it_are_german(german):
+    prompt = german.locator("#txt2img-prompt textarea")
+    prompt.fill("ein Apfel <lora:nihgt:1>")
+    german.locator("#txt2img-generate").click()
+    refusal = german.locator("#txt2img-refused")
+    refusal.get_by_text("LoRA „nihgt“ gibt es nicht; meintest du night?").wait_for()
+    prompt.fill("ein Apfel <lora:nobody:1>")
+    german.locator("#txt2img-generate").click()
+    refusal.get_by_text(re.compile("LoRA „nobody“ gibt es nicht. Es gibt 4: .* und sepia")).wait_for()
+    refusal.get_by_role("button", name="Entfernen").click()
+    assert prompt.input_value().strip() == "ein Apfel"
+    prompt.fill("")
 
 
 def test_what_goes_with_a_model_is_offered_in_the_page_s_words(german):

@@ -4,8 +4,10 @@
 """
 
 import ast
+import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from html.parser import HTMLParser
 
@@ -61,7 +63,7 @@ class _Pieces(HTMLParser):
 
 def texts(unseen: tuple[str, ...] = UNSEEN) -> set[str]:
     """Every text of the source, with places numbered in their order: ``Remove {1}``; none of what is ``unseen``."""
-    found = set(GRADIO)
+    found = {*GRADIO, *_shipped()}
     for path in sorted(WEBUI.rglob("*.*")):
         name = path.relative_to(WEBUI).as_posix()
         if name.startswith(unseen):
@@ -72,6 +74,16 @@ def texts(unseen: tuple[str, ...] = UNSEEN) -> set[str]:
             found |= set(READERS[path.suffix](path.read_text("utf-8")))
     plain = (PLACE.sub(r"{\1}", " ".join(one.split())) for one in found)
     return {text for text in plain if re.search("[A-Za-z]", PLACE.sub("", text))}
+
+
+def _shipped() -> Iterator[str]:
+    """What the presets and LoRAs that ship say of themselves."""
+    for path in sorted((WEBUI.parent / "presets").glob("*.toml")):
+        yield tomllib.loads(path.read_text("utf-8")).get("note", "")
+    for path in sorted((WEBUI / "demo" / "loras").glob("*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        yield header["__metadata__"]["modelspec.description"]
 
 
 def is_sentence(text: str) -> bool:
