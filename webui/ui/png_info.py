@@ -26,6 +26,8 @@ INVITATION = (
 )
 FindStart = Callable[[str], PilImage | None]
 
+RAW: dict[str, Any] = {"show_label": False, "lines": 6, "max_lines": 20}
+
 
 def build_tab(executor: Executor, benches: Iterable[Workbench], find_start: FindStart) -> None:
     """Lays it out in the open tab. ``find_start`` knows the start pictures that Verify may use, by their hashes."""
@@ -54,14 +56,7 @@ def build_tab(executor: Executor, benches: Iterable[Workbench], find_start: Find
                 check = gr.Button("Verify", elem_id="png-info-verify", interactive=False)
             verdict = gr.HTML(elem_id="png-info-verdict")
             with gr.Accordion("Raw settings text, as in the file", open=False):
-                raw = gr.Textbox(
-                    label="Raw settings text",
-                    show_label=False,
-                    lines=6,
-                    max_lines=20,
-                    interactive=False,
-                    elem_id="png-info-raw",
-                )
+                raw = gr.Textbox(label="Raw settings text", interactive=False, elem_id="png-info-raw", **RAW)
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def show(path: str | None, text: str) -> list[Any]:
