@@ -18,6 +18,8 @@ from webui.engine.weights.layers import StoredConv2d
 LARGE_BYTES = 4 * 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
 LOW_MEMORY_ORDERS = 2  # the warm-up's, and that of the size that is drawn
+RESULTS = 32
+"""Of a convolution with a small weight, computed at once on each thread: no less than oneDNN's own blocks of them."""
 ROOM_BYTES = 2 * 2**30
 """With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
 
@@ -219,17 +221,37 @@ class PackedConv2d(nn.Conv2d):
 
 
 class StoredPackedConv2d(StoredConv2d):
-    """The same bits as a ``PackedConv2d`` has with the dense weight, which is another tensor in each forward."""
+    """What a ``PackedConv2d`` has with the dense weight, which is made for each forward, some results' at a time.
 
-    def _convolve(self, input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    So few stay in the processor's cache while they are made dense, put in order and computed with, and no memory is
+    taken anew for them, which costs more than all the rest.
+    """
+
+    def _convolve(self, input: torch.Tensor) -> torch.Tensor:
+        if input.device.type != "cpu" or not _packs(input.dtype):
+            return super()._convolve(input)
         assert isinstance(self.padding, tuple)
-        if input.device.type != "cpu" or not _packs(weight.dtype):
-            return super()._convolve(input, weight)
-        if winograd.suits(input, weight, self.stride):
-            return winograd.convolve(input, weight, self.bias, self.padding)
-        return _convolve(
-            input, _pack(weight, self.stride, self.padding, input.shape), self.bias, self.stride, self.padding
-        )
+        if winograd.suits(input, input.new_empty(1).expand(self.stored.shape), self.stride):
+            return winograd.convolve(input, self._dense(input), self.bias, self.padding)
+        if isinstance(self.changed, torch.Tensor):
+            return self._ordered(input, self._dense(input), self.bias)
+        rows, out = RESULTS * torch.get_num_threads(), None
+        for number, weight in enumerate(self.stored.in_turn(rows, input.dtype)):
+            part = slice(number * rows, number * rows + len(weight))
+            made = self._ordered(input, weight, None if self.bias is None else self.bias[part])
+            if len(weight) == self.out_channels:
+                return made
+            if out is None:
+                shape = (len(made), self.out_channels, *made.shape[2:])
+                out = torch.empty(shape, dtype=made.dtype, memory_format=torch.channels_last)
+            out[:, part] = made
+        assert out is not None
+        return out
+
+    def _ordered(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        assert isinstance(self.padding, tuple)
+        packed = _pack(weight, self.stride, self.padding, input.shape)
+        return _convolve(input, packed, bias, self.stride, self.padding)
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:

@@ -179,7 +179,8 @@ class ModelLoader:
         """The file that lends a part, and the part's role in it."""
         own, title = self.checkpoint, self._rows[part].title
         if lender := lender_of(part, self.file, lenders):
-            self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
+            if part not in own.exchanged:
+                self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
             self.lenders.append(lender)
             assert lender.checkpoint
             return lender, lender.checkpoint.role_of(part, own) or part

@@ -88,15 +88,15 @@ class StoredConv2d(StoredLayer, nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """With the LoRAs' own convolutions added: to few channels, and from these, pixel by pixel."""
-        weight = self._dense(input)
-        output = self._convolve(input, weight)
+        output = self._convolve(input)
         if isinstance(self.changed, Pair):
-            down = self.changed.down.to(input).view(-1, *weight.shape[1:])
+            down = self.changed.down.to(input).view(-1, *self.stored.shape[1:])
             few = functional.conv2d(input, down, None, self.stride, self.padding, self.dilation, self.groups)
             output = output + functional.conv2d(few, self.changed.up.to(input)[:, :, None, None])
         return output
 
-    def _convolve(self, input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _convolve(self, input: torch.Tensor) -> torch.Tensor:
+        weight = self._dense(input)
         return functional.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 

@@ -1,7 +1,7 @@
 """``Stored``: a weight that stays in the small numbers of its file, and is made dense when it is computed with."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -74,6 +74,21 @@ class Stored(nn.Module):
             part = slice(first, first + step)
             whole[part].copy_(self.decode(part))
         return whole.view(self.shape)
+
+    def in_turn(self, rows: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """Its dense rows on a CPU, some at a time, in lent memory: those of a convolution (n, in, h, w), channels-last.
+
+        All of them at once where a block of numbers goes on from one row to the next.
+        """
+        each = self.shape[1:].numel()
+        if rows * each % self.unit:
+            rows = self.shape[0]
+        for first in range(0, self.shape[0], rows):
+            count = min(rows, self.shape[0] - first)
+            part = slice(first * each // self.unit, (first + count) * each // self.unit)
+            channels, *sides = self.shape[1:]
+            lent = _SPACE.take(count * each, dtype).view(count, *sides, channels).movedim(-1, 1)
+            yield lent.copy_(self.decode(part).view(lent.shape))
 
     @property
     def device(self) -> torch.device:
