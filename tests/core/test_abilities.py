@@ -14,6 +14,7 @@ from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.kinds import KINDS, kind_of
+from webui.core.kinds.parts import QWEN3
 from webui.core.request import Request
 from webui.core.samplers import FLOWING, SAMPLERS
 from webui.library.model_info import describe
@@ -22,6 +23,7 @@ GREY = PilImages.new("RGB", (64, 64))
 WANTED = {
     "negative prompt": {"negative": "blurry"},
     "clip skip": {"clip_skip": 2},
+    "text encoder": {"text_encoder": "another"},
     "prediction": {"prediction": "v"},
     "masks": {"init": Init(image=GREY, mask=PilImages.new("L", (64, 64), 255))},
     "hires": {"hires": Hires()},
@@ -37,7 +39,7 @@ def model(monkeypatch):
     """``model(lacks, **more)``: a file of a kind that lacks these, and is a flow model where that is said."""
 
     def make(*lacks, **more) -> ModelFile:
-        kind = replace(kind_of("SDXL"), name="Anima", lacks=frozenset(lacks))
+        kind = replace(kind_of("SDXL"), name="Anima", lacks=frozenset(lacks), networks={"text_encoder": QWEN3})
         monkeypatch.setitem(kind_of.__globals__["_BY_NAME"], "Anima", kind)
         return ModelFile("ani", Path("ani"), checkpoint=Checkpoint("Anima", "diffusers", (), 4, 1024, 1024, **more))
 
@@ -50,7 +52,7 @@ def test_what_a_kind_lacks_is_refused_with_its_name_and_field(model, ability):
     with pytest.raises(RequestError, match="Anima, as 'ani' is, has no ") as caught:
         check_abilities(request, model(ability))
     assert caught.value.field == ASKED[ability].field and str(caught.value).startswith(f"{caught.value.field}: ")
-    if ability in ("negative prompt", "clip skip", "prediction", "refiner", "token merging", "reuse"):
+    if ability in ("negative prompt", "clip skip", "text encoder", "prediction", "refiner", "token merging", "reuse"):
         mended = request.model_copy(update={caught.value.field: caught.value.mend.value})
         check_abilities(mended, model(ability))
     check_abilities(request, model())
@@ -79,5 +81,6 @@ def test_a_flow_model_is_drawn_with_samplers_that_can(model):
 
 def test_the_page_is_told_what_means_nothing_to_a_model(model):
     assert describe(model("clip skip", "refiner", prediction="flow")).lacks == ("clip_skip", "refiner")
-    assert lacking(kind_of("SDXL")) == () and describe(model(prediction="flow")).samplers == FLOWING
+    assert lacking(kind_of("SDXL")) == ("text_encoder",), "its files have them"
+    assert describe(model(prediction="flow")).samplers == FLOWING
     assert describe(model()).samplers == ()

@@ -21,6 +21,7 @@ class Asked:
 ASKED: Mapping[Ability, Asked] = {
     "negative prompt": Asked("negative", lambda request: request.negative.strip()),
     "clip skip": Asked("clip_skip", lambda request: request.clip_skip > 1),
+    "text encoder": Asked("text_encoder", lambda request: request.text_encoder),
     "prediction": Asked("prediction", lambda request: request.prediction != "auto"),
     "masks": Asked("mask", lambda request: request.init and request.init.masked),
     "hires": Asked("hires", lambda request: request.hires),
@@ -34,6 +35,7 @@ NAMES: Mapping[Ability, str] = {
     "hires": "hires pass",
     "reuse": "way to reuse parts of its network",
     "prediction": "choice of prediction",
+    "text encoder": "text encoder in a file of its own",
 }
 
 
@@ -56,7 +58,8 @@ def lacking(kind: Kind) -> tuple[str, ...]:
 
 
 def _lacks(kind: Kind) -> frozenset[Ability]:
-    return kind.lacks | ({"prediction"} if kind.prediction == "flow" else set())
+    lacks: set[Ability] = {"prediction"} if kind.prediction == "flow" else set()
+    return kind.lacks | lacks | (set() if any(role.startswith("text") for role in kind.networks) else {"text encoder"})
 
 
 def suited_sampler(file: ModelFile, sampler: str, schedule: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ class Checkpoint:
     ``dtype`` is the format of the backbone's weights as the file names it, ``nbytes`` the size of all it holds.
     ``widths`` are those of text encoders, by role, that are not ``context_width``, which the backbone attends to.
     ``guides_itself`` marks backbones that are told the guidance (LCM). ``form`` is the name of its form where its files
-    tell it or, ``form_chosen``, whoever asks.
+    tell it or, ``form_chosen``, whoever asks. ``exchanged`` are the roles of which a request has chosen another file's.
     """
 
     family: str
@@ -42,6 +42,7 @@ class Checkpoint:
     widths: tuple[tuple[str, int], ...] = ()
     form: str = ""
     form_chosen: bool = False
+    exchanged: tuple[str, ...] = ()
 
     @property
     def row(self) -> Kind:
@@ -66,8 +67,8 @@ class Checkpoint:
 
     @property
     def missing_parts(self) -> tuple[str, ...]:
-        """What another file must lend."""
-        return tuple(part for part in self.row.parts if part not in self.parts)
+        """What another file lends."""
+        return tuple(part for part in self.row.parts if part not in self.parts or part in self.exchanged)
 
     @property
     def prediction_name(self) -> str:
@@ -93,6 +94,11 @@ class Checkpoint:
         """What its parts are, by role, where several kinds have that."""
         alone = {network.role: network for network in NETWORKS if network.name == self.family}
         return alone or self.row.networks
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether something in it does."""
+        return any(part.startswith("text") for part in self.parts)
 
     def width_of(self, part: str) -> int:
         """How wide what a text encoder says is, or has to be; 0 where that does not matter."""

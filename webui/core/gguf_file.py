@@ -174,4 +174,18 @@ class _Reader:
         inner, count = self.take("I"), self.take("Q")
         if count > MAX_ITEMS or inner == _LIST or (inner != _TEXT and inner not in _SCALARS):
             raise ValueError(f"of a list of {count:,} of the type {inner}, which is not read")
+        if inner == _TEXT:  # a vocabulary may have some hundred thousand
+            self._skip_texts(count)
+            return []
         return [self.value(inner) for _ in range(count)]
+
+    def _skip_texts(self, count: int) -> None:
+        data, at = self._data, self.at
+        for _ in range(count):
+            length = int.from_bytes(data[at : at + 8], "little")
+            if length > MAX_TEXT_BYTES:
+                raise ValueError(f"of a text of {length:,} bytes, which is more than is read")
+            at += 8 + length
+            if at > len(data):
+                raise NotEnough("ends within its header")
+        self.at = at

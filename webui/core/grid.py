@@ -185,7 +185,7 @@ def in_turn(orders: Iterable[Order]) -> list[Order]:
     loras: dict[object, int] = {}
 
     def turn(order: Order) -> tuple[int, int]:
-        model = tuple((stage.model.path, stage.vae and stage.vae.path, stage.prediction) for stage in order.passes)
+        model = tuple((stage.model.path, stage.lenders, stage.vae, stage.prediction) for stage in order.passes)
         worn = tuple((stage.loras, stage.lora_schedules) for stage in order.passes)
         return models.setdefault(model, len(models)), loras.setdefault(worn, len(loras))
 

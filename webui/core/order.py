@@ -9,7 +9,7 @@ from webui.core.groups.hires import NAME as HIRES
 from webui.core.notices import approximations, notices, of_files
 from webui.core.request import Request
 from webui.core.stages import Detail, Pass, Stage, Upscale, likely_cost, steps_of
-from webui.core.uses import constant_loras, embeddings, lenders, moving_loras
+from webui.core.uses import constant_loras, embeddings, lenders, moving_loras, with_text_encoder
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
     """The pass that every request has, and the refiner's behind it where one is named."""
     request = request.in_syntax(2)
     assert request.width and request.height, "a resolved request has a size"
-    model = files.models[request.model].in_form(request.form)
+    model = with_text_encoder(request.text_encoder, files.models[request.model].in_form(request.form), files)
     refs = [ref.in_pass(hires=False) for ref in request.loras]
     own = model.checkpoint is None or request.prediction == model.checkpoint.prediction_name
     first = Pass(
@@ -105,7 +105,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         negative=request.negative,
         guidance=request.guidance,
         vae=files.vaes[request.vae] if request.vae else None,
-        lenders=lenders(model, files),
+        lenders=lenders(model, files, request.text_encoder),
         prediction="auto" if own else request.prediction,
         clip_skip=request.clip_skip,
         guidance_until=request.guidance_until,
@@ -120,7 +120,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         return (first,)
     first = replace(first, handover_at=request.refiner_at)
     second, refiner = replace(first, begin="handover", name="refiner"), files.models[request.refiner]
-    if refiner != model:
+    if refiner.path != model.path:
         second = replace(
             second, model=refiner, lenders=lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
         )

@@ -152,6 +152,7 @@ class Recipe:
         unknown = {"init"} | {group for group in GROUPS if not getattr(self.request, group)}
         unknown |= {"syntax"} if schema == 1 else set()
         unknown |= {"form"} if self.request.form == "auto" else set()
+        unknown |= set() if self.request.text_encoder else {"text_encoder"}
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
         return {
@@ -253,6 +254,7 @@ class Recipe:
             "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
             "VAE hash": next((digest[:10] for digest in self.hashes.get("vae", {}).values()), None),
             "VAE": re.sub(r"[,:\n]", " ", request.vae) or None,
+            "Text encoder": re.sub(r"[,:\n]", " ", request.text_encoder) or None,
             **refiner_settings(request),
             **hires_settings(request),
             **detail_settings(request.detail),

@@ -101,6 +101,12 @@ class Request(Value):
         title="VAE",
         description="Turns latents into pixels: colours and fine detail. Left out: the model's own",
     )
+    text_encoder: str = Field(
+        default="",
+        max_length=255,
+        title="Text encoder",
+        description="A file that reads the words; left out, the model's own or the first that fits",
+    )
     prediction: Literal["auto", "epsilon", "v", "v zero-SNR"] = Field(
         default="auto",
         title="Prediction type",
@@ -278,7 +284,7 @@ class Request(Value):
             getattr(self, field) for field in TEMPLATES.values()
         )
         fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
-        fields = fields if self.form == "auto" else FORMS_SINCE
+        fields = fields if self.form == "auto" and not self.text_encoder else FORMS_SINCE
         return max([fields, *(group.since for group in groups_of(self))])
 
     @property

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from webui.core.first_bytes import recognize_bytes
-from webui.core.gguf_file import MAGIC, NotEnough, Unread, parse_gguf
+from webui.core.gguf_file import MAGIC, GgufHeader, NotEnough, Unread, parse_gguf
+from webui.core.gguf_names import ARCHITECTURES, LANGUAGE_MODEL, transformers_names
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 20_000
@@ -107,11 +108,26 @@ def parse_gguf_header(start: bytes, size_bytes: int) -> Header | None:
         raise BadFile(f"has weights as {error}, which is not known here; get it as Q8_0, Q6_K or Q4_K") from None
     except ValueError as error:
         raise BadFile(f"is damaged: its header is {error}") from None
-    places = {name: Place(tensor.dtype, tensor.offset, tensor.nbytes) for name, tensor in found.tensors.items()}
+    called = _known_names(found)
+    places = {called[name]: Place(tensor.dtype, tensor.offset, tensor.nbytes) for name, tensor in found.tensors.items()}
     whole = max((place.offset + place.nbytes for place in places.values()), default=0)
     if whole > size_bytes:
         raise BadFile(f"is cut short: it has {size_bytes:,} of {whole:,} bytes")
-    return Header(found.notes, {name: tensor.shape for name, tensor in found.tensors.items()}, places)
+    return Header(found.notes, {called[name]: tensor.shape for name, tensor in found.tensors.items()}, places)
+
+
+def _known_names(found: GgufHeader) -> Mapping[str, str]:
+    """What the tensors are called here: llama.cpp's names are those of other programs too. Raises BadFile."""
+    if LANGUAGE_MODEL not in found.tensors:
+        return {name: name for name in found.tensors}
+    architecture = found.notes.get("general.architecture", "none")
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise BadFile(f"is a language model of the architecture {architecture[:40]!r}; {known} can read words here")
+    called = transformers_names(architecture, found.tensors)
+    if len(set(called.values())) < len(called):
+        raise BadFile("is damaged: two of its tensors mean the same")
+    return called
 
 
 def header_length(start: bytes, size_bytes: int) -> int:

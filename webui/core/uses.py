@@ -1,12 +1,13 @@
 """What a pass uses beside its model, by names in a request: LoRAs, embeddings, and models that lend a part."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import Mend, RequestError, show, show_some
 from webui.core.files import Files, ModelFile, VaeFile
 from webui.core.lora_ref import LoraRef
-from webui.core.names import choose_lora
+from webui.core.names import choose_file, choose_lora
 from webui.core.prompt import split_constant_loras, tags_in
 from webui.core.spans import spans
 from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass
@@ -19,10 +20,58 @@ TITLES = {
 }
 
 
-def lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
+def text_encoders(parts: Mapping[str, ModelFile]) -> dict[str, ModelFile]:
+    """Of parts in files of their own, those that read words; those that cannot be read among them, with why."""
+    return {name: file for name, file in parts.items() if not file.checkpoint or file.checkpoint.reads_words}
+
+
+def choose_text_encoder(name: str, model: ModelFile, files: Files) -> str:
+    """The name here of a text encoder that is to read the words; RequestError, with those that fit, for one that
+    cannot."""
+    field, own = "text_encoder", model.checkpoint
+    if not name or own is None:
+        return ""
+    there = text_encoders(files.parts)
+    chosen = choose_file("text encoder", name, there, field)
+    if _roles(there[chosen], own):
+        return chosen
+    fitting = [known for known, file in there.items() if _roles(file, own)]
+    if (about := there[chosen].checkpoint) is None:
+        file = there[chosen]
+        raise RequestError(f"{field} {show(chosen)!r}: {file.path.name} {file.problem}", field, Mend("use", ""))
+    needs = " or ".join(_title(own, role) for role in own.networks if role.startswith("text"))
+    here = f"those that fit are {show_some(fitting)}" if fitting else "none that fits is here"
+    raise RequestError(
+        f"{field} {show(chosen)!r} is {_title(about, about.parts[0])}; {model.name} reads words with {needs}; {here}",
+        field,
+        Mend("use", ""),
+    )
+
+
+def _title(about: Checkpoint, role: str) -> str:
+    """What a text encoder is that a file has or needs: its name and width."""
+    width = about.width_of(role)
+    return about.networks[role].name + (f", {width:,} wide" if width else "")
+
+
+def _roles(file: ModelFile, model: Checkpoint) -> tuple[str, ...]:
+    """What of the model's parts that read words the file can stand for."""
+    return tuple(role for role in model.row.parts if role.startswith("text") and lends(file, role, model))
+
+
+def with_text_encoder(name: str, model: ModelFile, files: Files) -> ModelFile:
+    """The model whose words are read by the text encoder of this name, whatever its own files have for that."""
+    own = model.checkpoint
+    if not name or own is None:
+        return model
+    return replace(model, checkpoint=replace(own, exchanged=_roles(files.parts[name], own)))
+
+
+def lenders(model: ModelFile, files: Files, chosen: str = "") -> tuple[ModelFile, ...]:
     """Files that have what this model lacks; none for a whole one.
 
-    The first that has a part lends it: parts in files of their own before models, those called as this file before all.
+    The first that has a part lends it: the one that was ``chosen`` by its name, those called as this file, other parts
+    in files of their own, models.
     """
     missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
     if not missing:
@@ -30,7 +79,8 @@ def lenders(model: ModelFile, files: Files) -> tuple[ModelFile, ...]:
     own = model.checkpoint
     every = (*files.parts.values(), *files.models.values())
     fitting = (file for file in every if own and any(lends(file, part, own) for part in missing))
-    return tuple(sorted(fitting, key=lambda file: file.path.stem != model.path.stem))
+    first = files.parts.get(chosen)
+    return tuple(sorted(fitting, key=lambda file: (file != first, file.path.stem != model.path.stem)))
 
 
 def lender_of(part: str, model: ModelFile, others: Iterable[ModelFile]) -> ModelFile | None:
@@ -58,6 +108,8 @@ def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
             for file in every
             if file.checkpoint and (role := file.checkpoint.role_of(part, own))
         ]
+        if part.startswith("text"):
+            misfits += [f"{file.path.name} {file.problem}" for file in files.parts.values() if file.problem]
         there = f". There is {show_some(misfits)}" if misfits else ""
         title = TITLES.get(part, part)
         raise RequestError(f"{field} {show(model.name)!r}: {model.path.name} has no {title}{lacks}{there}", field=field)

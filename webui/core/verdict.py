@@ -107,6 +107,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         return rename_loras(text, lambda name: _find_tagged(name, recipe.lora_hashes, catalog.loras))
 
     names: dict[str, Any] = {kind: meant(kind, getattr(request, kind)) for kind in ("model", "refiner", "vae")}
+    names["text_encoder"] = meant("lender", request.text_encoder)
     if upscale := request.upscale:
         names["upscale"] = upscale.model_copy(update={"upscaler": meant("upscaler", upscale.upscaler)})
     if hires := request.hires:

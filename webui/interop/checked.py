@@ -20,6 +20,7 @@ from webui.core.names import choose_finder, choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
 from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, TEMPLATES, LoraRef, Request
 from webui.core.schedule import as_words
+from webui.core.uses import text_encoders
 from webui.interop.found import Found, Lora, clean, short
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup
@@ -137,7 +138,16 @@ def _check_files(given: dict[str, Any], catalog: Catalog, reasons: list[str]) ->
         else:
             hashed = f" (hash {str(model_hash)[:12]})" if model_hash else ""
             reasons.append(f"model: {short(named or '', 100)!r}{hashed} is not here")
-    for field, kind, known in (("vae", "VAE", catalog.vaes), ("refiner", "refiner", catalog.models)):
+    files: tuple[tuple[str, str, Mapping[str, File]], ...] = (
+        ("vae", "VAE", catalog.vaes),
+        ("text_encoder", "text encoder", text_encoders(catalog.parts)),
+        ("refiner", "refiner", catalog.models),
+    )
+    for name in given.pop("modules", ()):  # Forge's, which may be either
+        plain = re.split(r"[/\\]", name)[-1]
+        fitting = (field for field, _, known in files[:2] if model_lookup.find_name(plain, known))
+        given.setdefault(next(fitting, "text_encoder"), plain)
+    for field, kind, known in files:
         name = given.pop(field, "")
         if str(name).casefold() in NO_FILE:
             continue

@@ -32,6 +32,7 @@ FIELDS = {
     "mask blur": "mask_blur",
     "masked area padding": "padding",
     "vae": "vae",
+    "text encoder": "text_encoder",
     "refiner": "refiner",
     "refiner switch at": "refiner_at",
     "variation seed": "variation.seed",
@@ -72,6 +73,8 @@ _WRITTEN_BREAK = re.compile(r"\\n(?=\s{0,3}(?:Negative prompt|Steps):)")
 _INLINE_NEGATIVE = re.compile(r"(?<=[\w.,;)\]>])[ \t]{0,9}Negative prompt:")
 _HEADING = re.compile(r"\Aparameters\s{0,3}:\s{0,3}", re.I)
 _HASH = re.compile(r"\s*\[[0-9a-fA-F]{4,64}\]\s*$")
+_MODULE = re.compile(r"module \d")
+"""Forge's autoencoder and text encoders."""
 _ADDNET = re.compile(r"addnet model (\d)")
 
 
@@ -267,6 +270,8 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
             found.loras += _read_lora_weights(str(value))
         elif key == "civitai resources":
             _take_resources(found, value)
+        elif _MODULE.fullmatch(key):
+            found.values.setdefault("modules", []).append(str(value)[:300])
         elif _ADDNET.fullmatch(key):
             _take_additional_network(found, key[-1], values)
         elif key not in SILENT and not key.startswith("addnet"):

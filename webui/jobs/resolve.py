@@ -42,7 +42,7 @@ from webui.core.schedule import split_terms
 from webui.core.stages import LoraSchedule, LoraUse
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
-from webui.core.uses import check_parts, check_vae
+from webui.core.uses import check_parts, check_vae, choose_text_encoder
 from webui.core.work import Work
 from webui.jobs.loras import resolve_loras
 from webui.jobs.texts import draw_pictures
@@ -164,6 +164,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     names["vae"] = choose_file("VAE", request.vae, library.vaes, "vae") if request.vae else ""
     if names["vae"]:
         check_vae(library.vaes[names["vae"]], file, library)
+    names["text_encoder"] = choose_text_encoder(request.text_encoder, file, library)
     names["refiner"] = _resolve_refiner(request.refiner, file, library)
     return request.model_copy(
         update=suited

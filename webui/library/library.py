@@ -4,7 +4,6 @@ upscalers, finders."""
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -139,19 +138,29 @@ def _cached_repositories(scan: Scan) -> Iterator[tuple[Path, str]]:
 
 def find_parts(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
     """Text encoders and autoencoders in files of their own, which lend them to models, by name; ``scan`` notes what was
-    read. What no model here can use is left out.
+    read. What no model here can use is left out, but for text encoders that cannot be read, which are there with why.
     """
     scan = scan or Scan()
     read: dict[Path, ModelFile] = {}
     found: list[FoundFile] = []
-    for entry in _find_files(settings, (*TEXT_FOLDERS, *VAE_FOLDERS), scan):
-        if entry.usable and entry.path not in read:
-            scan.note(entry.path)
-            with suppress(BadFile, OSError):
-                if checkpoint := read_part(entry.path):
-                    read[entry.path] = ModelFile("", entry.path, checkpoint, stamp=stamp(entry.path))
+    for tops in (TEXT_FOLDERS, VAE_FOLDERS):
+        for entry in _find_files(settings, tops, scan, endings=MODEL_ENDINGS):
+            if entry.usable and entry.path not in read:
+                scan.note(entry.path)
+                part = _read_part(entry.path)
+                if part.checkpoint or (part.problem and tops == TEXT_FOLDERS):
+                    read[entry.path] = part
                     found.append(entry)
     return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
+
+
+def _read_part(path: Path) -> ModelFile:
+    try:
+        return ModelFile("", path, read_part(path), stamp=stamp(path))
+    except BadFile as error:
+        return ModelFile("", path, problem=str(error))
+    except OSError:
+        return ModelFile("", path)
 
 
 def find_loras(settings: Settings, scan: Scan | None = None) -> dict[str, LoraFile]:
@@ -212,12 +221,17 @@ def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
 
 
 def _find_files(
-    settings: Settings, tops: Iterable[str], scan: Scan | None, *further: Path, pickles: bool = False
+    settings: Settings,
+    tops: Iterable[str],
+    scan: Scan | None,
+    *further: Path,
+    pickles: bool = False,
+    endings: tuple[str, ...] = WEIGHT_ENDINGS,
 ) -> Iterator[FoundFile]:
     """Files of weights. Pickles are among them also where they cannot be used, so that whoever asks for one is told."""
     scan = scan or Scan()
     for root in (*(root / top for root in (settings.data_dir, *settings.models_dir) for top in tops), *further):
-        for path, place in _find_paths(root, scan):
+        for path, place in _find_paths(root, scan, endings=endings):
             yield FoundFile(path, place, usable=pickles or path.suffix.lower() not in PICKLE_ENDINGS)
 
 

@@ -22,11 +22,12 @@ from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.lora_ref import LoraRef
 from webui.core.names import LANCZOS
 from webui.core.request import Request
+from webui.core.uses import text_encoders
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
 LINES = {"prompt": 3, "negative": 1, "hires.prompt": 2, "hires.negative": 2}
-FILES = ("model", "vae", "refiner", "hires.model", "hires.upscaler", "upscale.upscaler")
+FILES = ("model", "vae", "text_encoder", "refiner", "hires.model", "hires.upscaler", "upscale.upscaler")
 """What may come and go while the page is open."""
 CHOSEN = ("sampler", "schedule", "hires.sampler", "hires.schedule")
 FRACTION_STEP = 0.05
@@ -142,9 +143,10 @@ def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
     usable = [name for name, file in catalog.models.items() if file.checkpoint]
     upscalers = (*catalog.upscalers, LANCZOS)
     names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
+    names |= {"text_encoder": [name for name, file in text_encoders(catalog.parts).items() if file.checkpoint]}
     names |= {"upscale.upscaler": upscalers, "hires.upscaler": (*upscalers, *LATENT_FILTERS)}
     names |= {"hires.sampler": catalog.samplers, "hires.schedule": catalog.schedules}
-    nothing = {"vae": [("Model's own", "")], "refiner": [("None", "")]}
+    nothing = {"vae": [("Model's own", "")], "text_encoder": [("What fits", "")], "refiner": [("None", "")]}
     nothing |= dict.fromkeys(("hires.model", "hires.sampler", "hires.schedule"), [("As in the first pass", "")])
     tiny = [name for name, file in catalog.vaes.items() if file.is_tiny] if field == "vae" else []
     labels = {name: f"{name} (tiny, approximate)" for name in tiny}

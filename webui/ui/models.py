@@ -14,7 +14,10 @@ from webui.ui import form, panel
 from webui.ui.fills import Fills
 
 STATUS = '<p class="models-status" role="status"></p>'
-OWN = {field: Request.model_fields[field].default for field in ("prediction", "form", "clip_skip", "vae", "refiner")}
+OWN = {
+    field: Request.model_fields[field].default
+    for field in ("prediction", "form", "clip_skip", "vae", "text_encoder", "refiner")
+}
 BY_HAND = ("clip_skip", "vae", "refiner", "upscale")  # what stays with another model where a person chose it
 EMBEDDED = Request.model_fields["model"].default
 ENLARGED = {"upscale": True, "upscale.scale": 4.0}

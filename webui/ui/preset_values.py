@@ -45,10 +45,11 @@ def settings_updates(
         if name := values.get(f"{group}.upscaler"):
             values[f"{group}.upscaler"] = choose_upscaler(name, catalog.upscalers, group, filters)
     models = dict.fromkeys(("model", "refiner", "hires.model"), catalog.models)
-    files: Mapping[str, Mapping[str, File]] = {**models, "vae": catalog.vaes}
+    files: Mapping[str, Mapping[str, File]] = {**models, "vae": catalog.vaes, "text_encoder": catalog.parts}
+    titles = {"vae": "VAE", "text_encoder": "text encoder"}
     for field, known in files.items():
         if values.get(field):
-            values[field] = choose_file("VAE" if field == "vae" else "model", values[field], known, field)
+            values[field] = choose_file(titles.get(field, "model"), values[field], known, field)
     for field in fills.LORAS:
         if field in values:
             refs = [(ref, choose_lora(ref.name, catalog.loras)) for ref in values[field]]

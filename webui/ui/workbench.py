@@ -196,11 +196,12 @@ def _build_settings(page: str, controls: Controls, catalog: Catalog) -> None:
     """The fold with what stands nowhere else, ordered by how often people reach for it."""
     infos = {
         "vae": "Turns latents into pixels",
+        "text_encoder": "Reads the words",
         "refiner": "Finishes the picture",
         "refiner_at": "Share of the steps",
         "prediction": "Leave it on auto, unless the pictures are noise",
     }
-    first = ("repeat", "schedule", "vae", "refiner", "refiner_at", "prediction", "clip_skip")
+    first = ("repeat", "schedule", "vae", "text_encoder", "refiner", "refiner_at", "prediction", "clip_skip")
     for field in (*first, *FIELDS):  # and whatever the request has learned since
         if field not in controls:
             overrides = {"info": infos[field]} if field in infos else {}

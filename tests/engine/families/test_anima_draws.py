@@ -15,6 +15,7 @@ from webui.core.errors import RequestError
 from webui.core.events import Done, Image, Step
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
+from webui.core.recipe import read_picture
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
@@ -40,6 +41,8 @@ def data(stock: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
     save_apart(models, stock, "net.").rename(models / "diffusion_models/net.safetensors")
     save_file(theirs(stock, ""), models / "diffusion_models/bare.safetensors")
     save_file(theirs(stock, "model.diffusion_model."), models / "diffusion_models/wrapped.safetensors")
+    other = {name: tensor * 2 for name, tensor in encoder_state(stock, "model.").items()}
+    save_file(other, models / "text_encoders/zz.safetensors")
     return data
 
 
@@ -242,6 +245,28 @@ def test_a_file_that_does_not_fit_is_refused_with_what_it_is(
         draw(darkroom, model="demo", loras="kohya:1")
 
 
+def test_another_text_encoder_reads_the_words_where_it_is_named(
+    darkroom: Darkroom, data: Path, stock: dict[str, Any]
+) -> None:
+    plain = draw(darkroom, model="net")
+    *_, chosen = darkroom.generate(Request(width=SIDE, height=SIDE, steps=1, model="net", text_encoder="ZZ", **WORDS))
+    assert isinstance(chosen, Done) and not any("text encoder" in warning for warning in chosen.warnings)
+    others = {model: draw(darkroom, model=model, text_encoder="zz") for model in ("net", "whole", "folder")}
+    assert all((picture == others["net"]).all() for picture in others.values())
+    assert abs(others["net"] - plain).max() > LEVELS
+    assert (draw(darkroom, model="net") == plain).all() and (draw(darkroom, model="folder") == plain).all()
+    wide = {"text_encoder": make_parts(encoder_width=48)["text_encoder"]}
+    save_file(encoder_state(wide, "model."), data / "models/text_encoders/zzz-wide.safetensors")
+    darkroom.library.reload()
+    reason = "'zzz-wide' is Qwen3, 48 wide; net reads words with Qwen3, 32 wide; those that fit are qwen_3_tiny and zz"
+    for name, said in {"zzz-wide": reason, "qwen_image_tiny": "no text encoder “qwen_image_tiny”"}.items():
+        with pytest.raises(RequestError, match=said) as refused:
+            draw(darkroom, model="net", text_encoder=name)
+        assert refused.value.field == "text_encoder"
+    with pytest.raises(RequestError, match="SD 1.x, as 'demo' is, has no text encoder in a file of its own"):
+        draw(darkroom, model="demo", text_encoder="zz")
+
+
 def test_files_of_parts_are_known_where_they_are_added(data: Path) -> None:
     from webui.core.tensor_file import read_header
     from webui.library.checkpoint import part_of, read_checkpoint
@@ -280,8 +305,11 @@ def test_the_command_line_draws_grids_and_verifies(
         "--seed",
         "5",
     ]
-    assert main(["generate", *where, *asked, "--lora", "kohya:0.8"]) == 0
+    assert main(["generate", *where, *asked, "--lora", "kohya:0.8", "--text-encoder", "zz"]) == 0
     (drawn,) = data.rglob("outputs/txt2img/*/*.png")
+    recipe = read_picture(drawn)
+    assert recipe and recipe.schema == 3 and set(recipe.hashes["lender"]) == {"zz", "qwen_image_tiny"}
+    assert "Text encoder: zz" in recipe.infotext()
     assert main(["verify", *where[:4], str(drawn)]) == 0
     assert "identical" in capsys.readouterr().out
     assert main(["grid", *where, *asked, "--x", "guidance=1,4", "--y", "sampler=Euler,UniPC"]) == 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Prediction = Literal["epsilon", "v", "flow"]
 Ability = Literal[
     "negative prompt", "emphasis", "clip skip", "embeddings", "masks", "hires", "details", "refiner", "prediction",
-    "token merging", "reuse",
+    "token merging", "reuse", "text encoder",
 ]  # fmt: skip
 """What some kinds of models cannot do, as people call it."""
 

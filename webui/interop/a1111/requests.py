@@ -21,9 +21,10 @@ from webui.core.groups import nest
 from webui.core.groups.detail import Detail
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
-from webui.core.names import LANCZOS
+from webui.core.names import LANCZOS, find_file
 from webui.core.prompt import split_loras
 from webui.core.request import Request
+from webui.core.uses import text_encoders
 from webui.interop import adetailer
 from webui.interop.a1111.refusals import (
     ADETAILER,
@@ -97,6 +98,7 @@ class Options:
     model: str = "demo"
     vae: str = ""
     clip_skip: int = 1
+    text_encoder: str = ""
 
     def to_json(self, catalog: Catalog) -> dict[str, Any]:
         """As ``GET options`` has them; ``read_options`` takes all of it back."""
@@ -104,6 +106,7 @@ class Options:
         return {
             "sd_model_checkpoint": title(file) if file else self.model,
             "sd_vae": self.vae or "Automatic",
+            "forge_additional_modules": [self.text_encoder] if self.text_encoder else [],
             "CLIP_stop_at_last_layers": self.clip_skip,
             "samples_format": "png",
         }
@@ -121,6 +124,9 @@ def read_options(values: Any, catalog: Catalog, now: Options) -> Options:
         now = replace(now, model=find_model("sd_model_checkpoint", model, catalog))
     if vae is not None:
         now = replace(now, vae=find_vae(vae, catalog))
+    if (modules := values.get("forge_additional_modules")) is not None:
+        found = find_modules(modules, catalog)
+        now = replace(now, vae=found.get("vae", now.vae), text_encoder=found["text_encoder"])
     if clip_skip not in (None, ""):
         try:
             now = replace(now, clip_skip=Request.parse({"clip_skip": clip_skip}).clip_skip)
@@ -153,6 +159,23 @@ def find_vae(name: Any, catalog: Catalog) -> str:
     raise RequestError(f"sd_vae: {str(name)[:80]!r} is not here", field="sd_vae")
 
 
+def find_modules(names: Any, catalog: Catalog) -> dict[str, str]:
+    """What a list of Forge's additional modules, as names or paths, means by our fields: a VAE where it names one, and
+    a text encoder, or none."""
+    field, found = "forge_additional_modules", {"text_encoder": ""}
+    if not isinstance(names, list):
+        raise RequestError(f"{field} must be a list", field=field)
+    known = {"vae": catalog.vaes, "text_encoder": text_encoders(catalog.parts)}
+    for name in names:
+        plain = re.split(r"[/\\]", str(name))[-1]
+        meant = ((ours, here) for ours, files in known.items() if (here := find_file(plain, files)))
+        ours, here = next(meant, ("", ""))
+        if not here:
+            raise RequestError(f"{field}: {plain[:80]!r} is not here", field=field)
+        found[ours] = here
+    return found
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a body asks for, and lines for people about what of it is not done as it says."""
@@ -176,6 +199,7 @@ def read_request(
     refuse_scripts(given)
     values: dict[str, Any] = {"model": options.model}
     values |= {"vae": options.vae} if options.vae else {}
+    values |= {"text_encoder": options.text_encoder} if options.text_encoder else {}
     values |= {"clip_skip": options.clip_skip} if options.clip_skip > 1 else {}
     told, comments = _read_infotext(given, catalog)
     values |= told

@@ -44,7 +44,7 @@ FOLDERS: dict[Kind, str] = {
     "text encoder": "models/text_encoders",
 }
 UPSCALER_PICKLES = (".pt", ".pth")
-GGUF_HEAD_BYTES = 2**22
+GGUF_HEAD_BYTES = 2**23
 """In these the header of a model's GGUF file is, which does not tell its own length."""
 RESERVE_BYTES = 2**30
 """So much of a disk is left free."""

@@ -35,6 +35,7 @@
     settings: (of, before) => {
       const words = {
         repeat: (value) => `${value} batches`, schedule: (value) => value, vae: (value) => `VAE ${value}`,
+        text_encoder: (value) => `text encoder ${value}`,
         refiner: (value) => `refiner ${value}`, prediction: (value) => value, clip_skip: (value) => `clip skip ${value}`, strict: () => "reproducible",
       };
       const changed = Object.keys(words).filter((field) => (of(field) ?? "") !== (before(field) ?? ""));
