@@ -2,8 +2,8 @@
 
 Random weights in the published names: float16 (dense), fp8, all of it Q8_0, and Q8_0 in the linear layers alone, which
 is what diffusers' GGUF loader reads. Each way is a process of its own, with the file in the page cache; only what comes
-after the imports is counted, steps in processor time. All compute in float32. ``--side`` is the picture's, 512 px where
-nothing is said.
+after the imports is counted, steps in processor time. All compute in float32. ``--side`` is the picture's, 256 px where
+nothing is said. At most two rounds are measured, which take some four minutes.
 """
 
 import json
@@ -14,14 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers.convert import write_configs
-from tests.checkpoints import published, write_random
+from tests.checkpoints import write_random
+from tests.weight_formats import write_published_gguf
 
 ALLOWED = 1.15
-"""Of the file's bytes, what loading and drawing may take besides what a dense model's step does."""
+"""Of the file's bytes, what loading and drawing may take besides what a dense model's step takes beside its weights."""
 MEASURE = """
 import json, sys, time
 path, side, threads, configs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -42,7 +41,8 @@ with torch.inference_mode():
         began = time.process_time()
         {step}
         steps.append(time.process_time() - began)
-print(json.dumps([seconds, min(steps[1:]), loaded - before, peak() - before]))
+weights = sum(weight.nbytes for weight in unet.parameters())
+print(json.dumps([seconds, min(steps[1:]), loaded - before, peak() - before, weights]))
 """
 OURS = {
     "imports": (
@@ -77,7 +77,7 @@ def run(options: Options) -> list[Row]:
         ways = _write(Path(folder))
         write_configs(Path(folder, "configs"))
         samples: dict[str, list[list[float]]] = {name: [] for name in ways}
-        for k in range(min(options.rounds, 5) + 1):
+        for k in range(min(options.rounds, 2) + 1):
             for name, (path, way) in ways.items():
                 found = _measure(way, path, folder, options)
                 if k:
@@ -89,7 +89,7 @@ def run(options: Options) -> list[Row]:
         rows.append(first)
         for name in list(ways)[1:]:
             rows.append(compared(f"{what}, {name}", "s", [one[place] for one in samples[name]], first))
-    step_bytes = median(drawn - loaded for _, _, loaded, drawn in samples["dense"])
+    step_bytes = median(drawn - weights for *_, drawn, weights in samples["dense"])
     for name in ("fp8", "Q8_0"):
         for place, what, besides in ((2, "loading", 0.0), (3, "drawing", max(0.0, step_bytes))):
             shares = [max(one[place] - besides, one[2]) / sizes[name] for one in samples[name]]
@@ -102,8 +102,8 @@ def _write(folder: Path) -> dict[str, tuple[Path, dict[str, str]]]:
     """The files, and who reads which, by the rows' names."""
     write_random(folder / "dense.safetensors", "sd15", parts=("unet",))
     write_random(folder / "fp8.safetensors", "sd15", dtype="F8_E4M3", parts=("unet",))
-    _write_gguf(folder / "whole.gguf", whole=True)
-    _write_gguf(folder / "linear.gguf", whole=False)
+    write_published_gguf(folder / "whole.gguf", "sd15")
+    write_published_gguf(folder / "linear.gguf", "sd15", convolutions=False)
     return {
         "dense": (folder / "dense.safetensors", OURS),
         "fp8": (folder / "fp8.safetensors", OURS),
@@ -113,37 +113,8 @@ def _write(folder: Path) -> dict[str, tuple[Path, dict[str, str]]]:
     }
 
 
-def _write_gguf(path: Path, whole: bool) -> None:
-    """Small random numbers; weights that are no whole blocks are float16."""
-    import gguf
-
-    kind, generator = gguf.GGMLQuantizationType.Q8_0, np.random.default_rng(0)
-    noise = (generator.standard_normal((2**15, 256)) * 0.02).astype(np.float32)
-    blocks, halves = gguf.quants.quantize(noise, kind), noise.astype(np.float16)
-    writer = gguf.GGUFWriter(path, "sd1")
-    for name, (shape, _) in published("sd15").items():
-        if not name.startswith("model.diffusion_model."):
-            continue
-        numbers = int(np.prod(shape))
-        if len(shape) == 1:
-            writer.add_tensor(name, np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32))
-        elif numbers % 256 == 0 and (whole or (len(shape) == 2 and shape[1] % 32 == 0)):
-            if shape[1] % 32 or len(shape) > 2:
-                writer.add_array(f"comfy.gguf.orig_shape.{name}", list(shape))
-                stored = (numbers // 256, 256)
-            else:
-                stored = (shape[0], shape[1])
-            data = np.resize(blocks, numbers // 32 * 34).reshape(stored[0], stored[1] // 32 * 34)
-            writer.add_tensor(name, data, raw_dtype=kind)
-        else:
-            writer.add_tensor(name, np.resize(halves, numbers).reshape(shape))
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
-        write()
-    writer.close()
-
-
 def _measure(way: dict[str, str], path: Path, folder: str, options: Options) -> Any:
-    side = options.side or 512
+    side = options.side or 256
     code = MEASURE.format(**way)
     command = [sys.executable, "-c", code, str(path), str(side), str(options.threads), f"{folder}/configs"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from tests.checkpoints import published
+
 Tensors = Mapping[str, torch.Tensor]
 Saved = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 """What is in the file of a layer's weight, and what that stands for, in float32."""
@@ -125,3 +127,32 @@ def save_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return meant
+
+
+def write_published_gguf(path: Path, kind: str, convolutions: bool = True) -> None:
+    """The UNet of full size, in Q8_0, small random numbers; weights that are no whole blocks are float16.
+
+    Without ``convolutions`` these are float16 too, as diffusers' loader needs them.
+    """
+    form, generator = gguf.GGMLQuantizationType.Q8_0, np.random.default_rng(0)
+    noise = (generator.standard_normal((2**15, 256)) * 0.02).astype(np.float32)
+    blocks, halves = gguf.quants.quantize(noise, form), noise.astype(np.float16)
+    writer = gguf.GGUFWriter(path, {"sd15": "sd1"}.get(kind, kind), use_temp_file=True)
+    for name, (shape, _) in published(kind).items():
+        if not name.startswith(UNET):
+            continue
+        numbers = int(np.prod(shape))
+        if len(shape) == 1:
+            writer.add_tensor(name, np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32))
+        elif numbers % 256 == 0 and (convolutions or (len(shape) == 2 and shape[1] % 32 == 0)):
+            stored = (shape[0], shape[1])
+            if shape[1] % 32 or len(shape) > 2:
+                writer.add_array(f"comfy.gguf.orig_shape.{name}", list(shape))
+                stored = (numbers // 256, 256)
+            data = np.resize(blocks, numbers // 32 * 34).reshape(stored[0], stored[1] // 32 * 34)
+            writer.add_tensor(name, data, raw_dtype=form)
+        else:
+            writer.add_tensor(name, np.resize(halves, numbers).reshape(shape))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()

@@ -80,6 +80,7 @@ requests = st.builds(
     clip_skip=st.integers(1, 12),
     model=names,
     vae=texts,
+    text_encoder=texts,
     prediction=st.sampled_from(["auto", "epsilon", "v", "v zero-SNR"]),
     form=names,
     refiner=texts,

@@ -10,9 +10,12 @@ import pytest
 import torch
 from checkpoints import write_random
 from safetensors import safe_open
+from weight_formats import write_published_gguf
 
+from webui.core.events import Image
 from webui.core.files import ModelFile
 from webui.core.memory import need_of
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
 from webui.darkroom import Darkroom
@@ -212,3 +215,22 @@ def test_a_half_downloaded_file_is_not_listed_and_a_short_one_is_named(tmp_path,
     assert "is a pickle" in models["old"].problem
     with pytest.raises(BadFile, match="is a pickle"):
         read_checkpoint(folder / "old.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sdxl_of_full_size_in_small_weights_is_drawn_with(tmp_path):
+    """Its UNet stays as it is in the file; the GGUF one borrows the other's text encoders and autoencoder."""
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    write_random(folder / "whole.safetensors", "sdxl", dtype="F8_E4M3")
+    write_published_gguf(folder / "unet.gguf", "sdxl")
+    darkroom = Darkroom(Settings(device="cpu", dtype="bfloat16", data_dir=tmp_path, model_cache="0"))
+    models = darkroom.library.snapshot().models
+    for name, words, of_numbers in (("whole", "SDXL, fp8", 1.0), ("unet", "SDXL, Q8_0", 34 / 32)):
+        assert models[name].checkpoint.kind == words
+        request = Request(prompt="a red apple", model=name, width=256, height=256, steps=1, seed=1)
+        *_, picture = [event.image for event in darkroom.generate(request) if isinstance(event, Image)]
+        assert picture.size == (256, 256)
+        held = sum(weight.nbytes for weight in darkroom.manager._residence.model.network.parameters())
+        assert held < 1.01 * of_numbers * PUBLISHED["sdxl"][3][0]
