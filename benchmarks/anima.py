@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def run(options: Options) -> list[Row]:
         latents, moment, told = torch.randn(1, 16, side, side), torch.tensor(500.0), subject.told()
         loads = families._alternate([theirs.load, ours.load], options.rounds)
         steps = [way.prepare(told) for way in (theirs, ours)]
-        taken = families._alternate([lambda step=step: step(latents, moment) for step in steps], options.rounds)
+        taken = families._alternate([partial(step, latents, moment) for step in steps], options.rounds)
         rows = []
         for what, samples in ((f"load {megabytes:,.0f} MB", loads), ("a step", taken)):
             other = Row(f"{what}, diffusers", "ms", samples[0])
