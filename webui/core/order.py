@@ -120,7 +120,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         return (first,)
     first = replace(first, handover_at=request.refiner_at)
     second, refiner = replace(first, begin="handover", name="refiner"), files.models[request.refiner]
-    if refiner.path != model.path:
+    if refiner.name != model.name:
         second = replace(
             second, model=refiner, lenders=lenders(refiner, files), prediction="auto", loras=(), lora_schedules=()
         )

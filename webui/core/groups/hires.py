@@ -155,7 +155,7 @@ class Hires(Group):
             handover_at=None,
             done=first.steps_taken,
         )
-        if model.path != first.model.path:
+        if model.name != first.model.name:
             second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
         refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
         if not are_alike(model, first.model):

@@ -21,11 +21,11 @@ from webui.core.groups import nest
 from webui.core.groups.detail import Detail
 from webui.core.groups.init import Init
 from webui.core.images import ImageError
-from webui.core.names import LANCZOS, find_file
+from webui.core.names import LANCZOS
 from webui.core.prompt import split_loras
 from webui.core.request import Request
-from webui.core.uses import text_encoders
 from webui.interop import adetailer
+from webui.interop.a1111.modules import find_modules
 from webui.interop.a1111.refusals import (
     ADETAILER,
     REFUSED,
@@ -157,23 +157,6 @@ def find_vae(name: Any, catalog: Catalog) -> str:
             if name in (known, file.path.name):
                 return known
     raise RequestError(f"sd_vae: {str(name)[:80]!r} is not here", field="sd_vae")
-
-
-def find_modules(names: Any, catalog: Catalog) -> dict[str, str]:
-    """What a list of Forge's additional modules, as names or paths, means by our fields: a VAE where it names one, and
-    a text encoder, or none."""
-    field, found = "forge_additional_modules", {"text_encoder": ""}
-    if not isinstance(names, list):
-        raise RequestError(f"{field} must be a list", field=field)
-    known = {"vae": catalog.vaes, "text_encoder": text_encoders(catalog.parts)}
-    for name in names:
-        plain = re.split(r"[/\\]", str(name))[-1]
-        meant = ((ours, here) for ours, files in known.items() if (here := find_file(plain, files)))
-        ours, here = next(meant, ("", ""))
-        if not here:
-            raise RequestError(f"{field}: {plain[:80]!r} is not here", field=field)
-        found[ours] = here
-    return found
 
 
 @dataclass(frozen=True)
