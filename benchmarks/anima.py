@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import families
+from benchmarks import families, family_models
 from benchmarks.measure import Options, Row, compared
 from tests.anima_models import CONDITIONER, ENCODER, TRANSFORMER, VAE, save_folder
 from webui.core.files import LoraFile
@@ -39,7 +39,7 @@ def run(options: Options) -> list[Row]:
         "text_encoder": qwen.make(ENCODER),
         "vae": qwen_image.make(VAE),
     }
-    subject = replace(families.anima(), make=lambda: parts)
+    subject = replace(family_models.anima(), make=lambda: parts)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         data = Path(folder)
         path = save_folder(data / "models/Stable-diffusion/anima", parts)
