@@ -159,7 +159,8 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     kind = recognize(header.shapes)
     if kind is None or kind.role == "checkpoint":
         found = check_header(header)
-        return "model", f"an {found.family} model{' for inpainting' if found.inpaints else ''}"
+        article = "an" if found.family.startswith(("A", "SD")) else "a"
+        return "model", f"{article} {found.family} model{' for inpainting' if found.inpaints else ''}"
     if kind.is_foreign or kind.role == "other" or kind.role == "nothing":
         raise BadFile(kind.reason)
     return kind.role, kind.name
