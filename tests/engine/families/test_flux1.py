@@ -30,6 +30,7 @@ from tests.flux1_models import (
 )
 from webui.core.errors import RequestError
 from webui.core.events import Done, Image, Step
+from webui.core.gguf_names import transformers_names
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.request import Request
@@ -264,11 +265,13 @@ def test_t5s_configuration_and_its_names_of_gguf(stock: dict[str, Any], darkroom
     known = stock["text_encoder_2"].config
     assert T5.keys() - {"tie_word_embeddings"} <= found.keys()
     assert all(getattr(known, name) == value for name, value in found.items())
-    path = data / "models/text_encoders/t5xxl.safetensors"
-    path.unlink()
-    renamed = {t5.gguf_name(key.removeprefix("encoder.")).replace("shared", "token_embd"): value for key, value in own.items()}  # fmt: skip # noqa: E501
-    assert {"token_embd.weight", "enc.blk.1.attn_q.weight", "enc.blk.0.attn_rel_b.weight"} <= renamed.keys()
-    save_file(renamed, path)
+    (data / "models/text_encoders/t5xxl.safetensors").unlink()
+    inner = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_o", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+    theirs = [f"enc.blk.{number}.{name}.weight" for number in range(T5["num_layers"]) for name in inner]
+    theirs += ["token_embd.weight", "enc.output_norm.weight", "enc.blk.0.attn_rel_b.weight"]
+    renamed = {name: own[ours] for name, ours in transformers_names("t5encoder", theirs).items()}
+    assert len(renamed) == len(own)
+    save_gguf(data / "models/text_encoders/t5xxl.gguf", renamed, "F32", "t5encoder")
     darkroom.library.reload()
     assert (draw(darkroom, model="flux1-tiny") == plain).all()
 
@@ -299,8 +302,7 @@ def test_published_text_encoders_are_known_by_their_headers() -> None:
     wide = T5 | {"d_model": 4096, "d_kv": 64, "d_ff": 10_240, "num_layers": 24, "num_heads": 64}
     own = {name: tuple(part.shape) for name, part in build_empty(lambda: t5.make(wide)).named_parameters()}
     xxl = {f"encoder.{name}".replace("encoder.embed_tokens", "shared"): shape for name, shape in own.items()}
-    gguf = {t5.gguf_name(name): shape for name, shape in own.items()}
-    for shapes in (xxl, {f"text_encoders.t5xxl.transformer.{name}": shape for name, shape in xxl.items()}, gguf):
+    for shapes in (xxl, {f"text_encoders.t5xxl.transformer.{name}": shape for name, shape in xxl.items()}):
         found = part_of(Header({}, shapes))
         assert found and (found.family, found.parts, found.context_width) == ("T5", ("text_encoder_2",), 4096)
         config = t5.config(shapes, found.prefix_of("text_encoder_2"))

@@ -71,7 +71,7 @@ def _sees(shapes: Shapes, prefix: str) -> bool:
 
 def t5_words(shapes: Shapes, prefix: str) -> tuple[int, ...]:
     """The shape of T5's words, (words, width), under any of their names; empty where there are none."""
-    names = ("shared.weight", "encoder.embed_tokens.weight", "token_embd.weight")
+    names = ("shared.weight", "encoder.embed_tokens.weight")
     return next((shapes[prefix + name] for name in names if prefix + name in shapes), ())
 
 
@@ -133,7 +133,7 @@ T5_WORDS = 32_128
 T5 = Network(
     name="T5",
     role="text_encoder_2",
-    signs=("encoder.block.0.layer.0.SelfAttention.q.weight", "enc.blk.0.attn_q.weight"),  # transformers' names, GGUF's
+    signs=("encoder.block.0.layer.0.SelfAttention.q.weight",),
     files={4096: "T5-XXL (t5xxl_fp16.safetensors, t5xxl_fp8_e4m3fn.safetensors)"},
     fits=lambda shapes, prefix: t5_words(shapes, prefix)[:1] == (T5_WORDS,),
     width=lambda shapes, prefix: t5_words(shapes, prefix)[-1],

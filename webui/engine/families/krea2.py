@@ -14,7 +14,17 @@ from webui.core.errors import RequestError
 from webui.core.tensor_file import BadFile
 from webui.engine.families import qwen_image
 from webui.engine.families.base import Backbone, CannotLoad, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, flow_config
+from webui.engine.families.family import (
+    Config,
+    EncodeOptions,
+    Family,
+    Part,
+    Parts,
+    Shapes,
+    Spelling,
+    flow_config,
+    without_float16,
+)
 from webui.engine.families.latent import group_alike
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
@@ -228,11 +238,6 @@ def _scheduler(checkpoint: Checkpoint, config: Config | None) -> Config:
     return flow_config(checkpoint, None if form and form.is_distilled else config)
 
 
-def _dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
-    """What is in its layers goes beyond float16's numbers."""
-    return torch.bfloat16 if dtype == torch.float16 else dtype
-
-
 TEXT_ENCODER = Part(
     role="text_encoder",
     title="text encoder",
@@ -240,7 +245,7 @@ TEXT_ENCODER = Part(
     config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix, ROPE_THETA),
     keys=qwen.keys,
     lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3vl_4b_transformer_model_"),
-    dtype=_dtype,
+    dtype=without_float16,
     tokenizer=_tokenizer,
 )
 TRANSFORMER = Part(
@@ -254,7 +259,7 @@ TRANSFORMER = Part(
         *("lora_unet_", "lora_transformer_", "lycoris_"),
     ),
     spellings=_spellings,
-    dtype=_dtype,
+    dtype=without_float16,
 )
 KREA2 = Family(
     kinds=("Krea 2",),

@@ -15,7 +15,17 @@ from webui.core.errors import RequestError
 from webui.core.tensor_file import BadFile
 from webui.engine.families import flux_vae
 from webui.engine.families.base import Backbone, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, flow_config
+from webui.engine.families.family import (
+    Config,
+    EncodeOptions,
+    Family,
+    Part,
+    Parts,
+    Shapes,
+    Spelling,
+    flow_config,
+    without_float16,
+)
 from webui.engine.families.latent import FORWARD_ROWS, vae_of
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
@@ -121,11 +131,6 @@ def _make_encoder(config: Config) -> nn.Module:
     return qwen.make(config, read=config["num_hidden_layers"] - 1)
 
 
-def _dtype(_config: Config, dtype: torch.dtype) -> torch.dtype:
-    """Both networks were trained in bfloat16, and leave float16's range."""
-    return torch.bfloat16 if dtype == torch.float16 else dtype
-
-
 def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
     words = (folder and in_folder(folder / "tokenizer")) or shipped("qwen3")
     if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
@@ -193,7 +198,7 @@ TEXT_ENCODER = Part(
     make=_make_encoder,
     config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
     keys=qwen.keys,
-    dtype=_dtype,
+    dtype=without_float16,
     lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3_4b_transformer_model_"),
     tokenizer=_words,
 )
@@ -203,7 +208,7 @@ TRANSFORMER = Part(
     make=_make_transformer,
     config=_transformer_config,
     keys=_transformer_keys,
-    dtype=_dtype,
+    dtype=without_float16,
     lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", ""),
     spellings=_transformer_spellings,
 )

@@ -13,35 +13,14 @@ from webui.engine.text.vocabularies import Reading
 from webui.engine.weights import Key
 
 USUAL_DISTANCE = 128
-# transformers' names -> those of GGUF, in this order
-_RENAMED = (
-    ("layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"),
-    ("layer.0.SelfAttention.", "attn_"),
-    ("layer.0.layer_norm", "attn_norm"),
-    ("layer.1.DenseReluDense.wi_0", "ffn_gate"),
-    ("layer.1.DenseReluDense.wi_1", "ffn_up"),
-    ("layer.1.DenseReluDense.wo", "ffn_down"),
-    ("layer.1.layer_norm", "ffn_norm"),
-    ("block.", "enc.blk."),
-    ("final_layer_norm", "enc.output_norm"),
-    ("embed_tokens", "token_embd"),
-)
-_BLOCK = re.compile(r"(?:encoder\.block|enc\.blk)\.(\d+)\.")
-
-
-def gguf_name(path: str) -> str:
-    """What GGUF files call a module or a tensor of the encoder."""
-    for ours, theirs in _RENAMED:
-        path = path.replace(ours, theirs)
-    return path
+_BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
 
 
 def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator[Key]:
-    """transformers' names, and GGUF's."""
+    """transformers' names."""
     if parameter.startswith("embed_tokens."):
         yield Key(f"{prefix}shared.weight")
     yield Key(f"{prefix}encoder.{parameter}")
-    yield Key(f"{prefix}{gguf_name(parameter)}")
 
 
 def spellings(path: str, _root: nn.Module) -> Iterator[Spelling]:
