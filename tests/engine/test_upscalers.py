@@ -200,4 +200,4 @@ def test_what_cannot_be_used_is_told_by_its_reason(tmp_path):
         told = refusal(save(tmp_path, wrong, "wrong.safetensors"), read_upscaler)
         assert told.startswith("upscaler 'wrong': wrong.safetensors is a network that is not known here")
     none = save(tmp_path, state | {"conv_last.bias": torch.full((3,), float("nan"))}, "none.safetensors")
-    assert "numbers that are none" in refusal(none, read_upscaler)
+    assert "values that are not numbers" in refusal(none, read_upscaler)
