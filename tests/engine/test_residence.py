@@ -506,7 +506,7 @@ class TestVae:
         (folder / "old.pt").write_bytes(b"pickle")
         darkroom = make()
         before = draw(darkroom, model="sd1")
-        with pytest.raises(CannotLoad, match="VAE 'flux' cannot be used: flux.safetensors has latents of 16 channels"):
+        with pytest.raises(RequestError, match="'flux' is FLUX.1's VAE, which SD 1.x"):
             run(darkroom, model="sd1", vae="flux")
         with pytest.raises(CannotLoad, match="VAE 'nothing' cannot be used: nothing.safetensors holds no VAE"):
             run(darkroom, model="sd1", vae="nothing")
