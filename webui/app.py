@@ -200,7 +200,8 @@ def _prepare_for_guests(settings: Settings, catalog: Catalog, workspaces: Worksp
     """Raises RequestError where guests are to use something that is not there."""
     if settings.has_guests:
         Filters(settings.filters_dir).prepare()
-    check_names("model", settings.guest_models or (), catalog.models, catalog.vaes, catalog.upscalers, catalog.finders)
+    with_models = catalog.text_encoders, catalog.vaes, catalog.upscalers, catalog.finders
+    check_names("model", settings.guest_models or (), catalog.models, *with_models)
     check_names("LoRA", settings.guest_loras or (), catalog.loras, catalog.embeddings)
     for name in settings.guest_presets or ():
         workspaces.of(OWNER).presets.choose(name)

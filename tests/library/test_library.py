@@ -5,9 +5,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from webui.core.allowance import Allowance
 from webui.core.errors import RequestError
 from webui.core.files import LoraFile
+from webui.core.kinds.parts import QWEN_WORDS
 from webui.core.names import choose_file, choose_lora, find_file
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
@@ -298,3 +302,17 @@ def test_a_tiny_vae_is_known_by_its_tensors(tmp_path):
     (folder / "old.pt").write_bytes(b"pickle")
     vaes = find_vaes(Settings(data_dir=tmp_path))
     assert {name for name, file in vaes.items() if file.is_tiny} == {"diffusers", "author"}
+
+
+def test_text_encoders_go_with_the_models_that_guests_may_use_and_are_lent_all_the_same(tmp_path):
+    folder = tmp_path / "models" / "text_encoders"
+    folder.mkdir(parents=True)
+    words = {"embed_tokens.weight": torch.zeros(QWEN_WORDS, 1), "layers.0.self_attn.q_norm.weight": torch.zeros(1)}
+    for name in ("qwen", "secret"):
+        save_file(words, folder / f"{name}.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"no header")
+    library = Library(Settings(data_dir=tmp_path))
+    assert {"qwen", "secret", "broken"} <= library.snapshot().text_encoders.keys()
+    guests = library.snapshot(allowed=Allowance(models=("demo", "qwen", "broken"), usable=True))
+    assert list(guests.text_encoders) == ["qwen"]
+    assert {"qwen", "secret"} <= guests.parts.keys()

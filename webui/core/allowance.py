@@ -12,8 +12,8 @@ F = TypeVar("F", bound=File)
 
 @dataclass(frozen=True)
 class Allowance:
-    """Names as people write them; None allows all. VAEs, upscalers and finders go with the models,
-    embeddings with the LoRAs.
+    """Names as people write them; None allows all. Text encoders, VAEs, upscalers and finders go with
+    the models, embeddings with the LoRAs.
 
     ``usable`` leaves out models that cannot be drawn with, whose names and faults concern their owner alone.
     """
@@ -23,7 +23,7 @@ class Allowance:
     usable: bool = False
 
     def of_models(self, files: Mapping[str, ModelFile]) -> Mapping[str, ModelFile]:
-        """Those of the models that are allowed."""
+        """Those of the models, or of the text encoders, that are allowed."""
         allowed = _only(self.models, files)
         return {name: file for name, file in allowed.items() if file.checkpoint} if self.usable else allowed
 

@@ -28,6 +28,7 @@ class Catalog:
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
     finders: Mapping[str, FinderFile] = field(default_factory=dict)
     parts: Mapping[str, ModelFile] = field(default_factory=dict)
+    text_encoders: Mapping[str, ModelFile] = field(default_factory=dict)
     words: Words | None = field(default=None, compare=False)
 
     @classmethod
@@ -35,7 +36,7 @@ class Catalog:
         """All files, and every sampler."""
         samplers = {name: row.schedules for name, row in SAMPLERS.items()}
         weights = files.models, files.loras, files.vaes, files.embeddings
-        return cls(*weights, samplers, files.upscalers, files.finders, files.parts, files)
+        return cls(*weights, samplers, files.upscalers, files.finders, files.parts, files.text_encoders, files)
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -116,6 +116,10 @@ class Files(Protocol):
         """Parts of models in files of their own, which lend them."""
 
     @property
+    def text_encoders(self) -> Mapping[str, ModelFile]:
+        """Of these, what reads words and may be asked for by its name; what cannot be read among them, with why."""
+
+    @property
     def loras(self) -> Mapping[str, LoraFile]: ...
     @property
     def vaes(self) -> Mapping[str, VaeFile]: ...

@@ -1,6 +1,6 @@
 """What a pass uses beside its model, by names in a request: LoRAs, embeddings, and models that lend a part."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from webui.core.checkpoint import Checkpoint
@@ -20,18 +20,13 @@ TITLES = {
 }
 
 
-def text_encoders(parts: Mapping[str, ModelFile]) -> dict[str, ModelFile]:
-    """Of parts in files of their own, those that read words; those that cannot be read among them, with why."""
-    return {name: file for name, file in parts.items() if not file.checkpoint or file.checkpoint.reads_words}
-
-
 def choose_text_encoder(name: str, model: ModelFile, files: Files) -> str:
     """The name here of a text encoder that is to read the words; RequestError, with those that fit, for one that
     cannot."""
     field, own = "text_encoder", model.checkpoint
     if not name or own is None:
         return ""
-    there = text_encoders(files.parts)
+    there = files.text_encoders
     chosen = choose_file("text encoder", name, there, field)
     if _roles(there[chosen], own):
         return chosen
@@ -109,7 +104,7 @@ def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
             if file.checkpoint and (role := file.checkpoint.role_of(part, own))
         ]
         if part.startswith("text"):
-            misfits += [f"{file.path.name} {file.problem}" for file in files.parts.values() if file.problem]
+            misfits += [f"{file.path.name} {file.problem}" for file in files.text_encoders.values() if file.problem]
         there = f". There is {show_some(misfits)}" if misfits else ""
         title = TITLES.get(part, part)
         raise RequestError(f"{field} {show(model.name)!r}: {model.path.name} has no {title}{lacks}{there}", field=field)

@@ -20,7 +20,6 @@ from webui.core.names import choose_finder, choose_upscaler, find_file
 from webui.core.prompt import split_loras, unsupported
 from webui.core.request import MAX_LORAS, MAX_PROMPT_CHARACTERS, PROMPTS, TEMPLATES, LoraRef, Request
 from webui.core.schedule import as_words
-from webui.core.uses import text_encoders
 from webui.interop.found import Found, Lora, clean, short
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup
@@ -140,7 +139,7 @@ def _check_files(given: dict[str, Any], catalog: Catalog, reasons: list[str]) ->
             reasons.append(f"model: {short(named or '', 100)!r}{hashed} is not here")
     files: tuple[tuple[str, str, Mapping[str, File]], ...] = (
         ("vae", "VAE", catalog.vaes),
-        ("text_encoder", "text encoder", text_encoders(catalog.parts)),
+        ("text_encoder", "text encoder", catalog.text_encoders),
         ("refiner", "refiner", catalog.models),
     )
     for name in given.pop("modules", ()):  # Forge's, which may be either

@@ -102,7 +102,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
         ("LoRA", [*_loras_of(request)], catalog.loras),
         ("VAE", [request.vae], catalog.vaes),
-        ("text encoder", [request.text_encoder], catalog.parts),
+        ("text encoder", [request.text_encoder], catalog.text_encoders),
         ("refiner", [request.refiner], catalog.models),
         ("hires model", [request.hires.model] if request.hires else [], catalog.models),
     )

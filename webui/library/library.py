@@ -266,8 +266,15 @@ class Snapshot:
 
     @cached_property
     def parts(self) -> Mapping[str, ModelFile]:
-        """As ``find_parts`` finds them."""
+        """As ``find_parts`` finds them: they are lent to whatever model is allowed."""
         return self._library.parts.get(self._max_age_s)
+
+    @cached_property
+    def text_encoders(self) -> Mapping[str, ModelFile]:
+        """Of these, what reads words and may be asked for by its name."""
+        known = {name: file.checkpoint for name, file in self.parts.items()}
+        readers = {name: self.parts[name] for name, about in known.items() if not about or about.reads_words}
+        return self._allowed.of_models(readers)
 
     @cached_property
     def loras(self) -> Mapping[str, LoraFile]:

@@ -22,7 +22,6 @@ from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.lora_ref import LoraRef
 from webui.core.names import LANCZOS
 from webui.core.request import Request
-from webui.core.uses import text_encoders
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 FIELDS: dict[str, FieldInfo] = {**Init.model_fields, **Request.model_fields, **GROUP_FIELDS}
@@ -143,7 +142,7 @@ def choices(field: str, catalog: Catalog) -> list[tuple[str, str]]:
     usable = [name for name, file in catalog.models.items() if file.checkpoint]
     upscalers = (*catalog.upscalers, LANCZOS)
     names = {"sampler": catalog.samplers, "schedule": catalog.schedules, "vae": catalog.vaes}
-    names |= {"text_encoder": [name for name, file in text_encoders(catalog.parts).items() if file.checkpoint]}
+    names |= {"text_encoder": [name for name, file in catalog.text_encoders.items() if file.checkpoint]}
     names |= {"upscale.upscaler": upscalers, "hires.upscaler": (*upscalers, *LATENT_FILTERS)}
     names |= {"hires.sampler": catalog.samplers, "hires.schedule": catalog.schedules}
     nothing = {"vae": [("Model's own", "")], "text_encoder": [("What fits", "")], "refiner": [("None", "")]}

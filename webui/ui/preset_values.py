@@ -45,7 +45,7 @@ def settings_updates(
         if name := values.get(f"{group}.upscaler"):
             values[f"{group}.upscaler"] = choose_upscaler(name, catalog.upscalers, group, filters)
     models = dict.fromkeys(("model", "refiner", "hires.model"), catalog.models)
-    files: Mapping[str, Mapping[str, File]] = {**models, "vae": catalog.vaes, "text_encoder": catalog.parts}
+    files: Mapping[str, Mapping[str, File]] = {**models, "vae": catalog.vaes, "text_encoder": catalog.text_encoders}
     titles = {"vae": "VAE", "text_encoder": "text encoder"}
     for field, known in files.items():
         if values.get(field):

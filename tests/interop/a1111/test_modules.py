@@ -18,7 +18,7 @@ def catalog() -> Catalog:
     reads = Checkpoint("Qwen3", "", ("text_encoder",), 0, 1024, 0)
     parts = {"qwen_3": ModelFile("qwen_3", Path("models/text_encoders/qwen_3.safetensors"), reads)}
     parts["vae"] = ModelFile("vae", Path("models/VAE/vae.safetensors"), replace(reads, parts=("vae",)))
-    return Catalog({}, {}, {"vae": VaeFile("vae", Path("models/VAE/vae.safetensors"))}, {}, {}, parts=parts)
+    return Catalog({}, {}, {"vae": VaeFile("vae", Path("models/VAE/vae.safetensors"))}, {}, {}, text_encoders=parts)
 
 
 def test_a_list_of_modules_chooses_text_encoder_and_vae_and_comes_back(catalog: Catalog) -> None:

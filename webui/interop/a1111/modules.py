@@ -6,7 +6,6 @@ from typing import Any
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.names import find_file
-from webui.core.uses import text_encoders
 
 
 def find_modules(names: Any, catalog: Catalog) -> dict[str, str]:
@@ -15,7 +14,7 @@ def find_modules(names: Any, catalog: Catalog) -> dict[str, str]:
     field, found = "forge_additional_modules", {"text_encoder": ""}
     if not isinstance(names, list):
         raise RequestError(f"{field} must be a list", field=field)
-    known = {"vae": catalog.vaes, "text_encoder": text_encoders(catalog.parts)}
+    known = {"vae": catalog.vaes, "text_encoder": catalog.text_encoders}
     for name in names:
         plain = re.split(r"[/\\]", str(name))[-1]
         meant = ((ours, here) for ours, files in known.items() if (here := find_file(plain, files)))
