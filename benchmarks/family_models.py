@@ -34,7 +34,7 @@ class Subject:
 def subjects() -> list[Subject]:
     """All of them; what they are made with is imported where it is needed."""
     sds = [stable_diffusion("sd1"), stable_diffusion("sdxl")]
-    return [*sds, anima(), krea2(), z_image(), flux("FLUX.2 Klein"), flux("FLUX.1")]
+    return [*sds, anima(), krea2(), z_image(), flux("FLUX.2 Klein"), flux("FLUX.1"), sd3()]
 
 
 def stable_diffusion(kind: str) -> Subject:
@@ -104,6 +104,28 @@ def z_image() -> Subject:
         lambda: make_parts(transformer=TRANSFORMER | wide),
         save_folder,
         lambda: [{"context": torch.randn(1, tokens, 32)} for tokens in (60, 20)],
+        ask,
+    )
+
+
+def sd3() -> Subject:
+    """Eight blocks of 3.5 medium's build, four of which attend twice, 512 wide."""
+    from tests.sd3_models import TRANSFORMER, make_parts, save_folder
+
+    wide = {"attention_head_dim": 64, "num_attention_heads": 8, "num_layers": 8, "caption_projection_dim": 512}
+    wide |= {"pos_embed_max_size": 64, "dual_attention_layers": (0, 1, 2, 3)}
+
+    def ask(networks: Networks, latents: torch.Tensor, moment: torch.Tensor, told: Sequence[Conditioning]) -> Outputs:
+        both = {name: torch.cat([one[name] for one in told]) for name in told[0]}
+        twice, now = latents.repeat(len(told), 1, 1, 1), moment.expand(len(told))
+        output = networks["transformer"](twice, both["context"], both["summary"], now, return_dict=False)[0]
+        return list(output.chunk(len(told)))
+
+    return Subject(
+        "SD 3.x",
+        lambda: make_parts(TRANSFORMER | wide),
+        save_folder,
+        lambda: [{"context": torch.randn(1, 333, 96), "summary": torch.randn(1, 64)} for _ in range(2)],
         ask,
     )
 

@@ -119,8 +119,8 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
             "is a Chroma model; SD 1.x, SD 2.x, SDXL, SDXL refiner",
         ),
         (
-            {"model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight": (1, 1)},
-            "is a Stable Diffusion 3 model",
+            {"model.diffusion_model.double_stream_blocks.0.block.attn1.to_q.weight": (1, 1)},
+            "is a HiDream model",
         ),
         ({"lora_unet_x.lora_down.weight": (1, 1)}, "is a LoRA; it belongs in the folder for LoRAs (models/Lora)"),
         (

@@ -223,8 +223,8 @@ def test_three_hundred_thousand_tags_are_counted_in_seconds(make_lora):
             "x.safetensors is an embedding; it belongs in the folder for embeddings",
         ),
         (
-            {"lora_unet_joint_blocks_8_x_block_mlp.lora_up.weight": (2, 2)},
-            "x.safetensors is a LoRA for Stable Diffusion 3; SD 1.x",
+            {"lora_unet_double_stream_blocks_8_block_attn1_to_q.lora_up.weight": (2, 2)},
+            "x.safetensors is a LoRA for HiDream; SD 1.x",
         ),
         ({"lora_unet_conv_in.lora_up.weight": (2, 2)}, ""),
         ({"something": (2,)}, ""),

@@ -107,12 +107,16 @@ class Checkpoint:
     def role_of(self, part: str, other: "Checkpoint") -> str | None:
         """The role here of what is ``part`` in ``other``, or None.
 
-        It is the same network, or where kinds share none, the same role in the same kind.
+        It is the same network, as wide if several are, or where kinds share none, the same role in the same kind. A
+        file of a network alone may be its twin.
         """
-        wanted = other.networks.get(part)
-        alike = (part,) if self.family == other.family else ()
-        roles = [role for role, network in self.networks.items() if network == wanted] if wanted else alike
-        return next((role for role in roles if role in self.parts), None)
+        wanted, own = other.networks.get(part), self.networks
+        if wanted is None:
+            roles = [part] if self.family == other.family else []
+        else:
+            roles = [role for role, network in own.items() if network == wanted or self.family == wanted.twin]
+        there = sorted(set(roles) & set(self.parts), key=lambda role: self.width_of(role) != other.width_of(part))
+        return there[0] if there else None
 
     def lends(self, part: str, other: "Checkpoint") -> bool:
         """Whether ``other`` can use what this one has of its ``part``: it has to be as wide, where that matters."""

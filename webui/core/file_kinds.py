@@ -64,7 +64,7 @@ _FAMILIES = tuple(
     for pattern, name in (
         (r"distilled_guidance_layer", "Chroma"),
         (r"double_stream_blocks|single_stream_blocks", "HiDream"),
-        (r"joint_blocks", "Stable Diffusion 3"),
+        (r"joint_blocks", "SD 3.x"),
         (r"(^|[._])(txtfusion|text_fusion)[._]", "Krea 2"),
         (r"(^|[._])blocks[._]\d+[._](attn[._](w[qkvo]|gate|to_gate)|(mlp|ff)[._](gate|up|down))\b", "Krea 2"),
         (r"(double|single)_stream_modulation|to_qkv_mlp_proj|[._]ff(_context)?[._]linear_(in|out)", FLUX2),
@@ -75,7 +75,7 @@ _FAMILIES = tuple(
         (r"(^|[._])((noise|context)_refiner[._]|layers[._]\d+[._](attention|feed_forward)[._])", "Z-Image"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._][qkvo]\b", "Wan"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
-        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2}, Krea 2 or Stable Diffusion 3"),
+        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2}, Krea 2 or SD 3.x"),
         (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
         (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "Anima, PixArt or LTX-Video"),
     )
@@ -114,7 +114,7 @@ def recognize(shapes: Shapes) -> FileKind | None:
     if any(map(_CHANGES.search, keys)):
         return FileKind("LoRA", f"a LoRA for {family}" if family else "a LoRA", family)
     if family:
-        return FileKind("checkpoint", f"a {family} model", family)
+        return FileKind("checkpoint", f"{'an' if family.startswith('SD') else 'a'} {family} model", family)
     if found := _find(_WHOLE, keys):
         return FileKind(*found)
     return FileKind("embedding", "an embedding") if _is_embedding(shapes) else None

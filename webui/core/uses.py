@@ -15,6 +15,7 @@ from webui.core.stages import EmbeddingUse, LoraSchedule, LoraUse, Pass
 TITLES = {
     "text_encoder": "text encoder",
     "text_encoder_2": "second text encoder",
+    "text_encoder_3": "third text encoder",
     "text_conditioner": "text adapter",
     "vae": "VAE",
 }
@@ -66,7 +67,7 @@ def lenders(model: ModelFile, files: Files, chosen: str = "") -> tuple[ModelFile
     """Files that have what this model lacks; none for a whole one.
 
     The first that has a part lends it: the one that was ``chosen`` by its name, those called as this file, other parts
-    in files of their own, models.
+    in files of their own, models, and last what may be another network that looks alike.
     """
     missing = set(model.checkpoint.missing_parts) if model.checkpoint else set()
     if not missing:
@@ -75,7 +76,13 @@ def lenders(model: ModelFile, files: Files, chosen: str = "") -> tuple[ModelFile
     every = (*files.parts.values(), *files.models.values())
     fitting = (file for file in every if own and any(lends(file, part, own) for part in missing))
     first = files.parts.get(chosen)
-    return tuple(sorted(fitting, key=lambda file: (file != first, file.path.stem != model.path.stem)))
+    twins = {network.twin for network in own.networks.values()} if own else set()
+
+    def order(file: ModelFile) -> tuple[bool, bool, bool]:
+        unsure = file.checkpoint is not None and file.checkpoint.family in twins
+        return file != first, file.path.stem != model.path.stem, unsure
+
+    return tuple(sorted(fitting, key=order))
 
 
 def lender_of(part: str, model: ModelFile, others: Iterable[ModelFile]) -> ModelFile | None:
@@ -93,7 +100,7 @@ def check_parts(model: ModelFile, files: Files, field: str = "model") -> None:
     """RequestError where a part that the model lacks is nowhere, with what there is and why that does not fit."""
     own, every = model.checkpoint, (*files.parts.values(), *files.models.values())
     for part in own.missing_parts if own else ():
-        if own is None or any(lends(file, part, own) for file in every):
+        if own is None or part in own.row.optional or any(lends(file, part, own) for file in every):
             continue
         network, width = own.networks.get(part), own.width_of(part)
         lacks = f"; it needs {network.wanted(width)}" if network else ""

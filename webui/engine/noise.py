@@ -12,7 +12,7 @@ from webui.core.errors import RequestError
 from webui.core.request import MAX_STEPS
 from webui.core.samplers import SAMPLERS
 from webui.core.stages import steps_to_take
-from webui.engine.samplers import is_flow, make_scheduler
+from webui.engine.samplers import DOWN_TO_LEAST, is_flow, make_scheduler
 
 Prediction = Literal["epsilon", "v", "flow", "sample"]
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -164,7 +164,7 @@ def make_noise(
     scheduled = scheduled_steps(steps, strength, scheduler.config.get("original_inference_steps", MAX_STEPS))
     try:
         flow = SAMPLERS[sampler].flow if is_flow(model_config) else None
-        if flow and flow.takes_sigmas:
+        if flow and flow.takes_sigmas and not model_config.get(DOWN_TO_LEAST):
             scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / scheduled, scheduled), device=device)
         else:
             scheduler.set_timesteps(scheduled, device=device)

@@ -100,7 +100,7 @@ class Residence:
         """
         lenders = tuple(lenders)
         missing = file.checkpoint.missing_parts if file.checkpoint else ()
-        wanted = tuple(lender_of(part, file, lenders) for part in missing)
+        wanted = tuple(lender for part in missing if (lender := lender_of(part, file, lenders)))
         if (known := self._kept.model(file)) and known.lenders == wanted:
             self._draw_with(known)
             self._grow(step_bytes)

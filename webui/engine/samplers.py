@@ -16,6 +16,8 @@ PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
     "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
     "v zero-SNR": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
 }
+DOWN_TO_LEAST = "down_to_least"
+"""In a configuration of flow's noise: the last step is at the least level that was trained on, not at 1 / steps."""
 
 
 def is_flow(model_config: Mapping[str, Any]) -> bool:

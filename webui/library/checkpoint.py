@@ -194,8 +194,9 @@ def _read_folder(path: Path) -> Checkpoint:
     shapes = {key: shape for header in own for key, shape in header.shapes.items()}
     places = {key: place for header in own for key, place in header.places.items()}
     found = _describe(Source(path, Header({}, shapes, places), configs))
-    for folder in map(found.row.folder, found.row.parts):
-        if folder not in headers:
-            raise BadFile(_without_weights(path, folder))
+    there = tuple(role for role in found.row.parts if found.row.folder(role) in headers)
+    for role in found.row.parts:
+        if role not in there and role not in found.row.optional:
+            raise BadFile(_without_weights(path, found.row.folder(role)))
     nbytes = sum(_nbytes(header) for part in headers.values() for header in part)
-    return replace(found, parts=found.row.parts, nbytes=nbytes)
+    return replace(found, parts=there, nbytes=nbytes)

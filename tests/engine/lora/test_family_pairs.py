@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests import anima_models, checkpoints, flux1_models, flux2_models, krea2_models, z_image_models
+from tests import anima_models, checkpoints, flux1_models, flux2_models, krea2_models, sd3_models, z_image_models
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import LoraFile
 from webui.core.kinds import KINDS
 from webui.core.lora_files import check_family
 from webui.core.tensor_file import Header, read_header
-from webui.engine.families import family_of, flux1, flux2
+from webui.engine.families import family_of, flux1, flux2, sd3
 from webui.engine.lora.names import ModuleIndex
 from webui.engine.lora.reading import CannotApply, read_lora
 from webui.engine.weights import build_empty
@@ -37,6 +37,10 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
         "ComfyUI": lambda path: f"diffusion_model.{flux2.original_name(path)[0]}",
     },
     "Krea 2": krea2_models.STYLES,
+    "SD 3.x": {
+        "diffusers": sd3_models.STYLES["diffusers"],
+        "kohya": lambda path: sd3_models.STYLES["kohya"](sd3.original_name(path)[0]),
+    },
     "Z-Image": z_image_models.STYLES,
 }
 LAYERS = 13
@@ -47,7 +51,7 @@ def published() -> dict[str, dict[str, tuple[int, ...]]]:
     """The names and shapes of one model of each kind."""
     models = (anima_models, flux2_models, krea2_models, z_image_models)
     found = [own.published()["diffusion_models"] for own in models]
-    found.append(flux1_models.published())
+    found += [flux1_models.published(), sd3_models.published()]
     found += [{name: shape for name, (shape, _) in checkpoints.published(kind).items()} for kind in UNETS]
     return {check_header(Header({}, shapes, {})).family: shapes for shapes in found}
 

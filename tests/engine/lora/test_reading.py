@@ -354,7 +354,7 @@ def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
         (
             kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 192)
             | kohya("lora_unet_joint_blocks_0_x_block_attn_qkv", 9, 8),
-            "is made for Stable Diffusion 3, but this model is",
+            "is made for SD 3.x, but this model is",
         ),
         (
             {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(64, 4, 3, 3)},

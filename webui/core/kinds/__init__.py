@@ -6,9 +6,10 @@ from webui.core.kinds.flux2 import FLUX2_KLEIN
 from webui.core.kinds.kind import Kind
 from webui.core.kinds.krea2 import KREA2
 from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
+from webui.core.kinds.sd3 import SD3
 from webui.core.kinds.z_image import Z_IMAGE
 
-KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE, FLUX1)
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE, FLUX1, SD3)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
@@ -19,4 +20,6 @@ def kind_of(name: str) -> Kind:
 
 def kinds_with(network: str) -> tuple[str, ...]:
     """The names of the kinds that have a part which is the network of this name."""
-    return tuple(kind.name for kind in KINDS if any(part.name == network for part in kind.networks.values()))
+    return tuple(
+        kind.name for kind in KINDS if any(network in (part.name, part.twin) for part in kind.networks.values())
+    )

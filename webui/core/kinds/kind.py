@@ -76,6 +76,7 @@ class Kind:
     ``recognise`` says what a header tells, or None where it is of another kind; it raises BadFile for one of this kind
     that nothing can be drawn with. ``settle`` adds what shapes do not say. ``networks`` are those of its parts, by
     role, that other kinds have as well and lend each other; any other part only a model of the same kind lends.
+    ``optional`` are the roles that it draws without, where no file has them.
     ``forms`` are those that shapes do not tell apart; a file that says nothing is taken for the first.
     ``vocabulary`` is what its words are counted with. ``lacks`` is what it cannot do. ``step_px_bytes`` is what a step
     takes beside the weights for each pixel of a picture, in a number format of two bytes (a transformer of patches of
@@ -88,6 +89,7 @@ class Kind:
     recognise: Callable[[Header], Traits | None]
     settle: Callable[["Checkpoint", Source], "Checkpoint"] = as_it_is
     networks: Mapping[str, Network] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
     vocabulary: str = "clip"
     folders: Mapping[str, str] = field(default_factory=dict)
     native_px: int = 512

@@ -4,7 +4,7 @@ A part is known by what network it is, not by whose it is: a file of Qwen3 serve
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -30,7 +30,8 @@ class Network:
     ``signs`` are tensors of which any one tells that it is there, by their names behind what the network's begin with.
     ``fits`` says whether all else is so that belongs to it, and ``width`` how wide its states are, 0 where that does
     not matter; both are given all shapes, and what the network's names begin with. ``files`` are the published ones
-    by their width.
+    by their width. ``twin`` is the name of another network with the very same shapes, which a file of its own is taken
+    for.
     """
 
     name: str
@@ -39,13 +40,15 @@ class Network:
     files: Mapping[int, str]
     fits: Callable[[Shapes, str], bool] = always
     width: Callable[[Shapes, str], int] = of_any_width
+    twin: str = ""
 
-    def find(self, shapes: Shapes) -> str | None:
-        """What its tensors' names begin with in a file, or None where it is not there."""
+    def find(self, shapes: Shapes, width: int = 0) -> str | None:
+        """What its tensors' names begin with in a file, or None where it is not there, this wide if that is said."""
         ends = tuple(f".{sign}" for sign in self.signs)
         begins = ["" for sign in self.signs if sign in shapes]
         begins += [key[: -len(end) + 1] for key in shapes if key.endswith(ends) for end in ends if key.endswith(end)]
-        return next((begin for begin in begins if self.fits(shapes, begin)), None)
+        fitting = (begin for begin in begins if self.fits(shapes, begin))
+        return next((begin for begin in fitting if width in (0, self.width(shapes, begin))), None)
 
     def wanted(self, width: int) -> str:
         """The file that has it this wide, or the nearest to that, and where it goes."""
@@ -53,9 +56,12 @@ class Network:
         return f"{self.files[nearest]} in models/{'VAE' if self.role == 'vae' else 'text_encoders'}"
 
 
-def inner(shapes: Shapes, networks: Mapping[str, Network]) -> dict[str, str]:
-    """What a file has of these beside its backbone: what the names of each begin with, by role."""
-    found = {role: network.find(shapes) for role, network in networks.items()}
+def inner(shapes: Shapes, networks: Mapping[str, Network], widths: Mapping[str, int] = {}) -> dict[str, str]:
+    """What a file has of these beside its backbone: what the names of each begin with, by role.
+
+    ``widths`` tell those apart that are the same network.
+    """
+    found = {role: network.find(shapes, widths.get(role, 0)) for role, network in networks.items()}
     return {role: prefix for role, prefix in found.items() if prefix}
 
 
@@ -120,11 +126,12 @@ FLUX_VAE = Network(
     files={0: "FLUX.1's VAE (ae.safetensors)"},
     fits=lambda shapes, prefix: shapes.get(f"{prefix}decoder.conv_in.weight", ())[1:2] == (16,),
 )
+SD3_VAE = replace(FLUX_VAE, name="SD 3's VAE", files={0: "SD 3's VAE (sd3_vae.safetensors)"}, twin=FLUX_VAE.name)
 CLIP = Network(
     name="CLIP",
     role="text_encoder",
     signs=("text_model.encoder.layers.0.layer_norm1.weight",),
-    files={768: "CLIP-L (clip_l.safetensors)"},
+    files={768: "CLIP-L (clip_l.safetensors)", 1280: "CLIP-G (clip_g.safetensors)"},
     fits=lambda shapes, prefix: f"{prefix}text_model.embeddings.token_embedding.weight" in shapes,
     width=lambda shapes, prefix: shapes[f"{prefix}text_model.embeddings.token_embedding.weight"][-1],
 )

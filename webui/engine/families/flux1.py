@@ -13,6 +13,7 @@ from torch import nn
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
 from webui.core.images import Size
+from webui.core.kinds.parts import T5
 from webui.core.prompt import parse_weights
 from webui.core.tensor_file import BadFile
 from webui.engine.families import clip, flux_vae
@@ -181,8 +182,10 @@ def _make_transformer(config: Config) -> nn.Module:
     return model
 
 
-def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
-    words = (folder and in_folder(folder / "tokenizer_2")) or shipped("t5")
+def _words(folder: Path | None, checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
+    """T5's: a folder has them under the number that T5 has in it."""
+    role = next(role for role, network in checkpoint.networks.items() if network == T5)
+    words = (folder and in_folder(folder / role.replace("text_encoder", "tokenizer"))) or shipped("t5")
     if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
         raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
     return words

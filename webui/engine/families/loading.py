@@ -91,10 +91,11 @@ class ModelLoader:
         self._tokenizers: dict[str, Any] = {}
         owners = {part: (file, part) for part in file.checkpoint.parts}
         for part in file.checkpoint.missing_parts:
-            owners[part] = self._find_lender(part, lenders)
+            if found := self._find_lender(part, lenders):
+                owners[part] = found
         self._owners = {part: owner for part, (owner, _) in owners.items()}
         try:
-            for part in self.checkpoint.row.parts:
+            for part in filter(owners.__contains__, self.checkpoint.row.parts):
                 owner, role = owners[part]
                 try:
                     self._plan(self._rows[part], owner, role, dtype)
@@ -175,15 +176,22 @@ class ModelLoader:
             return self.family.scheduler(self.checkpoint, said), _read_index(self.file.path)
         return self.family.scheduler(self.checkpoint, None), {}
 
-    def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> tuple[ModelFile, str]:
-        """The file that lends a part, and the part's role in it."""
+    def _find_lender(self, part: str, lenders: Iterable[ModelFile]) -> tuple[ModelFile, str] | None:
+        """The file that lends a part, and the part's role in it; None for one that is optional and nowhere."""
         own, title = self.checkpoint, self._rows[part].title
         if lender := lender_of(part, self.file, lenders):
             if part not in own.exchanged:
                 self.warnings.append(f"{self.file.name} has no {title}; the one of {lender.name} is used.")
             self.lenders.append(lender)
             assert lender.checkpoint
+            if (network := own.networks.get(part)) and network.twin == lender.checkpoint.family:
+                alike = f"{network.name} or {network.twin}, which look alike"
+                self.warnings.append(f"{lender.name} may be {alike}: choose another where colours are wrong.")
             return lender, lender.checkpoint.role_of(part, own) or part
+        if part in own.row.optional:
+            wanted = own.networks[part].wanted(own.width_of(part))
+            self.warnings.append(f"{self.file.name} has no {title} and draws without it; that would be {wanted}.")
+            return None
         raise CannotLoad(
             f"model {self.file.name!r} has no {title}, and no other {own.family} model is here to lend one"
         )
