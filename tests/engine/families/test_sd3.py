@@ -363,6 +363,13 @@ def test_what_is_missing_or_does_not_fit_is_said(stock: dict[str, Any], tmp_path
         with pytest.raises(RequestError, match=f"sd3-tiny.safetensors has {wanted}"):
             draw(bare, model="sd3-tiny")
         part.with_suffix(".off").rename(part)
+    bare.library.reload()
+    warnings = events_of(bare, model="sd3-tiny", steps=1)[-1].warnings
+    assert any("sd3_vae may be SD 3's VAE or FLUX.1's VAE, which look alike" in warning for warning in warnings)
+    save_whole(models / "Stable-diffusion/whole.safetensors", stock)
+    bare.library.reload()
+    warnings = events_of(bare, model="sd3-tiny", steps=1)[-1].warnings
+    assert "sd3-tiny has no VAE; the one of whole is used." in warnings, "it is surely SD 3's"
     with pytest.raises(RequestError, match="refiner"):
         draw(darkroom, refiner="whole")
 
