@@ -112,8 +112,8 @@ def sd3() -> Subject:
     """Eight blocks of 3.5 medium's build, four of which attend twice, 512 wide."""
     from tests.sd3_models import TRANSFORMER, make_parts, save_folder
 
-    wide = {"attention_head_dim": 64, "num_attention_heads": 8, "num_layers": 8, "caption_projection_dim": 512}
-    wide |= {"pos_embed_max_size": 64, "dual_attention_layers": (0, 1, 2, 3)}
+    wide: dict[str, Any] = {"attention_head_dim": 64, "num_attention_heads": 8, "num_layers": 8}
+    wide |= {"caption_projection_dim": 512, "pos_embed_max_size": 64, "dual_attention_layers": (0, 1, 2, 3)}
 
     def ask(networks: Networks, latents: torch.Tensor, moment: torch.Tensor, told: Sequence[Conditioning]) -> Outputs:
         both = {name: torch.cat([one[name] for one in told]) for name in told[0]}
