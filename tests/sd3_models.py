@@ -24,7 +24,9 @@ CLIP_L, CLIP_G = 24, 40
 SCHEDULER = {"shift": 3.0}
 
 
-def make_parts(transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
+def make_parts(
+    transformer: Mapping[str, Any] = TRANSFORMER, clips: tuple[int, int] = (CLIP_L, CLIP_G)
+) -> dict[str, Any]:
     """diffusers' and transformers' networks by the names of diffusers' folder, always with the same weights."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
@@ -36,8 +38,8 @@ def make_parts(transformer: Mapping[str, Any] = TRANSFORMER) -> dict[str, Any]:
     torch.manual_seed(0)
     parts = {
         "transformer": SD3Transformer2DModel(**transformer),
-        "text_encoder": clip(CLIP_L),
-        "text_encoder_2": clip(CLIP_G, hidden_act="gelu", pad_token_id=0),
+        "text_encoder": clip(clips[0]),
+        "text_encoder_2": clip(clips[1], hidden_act="gelu", pad_token_id=0),
         "text_encoder_3": T5EncoderModel(T5Config(**T5 | {"d_model": transformer["joint_attention_dim"]})),
         "vae": AutoencoderKL(**VAE | {"scaling_factor": 1.5305, "shift_factor": 0.0609}),
     }

@@ -15,6 +15,7 @@ def test_it_has_every_file_and_every_sampler():
         upscalers={"e": 5},
         finders={"f": 6},
         parts={"g": 7},
+        text_encoders=("g",),
     )
     catalog = Catalog.of(files)
     assert (catalog.models, catalog.loras, catalog.vaes, catalog.embeddings) == ({"a": 1}, {"b": 2}, {"c": 3}, {"d": 4})
