@@ -330,4 +330,4 @@ def test_dark_and_light(open_tab):
 def test_the_page_says_who_works(tab, server: Server):
     chip = tab.page.locator("#darkroom-engine")
     health = server.health()
-    assert chip.inner_text() == f"{health['model']} on {health['device']}"
+    assert chip.inner_text() == f"{health['model']} · {health['device']}"

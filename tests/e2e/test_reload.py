@@ -91,7 +91,7 @@ def test_what_is_taken_away_or_replaced_stays_so(open_tab, server, files, tmp_pa
     img2img.find("image").locator("input[type=file]").first.wait_for(state="attached")
     img2img.page.wait_for_function("sessionStorage.getItem('darkroom.img2img.image') === ''")
     reload(img2img)
-    assert "image is missing" in img2img.generate("failed")
+    assert "Add a picture first" in img2img.generate("failed")
 
 
 def test_the_tab_in_front_is_in_the_address_and_back_goes_back(open_tab):

@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_before_anything_is_queued(upscale, tmp_path):
     upscale.show()
     upscale.find("generate").click()
     refused = upscale.find("refused")
-    refused.filter(has_text="image is missing").wait_for()
+    refused.filter(has_text="Add a picture first").wait_for()
     upscale.give(small(tmp_path))
     width = upscale.find("upscale-width").locator("input")
     width.fill("9000")
