@@ -45,7 +45,8 @@ def test_what_waits_is_seen_moved_and_taken_back_and_a_reload_finds_all_of_it(op
     tab.page.wait_for_function("(job) => darkroom.statusOf('txt2img').dataset.job === job", arg=jobs[2])
     tab.queue.get_by_role("button", name="Stop: the second").click()
     tab.wait_for_queue("Stopped one. This is the last one.", "the third")
-    assert server.show(jobs[1])["state"] == "cancelled" and rows.count() == 1
+    assert server.show(jobs[1])["state"] == "cancelled"
+    wait_for(lambda: rows.count() == 1, "the one that is left")
     tab.queue.get_by_role("button", name="Stop all").click()
     tab.find("queue").wait_for(state="hidden")
     tab.wait_for_state("cancelled")

@@ -293,6 +293,7 @@ def test_names_are_those_that_diffusers_converts_from_and_files_known(stock: dic
     assert sum(tensor.numel() for tensor in converted.values()) == 11_901_408_320
 
 
+@pytest.mark.slow
 def test_it_draws_the_same_where_its_blocks_come_to_the_device_one_by_one(data: Path, plain: np.ndarray) -> None:
     settings = Settings(device="cpu", dtype="float32", data_dir=data, memory="blocks")
     assert (draw(Darkroom(settings)) == plain).all()

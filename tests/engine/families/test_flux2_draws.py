@@ -278,6 +278,7 @@ def test_a_form_is_told_by_the_folder_or_asked_for(darkroom: Darkroom, stock: di
     assert (draw(darkroom, model="bare", form="Base", guidance=4.0) == draw(darkroom, guidance=4.0)).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_grids_and_verifies(
     data: Path, loras: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

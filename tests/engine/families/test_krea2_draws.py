@@ -243,6 +243,7 @@ def test_what_is_missing_is_said_with_where_it_goes(stock: dict[str, Any], tmp_p
         draw(darkroom, model="krea2-tiny")
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_grids_and_verifies(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
