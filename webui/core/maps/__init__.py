@@ -1,0 +1,236 @@
+"""Preprocessors: what makes a control's map of a picture. A row each; pictures in, pictures out.
+
+``make_map`` brings a picture to a size and makes its map. What a map does not say is transparent in it: ControlNets for
+inpainting are given -1 there. All others are opaque.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as PilImages
+from PIL.Image import Image as PilImage
+
+from webui.core import images
+from webui.core.errors import RequestError
+from webui.core.images import ResizeMode, Size
+from webui.core.maps import colours, fitting, lines
+from webui.core.maps.canny import canny
+from webui.core.names import fold, unknown
+
+Values = Mapping[str, float]
+"""A value for each of a map's options."""
+Options = Mapping[str, float] | Iterable[tuple[str, float]]
+MASKED = 127
+"""The level of a mask above which a pixel is not known."""
+
+
+@dataclass(frozen=True)
+class MapOption:
+    """A number that a map is made with; ``step`` 1 is for whole ones."""
+
+    name: str
+    title: str
+    min: float
+    max: float
+    default: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Map:
+    """A preprocessor. ``a1111`` are its names in sd-webui-controlnet, the one that its lists have first.
+
+    ``make`` gets an RGB picture, where a mask ``needs_mask`` RGBA with the masked part transparent. ``needs`` says what
+    has to be installed for it.
+    """
+
+    name: str
+    title: str
+    a1111: tuple[str, ...]
+    make: Callable[[PilImage, Values], PilImage]
+    options: tuple[MapOption, ...] = ()
+    needs_mask: bool = False
+    needs: str = ""
+
+    def read(self, options: Options) -> Values:
+        """All values, the defaults where none is given; RequestError for an option that is not here or is out of its
+        bounds."""
+        given = dict(options)
+        known = {option.name: option for option in self.options}
+        for name in given.keys() - known.keys():
+            raise unknown(f"option of the preprocessor {self.name}", name, known, field="options")
+        for name, value in given.items():
+            option = known[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise RequestError(f"{name} must be a number, not {str(value)[:60]!r}", field="options")
+            if not option.min <= value <= option.max:
+                raise RequestError(f"{name} must be {option.min:g} to {option.max:g}, not {value:g}", field="options")
+        return {name: given.get(name, option.default) for name, option in known.items()}
+
+
+def _of_levels(make: Callable[..., lines.Bytes], *names: str) -> Callable[[PilImage, Values], PilImage]:
+    """A map of greys from a function of levels and of these options."""
+
+    def made(picture: PilImage, values: Values) -> PilImage:
+        levels = make(np.asarray(picture), *(values[name] for name in names))
+        return PilImages.fromarray(levels).convert("RGB")
+
+    return made
+
+
+def _of_picture(make: Callable[..., PilImage], *names: str) -> Callable[[PilImage, Values], PilImage]:
+    """The same from a function of pictures."""
+    return lambda picture, values: make(picture, *(values[name] for name in names))
+
+
+def _known_part(picture: PilImage, _values: Values) -> PilImage:
+    """Each pixel known or not: nothing between."""
+    known = picture.getchannel("A").point(lambda level: 255 if level >= 255 - MASKED else 0)
+    picture = picture.copy()
+    picture.putalpha(known)
+    return picture
+
+
+RESOLUTION = MapOption("resolution", "Resolution", 0, 2048, 0, 8)
+"""Of the shorter side, in px, at which the map is made; 0 is that of the picture that is drawn."""
+GAMMA = MapOption("gamma", "Gamma", 0.1, 2, 1, 0.001)
+
+ROWS = (
+    Map("none", "None", ("none",), lambda picture, _: picture),
+    Map(
+        "canny",
+        "Canny",
+        ("canny",),
+        _of_levels(canny, "low", "high"),
+        (
+            MapOption("low", "Low threshold", 1, 255, 100, 1),
+            MapOption("high", "High threshold", 1, 255, 200, 1),
+            RESOLUTION,
+        ),
+    ),
+    Map(
+        "line",
+        "Line",
+        ("lineart_standard (from white bg & black line)", "lineart_standard"),
+        _of_levels(lines.line),
+        (RESOLUTION,),
+    ),
+    Map(
+        "scribble",
+        "Scribble",
+        ("scribble_xdog",),
+        _of_levels(lines.scribble, "threshold"),
+        (MapOption("threshold", "Threshold", 1, 64, 32, 1), RESOLUTION),
+    ),
+    Map(
+        "soft edge",
+        "Soft edge",
+        (),
+        _of_levels(lines.soft_edge, "blur"),
+        (MapOption("blur", "Blur", 0.5, 8, 1.5, 0.1), RESOLUTION),
+    ),
+    Map(
+        "invert",
+        "Invert",
+        ("invert (from white bg & black line)", "invert"),
+        _of_picture(colours.invert),
+    ),
+    Map(
+        "threshold",
+        "Threshold",
+        ("threshold",),
+        _of_levels(lines.threshold, "level"),
+        (MapOption("level", "Level", 0, 255, 127, 1), RESOLUTION),
+    ),
+    Map(
+        "tile",
+        "Tile",
+        ("tile_resample",),
+        _of_picture(colours.coarsened, "rate"),
+        (MapOption("rate", "Coarser by", 1, 8, 1, 0.01),),
+    ),
+    Map(
+        "blur",
+        "Blur",
+        ("blur_gaussian",),
+        _of_picture(colours.blur, "sigma"),
+        (MapOption("sigma", "Width", 0.01, 64, 9, 0.01), RESOLUTION),
+    ),
+    Map("inpaint", "Inpaint", ("inpaint_only", "inpaint_global_harmonious", "inpaint"), _known_part, needs_mask=True),
+    Map("colour grid", "Colour grid", ("t2ia_color_grid", "color"), _of_picture(colours.colour_grid), (RESOLUTION,)),
+    Map(
+        "shuffle",
+        "Shuffle",
+        ("shuffle",),
+        _of_picture(colours.shuffle, "seed"),
+        (MapOption("seed", "Seed", 0, 2**31 - 1, 0, 1),),
+    ),
+    Map("luminance", "Luminance", ("recolor_luminance",), _of_picture(colours.luminance, "gamma"), (GAMMA,)),
+    Map("intensity", "Intensity", ("recolor_intensity",), _of_picture(colours.intensity, "gamma"), (GAMMA,)),
+)
+MAPS: Mapping[str, Map] = {row.name: row for row in ROWS}
+
+
+def choose_map(name: str, field: str = "preprocessor") -> Map:
+    """The preprocessor that a name of ours or of sd-webui-controlnet's means; RequestError with near names."""
+    wanted = fold(name.strip())
+    for row in ROWS:
+        if wanted in map(fold, (row.name, *row.a1111)):
+            return row
+    raise unknown("preprocessor", name, MAPS, field=field)
+
+
+def make_map(
+    name: str,
+    picture: PilImage,
+    size: Size,
+    resize: ResizeMode = "crop and resize",
+    options: Options = (),
+    mask: PilImage | None = None,
+) -> PilImage:
+    """The map of a picture, at exactly ``size`` (width, height in px): RGB, or RGBA where a part is not known.
+
+    White of ``mask`` is such a part, for the preprocessor that takes one; without it what is transparent in the
+    picture. RequestError for a name or option that is not here, or where there is nothing masked.
+    """
+    row = choose_map(name)
+    values = row.read(options)
+    if row.needs_mask:
+        return row.make(_with_mask(picture, mask, size, resize), values)
+    picture = images.to_rgb(picture)
+    if row.name == "none":
+        return fitting.fit_map(picture, size, resize)
+    working = _working_size(size, int(values.get(RESOLUTION.name, 0)))
+    inner, place = fitting.fit(picture, working, resize)
+    return fitting.scale_map(fitting.lay(row.make(inner, values), working, place), size)
+
+
+def _working_size(size: Size, resolution: int) -> Size:
+    if not resolution:
+        return size
+    scale = max(resolution, images.LATENT_STEP_PX) / min(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _with_mask(picture: PilImage, mask: PilImage | None, size: Size, resize: ResizeMode) -> PilImage:
+    """RGBA at ``size``, transparent where the picture is masked or where it does not reach."""
+    if mask is None:
+        if picture.mode not in ("RGBA", "LA") and "transparency" not in picture.info:
+            raise RequestError(
+                "the preprocessor inpaint needs a mask, or a picture with transparent parts", "preprocessor"
+            )
+        mask = images.plain(picture).convert("RGBA").getchannel("A").point(lambda level: 255 - level)
+    else:
+        mask = images.mask_levels(mask)
+    inner, place = fitting.fit(images.to_rgb(picture), size, resize)
+    masked, _ = fitting.fit(mask, size, resize)
+    if masked.size != inner.size:  # a mask of another shape than its picture
+        masked = masked.resize(inner.size, images.FILTER)
+    known = PilImages.new("L", size, 0)
+    known.paste(masked.point(lambda level: 255 - level), place)
+    sheet = PilImages.new("RGB", size)
+    sheet.paste(inner, place)
+    sheet.putalpha(known)
+    return sheet
