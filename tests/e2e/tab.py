@@ -26,6 +26,7 @@ DRAWN = """async (image) => {
   context.drawImage(image, 0, 0, 32, 32);
   return [...context.getImageData(0, 0, 32, 32).data];
 }"""
+SIZE = "async (image) => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
 STATUS = "#txt2img-status [data-state]"
 # Messages go by themselves, and are closed where they are in the way: the page notes each that was shown.
 NOTE_MESSAGES = """
@@ -261,6 +262,11 @@ class Tab:
         """The image as the browser drew it, at 32 x 32, once it is there."""
         image.wait_for()
         return image.evaluate(DRAWN)
+
+    def size_of(self, image: Any) -> list[int]:
+        """The image's own width and height in px, once it is there."""
+        image.wait_for()
+        return image.evaluate(SIZE)
 
     def picture_bytes(self) -> bytes:
         """The file behind the large picture."""

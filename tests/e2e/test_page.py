@@ -207,8 +207,7 @@ def test_sizes_can_be_chosen_and_swapped(tab):
     tab.wait_for_value("height", "192")
     tab.find("size").locator("[data-shape='2:3'][aria-pressed=true]").wait_for()
     tab.draw(width=128, height=64, steps=1)
-    tab.picture.wait_for()
-    assert tab.picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 64]
+    assert tab.size_of(tab.picture) == [128, 64]
 
 
 def test_a_picture_gives_its_settings_back(tab):

@@ -34,15 +34,25 @@ def reload(page: Page) -> Page:
 
 
 def kept(page: Page) -> str:
-    """The id of the start picture that the browser keeps, or nothing. It comes a moment after the picture."""
+    """The id of the start picture that the browser keeps, or nothing."""
     return page.page.evaluate("page => sessionStorage.getItem(`darkroom.${page}.image`) ?? ''", page.name)
 
 
+MASK_FILE = re.compile(r"/file=.*mask\.png")
+KEPT = """([page, old]) => {
+  const id = sessionStorage.getItem(`darkroom.${page}.image`);
+  return id && id !== old && !sessionStorage.getItem(`darkroom.${page}.image.file`);
+}"""
+
+
 def wait_until_kept(page: Page, other_than: str = "") -> None:
-    page.page.wait_for_function(
-        "([page, old]) => { const id = sessionStorage.getItem(`darkroom.${page}.image`); return id && id !== old; }",
-        arg=[page.name, other_than],
-    )
+    """The browser has the start picture a moment after it is shown."""
+    page.page.wait_for_function(KEPT, arg=[page.name, other_than])
+
+
+def is_to_keep(request) -> bool:
+    """Whether the page asks for the mask picture to keep it, not to show it."""
+    return request.resource_type == "fetch" and MASK_FILE.search(request.url) is not None
 
 
 def mask_of(inpaint: Page) -> np.ndarray:
@@ -58,10 +68,16 @@ def test_start_picture_painted_mask_and_mask_picture_come_back(open_tab, server,
     canvas.press("Shift+ArrowRight")
     canvas.press("Control+z")
     painted = mask_of(inpaint)
-    inpaint.unfold("Mask", "mask_picture")
-    inpaint.give(files[1], "mask_picture")
+    wait_until_kept(inpaint)
     for upload in server.data_dir.rglob("start.png"):
         upload.unlink()  # as after a restart: the browser has it, not the server
+    inpaint.unfold("Mask", "mask_picture")
+    held: list = []
+    inpaint.page.route(
+        MASK_FILE, lambda route: route.continue_() if held or not is_to_keep(route.request) else held.append(route)
+    )
+    with inpaint.page.expect_request(is_to_keep):
+        inpaint.give(files[1], "mask_picture")  # the server has it, and the browser has only asked for it
     reload(inpaint).wait_for_painter()
     inpaint.page.wait_for_function("darkroomPainter.mask('inpaint')")
     assert np.array_equal(mask_of(inpaint), painted)

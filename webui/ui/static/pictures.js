@@ -9,6 +9,7 @@
   const ids = {}; // by place: the id of the picture there, once it is kept
   const paths = {}; // by place: the file that is there now
   const placeOf = (page, field) => `darkroom.${page}.${field}`;
+  const onlyAtServer = (place) => `${place}.file`; // what the browser is still about to keep: a reload meanwhile asks for it
   const prefix = () => `.${window.gradio_config?.api_prefix ?? "/gradio_api"}`;
 
   let opened;
@@ -37,19 +38,19 @@
     }
   };
 
-  const put = async (file) => {
-    const blob = await (await fetch(file.url)).blob();
-    const id = `${Date.now()}-${Math.random().toString(36).slice(2)}`; // in the order of time
+  const newId = () => `${Date.now()}-${Math.random().toString(36).slice(2)}`; // in the order of time
+  const put = async (file, id) => {
+    const answer = await fetch(file.url);
+    if (!answer.ok) throw new Error(`picture: ${answer.status}`);
+    const kept = { blob: await answer.blob(), name: file.orig_name ?? "picture.png" };
     await transact("readwrite", (pictures, strokes) => {
-      pictures.put({ blob, name: file.orig_name ?? "picture.png" }, id);
+      pictures.put(kept, id);
       const known = pictures.getAllKeys();
       known.onsuccess = () => known.result.slice(0, -MOST_KEPT).forEach((old) => [pictures, strokes].forEach((store) => store.delete(old)));
     });
-    return id;
+    return kept;
   };
-  const forget = async (place) => {
-    const id = read(place);
-    write(place, "");
+  const forget = async (id) => {
     if (id) await transact("readwrite", (pictures, strokes) => [pictures, strokes].forEach((store) => store.delete(id)));
   };
   // The place has another file, or none.
@@ -58,10 +59,13 @@
     const { path } = file ?? {};
     if (path === paths[place]) return; // none at the beginning, or the one that was recalled
     paths[place] = path;
+    const [old, id] = [read(place), file ? newId() : ""];
+    write(place, id);
+    write(onlyAtServer(place), file ? JSON.stringify(file) : "");
     ids[place] = attempt(async () => {
-      if (!file) return forget(place);
-      const id = await put(file);
-      if (paths[place] === path) write(place, id);
+      if (!file) return forget(old);
+      await put(file, id);
+      if (read(place) === id) write(onlyAtServer(place), "");
       return id;
     });
   };
@@ -76,8 +80,10 @@
     const place = placeOf(page, field);
     const id = read(place);
     if (!id) return null;
-    const kept = await transact("readonly", (pictures) => pictures.get(id));
+    const atServer = JSON.parse(read(onlyAtServer(place)) || "null");
+    const kept = (await transact("readonly", (pictures) => pictures.get(id))) ?? (atServer && (await put(atServer, id)));
     if (!kept) return null;
+    write(onlyAtServer(place), "");
     const strokes = await transact("readonly", (_, store) => store.get(id));
     const body = new FormData();
     body.append("files", kept.blob, kept.name);
