@@ -18,7 +18,7 @@ from webui.core.events import Event, Image
 from webui.core.request import LoraRef, Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
-from webui.engine.nets.unet import Prepared
+from webui.engine.nets.encoder import Prepared
 from webui.library.library import DEMO_MODEL
 
 SIDE_PX = 64

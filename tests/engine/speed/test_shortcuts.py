@@ -5,7 +5,8 @@ import torch
 from checkpoints import SMALL_UNET
 from torch.nn import functional
 
-from webui.engine.nets.unet import Prepared, UNet
+from webui.engine.nets.encoder import Prepared
+from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Merging, Shortcuts
 
 SD1 = SMALL_UNET | {

@@ -20,8 +20,9 @@ from webui.engine.families.configs import unet_config, vae_config
 from webui.engine.families.family import Config, Part, Parts, Shapes, Spelling
 from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
 from webui.engine.nets.autoencoder import Autoencoder
+from webui.engine.nets.encoder import Prepared
 from webui.engine.nets.tiny import TinyAutoencoder
-from webui.engine.nets.unet import Prepared, UNet
+from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.weights import Files, Key, WeightLoader, build_empty
 

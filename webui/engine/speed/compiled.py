@@ -24,12 +24,13 @@ from torch.utils import _pytree as pytree
 
 from webui.engine.cpu.conv import PackedConv2d, define_packed_conv
 from webui.engine.cpu.install import install
-from webui.engine.nets.unet import Prepared, UNet
+from webui.engine.nets.encoder import Added, Prepared
+from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of what files hold; to be raised with each change of the UNet's code."""
 
 MAX_SIZES = 16
@@ -101,11 +102,16 @@ class CompiledUNet:
         threading.Thread(target=self._make_all, name="compiler", daemon=True).start()
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, shortcuts: Shortcuts | None = None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prepared: Prepared,
+        shortcuts: Shortcuts | None = None,
+        added: Added | None = None,
     ) -> torch.Tensor:
-        """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take."""
-        if shortcuts is not None:
-            return self._unet(latents, timestep, prepared, shortcuts)
+        """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take, or controls."""
+        if shortcuts is not None or added is not None:
+            return self._unet(latents, timestep, prepared, shortcuts, added)
         key = shape_key(latents, timestep, prepared)
         if (code := self._code.get(key)) is None:
             self._want(key, (latents, timestep, prepared))

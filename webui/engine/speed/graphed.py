@@ -15,7 +15,8 @@ from cachetools import LRUCache
 from torch.utils import _pytree as pytree
 
 from webui.engine.devices import release_memory
-from webui.engine.nets.unet import Prepared, UNet
+from webui.engine.nets.encoder import Added, Prepared
+from webui.engine.nets.unet import UNet
 from webui.engine.speed.compiled import shape_key
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -66,7 +67,7 @@ class _Graph:
 class GraphedUNet:
     """Replays the UNet, after recording it at the first call for a size.
 
-    With shortcuts the plain UNet runs. So it does after a recording that failed, which the log says once.
+    With shortcuts or controls the plain UNet runs. So it does after a recording that failed, which the log says once.
     """
 
     is_compiled = False
@@ -78,11 +79,16 @@ class GraphedUNet:
         self._failed = False
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, shortcuts: Shortcuts | None = None
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prepared: Prepared,
+        shortcuts: Shortcuts | None = None,
+        added: Added | None = None,
     ) -> torch.Tensor:
         """As ``UNet.forward``."""
-        if shortcuts is not None or self._failed:
-            return self._unet(latents, timestep, prepared, shortcuts)
+        if shortcuts is not None or added is not None or self._failed:
+            return self._unet(latents, timestep, prepared, shortcuts, added)
         key = shape_key(latents, timestep, prepared)
         if (graph := self._graphs.get(key)) is None:
             try:
