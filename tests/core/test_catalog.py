@@ -14,11 +14,13 @@ def test_it_has_every_file_and_every_sampler():
         embeddings={"d": 4},
         upscalers={"e": 5},
         finders={"f": 6},
+        controls={"h": 8},
         parts={"g": 7},
         text_encoders=("g",),
     )
     catalog = Catalog.of(files)
     assert (catalog.models, catalog.loras, catalog.vaes, catalog.embeddings) == ({"a": 1}, {"b": 2}, {"c": 3}, {"d": 4})
-    assert (catalog.upscalers, catalog.finders, catalog.parts) == ({"e": 5}, {"f": 6}, {"g": 7})
+    assert (catalog.upscalers, catalog.finders, catalog.controls) == ({"e": 5}, {"f": 6}, {"h": 8})
+    assert catalog.parts == {"g": 7}
     assert catalog.samplers.keys() == SAMPLERS.keys() and catalog.samplers["LCM"] == ("Default",)
     assert set(catalog.schedules) == {"Default", "Karras", "Exponential", "Trailing"}

@@ -11,6 +11,7 @@ from PIL import Image as PilImages
 from sd_parsers import ParserManager
 
 from webui.core.events import Image
+from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
@@ -108,6 +109,21 @@ requests = st.builds(
         ),
         max_size=3,
     ).map(tuple),
+    controls=st.lists(
+        st.builds(
+            Control,
+            model=names,
+            image=st.none() | colours.map(lambda colour: PilImages.new("RGBA", (9, 8), colour)),
+            weight=st.floats(0, 2),
+            start=st.floats(0, 1),
+            end=st.floats(0, 1),
+            preprocessor=names,
+            mode=st.sampled_from(["balanced", "prompt", "control"]),
+            resize=st.sampled_from(["just resize", "crop and resize", "resize and fill"]),
+            options=st.dictionaries(names, st.floats(-10, 10), max_size=2),
+        ),
+        max_size=2,
+    ).map(tuple),
     hires=st.none()
     | st.builds(
         Hires,
@@ -146,8 +162,7 @@ def test_a_request_comes_back_from_the_file_equal_in_every_field(tmp_path, reque
     recipe = Recipe(request, HASHES, Batch(3, 4, 1), SAMPLER, ENVIRONMENT)
     picture = Image(0, PilImages.new("RGB", (64, 64), (9, 99, 199)), recipe)
     start = StartPictures(tmp_path / "start")
-    if request.init:
-        start.keep(request.init)
+    start.keep(request)
     found = read_picture(save_picture(picture, tmp_path / "out", file_format))
     assert found.with_pictures(start.find).request == request
     assert (found.hashes, found.batch, found.sampler, found.environment) == (

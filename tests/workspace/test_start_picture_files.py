@@ -4,13 +4,14 @@ import pytest
 from PIL import Image as PilImages
 
 from webui.core.groups.init import Init
+from webui.core.request import Request
 from webui.workspace.start_pictures import StartPictures
 
 
 def test_a_kept_start_picture_that_was_changed_is_not_taken(tmp_path):
     init = Init(image=PilImages.new("RGB", (16, 16), (1, 2, 3)))
     kept = StartPictures(tmp_path)
-    kept.keep(init)
+    kept.keep(Request(init=init))
     (path,) = tmp_path.iterdir()
     PilImages.new("RGB", (16, 16), (200, 2, 3)).save(path)
     assert kept.find(path.stem) is None

@@ -8,7 +8,6 @@ from typing import Any
 
 from webui.core.errors import RequestError
 from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, nest
-from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
 from webui.core.images import ImageError, open_image, to_rgb
 from webui.core.kinds.kind import Defaults
@@ -41,11 +40,9 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         text = f"{fields[group].description}, with default settings; --no-{group} turns off a preset's"
         parser.add_argument(_flag(group), action=argparse.BooleanOptionalAction, help=text)
     for group, made_of in LISTS.items():
-        told = [name for name in made_of.model_fields if name not in made_of.set_by_programs]
-        text = f"{fields[group].description}; of {', '.join(told)}; can be repeated"
-        parser.add_argument(
-            _flag(group), action="append", nargs="?", const="{}", metavar=f"{told[0]}=NAME,prompt=TEXT", help=text
-        )
+        text = f"{fields[group].description}; of {', '.join(made_of.asked())}; can be repeated"
+        flag, shown = _flag(made_of.flag or group), made_of.example
+        parser.add_argument(flag, dest=group, action="append", nargs="?", const="{}", metavar=shown, help=text)
         text = f"none of the preset's {str(fields[group].title).lower()}"
         parser.add_argument(f"--no-{group}", dest=group, action="store_const", const=(), help=text)
     suited = {field.name for field in dataclasses.fields(Defaults)}
@@ -92,9 +89,11 @@ def _read_lists(options: argparse.Namespace) -> dict[str, Any]:
     given = _given(options, [*LISTS])
     for group, entries in given.items():
         try:
-            given[group] = tuple(entry for text in entries for entry in read_details(text))
+            given[group] = tuple(entry for text in entries for entry in LISTS[group].read_all(text))
         except ValueError as error:
-            raise RequestError(f"{_flag(group)} {error}, not {', '.join(entries)[:60]!r}", field=group) from None
+            raise RequestError(
+                f"{_flag(LISTS[group].flag or group)} {error}, not {', '.join(entries)[:60]!r}", field=group
+            ) from None
     return given
 
 

@@ -12,8 +12,8 @@ F = TypeVar("F", bound=File)
 
 @dataclass(frozen=True)
 class Allowance:
-    """Names as people write them; None allows all. Text encoders, VAEs, upscalers and finders go with
-    the models, embeddings with the LoRAs.
+    """Names as people write them; None allows all. Text encoders, VAEs, upscalers, finders and controls
+    go with the models, embeddings with the LoRAs.
 
     ``usable`` leaves out models that cannot be drawn with, whose names and faults concern their owner alone.
     """
@@ -37,6 +37,10 @@ class Allowance:
 
     def of_finders(self, files: Mapping[str, F]) -> Mapping[str, F]:
         """Those of the finders that are allowed."""
+        return _only(self.models, files)
+
+    def of_controls(self, files: Mapping[str, F]) -> Mapping[str, F]:
+        """Those of the controls that are allowed."""
         return _only(self.models, files)
 
     def of_loras(self, files: Mapping[str, F]) -> Mapping[str, F]:

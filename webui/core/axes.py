@@ -40,7 +40,7 @@ LIST_FIELDS: Mapping[str, FieldInfo] = {
     f"{group}.{name}": info
     for group, made_of in LISTS.items()
     for name, info in made_of.model_fields.items()
-    if name not in made_of.set_by_programs
+    if name not in (*made_of.set_by_programs, *made_of.by_hand)
 }
 """Of all entries of a list at once."""
 FIELDS: Mapping[str, FieldInfo] = {

@@ -85,9 +85,7 @@ def begun_again(picture: PilImage, first: Pass, cut: Cut | None = None) -> Init:
     init = first.init
     if init is None or not init.masked:
         return Init(image=picture)
-    mask = init.mask and images.mask_levels(init.mask, init.invert_mask)
-    if any(init.outpaint):
-        mask = images.extension_mask(mask, init.image.size, init.outpaint, overlap_px=init.mask_blur)
+    mask = init.whole_mask
     assert mask
     if not init.only_masked:
         mask = images.resize(mask, first.size, _in_pixels(init.resize))
@@ -104,11 +102,7 @@ def begun_again(picture: PilImage, first: Pass, cut: Cut | None = None) -> Init:
 
 def make_canvas(init: Init, size: images.Size) -> Canvas:
     """Brings picture and mask to ``size``. A picture that has it already is used as it is, without a copy."""
-    image = images.to_rgb(init.image, init.background)
-    mask = init.mask and images.mask_levels(init.mask, init.invert_mask)
-    if any(init.outpaint):
-        mask = images.extension_mask(mask, image.size, init.outpaint, overlap_px=init.mask_blur)
-        image = images.extend(image, init.outpaint)
+    image, mask = init.shown, init.whole_mask
     if mask is None:
         return _whole(image, size, init.resize)
     if init.only_masked:

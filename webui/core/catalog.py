@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from webui.core.files import EmbeddingFile, Files, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import ControlFile, EmbeddingFile, Files, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.samplers import SAMPLERS
 from webui.core.words import Words
 
@@ -27,6 +27,7 @@ class Catalog:
     samplers: Mapping[str, tuple[str, ...]]
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
     finders: Mapping[str, FinderFile] = field(default_factory=dict)
+    controls: Mapping[str, ControlFile] = field(default_factory=dict)
     parts: Mapping[str, ModelFile] = field(default_factory=dict)
     text_encoders: Mapping[str, ModelFile] = field(default_factory=dict)
     words: Words | None = field(default=None, compare=False)
@@ -36,7 +37,16 @@ class Catalog:
         """All files, and every sampler."""
         samplers = {name: row.schedules for name, row in SAMPLERS.items()}
         weights = files.models, files.loras, files.vaes, files.embeddings
-        return cls(*weights, samplers, files.upscalers, files.finders, files.parts, files.text_encoders, files)
+        return cls(
+            *weights,
+            samplers,
+            files.upscalers,
+            files.finders,
+            files.controls,
+            files.parts,
+            files.text_encoders,
+            files,
+        )
 
     @property
     def schedules(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from webui.core.kinds import KINDS
 
-Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "upscaler", "nothing", "other"]
+Role = Literal["checkpoint", "LoRA", "VAE", "embedding", "upscaler", "control", "nothing", "other"]
 Shapes = Mapping[str, tuple[int, ...]]
 
 FOLDERS: Mapping[Role, str] = {
@@ -19,6 +19,7 @@ FOLDERS: Mapping[Role, str] = {
     "VAE": "the folder for VAEs (models/VAE)",
     "embedding": "the folder for embeddings (embeddings)",
     "upscaler": "the folder for upscalers (models/ESRGAN)",
+    "control": "the folder for controls (models/ControlNet)",
 }
 *_OTHERS, _LAST = (kind.name for kind in KINDS)
 LOADABLE = f"{', '.join(_OTHERS)} and {_LAST}"
@@ -83,14 +84,18 @@ _FAMILIES = tuple(
 _Row = tuple[re.Pattern[str], Role, str]
 # What a LoRA may be part of: looked for among all names.
 _WITH_LORAS: tuple[_Row, ...] = (
-    (re.compile(r"^lora_controlnet$"), "other", "a Control-LoRA"),
-    (re.compile(r"^control_model\.|input_hint_block|controlnet_(cond_embedding|down_blocks)"), "other", "a ControlNet"),
+    (re.compile(r"^lora_controlnet$"), "control", "a Control-LoRA"),
+    (
+        re.compile(r"^control_model\.|input_hint_block|controlnet_(cond_embedding|down_blocks)"),
+        "control",
+        "a ControlNet",
+    ),
     (re.compile(r"^lllite_"), "other", "a ControlNet-LLLite"),
-    (re.compile(r"^image_proj\.|^ip_adapter\.|\.to_k_ip\."), "other", "an IP-Adapter"),
+    (re.compile(r"^image_proj\.|^ip_adapter\.|\.to_k_ip\."), "control", "an IP-Adapter"),
     (re.compile(r"motion_modules[._]"), "other", "a motion module of AnimateDiff"),
 )
 _WHOLE: tuple[_Row, ...] = (
-    (re.compile(r"^(adapter\.)?body\.\d+\.(in_conv|block\d|resnets)\."), "other", "a T2I-Adapter"),
+    (re.compile(r"^(adapter\.)?body\.\d+\.(in_conv|block\d|resnets)\."), "control", "a T2I-Adapter"),
     (re.compile(r"^model\.diffusion_model\."), "checkpoint", "a checkpoint, a whole model"),
     (re.compile(r"^(diffusion_model\.)?input_blocks\.|^(unet\.)?down_blocks\."), "checkpoint", "a UNet"),
     (re.compile(r"^((first_stage_model|vae)\.)?(decoder\.(conv_in|layers\.\d+)|encoder\.conv_in)\."), "VAE", "a VAE"),
@@ -110,7 +115,7 @@ def recognize(shapes: Shapes) -> FileKind | None:
     keys = set("\n".join(shapes).translate(_ZEROS).split("\n"))  # blocks are alike but for their numbers
     if found := _find(_WITH_LORAS, keys):
         return FileKind(*found)
-    family = next((name for pattern, name in _FAMILIES if any(map(pattern.search, keys))), "")
+    family = _family(keys)
     if any(map(_CHANGES.search, keys)):
         return FileKind("LoRA", f"a LoRA for {family}" if family else "a LoRA", family)
     if family:
@@ -118,6 +123,15 @@ def recognize(shapes: Shapes) -> FileKind | None:
     if found := _find(_WHOLE, keys):
         return FileKind(*found)
     return FileKind("embedding", "an embedding") if _is_embedding(shapes) else None
+
+
+def family_of(shapes: Shapes) -> str:
+    """The newer family of models whose names its tensors go by; empty where they say none."""
+    return _family(set("\n".join(shapes).translate(_ZEROS).split("\n")))
+
+
+def _family(keys: Iterable[str]) -> str:
+    return next((name for pattern, name in _FAMILIES if any(map(pattern.search, keys))), "")
 
 
 def _find(rows: Iterable[_Row], keys: Iterable[str]) -> tuple[Role, str] | None:

@@ -1,5 +1,5 @@
-"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, an upscaler, a finder, by name and
-place."""
+"""Files to draw with, as values: a model, a LoRA, an autoencoder, an embedding, an upscaler, a finder, a control,
+by name and place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -106,6 +106,14 @@ class FinderFile(File):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class ControlFile(File):
+    """A network, a file or a diffusers folder, that draws after a picture (``core.control_file``). ``problem`` as for
+    an upscaler."""
+
+    problem: str = ""
+
+
 class Files(Protocol):
     """What planning asks a library for."""
 
@@ -129,5 +137,7 @@ class Files(Protocol):
     def upscalers(self) -> Mapping[str, UpscalerFile]: ...
     @property
     def finders(self) -> Mapping[str, FinderFile]: ...
+    @property
+    def controls(self) -> Mapping[str, ControlFile]: ...
     def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text."""

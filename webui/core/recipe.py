@@ -23,7 +23,7 @@ from webui.core import images
 from webui.core.axes import MAX_PICTURES, MAX_VALUES, Axis
 from webui.core.errors import explain
 from webui.core.found import Spot
-from webui.core.groups import GROUPS
+from webui.core.groups import GROUPS, LISTS
 from webui.core.groups.init import Init
 from webui.core.infotext import (
     approximations,
@@ -45,8 +45,11 @@ GRID_SINCE = 3
 MAX_JSON_CHARACTERS = 2**20
 MAX_SHEET_CHARACTERS = 2**22
 """Of a recipe that has those of many pictures in it."""
+MAX_PLACES = 32
+"""Of the pictures of a request's lists."""
 MAX_JPEG_EXIF_BYTES = 65_533 - 6  # a JPEG segment, without the word "Exif" at its start
 UNICODE_COMMENT = b"UNICODE\0"
+GUIDES = {field for made_of in LISTS.values() for field in made_of.pictures}
 WITHOUT_PICTURES = {"image", "mask"}
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -114,7 +117,8 @@ class Recipe:
     configuration. ``environment`` is what the pixels may depend on besides: device, number format, threads, versions.
     ``found`` are the parts that each detail found. ``pixels_sha256`` is that of the finished picture, "" where it is
     not written down. A recipe that was read has no start picture in its request, but ``start``: its settings, and the
-    hashes of picture and mask, with which ``with_pictures`` fills it in. ``grid`` makes it that of a sheet.
+    hashes of picture and mask, with which ``with_pictures`` fills it in; and ``pictures``, the hashes of those
+    of its lists by their places (``Request.pictures``). ``grid`` makes it that of a sheet.
     """
 
     request: Request
@@ -125,6 +129,7 @@ class Recipe:
     pixels_sha256: Sha256 | Annotated[str, Field(max_length=0)] = ""
     start: Mapping[Text, Any] | None = None
     found: Annotated[tuple[Annotated[tuple[Spot, ...], Field(max_length=16)], ...], Field(max_length=16)] = ()
+    pictures: Annotated[Mapping[Text, Sha256], Field(max_length=MAX_PLACES)] = Field(default_factory=dict)
     grid: SheetRecipe | None = None
 
     @property
@@ -154,12 +159,14 @@ class Recipe:
         unknown |= {"form"} if self.request.form == "auto" else set()
         unknown |= set() if self.request.text_encoder else {"text_encoder"}
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
+        no_pictures: dict[str, None] = dict.fromkeys(self.request.pictures)
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
         return {
             "schema": schema,
             "darkroom": __version__,
-            "request": self.request.model_dump(mode="json", exclude=unknown) | said,
+            "request": self.request.with_pictures(no_pictures).model_dump(mode="json", exclude=unknown) | said,
             "start": self.start or _start_values(self.request.init),
+            **({"pictures": pictures} if (pictures := self.pictures or hash_pictures(self.request)) else {}),
             "hashes": self.hashes,
             "batch": asdict(self.batch) if self.batch else None,
             "sampler": self.sampler,
@@ -201,9 +208,20 @@ class Recipe:
         return replace(recipe, request=recipe.request.model_copy(update={"syntax": recipe.request.syntax_of_drawn}))
 
     def with_pictures(self, find: Callable[[str], PilImage | None]) -> "Recipe":
-        """The same with its start picture in the request; raises RecipeError naming what ``find`` does not know."""
-        if self.start is None:
-            return self
+        """The same with its pictures in the request; raises RecipeError naming what ``find`` does not know."""
+        whole = self._with_guides(find)
+        return whole if whole.start is None else whole._with_start(find)
+
+    def _with_guides(self, find: Callable[[str], PilImage | None]) -> "Recipe":
+        found = {}
+        for place, sha256 in self.pictures.items():
+            if place.rpartition(".")[2] not in GUIDES or (picture := find(sha256)) is None:
+                raise RecipeError(f"its picture {place[:40]} is not here (pixels {sha256[:12]})")
+            found[place] = picture
+        return replace(self, request=self.request.with_pictures(found), pictures={}) if found else self
+
+    def _with_start(self, find: Callable[[str], PilImage | None]) -> "Recipe":
+        assert self.start is not None
         pictures = {}
         for name, words in (("image", "start picture"), ("mask", "mask")):
             if name in self.start:
@@ -338,6 +356,11 @@ def _grid_settings(grid: SheetRecipe | None) -> dict[str, object]:
 def hash_start(init: Init) -> dict[str, str]:
     """The names under which a start picture and its mask are kept."""
     return {name: images.pixels_sha256(picture) for name, picture in start_pictures(init).items()}
+
+
+def hash_pictures(request: Request) -> dict[str, str]:
+    """The names under which the pictures of its lists are kept, by their places."""
+    return {place: images.pixels_sha256(without_palette(picture)) for place, picture in request.pictures.items()}
 
 
 def start_pictures(init: Init) -> dict[str, PilImage]:

@@ -5,14 +5,16 @@ appears everywhere. ``title`` is the label people see, ``description`` the help 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from PIL.Image import Image as PilImage
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from webui.core import dynamic, schedule
 from webui.core.errors import Mend, RequestError, refusal
 from webui.core.groups import GROUPS, LISTS, groups_of
-from webui.core.groups.detail import MAX_DETAILS, Detail, read_details
+from webui.core.groups.control import MAX_CONTROLS, Control
+from webui.core.groups.detail import MAX_DETAILS, Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
@@ -26,6 +28,7 @@ from webui.core.values import MAX_SEED as MAX_SEED
 from webui.core.values import MAX_STEPS as MAX_STEPS
 from webui.core.values import Value, share_field, text_field
 
+T = TypeVar("T")
 DRAWN_SEED_LIMIT = 2**32
 PROMPTS = ("prompt", "negative")
 TEMPLATES = {"prompt": "template", "negative": "negative_template"}
@@ -166,6 +169,12 @@ class Request(Value):
     negative_template: str = text_field("Negative template", "The same for the negative prompt")
     init: Init | None = Field(default=None, title="Start picture")
     variation: Variation | None = Field(default=None, title="Variation")
+    controls: tuple[Control, ...] = Field(
+        default=(),
+        max_length=MAX_CONTROLS,
+        title="Controls",
+        description="Pictures that say where things are, such as outlines, a pose or a depth map",
+    )
     hires: Hires | None = Field(default=None, title="Hires fix")
     detail: tuple[Detail, ...] = Field(
         default=(),
@@ -176,7 +185,11 @@ class Request(Value):
     upscale: Upscale | None = Field(default=None, title="Upscale")
 
     _read_loras = field_validator("loras", mode="before")(read_refs)
-    _read_details = field_validator("detail", mode="before")(read_details)
+
+    @field_validator(*LISTS, mode="before")
+    @classmethod
+    def _read_lists(cls, value: Any, info: ValidationInfo) -> Any:
+        return LISTS[str(info.field_name)].read_all(value)
 
     @field_validator("width", "height")
     @classmethod
@@ -213,6 +226,29 @@ class Request(Value):
         held: list[tuple[str, Any]] = [("", self), *([("hires.", self.hires)] if self.hires else [])]
         found = {before + name: getattr(values, name) for before, values in held for name in TEMPLATES.values()}
         return {place: text for place, text in found.items() if text}
+
+    @property
+    def pictures(self) -> Mapping[str, PilImage]:
+        """Those of its lists by their places, as ``controls.1.image``."""
+        held = {
+            f"{group}.{number}.{field}": getattr(entry, field)
+            for group, made_of in LISTS.items()
+            for number, entry in enumerate(getattr(self, group), start=1)
+            for field in made_of.pictures
+        }
+        return {place: picture for place, picture in held.items() if picture is not None}
+
+    def with_pictures(self, pictures: Mapping[str, PilImage | None]) -> "Request":
+        """The same with these, by their places as in ``pictures``."""
+        lists = {
+            group: tuple(
+                entry.model_copy(update=_below(f"{group}.{number}.", pictures))
+                for number, entry in enumerate(getattr(self, group), start=1)
+            )
+            for group, made_of in LISTS.items()
+            if made_of.pictures
+        }
+        return self.model_copy(update=lists)
 
     def with_texts(self, texts: Mapping[str, str]) -> "Request":
         """The same with other texts, by their places as in ``texts``, or templates."""
@@ -327,9 +363,9 @@ class Request(Value):
             raise refusal(error) from None
 
 
-def _below(place: str, texts: Mapping[str, str]) -> dict[str, str]:
-    """The texts of a group, by field."""
-    return {name.removeprefix(place): text for name, text in texts.items() if name.startswith(place)}
+def _below(place: str, values: Mapping[str, T]) -> dict[str, T]:
+    """The texts or pictures of a group, by field."""
+    return {name.removeprefix(place): value for name, value in values.items() if name.startswith(place)}
 
 
 def near_sides_px(side_px: int) -> list[int]:

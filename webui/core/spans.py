@@ -20,12 +20,16 @@ class Term:
 @dataclass(frozen=True)
 class Span:
     """The steps before ``stop`` (1..n, of those that the pass takes), from the span before on, and what is told in
-    them: the terms of the prompt, the negative prompt, and the LoRAs at the weights that they have there."""
+    them: the terms of the prompt, the negative prompt, and the LoRAs at the weights that they have there.
+
+    ``controls`` are those of the pass that act there, by their places in it, each with its weight.
+    """
 
     stop: int
     terms: tuple[Term, ...]
     negative: str = ""
     loras: tuple[LoraUse, ...] = ()
+    controls: tuple[tuple[int, float], ...] = ()
 
 
 def spans(stage: Pass) -> tuple[Span, ...]:
@@ -43,14 +47,20 @@ def spans(stage: Pass) -> tuple[Span, ...]:
         terms = tuple(Term(_words(text, own), weight) for (text, weight), own in zip(parts, said, strict=True))
         counting = tuple(term for term in terms if term.weight)
         unwanted = _words(negative, negative.at(step, steps, stage.done))
-        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, said))
+        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, said), _acting(stage, step))
 
-    if not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts))):
+    told_once = not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts)))
+    if told_once and all((use.start, use.end) == (0, 1) for use in stage.controls):
         return (told(0),)
     found = []
     for span, group in groupby(range(steps), told):
-        found.append(Span(1 + max(group), span.terms, span.negative, span.loras))
+        found.append(replace(span, stop=1 + max(group)))
     return tuple(found) or (told(0),)
+
+
+def _acting(stage: Pass, step: int) -> tuple[tuple[int, float], ...]:
+    weights = (use.at(step, max(stage.steps_taken, 1)) for use in stage.controls)
+    return tuple((place, weight) for place, weight in enumerate(weights) if weight)
 
 
 def _words(text: ScheduledText, said: str) -> str:

@@ -1,12 +1,14 @@
 """What a request becomes: stages, one behind the other. They are plain data, with nothing left open, and pickle."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from PIL.Image import Image as PilImage
+
 from webui.core.block_weights import BlockWeights
-from webui.core.files import EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
-from webui.core.images import Size
+from webui.core.files import ControlFile, EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.images import Size, pixels_sha256
 from webui.core.lora_ref import LoraRef
 from webui.core.schedule import Weight, weight_at
 
@@ -62,6 +64,34 @@ class EmbeddingUse:
 
 
 @dataclass(frozen=True)
+class ControlUse:
+    """A control, and the picture that it draws after, in RGB: two are the same where its pixels are.
+
+    ``weight`` is 0..2. It acts in steps that lie within the shares ``start`` to ``end``, each 0..1, of those that the
+    pass takes. ``preprocessor`` makes the map of the picture, with ``options`` by name, sorted. ``mode`` says which
+    counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass.
+    """
+
+    file: ControlFile
+    image: PilImage = field(compare=False, repr=False)
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    preprocessor: str = "none"
+    options: tuple[tuple[str, float], ...] = ()
+    mode: Literal["balanced", "prompt", "control"] = "balanced"
+    resize: Literal["just resize", "crop and resize", "resize and fill"] = "crop and resize"
+    pixels: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", pixels_sha256(self.image))
+
+    def at(self, step: int, steps: int) -> float:
+        """Its weight at a step, 0..steps - 1, as diffusers has it: whole steps within start and end."""
+        return self.weight if self.start <= step / steps and (step + 1) / steps <= self.end else 0.0
+
+
+@dataclass(frozen=True)
 class Pass:
     """One run of the denoising loop with one model.
 
@@ -96,6 +126,7 @@ class Pass:
     loras: tuple[LoraUse, ...] = ()
     lora_schedules: tuple[LoraSchedule, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
+    controls: tuple[ControlUse, ...] = ()
     init: "Init | None" = None
     variation: "Variation | None" = None
     enlarged_by: str = ""
@@ -130,7 +161,7 @@ class Pass:
     def files(self) -> tuple[File, ...]:
         """All that it reads; of the lenders those that it may need."""
         own: Iterable[File | None] = (self.model, *self.lenders, self.vae)
-        used = (*self.lora_files, *(use.file for use in self.embeddings))
+        used = (*self.lora_files, *(use.file for use in self.embeddings), *(use.file for use in self.controls))
         return tuple(file for file in (*own, *used) if file)
 
     @property

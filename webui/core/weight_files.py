@@ -16,12 +16,15 @@ PARTS = tuple(sorted({kind.folder(role) for kind in KINDS for role in kind.parts
 
 
 def weight_files(path: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of weights to read, by folder; one file is all of them under the name of ``""``.
+    """The files of weights to read, by folder; one file is all of them under the name of ``""``, as are those of a
+    folder of one network.
 
     Of a folder's variants the one without a name is taken, else the first by name; a file in shards is all of them.
     """
     if not path.is_dir():
         return {"": (path,)}
+    if (path / "config.json").is_file() and not any((path / index).is_file() for index in INDEXES):
+        return {"": files} if (files := _component_files(path)) else {}
     return {part: files for part in PARTS if (files := _component_files(path / part))}
 
 

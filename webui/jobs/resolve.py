@@ -44,6 +44,7 @@ from webui.core.tensor_file import BadFile, read_header
 from webui.core.upscaler_file import check_upscaler
 from webui.core.uses import check_parts, check_vae, choose_text_encoder
 from webui.core.work import Work
+from webui.jobs.controls import resolve_controls
 from webui.jobs.loras import resolve_loras
 from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
@@ -179,7 +180,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
             if request.hires
             else {}
         )
-        | {"detail": _resolve_details(request, file, library)}
+        | {"controls": resolve_controls(request, file, library), "detail": _resolve_details(request, file, library)}
     )
 
 

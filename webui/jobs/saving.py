@@ -49,8 +49,7 @@ class Saver:
         file_format = "png" if picture.is_sheet else chosen.format
         with_recipe = chosen.metadata or not job.visitor.is_owner
         try:
-            if (init := picture.recipe.request.init) is not None:
-                workspace.start_pictures.keep(init)
+            workspace.start_pictures.keep(picture.recipe.request)
             claim = partial(self._claim, job, picture)
             how = (chosen.filename, claim, chosen.quality, with_recipe)
             path = save_picture(picture, folder, file_format, *how)

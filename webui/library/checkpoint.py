@@ -93,7 +93,7 @@ def _describe(source: Source) -> Checkpoint:
     """What the first kind that knows it says of it; raises BadFile."""
     header = source.header
     is_whole = any(key.startswith(("model.", "diffusion_model.")) for key in header.shapes)
-    if not is_whole and (known := recognize(header.shapes)) and known.role == "other":
+    if not is_whole and (known := recognize(header.shapes)) and known.role in ("other", "control"):
         raise BadFile(known.reason)
     for kind in KINDS:
         if traits := _look(kind, header):

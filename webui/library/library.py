@@ -1,5 +1,5 @@
 """What is on this machine to draw with, by the names that people see: models, LoRAs, autoencoders, embeddings,
-upscalers, finders."""
+upscalers, finders, controls."""
 
 import os
 import time
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from webui.core.allowance import EVERYTHING, Allowance
-from webui.core.files import EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.control_file import CONFIG, is_control_folder
+from webui.core.files import ControlFile, EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
 from webui.core.finder_file import export_line
 from webui.core.kinds.kind import Defaults
 from webui.core.settings import Settings
@@ -26,10 +27,13 @@ from webui.library.wildcards import find_wildcards
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 MODEL_ENDINGS = (*WEIGHT_ENDINGS, ".gguf")
+A_PICKLE = "is a pickle, and opening a pickle can run any program; get it as safetensors"
 NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 UPSCALERS = DEMO_MODEL.with_name("upscalers")
 """Those that ship."""
+CONTROLS = DEMO_MODEL / "controls"
+"""As these do."""
 # A1111's and ComfyUI's names, below the folder of the program or below its models folder.
 CHECKPOINT_FOLDERS = (
     "models/Stable-diffusion",
@@ -51,6 +55,11 @@ UPSCALER_FOLDERS = tuple(
     f"{above}{name}" for above in ("models/", "") for name in ("ESRGAN", "RealESRGAN", "upscale_models")
 )
 FINDER_FOLDERS = tuple(f"{above}{name}" for above in ("models/", "") for name in ("adetailer", "ultralytics"))
+CONTROL_FOLDERS = (
+    *(f"{above}{name}" for above in ("models/", "") for name in ("ControlNet", "controlnet", "t2i_adapter")),
+    *(f"{above}{name}" for above in ("models/", "") for name in ("ipadapter", "ip-adapter")),
+    "extensions/sd-webui-controlnet/models",
+)
 F = TypeVar("F", bound=File)
 
 
@@ -80,7 +89,7 @@ def _model_paths(settings: Settings, scan: Scan) -> Iterator[tuple[Path, str]]:
     """Single files and diffusers folders, with where they lie below the folder of models."""
     for root in (settings.data_dir, *settings.models_dir):
         for top in CHECKPOINT_FOLDERS:
-            for path, place in _find_paths(root / top, scan, with_folders=True, endings=MODEL_ENDINGS):
+            for path, place in _find_paths(root / top, scan, folders_with=INDEXES, endings=MODEL_ENDINGS):
                 _note_model(path, scan)
                 yield path, place
     for root in settings.models_dir:  # a folder of models, or one model
@@ -212,6 +221,24 @@ def find_finders(settings: Settings, scan: Scan | None = None) -> dict[str, Find
     return _named(found, make)
 
 
+def find_controls(settings: Settings, scan: Scan | None = None) -> dict[str, ControlFile]:
+    """Every control by name, the embedded ones last; ``scan`` notes what was read. Pickles are among them, so that it
+    is told what to do."""
+    scan = scan or Scan()
+    roots = [root / top for root in (settings.data_dir, *settings.models_dir) for top in CONTROL_FOLDERS]
+    found = (
+        FoundFile(path, place, usable=path.suffix.lower() not in PICKLE_ENDINGS)
+        for root in (*roots, CONTROLS)
+        for path, place in _find_paths(root, scan, folders_with=(CONFIG,))
+        if not path.is_dir() or is_control_folder(path)
+    )
+
+    def make(name: str, path: Path, **more: Any) -> ControlFile:
+        return ControlFile(name, path, problem=A_PICKLE if path.suffix.lower() in PICKLE_ENDINGS else "", **more)
+
+    return _named(found, make)
+
+
 def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
     names = give_names(found)
     others = namesakes(names)
@@ -236,12 +263,12 @@ def _find_files(
 
 
 def _find_paths(
-    root: Path, scan: Scan, with_folders: bool = False, endings: tuple[str, ...] = WEIGHT_ENDINGS
+    root: Path, scan: Scan, folders_with: tuple[str, ...] = (), endings: tuple[str, ...] = WEIGHT_ENDINGS
 ) -> Iterator[tuple[Path, str]]:
-    """Files of weights below a folder, and diffusers folders where wanted, with where they lie in it."""
+    """Files of weights below a folder, and diffusers folders, by a name in them, with where they lie in it."""
     for folder, below, names in scan.walk(root):
         above = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        if with_folders and not set(INDEXES).isdisjoint(names):
+        if not set(folders_with).isdisjoint(names):
             below.clear()
             yield folder, above.rstrip("/") or folder.name
             continue
@@ -302,6 +329,11 @@ class Snapshot:
         return self._allowed.of_finders(self._library.finders.get(self._max_age_s))
 
     @cached_property
+    def controls(self) -> Mapping[str, ControlFile]:
+        """As ``find_controls`` finds them."""
+        return self._allowed.of_controls(self._library.controls.get(self._max_age_s))
+
+    @cached_property
     def wildcards(self) -> Mapping[str, Wildcard]:
         """As ``find_wildcards`` finds them."""
         return self._library.wildcards.get(self._max_age_s)
@@ -336,6 +368,7 @@ class Library:
         self.embeddings = ScanCache(lambda scan: find_embeddings(settings, scan), clock)
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
         self.finders = ScanCache(lambda scan: find_finders(settings, scan), clock)
+        self.controls = ScanCache(lambda scan: find_controls(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
         self.tag_lists = ScanCache(lambda scan: find_tag_lists(settings, scan), clock)
 

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from webui.core.groups import LISTS
-from webui.core.groups.base import Group
 from webui.core.groups.detail import Detail
+from webui.core.groups.listed import Listed
 from webui.core.prompt import join_loras
 from webui.core.request import Request
 from webui.ui import form
@@ -34,8 +34,10 @@ def build_lists(page: str) -> dict[str, gr.Textbox]:
     return {group: _build(page, group, made_of) for group, made_of in LISTS.items()}
 
 
-def _build(page: str, group: str, made_of: type[Group]) -> gr.Textbox:
+def _build(page: str, group: str, made_of: type[Listed]) -> gr.Textbox:
     info = Request.model_fields[group]
+    if group not in URLS:
+        return form.unseen(page, group, info.title or group)
     most = next(entry.max_length for entry in info.metadata if hasattr(entry, "max_length"))
     told = {
         "page": page,
@@ -52,7 +54,7 @@ def _build(page: str, group: str, made_of: type[Group]) -> gr.Textbox:
     return form.unseen(page, group, info.title or group)
 
 
-def _fields(made_of: type[Group]) -> list[dict[str, Any]]:
+def _fields(made_of: type[Listed]) -> list[dict[str, Any]]:
     """What the rows are made of: name, words, kind and bounds of each field."""
     told: list[dict[str, Any]] = []
     for name, info in made_of.model_fields.items():
@@ -68,13 +70,15 @@ def _fields(made_of: type[Group]) -> list[dict[str, Any]]:
     return told
 
 
-def to_text(details: Sequence[Detail], anew: bool = False) -> str:
-    """The field's value for these details, LoRAs as tags in their prompts again; ``anew`` where their words are to be
+def to_text(entries: Sequence[Listed], anew: bool = False) -> str:
+    """The field's value for these entries, LoRAs as tags in their prompts again; ``anew`` where their words are to be
     drawn again, from the templates."""
-    return json.dumps([_entry(detail, anew) for detail in details]) if details else ""
+    return json.dumps([_entry(entry, anew) for entry in entries]) if entries else ""
 
 
-def _entry(detail: Detail, anew: bool) -> dict[str, Any]:
+def _entry(detail: Listed, anew: bool) -> dict[str, Any]:
+    if not isinstance(detail, Detail):
+        return detail.said
     prompt = detail.template if anew and detail.template else join_loras(detail.prompt, detail.loras)
     negative = detail.negative_template if anew and detail.negative_template else detail.negative
     own = {"prompt": prompt, "negative": negative, "loras": (), "template": "", "negative_template": ""}

@@ -17,9 +17,8 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError, explain
 from webui.core.files import LoraFile, ModelFile
 from webui.core.groups import GROUP_FIELDS, LISTS, SWITCHES, group_values, nest
-from webui.core.groups.base import Group
-from webui.core.groups.detail import read_details
 from webui.core.groups.init import Init
+from webui.core.groups.listed import Listed
 from webui.core.kinds import KINDS
 from webui.core.names import find_file
 from webui.core.request import MAX_PROMPT_CHARACTERS, NOT_ASKED, PROMPTS, Request
@@ -119,7 +118,8 @@ class Preset(BaseModel):
         plain |= {group: False for group in SWITCHES if self.fields.get(group) is False}
         plain |= {
             group: [
-                _as_given(entry, given) for entry, given in zip(getattr(request, group), _listed(held), strict=True)
+                _as_given(entry, given)
+                for entry, given in zip(getattr(request, group), _listed(group, held), strict=True)
             ]
             for group in LISTS
             if (held := self.fields.get(group)) is not None
@@ -142,7 +142,9 @@ class Preset(BaseModel):
     def _filled(self, variables: Mapping[str, str]) -> dict[str, Any]:
         texts = self.variables | dict(variables)
         values = dict(self.fields)
-        listed = {group: [dict(entry) for entry in _listed(values[group])] for group in LISTS if values.get(group)}
+        listed = {
+            group: [dict(entry) for entry in _listed(group, values[group])] for group in LISTS if values.get(group)
+        }
         for held in (values, *(entry for entries in listed.values() for entry in entries)) if texts else ():
             for prompt in PROMPTS:
                 if isinstance(text := held.get(prompt), str):
@@ -207,15 +209,15 @@ class Preset(BaseModel):
         return tomli_w.dumps({name: held[name] for name in order if held[name] or name in tables})
 
 
-def _listed(held: Any) -> list[dict[str, Any]]:
+def _listed(group: str, held: Any) -> list[dict[str, Any]]:
     """The entries of a group that is a list, as they are given; raises ValueError."""
-    read = read_details(held)
+    read = LISTS[group].read_all(held)
     if not isinstance(read, list | tuple) or not all(isinstance(entry, Mapping) for entry in read):
         raise ValueError("must be a list of tables")
     return [dict(entry) for entry in read]
 
 
-def _as_given(entry: Group, given: Mapping[str, Any]) -> dict[str, Any]:
+def _as_given(entry: Listed, given: Mapping[str, Any]) -> dict[str, Any]:
     """One of them in its plain form, its prompts with their variables."""
     return entry.said | {prompt: given[prompt] for prompt in PROMPTS if prompt in given}
 

@@ -1,4 +1,5 @@
-"""Start pictures and masks, kept once each under the hash of their pixels, so that a recipe can be drawn again."""
+"""Start pictures, masks and pictures of controls, kept once each under the hash of their pixels, so that a recipe can
+be drawn again."""
 
 import io
 import re
@@ -8,8 +9,8 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.disk import replace_file
-from webui.core.groups.init import Init
 from webui.core.recipe import start_pictures, without_palette
+from webui.core.request import Request
 
 
 class StartPictures:
@@ -18,9 +19,10 @@ class StartPictures:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, init: Init) -> None:
-        """Writes what is not there yet, each file whole or not at all; raises OSError."""
-        for picture in start_pictures(init).values():
+    def keep(self, request: Request) -> None:
+        """Writes what is not there yet of a request's pictures, each file whole or not at all; raises OSError."""
+        started = start_pictures(request.init).values() if request.init else ()
+        for picture in (*started, *request.pictures.values()):
             self.put(picture)
 
     def put(self, picture: PilImage) -> str:

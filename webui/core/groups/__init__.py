@@ -7,21 +7,24 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from webui.core.groups.base import Group
+from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
+from webui.core.groups.listed import Listed
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
 GROUPS: Mapping[str, type[Group]] = {
     "init": Init,
     "variation": Variation,
+    "controls": Control,
     "hires": Hires,
     "detail": Detail,
     "upscale": Upscale,
 }
 """The request's fields that are groups, in the order in which they change the stages."""
-LISTS = {group: made_of for group, made_of in GROUPS.items() if made_of.several}
+LISTS = {group: made_of for group, made_of in GROUPS.items() if issubclass(made_of, Listed)}
 """Those of which a request has a list: a field like any other, whose value is made of groups."""
 SWITCHES = tuple(group for group, made_of in GROUPS.items() if made_of.switch)
 """Groups that are on or off by a value of their own, under their name alone."""

@@ -12,8 +12,6 @@ class Group(Value):
 
     since: ClassVar[int] = 3
     """The first schema of recipes that can say it (``core.migrations``): the newest, where it says no other."""
-    several: ClassVar[bool] = False
-    """Whether a request has a list of them, of which none at all is off."""
     switch: ClassVar[str] = ""
     """What turning it on does, in words for people; empty where its values say whether it does anything."""
     set_by_programs: ClassVar[tuple[str, ...]] = ()

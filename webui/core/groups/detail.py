@@ -1,15 +1,13 @@
 """Parts of the finished picture found, and each drawn again, enlarged, and put back."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from webui.core.files import Files
-from webui.core.groups.base import Group
 from webui.core.groups.init import MAX_PADDING_PX
+from webui.core.groups.listed import Listed
 from webui.core.lora_ref import MAX_LORAS, LoraRef
 from webui.core.names import FINDERS, SUBJECT
 from webui.core.prompt import join_loras
@@ -24,13 +22,13 @@ WHOLE_PROMPT = "[PROMPT]"
 """Stands for the picture's in a prompt of a detail, as in ADetailer."""
 
 
-class Detail(Group):
+class Detail(Listed):
     """ADetailer's: what inpaint makes of each found part, with only masked, by the picture's seed.
 
     What is left out or empty is the picture's. A request has a list of them, one after another.
     """
 
-    several: ClassVar[bool] = True
+    example = "finder=NAME,prompt=TEXT"
     set_by_programs: ClassVar[tuple[str, ...]] = ("loras", "template", "negative_template")
 
     finder: str = Field(
@@ -94,6 +92,7 @@ class Detail(Group):
             begin="drawn",
             name="detail",
             init=None,
+            controls=(),
             size=(native, native),
             prompt=prompt,
             negative=self.negative.replace(WHOLE_PROMPT, first.negative) or first.negative,
@@ -103,46 +102,3 @@ class Detail(Group):
             lora_schedules=moving_loras(refs, prompt, files),
         )
         return replace(each, embeddings=embeddings(each, files))
-
-
-def read_details(value: Any) -> Any:
-    """A list of details out of text: JSON, or ``finder=NAME,prompt=TEXT``, the prompt last; one alone is a list too.
-
-    Raises ValueError for what is neither.
-    """
-    if value is None:
-        return ()
-    if isinstance(value, Mapping | Detail):
-        return (value,)
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
-        return ()
-    if value.lstrip()[0] in "[{":
-        try:
-            read = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError("must be JSON that can be read") from None
-        return (read,) if isinstance(read, Mapping) else read
-    return (split_detail(value),)
-
-
-def split_detail(text: str) -> dict[str, str]:
-    """``finder=NAME,prompt=TEXT`` by field. A comma within a text is one, as long as no field's name comes behind it.
-
-    Raises ValueError for what begins with no field.
-    """
-    found: dict[str, str] = {}
-    known = [name for name in Detail.model_fields if name not in Detail.set_by_programs]
-    for piece in text.split(","):
-        name, equals, value = piece.partition("=")
-        if equals and (name := name.strip()) in known:
-            if name in found:
-                raise ValueError(f"must name {name} once")
-            found[name] = value.strip()
-        elif found:
-            last = [*found][-1]
-            found[last] = f"{found[last]},{piece.rstrip()}"
-        else:
-            raise ValueError(f"must look like finder=NAME,prompt=TEXT, of {', '.join(known)}")
-    return found

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
+from PIL.Image import Image as PilImage
 from pydantic import ConfigDict, Field, model_validator
 
 from webui.core import images
@@ -90,6 +91,27 @@ class Init(Group):
     def masked(self) -> bool:
         """Whether only a part is drawn anew."""
         return self.mask is not None or any(self.outpaint)
+
+    @property
+    def shown(self) -> PilImage:
+        """All of it in RGB, with what is added to its sides."""
+        image = images.to_rgb(self.image, self.background)
+        return images.extend(image, self.outpaint) if any(self.outpaint) else image
+
+    @property
+    def whole_mask(self) -> PilImage | None:
+        """The mask in levels, for all of ``shown``; None where nothing is masked."""
+        mask = self.mask and images.mask_levels(self.mask, self.invert_mask)
+        if any(self.outpaint):
+            mask = images.extension_mask(mask, self.image.size, self.outpaint, overlap_px=self.mask_blur)
+        return mask
+
+    def part_drawn(self, image: PilImage, size: images.Size, resize: images.ResizeMode) -> PilImage:
+        """Of another picture, which is brought to the size of ``shown``, what lies over the part that is drawn at
+        ``size``; the very picture where all is drawn."""
+        mask = self.whole_mask if self.only_masked else None
+        box = mask and images.masked_region(mask, self.padding, size)
+        return images.resize(image, self.extended_size, resize).crop(box) if box else image
 
     @property
     def extended_size(self) -> images.Size:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from webui.core.control_file import control_of
 from webui.core.disk import open_temporary, place_file, sync
 from webui.core.errors import RequestError, show
 from webui.core.file_kinds import recognize
@@ -32,7 +33,7 @@ from webui.core.upscaler_file import check_network
 from webui.library.checkpoint import check_header, part_of, read_checkpoint
 from webui.library.library import NO_PICKLES
 
-Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder", "text encoder"]
+Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder", "text encoder", "control"]
 
 FOLDERS: dict[Kind, str] = {
     "model": "models/Stable-diffusion",
@@ -42,6 +43,7 @@ FOLDERS: dict[Kind, str] = {
     "upscaler": "models/ESRGAN",
     "finder": "models/adetailer",
     "text encoder": "models/text_encoders",
+    "control": "models/ControlNet",
 }
 UPSCALER_PICKLES = (".pt", ".pth")
 GGUF_HEAD_BYTES = 2**23
@@ -89,7 +91,8 @@ class Shelves:
             raise RequestError(f"{show(name)} {reason}.", field="name")
         if ending not in (".safetensors", ".gguf", ".onnx", *UPSCALER_PICKLES):
             kinds = (
-                "models, LoRAs, VAEs, embeddings and upscalers are .safetensors files (models .gguf too), finders .onnx"
+                "models, LoRAs, VAEs, embeddings, upscalers and controls are .safetensors files (models .gguf too),"
+                " finders .onnx"
             )
             raise RequestError(f"{show(name)} cannot be added: {kinds}.", field="name")
         return name
@@ -163,6 +166,9 @@ def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
         return "model", f"{article} {found.family} model{' for inpainting' if found.inpaints else ''}"
     if kind.is_foreign or kind.role == "other" or kind.role == "nothing":
         raise BadFile(kind.reason)
+    if kind.role == "control":
+        found_control = control_of(header)
+        return "control", f"{'an' if found_control.form == 'IP-Adapter' else 'a'} {found_control.title}"
     return kind.role, kind.name
 
 

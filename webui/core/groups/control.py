@@ -1,0 +1,122 @@
+"""Pictures that say where things are, or what they look like, and the networks that draw after them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from webui.core import images
+from webui.core.files import Files
+from webui.core.groups.listed import Listed
+from webui.core.picture import Picture
+from webui.core.stages import ControlUse, Pass, Stage
+from webui.core.values import share_field
+
+MAX_CONTROLS, MAX_OPTIONS = 8, 8
+NO_MAP = "none"
+"""The preprocessor that leaves the picture as it is: it is a map already."""
+MapValue = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Control(Listed):
+    """One control of a request, which has a list of them, all of which act at once.
+
+    ``options`` are the preprocessor's own, by name.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    flag = "control"
+    example = "model=NAME,image=FILE,weight=0.8"
+    by_hand = ("image", "options")
+    pictures = ("image",)
+
+    model: str = Field(min_length=1, max_length=255, title="Model", description="The file that draws after the picture")
+    image: Picture | None = Field(
+        default=None, title="Picture", description="What to draw after. Left out: the start picture"
+    )
+    weight: float = Field(
+        default=1.0, ge=0.0, le=2.0, allow_inf_nan=False, title="Weight", description="How much it counts. 0: off"
+    )
+    start: float = share_field(0.0, "Start", "The share of the steps after which it begins to act")
+    end: float = share_field(1.0, "End", "The share of the steps after which it acts no more")
+    preprocessor: str = Field(
+        default=NO_MAP,
+        min_length=1,
+        max_length=100,
+        title="Preprocessor",
+        description="What makes the map of the picture; none for a picture that is a map already",
+    )
+    mode: Literal["balanced", "prompt", "control"] = Field(
+        default="balanced", title="Mode", description="Which of the two counts more, where they disagree"
+    )
+    resize: Literal["just resize", "crop and resize", "resize and fill"] = Field(
+        default="crop and resize", title="Resize", description="How the picture is fitted to the size"
+    )
+    options: Mapping[str, MapValue] = Field(
+        default_factory=dict, max_length=MAX_OPTIONS, title="Options", description="The preprocessor's own, by name"
+    )
+
+    def __eq__(self, other: object) -> bool:
+        """By what is drawn after: the same picture is the same, whichever file it came from."""
+        return isinstance(other, Control) and (self.said, self.pixels) == (other.said, other.pixels)
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.pixels))
+
+    @property
+    def pixels(self) -> str:
+        """The hash of its picture's; empty where it has none of its own."""
+        return images.pixels_sha256(images.to_rgb(self.image)) if self.image else ""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What of it is not left out, for JSON, without its picture; its model always."""
+        said = self.model_dump(mode="json", exclude={"image"}, exclude_defaults=True, exclude_none=True)
+        return {"model": self.model} | {name: value for name, value in said.items() if value != {}}
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything at any step."""
+        return self.weight > 0 and self.start < self.end
+
+    def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
+        """One control more for each pass so far that draws with a model of the first one's kind."""
+        first = stages[0]
+        assert isinstance(first, Pass)
+        return tuple(self._in(stage, files) if _alike(stage, first) else stage for stage in stages)
+
+    def _in(self, stage: Stage, files: Files) -> Stage:
+        assert isinstance(stage, Pass)
+        if not self.acts:
+            return stage
+        init, resize = stage.init, self.resize
+        if self.image:
+            image = images.to_rgb(self.image)
+        else:
+            assert init, "a resolved request has a picture for each control"
+            image = init.shown
+            resize = "just resize" if init.resize == "latent resize" else init.resize
+        use = ControlUse(
+            file=files.controls[self.model],
+            image=init.part_drawn(image, stage.size, resize) if init else image,
+            weight=self.weight,
+            start=self.start,
+            end=self.end,
+            preprocessor=self.preprocessor,
+            options=tuple(sorted(self.options.items())),
+            mode=self.mode,
+            resize=resize,
+        )
+        return replace(stage, controls=(*stage.controls, use))
+
+
+def _alike(stage: Stage, first: Pass) -> bool:
+    return isinstance(stage, Pass) and alike(stage, first)
+
+
+def alike(one: Pass, other: Pass) -> bool:
+    """Whether two passes have models of one kind, so that a control of the one is one of the other."""
+    kinds = [(about.family, about.context_width) for stage in (one, other) if (about := stage.model.checkpoint)]
+    return len(set(kinds)) == 1
