@@ -65,7 +65,8 @@ class EmbeddingUse:
 
 @dataclass(frozen=True)
 class ControlUse:
-    """A control, and the picture that it draws after, in RGB: two are the same where its pixels are.
+    """A control, and the picture that it draws after: two are the same where its pixels are. It is RGB, or RGBA for a
+    preprocessor that is told what is masked.
 
     ``weight`` is 0..2. It acts in steps that lie within the shares ``start`` to ``end``, each 0..1, of those that the
     pass takes. ``preprocessor`` makes the map of the picture, with ``options`` by name, sorted. ``mode`` says which

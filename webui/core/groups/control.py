@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
+from PIL.Image import Image as PilImage
 from pydantic import ConfigDict, Field
 
 from webui.core import images
 from webui.core.files import Files
+from webui.core.groups.init import Init
 from webui.core.groups.listed import Listed
+from webui.core.maps import choose_map
 from webui.core.picture import Picture
 from webui.core.stages import ControlUse, Pass, Stage
 from webui.core.values import share_field
@@ -92,12 +95,10 @@ class Control(Listed):
         if not self.acts:
             return stage
         init, resize = stage.init, self.resize
-        if self.image:
-            image = images.to_rgb(self.image)
-        else:
+        if self.image is None:
             assert init, "a resolved request has a picture for each control"
-            image = init.shown
             resize = "just resize" if init.resize == "latent resize" else init.resize
+        image = self._shown(init)
         use = ControlUse(
             file=files.controls[self.model],
             image=init.part_drawn(image, stage.size, resize) if init else image,
@@ -110,6 +111,22 @@ class Control(Listed):
             resize=resize,
         )
         return replace(stage, controls=(*stage.controls, use))
+
+    def _shown(self, init: Init | None) -> PilImage:
+        """Its picture or the start picture in RGB; for a preprocessor that is told what is masked, transparent there.
+
+        A picture that says that itself is taken as it is, any other with the start picture's mask.
+        """
+        needs_mask = choose_map(self.preprocessor).needs_mask
+        if self.image is not None and needs_mask and "A" in self.image.getbands():
+            return self.image.convert("RGBA")
+        image = images.to_rgb(self.image) if self.image is not None else init.shown if init else None
+        assert image, "a resolved request has a picture for each control"
+        mask = init.whole_mask if init and needs_mask else None
+        if mask:
+            image = image.copy()
+            image.putalpha(images.resize(mask, image.size, "just resize").point(lambda level: 255 - level))
+        return image
 
 
 def _alike(stage: Stage, first: Pass) -> bool:
