@@ -1,12 +1,13 @@
 """What Stable Diffusion's families share: a UNet that works on the latents of a KL autoencoder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.file_kinds import recognize
@@ -22,12 +23,15 @@ from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
 from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.nets.encoder import Prepared
 from webui.engine.nets.tiny import TinyAutoencoder
+from webui.engine.nets.transformer import Attended
 from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 LATENT_CHANNELS = 4
 EMBEDDED_GUIDANCE_SCALE = 1000.0
+REFERENCE = "reference "
+"""What the names of pictures in a conditioning begin with, each as ``look_at`` has them."""
 FORWARD_ROWS = 32
 """Of one forward: what 16 pictures, the most of a batch, take with one prompt and a negative one."""
 
@@ -42,7 +46,7 @@ class Forward:
     @property
     def nbytes(self) -> int:
         """Memory of the keys and values."""
-        return sum(part.nbytes for pair in self.prompts.attended for part in pair)
+        return sum(part.nbytes for part in pytree.tree_leaves(self.prompts.attended))
 
 
 class UNetBackbone(Backbone):
@@ -59,7 +63,13 @@ class UNetBackbone(Backbone):
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
         fitting = group_alike(rows, count)
         stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
-        return [Forward(self._unet.prepare(**told), shown) for told in stacked]
+        return [Forward(self._prepare(told), shown) for told in stacked]
+
+    def _prepare(self, told: dict[str, torch.Tensor]) -> Prepared:
+        """The prompts as the UNet takes them, and beside them the pictures that it is to look at."""
+        pictures = [told.pop(name) for name in list(told) if name.startswith(REFERENCE)]
+        prompts = self._unet.prepare(**told)
+        return prompts._replace(attended=look_at(prompts.attended, pictures)) if pictures else prompts
 
     def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
         """As in ``Backbone``."""
@@ -74,6 +84,17 @@ class UNetBackbone(Backbone):
         seen = latents if prepared.shown is None else torch.cat([latents, prepared.shown], dim=1)
         output = self.run(seen.to(self._unet.dtype), time, prepared.prompts, shortcuts).float()
         return output.chunk(len(output) // len(latents))
+
+
+def look_at(attended: Sequence[Attended], pictures: Iterable[torch.Tensor]) -> list[Attended]:
+    """What cross-attentions look at, with pictures beside the prompts, (rows, length, numbers) each: keys and values by
+    turns, of all cross-attentions in the same order."""
+    widths = [one.keys.shape[1] * one.keys.shape[3] for one in attended for _ in range(2)]
+    for picture in pictures:
+        parts = picture.split(widths, dim=-1)
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        attended = [one.with_further(*pair) for one, pair in zip(attended, pairs, strict=True)]
+    return list(attended)
 
 
 class KlAutoencoder:

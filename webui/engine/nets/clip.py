@@ -44,7 +44,7 @@ class ClipText(nn.Module):
         self.depth: int = given["num_hidden_layers"]
         self._end: int = given["eos_token_id"]
         self.embeddings = _Embeddings(given["vocab_size"], given["max_position_embeddings"], self.hidden_size)
-        self.encoder = _Encoder(given)
+        self.encoder = Encoder(given)
         self.final_layer_norm = nn.LayerNorm(self.hidden_size, given["layer_norm_eps"])
         self.text_projection = nn.Linear(self.hidden_size, given["projection_dim"], bias=False) if projects else None
 
@@ -112,10 +112,12 @@ class _Embeddings(nn.Module):
         return output
 
 
-class _Encoder(nn.Module):
-    def __init__(self, config: Mapping[str, Any]) -> None:
+class Encoder(nn.Module):
+    """The layers of a transformer; where it ``looks_back``, a token attends to those up to itself alone."""
+
+    def __init__(self, config: Mapping[str, Any], looks_back: bool = True) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.layers = nn.ModuleList(_Layer(config, looks_back) for _ in range(config["num_hidden_layers"]))
 
     def forward(self, hidden: torch.Tensor, count: int) -> list[torch.Tensor]:
         """The embeddings and the outputs of the first ``count`` layers; the others do not run."""
@@ -126,10 +128,11 @@ class _Encoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Vaswani et al. 2017, with the norms before what they norm; a token attends to those up to itself."""
+    """Vaswani et al. 2017, with the norms before what they norm."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], looks_back: bool) -> None:
         super().__init__()
+        self.looks_back = looks_back
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
         self.heads, self.activation = config["num_attention_heads"], ACTIVATIONS[config["hidden_act"]]
         projections = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -141,7 +144,7 @@ class _Layer(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         normed = self.layer_norm1(tokens)
         query, key, value = (self._split(self.self_attn[name](normed)) for name in ("q_proj", "k_proj", "v_proj"))
-        found = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        found = functional.scaled_dot_product_attention(query, key, value, is_causal=self.looks_back)
         tokens = tokens + self.self_attn["out_proj"](found.transpose(1, 2).flatten(2))
         output: torch.Tensor = tokens + self.mlp["fc2"](self.activation(self.mlp["fc1"](self.layer_norm2(tokens))))
         return output

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from webui.engine.nets.blocks import Block, Embedding, Resampler, Resnet
 from webui.engine.nets.layers import spread
-from webui.engine.nets.transformer import Attention
+from webui.engine.nets.transformer import Attended, Attention
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 4,
@@ -56,12 +56,11 @@ MAX_PERIOD = 10_000
 class Prepared(NamedTuple):
     """What the network is told besides latents and time; the same in each step, so it is computed once.
 
-    ``attended`` has the prompt's keys and values, (rows, heads, length, width) each, for each cross-attention in the
-    order of the forward. ``embedding`` (rows, width) is added to that of the time, ``guidance`` (rows, channels) to
-    what it is made from.
+    ``attended`` is what each cross-attention looks at, in the order of the forward. ``embedding`` (rows, width) is
+    added to that of the time, ``guidance`` (rows, channels) to what it is made from.
     """
 
-    attended: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    attended: Sequence[Attended]
     embedding: torch.Tensor | None = None
     guidance: torch.Tensor | None = None
 
@@ -250,7 +249,7 @@ class Walk:
     """
 
     time: torch.Tensor
-    prompts: Iterator[tuple[torch.Tensor, torch.Tensor]]
+    prompts: Iterator[Attended]
     rows: int
     merging: float
     skips: list[torch.Tensor]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +10,26 @@ from torch.nn import functional
 
 from webui.engine.nets.layers import Conv1x1, spread, to_picture, to_tokens
 from webui.engine.speed.shortcuts import Merging
+
+
+class Attended(NamedTuple):
+    """What one cross-attention looks at: keys and values of the prompts, (rows, heads, length, width / heads).
+
+    ``further`` are those of other things than words; what is found there by itself is added.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    further: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+
+    def with_further(self, keys: torch.Tensor, values: torch.Tensor) -> "Attended":
+        """The same with another thing, (rows, length, width) each; rows that are there again see what they saw."""
+        rows, heads = self.keys.shape[:2]
+        pair = []
+        for part in (keys, values):
+            part = torch.cat([part, part[len(part) * 2 - rows :]]) if rows > len(part) else part.contiguous()
+            pair.append(part.unflatten(-1, (heads, -1)).transpose(1, 2))
+        return self._replace(further=(*self.further, (pair[0], pair[1])))
 
 
 class Transformer(nn.Module):
@@ -25,9 +45,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(_Layer(width, heads, context) for _ in range(depth))
         self.proj_out = nn.Linear(width, width) if linear else Conv1x1(width, width)
 
-    def forward(
-        self, picture: torch.Tensor, prompts: Iterator[tuple[torch.Tensor, torch.Tensor]], merging: float = 0.0
-    ) -> torch.Tensor:
+    def forward(self, picture: torch.Tensor, prompts: Iterator[Attended], merging: float = 0.0) -> torch.Tensor:
         """(n, c, h, w) to as many rows as the prompts have, n or a multiple of it.
 
         ``merging`` is the share of tokens to merge, if this is the level for it.
@@ -36,7 +54,7 @@ class Transformer(nn.Module):
         merge = partial(Merging.find, height=height, width=width, share=merging) if merging and self._merges else None
         tokens = self.proj_in(to_tokens(self.norm(picture)))
         for layer in self.transformer_blocks:
-            tokens = layer(tokens, *next(prompts), merge)
+            tokens = layer(tokens, next(prompts), merge)
         return to_picture(self.proj_out(tokens), height, width).add_(spread(picture, len(tokens)))
 
 
@@ -53,19 +71,18 @@ class _Layer(nn.Module):
     def forward(
         self,
         tokens: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        attended: Attended,
         merge: Callable[[torch.Tensor], Merging] | None = None,
     ) -> torch.Tensor:
         own = self.norm1(tokens)
         if merge is None:
-            tokens = self.attn1(own, *self.attn1.attend_to(own)).add_(tokens)
+            tokens = self.attn1(own, self.attn1.attend_to(own)).add_(tokens)
         else:
             merging = merge(own)
             few = merging.merge(own)
-            tokens = merging.spread(self.attn1(few, *self.attn1.attend_to(few))).add_(tokens)
-        tokens = spread(tokens, len(keys))  # until here the prompts have made no difference
-        tokens = self.attn2(self.norm2(tokens), keys, values).add_(tokens)
+            tokens = merging.spread(self.attn1(few, self.attn1.attend_to(few))).add_(tokens)
+        tokens = spread(tokens, len(attended.keys))  # until here the prompts have made no difference
+        tokens = self.attn2(self.norm2(tokens), attended).add_(tokens)
         output: torch.Tensor = self.ff(self.norm3(tokens)).add_(tokens)
         return output
 
@@ -81,12 +98,15 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def attend_to(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend_to(self, context: torch.Tensor) -> Attended:
         """Keys and values, (n, heads, length, width / heads) each."""
-        return self._split(self.to_k(context)), self._split(self.to_v(context))
+        return Attended(self._split(self.to_k(context)), self._split(self.to_v(context)))
 
-    def forward(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        found = functional.scaled_dot_product_attention(self._split(self.to_q(tokens)), keys, values)
+    def forward(self, tokens: torch.Tensor, attended: Attended) -> torch.Tensor:
+        queries = self._split(self.to_q(tokens))
+        found = functional.scaled_dot_product_attention(queries, attended.keys, attended.values)
+        for keys, values in attended.further:
+            found = found + functional.scaled_dot_product_attention(queries, keys, values)
         output: torch.Tensor = self.to_out[0](found.transpose(1, 2).flatten(2))
         return output
 
