@@ -31,6 +31,8 @@ WANTED = {
     "refiner": {"refiner": "another"},
     "token merging": {"token_merging": 0.5},
     "reuse": {"reuse": 2},
+    "pag": {"pag": {}},
+    "nag": {"nag": {}},
 }
 
 

@@ -78,7 +78,8 @@ def test_fields_of_groups_go_by_their_group_s_name():
     of_upscale = ["upscale", *(f"upscale.{field}" for field in ("scale", "width", "height", "upscaler"))]
     of_hires = [name for name in GROUP_FIELDS if name.startswith("hires")]
     assert {"hires", "hires.scale", "hires.loras", "hires.prompt"} <= {*of_hires} and "hires.template" not in of_hires
-    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength", *of_hires, *of_upscale]
+    of_guiding = ["pag", "pag.scale", "pag.adaptive", "nag", "nag.scale", "nag.tau", "nag.alpha"]
+    assert [*GROUP_FIELDS] == ["variation.seed", "variation.strength", *of_guiding, *of_hires, *of_upscale]
     assert nest({"steps": 3, "variation.seed": 9, "variation.strength": 0.3}) == {
         "steps": 3,
         "variation": {"seed": 9, "strength": 0.3},

@@ -15,6 +15,8 @@ from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
+from webui.core.groups.nag import Nag
+from webui.core.groups.pag import Pag
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import ImageError
@@ -87,6 +89,7 @@ requests = st.builds(
     refiner=texts,
     refiner_at=st.floats(0, 1),
     loras=st.lists(loras, max_size=3).map(tuple),
+    guidance_rescale=st.floats(0, 1),
     guidance_until=st.floats(0, 1),
     reuse=st.integers(1, 10),
     token_merging=st.floats(0, 0.75),
@@ -95,6 +98,8 @@ requests = st.builds(
     negative_template=texts,
     init=st.none() | inits(),
     variation=st.none() | st.builds(Variation, seed=st.integers(0, 2**50), strength=st.floats(0, 1)),
+    pag=st.none() | st.builds(Pag, scale=st.floats(0, 30), adaptive=st.floats(0, 1)),
+    nag=st.none() | st.builds(Nag, scale=st.floats(1, 30), tau=st.floats(1, 20), alpha=st.floats(0, 1)),
     detail=st.lists(
         st.builds(
             Detail,

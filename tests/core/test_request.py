@@ -13,8 +13,8 @@ from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
 from webui.core.request import MAX_PROMPT_CHARACTERS, MAX_SEED, LoraRef, Request, near_sides_px
 
 SHORTCUTS = {"guidance_until", "reuse", "token_merging"}
-NUMBERS = {"steps", "guidance", "seed", "count", "repeat", "clip_skip", "refiner_at", *SHORTCUTS}
-FLOATS = {"guidance", "refiner_at", "guidance_until", "token_merging"}
+NUMBERS = {"steps", "guidance", "guidance_rescale", "seed", "count", "repeat", "clip_skip", "refiner_at", *SHORTCUTS}
+FLOATS = {"guidance", "guidance_rescale", "refiner_at", "guidance_until", "token_merging"}
 SIDES = ("width", "height")
 
 
@@ -43,6 +43,7 @@ def test_a_request_is_exact_unless_it_says_otherwise():
     assert Request(guidance_until=1.0, reuse=1, token_merging=0.0).approximations == ()
     assert Request(guidance_until=0.5, guidance=1.0).approximations == ()  # there is none that could end
     assert Request(guidance_until=0.5, guidance=0.5).approximations == ("guidance stops after 50% of the steps",)
+    assert Request(guidance_until=0.5, guidance=1.0, pag={}).approximations  # perturbed attention ends there, too
     assert Request(sampler="LCM").approximations == ()  # a model that was made for it
     assert Request(loras=["few-steps"]).approximations == ()
     assert Request(sampler="TCD", loras=["fast:0.9"]).approximations == ("few steps with TCD",)

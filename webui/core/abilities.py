@@ -29,6 +29,8 @@ ASKED: Mapping[Ability, Asked] = {
     "refiner": Asked("refiner", lambda request: request.refiner),
     "token merging": Asked("token_merging", lambda request: request.token_merging > 0),
     "reuse": Asked("reuse", lambda request: request.reuse > 1),
+    "pag": Asked("pag", lambda request: request.pag and request.pag.acts),
+    "nag": Asked("nag", lambda request: request.nag and request.nag.acts),
 }
 """Emphasis and embeddings are not among them: where there are none, brackets and names are plain words."""
 NAMES: Mapping[Ability, str] = {
@@ -36,6 +38,8 @@ NAMES: Mapping[Ability, str] = {
     "reuse": "way to reuse parts of its network",
     "prediction": "choice of prediction",
     "text encoder": "text encoder in a file of its own",
+    "pag": "perturbed attention",
+    "nag": "negative prompt in attention",
 }
 
 

@@ -96,6 +96,21 @@ def upscale_settings(upscale: Upscale | None) -> dict[str, object]:
     }
 
 
+def guiding_settings(request: Request) -> dict[str, object]:
+    """What guides beside guidance, by the names of A1111's and Forge's extensions for it."""
+    pag = request.pag if request.pag and request.pag.acts else None
+    nag = request.nag if request.nag and request.nag.acts else None
+    return {
+        "CFG Rescale": f"{request.guidance_rescale:g}" if request.guidance_rescale else None,
+        "PAG Active": True if pag else None,
+        "PAG Scale": f"{pag.scale:g}" if pag else None,
+        "PAG Adaptive": f"{pag.adaptive:g}" if pag and pag.adaptive else None,
+        "NAG Scale": f"{nag.scale:g}" if nag else None,
+        "NAG Tau": f"{nag.tau:g}" if nag else None,
+        "NAG Alpha": f"{nag.alpha:g}" if nag else None,
+    }
+
+
 def approximations(request: Request) -> dict[str, object]:
     """A1111's word for merged tokens; it has none for the others."""
     return {

@@ -147,12 +147,11 @@ def _sizes(owner: ModelFile, role: str, borrower: ModelFile, number_bytes: int) 
                 yield place.nbytes if small else math.prod(header.shapes[key]) * number_bytes
 
 
-def step_bytes(checkpoint: Checkpoint, size: Size, count: int, guided: bool, number_bytes: int) -> int:
-    """What a step takes beside the weights: ``count`` pictures of this (width, height) at once, in this format.
+def step_bytes(checkpoint: Checkpoint, size: Size, rows: int, number_bytes: int) -> int:
+    """What a step takes beside the weights: so many ``rows`` of this (width, height) at once, in this format.
 
-    With ``guided`` each is asked about with a negative prompt, too.
+    Each picture is one for each prompt that it is asked about with, the negative one too.
     """
-    rows = count * (2 if guided else 1)
     return math.prod(size) * rows * checkpoint.row.step_px_bytes * number_bytes // 2
 
 

@@ -17,10 +17,14 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
     """A line for people for each such thing in a resolved request; ``checkpoint`` is its model's."""
     several = request.syntax > 1 and len(split_terms(request.prompt)) > 1
     guides_itself, own = checkpoint.guides_itself and not request.refiner, checkpoint.prediction_name
+    unheard = request.negative and not several and not (request.nag and request.nag.acts)
+    alone = request.guidance == 1 and not several
     lines = {
-        "A negative prompt has no effect at guidance 1.": request.negative and request.guidance == 1 and not several,
-        "A negative prompt has no effect on a model that guides itself.": (
-            request.negative and guides_itself and not several
+        "A negative prompt has no effect at guidance 1.": unheard and request.guidance == 1,
+        "A negative prompt has no effect on a model that guides itself.": unheard and guides_itself,
+        "“Guidance rescale” has no effect without guidance.": request.guidance_rescale and (alone or guides_itself),
+        "NAG has an empty negative prompt to go away from.": (
+            request.nag and request.nag.acts and not request.negative
         ),
         "A model that guides itself takes guidance below 1 as 1.": guides_itself and request.guidance < 1,
         f"{checkpoint.family} has no emphasis: brackets are plain words.": (
@@ -31,7 +35,9 @@ def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:
         f"On SDXL clip skip 1 is the layer that A1111 reads at 1 and 2; {request.clip_skip} is an earlier one.": (
             checkpoint.row.latents == "SDXL" and request.clip_skip > 1
         ),
-        "“Stop guidance after” has no effect at guidance 1.": request.guidance == 1 and request.guidance_until < 1,
+        "“Stop guidance after” has no effect at guidance 1.": (
+            request.guidance == 1 and request.guidance_until < 1 and not request.steers
+        ),
         "“Switch to refiner at” has no effect without a refiner.": not request.refiner
         and _is_set(request, "refiner_at"),
         "LoRAs have no effect on the refiner.": (

@@ -109,6 +109,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         prediction="auto" if own else request.prediction,
         clip_skip=request.clip_skip,
         guidance_until=request.guidance_until,
+        guidance_rescale=request.guidance_rescale,
         refs=request.loras,
         loras=constant_loras(refs, files),
         lora_schedules=moving_loras(refs, request.prompt, files),

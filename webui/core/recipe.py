@@ -28,6 +28,7 @@ from webui.core.groups.init import Init
 from webui.core.infotext import (
     approximations,
     detail_settings,
+    guiding_settings,
     hashes_text,
     hires_settings,
     in_one_line,
@@ -38,7 +39,7 @@ from webui.core.infotext import (
 )
 from webui.core.migrations import NEWEST, migrate
 from webui.core.prompt import join_loras
-from webui.core.request import MAX_PROMPT_CHARACTERS, TEMPLATES, Request
+from webui.core.request import LATER, MAX_PROMPT_CHARACTERS, TEMPLATES, Request
 
 GRID_SINCE = 3
 """The first schema that knows sheets."""
@@ -156,8 +157,7 @@ class Recipe:
         """The same in this schema, without what a sheet has besides."""
         unknown = {"init"} | {group for group in GROUPS if not getattr(self.request, group)}
         unknown |= {"syntax"} if schema == 1 else set()
-        unknown |= {"form"} if self.request.form == "auto" else set()
-        unknown |= set() if self.request.text_encoder else {"text_encoder"}
+        unknown |= {*LATER} - self.request.says_later
         unknown |= {field for field in TEMPLATES.values() if not getattr(self.request, field)}
         no_pictures: dict[str, None] = dict.fromkeys(self.request.pictures)
         said = {"syntax": min(self.request.syntax, 2)} if schema > 1 else {}  # nothing in it is left to chance
@@ -277,6 +277,7 @@ class Recipe:
             **hires_settings(request),
             **detail_settings(request.detail),
             **upscale_settings(request.upscale),
+            **guiding_settings(request),
             **approximations(request),
             "Lora hashes": hashes_text(self.lora_hashes),
             "TI hashes": hashes_text(self.hashes.get("embedding", {})),

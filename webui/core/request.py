@@ -17,6 +17,8 @@ from webui.core.groups.control import MAX_CONTROLS, Control
 from webui.core.groups.detail import MAX_DETAILS, Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
+from webui.core.groups.nag import Nag
+from webui.core.groups.pag import Pag
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
@@ -43,8 +45,9 @@ def template_of(place: str) -> str:
     return f"{group}{dot}{TEMPLATES[field]}"
 
 
-FORMS_SINCE = 3
-"""The first schema of recipes that can name a form."""
+LATER = ("form", "text_encoder", "guidance_rescale")
+LATER_SINCE = 3
+"""The first schema of recipes that can say these fields."""
 FEW_STEP_SAMPLERS = ("LCM", "TCD")  # with a LoRA that teaches a model to need few
 
 
@@ -137,6 +140,9 @@ class Request(Value):
         title="LoRAs",
         description="Small files that change the model, each with a weight",
     )
+    guidance_rescale: float = share_field(
+        0.0, "Guidance rescale", "Takes back the glare of high guidance: 0.7 is usual, 1 is all of it. 0: off"
+    )
     guidance_until: float = share_field(
         1.0,
         "Stop guidance after",
@@ -175,6 +181,8 @@ class Request(Value):
         title="Controls",
         description="Pictures that say where things are, such as outlines, a pose or a depth map",
     )
+    pag: Pag | None = Field(default=None, title="Perturbed attention (PAG)")
+    nag: Nag | None = Field(default=None, title="Negative prompt in attention (NAG)")
     hires: Hires | None = Field(default=None, title="Hires fix")
     detail: tuple[Detail, ...] = Field(
         default=(),
@@ -303,7 +311,12 @@ class Request(Value):
     @property
     def stops_guiding(self) -> bool:
         """Whether the prompt goes on alone before the last step, where it does not from the first."""
-        return self.guidance_until < 1 and self.guidance != 1
+        return self.guidance_until < 1 and (self.guidance != 1 or self.steers)
+
+    @property
+    def steers(self) -> bool:
+        """Whether attention is steered, which guides without a second half, too."""
+        return (self.pag is not None and self.pag.acts) or (self.nag is not None and self.nag.acts)
 
     @property
     def has_marks(self) -> bool:
@@ -320,8 +333,13 @@ class Request(Value):
             getattr(self, field) for field in TEMPLATES.values()
         )
         fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
-        fields = fields if self.form == "auto" and not self.text_encoder else FORMS_SINCE
+        fields = LATER_SINCE if self.says_later else fields
         return max([fields, *(group.since for group in groups_of(self))])
+
+    @property
+    def says_later(self) -> frozenset[str]:
+        """Those of ``LATER`` that say something."""
+        return frozenset(field for field in LATER if getattr(self, field) != type(self).model_fields[field].default)
 
     @property
     def syntax_of_drawn(self) -> Literal[1, 2, 3]:

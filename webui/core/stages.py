@@ -14,6 +14,8 @@ from webui.core.schedule import Weight, weight_at
 
 if TYPE_CHECKING:
     from webui.core.groups.init import Init
+    from webui.core.groups.nag import Nag
+    from webui.core.groups.pag import Pag
     from webui.core.groups.variation import Variation
 
 
@@ -101,7 +103,8 @@ class Pass:
     the mask counts in both), or these at their noise level (``handover``). From what was drawn, each picture of a batch
     is drawn by itself, as if it had come from a file. ``handover_at`` is the share of the noise, 0..1, after which the
     one hands over to the other. ``strength`` is the share of the steps that a pass from a picture takes.
-    ``guidance_until`` is the share of the network's evaluations after which the prompt goes on alone. ``prediction`` is
+    ``guidance_until`` is the share of the network's evaluations after which the prompt goes on alone. ``pag`` and
+    ``nag`` are there where they do anything. ``prediction`` is
     ``auto`` for the one that the model's file says. ``lenders`` are models that may lend what the model's file lacks.
     ``variation`` is that of the order's first picture. ``done`` are the steps of the passes before, behind which
     prompts count its own. ``refs`` are its LoRAs as they were asked for. ``name`` is what its steps are told under
@@ -124,6 +127,9 @@ class Pass:
     strength: float = 1.0
     handover_at: float | None = None
     guidance_until: float = 1.0
+    guidance_rescale: float = 0.0
+    pag: "Pag | None" = None
+    nag: "Nag | None" = None
     loras: tuple[LoraUse, ...] = ()
     lora_schedules: tuple[LoraSchedule, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
@@ -147,9 +153,13 @@ class Pass:
         """Megapixel-evaluations for one picture: of a pass that hands over or is handed to, its share of the steps."""
         share = 1.0 if self.handover_at is None else self.handover_at
         share = 1.0 - share if self.begin == "handover" else share
-        both = 1 if self.guidance == 1 else 2
         width, height = self.size
-        return self.steps_taken * share * both * width * height / 1e6
+        return self.steps_taken * share * self.rows * width * height / 1e6
+
+    @property
+    def rows(self) -> int:
+        """What the network is asked for each picture in an evaluation."""
+        return 1 + (self.guidance != 1) + (self.pag is not None)
 
     @property
     def result_size(self) -> Size:

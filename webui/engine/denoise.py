@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from cachetools import LRUCache
 
-from webui.engine.families.base import Backbone, Conditioning
-from webui.engine.guide import Branch, are_whole, guide
+from webui.core.groups.pag import Pag
+from webui.engine.families.base import Backbone, Conditioning, Steering
+from webui.engine.guide import Branch, are_whole, guide, perturb, rescale
 from webui.engine.noise import Noise
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -31,7 +32,8 @@ class ReadySpan:
     """The evaluations before ``stop`` (1..n), from the span before on, in which the network is told the same.
 
     ``negative`` is None where no unconditional branch runs; the guidance is as good as 1 then, and ValueError is raised
-    for branches that are not whole. ``enter`` is called as the span begins, again where its guidance ends, and where it
+    for branches that are not whole. ``rescale`` (0..1) is for guided answers alone, ``steering`` for UNets; ``pag`` is
+    there where it perturbs. ``enter`` is called as the span begins, again where its guidance ends, and where it
     is prepared ahead. It is the one place where weights change, for what is prepared holds only as long as they do: the
     same ``enter`` makes the same weights, each time.
     """
@@ -41,6 +43,9 @@ class ReadySpan:
     negative: Conditioning | None = None
     guidance: float = 1.0
     enter: Enter = stay
+    rescale: float = 0.0
+    pag: Pag | None = None
+    steering: Steering | None = None
 
     def __post_init__(self) -> None:
         if self.negative is None and not are_whole(self.positive):
@@ -99,9 +104,8 @@ def denoise(
             if cancelled():
                 raise Stopped
             seen, time = noise.model_input(latents, index), noise.time(index)
-            outputs = [output for part, own in forwards for output in backbone.predict(seen, time, part, own)]
-            unconditional = None if span.negative is None else outputs.pop(0)
-            output = guide(unconditional, outputs, positive, span.guidance)
+            outputs, perturbed = _ask(backbone, seen, time, forwards)
+            output = _guided(span, positive, outputs, perturbed, time)
             latents = noise.step(output, index, latents)
             index += 1
             if keep is not None:
@@ -109,6 +113,38 @@ def denoise(
             yield Denoised(index, len(noise), latents, seen, output)
     if index < stop:
         raise ValueError(f"the spans end at evaluation {index} of {stop}")
+
+
+def _ask(
+    backbone: Backbone, seen: torch.Tensor, time: torch.Tensor, forwards: Iterable[tuple[Any, Shortcuts | None]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The answers to all that is told, and those that are perturbed."""
+    outputs: list[torch.Tensor] = []
+    perturbed: list[torch.Tensor] = []
+    for part, own in forwards:
+        said = backbone.predict(seen, time, part, own)
+        plain = len(said) - getattr(part, "perturbed", 0)
+        outputs += said[:plain]
+        perturbed += said[plain:]
+    return outputs, perturbed
+
+
+def _guided(
+    span: ReadySpan,
+    positive: Sequence[Branch],
+    outputs: list[torch.Tensor],
+    perturbed: Sequence[torch.Tensor],
+    time: torch.Tensor,
+) -> torch.Tensor:
+    """The answers as one; the first is the unconditional one where such a branch runs."""
+    unconditional = None if span.negative is None else outputs[0]
+    told = outputs if span.negative is None else outputs[1:]
+    output = guide(unconditional, told, positive, span.guidance)
+    if span.pag and perturbed:
+        output = perturb(output, told, perturbed, positive, span.pag.at(time))
+    if span.rescale and unconditional is not None and positive:
+        output = rescale(output, guide(unconditional, told, positive, 1.0), span.rescale)
+    return output
 
 
 def _due(spans: Iterable[ReadySpan], index: int, stop: int) -> Iterator[tuple[ReadySpan, Enter]]:
@@ -129,23 +165,30 @@ class _Told:
 
     def prepare(self, span: ReadySpan, weights: Enter) -> Sequence[Any]:
         """As in ``Backbone``, where it is not known; the weights must be there."""
-        key = id(weights), id(span.positive), id(span.negative)
+        key = _key(span, weights)
         if key not in self._known:
             told = [branch.conditioning for branch in span.positive if branch.weight]
             if span.negative is not None:
                 told.insert(0, span.negative)
-            self._known[key] = self._backbone.prepare(told, self._count, self._shown)
+            if span.steering is None:
+                self._known[key] = self._backbone.prepare(told, self._count, self._shown)
+            else:
+                self._known[key] = self._backbone.steer(told, self._count, self._shown, span.steering)
         return self._known[key]
 
     def prepare_all(self, due: Iterable[tuple[ReadySpan, Enter]], cancelled: Callable[[], bool]) -> None:
         """The last first, which ends with the first one's weights; it stops once it shows that not all have room."""
-        different = {(id(weights), id(span.positive), id(span.negative)): (span, weights) for span, weights in due}
+        different = {_key(span, weights): (span, weights) for span, weights in due}
         for span, weights in reversed(different.values()):
             if cancelled():
                 raise Stopped
             weights()
             if _size(self.prepare(span, weights)) * len(different) > KEPT_BYTES:
                 return
+
+
+def _key(span: ReadySpan, weights: Enter) -> tuple[int, ...]:
+    return id(weights), id(span.positive), id(span.negative), id(span.steering)
 
 
 def _size(prepared: Sequence[Any]) -> int:
@@ -155,7 +198,7 @@ def _size(prepared: Sequence[Any]) -> int:
 
 
 def guided_until(spans: Iterable[ReadySpan], index: int) -> Iterator[ReadySpan]:
-    """The same spans, at guidance 1 from evaluation ``index`` on.
+    """The same spans, at guidance 1 from evaluation ``index`` on, and nothing else that guides.
 
     Kynkäänniemi et al. 2024, "Applying Guidance in a Limited Interval": the prompt goes on alone, which is less work.
     Only terms that are not whole need the unconditional branch there, too.
@@ -164,4 +207,5 @@ def guided_until(spans: Iterable[ReadySpan], index: int) -> Iterator[ReadySpan]:
         yield replace(span, stop=min(span.stop, index))
         if span.stop > index:
             alone = are_whole(span.positive)
-            yield replace(span, negative=None if alone else span.negative, guidance=1.0)
+            negative = None if alone else span.negative
+            yield replace(span, negative=negative, guidance=1.0, rescale=0.0, pag=None, steering=None)

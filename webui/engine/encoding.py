@@ -16,7 +16,7 @@ from webui.core.stages import Pass
 from webui.core.tensor_file import BadFile
 from webui.core.weight_files import hash_whole
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
-from webui.engine.families.base import Conditioning
+from webui.engine.families.base import Conditioning, Steering
 from webui.engine.families.model import Model
 from webui.engine.guide import Branch, are_whole
 from webui.engine.latents import Encoded, encode
@@ -48,6 +48,7 @@ class EncodedSpan:
     positive: Sequence[Branch]
     negative: Conditioning | None
     guidance: float
+    steering: Steering | None = None
 
     @property
     def told(self) -> list[Conditioning]:
@@ -79,7 +80,11 @@ class Encoder:
         positive = [Branch(condition(term.text), term.weight) for term in span.terms]
         guidance = 1.0 if model.guides_itself else stage.guidance
         guided = guidance != 1 or not are_whole(positive)
-        return EncodedSpan(positive, condition(span.negative, negative=True) if guided else None, guidance)
+        negative = condition(span.negative, negative=True) if guided or stage.nag else None
+        steering = None
+        if stage.pag or stage.nag:
+            steering = Steering(int(guided), bool(stage.pag), stage.nag, negative if stage.nag else None)
+        return EncodedSpan(positive, negative if guided else None, guidance, steering)
 
     @torch.inference_mode()
     def _prompt(

@@ -30,6 +30,33 @@ def are_whole(branches: Sequence[Branch]) -> bool:
     return bool((torch.as_tensor(total) - 1).abs().max() < 1e-6)
 
 
+def perturb(
+    guided: torch.Tensor,
+    outputs: Sequence[torch.Tensor],
+    perturbed: Sequence[torch.Tensor],
+    branches: Sequence[Branch],
+    scale: float | torch.Tensor,
+) -> torch.Tensor:
+    """``guided + scale * sum(weight * area * (c - p))`` for outputs c and what they are with perturbed attention.
+
+    Ahn et al. 2024, "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", in diffusers' form.
+    """
+    if not branches:
+        return guided
+    away = [output - other for output, other in zip(outputs, perturbed, strict=True)]
+    return guided + scale * _weighted(away, branches)
+
+
+def rescale(guided: torch.Tensor, told: torch.Tensor, share: float) -> torch.Tensor:
+    """``guided`` (n, channels, h, w) with the spread that the prompt's own answer ``told`` has, for this share.
+
+    Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", section 3.4.
+    """
+    axes = list(range(1, guided.dim()))
+    spread = told.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return share * (guided * spread) + (1 - share) * guided
+
+
 def guide(
     unconditional: torch.Tensor | None, outputs: Sequence[torch.Tensor], branches: Sequence[Branch], guidance: float
 ) -> torch.Tensor:

@@ -110,8 +110,8 @@ class Passes:
     def _use(self, stage: Pass, count: int) -> Iterator[Loading]:
         """The model with the autoencoder of this pass, which draws so many pictures at once."""
         run, checkpoint = self._run, stage.model.checkpoint
-        itemsize, guided = self._residence.dtype.itemsize, stage.guidance != 1
-        step = step_bytes(checkpoint, stage.size, count, guided, itemsize) if checkpoint else 0
+        itemsize, rows = self._residence.dtype.itemsize, count * stage.rows
+        step = step_bytes(checkpoint, stage.size, rows, itemsize) if checkpoint else 0
         with run.part("load"):
             yield from self._residence.load(stage.model, stage.lenders, run.check, step)
             self._residence.use_vae(stage.vae)
@@ -192,6 +192,9 @@ class Passes:
                 words.negative,
                 words.guidance,
                 enter[span.loras] if len(enter) > 1 else stay,
+                stage.guidance_rescale,
+                stage.pag,
+                words.steering,
             )
             for span, words in encoded
         )
@@ -252,7 +255,9 @@ class Passes:
         run, latents, hold = self._run, drawn.latents, drawn.start.hold
         stays = self._residence.plan == PLANS[0] and not self._loras.merges([span.loras for span, _ in encoded])
         if stays:
-            turns = [(span.loras, words.told) for span, words in encoded if noise.first(span.stop) > first]
+            turns = [
+                (span.loras, words.told, words.steering) for span, words in encoded if noise.first(span.stop) > first
+            ]
             with run.part("lora"):
                 yield from self._loras.order(turns, latents, run.check)
         previewer = Previewer(self._model.preview_map, noise)

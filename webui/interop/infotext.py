@@ -47,6 +47,14 @@ FIELDS = {
     "hires cfg scale": "hires.guidance",
     "hires prompt": "hires.prompt",
     "hires negative prompt": "hires.negative",
+    "cfg rescale": "guidance_rescale",
+    "cfg rescale phi": "guidance_rescale",
+    "guidance rescale": "guidance_rescale",
+    "pag scale": "pag.scale",
+    "pag adaptive": "pag.adaptive",
+    "nag scale": "nag.scale",
+    "nag tau": "nag.tau",
+    "nag alpha": "nag.alpha",
     "postprocess upscale by": "upscale.scale",
     "postprocess upscaler": "upscale.upscaler",
 }
@@ -57,6 +65,7 @@ WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "masked content": ("mask_fill", {"latent noise": "noise", "latent nothing": "nothing"}),
 }
 SILENT = {"version", "app", "hashes", "lora hashes", "ti hashes", "vae hash", "refiner hash", "metadata scheme"}
+SILENT |= {"pag active"}
 KNOWN = {*FIELDS, *WORDS, "size", "version", "model hash", "lora hashes", "rng", "created date", "civitai resources"}
 TEMPLATES = {"template": "template", "negative template": "negative_template"}
 CANDIDATES = 20

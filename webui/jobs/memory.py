@@ -20,7 +20,7 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
     checkpoint, others = file.checkpoint, lenders(file, library)
     told: list[tuple[int, Mapping[str, object]]] = []
     for room in rooms or (UNKNOWN,):
-        step = step_bytes(checkpoint, asked.size, asked.count, asked.guided, room.number_bytes)
+        step = step_bytes(checkpoint, asked.size, asked.count * (1 + asked.guided), room.number_bytes)
         try:
             need = need_of(file, others, room.number_bytes, step)
         except (BadFile, OSError) as error:

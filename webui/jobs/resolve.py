@@ -172,7 +172,11 @@ def resolve(request: Request, library: Snapshot) -> Request:
         | names
         | {"width": width, "height": height, "variation": request.varied, "syntax": request.syntax_of_drawn}
         | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
-        | ({} if _can_stop_guiding(file, names["refiner"], library.models) else {"guidance_until": 1.0})
+        | (
+            {}
+            if request.steers or _can_stop_guiding(file, names["refiner"], library.models)
+            else {"guidance_until": 1.0}
+        )
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | resolve_loras(request.prompt, request.loras, request, file, lambda: library.loras)
         | (

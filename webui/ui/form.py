@@ -42,6 +42,10 @@ SLIDER_STEPS = {  # of whole numbers with a slider, and of fractions with anothe
     "mask_blur": 1,
     "padding": 8,
     "variation.strength": 0.01,
+    "pag.scale": 0.5,
+    "pag.adaptive": 0.001,
+    "nag.scale": 0.5,
+    "nag.tau": 0.1,
     "hires.scale": 0.05,
     "hires.steps": 1,
     "upscale.scale": 0.25,
@@ -121,15 +125,22 @@ def unseen(page: str, field: str, label: str, value: str = "") -> gr.Textbox:
 
 
 def build_groups(
-    page: str, catalog: Catalog, build_prompt: Callable[..., Any], opened: Collection[str] = ()
+    page: str,
+    catalog: Catalog,
+    build_prompt: Callable[..., Any],
+    opened: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> tuple[dict[str, Any], dict[str, gr.Accordion]]:
     """A fold for each group that is made from its fields alone, in the open page; gives controls and folds by name.
 
-    ``build_prompt`` is as ``make_control``, for prompts. The folds of groups in ``opened`` are open.
+    ``build_prompt`` is as ``make_control``, for prompts. The folds of groups in ``opened`` are open; those
+    ``elsewhere`` are not made here.
     """
     controls: dict[str, Any] = {}
     folds: dict[str, gr.Accordion] = {}
     for group, names in groupby(GROUP_FIELDS, lambda name: name.partition(".")[0]):
+        if group in elsewhere:
+            continue
         title = Request.model_fields[group].title
         with gr.Accordion(title, open=group in opened, elem_id=f"{page}-{group}") as folds[group]:
             for name in names:

@@ -22,6 +22,7 @@ from webui.ui import (
     browser_state,
     fills,
     form,
+    guiding,
     jobs,
     loras,
     models,
@@ -119,8 +120,9 @@ def build(
                 controls["form"] = picker.form
                 controls["loras"] = loras.build_panel(name)
                 opened = ["upscale"] if task.enlarges else []
-                grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, opened)
+                grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, opened, guiding.GROUPS)
                 controls |= grouped | rows.build_lists(name)
+                controls |= guiding.build_fold(name, catalog)
                 controls |= approximations.build_fold(name, catalog)
                 with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                     _build_settings(name, controls, catalog)

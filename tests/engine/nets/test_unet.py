@@ -4,8 +4,11 @@ import pytest
 import torch
 from checkpoints import SMALL_UNET
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import PAGCFGIdentitySelfAttnProcessor2_0, PAGIdentitySelfAttnProcessor2_0
+from stock_attention import Nag
 
 from webui.engine.nets.unet import UNet
+from webui.engine.speed.shortcuts import Shortcuts
 
 SDXL = SMALL_UNET | {
     "attention_head_dim": (2, 4),
@@ -58,8 +61,9 @@ def test_what_convolutions_are_given_is_known_before(config: dict, size: tuple[i
     for part in ours.modules():
         if isinstance(part, torch.nn.Conv2d) and part.kernel_size == (3, 3):
             part.register_forward_pre_hook(lambda part, args: given.update({part: args[0].shape}))
-    ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
-    assert dict(ours.convolved(2, 6, *size)) == given and len(given) > 10
+    for perturbed in (0, 4):
+        ours(latents, torch.tensor(9.5), ours.prepare(context, **told, perturbed=perturbed))
+        assert dict(ours.convolved(2, 6, *size, perturbed)) == given and len(given) > 10
 
 
 @pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
@@ -71,6 +75,66 @@ def test_further_prompts_share_the_latents(config: dict) -> None:
     once = ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
     twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.prepare(context, **told))
     assert torch.allclose(once, twice, atol=1e-5)
+
+
+def told_of(config: dict, rows: int) -> tuple[dict, dict]:
+    """What SDXL is told besides words, for diffusers' module and for ours."""
+    if config is not SDXL:
+        return {}, {}
+    summary, ids = torch.randn(rows, 16), torch.randint(0, 1024, (rows, 6)).float()
+    return {"added_cond_kwargs": {"text_embeds": summary, "time_ids": ids}}, {"summary": summary, "ids": ids}
+
+
+def take(told: dict, rows: list[int]) -> dict:
+    return {name: part[rows] for name, part in told.items()}
+
+
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
+@torch.inference_mode()
+def test_perturbed_answers_are_diffusers(config: dict, guided: bool) -> None:
+    theirs, ours = both(config)
+    rows = [0, 1, 2, 3, 2, 3] if guided else [0, 1, 0, 1]
+    latents, context = torch.randn(2, 4, 8, 8), torch.randn(4, 5, 24)
+    told = told_of(config, 4)[1]
+    more = take(told, rows)
+    more = {"added_cond_kwargs": {"text_embeds": more["summary"], "time_ids": more["ids"]}} if more else {}
+    for name, part in theirs.named_modules():
+        if name.startswith("mid_block") and name.endswith("attn1"):
+            part.processor = PAGCFGIdentitySelfAttnProcessor2_0() if guided else PAGIdentitySelfAttnProcessor2_0()
+    expected = theirs(latents[[row % 2 for row in rows]], torch.tensor(321), context[rows], return_dict=False, **more)[
+        0
+    ]
+    asked = rows[:-2]
+    prepared = ours.prepare(context[asked], **take(told, asked), perturbed=2)
+    for shortcuts in (None, Shortcuts(reuse=2)):
+        found = ours(latents, torch.tensor(321), prepared, shortcuts)
+        assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+    assert not torch.allclose(found[-2:], found[-4:-2], atol=1e-3)
+    again = ours(latents, torch.tensor(321), prepared, shortcuts)  # from the features that were kept
+    assert torch.allclose(again, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("strengths", [(5.0, 2.5, 0.25), (9.0, 1.2, 1.0), (1.0, 2.5, 0.5)], ids=str)
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL], ids=["small", "sdxl"])
+@torch.inference_mode()
+def test_what_attention_finds_is_pushed_away_as_in_the_paper(config: dict, strengths: tuple[float, ...]) -> None:
+    theirs, ours = both(config)
+    latents, context, unwanted = torch.randn(3, 4, 8, 8), torch.randn(3, 5, 24), torch.randn(2, 7, 24)
+    more, told = told_of(config, 3)
+    plain = theirs(latents, torch.tensor(321), context, return_dict=False, **more)[0]
+    nag = Nag(unwanted, *strengths)
+    for name, part in theirs.named_modules():
+        if name.endswith("attn2"):
+            part.processor = nag
+    expected = theirs(latents, torch.tensor(321), context, return_dict=False, **more)[0]
+    prepared = ours.prepare(context, **told, against=(unwanted, torch.tensor(strengths)))
+    found = ours(latents, torch.tensor(321), prepared)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+    assert torch.allclose(found, plain, atol=1e-5) == (strengths[0] == 1)
+    prepared = ours.prepare(context, **told, perturbed=2, against=(unwanted, torch.tensor(strengths)))
+    with_both = ours(latents, torch.tensor(321), prepared)
+    assert len(with_both) == 5 and torch.allclose(with_both[:3], found, atol=1e-5)
 
 
 @pytest.mark.parametrize(

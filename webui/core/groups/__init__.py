@@ -12,6 +12,8 @@ from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.listed import Listed
+from webui.core.groups.nag import Nag
+from webui.core.groups.pag import Pag
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
@@ -19,6 +21,8 @@ GROUPS: Mapping[str, type[Group]] = {
     "init": Init,
     "variation": Variation,
     "controls": Control,
+    "pag": Pag,
+    "nag": Nag,
     "hires": Hires,
     "detail": Detail,
     "upscale": Upscale,

@@ -121,6 +121,8 @@ class Hires(Group):
         """Lines for people about what is not drawn as it was asked for, or is asked for in vain."""
         if first.refs and not self.loras and not are_alike(first.model, second.model):
             yield f"The LoRAs of the first pass are left out of the second: {second.model.name} is of another kind."
+        if (first.pag or first.nag) and not (second.pag or second.nag):
+            yield f"Attention is steered in the first pass alone: {second.model.name} is of a kind that cannot."
         asked, (drawn, _) = self._asked(first), self.sizes(first)
         if first.result_size == first.size and asked != drawn:
             yield (
@@ -158,6 +160,8 @@ class Hires(Group):
         if model.name != first.model.name:
             second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
         refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
+        if model.checkpoint and {"pag", "nag"} <= model.checkpoint.row.lacks:
+            second = replace(second, pag=None, nag=None)
         if not are_alike(model, first.model):
             second = replace(second, vae=None)
             refs = refs if self.loras else []

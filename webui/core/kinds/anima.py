@@ -3,7 +3,7 @@
 A file is in diffusers' names, or in those of Cosmos-Predict2, whose transformer it has.
 """
 
-from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Traits
 from webui.core.kinds.parts import QWEN3, QWEN_IMAGE_VAE, inner
 from webui.core.tensor_file import BadFile, Header
 
@@ -45,6 +45,6 @@ ANIMA = Kind(
     native_px=1024,
     prediction="flow",
     defaults=Defaults(steps=30, guidance=4.0, sampler="Euler"),
-    lacks=frozenset({"clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"clip skip", "embeddings", "refiner", "prediction", *OF_UNETS}),
     step_px_bytes=300,
 )

@@ -6,7 +6,7 @@ A file is in diffusers' names, or in Black Forest Labs' own. dev, and Krea dev, 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from webui.core.kinds.kind import Defaults, Kind, Source, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Source, Traits
 from webui.core.kinds.parts import CLIP, FLUX_VAE, T5, inner
 from webui.core.tensor_file import BadFile, Header
 
@@ -70,5 +70,5 @@ FLUX1 = Kind(
     native_px=1024,
     prediction="flow",
     defaults=Defaults(steps=28, guidance=3.5, sampler="Euler"),
-    lacks=frozenset({"clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"clip skip", "embeddings", "refiner", "prediction", *OF_UNETS}),
 )

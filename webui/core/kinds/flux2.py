@@ -4,7 +4,7 @@ A file is in diffusers' names, or in Black Forest Labs' own. The base and the di
 """
 
 from webui.core.kinds.forms import Form
-from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Traits
 from webui.core.kinds.parts import FLUX2_VAE, QWEN3, inner
 from webui.core.tensor_file import BadFile, Header
 
@@ -54,6 +54,6 @@ FLUX2_KLEIN = Kind(
         Form("Distilled", Defaults(steps=4, guidance=1.0, sampler="Euler"), SCHEDULER, is_distilled=True),
         Form("Base", Defaults(steps=50, guidance=4.0, sampler="Euler"), SCHEDULER),
     ),
-    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", *OF_UNETS}),
     step_px_bytes=700,
 )

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 Prediction = Literal["epsilon", "v", "flow"]
 Ability = Literal[
     "negative prompt", "emphasis", "clip skip", "embeddings", "masks", "hires", "details", "refiner", "prediction",
-    "token merging", "reuse", "text encoder",
+    "token merging", "reuse", "text encoder", "pag", "nag",
 ]  # fmt: skip
 """What some kinds of models cannot do, as people call it."""
+OF_UNETS: frozenset[Ability] = frozenset({"token merging", "reuse", "pag", "nag"})
+"""What only a UNet can do."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A file is in diffusers' names, or in those of Krea's own program. The two forms 
 import math
 
 from webui.core.kinds.forms import Form
-from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Traits
 from webui.core.kinds.parts import QWEN3_VL, QWEN_IMAGE_VAE, inner
 from webui.core.tensor_file import Header
 
@@ -43,5 +43,5 @@ KREA2 = Kind(
         Form("Turbo", Defaults(steps=8, guidance=1.0, sampler="Euler"), {"shift": math.exp(1.15)}, is_distilled=True),
         Form("Raw", Defaults(steps=28, guidance=5.5, sampler="Euler"), BY_SIZE),
     ),
-    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", *OF_UNETS}),
 )

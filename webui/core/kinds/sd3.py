@@ -4,7 +4,7 @@ A file is in diffusers' names, or in Stability's own. T5, the largest part, may 
 """
 
 from webui.core.kinds.forms import Form
-from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Traits
 from webui.core.kinds.parts import CLIP, SD3_VAE, T5, inner
 from webui.core.tensor_file import BadFile, Header
 
@@ -61,6 +61,6 @@ SD3 = Kind(
         Form("Base", Defaults(steps=28, guidance=4.5, sampler="Euler"), {"shift": 3.0}),
         Form("Turbo", Defaults(steps=4, guidance=1.0, sampler="Euler"), {"shift": 3.0}, is_distilled=True),
     ),
-    lacks=frozenset({"embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"embeddings", "refiner", "prediction", *OF_UNETS}),
     step_px_bytes=400,
 )

@@ -5,7 +5,7 @@ forms have the same tensors.
 """
 
 from webui.core.kinds.forms import Form
-from webui.core.kinds.kind import Defaults, Kind, Traits
+from webui.core.kinds.kind import OF_UNETS, Defaults, Kind, Traits
 from webui.core.kinds.parts import FLUX_VAE, QWEN3, inner
 from webui.core.tensor_file import BadFile, Header
 
@@ -42,5 +42,5 @@ Z_IMAGE = Kind(
         Form("Turbo", Defaults(steps=8, guidance=1.0, sampler="Euler"), {"shift": 3.0}, is_distilled=True),
         Form("Base", Defaults(steps=30, guidance=5.0, sampler="Euler"), {"shift": 6.0}),
     ),
-    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", "token merging", "reuse"}),
+    lacks=frozenset({"emphasis", "clip skip", "embeddings", "refiner", "prediction", *OF_UNETS}),
 )

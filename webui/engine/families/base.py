@@ -8,10 +8,26 @@ import torch
 from torch import nn
 
 from webui.core.errors import RequestError
+from webui.core.groups.nag import Nag
 from webui.engine.speed.shortcuts import Shortcuts
 
 Conditioning = Mapping[str, Any]
 """What the backbone is told, one row a picture: a UNet ``context``, some ``summary``, ``ids`` and ``guidance``."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What a UNet's attention does besides for its prompts, but for the first ``negatives`` of what it is told.
+
+    Where it is ``perturbed``, each is answered once more with the innermost self-attention looking at nothing but the
+    token itself. ``against`` (one row) is what cross-attention is pushed away from, by as much as ``nag`` says.
+    """
+
+    negatives: int = 0
+    perturbed: bool = False
+    nag: Nag | None = None
+    against: Conditioning | None = None
+
 
 Draw = Callable[[Sequence[int]], torch.Tensor]
 """Normal numbers on the CPU: for a shape (1, ...) one row for each picture of a batch, (n, ...)."""
@@ -73,15 +89,24 @@ class Backbone(Protocol):
         picture.
         """
 
+    def steer(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None, steering: Steering
+    ) -> Sequence[Any]:
+        """As ``prepare``, with attention steered, which UNets can. An entry's ``perturbed`` is how many answers are."""
+        return self.prepare(conditionings, count, shown)
+
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Any, shortcuts: Shortcuts | None = None
     ) -> Sequence[torch.Tensor]:
-        """One forward: an output like ``latents`` (count, channels, h, w), float32, for each conditioning in it.
+        """One forward: an output like ``latents`` (count, channels, h, w), float32, for each conditioning in it, and
+        behind them those that are perturbed.
 
         ``latents`` are those of ``Noise.model_input`` and ``time`` is 0..1000.
         """
 
-    def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
+    def convolved(
+        self, conditionings: Sequence[Conditioning], latents: torch.Tensor, steering: Steering | None = None
+    ) -> Mapping[nn.Module, torch.Size]:
         """Its 3 x 3 convolutions, each with the shape that it is given where these latents are drawn with these told.
 
         Of several forwards it is the first one's. For one without convolutions there are none.

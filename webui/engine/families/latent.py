@@ -16,7 +16,7 @@ from webui.core.images import Size
 from webui.core.kinds.sd import VAE_PREFIX
 from webui.core.tensor_file import BadFile
 from webui.engine.families import base
-from webui.engine.families.base import Backbone, Conditioning, Posterior
+from webui.engine.families.base import Backbone, Conditioning, Posterior, Steering
 from webui.engine.families.configs import unet_config, vae_config
 from webui.engine.families.family import Config, Part, Parts, Shapes, Spelling
 from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
@@ -38,10 +38,12 @@ FORWARD_ROWS = 32
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward of the UNet: the prompts as it takes them, and what it is shown beside the latents."""
+    """One forward of the UNet: the prompts as it takes them, and what it is shown beside the latents. The last
+    ``perturbed`` of its answers are perturbed."""
 
     prompts: Prepared
     shown: torch.Tensor | None = None
+    perturbed: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -60,22 +62,45 @@ class UNetBackbone(Backbone):
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
     ) -> list[Forward]:
         """As in ``Backbone``: neighbours of one length are stacked, and are one forward up to ``FORWARD_ROWS``."""
+        return self.steer(conditionings, count, shown, Steering())
+
+    def steer(
+        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None, steering: Steering
+    ) -> list[Forward]:
+        """As in ``Backbone``."""
         rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
-        fitting = group_alike(rows, count)
-        stacked = [{name: torch.cat([told[name] for told in group]) for name in group[0]} for group in fitting]
-        return [Forward(self._prepare(told), shown) for told in stacked]
+        forwards, behind = [], 0
+        for group in group_alike(rows, count, steering.perturbed):
+            stacked = {name: torch.cat([told[name] for told in group]) for name in group[0]}
+            steered = _steered(steering, behind, len(group))
+            behind += len(group)
+            pictures = [stacked.pop(name) for name in list(stacked) if name.startswith(REFERENCE)]
+            prompts = self._unet.prepare(
+                **stacked,
+                perturbed=steered * count if steering.perturbed else 0,
+                against=self._against(steering, steered * count),
+            )
+            prompts = prompts._replace(attended=look_at(prompts.attended, pictures)) if pictures else prompts
+            forwards.append(Forward(prompts, shown, prompts.perturbed // count))
+        return forwards
 
-    def _prepare(self, told: dict[str, torch.Tensor]) -> Prepared:
-        """The prompts as the UNet takes them, and beside them the pictures that it is to look at."""
-        pictures = [told.pop(name) for name in list(told) if name.startswith(REFERENCE)]
-        prompts = self._unet.prepare(**told)
-        return prompts._replace(attended=look_at(prompts.attended, pictures)) if pictures else prompts
+    def _against(self, steering: Steering, rows: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What so many rows are pushed away from, and how much."""
+        if steering.nag is None or steering.against is None or rows == 0:
+            return None
+        context = steering.against["context"].expand(rows, -1, -1)
+        nag = steering.nag
+        return context, torch.tensor([nag.scale, nag.tau, nag.alpha], device=context.device)
 
-    def convolved(self, conditionings: Sequence[Conditioning], latents: torch.Tensor) -> Mapping[nn.Module, torch.Size]:
+    def convolved(
+        self, conditionings: Sequence[Conditioning], latents: torch.Tensor, steering: Steering | None = None
+    ) -> Mapping[nn.Module, torch.Size]:
         """As in ``Backbone``."""
         count, _, height, width = latents.shape
-        rows = count * len(group_alike(conditionings, count)[0])
-        return dict(self._unet.convolved(count, rows, height, width))
+        perturbed = steering is not None and steering.perturbed
+        first = len(group_alike(conditionings, count, perturbed)[0])
+        again = _steered(steering, 0, first) if steering and perturbed else 0
+        return dict(self._unet.convolved(count, count * first, height, width, count * again))
 
     def predict(
         self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
@@ -164,12 +189,20 @@ def condition(parts: Parts, prompt: Conditioning, _size: Size, guidance: float, 
     return {**prompt, "guidance": told.to(parts.device, unet.dtype)}
 
 
-def group_alike(conditionings: Sequence[Conditioning], count: int) -> list[list[Conditioning]]:
-    """What goes into one forward each: neighbours of the same shapes, as many as ``count`` pictures leave room for."""
+def _steered(steering: Steering, behind: int, count: int) -> int:
+    """How many of the ``count`` after so many are no negative ones."""
+    return count - min(max(steering.negatives - behind, 0), count)
+
+
+def group_alike(conditionings: Sequence[Conditioning], count: int, perturbed: bool = False) -> list[list[Conditioning]]:
+    """What goes into one forward each: neighbours of the same shapes, as many as ``count`` pictures leave room for.
+
+    Where most of them are answered once more, ``perturbed``, room is counted for that.
+    """
     alike = [
         list(group) for _, group in groupby(conditionings, key=lambda told: [part.shape for part in told.values()])
     ]
-    most = max(FORWARD_ROWS // count, 1)
+    most = max(FORWARD_ROWS // (count * 2 if perturbed else count), 1)
     return [group[k : k + most] for group in alike for k in range(0, len(group), most)]
 
 

@@ -15,7 +15,7 @@ from webui.core.tensor_file import hash_file
 from webui.core.weight_files import hash_whole
 from webui.engine.devices import free_bytes
 from webui.engine.embeddings import Embedding
-from webui.engine.families.base import Conditioning
+from webui.engine.families.base import Conditioning, Steering
 from webui.engine.families.model import Model
 from webui.engine.lora.cache import Shapes, WeightCache
 from webui.engine.lora.names import ModuleIndex
@@ -75,7 +75,7 @@ class LoraSwitcher:
     @torch.inference_mode()
     def order(
         self,
-        turns: Sequence[tuple[Sequence[LoraUse], Sequence[Conditioning]]],
+        turns: Sequence[tuple[Sequence[LoraUse], Sequence[Conditioning], Steering | None]],
         latents: torch.Tensor,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Loading]:
@@ -84,9 +84,9 @@ class LoraSwitcher:
         ``turns`` are the LoRAs of each span, merged, with what the model is told then; ``latents`` are those of a step.
         """
         shapes: dict[SetKey, Shapes] = {}
-        for uses, told in turns:
+        for uses, told, steering in turns:
             if (key := self.key_of(uses)) not in shapes:
-                shapes[key] = self._model.backbone.convolved(told, latents)
+                shapes[key] = self._model.backbone.convolved(told, latents, steering)
         if missing := self.cache.unordered(shapes):
             yield Loading("Preparing the LoRAs for this size", 0.0)
             self.cache.order(missing, check)

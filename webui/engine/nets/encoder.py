@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from webui.engine.nets.blocks import Block, Embedding, Resampler, Resnet
 from webui.engine.nets.layers import spread
-from webui.engine.nets.transformer import Attended, Attention
+from webui.engine.nets.transformer import Against, Attended, Attention
 
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 4,
@@ -57,12 +57,15 @@ class Prepared(NamedTuple):
     """What the network is told besides latents and time; the same in each step, so it is computed once.
 
     ``attended`` is what each cross-attention looks at, in the order of the forward. ``embedding`` (rows, width) is
-    added to that of the time, ``guidance`` (rows, channels) to what it is made from.
+    added to that of the time, ``guidance`` (rows, channels) to what it is made from. The last ``perturbed`` of the rows
+    are answered once more, behind the others, with the innermost self-attention perturbed; from there on there are so
+    many rows more.
     """
 
     attended: Sequence[Attended]
     embedding: torch.Tensor | None = None
     guidance: torch.Tensor | None = None
+    perturbed: int = 0
 
 
 class Added(NamedTuple):
@@ -196,18 +199,25 @@ class Encoder(nn.Module):
         summary: torch.Tensor | None = None,
         ids: torch.Tensor | None = None,
         guidance: torch.Tensor | None = None,
+        perturbed: int = 0,
+        against: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> Prepared:
         """What ``forward`` needs to know of the prompts, for as long as the weights stay.
 
         ``context`` (rows, length, width) is attended to; SDXL has a ``summary`` (rows, width) and sizes ``ids``
-        (rows, numbers) too, a network that guides itself a ``guidance`` embedding (rows, channels).
+        (rows, numbers) too, a network that guides itself a ``guidance`` embedding (rows, channels). ``perturbed`` as in
+        ``Prepared``. ``against`` is a context (some rows, length, width) that so many last rows are pushed away from,
+        with the strengths of ``normalized``.
         """
-        attended = [attention.attend_to(context) for attention in self._cross_attentions()]
+        attended = [
+            _attended(attention, context, against, perturbed if is_inner else 0)
+            for attention, is_inner in self._cross_attentions()
+        ]
         embedding = None
         if summary is not None and ids is not None and self._id_channels:
             sizes = self._sinusoid(ids.flatten(), self._id_channels).reshape(len(ids), -1)
             embedding = self.add_embedding(torch.cat([summary, sizes.to(summary.dtype)], dim=-1))
-        return Prepared(attended, embedding, None if guidance is None else guidance.to(context.dtype))
+        return Prepared(attended, embedding, None if guidance is None else guidance.to(context.dtype), perturbed)
 
     def _time(self, timestep: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> torch.Tensor:
         """The time's embedding, (1, width), or (rows, width) where it differs by prompt."""
@@ -229,11 +239,12 @@ class Encoder(nn.Module):
         parts = (angles.cos(), angles.sin()) if self._turned else (angles.sin(), angles.cos())
         return torch.cat(parts, dim=-1)
 
-    def _cross_attentions(self) -> Iterator[Attention]:
-        for block in self._blocks():
+    def _cross_attentions(self) -> Iterator[tuple[Attention, bool]]:
+        """Each in the order of the forward, and whether it is in the middle or behind it."""
+        for number, block in enumerate(self._blocks()):
             for transformer in block.attentions:
                 for layer in transformer.transformer_blocks:
-                    yield layer.attn2
+                    yield layer.attn2, number >= len(self.down_blocks)
 
     def _blocks(self) -> Iterator[Any]:
         """All, in the order of the forward."""
@@ -241,11 +252,25 @@ class Encoder(nn.Module):
         yield self.mid_block
 
 
+def _attended(
+    attention: Attention, context: torch.Tensor, against: tuple[torch.Tensor, torch.Tensor] | None, perturbed: int
+) -> Attended:
+    """What one cross-attention looks at; with ``perturbed`` its last rows once more."""
+    keys, values, *_ = attention.attend_to(context)
+    found = Attended(spread(keys, len(keys), perturbed), spread(values, len(values), perturbed))
+    if against is None:
+        return found
+    (keys, values, *_), again = attention.attend_to(against[0]), len(against[0]) if perturbed else 0
+    unwanted = spread(keys, len(keys), again), spread(values, len(values), again)
+    return found._replace(against=Against(*unwanted, against[1]))
+
+
 @dataclass
 class Walk:
     """One forward on its way: what the layers are given besides the picture, and the skips that wait for theirs.
 
-    ``inside`` is what is added on the way down, by the number of the skip that it is added to.
+    ``inside`` is what is added on the way down, by the number of the skip that it is added to. From the middle on the
+    last ``perturbed`` rows are there once more.
     """
 
     time: torch.Tensor
@@ -254,6 +279,16 @@ class Walk:
     merging: float
     skips: list[torch.Tensor]
     inside: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    perturbed: int = 0
+
+    @property
+    def _later_time(self) -> torch.Tensor:
+        """From the middle on."""
+        return self.all_rows(self.time) if len(self.time) > 1 else self.time
+
+    def all_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of n latents or of the rows, for all rows that there are from the middle on."""
+        return spread(values, self.rows, self.perturbed)
 
     def down(self, layers: Iterable[tuple[nn.Module, Any]]) -> None:
         """Through layers that make a skip each."""
@@ -270,7 +305,7 @@ class Walk:
         first, *others = block.resnets
         hidden: torch.Tensor = first(self.skips[-1], self.time)
         for transformer, resnet in zip(block.attentions, others, strict=True):
-            hidden = resnet(transformer(hidden, self.prompts, self.merging), self.time)
+            hidden = resnet(transformer(hidden, self.prompts, self.merging, self.perturbed), self._later_time)
         return hidden
 
     def receive(self, added: Sequence[torch.Tensor]) -> None:
@@ -280,8 +315,9 @@ class Walk:
 
     def up(self, hidden: torch.Tensor, layers: Iterable[tuple[nn.Module, Any, Any]]) -> torch.Tensor:
         """Through layers that take a skip each."""
+        time = self._later_time
         for resnet, transformer, upsampler in layers:
-            hidden = resnet(torch.cat([hidden, spread(self.skips.pop(), self.rows)], dim=1), self.time)
+            hidden = resnet(torch.cat([hidden, self.all_rows(self.skips.pop())], dim=1), time)
             if transformer is not None:
                 hidden = transformer(hidden, self.prompts, self.merging)
             if upsampler is not None:

@@ -21,9 +21,11 @@ def to_tokens(picture: torch.Tensor) -> torch.Tensor:
     return picture.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def spread(values: torch.Tensor, rows: int) -> torch.Tensor:
-    """(n, ...) as (rows, ...), all n again and again: for as many prompts as there are."""
-    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.dim() - 1))
+def spread(values: torch.Tensor, rows: int, again: int = 0) -> torch.Tensor:
+    """(n, ...) as (rows, ...), all n again and again, for as many prompts as there are, and the last ``again`` once
+    more."""
+    values = values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.dim() - 1))
+    return torch.cat([values, values[-again:]]) if again else values
 
 
 def to_picture(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -82,9 +82,10 @@ class UNet(Encoder):
         """The prediction, (rows, out channels, h, w), for latents (n, in channels, h, w) at one timestep.
 
         ``rows`` are those of ``prepared``, n or a multiple: each further n rows are the same latents with another
-        prompt. What comes before the first cross-attention is the same for them and is computed once.
+        prompt. What comes before the first cross-attention is the same for them and is computed once; so are perturbed
+        rows with their own, up to the middle.
         """
-        rows = len(prepared.attended[0][0])
+        rows = len(prepared.attended[-1].keys) - prepared.perturbed
         time = self._time(timestep, prepared, latents.dtype)
         if len(time) > len(latents):
             latents = latents.repeat(rows // len(latents), 1, 1, 1)
@@ -93,7 +94,8 @@ class UNet(Encoder):
         outer = up[-OUTER_LAYERS:]
         hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
         inside = dict(zip(self._ends(), added.inside, strict=False))
-        walk = Walk(functional.silu(time), iter(prepared.attended), rows, shortcuts.merging, [hidden], inside)
+        prompts, perturbed = iter(prepared.attended), prepared.perturbed
+        walk = Walk(functional.silu(time), prompts, rows, shortcuts.merging, [hidden], inside, perturbed)
         walk.down(down[: OUTER_LAYERS - 1])
         if (features := shortcuts.recall()) is None:
             walk.down(down[OUTER_LAYERS - 1 :])
@@ -109,7 +111,9 @@ class UNet(Encoder):
         output: torch.Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden), inplace=True))
         return output
 
-    def convolved(self, count: int, rows: int, height: int, width: int) -> Iterator[tuple[nn.Conv2d, torch.Size]]:
+    def convolved(
+        self, count: int, rows: int, height: int, width: int, perturbed: int = 0
+    ) -> Iterator[tuple[nn.Conv2d, torch.Size]]:
         """Each 3 x 3 convolution with the shape that a whole forward of so many latents and rows gives it."""
         if hasattr(self, "add_embedding"):
             count = rows
@@ -121,8 +125,9 @@ class UNet(Encoder):
             side = (-(-side[0] // 2), -(-side[1] // 2)) if isinstance(layer, Resampler) else side
             count = count if transformer is None else rows
             skips.append(side)
-        for resnet, seen in zip(self.mid_block.resnets, (count, rows), strict=True):
+        for resnet, seen in zip(self.mid_block.resnets, (count, rows + perturbed), strict=True):
             yield from _given(resnet, seen, side)
+        rows += perturbed
         for resnet, _, upsampler in self._upward():
             skips.pop()
             yield from _given(resnet, rows, side)
@@ -135,7 +140,7 @@ class UNet(Encoder):
         """Through the middle, with what controls add there."""
         features = walk.through(self.mid_block)
         for more in (*added.inside[len(self.down_blocks) :], *(() if added.middle is None else (added.middle,))):
-            features = add(features, more)
+            features = add(features, walk.all_rows(more))
         return features
 
     def _ends(self) -> Iterator[int]:

@@ -23,6 +23,12 @@
     hires: (of) => (of("hires") ? list(sides(of, "hires"), `strength ${of("hires.strength")}`) : OFF),
     upscale: (of) => (of("upscale") ? list(sides(of, "upscale"), of("upscale.upscaler")) : OFF),
     "detail-panel": (of) => on(count(of("detail"))),
+    guiding: (of) =>
+      list(
+        of("guidance_rescale") > 0 && `rescale ${of("guidance_rescale")}`,
+        of("pag") && of("pag.scale") > 0 && `PAG ${of("pag.scale")}`,
+        of("nag") && of("nag.scale") > 1 && of("nag.alpha") > 0 && `NAG ${of("nag.scale")}`,
+      ) || OFF,
     shortcuts: (of) =>
       list(
         of("guidance_until") < 1 && `guidance stops after ${of("guidance_until")}`,
