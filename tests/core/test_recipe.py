@@ -11,6 +11,9 @@ from sd_parsers import ParserManager
 from sd_parsers.data import PromptInfo
 
 from webui import __version__
+from webui.core.groups import nest
+from webui.core.request import Request
+from webui.interop.infotext import read_infotext
 from webui.workspace.outputs import save_picture
 
 FORGED = "a cat\nNegative prompt: dog\nSteps: 1, Sampler: Forged, CFG scale: 1, Seed: 1, Size: 8x8, Model: forged"
@@ -139,3 +142,14 @@ def test_what_was_given_up_for_speed_is_in_the_text(make_picture):
     fast = make_picture(prompt="a red apple", guidance_until=0.6, reuse=3, token_merging=0.5).recipe.infotext()
     given_up = "Guidance until: 0.6, Deep features every: 3, Token merging ratio: 0.5"
     assert fast.replace(f" {given_up},", "") == exact and given_up in fast
+
+
+def test_what_guides_beside_guidance_is_written_and_read_in_the_words_of_extensions(make_picture):
+    asked = {"guidance_rescale": 0.7, "pag": {"scale": 4.5, "adaptive": 0.005}, "nag": {"scale": 3.0, "tau": 2.0}}
+    text = make_picture(prompt="a red apple", **asked).recipe.infotext()
+    assert "CFG Rescale: 0.7, PAG Active: True, PAG Scale: 4.5, PAG Adaptive: 0.005, NAG Scale: 3, NAG Tau: 2" in text
+    found = read_infotext(text)
+    read = Request.parse({name: value for name, value in nest(found.values).items() if name in asked})
+    assert read == Request.parse(asked) and not [line for line in found.unmapped if "AG" in line or "CFG" in line]
+    off = make_picture(prompt="a red apple", pag={"scale": 0}, nag={"scale": 1}).recipe.infotext()
+    assert "PAG" not in off and "NAG" not in off and "CFG Rescale" not in off

@@ -98,3 +98,15 @@ def test_the_command_line_has_them_too_and_says_what_they_gave_up(tmp_path):
     assert done["warnings"] == ["Approximate: guidance stops after 50% of the steps, step caching every 2 steps."]
     refused = run_here("generate", *flags, "--token-merging", "0.9", "--data-dir", tmp_path)
     assert (refused.returncode, refused.stderr) == (2, "webui: token_merging must be at most 0.75, not '0.9'\n")
+
+
+def test_what_guides_beside_guidance_is_on_in_its_fold_and_in_the_picture(tab):
+    """Fold, switches and sliders; the next picture says so, and its text fills them again."""
+    title = tab.find("guiding").get_by_role("button", name="More guidance")
+    title.click()
+    for group in ("pag", "nag"):
+        tab.find(f"{group}-on").locator("input").check()
+    tab.set(**{"guidance_rescale": 0.7, "pag-scale": 4.5, "nag-scale": 6, "seed": 7} | SMALL)
+    title.get_by_text("rescale 0.7, PAG 4.5, NAG 6").wait_for()
+    tab.draw(negative="green", guidance=5)
+    assert "CFG Rescale: 0.7, PAG Active: True, PAG Scale: 4.5, NAG Scale: 6" in tab.infotext

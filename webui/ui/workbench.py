@@ -122,8 +122,7 @@ def build(
                 opened = ["upscale"] if task.enlarges else []
                 grouped, folds = form.build_groups(name, catalog, prompts.build_prompt, opened, guiding.GROUPS)
                 controls |= grouped | rows.build_lists(name)
-                controls |= guiding.build_fold(name, catalog)
-                controls |= approximations.build_fold(name, catalog)
+                controls |= guiding.build_fold(name, catalog) | approximations.build_fold(name, catalog)
                 with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"):
                     _build_settings(name, controls, catalog)
                 controls["styles"] = form.unseen(name, "styles", "Styles")  # ``static/chips.js`` shows them

@@ -15,7 +15,7 @@ TRAINED_STEPS = 1000
 class Pag(Group):
     """Ahn et al. 2024, "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", as diffusers has it."""
 
-    switch: ClassVar[str] = "Gives clearer shapes, beside guidance or without it; a step takes a third longer"
+    switch: ClassVar[str] = "Gives clearer shapes, beside guidance or without it; a step takes longer"
 
     scale: float = Field(
         default=3.0,
