@@ -200,7 +200,7 @@ def _prepare_for_guests(settings: Settings, catalog: Catalog, workspaces: Worksp
     """Raises RequestError where guests are to use something that is not there."""
     if settings.has_guests:
         Filters(settings.filters_dir).prepare()
-    with_models = catalog.text_encoders, catalog.vaes, catalog.upscalers, catalog.finders
+    with_models = catalog.text_encoders, catalog.vaes, catalog.upscalers, catalog.finders, catalog.controls
     check_names("model", settings.guest_models or (), catalog.models, *with_models)
     check_names("LoRA", settings.guest_loras or (), catalog.loras, catalog.embeddings)
     for name in settings.guest_presets or ():
@@ -229,6 +229,7 @@ def _own_routers(
     """Each over what is there for whoever asks; those of the login where there is one, of the host where guests are."""
     from webui.api.a1111 import a1111_router
     from webui.api.additions import additions_router
+    from webui.api.controls import controls_router
     from webui.api.finders import finders_router
     from webui.api.history import history_router
     from webui.api.host import host_router
@@ -251,6 +252,7 @@ def _own_routers(
     for make in (finders_router, info_router, loras_router, metrics_router, models_router, words_router):
         yield make(executor)
     yield tokens_router(executor, workspaces.here)
+    yield controls_router(executor, workspaces.here)
     yield installable_router()
     yield languages_router()
     yield additions_router(executor, Additions(settings))

@@ -161,5 +161,5 @@ def _name_of(executor: Executor, path: Path) -> str:
     """By which name the file can be drawn with; empty where it is not there."""
     catalog = executor.catalog()
     weights = catalog.models, catalog.loras, catalog.vaes, catalog.parts, catalog.embeddings
-    kinds = *weights, catalog.upscalers, catalog.finders
+    kinds = *weights, catalog.upscalers, catalog.finders, catalog.controls
     return next((name for files in kinds for name, file in files.items() if file.path == path), "")

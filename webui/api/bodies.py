@@ -32,6 +32,7 @@ LIMITS = {
     "/gradio_api/run": PICTURES,
     "/api/info": Limit(20 * MB, None),  # the picture itself, as large as the page takes it
     "/api/jobs": PICTURES,
+    "/api/controls": PICTURES,
     "/api/models/files": Limit(2**50, None),  # the owner's models; the disk is their limit
     "/api/presets": Limit(4 * MB),  # A1111's styles.csv
     "/api/history": Limit(4 * MB, 2 * MAX_VALUES),  # ids of pictures

@@ -68,6 +68,7 @@ BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
     ("put", "/api/models/files"): (AS_FILE, None),
     ("post", "/api/models/files/check"): (AS_FILE, None),
     ("post", "/api/presets/import"): (AS_TEXT, 'name,prompt,negative_prompt\nflat,"{prompt}, flat style",blurry'),
+    ("post", "/api/controls/pictures"): (AS_FILE, None),
     ("post", "/api/info"): (AS_TEXT, "a red apple\nSteps: 20, Sampler: Euler a, Seed: 12"),
 }
 """By method and route: the body's schema and an example of it."""
@@ -89,6 +90,13 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
         }
     ],
     ("post", "/api/tokens"): {"tokens": 3, "room": 75, "unbalanced": [], "unsupported": []},
+    ("get", "/api/controls"): [
+        {
+            **{"name": "control_v11p_sd15_canny", "form": "ControlNet", "family": "SD 1.x", "problem": ""},
+            **{"about": "ControlNet for SD 1.x", "misfit": ""},
+        }
+    ],
+    ("post", "/api/controls/pictures"): {"sha256": "00" * 32, "width": 128, "height": 128},
     ("post", "/api/presets"): {"name": "My settings"},
     ("post", "/api/presets/import"): {"names": ["flat"], "notices": []},
     ("get", "/api/presets/warnings"): {"warnings": []},
@@ -102,6 +110,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
 }
 PARAMETERS: Mapping[str, Any] = {
     "job_id": JOB,
+    "sha256": "00" * 32,
     "picture_id": "0123456789abcdef01234567",
     "addition_id": JOB,
     "size_bytes": 1000,
@@ -120,6 +129,8 @@ OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
     "/api/models/preview": PICTURES,
     "/api/loras/preview": PICTURES,
     "/api/presets/preview": PICTURES,
+    "/api/controls/pictures/{sha256}": ["image/png"],
+    "/api/controls/map": ["image/png"],
     "/api/presets/file": ["application/toml"],
     "/api/words/tags": ["text/plain"],
     "/api/history/zip": ["application/zip"],

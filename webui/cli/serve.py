@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     text = "key that makes its sender the owner when there are guests (default: one is made and kept)"
     parser.add_argument("--owner-key", metavar="KEY", help=text)
     for flag, what in (
-        ("models", "models, VAEs, upscalers and finders"),
+        ("models", "models, VAEs, upscalers, finders and controls"),
         ("loras", "LoRAs and embeddings"),
         ("presets", "presets"),
     ):

@@ -13,7 +13,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.files import File
 from webui.core.grid import axes_json
-from webui.core.groups import LISTS, group_values, nest
+from webui.core.groups import LISTS, group_values, naming_pictures, nest
 from webui.core.names import find_file
 from webui.core.prompt import split_constant_loras
 from webui.core.recipe import Recipe, RecipeError, SheetRecipe
@@ -47,7 +47,11 @@ class PictureInfo:
         """The same as JSON holds it."""
         loras = [ref.model_dump(exclude_none=True) for ref in self.values.get("loras", ())]
         values = nest(self.values) | ({"loras": loras} if "loras" in self.values else {})
-        values |= {group: [entry.said for entry in self.values[group]] for group in LISTS if group in self.values}
+        values |= {
+            group: [entry if isinstance(entry, dict) else entry.said for entry in self.values[group]]
+            for group in LISTS
+            if group in self.values
+        }
         return asdict(self) | {"values": values, "unmapped": list(self.unmapped)}
 
 
@@ -90,6 +94,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     values = {name: getattr(request, name) for name in Request.model_fields if name not in NOT_ASKED}
     values |= group_values(request)
     values |= request.templates
+    values |= naming_pictures(request, recipe.pictures)
     start = {**(recipe.start or {})}
     reasons = [_describe_sheet(recipe.grid)] if recipe.grid else []
     if start:
@@ -97,6 +102,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
     values |= {name: value for name, value in start.items() if name not in ("image", "mask", "outpaint")}
     if any(start.get("outpaint") or ()):
         reasons.append(f"outpaint: {', '.join(map(str, start['outpaint']))} px")
+    reasons += [f"{place}: not in this file (pixels {sha256[:12]})" for place, sha256 in recipe.pictures.items()]
     if find_file(request.model, catalog.models) is None:
         reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
     wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
@@ -104,6 +110,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
         ("VAE", [request.vae], catalog.vaes),
         ("text encoder", [request.text_encoder], catalog.text_encoders),
         ("refiner", [request.refiner], catalog.models),
+        ("control", [control.model for control in request.controls], catalog.controls),
         ("hires model", [request.hires.model] if request.hires else [], catalog.models),
     )
     for kind, names, known in wanted:

@@ -21,6 +21,7 @@ FRONTS = (
     "core/notices.py",
     "core/prompt.py",
     "core/groups",
+    "core/maps",
     "core/images.py",
     "core/request.py",
     "core/memory.py",

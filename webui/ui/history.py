@@ -53,7 +53,7 @@ def _add_reuse(here: Callable[[], Workspace], bench: Workbench) -> None:
         settings = {}
         if recipe:
             catalog, sent = bench.executor.catalog(), start is not None
-            values = settings_of(recipe.request)
+            values = settings_of(recipe)
             settings = fills.from_picture(values, fields, catalog, with_seed=with_seed, keep_texts=sent, as_start=sent)
         return {"tabs": gr.Tabs(selected=bench.name), **settings, **started}
 

@@ -44,7 +44,7 @@ SCRIPTS = (
     "memory.js",
     "seed.js",
     *("presets.js", "shelf.js"),
-    *("size.js", "rows.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light_frame.js"),
+    *("size.js", "rows.js", "controls.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light_frame.js"),
     *("light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
@@ -127,15 +127,16 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
         gr.HTML(HEADER, elem_id="darkroom-top", padding=False)
         benches: dict[str, Workbench] = {}
         read_styles = lambda text: presets.read_styles(text, here().presets)  # noqa: E731
+        find_picture = lambda sha256: here().start_pictures.find(sha256)  # noqa: E731
         targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
         with gr.Tabs(elem_id="darkroom-tabs", overflow_behavior="wrap") as tabs:
             for task in (*PAGES, grid.make_task(lambda: here().presets)):
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    benches[task.name] = build(task, executor, targets, read_styles)
+                    benches[task.name] = build(task, executor, targets, read_styles, find_picture)
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
-                png_info.build_tab(executor, benches.values(), lambda sha256: here().start_pictures.find(sha256))
+                png_info.build_tab(executor, benches.values(), find_picture)
             with gr.Tab("History", id="history", elem_id="tab-history"):
                 history.build_tab(here, benches.values(), enlarging)
         filled = {**{name: bench.fills for name, bench in benches.items()}, upscale.NAME: enlarging}
@@ -252,7 +253,7 @@ def _add_sending(target: Workbench) -> None:
         found = pictures.find(executor, picture)
         if path is None or found is None:
             return {}
-        values = settings_of(found[1].recipe.request)
+        values = settings_of(found[1].recipe)
         sent = {"with_seed": False, "keep_texts": True, "as_start": True}
         settings = fills.from_picture(values, fields, executor.catalog(), **sent)
         return {"image": path, "tabs": gr.Tabs(selected=target.name), **settings}

@@ -11,8 +11,10 @@ import gradio as gr
 
 from webui.core.catalog import Catalog
 from webui.core.events import Failed
-from webui.core.groups import GROUP_FIELDS, LISTS, group_values
+from webui.core.groups import GROUP_FIELDS, LISTS, group_values, naming_pictures
 from webui.core.groups.init import Init
+from webui.core.picture import Find
+from webui.core.recipe import Recipe, hash_pictures
 from webui.core.request import NOT_ASKED, Request
 from webui.core.work import Work
 from webui.jobs.protocols import Executor
@@ -96,10 +98,12 @@ def build(
     executor: Executor,
     targets: Sequence[str],
     read_styles: Callable[[Any], tuple[Preset, ...]],
+    find_picture: Find,
 ) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to.
 
-    ``read_styles`` reads the value of the field of styles. The left column scrolls but for the prompt above and
+    ``read_styles`` reads the value of the field of styles, ``find_picture`` finds one of the visitor's that lists name
+    by its hash. The left column scrolls but for the prompt above and
     Generate below: what decides most of a picture, then the folds. The picture has the rest of the window.
     """
     catalog, name = executor.catalog(), task.name
@@ -140,7 +144,9 @@ def build(
     filled = Fills(name, places)
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext)
     cache_dir = Path(results.gallery.GRADIO_CACHE)
-    handlers = jobs.Handlers(executor, partial(_work, task, read_styles), tuple(controls), cache_dir, empty)
+    handlers = jobs.Handlers(
+        executor, partial(_work, task, read_styles, find_picture), tuple(controls), cache_dir, empty
+    )
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
     remember = _wire_memory(executor, controls, task, filled)
     _wire_pictures(executor, results, controls, filled)
@@ -160,8 +166,11 @@ def read_request(values: Mapping[str, Any]) -> Request:
     return with_styles(Request.parse(asked), styles)
 
 
-def _work(task: Task, read_styles: Callable[[Any], tuple[Preset, ...]], values: Mapping[str, Any]) -> Work:
-    return task.work({**values, "styles": read_styles(values["styles"])})
+def _work(
+    task: Task, read_styles: Callable[[Any], tuple[Preset, ...]], find_picture: Find, values: Mapping[str, Any]
+) -> Work:
+    listed = rows.with_pictures(values, find_picture)
+    return task.work({**values, **listed, "styles": read_styles(values["styles"])})
 
 
 def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
@@ -185,11 +194,14 @@ def filled_fields(controls: Controls) -> Controls:
     return {field: control for field, control in controls.items() if field in (*FIELDS, *INIT_FIELDS, "styles")}
 
 
-def settings_of(request: Request) -> Controls:
-    """What a picture's request says for the fields of a page, those of its start picture among them."""
+def settings_of(recipe: Recipe) -> Controls:
+    """What a picture's recipe says for the fields of a page, those of its start picture among them. In lists pictures
+    are named by their hashes."""
+    request = recipe.request
     today = request.in_newest_syntax()
     values = {field: getattr(today, field) for field in FIELDS if field not in GROUP_FIELDS} | group_values(today)
     values |= today.templates
+    values |= naming_pictures(today, recipe.pictures or hash_pictures(request))
     return values | ({field: getattr(request.init, field) for field in INIT_FIELDS} if request.init else {})
 
 
@@ -238,14 +250,14 @@ def _wire_pictures(executor: Executor, results: Results, controls: Controls, fil
 
     def reuse(picture: str, with_seed: bool) -> dict[str, Update]:
         found = pictures.find(executor, picture)
-        values = settings_of(found[1].recipe.request) if found else {}
+        values = settings_of(found[1].recipe) if found else {}
         return fills.from_picture(values, fields, executor.catalog(), with_seed=with_seed) if found else {}
 
     def vary(picture: str) -> dict[str, Update]:
         found = pictures.find(executor, picture)
         if found is None:
             return {}
-        values = fills.near(settings_of(found[1].recipe.request))
+        values = fills.near(settings_of(found[1].recipe))
         filled = fills.from_picture(values, fields, executor.catalog(), with_seed=True)
         return filled | {"variation fold": gr.Accordion(open=True)}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from webui.core.errors import RequestError
 from webui.core.events import Image
-from webui.core.groups import GROUP_FIELDS, group_values
+from webui.core.groups import GROUP_FIELDS, LISTS, group_values
 from webui.core.request import NOT_ASKED, Request
 from webui.workspace.preset import INIT_FIELDS, REQUEST_FIELDS, STYLE_FIELDS, Preset
 from webui.workspace.styles import with_styles
@@ -24,8 +24,21 @@ def of_page(values: Mapping[str, Any], styles: Sequence[Preset] = ()) -> dict[st
     if SIDES[0] in values:
         init["outpaint"] = [values.get(side) or 0 for side in SIDES]
     held = {field: value for field, value in values.items() if field in REQUEST_FIELDS and value is not None}
+    held |= {group: without for group in LISTS if (without := _without_pictures(group, held.get(group)))}
     held |= _words(held, styles) if styles else {}
     return {"fields": {field: value for field, value in held.items() if field not in unset}, "init": init}
+
+
+def _without_pictures(group: str, value: Any) -> list[dict[str, Any]]:
+    """A list's entries without pictures, which a preset has none of; RequestError for what is no list."""
+    made_of = LISTS[group]
+    try:
+        entries = made_of.read_all(value) if made_of.pictures else ()
+    except ValueError as error:
+        raise RequestError(f"{group} {error}", field=group) from None
+    if not all(isinstance(entry, Mapping) for entry in entries):
+        return []
+    return [{name: held for name, held in entry.items() if name not in made_of.pictures} for entry in entries]
 
 
 def of_words(values: Mapping[str, Any], styles: Sequence[Preset] = ()) -> dict[str, Any]:
@@ -44,7 +57,11 @@ def of_picture(picture: Image, count: int, device: str) -> dict[str, Any]:
     of a batch of one (``count``) on the reference device, of its pixels."""
     request = picture.recipe.request
     init = request.init.model_dump(mode="json", include=set(INIT_FIELDS)) if request.init else {}
-    fields = request.in_newest_syntax().model_dump(mode="json", exclude=set(NOT_ASKED), exclude_none=True)
+    fields = (
+        request.with_pictures(dict.fromkeys(request.pictures))
+        .in_newest_syntax()
+        .model_dump(mode="json", exclude=set(NOT_ASKED), exclude_none=True)
+    )
     off = {field: info.default for field, info in GROUP_FIELDS.items()}
     is_reference = device == REFERENCE and count == 1 and request.init is None
     return {

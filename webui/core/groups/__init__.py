@@ -87,3 +87,21 @@ def groups_of(request: BaseModel) -> Iterator[Group]:
     for name in GROUPS:
         held = getattr(request, name)
         yield from held if isinstance(held, tuple) else (held,) if held is not None else ()
+
+
+def naming_pictures(request: BaseModel, hashes: Mapping[str, str]) -> dict[str, tuple[dict[str, Any], ...]]:
+    """A request's lists that have pictures, as JSON has them: the pictures by their ``hashes``, by their places
+    (``Request.pictures``)."""
+    return {
+        group: tuple(
+            entry.said
+            | {
+                field: {"sha256": sha256}
+                for field in made_of.pictures
+                if (sha256 := hashes.get(f"{group}.{number}.{field}"))
+            }
+            for number, entry in enumerate(getattr(request, group), start=1)
+        )
+        for group, made_of in LISTS.items()
+        if made_of.pictures
+    }

@@ -91,7 +91,7 @@ def add_cells(bench: Workbench) -> None:
         found = next((image for image in drawn.images if image.index == index), None) if drawn else None
         if found is None:
             return {}
-        values = settings_of(found.recipe.request)
+        values = settings_of(found.recipe)
         return fills.from_picture(values, fields, bench.executor.catalog(), with_seed=True)
 
     bench.fills.add("cell", take)

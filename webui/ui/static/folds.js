@@ -12,6 +12,13 @@
       return text.split(",").filter((part) => part.trim()).length;
     }
   };
+  const acting = (text) => {
+    try {
+      return JSON.parse(text || "[]").filter(({ weight }) => weight !== 0).length;
+    } catch {
+      return 0;
+    }
+  };
   const on = (number) => (number ? `${number} on` : "none");
   const list = (...parts) => parts.filter(Boolean).join(", ");
   const sides = (of, group) => of(`${group}.width`) || of(`${group}.height`) ? `${of(`${group}.width`) || "?"} × ${of(`${group}.height`) || "?"}` : `${of(`${group}.scale`)}×`;
@@ -23,6 +30,7 @@
     hires: (of) => (of("hires") ? list(sides(of, "hires"), `strength ${of("hires.strength")}`) : OFF),
     upscale: (of) => (of("upscale") ? list(sides(of, "upscale"), of("upscale.upscaler")) : OFF),
     "detail-panel": (of) => on(count(of("detail"))),
+    "controls-panel": (of) => on(acting(of("controls"))),
     guiding: (of) =>
       list(
         of("guidance_rescale") > 0 && `rescale ${of("guidance_rescale")}`,

@@ -45,7 +45,7 @@
   // where what was refused is no longer there.
   const describe = ({ refused, how, value }, of) => {
     const path = refused.replace(/^init\./, "");
-    const [, list, number, name] = path.match(/^(detail|loras)\.(\d+)(?:\.(.+))?$/) ?? [];
+    const [, list, number, name] = path.match(/^(detail|controls|loras)\.(\d+)(?:\.(.+))?$/) ?? [];
     const entry = Number(number);
     if (how === "remove" || how === "keep") {
       const label = how === "keep" ? "Keep the first" : "Remove it";

@@ -4,7 +4,8 @@
   "use strict";
   const { make, whenever } = window.darkroomPanel;
   const { put, valueOf, whenFilled } = window.darkroomFields;
-  const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel" };
+  const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel", controls: "controls-panel" };
+  const FIRST = { detail: "finder", controls: "model" }; // what says what a row is
   const FRAMES = 60; // until an opened fold has its fields
   const marks = {}; // by page: {place, held, block, note, input, described}
 
@@ -35,8 +36,8 @@
 
   // What is marked and what is typed into.
   const look = (page, { field, entry, name }) => {
-    if (field === "detail") {
-      const input = document.getElementById(`${page}-detail-${entry > 1 ? `${entry}-` : ""}${name ?? "finder"}`);
+    if (field in FIRST) {
+      const input = document.getElementById(`${page}-${field}-${entry > 1 ? `${entry}-` : ""}${name ?? FIRST[field]}`);
       return { input, block: input?.closest("label") };
     }
     if (field === "loras") {

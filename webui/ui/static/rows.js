@@ -3,7 +3,9 @@
 (() => {
   "use strict";
   const { make, whenever } = window.darkroomPanel;
-  const offered = {}; // names to choose from, by the address that lists them
+  const { valueOf } = window.darkroomFields;
+  const offered = {}; // what can be chosen, by the address that lists it: names, or {name, about, problem, misfit}
+  const more = {}; // by group: what its rows have besides
 
   const frameOf = (page, group) => document.querySelector(`.rows[data-page="${page}"][data-group="${group}"]`);
   const fieldOf = ({ page, group }) => document.querySelector(`#${page}-${group} textarea`);
@@ -24,9 +26,20 @@
   };
   const fieldsOf = (frame) => JSON.parse(frame.dataset.fields);
 
-  const choices = (select, names, value) => {
-    const all = names.includes(value) ? names : [value, ...names];
-    select.replaceChildren(...all.map((name) => make("option", { value: name }, name)));
+  // An address that asks for a page's model lists what fits that.
+  const addressOf = (frame, { url, of_model: ofModel }) =>
+    ofModel ? `${url}?model=${encodeURIComponent(valueOf(frame.dataset.page, "model"))}` : url;
+  const plain = (entry) => (typeof entry === "string" ? { name: entry } : entry);
+  const usable = ({ problem, misfit }) => !problem && !misfit;
+  const choices = (select, listed, value) => {
+    const known = listed.map(plain).sort((one, other) => usable(other) - usable(one));
+    const all = known.some(({ name }) => name === value) || !value ? known : [{ name: value }, ...known];
+    const optionOf = (entry) => {
+      const why = entry.problem || entry.misfit;
+      const text = entry.title ?? (why && entry.about ? `${entry.name} (${entry.about})` : entry.name);
+      return make("option", { value: entry.name, disabled: why ? "" : null, title: why || null, translate: entry.title ? null : "no" }, text);
+    };
+    select.replaceChildren(...all.map(optionOf));
     select.value = value;
   };
 
@@ -35,21 +48,22 @@
     const value = entry[info.name] ?? info.default;
     const limits = { min: info.least, max: info.most, step: info.step };
     const input =
-      info.kind === "choice" ? make("select", { id, "data-list": "" })
+      info.kind === "choice" ? make("select", { id, "data-list": info.url && addressOf(frame, info) })
       : info.kind === "text" ? make("textarea", { id, rows: 2, placeholder: info.description })
       : make("input", { id, type: "number", ...limits });
-    if (info.kind === "choice") choices(input, offered[frame.dataset.url] ?? [], String(value));
+    if (info.kind === "choice") choices(input, info.choices ?? offered[input.dataset.list] ?? [], String(value ?? ""));
     else input.value = value;
     input.addEventListener("input", () => {
       const entries = read(frame);
       const number = input.value === "" ? info.default : Number(input.value);
       const said = info.kind === "number" ? number : input.value;
       if (!entries[index]) return;
-      if (said === info.default && info.kind !== "choice") delete entries[index][info.name];
+      if (said === info.default && !info.always) delete entries[index][info.name];
       else entries[index][info.name] = said;
       write(frame, entries);
+      more[frame.dataset.group]?.changed?.(frame, index, info.name);
     });
-    return make("label", { title: info.description, class: `rows-${info.kind}` }, make("span", {}, info.title), input);
+    return make("label", { title: info.description, class: `rows-${info.kind}`, "data-field": info.name, "data-wide": info.always || info.url ? "" : null }, make("span", {}, info.title), input);
   };
 
   const row = (frame, entry, index) => {
@@ -61,7 +75,9 @@
       frame.querySelector("[data-act=add]").focus();
     });
     const controls = fieldsOf(frame).map((info) => control(frame, info, entry, index));
-    return make("li", {}, make("strong", {}, thing), remove, ...controls);
+    const item = make("li", {}, make("strong", {}, thing), remove, ...controls);
+    more[frame.dataset.group]?.build(frame, index, item);
+    return item;
   };
 
   const fill = (frame) => {
@@ -69,41 +85,49 @@
     frame.querySelector("ol").replaceChildren(...entries.map((entry, index) => row(frame, entry, index)));
     frame.querySelector("[data-act=add]").disabled = entries.length >= Number(frame.dataset.most);
     frame.dataset.madeOf = fieldOf(frame.dataset)?.value ?? "";
+    listsOf(frame).forEach(([info, address]) => address in offered || load(address, info));
   };
+  const listsOf = (frame) => fieldsOf(frame).filter(({ url }) => url).map((info) => [info, addressOf(frame, info)]);
   const show = (page, group) => {
     const frame = frameOf(page, group);
-    if (frame && frame.dataset.madeOf !== fieldOf(frame.dataset)?.value) fill(frame);
+    if (!frame) return;
+    const others = listsOf(frame).some(([{ name }, address]) =>
+      [...frame.querySelectorAll(`[data-field="${name}"] select`)].some((select) => select.dataset.list !== address));
+    if (others || frame.dataset.madeOf !== fieldOf(frame.dataset)?.value) fill(frame);
   };
 
   const load = async (url) => {
+    offered[url] ??= [];
     try {
       const answer = await fetch(url);
       offered[url] = answer.ok ? await answer.json() : [];
     } catch {
       offered[url] = [];
     }
-    for (const select of document.querySelectorAll(`.rows[data-url="${url}"] select[data-list]`)) {
-      choices(select, offered[url], select.value);
+    for (const select of document.querySelectorAll(".rows select[data-list]")) {
+      if (select.dataset.list === url) choices(select, offered[url], select.value);
     }
+    for (const frame of document.querySelectorAll(".rows")) more[frame.dataset.group]?.listed?.(frame, url, offered[url]);
   };
 
   whenever(".rows", (frame) => {
-    const { url } = frame.dataset;
-    frame.querySelector("[data-act=add]").addEventListener("click", () => {
-      const entries = read(frame);
-      const first = Object.fromEntries(fieldsOf(frame).filter(({ kind }) => kind === "choice").map((info) => [info.name, info.default]));
-      write(frame, [...entries, first]);
+    frame.querySelector("[data-act=add]").addEventListener("click", async () => {
+      for (const [, address] of listsOf(frame)) {
+        const asked = load(address); // files may have come since
+        if (!offered[address].length) await asked;
+      }
+      const first = (info) => info.default ?? plain((offered[addressOf(frame, info)] ?? []).find((entry) => usable(plain(entry))) ?? "").name ?? "";
+      const always = fieldsOf(frame).filter((info) => info.always);
+      write(frame, [...read(frame), Object.fromEntries(always.map((info) => [info.name, first(info)]))]);
       fill(frame);
-      load(url); // files may have come since
       frame.querySelector("li:last-child select, li:last-child textarea")?.focus();
     });
-    if (!(url in offered)) {
-      offered[url] = [];
-      load(url);
-    }
     fill(frame);
   });
   window.darkroomFields.whenFilled((page) => {
     for (const { dataset } of document.querySelectorAll(`.rows[data-page="${page}"]`)) show(page, dataset.group);
   });
+  // `tools` has `build(frame, index, item)` for a row that was just made, `changed(frame, index, field)` and
+  // `listed(frame, url, entries)`; they read and write the list with these.
+  window.darkroomRows = { add: (group, tools) => void (more[group] = tools), read, write, offered };
 })();
