@@ -7,24 +7,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, HTTPException, Request, Response
 from PIL.Image import Image as PilImage
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from webui.core import images
 from webui.core.control_file import misfit, read_control
-from webui.core.errors import RequestError, explain
+from webui.core.errors import RequestError, refusal
 from webui.core.files import ControlFile, ModelFile
 from webui.core.groups.control import Control
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, ImageError
 from webui.core.maps import MAPS, make_map
-from webui.core.picture import Picture
 from webui.core.tensor_file import BadFile
 from webui.jobs.protocols import Executor
 from webui.workspace.workspace import Workspace
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=86400"}
 Side = Annotated[int, Body(ge=MIN_SIDE_PX, le=MAX_SIDE_PX)]
-_PICTURE: TypeAdapter[Any] = TypeAdapter(Picture, config={"arbitrary_types_allowed": True})
 
 
 def controls_router(executor: Executor, here: Callable[[], Workspace]) -> APIRouter:
@@ -53,14 +51,23 @@ def controls_router(executor: Executor, here: Callable[[], Workspace]) -> APIRou
             for row in MAPS.values()
         ]
 
+    _add_pictures(router, here)
+    return router
+
+
+def _add_pictures(router: APIRouter, here: Callable[[], Workspace]) -> None:
+    """What is done with pictures."""
+
     @router.post("/pictures")
     async def keep(request: Request) -> dict[str, Any]:
         """Keeps the picture that is the body, no larger than what can be drawn; its ``sha256`` stands for it below."""
         body = await request.body()
         try:
-            picture = await run_in_threadpool(lambda: images.shrink(images.open_image(body), MAX_SIDE_PX))
+            picture = await run_in_threadpool(images.open_image, body)
         except ImageError as error:
             raise RequestError(f"the picture {error}", "image") from None
+        if max(picture.size) > MAX_SIDE_PX:
+            picture = await run_in_threadpool(images.shrink, picture, MAX_SIDE_PX)
         sha256 = await run_in_threadpool(here().start_pictures.put, picture)
         return {"sha256": sha256, "width": picture.width, "height": picture.height}
 
@@ -80,15 +87,14 @@ def controls_router(executor: Executor, here: Callable[[], Workspace]) -> APIRou
         resize: Annotated[str, Body(max_length=40)] = "crop and resize",
     ) -> Response:
         """The map as a control would be shown it. ``image`` is base64, or the ``sha256`` of one that is kept."""
-        find = here().start_pictures.find
+        asked = {"model": "any", "image": image, "resize": resize, "options": options or {}}
         try:
-            picture = _PICTURE.validate_python(image, context={"find": find})
-            control = Control.model_validate({"model": "any", "resize": resize, "options": options or {}})
+            control = Control.model_validate(asked, context={"find": here().start_pictures.find})
         except ValidationError as error:
-            raise RequestError(f"image {explain(error)}", "image") from None
-        return _png(make_map(preprocessor, picture, (width, height), control.resize, control.options))
-
-    return router
+            raise refusal(error) from None
+        if control.image is None:
+            raise RequestError("image is missing", "image")
+        return _png(make_map(preprocessor, control.image, (width, height), control.resize, control.options))
 
 
 def _describe(file: ControlFile, model: ModelFile | None) -> dict[str, str]:

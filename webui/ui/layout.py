@@ -22,6 +22,7 @@ from webui.ui import (
     png_info,
     preloads,
     presets,
+    rows,
     sessions,
     uploads,
     values,
@@ -126,17 +127,15 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
         presses = {page: fills.build_press(page) for page in (*(task.name for task in PAGES), grid.NAME, upscale.NAME)}
         gr.HTML(HEADER, elem_id="darkroom-top", padding=False)
         benches: dict[str, Workbench] = {}
-        read_styles = lambda text: presets.read_styles(text, here().presets)  # noqa: E731
-        find_picture = lambda sha256: here().start_pictures.find(sha256)  # noqa: E731
         targets = [*(task.name for task in PAGES if "image" in task.transient), upscale.NAME]
         with gr.Tabs(elem_id="darkroom-tabs", overflow_behavior="wrap") as tabs:
             for task in (*PAGES, grid.make_task(lambda: here().presets)):
                 with gr.Tab(task.name, id=task.name, elem_id=f"tab-{task.name}"):
-                    benches[task.name] = build(task, executor, targets, read_styles, find_picture)
+                    benches[task.name] = build(task, executor, targets, partial(_complete, here))
             with gr.Tab(upscale.NAME, id=upscale.NAME, elem_id=f"tab-{upscale.NAME}"):
                 enlarging = upscale.build(executor)
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
-                png_info.build_tab(executor, benches.values(), find_picture)
+                png_info.build_tab(executor, benches.values(), lambda sha256: here().start_pictures.find(sha256))
             with gr.Tab("History", id="history", elem_id="tab-history"):
                 history.build_tab(here, benches.values(), enlarging)
         filled = {**{name: bench.fills for name, bench in benches.items()}, upscale.NAME: enlarging}
@@ -166,6 +165,13 @@ def build_page(executor: Executor, here: Callable[[], Workspace], defaults: Call
             event.show_progress_on = [quiet]
         event.targets = [(component, name) for component, name in event.targets if component not in (None, quiet._id)]
     return blocks
+
+
+def _complete(here: Callable[[], Workspace], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What those of a page's values are that name things of the visitor's; raises RequestError."""
+    mine = here()
+    styles = presets.read_styles(values["styles"], mine.presets)
+    return {"styles": styles, **rows.with_pictures(values, mine.start_pictures.find)}
 
 
 def launch(blocks: gr.Blocks, app: Application, settings: Settings, port: int) -> tuple[str, str | None]:

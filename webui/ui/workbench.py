@@ -13,7 +13,6 @@ from webui.core.catalog import Catalog
 from webui.core.events import Failed
 from webui.core.groups import GROUP_FIELDS, LISTS, group_values, naming_pictures
 from webui.core.groups.init import Init
-from webui.core.picture import Find
 from webui.core.recipe import Recipe, hash_pictures
 from webui.core.request import NOT_ASKED, Request
 from webui.core.work import Work
@@ -38,7 +37,6 @@ from webui.ui import (
 )
 from webui.ui.fills import Fills
 from webui.ui.verify import verify
-from webui.workspace.preset import Preset
 from webui.workspace.styles import with_styles
 
 FIELDS = (*(field for field in Request.model_fields if field not in NOT_ASKED), *GROUP_FIELDS)
@@ -97,14 +95,12 @@ def build(
     task: Task,
     executor: Executor,
     targets: Sequence[str],
-    read_styles: Callable[[Any], tuple[Preset, ...]],
-    find_picture: Find,
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> Workbench:
     """Lays a page out in the open tab and wires it; ``targets`` are the pages its pictures can be sent to.
 
-    ``read_styles`` reads the value of the field of styles, ``find_picture`` finds one of the visitor's that lists name
-    by its hash. The left column scrolls but for the prompt above and
-    Generate below: what decides most of a picture, then the folds. The picture has the rest of the window.
+    ``complete`` says what those of a page's values are that name things of the visitor's. The left column scrolls but
+    for the prompt above and Generate below: what decides most of a picture, then the folds. The rest is the picture's.
     """
     catalog, name = executor.catalog(), task.name
     empty = f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
@@ -144,9 +140,7 @@ def build(
     filled = Fills(name, places)
     shown = jobs.Shown(results.gallery, status, results.preview, results.infotext)
     cache_dir = Path(results.gallery.GRADIO_CACHE)
-    handlers = jobs.Handlers(
-        executor, partial(_work, task, read_styles, find_picture), tuple(controls), cache_dir, empty
-    )
+    handlers = jobs.Handlers(executor, partial(_work, task, complete), tuple(controls), cache_dir, empty)
     jobs.wire(name, handlers, list(controls.values()), (generate, stop), shown, task.collect_js)
     remember = _wire_memory(executor, controls, task, filled)
     _wire_pictures(executor, results, controls, filled)
@@ -166,11 +160,8 @@ def read_request(values: Mapping[str, Any]) -> Request:
     return with_styles(Request.parse(asked), styles)
 
 
-def _work(
-    task: Task, read_styles: Callable[[Any], tuple[Preset, ...]], find_picture: Find, values: Mapping[str, Any]
-) -> Work:
-    listed = rows.with_pictures(values, find_picture)
-    return task.work({**values, **listed, "styles": read_styles(values["styles"])})
+def _work(task: Task, complete: Callable[[Mapping[str, Any]], Mapping[str, Any]], values: Mapping[str, Any]) -> Work:
+    return task.work({**values, **complete(values)})
 
 
 def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:

@@ -51,7 +51,7 @@
       info.kind === "choice" ? make("select", { id, "data-list": info.url && addressOf(frame, info) })
       : info.kind === "text" ? make("textarea", { id, rows: 2, placeholder: info.description })
       : make("input", { id, type: "number", ...limits });
-    if (info.kind === "choice") choices(input, info.choices ?? offered[input.dataset.list] ?? [], String(value ?? ""));
+    if (info.kind === "choice") choices(input, info.choices?.map((name) => ({ name, title: name })) ?? offered[input.dataset.list] ?? [], String(value ?? ""));
     else input.value = value;
     input.addEventListener("input", () => {
       const entries = read(frame);

@@ -1,0 +1,95 @@
+"""``/api/controls``: files with why they cannot be used, pictures kept for whoever handed them in, and maps."""
+
+import base64
+import io
+
+import pytest
+import torch
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image as PilImages
+from safetensors.torch import save_file
+
+from webui.api.controls import controls_router
+from webui.api.errors import ERROR_ANSWERS
+from webui.core.catalog import Catalog
+from webui.core.images import pixels_sha256
+from webui.core.settings import Settings
+from webui.library.library import Library
+from webui.workspace.workspace import Workspace
+
+
+def png(picture) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def client(tmp_path) -> TestClient:
+    shapes = {
+        "controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
+        "controlnet_down_blocks.0.weight": (64, 64, 1, 1),
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (64, 192),
+    }
+    folder = tmp_path / "models" / "ControlNet"
+    folder.mkdir(parents=True)
+    save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, folder / "fits.safetensors")
+    wide = shapes | {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (64, 2048)}
+    save_file({key: torch.zeros(shape) for key, shape in wide.items()}, folder / "xl.safetensors")
+    (folder / "old.pth").write_bytes(b"PK")
+    library = Library(Settings(device="cpu", data_dir=tmp_path))
+
+    class Executor:
+        def catalog(self) -> Catalog:
+            return Catalog.of(library.snapshot())
+
+    app = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
+    app.include_router(controls_router(Executor(), lambda: Workspace(tmp_path)))
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_files_are_listed_with_what_they_are_for(client):
+    told = {entry["name"]: entry for entry in client.get("/api/controls", params={"model": "demo"}).json()}
+    assert told["fits"] | {"name": ""} == {
+        **{"name": "", "form": "ControlNet", "family": "SD 1.x", "about": "ControlNet for SD 1.x"},
+        **{"problem": "", "misfit": ""},
+    }
+    assert told["xl"]["misfit"] == "xl is a ControlNet for SDXL; the model demo is SD 1.x"
+    assert told["old"]["problem"].startswith("is a pickle")
+    assert {entry["misfit"] for entry in client.get("/api/controls").json()} == {""}
+
+
+def test_pictures_are_kept_and_maps_made_of_them(client):
+    picture = PilImages.new("RGB", (64, 64), "black")
+    picture.paste("white", (16, 16, 48, 48))
+    kept = client.post("/api/controls/pictures", content=png(picture)).json()
+    assert kept == {"sha256": pixels_sha256(picture), "width": 64, "height": 64}
+    again = client.get(f"/api/controls/pictures/{kept['sha256']}")
+    assert PilImages.open(io.BytesIO(again.content)).tobytes() == picture.tobytes()
+    assert client.get(f"/api/controls/pictures/{'0' * 64}").status_code == 404
+    large = client.post("/api/controls/pictures", content=png(PilImages.new("L", (4096, 64)))).json()
+    assert (large["width"], large["height"]) == (2048, 32)
+    asked = {"width": 128, "height": 64, "preprocessor": "canny", "resize": "just resize", "options": {"low": 50}}
+    for image in ({"sha256": kept["sha256"]}, base64.b64encode(png(picture)).decode()):
+        answer = client.post("/api/controls/map", json=asked | {"image": image})
+        found = PilImages.open(io.BytesIO(answer.content)).convert("L")
+        assert answer.status_code == 200 and found.size == (128, 64) and found.getextrema() == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"image": {"sha256": "0" * 64}}, "image is no longer here"),
+        ({"image": "!"}, "image"),
+        ({"preprocessor": "cany"}, "There is no preprocessor “cany”; did you mean canny?"),
+        ({"options": {"lo": 1}, "preprocessor": "canny"}, "There is no option of the preprocessor canny “lo”"),
+        ({"preprocessor": "inpaint"}, "the preprocessor inpaint needs a mask"),
+        ({"width": 32}, "greater than or equal to 64"),
+    ],
+)
+def test_what_cannot_be_shown_says_why(client, body, said):
+    asked = {"image": base64.b64encode(png(PilImages.new("RGB", (64, 64)))).decode(), "width": 64, "height": 64} | body
+    answer = client.post("/api/controls/map", json=asked)
+    assert answer.status_code == 422 and said in answer.json()["detail"]
+    assert client.post("/api/controls/pictures", content=b"no picture").status_code == 422
