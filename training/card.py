@@ -65,6 +65,28 @@ def loras_table(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+EDGES = {
+    "": "all",
+    "_pairs": "pairs of thing and style never trained",
+    "_things": "things never trained",
+    "_by_hand": "drawn as by a hand",
+}
+
+
+def edges_table(numbers: dict[str, Any]) -> str:
+    """What `edges_evaluate` measured as two Markdown tables: how outlines are followed, what stays of the prompt."""
+    lines = ["| outlines | number | F1 with `demo-edges` | without |", "|---|---|---|---|"]
+    for key, text in EDGES.items():
+        count, (drawn, free) = numbers[f"outlines{key}"], (numbers[f"f1{key}{end}"] for end in ("", "_without"))
+        lines.append(f"| {text} | {count} | {drawn:.2f} | {free:.2f} |")
+    whole, free = numbers["whole"], numbers["whole_without"]
+    lines += ["", f"| {whole['prompts']} complete prompts, right | with their outlines | without |", "|---|---|---|"]
+    for key, text in {"background": "background colour", "concept": "thing", "style": "style"}.items():
+        lines.append(f"| {text} | {whole[key]:.0%} | {free[key]:.0%} |")
+    lines.append(f"| F1 of the edges | {whole['f1']:.2f} | {free['f1']:.2f} |")
+    return "\n".join(lines)
+
+
 def measured(file: Path) -> dict[str, Any] | None:
     """An evaluation's file, or None where there is none yet."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
@@ -82,12 +104,14 @@ def write(folder: Path, evaluation: Path | None = None) -> None:
     }
     content = measured(evaluation / "evaluation.json") if evaluation else None
     loras = measured(evaluation / "loras.json") if evaluation else None
+    edges = measured(evaluation / "edges.json") if evaluation else None
     missing = "Not measured yet."
     numbers = content["numbers"] if content else None
     fields["FIGURES"] = figures_table(numbers) if numbers else missing
     fields["JUDGES"] = judges_text(numbers) if numbers else missing
     fields["WAYS"] = ways_table(numbers) if numbers else missing
     fields["LORAS"] = loras_table(loras) if loras else missing
+    fields["EDGES"] = edges_table(edges) if edges else missing
     for key in ("milliseconds", "milliseconds_best", "threads", "background_unevenness"):
         fields[key.upper()] = f"{numbers[key]:.0f}" if numbers else "?"
     for key in ("least", "median", "floor"):

@@ -46,14 +46,20 @@ class References:
     def __init__(self, icons: data.Icons):
         self.icons = icons
         self.concept = torch.from_numpy(icons.concept[icons.concept >= 0])
+        self.style = torch.from_numpy(icons.style[icons.concept >= 0])
         self.pixels: dict[int, Tensor] = {}
 
     def nearest_concept(self, picture: Tensor) -> int:
         """The thing of the training picture nearest to a picture [3, 128, 128], on the background that it has."""
+        return self.nearest_icon(picture)[0]
+
+    def nearest_icon(self, picture: Tensor) -> tuple[int, int]:
+        """The same with the thing's style."""
         colour = int(nearest_colour(border_colour(picture[None])))
         if colour not in self.pixels:
             self.pixels[colour] = pixels_at(reference_pictures(self.icons, PALETTE[colour]), 32)
-        return int(self.concept[torch.cdist(pixels_at(picture[None], 32), self.pixels[colour])[0].argmin()])
+        place = torch.cdist(pixels_at(picture[None], 32), self.pixels[colour])[0].argmin()
+        return int(self.concept[place]), int(self.style[place])
 
 
 def placement_right(prompt: Prompt, picture: Tensor) -> bool:

@@ -89,6 +89,15 @@ def test_each_is_known_by_its_tensors(shapes, kind):
     assert control_of(Header({}, shapes)) == kind
 
 
+def test_an_adapter_may_say_what_it_is_for():
+    shapes = {"conv_in.weight": (64, 256, 3, 3), "body.0.resnets.0.block1.weight": (64, 64, 3, 3)}
+    kinds = [
+        control_of(Header({"modelspec.architecture": said}, shapes))
+        for said in ("darkroom-demo/t2i-adapter", "stable-diffusion-xl-v1-base/t2i-adapter", "darkroom-demo/lora", "")
+    ]
+    assert [kind.family for kind in kinds] == ["SD 1.x", "SDXL", "SDXL", "SDXL"]
+
+
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [

@@ -6,7 +6,7 @@ stabilityai's Control-LoRA, of xinsir's union and of h94's IP-Adapter.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,9 @@ FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
 PREFIX = "control_model."
 UNSHUFFLED = {3 * 8**2: "SD 1.x", 3 * 16**2: "SDXL", 8**2: "SD 1.x", 16**2: "SDXL"}
 """What a T2I-Adapter is for, by the channels that it is shown: pixels in colour or grey, of a latent or of four."""
+ARCHITECTURES = {"darkroom-demo": "SD 1.x", "stable-diffusion-v1": "SD 1.x", "stable-diffusion-xl-v1-base": "SDXL"}
+"""What a T2I-Adapter is for where it says so itself (modelspec), whatever its shapes: the embedded model's first stage
+has no attention, as SDXL's."""
 UNION_PARTS = ("task_embedding", f"{PREFIX}task_embedding")
 
 
@@ -97,11 +100,16 @@ def control_of(header: Header) -> ControlKind:
     try:
         for read in (_read_ip_adapter, _read_adapter, _read_control_net):
             if found := read(shapes):
-                return found
+                return replace(found, family=_said_family(header) or found.family)
     except LookupError:
         raise BadFile("is damaged: its tensors have not the shapes of a control") from None
     kind = recognize(shapes)
     raise BadFile(kind.reason if kind else "is no control: no ControlNet, T2I-Adapter or IP-Adapter that is known here")
+
+
+def _said_family(header: Header) -> str:
+    said, _, form = header.metadata.get("modelspec.architecture", "").partition("/")
+    return ARCHITECTURES.get(said, "") if form == "t2i-adapter" else ""
 
 
 def _read_control_net(shapes: Shapes) -> ControlKind | None:
