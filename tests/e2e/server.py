@@ -1,5 +1,6 @@
 """The product as people run it: ``python -m webui`` in a process of its own."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -14,7 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,12 @@ def run_webui(
             process.wait()
             raise
         return subprocess.CompletedProcess(arguments, status, out.read_text("utf-8"), err.read_text("utf-8"))
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """To its end, beside the event loop that Playwright holds here."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 def run_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -68,10 +68,13 @@ class Tab:
         self.leaving = False  # while the page is left, or the server gone, the browser complains of what is cut off
         self.is_emptied = False  # while History may show what a test has taken away behind its back
         self.is_refused = False  # while the server is to refuse what the page asks, the browser says so too
-        page.add_init_script(WATCH_PREVIEWS)
-        page.add_init_script(NOTE_MESSAGES)
-        if not newcomer:
-            page.add_init_script(NOT_ENLARGED)
+        self.is_newcomer = newcomer
+
+    def watch(self) -> "Tab":
+        """The page is a new one: from now on it notes what goes by too fast for a test."""
+        for script in (WATCH_PREVIEWS, NOTE_MESSAGES, *(() if self.is_newcomer else (NOT_ENLARGED,))):
+            self.page.add_init_script(script)
+        return self
 
     def open(self, query: str = "") -> "Tab":
         self.page.goto(self.server.url + query)

@@ -13,6 +13,8 @@ from benchmarks.crowd.promises import find_pictures
 from benchmarks.crowd.visitor import Visitor
 from benchmarks.load import measure
 
+from .server import run_async
+
 AT_ONCE = (0.0, 0.0)
 
 
@@ -34,7 +36,7 @@ def test_visitors_of_each_way_do_all_that_they_do(server, monkeypatch):
         cookies = ApiVisitor(9010, server.url, journal, random.Random(9))
         await asyncio.gather(*map(do_all, crowd), programs.flood(seconds=0.05), cookies.flood(seconds=0.05))
 
-    asyncio.run(come())
+    run_async(come())
     server.settle()
     pictures = find_pictures(server.data_dir)
     stayed = [job for job in journal.jobs if not job.is_forsaken]

@@ -1,6 +1,5 @@
 """The page below a path of a site, with the proxies and their examples from ``deploy/``, over TLS."""
 
-import asyncio
 import getpass
 import random
 import re
@@ -18,7 +17,7 @@ from benchmarks.crowd.browsers import PageVisitor
 from benchmarks.crowd.journal import Journal
 from tests.certificates import make_certificate
 
-from .server import REPOSITORY, SMALL, Server, free_port, wait_for
+from .server import REPOSITORY, SMALL, Server, free_port, run_async, wait_for
 
 FLAGS = ("--guests", "--no-auth", "--root-path", "/darkroom", "--allow-host", "127.0.0.1")
 
@@ -115,7 +114,7 @@ def test_a_visitor_draws_uploads_stops_and_reloads_below_the_path(site, behind, 
             await getattr(person, deed)()
         await person.client.aclose()
 
-    asyncio.run(come())
+    run_async(come())
     assert [job.state for job in journal.jobs if not job.is_forsaken] == ["done"] * 3
 
 

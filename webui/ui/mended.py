@@ -1,9 +1,11 @@
-"""Places in Gradio's page script that cost a page of hundreds of components a quarter of its opening, done otherwise.
+"""Places in Gradio's page script that cost a page of hundreds of components a quarter of its opening, done otherwise;
+and one that keeps the browser awake.
 
 Gradio 6.31 makes its tree of components, and once it is there makes it anew, as after a change of the program; goes
 through all events for each component; copies its list of kinds for each; and does so on a tree of Svelte's proxies,
-where the finished tree alone has to be one. Each place is known by its very text: where a release has another, its
-file is served as it is.
+where the finished tree alone has to be one. And it counts the time of an event that is under way 60 times a second,
+also where nobody sees it, and for ever where its component goes before its event ends. Each place is known by its very
+text: where a release has another, its file is served as it is.
 """
 
 from collections.abc import Iterator
@@ -45,7 +47,13 @@ PAGE: tuple[Change, ...] = (
         "le(()=>{v()&&oe(()=>{O.reload(",
     ),
 )
-CHANGES = {"core-*.js": TREE, "Blocks-*.js": PAGE}
+TIMER: tuple[Change, ...] = (
+    (  # time is counted where it is shown
+        "function ze(){me(()=>{F(Pe,(performance.now()-w(de))/1e3),W&&ze()})}",
+        "function ze(){me(()=>{F(Pe,(performance.now()-w(de))/1e3),W&&U&&!w(Ne)&&ze()})}",
+    ),
+)
+CHANGES = {"core-*.js": TREE, "Blocks-*.js": PAGE, "statustracker-*.js": TIMER}
 
 
 def mended(assets: Path) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ EVENTS_AT_ONCE = 1000  # each follows one job of one page; Gradio's 40 would be 
 IDLE_S = 300.0  # since its last reader
 MOST_SESSIONS = 1000
 MOST_UNSENT = 250  # messages of one session, half a minute of a job
+LOOK_S = 0.02  # a millisecond, as Gradio has it, keeps an idle server awake: 670 times a second
 AGAIN = {"Retry-After": "60"}
 MOST_OF_A_GUEST = {"sessions": 32, "events": 32, "bytes": 64 * 2**20}
 MOST_OF_THE_OWNER = {"sessions": 500, "events": 500, "bytes": 2**30}
@@ -109,6 +110,7 @@ class Sessions(dict[str, Messages]):
 def bound(blocks: gr.Blocks) -> None:
     """Bounds what the pages of one visitor, and of all, hold. Between ``queue`` and ``launch``."""
     queue: Any = blocks._queue
+    queue.sleep_when_free = LOOK_S
     sessions = queue.pending_messages_per_session = Sessions(queue)
     push = queue.push
 
