@@ -24,7 +24,7 @@ CONFIG = "config.json"
 CLASSES = ("ControlNetModel", "ControlNetUnionModel", "T2IAdapter")
 """Of diffusers' folders."""
 FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL refiner", 2048: "SDXL"}
-"""By the width of the text that is attended to; others have the UNet of SD 1.x."""
+"""By the width of the text that is attended to; others by how their UNet is built."""
 PREFIX = "control_model."
 UNSHUFFLED = {3 * 8**2: "SD 1.x", 3 * 16**2: "SDXL", 8**2: "SD 1.x", 16**2: "SDXL"}
 """What a T2I-Adapter is for, by the channels that it is shown: pixels in colour or grey, of a latent or of four."""
@@ -132,7 +132,8 @@ def _read_control_net(shapes: Shapes) -> ControlKind | None:
     if width == 0 and is_lora:
         width = next(_ending(shapes, "attn2.to_k.weight"), (0, 0))[-1]
     has_label = any(key.startswith(f"{prefix}{label.rpartition('.')[0]}") for key in shapes)
-    family = FAMILIES.get(width, "SDXL" if has_label else "SD 1.x")
+    linear = any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in shapes.items())
+    family = FAMILIES.get(width, "SDXL" if has_label else "SD 2.x" if linear else "SD 1.x")
     if family == "SDXL refiner":
         raise BadFile("is a ControlNet for the refiner of SDXL; controls here are for SD 1.x, SD 2.x and SDXL")
     channels = shapes[first][0]

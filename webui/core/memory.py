@@ -33,24 +33,25 @@ SLOTS = 2
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: of the weights by part, of the largest layer's, and of what a step takes besides."""
+    """Bytes: of the weights by part, of the largest layer's, of what a step takes besides, and of all controls."""
 
     parts: Mapping[str, int]
     layer_bytes: int
     step_bytes: int = 0
+    control_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
-        """Of all parts."""
-        return sum(self.parts.values())
+        """Of all parts and controls."""
+        return sum(self.parts.values()) + self.control_bytes
 
     def on_device(self, plan: str) -> int:
         """What the device must have free under a plan."""
         largest = max((nbytes for part, nbytes in self.parts.items() if part != "backbone"), default=0)
         held = {
             "resident": self.weight_bytes,
-            "offload": self.parts.get("backbone", 0) + largest,
-            "blocks": max(max(self.parts.values(), default=0) // BLOCKS_SHARE, SLOTS * self.layer_bytes),
+            "offload": self.parts.get("backbone", 0) + self.control_bytes + largest,
+            "blocks": max(max(*self.parts.values(), self.control_bytes, 0) // BLOCKS_SHARE, SLOTS * self.layer_bytes),
             "sequential": SLOTS * self.layer_bytes,
         }[plan]
         return int(held * HEADROOM) + self.step_bytes

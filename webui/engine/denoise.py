@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import reduce
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from cachetools import LRUCache
@@ -13,6 +15,9 @@ from webui.engine.guide import Branch, are_whole, guide, perturb, rescale
 from webui.engine.noise import Noise
 from webui.engine.speed.shortcuts import Shortcuts
 
+if TYPE_CHECKING:
+    from webui.engine.controls.base import Control
+
 Keep = Callable[[torch.Tensor, int], torch.Tensor]
 """The latents before evaluation ``index`` (1..n) as they are to go on; at n they are the result."""
 Enter = Callable[[], object]
@@ -20,7 +25,9 @@ Enter = Callable[[], object]
 
 KEPT_BYTES = 256 * 2**20
 KEPT_SPANS = 4, 64
-"""What different spans are told is kept as far as it has room, but for so many at least, and at most."""
+KEPT_CONTROLS = 16
+"""What different spans are told is kept as far as it has room, but for so many at least, and at most; what controls are
+told, of so many spans and controls."""
 
 
 def stay() -> None:
@@ -35,7 +42,7 @@ class ReadySpan:
     for branches that are not whole. ``rescale`` (0..1) is for guided answers alone, ``steering`` for UNets; ``pag`` is
     there where it perturbs. ``enter`` is called as the span begins, again where its guidance ends, and where it
     is prepared ahead. It is the one place where weights change, for what is prepared holds only as long as they do: the
-    same ``enter`` makes the same weights, each time.
+    same ``enter`` makes the same weights, each time. ``controls`` are those that act, each with its weight.
     """
 
     stop: int
@@ -46,6 +53,7 @@ class ReadySpan:
     rescale: float = 0.0
     pag: Pag | None = None
     steering: Steering | None = None
+    controls: Sequence[tuple["Control", float]] = ()
 
     def __post_init__(self) -> None:
         if self.negative is None and not are_whole(self.positive):
@@ -100,11 +108,13 @@ def denoise(
         span.enter()
         positive = [branch for branch in span.positive if branch.weight]
         forwards = [(part, shortcuts and replace(shortcuts)) for part in told.prepare(span, weights)]
+        controls = _Controls(span, told, [part for part, _ in forwards]) if span.controls else None
         while index < min(span.stop, stop):
             if cancelled():
                 raise Stopped
             seen, time = noise.model_input(latents, index), noise.time(index)
-            outputs, perturbed = _ask(backbone, seen, time, forwards)
+            asked = forwards if controls is None else controls.ask(forwards, seen, time)
+            outputs, perturbed = _ask(backbone, seen, time, asked)
             output = _guided(span, positive, outputs, perturbed, time)
             latents = noise.step(output, index, latents)
             index += 1
@@ -156,25 +166,63 @@ def _due(spans: Iterable[ReadySpan], index: int, stop: int) -> Iterator[tuple[Re
             yield span, weights
 
 
+class _Controls:
+    """A span's controls, and what they added last."""
+
+    def __init__(self, span: ReadySpan, told: "_Told", forwards: Sequence[Any]) -> None:
+        terms = tuple(part.terms for part in forwards)
+        self._controls = [
+            (control, weight, told.prepare_control(control, span, terms)) for control, weight in span.controls
+        ]
+        self._last: dict[int, Any] = {}
+
+    def ask(
+        self, forwards: Sequence[tuple[Any, Shortcuts | None]], seen: torch.Tensor, time: torch.Tensor
+    ) -> Iterator[tuple[Any, Shortcuts | None]]:
+        """The same forwards with what is added to each. Where one takes the features of the one before, that holds."""
+        for number, (part, own) in enumerate(forwards):
+            if own is None or not own.goes_on:
+                self._last[number] = self._add_up(number, seen, time)
+            yield replace(part, added=self._last[number]), own
+
+    def _add_up(self, number: int, seen: torch.Tensor, time: torch.Tensor) -> Any:
+        parts = (control.added(seen, time, told[number], weight) for control, weight, told in self._controls)
+        there = [part for part in parts if part is not None]
+        return reduce(lambda one, other: one.plus(other), there) if there else None
+
+
 class _Told:
     """What the network is told, by terms and weights of spans that live as long as this does."""
 
     def __init__(self, backbone: Backbone, count: int, shown: torch.Tensor | None) -> None:
         self._backbone, self._count, self._shown = backbone, count, shown
         self._known: LRUCache[tuple[int, ...], Sequence[Any]] = LRUCache(KEPT_BYTES, getsizeof=_size)
+        self._controls: LRUCache[tuple[int, ...], Sequence[Any]] = LRUCache(KEPT_CONTROLS)
 
     def prepare(self, span: ReadySpan, weights: Enter) -> Sequence[Any]:
         """As in ``Backbone``, where it is not known; the weights must be there."""
         key = _key(span, weights)
         if key not in self._known:
-            told = [branch.conditioning for branch in span.positive if branch.weight]
-            if span.negative is not None:
-                told.insert(0, span.negative)
+            told = self._conditionings(span)
             if span.steering is None:
                 self._known[key] = self._backbone.prepare(told, self._count, self._shown)
             else:
                 self._known[key] = self._backbone.steer(told, self._count, self._shown, span.steering)
         return self._known[key]
+
+    def prepare_control(self, control: "Control", span: ReadySpan, terms: tuple[int, ...]) -> Sequence[Any]:
+        """As in ``Control``, where it is not known, for forwards of so many terms each."""
+        key = id(control), id(span.positive), id(span.negative), *terms
+        if key not in self._controls:
+            told = iter(self._conditionings(span))
+            groups = [list(islice(told, number)) for number in terms]
+            self._controls[key] = control.prepare(groups, self._count, span.negative is not None)
+        return self._controls[key]
+
+    @staticmethod
+    def _conditionings(span: ReadySpan) -> list[Conditioning]:
+        told = [branch.conditioning for branch in span.positive if branch.weight]
+        return told if span.negative is None else [span.negative, *told]
 
     def prepare_all(self, due: Iterable[tuple[ReadySpan, Enter]], cancelled: Callable[[], bool]) -> None:
         """The last first, which ends with the first one's weights; it stops once it shows that not all have room."""

@@ -1,14 +1,15 @@
 """Prompts and start pictures as a model sees them, kept for as long as they may be wanted again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from cachetools import LRUCache
 
 from webui.core.canvas import Canvas, make_canvas
-from webui.core.files import ModelFile, VaeFile
+from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.images import Size
 from webui.core.names import is_word
 from webui.core.spans import Span
@@ -22,7 +23,12 @@ from webui.engine.guide import Branch, are_whole
 from webui.engine.latents import Encoded, encode
 from webui.engine.lora.sets import Contributions
 from webui.engine.lora.switcher import LoraSwitcher
+from webui.engine.resident import LoadedControl
 from webui.engine.run import Run
+
+if TYPE_CHECKING:
+    from webui.engine.controls.base import Control
+    from webui.engine.controls.guides import Guides
 
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
@@ -64,11 +70,20 @@ class Encoder:
         self._device = device
         self._prompts: LRUCache[PromptKey, Conditioning] = LRUCache(CACHED_PROMPTS)
         self._pictures: LRUCache[PictureKey, Picture] = LRUCache(CACHED_PICTURE_BYTES, getsizeof=picture_nbytes)
+        self._guides: Guides | None = None
 
     def clear(self) -> None:
         """Lets go of everything."""
         self._prompts.clear()
         self._pictures.clear()
+        self._guides = None
+
+    def controls(self, stage: Pass, networks: Mapping[ControlFile, LoadedControl]) -> Sequence["Control"]:
+        """The controls of a pass, each with the map of its picture."""
+        from webui.engine.controls.guides import Guides
+
+        self._guides = self._guides or Guides(self._device)
+        return self._guides.make(stage.controls, networks, stage.size)
 
     def encode(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> EncodedSpan:
         """All that a span of a pass tells its model, which has the span's LoRAs on."""

@@ -53,6 +53,10 @@ class Kept:
         """Those of the parts that are there."""
         return {part: self._parts[key] for part, key in keys.items() if key in self._parts}
 
+    def __contains__(self, key: PartKey) -> bool:
+        """Whether a part is there."""
+        return key in self._parts
+
     def put(self, key: PartKey, module: torch.nn.Module, nbytes: int, device: torch.device) -> None:
         """A part that rests on ``device`` now, or one that was there, which goes to it."""
         if key in self._parts:

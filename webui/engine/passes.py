@@ -1,18 +1,21 @@
 """A pass of an order, from loading to latents, and what became of them as pictures."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas, make_canvas
+from webui.core.control_file import control_weights
 from webui.core.errors import RequestError
 from webui.core.events import Event, Loading, LoraSwitch
+from webui.core.files import ControlFile
 from webui.core.images import Size
 from webui.core.lora_files import find_adapter_config
 from webui.core.memory import PLANS, step_bytes
@@ -32,8 +35,12 @@ from webui.engine.noise import Noise, make_noise
 from webui.engine.preview import Previewer
 from webui.engine.provenance import describe_sampler
 from webui.engine.residence import Residence
+from webui.engine.resident import LoadedControl
 from webui.engine.run import Place, Run
 from webui.engine.speed.shortcuts import Shortcuts
+
+if TYPE_CHECKING:
+    from webui.engine.controls.base import Control
 
 
 @dataclass
@@ -69,6 +76,7 @@ class Passes:
     def __init__(self, residence: Residence, encoder: Encoder, run: Run) -> None:
         self._residence, self._encoder, self._run = residence, encoder, run
         self._pictures: dict[Pass, Picture] = {}
+        self._controls: Mapping[ControlFile, LoadedControl] = {}
 
     @property
     def _model(self) -> Model:
@@ -104,6 +112,8 @@ class Passes:
             noise = self._make_noise(stage, drawn.generators)
             first = self._begin(stage, drawn, noise)
         drawn.latents = yield from self._denoise(stage, drawn, noise, encoded, first, place)
+        if stage.controls:
+            self._residence.rest()
 
     # ---- what a pass needs ----
 
@@ -122,6 +132,10 @@ class Passes:
         if stage.vae:
             run.hashes.want("vae", stage.vae.name, partial(hash_whole, stage.vae.path))
         run.warn(*self._model.warnings)
+        with run.part("load"):
+            self._controls = yield from self._residence.use_controls((use.file for use in stage.controls), run.check)
+        for file in self._controls:
+            run.hashes.want("control", file.name, partial(hash_whole, *control_weights(file.path)))
         run.check()
         if self._residence.tile(*stage.size):
             run.decoded = "in tiles"
@@ -152,7 +166,7 @@ class Passes:
         run, encoded = self._run, []
         known: dict[Span, EncodedSpan] = {}
         for span in spans(stage):
-            said = replace(span, stop=0)
+            said = replace(span, stop=0, controls=())
             if said not in known:
                 run.check()  # a prompt may say something else in each step, and each takes its time
                 yield from self._switch_loras(span.loras)
@@ -180,8 +194,15 @@ class Passes:
             drawn.encoded = encode_latents(self._model, drawn.latents, drawn.canvas, stage.size)
         self._residence.rest()
 
+    def _see(self, stage: Pass) -> Sequence["Control"]:
+        """The pass's controls, each with its map."""
+        if not stage.controls:
+            return ()
+        with self._run.part("encode"):
+            return self._encoder.controls(stage, self._controls)
+
     def _make_ready(
-        self, stage: Pass, noise: Noise, encoded: Sequence[tuple[Span, EncodedSpan]]
+        self, stage: Pass, noise: Noise, encoded: Sequence[tuple[Span, EncodedSpan]], controls: Sequence["Control"]
     ) -> Iterator[ReadySpan]:
         """The spans by evaluations; where LoRAs change, each begins with its own."""
         enter = {span.loras: partial(self._enter, span.loras, self._loras.key_of(span.loras)) for span, _ in encoded}
@@ -195,6 +216,7 @@ class Passes:
                 stage.guidance_rescale,
                 stage.pag,
                 words.steering,
+                tuple((controls[place], weight) for place, weight in span.controls),
             )
             for span, words in encoded
         )
@@ -265,7 +287,7 @@ class Passes:
             self._model.backbone,
             noise,
             latents,
-            self._make_ready(stage, noise, encoded),
+            self._make_ready(stage, noise, encoded, self._see(stage)),
             run.cancelled,
             first,
             drawn.handover,

@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from webui.core.engine_options import EngineOptions
 from webui.core.events import Loading
-from webui.core.files import ModelFile, VaeFile
+from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room
 from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
@@ -22,7 +23,7 @@ from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged,
 from webui.engine.families.model import Model
 from webui.engine.kept import HOST, Kept
 from webui.engine.lora.switcher import LoraSwitcher
-from webui.engine.resident import Resident
+from webui.engine.resident import LoadedControl, Resident
 from webui.engine.streaming import pin
 
 REPORT_EVERY_S = 0.1
@@ -343,6 +344,39 @@ class Residence:
             self._kept.put(key, vae, sum(weight.nbytes for weight in vae.parameters()), device)
             self._install(vae, resident.plan)
         return vae, key
+
+    def use_controls(
+        self, files: Iterable[ControlFile], check: Callable[[], None]
+    ) -> Generator[Loading, None, Mapping[ControlFile, LoadedControl]]:
+        """Has these, and no others, be drawn with, too, under a smaller plan where it takes that; raises CannotLoad."""
+        resident, stamps = self._resident, {file: stamp(file.path) for file in files}
+        assert resident
+        if {file: known.stamp for file, known in resident.controls.items()} == stamps:
+            return resident.controls
+        from webui.engine.controls.reading import ControlLoader, read_all
+
+        loaders = [ControlLoader(file, resident.model.file, self.dtype) for file in stamps]
+        resident.unhook()
+        resident.take_controls({})
+        need = resident.need = replace(resident.need, control_bytes=sum(loader.nbytes for loader in loaders))
+        room, own = self.room, PLANS.index(resident.plan)
+        choices = tuple(plan for plan in room.plans if PLANS.index(plan) >= own) or (resident.plan,)
+        try:
+            if (plan := need.choose(room.free_bytes, choices)) is None:
+                said = need.refusal(resident.model.file.name, room.device, room.free_bytes, choices)
+                raise CannotLoad(said, "controls")
+            if plan != resident.plan:
+                self._move_to(plan)
+                resident.unhook()
+            device = self._place("control", plan)
+            keys = {loader.key: loader.nbytes for loader in loaders if loader.key not in self._kept}
+            self._kept.make_room(device, sum(keys.values()), [loader.key for loader in loaders])
+            modules = yield from read_all(loaders, self._kept, device, check, partial(self._install, placing=plan))
+            found = zip(stamps.items(), modules, loaders, strict=True)
+            resident.take_controls({file: LoadedControl(net, known.key, at) for (file, at), net, known in found})
+        finally:
+            self._hook(resident)
+        return resident.controls
 
     def tile(self, width: int, height: int) -> bool:
         """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from webui.core.engine_options import EngineOptions
-from webui.core.files import ModelFile, VaeFile
+from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.memory import PLANS, STREAMING, Need
 from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
     from webui.engine.speed.graphed import GraphedUNet
 
+CONTROL = "control "
+"""How the parts are called that are controls, before their numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedControl:
+    """A control's network, by what it is kept, and the ``stamp`` that its file had."""
+
+    module: Any
+    key: PartKey
+    stamp: int
+
 
 @dataclass(eq=False)
 class Resident:
@@ -27,6 +39,7 @@ class Resident:
 
     ``parts`` are what is kept of it, by role; ``vae`` stands in for its own autoencoder, if it is not None.
     ``limit_bytes`` is what of the device's memory its weights may take under the plan ``blocks``.
+    ``controls`` are drawn with besides.
     Only the one that draws has hooks and LoRAs on: models may share parts.
     """
 
@@ -41,6 +54,7 @@ class Resident:
     vae: VaeFile | None = None
     limit_bytes: float = math.inf
     faster: "CompiledUNet | GraphedUNet | None" = None
+    controls: Mapping[ControlFile, LoadedControl] = field(default_factory=dict)
     _streamed: list[Streamed] = field(default_factory=list)
 
     @property
@@ -77,18 +91,36 @@ class Resident:
         """Its parts are the plain ones, and rest: another model may draw with those that it shares."""
         self.unhook()
         self.loras.switch(())
+        self.take_controls({})
+
+    def take_controls(self, controls: Mapping[ControlFile, LoadedControl]) -> None:
+        """These and no others are drawn with, until it rests; it must be unhooked."""
+        self.controls = controls
+        self.parts = {part: key for part, key in self.parts.items() if not part.startswith(CONTROL)}
+        self.parts |= {f"{CONTROL}{number}": control.key for number, control in enumerate(controls.values())}
 
     def hook(self, device: torch.device) -> None:
         """Has parts that rest elsewhere come to the device as they are needed."""
         if self.plan == PLANS[0]:
             return
-        limit = self.limit_bytes if self.plan == "blocks" else math.inf
-        space = Space(device, limit, stays=self.plan != "sequential")
+        limit, share = (self.limit_bytes, self._controls_share) if self.plan == "blocks" else (math.inf, 0.0)
+        stays = self.plan != "sequential"
+        space = Space(device, limit * (1 - share), stays)
         self._streamed = [
             Streamed(module, space)
             for part, module in self.modules.items()
             if self.plan in STREAMING or part != "backbone"
         ]
+        controls = {control.key: control.module for control in self.controls.values()}
+        for module in controls.values():  # each beside the backbone: they take turns in every step
+            own = math.inf if math.isinf(limit) else limit * share / len(self.controls)
+            self._streamed.append(Streamed(module, Space(device, own) if stays else space))
+
+    @property
+    def _controls_share(self) -> float:
+        """Of all weights that a step needs."""
+        own, backbone = self.need.control_bytes, self.need.parts.get("backbone", 0)
+        return own / (own + backbone) if own else 0.0
 
     def unhook(self) -> None:
         """The plain modules, where they rest."""

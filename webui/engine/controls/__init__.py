@@ -1,1 +1,2 @@
-"""What a picture is drawn after besides words."""
+"""What draws after a picture: ControlNet, Control-LoRA, T2I-Adapter, xinsir's union of several kinds of map, and
+IP-Adapter."""

@@ -36,8 +36,8 @@ Draw = Callable[[Sequence[int]], torch.Tensor]
 class CannotLoad(RequestError):
     """A model that cannot be used; the message names it and the reason."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, field="model")
+    def __init__(self, message: str, field: str = "model") -> None:
+        super().__init__(message, field=field)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ def unet_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> dict[str
     """For ``UNet2DConditionModel``, from a UNet with LDM's or diffusers' names."""
     own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     ldm, is_first = checkpoint.names == "ldm", checkpoint.family == "SD 1.x"
-    levels = _ldm_levels(own) if ldm else _diffusers_levels(own)
+    levels = ldm_levels(own) if ldm else diffusers_levels(own)
     depths, channels = [level.depth for level in levels], [level.channels for level in levels]
-    middle = _count(own, ("middle_block.1" if ldm else "mid_block.attentions.0") + r".transformer_blocks.(\d+)\.")
+    middle = count(own, ("middle_block.1" if ldm else "mid_block.attentions.0") + r".transformer_blocks.(\d+)\.")
     label = own.get("label_emb.0.0.weight" if ldm else "add_embedding.linear_1.weight")
     guided = next((shape for key, shape in own.items() if key.endswith("cond_proj.weight")), None)
     return {
@@ -57,29 +57,31 @@ class _Level:
     depth: int = 0
 
 
-def _ldm_levels(own: Shapes) -> list[_Level]:
+def ldm_levels(own: Shapes) -> list[_Level]:
+    """The resolutions in the original names."""
     levels = [_Level()]
-    for block in range(1, _count(own, r"input_blocks\.(\d+)\.")):
+    for block in range(1, count(own, r"input_blocks\.(\d+)\.")):
         if (convolution := own.get(f"input_blocks.{block}.0.out_layers.3.weight")) is not None:
-            depth = _count(own, rf"input_blocks\.{block}\.1\.transformer_blocks\.(\d+)\.")
+            depth = count(own, rf"input_blocks\.{block}\.1\.transformer_blocks\.(\d+)\.")
             levels[-1] = _Level(levels[-1].layers + 1, convolution[0], depth)
         else:
             levels.append(_Level())
     return levels
 
 
-def _diffusers_levels(own: Shapes) -> list[_Level]:
+def diffusers_levels(own: Shapes) -> list[_Level]:
+    """The resolutions in diffusers' names."""
     return [
         _Level(
-            _count(own, rf"down_blocks\.{block}\.resnets\.(\d+)\."),
+            count(own, rf"down_blocks\.{block}\.resnets\.(\d+)\."),
             own[f"down_blocks.{block}.resnets.0.conv1.weight"][0],
-            _count(own, rf"down_blocks\.{block}\.attentions\.0\.transformer_blocks\.(\d+)\."),
+            count(own, rf"down_blocks\.{block}\.attentions\.0\.transformer_blocks\.(\d+)\."),
         )
-        for block in range(_count(own, r"down_blocks\.(\d+)\."))
+        for block in range(count(own, r"down_blocks\.(\d+)\."))
     ]
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
+def count(shapes: Shapes, pattern: str) -> int:
     """One more than the highest number that the pattern finds; 0 for none."""
     found = (re.match(pattern, key) for key in shapes)
     return max((int(match[1]) + 1 for match in found if match), default=0)
@@ -89,14 +91,14 @@ def vae_config(scaling_factor: float, shapes: Shapes, prefix: str, names: str = 
     """For ``AutoencoderKL``, from an autoencoder with LDM's or diffusers' names."""
     own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     side, block = ("down", "block") if names == "ldm" else ("down_blocks", "resnets")
-    levels = _count(own, rf"encoder\.{side}\.(\d+)\.")
+    levels = count(own, rf"encoder\.{side}\.(\d+)\.")
     return {
         "in_channels": 3,
         "out_channels": 3,
         "block_out_channels": [own[f"encoder.{side}.{level}.{block}.0.conv1.weight"][0] for level in range(levels)],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(own, rf"encoder\.{side}\.0\.{block}\.(\d+)\."),
+        "layers_per_block": count(own, rf"encoder\.{side}\.0\.{block}\.(\d+)\."),
         "latent_channels": own["decoder.conv_in.weight"][1],
         "scaling_factor": scaling_factor,
         "use_quant_conv": "quant_conv.weight" in own,
@@ -110,12 +112,12 @@ def text_config(role: str, checkpoint: Checkpoint, shapes: Shapes, prefix: str) 
     own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     open_clip = checkpoint.family == "SD 2.x" or role == "text_encoder_2"
     if theirs := has_open_clip_names(own, ""):
-        layers = _count(own, r"transformer\.resblocks\.(\d+)\.")
+        layers = count(own, r"transformer\.resblocks\.(\d+)\.")
         words, positions = own["token_embedding.weight"], own["positional_embedding"]
         inner = own["transformer.resblocks.0.mlp.c_fc.weight"][0]
     else:
         own = {key.removeprefix("text_model."): shape for key, shape in own.items()}
-        layers = _count(own, r"encoder\.layers\.(\d+)\.")
+        layers = count(own, r"encoder\.layers\.(\d+)\.")
         words, positions = own["embeddings.token_embedding.weight"], own["embeddings.position_embedding.weight"]
         inner = own["encoder.layers.0.mlp.fc1.weight"][0]
     if checkpoint.family == "SD 2.x":

@@ -21,7 +21,7 @@ from webui.engine.families.configs import unet_config, vae_config
 from webui.engine.families.family import Config, Part, Parts, Shapes, Spelling
 from webui.engine.families.ldm import unet_keys, unet_name, vae_keys
 from webui.engine.nets.autoencoder import Autoencoder
-from webui.engine.nets.encoder import Prepared
+from webui.engine.nets.encoder import Added, Prepared
 from webui.engine.nets.tiny import TinyAutoencoder
 from webui.engine.nets.transformer import Attended
 from webui.engine.nets.unet import UNet
@@ -38,12 +38,14 @@ FORWARD_ROWS = 32
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward of the UNet: the prompts as it takes them, and what it is shown beside the latents. The last
-    ``perturbed`` of its answers are perturbed."""
+    """One forward of the UNet: so many ``terms`` as it takes them, what it is shown beside the latents, and what controls
+    add. The last ``perturbed`` of its answers are perturbed."""
 
     prompts: Prepared
     shown: torch.Tensor | None = None
     perturbed: int = 0
+    terms: int = 1
+    added: Added | None = None
 
     @property
     def nbytes(self) -> int:
@@ -81,7 +83,7 @@ class UNetBackbone(Backbone):
                 against=self._against(steering, steered * count),
             )
             prompts = prompts._replace(attended=look_at(prompts.attended, pictures)) if pictures else prompts
-            forwards.append(Forward(prompts, shown, prompts.perturbed // count))
+            forwards.append(Forward(prompts, shown, prompts.perturbed // count, len(group)))
         return forwards
 
     def _against(self, steering: Steering, rows: int) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -107,7 +109,8 @@ class UNetBackbone(Backbone):
     ) -> Sequence[torch.Tensor]:
         """As in ``Backbone``: one forward of the UNet in its own format."""
         seen = latents if prepared.shown is None else torch.cat([latents, prepared.shown], dim=1)
-        output = self.run(seen.to(self._unet.dtype), time, prepared.prompts, shortcuts).float()
+        given = (seen.to(self._unet.dtype), time, prepared.prompts, shortcuts)
+        output = (self.run(*given) if prepared.added is None else self.run(*given, prepared.added)).float()
         return output.chunk(len(output) // len(latents))
 
 

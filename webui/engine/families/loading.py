@@ -60,14 +60,14 @@ def check_unchanged(file: ModelFile) -> None:
         raise CannotLoad(f"model {file.name!r}: {file.path.name} was changed after this was asked for; ask again")
 
 
-def _reason(file: File, error: Exception) -> str:
-    """In one line, with the file's name but not where it lies: guests read it too."""
+def reason(file: File, error: Exception) -> str:
+    """Why a file cannot be used, in one line, with the file's name but not where it lies: guests read it too."""
     if isinstance(error, OSError) and error.strerror:
         error = BadFile(f"cannot be read: {error.strerror}")
     if isinstance(error, AssertionError):  # of a network's own program, which says nothing
         error = BadFile("has a configuration whose numbers do not fit together")
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{file.path.name} {reason}" if isinstance(error, BadFile) else reason
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{file.path.name} {said}" if isinstance(error, BadFile) else said
 
 
 class ModelLoader:
@@ -100,11 +100,11 @@ class ModelLoader:
                 try:
                     self._plan(self._rows[part], owner, role, dtype)
                 except BadFile as error:
-                    raise ValueError(_reason(owner, error)) from error
+                    raise ValueError(reason(owner, error)) from error
             self.scheduler_config, self.pipeline_config = self._read_configs()
             self._preview_map = _read_preview_map(file.path, self.family.latents.channels)
         except UNREADABLE as error:
-            raise CannotLoad(f"model {file.name!r} cannot be loaded: {_reason(file, error)[:400]}") from error
+            raise CannotLoad(f"model {file.name!r} cannot be loaded: {reason(file, error)[:400]}") from error
 
     @property
     def file_bytes(self) -> int:
@@ -158,8 +158,8 @@ class ModelLoader:
             self._ready.clear()
             if not isinstance(error, BadFile | OSError):
                 raise
-            reason = _reason(self._owners[part], error)
-            raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {reason}") from error
+            said = reason(self._owners[part], error)
+            raise CannotLoad(f"model {self.file.name!r} cannot be loaded: {said}") from error
         return self.modules
 
     def assemble(self, modules: dict[str, nn.Module], device: torch.device) -> Model:
@@ -253,7 +253,7 @@ def read_vae(file: VaeFile, checkpoint: Checkpoint, dtype: torch.dtype, device: 
             pass
         return loader.module
     except UNREADABLE as error:
-        raise CannotLoad(f"VAE {file.name!r} cannot be used: {_reason(file, error)}") from error
+        raise CannotLoad(f"VAE {file.name!r} cannot be used: {reason(file, error)}") from error
 
 
 def _derive_config(part: Part, checkpoint: Checkpoint, files: Files, prefix: str) -> Config:

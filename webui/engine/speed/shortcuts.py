@@ -28,6 +28,11 @@ class Shortcuts:
         """Whether anything is left out at all."""
         return self.merging > 0 or self.reuse > 1
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next forward takes the features that are here."""
+        return self._forwards % self.reuse != 0 and self._features is not None
+
     def recall(self) -> torch.Tensor | None:
         """The deep features for this forward, or None where it has to be a whole one."""
         whole = self._forwards % self.reuse == 0

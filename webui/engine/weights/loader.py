@@ -153,13 +153,17 @@ class Files:
 def read_all(files: Files) -> dict[str, torch.Tensor]:
     """Every tensor of the files by its key, in float32 on the CPU; raises BadFile."""
     sources = {name: source for name in files.shapes if (source := files.find(Key(name)))}
-    for source in sources.values():
-        if source.place.dtype not in DTYPES:
-            raise BadFile(f"has {source.key.name} in the format {source.place.dtype!r}; known are {', '.join(DTYPES)}")
-    read = _read(sources, torch.float32, torch.device("cpu"))
-    state = {name: dense(tensor, torch.float32).reshape(files.shapes[name]) for name, tensor in read}
+    if wrong := next((source for source in sources.values() if source.place.dtype not in DTYPES), None):
+        raise BadFile(f"has {wrong.key.name} in the format {wrong.place.dtype!r}; known are {', '.join(DTYPES)}")
+    return dict(read_some(files, sources, torch.device("cpu")))
+
+
+def read_some(files: Files, names: Iterable[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+    """Some tensors of the files by their keys, in the files' order, float32; raises BadFile."""
+    found = {name: source for name in names if (source := files.find(Key(name)))}
+    for name, tensor in _read(found, torch.float32, device):
+        yield name, dense(tensor, torch.float32).reshape(files.shapes[name])
     files.check_unchanged()
-    return state
 
 
 def build_empty(make: Callable[[], Module]) -> Module:
@@ -380,10 +384,8 @@ def _stored(source: Source, raw: torch.Tensor, dtype: torch.dtype, device: torch
 
 def _numbers(source: Source) -> int:
     """How many numbers of a tensor are read; BadFile where its bytes are not as many as its shape says."""
-    numbers, itemsize = (
-        math.prod(source.shape),
-        1 if source.place.dtype == "I8" else DTYPES[source.place.dtype].itemsize,
-    )
+    numbers = math.prod(source.shape)
+    itemsize = 1 if source.place.dtype == "I8" else DTYPES[source.place.dtype].itemsize
     if numbers * itemsize != source.place.nbytes:
         raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
     return source.share_of(numbers)  # rows lie behind one another
