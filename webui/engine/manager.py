@@ -143,11 +143,12 @@ class PipelineManager:
         for stage in run.order.passes:
             check_unchanged(stage.model)
         run.warn(*run.order.warnings)
-        if (self._options.compile or self._options.cuda_graphs) and any(map(shortcuts_of, run.order.passes)):
+        if self._options.compile or self._options.cuda_graphs:
             faster = "compiled code" if self._options.compile else "CUDA graphs"
-            run.warn(f"Step caching and token merging run without {faster}.")
-        if (self._options.compile or self._options.cuda_graphs) and any(stage.controls for stage in run.order.passes):
-            run.warn(f"Steps with a control run without {'compiled code' if self._options.compile else 'CUDA graphs'}.")
+            if any(map(shortcuts_of, run.order.passes)):
+                run.warn(f"Step caching and token merging run without {faster}.")
+            if any(stage.controls for stage in run.order.passes):
+                run.warn(f"Steps with a control run without {faster}.")
         try:
             yield from self._draw_within_memory(run)
         except Stopped:
