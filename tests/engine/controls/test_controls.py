@@ -138,6 +138,8 @@ def test_terms_batches_schedules_and_shortcuts_go_with_controls(room, draw):
     second = draw(model="sd1", controls=one, seed=22)
     both = draw(model="sd1", controls=one, count=2)
     assert abs(both - second).max() <= 1
+    perturbed = draw(model="sd1", controls=one, pag={"scale": 3.0})
+    assert 1 < abs(perturbed - draw(model="sd1", controls=one)).max() < 200
     alone = draw(model="sd1", controls=[("net-sd1", {"mode": "control"})], guidance=1.0)
     assert (alone == draw(model="sd1", controls=[("net-sd1", {"mode": "prompt"})], guidance=1.0)).all()
 

@@ -90,12 +90,7 @@ class NetControl:
         for number, group in enumerate(forwards):
             silent = 1 if self._alone and negative and number == 0 else 0
             told = [self._understood(one) for one in group[silent:]]
-            stacked = (
-                {name: torch.cat([one[name].repeat_interleave(count, dim=0) for one in told]) for name in told[0]}
-                if told
-                else {}
-            )
-            found.append((silent * count, self._net.prepare(**stacked)) if told else None)
+            found.append((silent * count, self._net.prepare(**_stacked(told, count))) if told else None)
         return found
 
     def added(
@@ -151,6 +146,11 @@ class AdapterControl:
             self._kept.clear()
             found = self._kept[weight, prepared] = Added(inside=features)
         return found
+
+
+def _stacked(told: Sequence[Conditioning], count: int) -> dict[str, Any]:
+    """All of it in one, each for ``count`` pictures."""
+    return {name: torch.cat([one[name].repeat_interleave(count, dim=0) for one in told]) for name in told[0]}
 
 
 def _behind(added: torch.Tensor, silent: int, rows: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ FORWARD_ROWS = 32
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward of the UNet: so many ``terms`` as it takes them, what it is shown beside the latents, and what controls
+    """One forward of the UNet: so many ``terms`` as it takes them, what it is shown beside the latents, what controls
     add. The last ``perturbed`` of its answers are perturbed."""
 
     prompts: Prepared
