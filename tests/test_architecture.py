@@ -50,9 +50,8 @@ OWNERS: dict[str, set[str]] = {
     "gradio": {"ui"},
     "gradio_client": set(),
     "ray": {"jobs"},
-    **dict.fromkeys(
-        ("torch", "diffusers", "safetensors", "accelerate", "spandrel", "onnxruntime"), {"engine", "doctor"}
-    ),
+    **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate", "spandrel"), {"engine", "doctor"}),
+    "onnxruntime": {"engine", "core", "doctor"},
     "transformers": {"engine"},
     **dict.fromkeys(("torchvision", "onnx", "training", "benchmarks", "tests"), set()),
 }

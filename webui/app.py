@@ -230,6 +230,7 @@ def _own_routers(
     from webui.api.a1111 import a1111_router
     from webui.api.additions import additions_router
     from webui.api.controls import controls_router
+    from webui.api.controlnet import controlnet_router
     from webui.api.finders import finders_router
     from webui.api.history import history_router
     from webui.api.host import host_router
@@ -249,7 +250,15 @@ def _own_routers(
     from webui.api.zips import Zips
     from webui.library.adding.additions import Additions
 
-    for make in (finders_router, info_router, loras_router, metrics_router, models_router, words_router):
+    for make in (
+        controlnet_router,
+        finders_router,
+        info_router,
+        loras_router,
+        metrics_router,
+        models_router,
+        words_router,
+    ):
         yield make(executor)
     yield tokens_router(executor, workspaces.here)
     yield controls_router(executor, workspaces.here)

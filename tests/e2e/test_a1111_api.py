@@ -146,7 +146,7 @@ def test_adetailer_s_arguments_are_details(client):
 
 
 def test_the_lists_that_programs_ask_for(client, server):
-    scripts = ["x/y/z plot", "adetailer"]
+    scripts = ["x/y/z plot", "adetailer", "controlnet"]
     assert client.get_scripts() == {"txt2img": scripts, "img2img": scripts}
     assert client.util_get_model_names() == ["demo"]
     client.util_set_model("demo")
@@ -272,7 +272,7 @@ REFUSED = [
     ("txt2img", {"sampler_name": "Oiler"}, 404, "Sampler not found: 'Oiler'"),
     ("txt2img", {"cfg_scale": 99}, 422, "cfg_scale must be at most 30"),
     ("txt2img", {"prompt": "<lora:nothing:1>"}, 422, "no LoRA “nothing”"),
-    ("txt2img", {"alwayson_scripts": {"ControlNet": {}}}, 422, "no script 'ControlNet'"),
+    ("txt2img", {"alwayson_scripts": {"Roop": {}}}, 422, "no script 'Roop'"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),
     ("txt2img", {"styles": ["By nihgt"]}, 422, "did you mean By night"),

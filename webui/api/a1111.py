@@ -18,21 +18,20 @@ from fastapi import APIRouter, Body, HTTPException
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
+from webui.api.a1111_calls import Call, answer, in_one, nothing_made
 from webui.core import images
 from webui.core.errors import RequestError
-from webui.core.events import Done, Event, Failed, Image, Step
+from webui.core.events import Done, Failed
 from webui.core.files import LoraFile
-from webui.core.groups.hires import NAME as HIRES
 from webui.core.images import ImageError
 from webui.core.latent_filters import LATENT_FILTERS
-from webui.core.request import Request
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
-from webui.interop.a1111 import answers, extras, grids, requests
-from webui.interop.a1111.refusals import ADETAILER, flag
+from webui.interop.a1111 import answers, extras, grids, pictures, requests
+from webui.interop.a1111.refusals import ADETAILER, CONTROLNET, flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
-from webui.jobs.protocols import Executor, Job, NeedsYes
+from webui.jobs.protocols import Executor, NeedsYes
 from webui.workspace.presets import PresetStore
 from webui.workspace.styles import with_styles
 
@@ -41,7 +40,7 @@ KEPT_CALLERS = 1000
 
 # What clients ask for, and what there is none of here.
 NOTHING: Mapping[str, Any] = {
-    "scripts": {"txt2img": [grids.TITLE, ADETAILER], "img2img": [grids.TITLE, ADETAILER]},
+    "scripts": {"txt2img": [grids.TITLE, ADETAILER, CONTROLNET], "img2img": [grids.TITLE, ADETAILER, CONTROLNET]},
     "cmd-flags": {},
     "latent-upscale-modes": [{"name": name} for name in LATENT_FILTERS],
     "hypernetworks": [],
@@ -49,36 +48,6 @@ NOTHING: Mapping[str, Any] = {
     "realesrgan-models": [],
     "script-info": [],
 }
-
-
-class Call:
-    """A job that an answer waits for, with its newest event but pictures, and the preview of what is not finished.
-
-    ``sheet`` is the newest that shows all pictures of a batch: a hires pass draws each by itself.
-
-    Without ``with_pictures`` the sheet of a grid is answered alone.
-    """
-
-    def __init__(self, job: Job, comments: tuple[str, ...], with_pictures: bool = True) -> None:
-        self.job, self.comments, self.with_pictures = job, comments, with_pictures
-        self.event: Event | None = None
-        self.preview: bytes | None = None
-        self.sheet: bytes | None = None
-        self.started, self.stopped = answers.timestamp(), False
-
-    def see(self, event: Event) -> None:
-        if isinstance(event, Image):  # what was drawn until then stays how far the call is
-            self.preview = self.sheet = None
-            return
-        self.event = event
-        if isinstance(event, Step) and event.preview:
-            self.preview = event.preview
-            if self.job.request.count == 1 or not event.stage or event.stage[0] != HIRES:
-                self.sheet = self.preview
-
-    def stop(self) -> None:
-        self.stopped = True
-        self.job.cancel()
 
 
 class Caller:
@@ -156,8 +125,8 @@ def _add_drawing(router: APIRouter, executor: Executor, callers: Callers) -> Non
         calls = callers.here().calls.copy()
         if not calls:
             return answers.progress(None, None, "0", 0, False)
-        first, waiting = calls[0], sum(_in_one(call.job).repeat for call in calls[1:])
-        found = answers.progress(_in_one(first.job), first.event, first.started, waiting, first.stopped)
+        first, waiting = calls[0], sum(in_one(call.job).repeat for call in calls[1:])
+        found = answers.progress(in_one(first.job), first.event, first.started, waiting, first.stopped)
         if first.preview and not skip_current_image:
             found["current_image"] = base64.b64encode(first.preview).decode("ascii")
         return found
@@ -207,7 +176,7 @@ async def _enlarge(
         return extras.answer(encoded, "", single)
     await _follow(call, caller, http)
     if not isinstance(call.event, Done) or not call.job.images:
-        raise _nothing_made(call, "interrupted before all pictures were enlarged")
+        raise nothing_made(call, "interrupted before all pictures were enlarged")
     html = "<br>".join(html_escape(picture.recipe.infotext()) for picture in call.job.images)
     made = await run_in_threadpool(lambda: [picture.encode() for picture in call.job.images])
     return extras.answer([base64.b64encode(png).decode("ascii") for png in made], f"<p>{html}</p>", single)
@@ -247,7 +216,9 @@ def _submit(
     restored = body.get("override_settings_restore_afterwards")
     if restored is not None and not flag(restored):
         caller.options = options
-    return Call(job, (*asked.comments, *(plot.comments if plot else ())), plot is None or plot.with_pictures)
+    comments = (*asked.comments, *(plot.comments if plot else ()))
+    maps = asked.shown if options.detected_maps else ()
+    return Call(job, comments, plot is None or plot.with_pictures, maps)
 
 
 def _add_options(router: APIRouter, executor: Executor, callers: Callers) -> None:
@@ -330,7 +301,7 @@ def _add_tools(router: APIRouter, executor: Executor) -> None:
     @router.post("/png-info")
     async def png_info(values: Values) -> dict[str, Any]:
         def read() -> dict[str, Any]:
-            return answers.png_info(read_info(requests.read_file("image", values.get("image")), executor.catalog()))
+            return answers.png_info(read_info(pictures.read_file("image", values.get("image")), executor.catalog()))
 
         try:
             return await run_in_threadpool(read)
@@ -343,53 +314,6 @@ def _add_tools(router: APIRouter, executor: Executor) -> None:
     @router.post("/refresh-vae")
     def refresh() -> None:
         executor.reload()
-
-
-def answer(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call that ended is answered with: its pictures, those before a stop too, and what the stop interrupted.
-
-    Raises HTTPException where it was stopped before there was anything to see.
-    """
-    request, pictures, comments = call.job.request, call.job.images, list(call.comments)
-    sheets = pictures[-1:] if pictures and pictures[-1].is_sheet else ()
-    if sheets:
-        pictures = (*sheets, *(pictures[:-1] if call.with_pictures else ()))
-    encoded = [picture.encode() for picture in pictures]
-    if not isinstance(call.event, Done) and call.sheet and not sheets:
-        half = answers.half_drawn(*_next(call.job, len(pictures)), call.sheet)
-        encoded += [answers.encode_half_drawn(picture.image) for picture in half]
-        pictures = (*pictures, *half)
-        comments.append("interrupted: what was being drawn is a coarse preview")
-    if not pictures:
-        raise _nothing_made(call, "interrupted before there was anything to see")
-    comments += call.event.warnings if isinstance(call.event, Done) else []
-    send = body.get("send_images")
-    return {
-        "images": [base64.b64encode(png).decode("ascii") for png in encoded] if send is None or flag(send) else [],
-        "parameters": answers.echo(body),
-        "info": answers.info(request, pictures, comments),
-    }
-
-
-def _nothing_made(call: Call, interrupted: str) -> HTTPException:
-    """Why there is no picture: the host's filter takes them without an end of its own."""
-    if isinstance(call.event, Done):
-        return HTTPException(403, " ".join(call.event.warnings))
-    return HTTPException(409, interrupted)
-
-
-def _in_one(job: Job) -> Request:
-    """A job of several requests, which differ in their words alone, as one of so many batches."""
-    return job.request.model_copy(update={"repeat": sum(request.repeat for request in job.requests)})
-
-
-def _next(job: Job, drawn: int) -> tuple[Request, int]:
-    """Which of its requests is drawn behind so many pictures, and the picture of it."""
-    for request in job.requests:
-        if drawn < request.image_count:
-            return request, drawn
-        drawn -= request.image_count
-    return job.request, 0
 
 
 def _metadata(file: LoraFile) -> Mapping[str, str]:

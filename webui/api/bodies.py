@@ -36,6 +36,7 @@ LIMITS = {
     "/api/models/files": Limit(2**50, None),  # the owner's models; the disk is their limit
     "/api/presets": Limit(4 * MB),  # A1111's styles.csv
     "/api/history": Limit(4 * MB, 2 * MAX_VALUES),  # ids of pictures
+    "/controlnet": PICTURES,
     "/sdapi": PICTURES,
 }
 OTHERS = Limit(OTHER_BYTES)

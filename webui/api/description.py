@@ -65,6 +65,10 @@ BODIES: Mapping[tuple[str, str], tuple[Mapping[str, Any], Any]] = {
     ),
     ("post", "/sdapi/v1/options"): (_of(sd_model_checkpoint="string"), {"sd_model_checkpoint": "demo"}),
     ("post", "/sdapi/v1/png-info"): (_of(image="string"), {"image": "BASE64"}),
+    ("post", "/controlnet/detect"): (
+        _of(controlnet_module="string", controlnet_input_images="array", controlnet_processor_res="integer"),
+        {"controlnet_module": "canny", "controlnet_input_images": ["BASE64"]},
+    ),
     ("put", "/api/models/files"): (AS_FILE, None),
     ("post", "/api/models/files/check"): (AS_FILE, None),
     ("post", "/api/presets/import"): (AS_TEXT, 'name,prompt,negative_prompt\nflat,"{prompt}, flat style",blurry'),
@@ -105,6 +109,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
         "wildcards": [{"name": "colour", "texts": 5, "some": ["red", "green", "blue"]}],
         "tags": [{"name": "danbooru", "version": "18c-5d2f", "tags": 140_000, "problem": ""}],
     },
+    ("post", "/controlnet/detect"): {"images": ["BASE64"], "info": "Success", "poses": []},
     ("post", "/sdapi/v1/txt2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
     ("post", "/sdapi/v1/img2img"): {"images": ["BASE64"], "parameters": {}, "info": "{}"},
 }
@@ -230,8 +235,8 @@ _ERROR = {
     "properties": {
         "error": {"type": "string", "description": "what kind of error, in a word or two"},
         "detail": {"type": "string", "description": "what is wrong, for people"},
-        "body": {"type": "string", "description": "below /sdapi, empty"},
-        "errors": {"type": "string", "description": "below /sdapi, as detail"},
+        "body": {"type": "string", "description": "below /sdapi and /controlnet, empty"},
+        "errors": {"type": "string", "description": "below /sdapi and /controlnet, as detail"},
     },
     "example": {"error": "bad input", "detail": "steps must be at most 150, not 151"},
 }

@@ -1,7 +1,7 @@
 """Errors as JSON: ``{"error": ..., "detail": ...}``, 4xx for the caller's fault, never a traceback.
 
-Below ``/sdapi`` they have A1111's further keys ``body`` and ``errors`` too. Gradio's own routes keep
-Gradio's answers, which its front end and its clients read.
+Below ``/sdapi`` and ``/controlnet`` they have A1111's further keys ``body`` and ``errors`` too. Gradio's own
+routes keep Gradio's answers, which its front end and its clients read.
 """
 
 import logging
@@ -22,7 +22,9 @@ from webui.jobs.protocols import OverBudget, QueueFull
 
 log = logging.getLogger(__name__)
 
-OUR_PATHS = ("/api/", "/sdapi/")
+A1111_PATHS = ("/sdapi/", "/controlnet/")
+"""Where programs of A1111's world ask."""
+OUR_PATHS = ("/api/", *A1111_PATHS)
 SHORT = {
     401: "not logged in",
     404: "not found",
@@ -45,7 +47,7 @@ def route_of(scope: Scope) -> str:
 
 def answer(scope: Scope, status: int, error: str, detail: str, headers: Any = None) -> JSONResponse:
     """An error's answer to the request of ``scope``."""
-    further = {"body": "", "errors": detail} if route_of(scope).startswith("/sdapi/") else {}
+    further = {"body": "", "errors": detail} if route_of(scope).startswith(A1111_PATHS) else {}
     return JSONResponse({"error": error, "detail": detail} | further, status_code=status, headers=headers)
 
 

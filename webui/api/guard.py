@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui.api import bodies
-from webui.api.errors import SHORT, answer, route_of
+from webui.api.errors import A1111_PATHS, SHORT, answer, route_of
 from webui.api.guests import may_ask
 from webui.api.held import Held, Refused
 from webui.api.hosts import AllowedHosts
@@ -147,7 +147,7 @@ class Guard:
             if isinstance(error := scope.get(AGAIN_S), HTTPException):
                 return answer(scope, 429, SHORT[429], error.detail, error.headers)
             # Only for programs: at a challenge browsers open a dialog of their own over the login page.
-            challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith("/sdapi/") else None
+            challenge = {"WWW-Authenticate": 'Basic realm="Darkroom"'} if path.startswith(A1111_PATHS) else None
             detail = "log in at the page, or send name and password as HTTP Basic"
             return answer(scope, 401, "not logged in", detail, challenge)
         if why := self._visitors.receive(request, visitor):
@@ -202,7 +202,7 @@ class _Answer:
 
 def _gives_cookie(scope: Scope, path: str) -> bool:
     """Whether the answer has the guest's cookie: the page, whose own requests then have it, and what starts a job."""
-    return path == "/" or (scope["method"], path) == ("POST", "/api/jobs") or path.startswith("/sdapi/")
+    return path == "/" or (scope["method"], path) == ("POST", "/api/jobs") or path.startswith(A1111_PATHS)
 
 
 def _guarded(cookie: bytes, is_https: bool) -> bytes:

@@ -31,9 +31,11 @@ GUESTS_MAY: Mapping[str, list[str]] = {
         *_below("/gradio_api/", _GRADIO),
         *_below("/api/", _API),
         *_below("/sdapi/v1/", _SDAPI),
+        *_below("/controlnet/", "version settings model_list module_list control_types"),
     ],
     "POST": [
         "/login",
+        "/controlnet/detect",
         *_below("/gradio_api/", "queue/join run/{api_name} cancel reset upload call/{api_name} call/v2/{api_name}"),
         *_below("/api/", "jobs info tokens presets presets/import history/{picture_id}/restore"),
         *_below("/api/controls/", "pictures map"),

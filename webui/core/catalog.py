@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from webui.core.files import ControlFile, EmbeddingFile, Files, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import (
+    AnnotatorFile,
+    ControlFile,
+    EmbeddingFile,
+    Files,
+    FinderFile,
+    LoraFile,
+    ModelFile,
+    UpscalerFile,
+    VaeFile,
+)
 from webui.core.samplers import SAMPLERS
 from webui.core.words import Words
 
@@ -28,6 +38,7 @@ class Catalog:
     upscalers: Mapping[str, UpscalerFile] = field(default_factory=dict)
     finders: Mapping[str, FinderFile] = field(default_factory=dict)
     controls: Mapping[str, ControlFile] = field(default_factory=dict)
+    annotators: Mapping[str, AnnotatorFile] = field(default_factory=dict, kw_only=True)
     parts: Mapping[str, ModelFile] = field(default_factory=dict)
     text_encoders: Mapping[str, ModelFile] = field(default_factory=dict)
     words: Words | None = field(default=None, compare=False)
@@ -46,6 +57,7 @@ class Catalog:
             files.parts,
             files.text_encoders,
             files,
+            annotators=files.annotators,
         )
 
     @property

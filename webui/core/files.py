@@ -114,6 +114,13 @@ class ControlFile(File):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class AnnotatorFile(File):
+    """A network that makes maps of pictures, for controls. ``problem`` as for an upscaler."""
+
+    problem: str = ""
+
+
 class Files(Protocol):
     """What planning asks a library for."""
 
@@ -139,5 +146,7 @@ class Files(Protocol):
     def finders(self) -> Mapping[str, FinderFile]: ...
     @property
     def controls(self) -> Mapping[str, ControlFile]: ...
+    @property
+    def annotators(self) -> Mapping[str, AnnotatorFile]: ...
     def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text."""

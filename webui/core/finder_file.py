@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from webui.core.files import FinderFile
-from webui.core.onnx_file import OnnxFile, Port, read_onnx
+from webui.core.onnx_file import OnnxFile, Port, read_safe
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
 
 RUNTIME = "onnxruntime"
@@ -55,15 +55,7 @@ def export_line(stem: str) -> str:
 
 def read_head(path: Path) -> Head:
     """What a file of ultralytics' takes and gives, YOLOv8 and later; raises BadFile saying what it is instead."""
-    found = read_onnx(path)
-    if found.elsewhere:
-        raise BadFile(
-            f"keeps its numbers in another file, {found.elsewhere[0][:80]!r}, which is not opened: export it whole"
-        )
-    if found.foreign:
-        raise BadFile(f"uses an operator that is not ONNX's own, {found.foreign[0][:80]!r}, and is not run")
-    if found.loops:
-        raise BadFile(f"has a loop ({found.loops[0]}), which may have no end, and is not run")
+    found = read_safe(path)
     if does := TASKS.get(found.notes.get("task", "")):
         raise BadFile(f"{does}, not boxes: use a detector or segmenter")
     sides, dtype = _read_input(found)

@@ -188,9 +188,14 @@ def to_rgb(image: PilImage, background: str = "#ffffff") -> PilImage:
     image = plain(image)
     if image.mode == "I;16":
         image = _to_8_bits(image)
-    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
+    if is_see_through(image):
         return _over(image.convert("RGBA"), background)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def is_see_through(image: PilImage) -> bool:
+    """Whether it may have transparent parts."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def _over(image: PilImage, background: str) -> PilImage:
@@ -274,7 +279,7 @@ def shrink(image: PilImage, longest_px: int) -> PilImage:
 def extend(image: PilImage, sides_px: Box) -> PilImage:
     """The picture on a larger canvas, ``sides_px`` (left, top, right, bottom) wider; its edges are stretched out."""
     left, top, right, bottom = sides_px
-    pad = ((top, bottom), (left, right)) + (((0, 0),) if image.mode == "RGB" else ())
+    pad = ((top, bottom), (left, right)) + (((0, 0),) if len(image.getbands()) > 1 else ())
     return PilImages.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
 
 

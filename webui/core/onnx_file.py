@@ -69,6 +69,21 @@ def read_onnx(path: Path) -> OnnxFile:
         raise BadFile(f"cannot be read: {error.strerror or error}") from None
 
 
+def read_safe(path: Path) -> OnnxFile:
+    """The same for a file that is to be run; BadFile for one whose numbers are in other files, with operators that are
+    not ONNX's own, or with loops."""
+    found = read_onnx(path)
+    if found.elsewhere:
+        raise BadFile(
+            f"keeps its numbers in another file, {found.elsewhere[0][:80]!r}, which is not opened: export it whole"
+        )
+    if found.foreign:
+        raise BadFile(f"uses an operator that is not ONNX's own, {found.foreign[0][:80]!r}, and is not run")
+    if found.loops:
+        raise BadFile(f"has a loop ({found.loops[0]}), which may have no end, and is not run")
+    return found
+
+
 @lru_cache(maxsize=64)
 def _read(path: Path, size_bytes: int, _mtime_ns: int) -> OnnxFile:
     if size_bytes == 0:

@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Literal
 from PIL.Image import Image as PilImage
 
 from webui.core.block_weights import BlockWeights
-from webui.core.files import ControlFile, EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import (
+    AnnotatorFile,
+    ControlFile,
+    EmbeddingFile,
+    File,
+    FinderFile,
+    LoraFile,
+    ModelFile,
+    UpscalerFile,
+    VaeFile,
+)
 from webui.core.images import Size, pixels_sha256
 from webui.core.lora_ref import LoraRef
+from webui.core.maps import make_map
 from webui.core.schedule import Weight, weight_at
 
 if TYPE_CHECKING:
@@ -72,7 +83,8 @@ class ControlUse:
 
     ``weight`` is 0..2. It acts in steps that lie within the shares ``start`` to ``end``, each 0..1, of those that the
     pass takes. ``preprocessor`` makes the map of the picture, with ``options`` by name, sorted. ``mode`` says which
-    counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass.
+    counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass. ``networks`` are
+    the files that the preprocessor needs.
     """
 
     file: ControlFile
@@ -84,10 +96,20 @@ class ControlUse:
     options: tuple[tuple[str, float], ...] = ()
     mode: Literal["balanced", "prompt", "control"] = "balanced"
     resize: Literal["just resize", "crop and resize", "resize and fill"] = "crop and resize"
+    networks: tuple[AnnotatorFile, ...] = ()
     pixels: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", pixels_sha256(self.image))
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All that it reads."""
+        return self.file, *self.networks
+
+    def map_at(self, size: Size) -> PilImage:
+        """Its map at a size, as ``core.maps.make_map`` makes it."""
+        return make_map(self.preprocessor, self.image, size, self.resize, self.options, networks=self.networks)
 
     def at(self, step: int, steps: int) -> float:
         """Its weight at a step, 0..steps - 1, as diffusers has it: whole steps within start and end."""
@@ -172,7 +194,11 @@ class Pass:
     def files(self) -> tuple[File, ...]:
         """All that it reads; of the lenders those that it may need."""
         own: Iterable[File | None] = (self.model, *self.lenders, self.vae)
-        used = (*self.lora_files, *(use.file for use in self.embeddings), *(use.file for use in self.controls))
+        used = (
+            *self.lora_files,
+            *(use.file for use in self.embeddings),
+            *(file for use in self.controls for file in use.files),
+        )
         return tuple(file for file in (*own, *used) if file)
 
     @property

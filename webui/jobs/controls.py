@@ -32,8 +32,7 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
             raise RequestError("there is no picture, and no start picture either", "image")
         row = choose_map(control.preprocessor)
         row.read(control.options)
-        if row.needs:
-            raise RequestError(f"the preprocessor {row.name} needs {row.needs}", "preprocessor")
+        row.find_networks(files.annotators)
         if row.needs_mask and not _is_masked(control, request):
             reason = "needs a mask: paint one over the start picture, or give a picture with transparent parts"
             raise RequestError(f"the preprocessor {row.name} {reason}", "preprocessor", Mend("use", NO_MAP))

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from webui.core.events import TERMINAL, Cancelled, Done, Event, Failed, Image, Loading, Queued, SavedImage, Step
 from webui.core.grid import Grid, turns_of
+from webui.core.images import Size
 from webui.core.order import Order
 from webui.core.request import Request
+from webui.core.stages import ControlUse
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Batch, Work
 from webui.jobs.protocols import State
@@ -89,6 +91,13 @@ class LocalJob:
     def requests(self) -> tuple[Request, ...]:
         """All that was asked for."""
         return tuple(order.request for order in self.orders)
+
+    @property
+    def controls(self) -> tuple[tuple[int, ControlUse, Size], ...]:
+        """As in the protocol."""
+        stages = [stage for stage in reversed(self.orders[0].passes) if stage.begin != "handover"]
+        uses = [(number, use, stage.size) for stage in stages for number, use in enumerate(stage.controls)]
+        return tuple(sorted(uses, key=lambda entry: entry[0]))
 
     @property
     def cost(self) -> float:

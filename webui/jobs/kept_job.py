@@ -11,8 +11,10 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.events import Cancelled, Done, Event, Failed, Image, SavedImage
+from webui.core.images import Size
 from webui.core.recipe import RecipeError, read_picture
 from webui.core.request import Request
+from webui.core.stages import ControlUse
 from webui.core.visitor import Visitor
 from webui.core.work import Work, from_text
 from webui.jobs.protocols import State
@@ -26,6 +28,7 @@ class KeptJob:
 
     position: int | None = None
     workers: tuple[str, ...] = ()
+    controls: tuple[tuple[int, ControlUse, Size], ...] = ()
     progress = 1.0
     preview: bytes | None = None
     ended = True

@@ -8,9 +8,11 @@ from webui.core.errors import RequestError
 from webui.core.events import Event, Image
 from webui.core.grid import Grid
 from webui.core.hosting import Use
+from webui.core.images import Size
 from webui.core.ledger import Totals
 from webui.core.memory import Asked
 from webui.core.request import Request
+from webui.core.stages import ControlUse
 from webui.core.visitor import OWNER, Visitor
 from webui.core.work import Batch, Work
 
@@ -68,6 +70,11 @@ class Job(Protocol):
     @property
     def progress(self) -> float:
         """How much of its work is done, 0..1."""
+
+    @property
+    def controls(self) -> tuple[tuple[int, ControlUse, Size], ...]:
+        """Those that act on the first picture, by their numbers from 0, at each size that it is drawn at, the last
+        first."""
 
     @property
     def preview(self) -> bytes | None:

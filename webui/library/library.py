@@ -7,11 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from webui.core.allowance import EVERYTHING, Allowance
 from webui.core.control_file import CONFIG, is_control_folder
-from webui.core.files import ControlFile, EmbeddingFile, File, FinderFile, LoraFile, ModelFile, UpscalerFile, VaeFile
+from webui.core.files import (
+    AnnotatorFile,
+    ControlFile,
+    EmbeddingFile,
+    FinderFile,
+    LoraFile,
+    ModelFile,
+    UpscalerFile,
+    VaeFile,
+)
 from webui.core.finder_file import export_line
 from webui.core.kinds.kind import Defaults
 from webui.core.settings import Settings
@@ -20,7 +29,7 @@ from webui.core.weight_files import INDEXES, stamp
 from webui.core.wildcards import Wildcard
 from webui.core.words import TagList
 from webui.library.checkpoint import read_checkpoint, read_part
-from webui.library.naming import FoundFile, give_names, namesakes
+from webui.library.naming import FoundFile, make_files
 from webui.library.scan import LOOK_S, Scan, ScanCache
 from webui.library.tag_lists import find_tag_lists
 from webui.library.wildcards import find_wildcards
@@ -60,7 +69,11 @@ CONTROL_FOLDERS = (
     *(f"{above}{name}" for above in ("models/", "") for name in ("ipadapter", "ip-adapter")),
     "extensions/sd-webui-controlnet/models",
 )
-F = TypeVar("F", bound=File)
+ANNOTATOR_FOLDERS = (
+    *("models/annotators", "annotators", "extensions/sd-webui-controlnet/annotator/downloads"),
+    "custom_nodes/comfyui_controlnet_aux/ckpts",
+)
+"""Ours, and where the extensions of A1111 and ComfyUI keep theirs."""
 
 
 def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
@@ -82,7 +95,7 @@ def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, Model
     for path, name in _cached_repositories(scan):
         read[path] = _read_model(path)
         found.append(FoundFile(path, name, read[path].checkpoint is not None, name))
-    return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
+    return make_files(found, lambda name, path, **more: replace(read[path], name=name, **more))
 
 
 def _model_paths(settings: Settings, scan: Scan) -> Iterator[tuple[Path, str]]:
@@ -160,7 +173,7 @@ def find_parts(settings: Settings, scan: Scan | None = None) -> dict[str, ModelF
                 if part.checkpoint or (part.problem and tops == TEXT_FOLDERS):
                     read[entry.path] = part
                     found.append(entry)
-    return _named(found, lambda name, path, **more: replace(read[path], name=name, **more))
+    return make_files(found, lambda name, path, **more: replace(read[path], name=name, **more))
 
 
 def _read_part(path: Path) -> ModelFile:
@@ -174,17 +187,17 @@ def _read_part(path: Path) -> ModelFile:
 
 def find_loras(settings: Settings, scan: Scan | None = None) -> dict[str, LoraFile]:
     """Every LoRA by name, the embedded ones last; ``scan`` notes what was read."""
-    return _named(_find_files(settings, LORA_FOLDERS, scan, DEMO_MODEL / "loras"), LoraFile)
+    return make_files(_find_files(settings, LORA_FOLDERS, scan, DEMO_MODEL / "loras"), LoraFile)
 
 
 def find_vaes(settings: Settings, scan: Scan | None = None) -> dict[str, VaeFile]:
     """Every autoencoder by name; ``scan`` notes what was read."""
-    return _named(_find_files(settings, VAE_FOLDERS, scan), VaeFile)
+    return make_files(_find_files(settings, VAE_FOLDERS, scan), VaeFile)
 
 
 def find_embeddings(settings: Settings, scan: Scan | None = None) -> dict[str, EmbeddingFile]:
     """Every textual inversion by the name that stands for it in prompts; ``scan`` notes what was read."""
-    return _named(_find_files(settings, EMBEDDING_FOLDERS, scan), EmbeddingFile)
+    return make_files(_find_files(settings, EMBEDDING_FOLDERS, scan), EmbeddingFile)
 
 
 def find_upscalers(settings: Settings, scan: Scan | None = None) -> dict[str, UpscalerFile]:
@@ -200,7 +213,7 @@ def find_upscalers(settings: Settings, scan: Scan | None = None) -> dict[str, Up
         refused = settings.has_guests and path.suffix.lower() in PICKLE_ENDINGS
         return UpscalerFile(name, path, problem=NO_PICKLES if refused else "", **more)
 
-    return _named((*embedded, *found), make)
+    return make_files((*embedded, *found), make)
 
 
 def find_finders(settings: Settings, scan: Scan | None = None) -> dict[str, FinderFile]:
@@ -218,7 +231,7 @@ def find_finders(settings: Settings, scan: Scan | None = None) -> dict[str, Find
         problem = export_line(path.stem) if path.suffix.lower() in PICKLE_ENDINGS else ""
         return FinderFile(name, path, problem=problem, **more)
 
-    return _named(found, make)
+    return make_files(found, make)
 
 
 def find_controls(settings: Settings, scan: Scan | None = None) -> dict[str, ControlFile]:
@@ -236,15 +249,12 @@ def find_controls(settings: Settings, scan: Scan | None = None) -> dict[str, Con
     def make(name: str, path: Path, **more: Any) -> ControlFile:
         return ControlFile(name, path, problem=A_PICKLE if path.suffix.lower() in PICKLE_ENDINGS else "", **more)
 
-    return _named(found, make)
+    return make_files(found, make)
 
 
-def _named(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
-    names = give_names(found)
-    others = namesakes(names)
-    return {
-        name: make(name, entry.path, place=entry.place, namesakes=others.get(name, ())) for name, entry in names.items()
-    }
+def find_annotators(settings: Settings, scan: Scan | None = None) -> dict[str, AnnotatorFile]:
+    """Every network that makes maps, by name; ``scan`` notes what was read."""
+    return make_files(_find_files(settings, ANNOTATOR_FOLDERS, scan, endings=(".onnx",)), AnnotatorFile)
 
 
 def _find_files(
@@ -334,6 +344,11 @@ class Snapshot:
         return self._allowed.of_controls(self._library.controls.get(self._max_age_s))
 
     @cached_property
+    def annotators(self) -> Mapping[str, AnnotatorFile]:
+        """As ``find_annotators`` finds them, for everybody: nobody asks for one by its name."""
+        return self._library.annotators.get(self._max_age_s)
+
+    @cached_property
     def wildcards(self) -> Mapping[str, Wildcard]:
         """As ``find_wildcards`` finds them."""
         return self._library.wildcards.get(self._max_age_s)
@@ -369,6 +384,7 @@ class Library:
         self.upscalers = ScanCache(lambda scan: find_upscalers(settings, scan), clock)
         self.finders = ScanCache(lambda scan: find_finders(settings, scan), clock)
         self.controls = ScanCache(lambda scan: find_controls(settings, scan), clock)
+        self.annotators = ScanCache(lambda scan: find_annotators(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
         self.tag_lists = ScanCache(lambda scan: find_tag_lists(settings, scan), clock)
 

@@ -1,13 +1,17 @@
 """Which name each file gets, where several could have the same."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
+from webui.core.files import File
 from webui.core.names import MAX_CHARACTERS, fold
+
+F = TypeVar("F", bound=File)
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,12 @@ def namesakes(names: Mapping[str, FoundFile]) -> dict[str, tuple[str, ...]]:
             if others := tuple(other for other, whole in group if other != name and whole.endswith(end)):
                 found[name] = others
     return found
+
+
+def make_files(found: Iterable[FoundFile], make: Callable[..., F]) -> dict[str, F]:
+    """Each of them by its name, made of name, path, ``place`` and ``namesakes``."""
+    names = give_names(found)
+    others = namesakes(names)
+    return {
+        name: make(name, entry.path, place=entry.place, namesakes=others.get(name, ())) for name, entry in names.items()
+    }

@@ -68,7 +68,7 @@ def test_what_a_stop_interrupts_comes_out_of_the_preview_s_sheet():
     assert [picture.image.getpixel((32, 64)) for picture in pictures] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     assert [(picture.index, picture.seed) for picture in pictures] == [(3, 8), (4, 9), (5, 10)]
     assert json.loads(answers.info(request, pictures, ["interrupted"]))["comments"] == ["interrupted"]
-    png = PilImages.open(io.BytesIO(answers.encode_half_drawn(pictures[0].image)))
+    png = PilImages.open(io.BytesIO(answers.encode_bare(pictures[0].image)))
     assert png.size == (64, 128) and not png.info
 
 

@@ -240,7 +240,7 @@ class TestRequest:
             ({"subseed_strength": 1.5}, "subseed_strength must be at most 1, not 1.5"),
             ({"seed_resize_from_w": 64}, "seed_resize_from_w 64"),
             ({"script_name": "x/y plot"}, "script_name 'x/y plot'"),
-            ({"alwayson_scripts": {"ControlNet": {"args": []}}}, "alwayson_scripts: there is no script 'ControlNet'"),
+            ({"alwayson_scripts": {"Roop": {"args": []}}}, "alwayson_scripts: there is no script 'Roop'"),
         ],
     )
     def test_bad_input_is_named_as_its_sender_named_it(self, catalog, body, reason):

@@ -109,6 +109,7 @@ class Control(Listed):
             options=tuple(sorted(self.options.items())),
             mode=self.mode,
             resize=resize,
+            networks=choose_map(self.preprocessor).find_networks(files.annotators),
         )
         return replace(stage, controls=(*stage.controls, use))
 

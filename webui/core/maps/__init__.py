@@ -5,7 +5,7 @@ inpainting are given -1 there. All others are opaque.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,21 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.errors import RequestError
+from webui.core.files import AnnotatorFile
 from webui.core.images import ResizeMode, Size
 from webui.core.maps import colours, fitting, lines
 from webui.core.maps.canny import canny
+from webui.core.maps.networks import DEPTH, FOLDER, PEOPLE, POSE, Network, depth, find_networks
+from webui.core.maps.pose import pose
 from webui.core.names import fold, unknown
+from webui.core.tensor_file import BadFile
 
 Values = Mapping[str, float]
 """A value for each of a map's options."""
 Options = Mapping[str, float] | Iterable[tuple[str, float]]
+Networks = Sequence[AnnotatorFile]
+Make = Callable[[PilImage, Values, Networks], PilImage]
+"""A map of an RGB picture with these values for its options, and the files of its networks."""
 MASKED = 127
 """The level of a mask above which a pixel is not known."""
 
@@ -42,17 +49,30 @@ class MapOption:
 class Map:
     """A preprocessor. ``a1111`` are its names in sd-webui-controlnet, the one that its lists have first.
 
-    ``make`` gets an RGB picture, where a mask ``needs_mask`` RGBA with the masked part transparent. ``needs`` says what
-    has to be installed for it.
+    ``make`` gets a picture in RGB; where it ``needs_mask``, in RGBA with the masked part transparent. ``networks`` are
+    those that it is made with.
     """
 
     name: str
     title: str
     a1111: tuple[str, ...]
-    make: Callable[[PilImage, Values], PilImage]
+    make: Make
     options: tuple[MapOption, ...] = ()
     needs_mask: bool = False
-    needs: str = ""
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def needs(self) -> str:
+        """What it takes besides itself, for people; empty for most."""
+        wanted = " and ".join(network.what for network in self.networks)
+        return f"{wanted}: ONNX files in {FOLDER}" if wanted else ""
+
+    def find_networks(self, files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
+        """The files of its networks; RequestError says what to get, and where it goes."""
+        try:
+            return find_networks(self.networks, files)
+        except BadFile as error:
+            raise RequestError(f"the preprocessor {self.name} {error}", "preprocessor") from None
 
     def read(self, options: Options) -> Values:
         """All values, the defaults where none is given; RequestError for an option that is not here or is out of its
@@ -70,22 +90,22 @@ class Map:
         return {name: given.get(name, option.default) for name, option in known.items()}
 
 
-def _of_levels(make: Callable[..., lines.Bytes], *names: str) -> Callable[[PilImage, Values], PilImage]:
+def _of_levels(make: Callable[..., lines.Bytes], *names: str) -> Make:
     """A map of greys from a function of levels and of these options."""
 
-    def made(picture: PilImage, values: Values) -> PilImage:
+    def made(picture: PilImage, values: Values, _files: Networks) -> PilImage:
         levels = make(np.asarray(picture), *(values[name] for name in names))
         return PilImages.fromarray(levels).convert("RGB")
 
     return made
 
 
-def _of_picture(make: Callable[..., PilImage], *names: str) -> Callable[[PilImage, Values], PilImage]:
+def _of_picture(make: Callable[..., PilImage], *names: str) -> Make:
     """The same from a function of pictures."""
-    return lambda picture, values: make(picture, *(values[name] for name in names))
+    return lambda picture, values, _: make(picture, *(values[name] for name in names))
 
 
-def _known_part(picture: PilImage, _values: Values) -> PilImage:
+def _known_part(picture: PilImage, _values: Values, _files: Networks) -> PilImage:
     """Each pixel known or not: nothing between."""
     known = picture.getchannel("A").point(lambda level: 255 if level >= 255 - MASKED else 0)
     picture = picture.copy()
@@ -98,7 +118,7 @@ RESOLUTION = MapOption("resolution", "Resolution", 0, 2048, 0, 8)
 GAMMA = MapOption("gamma", "Gamma", 0.1, 2, 1, 0.001)
 
 ROWS = (
-    Map("none", "None", ("none",), lambda picture, _: picture),
+    Map("none", "None", ("none",), lambda picture, _values, _files: picture),
     Map(
         "canny",
         "Canny",
@@ -167,6 +187,30 @@ ROWS = (
         _of_picture(colours.shuffle, "seed"),
         (MapOption("seed", "Seed", 0, 2**31 - 1, 0, 1),),
     ),
+    Map(
+        "depth",
+        "Depth",
+        ("depth_midas", "depth_anything", "depth_anything_v2", "depth"),
+        lambda picture, _, files: depth(picture, files),
+        (RESOLUTION,),
+        networks=(DEPTH,),
+    ),
+    Map(
+        "pose",
+        "Pose",
+        ("dw_openpose_full", "openpose_full"),
+        lambda picture, _, files: pose(picture, files, hands=True, face=True),
+        (RESOLUTION,),
+        networks=(PEOPLE, POSE),
+    ),
+    Map(
+        "body",
+        "Pose of the body",
+        ("openpose",),
+        lambda picture, _, files: pose(picture, files, hands=False, face=False),
+        (RESOLUTION,),
+        networks=(PEOPLE, POSE),
+    ),
     Map("luminance", "Luminance", ("recolor_luminance",), _of_picture(colours.luminance, "gamma"), (GAMMA,)),
     Map("intensity", "Intensity", ("recolor_intensity",), _of_picture(colours.intensity, "gamma"), (GAMMA,)),
 )
@@ -189,22 +233,26 @@ def make_map(
     resize: ResizeMode = "crop and resize",
     options: Options = (),
     mask: PilImage | None = None,
+    networks: Networks = (),
 ) -> PilImage:
     """The map of a picture, at exactly ``size`` (width, height in px): RGB, or RGBA where a part is not known.
 
     White of ``mask`` is such a part, for the preprocessor that takes one; without it what is transparent in the
-    picture. RequestError for a name or option that is not here, or where there is nothing masked.
+    picture. ``networks`` are the files that ``Map.find_networks`` finds. RequestError for a name or option that is not
+    here, or where there is nothing masked.
     """
     row = choose_map(name)
     values = row.read(options)
+    if len(networks) != len(row.networks):
+        row.find_networks({})
     if row.needs_mask:
-        return row.make(_with_mask(picture, mask, size, resize), values)
+        return row.make(_with_mask(picture, mask, size, resize), values, networks)
     picture = images.to_rgb(picture)
     if row.name == "none":
         return fitting.fit_map(picture, size, resize)
     working = _working_size(size, int(values.get(RESOLUTION.name, 0)))
     inner, place = fitting.fit(picture, working, resize)
-    return fitting.scale_map(fitting.lay(row.make(inner, values), working, place), size)
+    return fitting.scale_map(fitting.lay(row.make(inner, values, networks), working, place), size)
 
 
 def _working_size(size: Size, resolution: int) -> Size:
@@ -217,7 +265,7 @@ def _working_size(size: Size, resolution: int) -> Size:
 def _with_mask(picture: PilImage, mask: PilImage | None, size: Size, resize: ResizeMode) -> PilImage:
     """RGBA at ``size``, transparent where the picture is masked or where it does not reach."""
     if mask is None:
-        if picture.mode not in ("RGBA", "LA") and "transparency" not in picture.info:
+        if not images.is_see_through(picture):
             raise RequestError(
                 "the preprocessor inpaint needs a mask, or a picture with transparent parts", "preprocessor"
             )

@@ -48,8 +48,8 @@ def half_drawn(request: Request, first: int, preview: bytes) -> list[Image]:
     return pictures
 
 
-def encode_half_drawn(picture: PilImage) -> bytes:
-    """A PNG without a recipe: nobody could draw this picture again."""
+def encode_bare(picture: PilImage) -> bytes:
+    """A PNG without a recipe: nobody could draw such a picture again."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

@@ -12,8 +12,9 @@ from webui.core.groups.init import Init
 from webui.core.names import LANCZOS
 from webui.core.request import Request
 from webui.core.work import Batch, make_batch
+from webui.interop.a1111.pictures import read_picture
 from webui.interop.a1111.refusals import check_text, flag, is_other_than, refuse
-from webui.interop.a1111.requests import NO_FILE, read_picture
+from webui.interop.a1111.requests import NO_FILE
 
 REFUSED = {
     "gfpgan_visibility": is_other_than(0),

@@ -7,8 +7,8 @@ from typing import Any
 from webui.core.errors import RequestError
 
 SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
-ADETAILER = "adetailer"
-"""The script that is known, in small letters."""
+ADETAILER, CONTROLNET = "adetailer", "controlnet"
+"""The scripts that are known, in small letters."""
 MAX_LEVELS = 100  # of lists and objects in a body; pydantic writes no more than 255
 
 
@@ -64,7 +64,6 @@ REFUSED: dict[str, Callable[[Any], bool]] = NOISE | {
     "seed_resize_from_w": _is_positive,
     "seed_resize_from_h": _is_positive,
     "latent_mask": bool,
-    "controlnet_units": bool,
 }
 REFUSED_OPTIONS: dict[str, Callable[[Any], bool]] = NOISE | {
     "eta_noise_seed_delta": is_other_than(0),
@@ -118,15 +117,6 @@ def refuse(given: Mapping[str, Any], refused: Mapping[str, Callable[[Any], bool]
     for field, is_asked in refused.items():
         if (value := given.get(field)) not in (None, "") and is_asked(value):
             raise RequestError(f"{field} {repr(value)[:60]} is not supported here", field=field)
-
-
-def refuse_scripts(given: Mapping[str, Any]) -> None:
-    """Raises RequestError for the first script that is asked for and not known here."""
-    scripts = given.get("alwayson_scripts") or {}
-    for name in scripts if isinstance(scripts, Mapping) else [scripts]:
-        if str(name).casefold() == ADETAILER:
-            continue
-        raise RequestError(f"alwayson_scripts: there is no script {str(name)[:80]!r} here", field="alwayson_scripts")
 
 
 def check_text(value: Any, field: str = "body", levels: int = MAX_LEVELS) -> None:

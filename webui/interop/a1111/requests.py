@@ -5,12 +5,10 @@ here are ignored, and what would change the picture but cannot be done is refuse
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
 from webui.core import images
@@ -18,24 +16,21 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
 from webui.core.groups import nest
-from webui.core.groups.detail import Detail
 from webui.core.groups.init import Init
-from webui.core.images import ImageError
 from webui.core.names import LANCZOS
 from webui.core.prompt import split_loras
 from webui.core.request import Request
-from webui.interop import adetailer
 from webui.interop.a1111.modules import find_modules
+from webui.interop.a1111.pictures import read_picture
 from webui.interop.a1111.refusals import (
-    ADETAILER,
     REFUSED,
     REFUSED_OPTIONS,
     check_text,
     flag,
     is_other_than,
     refuse,
-    refuse_scripts,
 )
+from webui.interop.a1111.scripts import read_scripts
 from webui.interop.picture_info import read_text
 from webui.interop.sampler_names import translate
 from webui.library import model_lookup
@@ -99,6 +94,7 @@ class Options:
     vae: str = ""
     clip_skip: int = 1
     text_encoder: str = ""
+    detected_maps: bool = True
 
     def to_json(self, catalog: Catalog) -> dict[str, Any]:
         """As ``GET options`` has them; ``read_options`` takes all of it back."""
@@ -109,6 +105,7 @@ class Options:
             "forge_additional_modules": [self.text_encoder] if self.text_encoder else [],
             "CLIP_stop_at_last_layers": self.clip_skip,
             "samples_format": "png",
+            "control_net_no_detectmap": not self.detected_maps,
         }
 
 
@@ -127,6 +124,8 @@ def read_options(values: Any, catalog: Catalog, now: Options) -> Options:
     if (modules := values.get("forge_additional_modules")) is not None:
         found = find_modules(modules, catalog)
         now = replace(now, vae=found.get("vae", now.vae), text_encoder=found["text_encoder"])
+    if (no_maps := values.get("control_net_no_detectmap")) is not None:
+        now = replace(now, detected_maps=not flag(no_maps))
     if clip_skip not in (None, ""):
         try:
             now = replace(now, clip_skip=Request.parse({"clip_skip": clip_skip}).clip_skip)
@@ -161,10 +160,12 @@ def find_vae(name: Any, catalog: Catalog) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a body asks for, and lines for people about what of it is not done as it says."""
+    """What a body asks for, lines for people about what of it is not done as it says, and of each control
+    that acts whether its maps are ``shown`` behind the pictures."""
 
     request: Request
     comments: tuple[str, ...] = ()
+    shown: tuple[bool, ...] = ()
 
 
 def read_request(
@@ -179,7 +180,6 @@ def read_request(
     body = body if script is None else {key: value for key, value in body.items() if key != "script_name"}
     given = {key: value for key, value in body.items() if value is not None and (value != "" or key in TEXTS)}
     refuse(given, REFUSED)
-    refuse_scripts(given)
     values: dict[str, Any] = {"model": options.model}
     values |= {"vae": options.vae} if options.vae else {}
     values |= {"text_encoder": options.text_encoder} if options.text_encoder else {}
@@ -195,9 +195,8 @@ def read_request(
     values |= _read_sampler(given, catalog, values)
     values |= _read_hires(given, catalog, values, with_picture)
     comments += _check_eta(given, values, catalog)
-    details, lines = _read_details(given, with_picture)
-    values |= {"detail": details} if details else {}
-    comments += lines
+    scripts = read_scripts(given, with_picture, catalog, enlarged=bool(values.get("hires")))
+    values |= scripts.values
     if with_picture:
         values["init"] = _read_init(given, told)
     try:
@@ -210,7 +209,7 @@ def read_request(
             "disable_extra_networks is not supported here with a LoRA's tag in the prompt; leave the tag out",
             field="disable_extra_networks",
         )
-    return Asked(request, comments)
+    return Asked(request, comments + scripts.comments, scripts.shown)
 
 
 def read_styles(body: Mapping[str, Any]) -> list[str]:
@@ -258,14 +257,6 @@ def _read_hires(
             del read["schedule"]
         found |= {f"hires.{name}": value for name, value in read.items()}
     return found
-
-
-def _read_details(given: Mapping[str, Any], with_picture: bool) -> tuple[tuple[Detail, ...], tuple[str, ...]]:
-    """What the script ADetailer is asked for, whatever the case of its name."""
-    for name, script in (given.get("alwayson_scripts") or {}).items():
-        if str(name).casefold() == ADETAILER:
-            return adetailer.read_arguments(script, with_picture)
-    return (), ()
 
 
 def _read_infotext(given: Mapping[str, Any], catalog: Catalog) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -349,34 +340,6 @@ def _read_mask_blur(given: Mapping[str, Any]) -> dict[str, Any]:
     if len({str(sides.get(side, 4)) for side in ("mask_blur_x", "mask_blur_y")}) > 1:
         raise RequestError("mask_blur_x and mask_blur_y must be equal here", field=next(iter(sides)))
     return {"mask_blur": next(iter(sides.values()))}
-
-
-def read_file(field: str, text: Any) -> bytes:
-    """The picture file in a field, base64 with or without ``data:...,`` before it; RequestError for anything else."""
-    if not isinstance(text, str):
-        raise RequestError(f"{field} must be a picture as base64", field=field)
-    if re.match(r"\s*https?:", text[:20], re.IGNORECASE):
-        raise RequestError(f"{field} must be a picture as base64; addresses are not fetched", field=field)
-    with _named(field):
-        return images.decode_bytes(text)
-
-
-def read_picture(field: str, text: Any) -> PilImage:
-    """The picture in a field, upright; RequestError naming the field for anything else."""
-    file = read_file(field, text)
-    with _named(field):
-        picture = images.open_image(file)
-        images.check_size(picture.size)
-        return images.plain(picture)
-
-
-@contextmanager
-def _named(field: str) -> Iterator[None]:
-    """What is wrong with a picture, as bad input of that field."""
-    try:
-        yield
-    except ImageError as error:
-        raise RequestError(f"{field} {error}", field=field) from None
 
 
 def _choose(field: str, value: Any, choices: Sequence[str]) -> str:

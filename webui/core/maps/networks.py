@@ -1,0 +1,146 @@
+"""What a map's networks are, how their files are known, and how they are run: ONNX files, on the CPU, by onnxruntime.
+
+Nothing is downloaded. A file is looked at before it is run, as finders' are: numbers in other files, operators of its
+own and loops are refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PilImages
+from PIL.Image import Image as PilImage
+from PIL.Image import Resampling
+
+from webui.core.errors import RequestError, show
+from webui.core.files import AnnotatorFile
+from webui.core.finder_file import EXTRA, FLOATS, RUNTIME
+from webui.core.onnx_file import Port, read_safe
+from webui.core.tensor_file import BadFile
+
+FOLDER = "models/annotators"
+KEPT = 4
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+USUAL_DEPTH_PX = 518
+"""Of the shorter side, what Depth Anything was trained on."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network that a map needs: what it is, for people, and words of which one is in its file's name. ``example``
+    is such a name."""
+
+    what: str
+    words: tuple[str, ...]
+    example: str
+
+
+DEPTH = Network("Depth Anything or MiDaS", ("depth", "midas", "dpt"), "depth_anything_v2_vits.onnx")
+PEOPLE = Network("YOLOX", ("yolox",), "yolox_l.onnx")
+POSE = Network("DWPose", ("dw-ll", "dwpose", "rtmpose", "rtmw"), "dw-ll_ucoco_384.onnx")
+
+
+def find_networks(wanted: Sequence[Network], files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
+    """The files of these networks, in this order; BadFile says what to get, and where it goes."""
+    if wanted and find_spec(RUNTIME) is None:
+        raise BadFile(f"needs {EXTRA}")
+    return tuple(_find(network, files) for network in wanted)
+
+
+def _find(network: Network, files: Mapping[str, AnnotatorFile]) -> AnnotatorFile:
+    reason = ""
+    for name, file in files.items():
+        if not any(word in name.casefold() for word in network.words):
+            continue
+        try:
+            read_port(file)
+            return file
+        except BadFile as error:
+            reason = reason or f"{show(file.path.name)} {error}"
+    if reason:
+        raise BadFile(f"needs {network.what}, but {reason}")
+    raise BadFile(f"needs {network.what} as an ONNX file in {FOLDER}, such as {network.example}")
+
+
+def read_port(file: AnnotatorFile) -> Port:
+    """What the network takes, a picture (1, 3, h, w); raises BadFile, with the reason, for what cannot be run."""
+    if file.problem:
+        raise BadFile(file.problem)
+    ports = read_safe(file.path).inputs
+    shape = ports[0].shape if len(ports) == 1 else None
+    if shape is None or len(shape) != 4 or shape[1] != 3 or shape[0] not in (1, None):
+        raise BadFile("takes something else than one picture of three colours (1 x 3 x height x width)")
+    if ports[0].dtype not in FLOATS:
+        raise BadFile(f"takes numbers of ONNX's type {ports[0].dtype}; float32 and float16 are given")
+    return ports[0]
+
+
+def run(file: AnnotatorFile, picture: Floats) -> list[Floats]:
+    """All that the network gives for a picture (1, 3, h, w); RequestError naming its file where it cannot be run."""
+    try:
+        stat = file.path.stat()
+        session, dtype = _load(file, stat.st_size, stat.st_mtime_ns)
+        given = session.run(None, {session.get_inputs()[0].name: picture.astype(dtype)})
+    except BadFile as error:
+        raise RequestError(f"{show(file.path.name)} {error}", "preprocessor") from None
+    except Exception as error:  # the runtime has no common class of its own
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+        raise RequestError(f"{show(file.path.name)} cannot be run: {reason}", "preprocessor") from None
+    found = [np.asarray(part, np.float32) for part in given]
+    if not all(np.isfinite(part).all() for part in found):
+        raise RequestError(
+            f"{show(file.path.name)} gives values that are not numbers (NaN or infinity)", "preprocessor"
+        )
+    return found
+
+
+@lru_cache(maxsize=KEPT)
+def _load(file: AnnotatorFile, _size: int, _changed_ns: int) -> tuple[Any, str]:
+    """A network that is ready to run, and the type of its numbers; read again where its file has changed."""
+    port = read_port(file)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file.path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return session, FLOATS[port.dtype]
+
+
+def sides_of(file: AnnotatorFile) -> tuple[int | None, int | None]:
+    """(height, width) in px that a network takes, None for what is free; raises as ``run`` does."""
+    try:
+        shape = read_port(file).shape
+    except BadFile as error:
+        raise RequestError(f"{show(file.path.name)} {error}", "preprocessor") from None
+    assert shape
+    return shape[2], shape[3]
+
+
+def depth(picture: PilImage, files: Sequence[AnnotatorFile]) -> PilImage:
+    """How near things are, the nearest white, from a network that gives inverse depth (1, [1,] h, w)."""
+    (file,) = files
+    name = file.name.casefold()
+    step = 14 if "anything" in name else 32
+    mean, spread = HALVES if "dpt" in name else IMAGENET
+    height, width = sides_of(file)
+    scale = USUAL_DEPTH_PX / min(picture.size)
+    size = tuple(
+        fixed or max(step, round(side * scale / step) * step)
+        for fixed, side in zip((width, height), picture.size, strict=True)
+    )
+    shown = np.asarray(picture.resize((size[0], size[1]), Resampling.BICUBIC), np.float32) / 255
+    numbers = ((shown - mean) / spread).transpose(2, 0, 1)[None].astype(np.float32)
+    near = np.squeeze(run(file, numbers)[0])
+    if near.ndim != 2:
+        raise RequestError(f"{show(file.path.name)} gives no depth: {near.ndim} sides instead of 2", "preprocessor")
+    low, high = float(near.min()), float(near.max())
+    levels = PilImages.fromarray(((near - low) / max(high - low, 1e-6)).astype(np.float32) * 255)
+    resized = np.asarray(levels.resize(picture.size, Resampling.BICUBIC))
+    return PilImages.fromarray(resized.round().clip(0, 255).astype(np.uint8)).convert("RGB")
