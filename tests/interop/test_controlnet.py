@@ -174,6 +174,15 @@ def test_more_of_a_request_that_cannot_be_done(asked, catalog):
             read_request({"alwayson_scripts": {"controlnet": {"args": args}}}, catalog, Options(), with_picture=False)
 
 
+def test_what_an_ip_adapter_is_shown_needs_no_map(asked, catalog):
+    for module in ("ip-adapter-auto", "ip-adapter_clip_sd15", "ip-adapter_clip_sdxl_plus_vith"):
+        (control,) = asked({"model": "xl_union", "image": TEXT, "module": module}).request.controls
+        assert control.preprocessor == "none"
+    types = control_types(ALONE, ["ip-adapter_sd15"])["control_types"]
+    assert types["IP-Adapter"]["default_option"] == "ip-adapter-auto"
+    assert types["IP-Adapter"]["default_model"] == "ip-adapter_sd15"
+
+
 def test_the_lists(catalog):
     plain, shown = modules(ALONE, False), modules(ALONE, True)
     assert {"none", "canny", "lineart_standard", "invert", "inpaint", "inpaint_only"} <= {*plain["module_list"]}
@@ -182,7 +191,7 @@ def test_the_lists(catalog):
     assert names == ["Preprocessor Resolution", "Low threshold", "High threshold"]
     assert shown["module_detail"]["none"] == {"model_free": False, "sliders": []}
     for listed in (plain, shown):
-        assert list(listed["module_detail"]) == listed["module_list"] and len(listed["module_list"]) == len(ALONE) + 1
+        assert list(listed["module_detail"]) == listed["module_list"] and len(listed["module_list"]) == len(ALONE) + 2
     assert models(catalog.controls)[:2] == ["None", "control_v11p_sd15_canny"]
     types = control_types(ALONE, [*catalog.controls])["control_types"]
     assert list(types) == ["All", *TYPES]

@@ -47,6 +47,9 @@ REFUSED: Mapping[str, Callable[[Any], bool]] = {
     "batch_images": bool,
     "animatediff_batch": flag,
 }
+CLIP_MODULES = ("auto", "clip_sd15", "clip_h", "clip_sdxl", "clip_g", "clip_sdxl_plus_vith")
+IP_ADAPTER = tuple(f"ip-adapter{joint}{module}" for joint in "-_" for module in CLIP_MODULES)
+"""Modules of what an IP-Adapter is shown, which needs no map: it has an image encoder of its own."""
 HASH = re.compile(r"\s*\[[0-9a-fA-F]{8,64}\]\s*$")
 EMPTY_BELOW, FULL_FROM = 6, 250
 """Levels of a mask in which nothing, or all, is drawn."""
@@ -113,7 +116,7 @@ def _read(given: Mapping[str, Any], controls: Mapping[str, ControlFile], enlarge
             raise RequestError(f"{field} is not supported here")
     if enlarged and str(given.get("hr_option", "both")).casefold() not in BOTH:
         raise RequestError(f"hr_option {str(given['hr_option'])[:60]!r} is not supported here; Both is")
-    row = choose_map(str(given.get("module", "none")), "module")
+    row = choose_module(given.get("module", "none"), "module")
     values: dict[str, Any] = {ours: given[theirs] for theirs, ours in FIELDS.items() if theirs in given}
     values |= {"model": find_control(given.get("model"), controls), "preprocessor": row.name}
     values["options"], lines = read_options(row, given)
@@ -142,6 +145,12 @@ def _checked(values: Mapping[str, Any]) -> Control:
         named = (re.sub(r"^\w+", lambda match: theirs.get(match[0], match[0]), reason) for reason in reasons)
         raise RequestError("; ".join(named), error.field, error.mend) from None
     return control
+
+
+def choose_module(name: Any, field: str) -> Map:
+    """The map that a module's name stands for; RequestError with near names."""
+    text = str(name).strip()
+    return choose_map("none" if text.casefold() in IP_ADAPTER else text, field)
 
 
 def find_control(name: Any, controls: Mapping[str, ControlFile]) -> str:

@@ -13,10 +13,10 @@ from PIL.Image import Image as PilImage
 from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.files import AnnotatorFile
-from webui.core.maps import RESOLUTION, ROWS, Map, MapOption, choose_map, make_map
+from webui.core.maps import MAPS, RESOLUTION, ROWS, Map, MapOption, make_map
 from webui.interop.a1111.pictures import read_picture
 from webui.interop.a1111.refusals import check_text
-from webui.interop.controlnet import masked_picture, read_options, thresholds
+from webui.interop.controlnet import IP_ADAPTER, choose_module, masked_picture, read_options, thresholds
 
 VERSION = 3
 """Of the extension's API."""
@@ -73,6 +73,7 @@ def _is_usable(row: Map, annotators: Mapping[str, AnnotatorFile]) -> bool:
 def modules(rows: Sequence[Map], alias_names: bool) -> dict[str, Any]:
     """The answer of ``module_list``: each module by its name, or as its lists show it, with its sliders."""
     named = {name: row for row in rows for name in _names(row, alias_names)}
+    named |= {name: MAPS["none"] for name in IP_ADAPTER[:1]}
     return {
         "module_list": list(named),
         "module_detail": {name: {"model_free": False, "sliders": _sliders(row)} for name, row in named.items()},
@@ -86,7 +87,7 @@ def models(names: Iterable[str]) -> list[str]:
 
 def control_types(rows: Sequence[Map], names: Sequence[str]) -> dict[str, Any]:
     """The answer of ``control_types`` where there are controls of these names."""
-    whole = _type([name for row in rows for name in _names(row, True)], names, "none", NO_MODEL)
+    whole = _type(modules(rows, True)["module_list"], names, "none", NO_MODEL)
     return {"control_types": {ALL: whole} | {title: _narrowed(title, rows, names) for title in TYPES}}
 
 
@@ -95,6 +96,7 @@ def _narrowed(title: str, rows: Sequence[Map], names: Sequence[str]) -> dict[str
     fitting = [name for name in names if any(word in name.casefold() for word in words)]
     named = {row.name: row for row in rows}
     shown = [name for each in TYPES[title] if each in named for name in _names(named[each], True)]
+    shown += IP_ADAPTER[:1] if title == "IP-Adapter" else ()
     return _type(["none", *shown], fitting, (shown or ["none"])[0], (fitting or [NO_MODEL])[0])
 
 
@@ -148,7 +150,7 @@ def read_detection(body: Mapping[str, Any], annotators: Mapping[str, AnnotatorFi
     """What a body of ``detect`` asks for; raises RequestError naming the body's field."""
     held = ("controlnet_input_images", "controlnet_images", "controlnet_masks")
     check_text({key: value for key, value in body.items() if key not in held})
-    row = choose_map(str(body.get("controlnet_module") or "none"), "controlnet_module")
+    row = choose_module(body.get("controlnet_module") or "none", "controlnet_module")
     networks = row.find_networks(annotators)
     texts = _texts(body, *held[:2])
     masks = _texts(body, held[2])
