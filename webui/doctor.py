@@ -11,11 +11,12 @@ from pathlib import Path
 
 from webui import __version__
 from webui.core.finder_file import RUNTIME, check_finder
+from webui.core.maps.networks import read_port
 from webui.core.memory import in_gib
 from webui.core.names import SUBJECT, find_file
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
-from webui.library.library import find_finders, find_loras, find_models
+from webui.library.library import find_annotators, find_finders, find_loras, find_models
 from webui.library.lora_info import describe
 from webui.setup.cards import look
 from webui.setup.torch_builds import (
@@ -52,6 +53,7 @@ def examine(settings: Settings, name_workers: Callable[[], Sequence[str]] = tupl
         *_examine_folder(settings),
         *_examine_models(settings),
         *_examine_finders(settings),
+        *_examine_annotators(settings),
     ]
     for problem, mend in problems:
         print(f"PROBLEM  {problem}\n   mend  {mend}")
@@ -188,3 +190,17 @@ def _examine_finders(settings: Settings) -> Iterator[tuple[str, str]]:
             check_finder(file)
         except BadFile as error:
             yield f"finder {name!r}: {file.path.name} {error}", f"replace or remove {file.path}"
+
+
+def _examine_annotators(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Networks that make maps for controls; nothing is said where there are none."""
+    annotators = find_annotators(settings)
+    if annotators:
+        print(f"Networks of preprocessors: {', '.join(annotators)}")
+    if annotators and find_spec(RUNTIME) is None:
+        yield "preprocessors with networks need " + RUNTIME, f"{sys.executable} -m pip install {RUNTIME}"
+    for name, file in annotators.items():
+        try:
+            read_port(file)
+        except BadFile as error:
+            yield f"network {name!r} of preprocessors: {file.path.name} {error}", f"replace or remove {file.path}"

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from tests.annotator_models import write_depth
 from webui.api import additions as routes
 from webui.api.additions import additions_router
 from webui.api.bodies import limit_of
@@ -20,7 +21,7 @@ from webui.core.visitor import OWNER, Visitor, asked_by
 from webui.jobs.executor import LocalExecutor
 from webui.library.adding import incoming
 from webui.library.adding.additions import Additions
-from webui.library.library import DEMO_MODEL, UPSCALERS
+from webui.library.library import DEMO_MODEL, UPSCALERS, find_annotators
 
 LORA = (DEMO_MODEL / "loras" / "blueprint.safetensors").read_bytes()
 UNET = DEMO_MODEL / "unet" / "diffusion_pytorch_model.safetensors"
@@ -89,6 +90,15 @@ def test_a_file_is_there_once_it_is_sent(client, settings, monkeypatch):
     folders = client.get("/api/models/files").json()
     assert folders["folders"]["LoRA"] == str(path.parent) and folders["offline"] and folders["free_bytes"] > 0
     assert [one["as"] for one in client.get("/api/models/additions").json()] == []
+
+
+def test_a_network_of_a_preprocessor_goes_where_these_are(client, settings, tmp_path):
+    data = write_depth(tmp_path / "made" / "network.onnx").read_bytes()
+    told = put(client, "depth_anything_v2_vits.onnx", data).json()
+    path = settings.data_dir / "models/annotators/depth_anything_v2_vits.onnx"
+    assert (told["kind"], told["about"], told["path"]) == ("preprocessor", "a preprocessor's network", str(path))
+    assert [file.path for file in find_annotators(settings).values()] == [path]
+    assert "is not an ONNX file" in put(client, "midas.onnx", b"words" * 99).json()["detail"]
 
 
 @pytest.mark.parametrize(

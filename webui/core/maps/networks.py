@@ -41,10 +41,22 @@ class Network:
     words: tuple[str, ...]
     example: str
 
+    def goes_by(self, name: str) -> bool:
+        """Whether a file of this name is it."""
+        return any(word in name.casefold() for word in self.words)
+
 
 DEPTH = Network("Depth Anything or MiDaS", ("depth", "midas", "dpt"), "depth_anything_v2_vits.onnx")
 PEOPLE = Network("YOLOX", ("yolox",), "yolox_l.onnx")
 POSE = Network("DWPose", ("dw-ll", "dwpose", "rtmpose", "rtmw"), "dw-ll_ucoco_384.onnx")
+
+
+KNOWN = (DEPTH, PEOPLE, POSE)
+
+
+def is_annotator(name: str) -> bool:
+    """Whether a file of this name is one of these."""
+    return any(network.goes_by(name) for network in KNOWN)
 
 
 def find_networks(wanted: Sequence[Network], files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
@@ -57,7 +69,7 @@ def find_networks(wanted: Sequence[Network], files: Mapping[str, AnnotatorFile])
 def _find(network: Network, files: Mapping[str, AnnotatorFile]) -> AnnotatorFile:
     reason = ""
     for name, file in files.items():
-        if not any(word in name.casefold() for word in network.words):
+        if not network.goes_by(name):
             continue
         try:
             read_port(file)

@@ -14,8 +14,10 @@ from webui.core.disk import open_temporary, place_file, sync
 from webui.core.errors import RequestError, show
 from webui.core.file_kinds import recognize
 from webui.core.filenames import check_name
+from webui.core.files import AnnotatorFile
 from webui.core.finder_file import read_head
 from webui.core.kinds import kinds_with
+from webui.core.maps.networks import FOLDER, is_annotator, read_port
 from webui.core.pickles import check_weights_alone
 from webui.core.settings import Settings
 from webui.core.tensor_file import (
@@ -33,7 +35,7 @@ from webui.core.upscaler_file import check_network
 from webui.library.checkpoint import check_header, part_of, read_checkpoint
 from webui.library.library import NO_PICKLES
 
-Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder", "text encoder", "control"]
+Kind = Literal["model", "LoRA", "VAE", "embedding", "upscaler", "finder", "text encoder", "control", "preprocessor"]
 
 FOLDERS: dict[Kind, str] = {
     "model": "models/Stable-diffusion",
@@ -44,6 +46,7 @@ FOLDERS: dict[Kind, str] = {
     "finder": "models/adetailer",
     "text encoder": "models/text_encoders",
     "control": "models/ControlNet",
+    "preprocessor": FOLDER,
 }
 UPSCALER_PICKLES = (".pt", ".pth")
 GGUF_HEAD_BYTES = 2**23
@@ -92,7 +95,7 @@ class Shelves:
         if ending not in (".safetensors", ".gguf", ".onnx", *UPSCALER_PICKLES):
             kinds = (
                 "models, LoRAs, VAEs, embeddings, upscalers and controls are .safetensors files (models .gguf too),"
-                " finders .onnx"
+                " finders and networks of preprocessors .onnx"
             )
             raise RequestError(f"{show(name)} cannot be added: {kinds}.", field="name")
         return name
@@ -138,6 +141,8 @@ class Shelves:
                 read_checkpoint(path)
             elif place.kind == "finder":
                 read_head(path)
+            elif place.kind == "preprocessor":
+                read_port(AnnotatorFile(path.stem, path))
             elif place.kind == "upscaler" and place.path.suffix.lower() in PICKLE_ENDINGS:
                 check_network(check_weights_alone(path))
             elif place.kind == "upscaler":
@@ -149,7 +154,9 @@ class Shelves:
 def _what_is(name: str, start: bytes, size_bytes: int) -> tuple[Kind, str]:
     """By the ending where that says it, else by the header of a safetensors file; raises BadFile."""
     if not name.lower().endswith((".safetensors", ".gguf")):
-        return ("finder", "a finder") if name.lower().endswith(".onnx") else ("upscaler", "an upscaler")
+        if name.lower().endswith(".onnx"):
+            return ("preprocessor", "a preprocessor's network") if is_annotator(name) else ("finder", "a finder")
+        return "upscaler", "an upscaler"
     if name.lower().endswith(".gguf"):
         header = parse_gguf_header(start, size_bytes)
         if header is None:
