@@ -229,8 +229,8 @@ def _own_routers(
     """Each over what is there for whoever asks; those of the login where there is one, of the host where guests are."""
     from webui.api.a1111 import a1111_router
     from webui.api.additions import additions_router
-    from webui.api.controls import controls_router
     from webui.api.controlnet import controlnet_router
+    from webui.api.controls import controls_router
     from webui.api.finders import finders_router
     from webui.api.history import history_router
     from webui.api.host import host_router

@@ -16,7 +16,7 @@ from webui.core.errors import RequestError, refusal
 from webui.core.files import ControlFile, ModelFile
 from webui.core.groups.control import Control
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, ImageError
-from webui.core.maps import MAPS, make_map
+from webui.core.maps import MAPS, choose_map, make_map
 from webui.core.tensor_file import BadFile
 from webui.jobs.protocols import Executor
 from webui.workspace.workspace import Workspace
@@ -38,24 +38,25 @@ def controls_router(executor: Executor, here: Callable[[], Workspace]) -> APIRou
         return [_describe(file, catalog.models.get(model)) for file in catalog.controls.values()]
 
     @router.get("/preprocessors")
-    async def preprocessors() -> list[dict[str, Any]]:
+    def preprocessors() -> list[dict[str, Any]]:
         """What makes a map of a picture, with the numbers that it can be told; ``problem`` is what it lacks here."""
+        annotators = executor.catalog().annotators
         return [
             {
                 "name": row.name,
                 "title": row.title,
                 "options": [vars(option) for option in row.options],
                 "needs_mask": row.needs_mask,
-                "problem": f"needs {row.needs}" if row.needs else "",
+                "problem": row.lacks(annotators),
             }
             for row in MAPS.values()
         ]
 
-    _add_pictures(router, here)
+    _add_pictures(router, executor, here)
     return router
 
 
-def _add_pictures(router: APIRouter, here: Callable[[], Workspace]) -> None:
+def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Workspace]) -> None:
     """What is done with pictures."""
 
     @router.post("/pictures")
@@ -94,7 +95,10 @@ def _add_pictures(router: APIRouter, here: Callable[[], Workspace]) -> None:
             raise refusal(error) from None
         if control.image is None:
             raise RequestError("image is missing", "image")
-        return _png(make_map(preprocessor, control.image, (width, height), control.resize, control.options))
+        networks = choose_map(preprocessor).find_networks(executor.catalog().annotators)
+        return _png(
+            make_map(preprocessor, control.image, (width, height), control.resize, control.options, networks=networks)
+        )
 
 
 def _describe(file: ControlFile, model: ModelFile | None) -> dict[str, str]:

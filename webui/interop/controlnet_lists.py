@@ -59,15 +59,7 @@ FOR_ALL = "union"
 
 def usable_maps(annotators: Mapping[str, AnnotatorFile]) -> tuple[Map, ...]:
     """Those whose networks, where they have any, are among these files."""
-    return tuple(row for row in ROWS if not row.networks or _is_usable(row, annotators))
-
-
-def _is_usable(row: Map, annotators: Mapping[str, AnnotatorFile]) -> bool:
-    try:
-        row.find_networks(annotators)
-    except RequestError:
-        return False
-    return True
+    return tuple(row for row in ROWS if not row.lacks(annotators))
 
 
 def modules(rows: Sequence[Map], alias_names: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from webui.core.files import AnnotatorFile
 from webui.core.images import ResizeMode, Size
 from webui.core.maps import colours, fitting, lines
 from webui.core.maps.canny import canny
-from webui.core.maps.networks import DEPTH, FOLDER, PEOPLE, POSE, Network, depth, find_networks
+from webui.core.maps.networks import DEPTH, PEOPLE, POSE, Network, depth, find_networks
 from webui.core.maps.pose import pose
 from webui.core.names import fold, unknown
 from webui.core.tensor_file import BadFile
@@ -61,18 +61,19 @@ class Map:
     needs_mask: bool = False
     networks: tuple[Network, ...] = ()
 
-    @property
-    def needs(self) -> str:
-        """What it takes besides itself, for people; empty for most."""
-        wanted = " and ".join(network.what for network in self.networks)
-        return f"{wanted}: ONNX files in {FOLDER}" if wanted else ""
-
     def find_networks(self, files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
         """The files of its networks; RequestError says what to get, and where it goes."""
+        if lack := self.lacks(files):
+            raise RequestError(f"the preprocessor {self.name} {lack}", "preprocessor")
+        return find_networks(self.networks, files)
+
+    def lacks(self, files: Mapping[str, AnnotatorFile]) -> str:
+        """What it needs that is not among these files, to be put behind its name; empty where it can be used."""
         try:
-            return find_networks(self.networks, files)
+            find_networks(self.networks, files)
         except BadFile as error:
-            raise RequestError(f"the preprocessor {self.name} {error}", "preprocessor") from None
+            return str(error)
+        return ""
 
     def read(self, options: Options) -> Values:
         """All values, the defaults where none is given; RequestError for an option that is not here or is out of its
