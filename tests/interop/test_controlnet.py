@@ -97,6 +97,8 @@ def test_a_picture_comes_in_each_form(asked, control):
         assert known.mode == "RGBA" and np.asarray(known)[16, [2, 35], 3].tolist() == [0, 255]
         painted = control(module="scribble_xdog", **form).image
         assert np.asarray(painted)[8, [2, 17]].tolist() == [[255] * 3, [0] * 3]
+    large = images.encode_text(PilImages.new("RGB", (4000, 1000)))
+    assert control(image=large).image.size == (2048, 512)
     empty = images.encode_text(PilImages.new("L", (40, 32)))
     assert images.pixels_sha256(control(mask=empty).image) == images.pixels_sha256(PICTURE)
 

@@ -16,6 +16,7 @@ from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.files import ControlFile
 from webui.core.groups.control import MAX_CONTROLS, Control
+from webui.core.images import MAX_SIDE_PX
 from webui.core.maps import RESOLUTION, Map, MapOption, choose_map
 from webui.core.names import choose_file
 from webui.core.request import Request
@@ -194,8 +195,8 @@ def _sliders(row: Map, pixel_perfect: bool) -> Iterator[tuple[str, MapOption]]:
 
 
 def _read_picture(given: Mapping[str, Any], row: Map) -> PilImage | None:
-    """A unit's own picture. For inpaint its mask is what is transparent in it; others draw after a mask that is painted
-    on, as there."""
+    """A unit's own picture, no larger than what can be drawn. For inpaint its mask is what is transparent in it; others
+    draw after a mask that is painted on, as there."""
     picture: Any = given.get("image")
     mask: Any = given.get("mask")
     if isinstance(picture, list):
@@ -210,7 +211,8 @@ def _read_picture(given: Mapping[str, Any], row: Map) -> PilImage | None:
     if not picture:
         return None
     opened = read_picture("image", picture)
-    return _with_mask(opened, read_picture("mask", mask), row) if mask else opened
+    whole = _with_mask(opened, read_picture("mask", mask), row) if mask else opened
+    return images.shrink(whole, MAX_SIDE_PX) if max(whole.size) > MAX_SIDE_PX else whole
 
 
 def _with_mask(picture: PilImage, mask: PilImage, row: Map) -> PilImage:

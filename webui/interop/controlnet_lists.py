@@ -118,24 +118,37 @@ def _slider(name: str, option: MapOption) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Detection:
-    """What a call of ``detect`` asks for: maps of ``pictures`` with these ``options``."""
+    """What a call of ``detect`` asks for: maps of pictures as base64 with these ``options``, each with its mask where
+    the map takes one."""
 
     row: Map
-    pictures: tuple[PilImage, ...]
+    texts: tuple[Any, ...]
+    masks: tuple[Any, ...]
     options: Mapping[str, float]
     networks: tuple[AnnotatorFile, ...] = ()
 
     def maps(self) -> Iterator[PilImage]:
-        """One of each picture: as large as the resolution says, or as the picture where it is not brought to one."""
+        """One of each picture: as large as the resolution says, or as the picture where it is not brought to one.
+
+        Pictures are read one after the other, so that too many are never decoded together; RequestError as for bodies.
+        """
         side = int(self.options.get(RESOLUTION.name, USUAL_PX if RESOLUTION in self.row.options else 0))
         own = {name: value for name, value in self.options.items() if name != RESOLUTION.name}
-        for picture in self.pictures:
+        for picture in self._pictures():
             scale = side / min(picture.size) if side else 1.0
             width, height = (max(1, round(length * scale)) for length in picture.size)
             if width * height > MOST_PIXELS:
                 reason = f"the map would be {width} x {height} px; the limit is {MOST_PIXELS // 10**6} megapixels"
                 raise RequestError(reason, field="controlnet_processor_res")
             yield make_map(self.row.name, picture, (width, height), "just resize", own, networks=self.networks)
+
+    def _pictures(self) -> Iterator[PilImage]:
+        for number, text in enumerate(self.texts):
+            picture = read_picture("controlnet_input_images", text)
+            if self.row.needs_mask:
+                mask = read_picture("controlnet_masks", self.masks[number])
+                picture = masked_picture(picture, images.to_mask(mask))
+            yield picture
 
 
 def read_detection(body: Mapping[str, Any], annotators: Mapping[str, AnnotatorFile]) -> Detection:
@@ -154,16 +167,12 @@ def read_detection(body: Mapping[str, Any], annotators: Mapping[str, AnnotatorFi
     if row.needs_mask and len(masks) != len(texts):
         reason = f"controlnet_masks: {row.a1111[0]} needs a mask for each picture"
         raise RequestError(reason, field="controlnet_masks")
-    pictures = [read_picture("controlnet_input_images", text) for text in texts]
-    if row.needs_mask:
-        levels = [images.to_mask(read_picture("controlnet_masks", text)) for text in masks]
-        pictures = [masked_picture(*pair) for pair in zip(pictures, levels, strict=True)]
     given = {key.removeprefix("controlnet_"): value for key, value in body.items() if value is not None}
     try:
         options, _ = read_options(row, given)
     except RequestError as error:
         raise RequestError(f"controlnet_{error}", field=f"controlnet_{error.field}") from None
-    return Detection(row, tuple(pictures), options, networks)
+    return Detection(row, tuple(texts), tuple(masks), options, networks)
 
 
 def _texts(body: Mapping[str, Any], *names: str) -> list[Any]:
