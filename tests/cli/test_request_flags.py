@@ -1,10 +1,12 @@
 """Flags of what is drawn become a request."""
 
 import pytest
+from PIL import Image as PilImages
 
 from webui.cli import make_parser
 from webui.cli.request_flags import read_request
 from webui.core.errors import RequestError
+from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
 from webui.core.groups.hires import Hires
 from webui.core.groups.upscale import Upscale
@@ -82,3 +84,19 @@ def test_a_group_that_is_a_list_has_a_flag_for_each_entry(tmp_path):
     assert details("--preset", "faces", "--no-detail") == ()
     with pytest.raises(RequestError, match=r"--detail must look like finder=NAME,prompt=TEXT, .* not 'face'"):
         details("--prompt", "a", "--detail", "face")
+
+
+def test_a_control_s_picture_is_a_file_and_a_preset_s_gets_one(tmp_path):
+    def controls(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", *flags]), tmp_path)[0].controls
+
+    red = PilImages.new("RGB", (16, 16), "red")
+    red.save(tmp_path / "red.png")
+    (tmp_path / "edges.toml").write_text("[fields]\nprompt = 'a'\n[[controls]]\nmodel = 'x'\npreprocessor = 'canny'\n")
+    flag = f"model=x,image={tmp_path / 'red.png'},weight=0.8"
+    assert controls("--prompt", "a", "--control", flag) == (Control(model="x", image=red, weight=0.8),)
+    (over,) = controls("--preset", "edges", "--control", f"image={tmp_path / 'red.png'}")
+    assert over == Control(model="x", image=red, preprocessor="canny")
+    assert controls("--preset", "edges", "--no-controls") == ()
+    with pytest.raises(RequestError, match="--control image='.*none.png' "):
+        controls("--prompt", "a", "--control", f"model=x,image={tmp_path / 'none.png'}")

@@ -40,6 +40,7 @@ def test_they_are_read_from_lists_json_and_flags():
     assert controls([one.said]) == controls(json.dumps([one.said])) == controls({**one.said}) == (one,)
     with_picture = controls([{"model": "canny", "image": encode_text(RED), "options": {"low": 50}}])[0]
     assert with_picture.image.getpixel((0, 0)) == (255, 0, 0) and with_picture.options == {"low": 50}
+    assert controls("model=a,options=low:50;high:60")[0].options == {"low": 50, "high": 60}
     assert "image" not in with_picture.said and with_picture.said["options"] == {"low": 50}
 
 
@@ -143,5 +144,8 @@ def test_a_preset_names_a_model_and_how_and_no_picture():
     preset = make_preset(name="x", fields=fields)
     assert read_preset(preset.text.encode(), "y") == preset
     assert preset.request().controls == (Control(model="canny", preprocessor="canny", options={"low": 50}),)
+    over = preset.request(overrides={"controls": [{"image": encode_text(RED), "weight": 0.5}]}).controls[0]
+    assert (over.model, over.preprocessor, over.weight, over.image.size) == ("canny", "canny", 0.5, (64, 64))
+    assert preset.request(overrides={"controls": [{"model": "b"}]}).controls == (Control(model="b"),)
     with_picture = make_preset(name="x", fields={"controls": [{"model": "canny", "image": encode_text(RED)}]})
     assert "image" not in with_picture.text

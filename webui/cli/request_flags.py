@@ -16,6 +16,7 @@ from webui.workspace.preset import Preset
 from webui.workspace.presets import PresetStore
 from webui.workspace.styles import with_styles
 
+PICTURES = ("image", "mask")
 OWN_FLAGS = (*NOT_ASKED, *LISTS, "model", "loras", "image", "mask", "outpaint")
 
 
@@ -89,12 +90,24 @@ def _read_lists(options: argparse.Namespace) -> dict[str, Any]:
     given = _given(options, [*LISTS])
     for group, entries in given.items():
         try:
-            given[group] = tuple(entry for text in entries for entry in LISTS[group].read_all(text))
+            read = (entry for text in entries for entry in LISTS[group].read_all(text))
+            given[group] = tuple(_with_pictures(LISTS[group].flag or group, entry) for entry in read)
         except ValueError as error:
             raise RequestError(
                 f"{_flag(LISTS[group].flag or group)} {error}, not {', '.join(entries)[:60]!r}", field=group
             ) from None
     return given
+
+
+def _with_pictures(flag: str, entry: Any) -> Any:
+    """One of a list, its pictures read from the files that a flag names."""
+    named = {name: entry[name] for name in PICTURES if isinstance(entry, dict) and isinstance(entry.get(name), str)}
+    for name, path in named.items():
+        try:
+            entry = entry | {name: open_image(Path(path))}
+        except ImageError as error:
+            raise RequestError(f"{_flag(flag)} {name}={path[:200]!r} {error}", field=flag) from None
+    return entry
 
 
 def _read_init(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from webui.core.groups.control import Control
 from webui.core.groups.detail import MOST_PARTS, Detail
 from webui.core.groups.init import Init
 from webui.core.groups.upscale import Upscale
+from webui.core.maps import MAPS, RESOLUTION
 from webui.core.prompt import join_loras
 from webui.core.request import Request
 
@@ -21,6 +23,17 @@ DETAIL_WORDS = {
     "dilate": "ADetailer dilate erode",
 }
 """What A1111's extension ADetailer calls a detail's fields."""
+CONTROL_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+CONTROL_RESIZES = {
+    "just resize": "Just Resize",
+    "crop and resize": "Crop and Resize",
+    "resize and fill": "Resize and Fill",
+}
+"""What A1111's extension sd-webui-controlnet calls these."""
 ORDINALS = {2: "2nd", 3: "3rd"}
 
 
@@ -81,6 +94,33 @@ def detail_settings(details: Sequence[Detail]) -> dict[str, object]:
             settings[f"{name}{end}"] = f"{value:g}" if isinstance(value, float) else quoted(neutralise(str(value)))
             if field == "at_most":
                 settings[f"ADetailer method to decide top k masks{end}"] = "Confidence"
+    return settings
+
+
+def control_settings(controls: Sequence[Control], hashes: Mapping[str, str]) -> dict[str, object]:
+    """sd-webui-controlnet's words, counted from 0 as there; ``hashes`` are of their files, by name."""
+    settings: dict[str, object] = {}
+    for number, control in enumerate(controls):
+        name = re.sub(r"[,:\n\[\]]", " ", control.model)
+        digest = hashes.get(control.model)
+        row = MAPS.get(control.preprocessor)
+        numbers = row.read(control.options) if row else {}
+        resolution = numbers.get(RESOLUTION.name, 0)
+        thresholds = [value for option, value in numbers.items() if option != RESOLUTION.name]
+        told: dict[str, object] = {
+            "Module": row.a1111[0].partition(" (")[0] if row and row.a1111 else control.preprocessor,
+            "Model": f"{name} [{digest[:8]}]" if digest else name,
+            "Weight": f"{control.weight:g}",
+            "Resize Mode": CONTROL_RESIZES[control.resize],
+            **({"Processor Res": f"{resolution:g}"} if resolution else {}),
+            **{f"Threshold {'AB'[place]}": f"{value:g}" for place, value in enumerate(thresholds[:2])},
+            "Guidance Start": f"{control.start:g}",
+            "Guidance End": f"{control.end:g}",
+            "Pixel Perfect": not resolution,
+            "Control Mode": CONTROL_MODES[control.mode],
+        }
+        text = ", ".join(f"{word}: {neutralise(str(value))}" for word, value in told.items())
+        settings[f"ControlNet {number}"] = json.dumps(text, ensure_ascii=False)
     return settings
 
 

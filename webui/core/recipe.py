@@ -27,6 +27,7 @@ from webui.core.groups import GROUPS, LISTS
 from webui.core.groups.init import Init
 from webui.core.infotext import (
     approximations,
+    control_settings,
     detail_settings,
     guiding_settings,
     hashes_text,
@@ -275,6 +276,7 @@ class Recipe:
             "Text encoder": re.sub(r"[,:\n]", " ", request.text_encoder) or None,
             **refiner_settings(request),
             **hires_settings(request),
+            **control_settings(request.controls, self.hashes.get("control", {})),
             **detail_settings(request.detail),
             **upscale_settings(request.upscale),
             **guiding_settings(request),

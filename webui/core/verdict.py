@@ -13,8 +13,9 @@ from PIL import ImageChops, ImageOps
 from PIL.Image import Image as PilImage
 
 from webui.core.catalog import Catalog
+from webui.core.control_file import control_weights
 from webui.core.events import Image
-from webui.core.files import File, LoraFile, ModelFile
+from webui.core.files import ControlFile, File, LoraFile, ModelFile
 from webui.core.lora_ref import LoraRef, once_each
 from webui.core.names import FINDERS, find_file, in_tags
 from webui.core.prompt import rename_loras
@@ -86,6 +87,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         "embedding": catalog.embeddings,
         "upscaler": catalog.upscalers,
         "finder": catalog.finders,
+        "control": catalog.controls,
     }
     missing = [
         f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
@@ -126,6 +128,9 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
         )
         for detail in request.detail
     )
+    names["controls"] = tuple(
+        control.model_copy(update={"model": meant("control", control.model)}) for control in request.controls
+    )
     texts = {"loras": same_loras(request.loras), "prompt": same_tags(request.prompt)}
     return request.model_copy(update=texts | names)
 
@@ -153,6 +158,8 @@ def _hash(file: File) -> str:
     """As recipes have it; raises OSError."""
     if isinstance(file, LoraFile):
         return hash_file(file.path).tensors
+    if isinstance(file, ControlFile):
+        return hash_whole(*control_weights(file.path))
     return content_hash(file) if isinstance(file, ModelFile) else hash_whole(file.path)
 
 

@@ -48,6 +48,7 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
     values |= _check_size(given.pop("width", None), given.pop("height", None), reasons)
     values |= _check_loras(found.loras, given, catalog, reasons)
     given |= _check_finders(given.pop("detail", ()), catalog, reasons)
+    given |= _check_controls(given.pop("controls", ()), catalog, reasons)
     for name, value in given.items():
         try:
             values[name] = _check_one(name, value)
@@ -114,6 +115,18 @@ def _check_finders(details: Any, catalog: Catalog, reasons: list[str]) -> dict[s
         except RequestError:
             reasons.append(f"detail: the finder {short(detail['finder'], 80)!r} is not here")
     return {"detail": here} if here else {}
+
+
+def _check_controls(controls: Any, catalog: Catalog, reasons: list[str]) -> dict[str, Any]:
+    """The controls whose files are here. Their pictures are in no text."""
+    here = []
+    for number, control in enumerate(controls, start=1):
+        if name := model_lookup.find_name(control["model"], catalog.controls):
+            here.append(control | {"model": name})
+            reasons.append(f"control {number}: its picture is not in this text")
+        else:
+            reasons.append(f"control: {short(control['model'], 80)!r} is not here")
+    return {"controls": here} if here else {}
 
 
 def _check_one(name: str, value: Any) -> Any:

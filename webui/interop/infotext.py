@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from webui.interop import adetailer
+from webui.interop import adetailer, controlnet_words
 from webui.interop.found import Found, Lora, Unreadable, read_size, short
 
 NEGATIVE = "Negative prompt:"
@@ -259,7 +259,9 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
     fields = FIELDS | (OURS if found.program == "Darkroom" else {})
     details, taken = adetailer.take_settings(settings)
     found.put("detail", details or None)
-    settings = {key: pair for key, pair in settings.items() if key not in taken}
+    controls, units = controlnet_words.take_settings(settings)
+    found.put("controls", controls or None)
+    settings = {key: pair for key, pair in settings.items() if key not in taken | units}
     with_hires = any(key.startswith("hires") for key in values)
     for key, (name, value) in settings.items():
         if value == "":

@@ -177,7 +177,20 @@ class Preset(BaseModel):
         for group, held in ({"init": self.init} | {table: values.get(table, {}) for table in GROUP_TABLES}).items():
             if isinstance(given.get(group), Mapping):
                 given[group] = held | dict(given[group])
+        given |= {group: self._over_own(group, values.get(group), given[group]) for group in LISTS if group in given}
         return Request.parse(values | given)
+
+    @staticmethod
+    def _over_own(group: str, held: Any, given: Any) -> Any:
+        """A list that was given, in which entries without a name go over the preset's at their places."""
+        made_of = LISTS[group]
+        if not made_of.pictures or not isinstance(given, list | tuple) or not isinstance(held, list | tuple):
+            return given
+        named = next(iter(made_of.model_fields))
+        return [
+            dict(held[place]) | entry if place < len(held) and isinstance(entry, dict) and named not in entry else entry
+            for place, entry in enumerate(given)
+        ]
 
     def over(self, request: Request) -> Request:
         """The request with what the preset holds laid over it, as on a page; raises RequestError.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from PIL.Image import Image as PilImage
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from webui.core import images
 from webui.core.files import Files
@@ -60,6 +60,17 @@ class Control(Listed):
     options: Mapping[str, MapValue] = Field(
         default_factory=dict, max_length=MAX_OPTIONS, title="Options", description="The preprocessor's own, by name"
     )
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _read_options(cls, value: Any) -> Any:
+        """From a flag as ``low:100;high:200``."""
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition(":") for pair in value.split(";") if pair.strip()]
+        if not all(colon for _, colon, _ in pairs):
+            raise ValueError("must look like low:100;high:200")
+        return {name.strip(): number.strip() for name, _, number in pairs}
 
     def __eq__(self, other: object) -> bool:
         """By what is drawn after: the same picture is the same, whichever file it came from."""
