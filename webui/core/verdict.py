@@ -76,19 +76,7 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
 
     Of several files that a name could mean, the one with the recipe's hash is asked for.
     """
-    here: Mapping[str, Mapping[str, File]] = {
-        "model": catalog.models,
-        "refiner": catalog.models,
-        "hires": catalog.models,
-        "lender": {**catalog.models, **catalog.parts},
-        "lora": catalog.loras,
-        "lora configuration": catalog.loras,
-        "vae": catalog.vaes,
-        "embedding": catalog.embeddings,
-        "upscaler": catalog.upscalers,
-        "finder": catalog.finders,
-        "control": catalog.controls,
-    }
+    here = _files_by_kind(catalog)
     missing = [
         f"{kind} {name[:80]!r} (SHA-256 {digest[:12]})"
         for kind, names in recipe.hashes.items()
@@ -133,6 +121,23 @@ def prepare(recipe: Recipe, catalog: Catalog, find_start: Callable[[str], PilIma
     )
     texts = {"loras": same_loras(request.loras), "prompt": same_tags(request.prompt)}
     return request.model_copy(update=texts | names)
+
+
+def _files_by_kind(catalog: Catalog) -> Mapping[str, Mapping[str, File]]:
+    """By the kinds that recipes have hashes of."""
+    return {
+        "model": catalog.models,
+        "refiner": catalog.models,
+        "hires": catalog.models,
+        "lender": {**catalog.models, **catalog.parts},
+        "lora": catalog.loras,
+        "lora configuration": catalog.loras,
+        "vae": catalog.vaes,
+        "embedding": catalog.embeddings,
+        "upscaler": catalog.upscalers,
+        "finder": catalog.finders,
+        "control": catalog.controls,
+    }
 
 
 def _find_tagged(name: str, hashes: Mapping[str, str], files: Mapping[str, LoraFile]) -> str:
