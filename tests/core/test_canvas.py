@@ -142,6 +142,7 @@ class TestInit:
         "resize": lambda: "crop and resize",
         "background": lambda: "#000000",
         "mask_blur": lambda: 5,
+        "softness": lambda: 0.5,
         "mask_fill": lambda: "noise",
         "invert_mask": lambda: True,
         "only_masked": lambda: True,

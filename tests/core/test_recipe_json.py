@@ -61,6 +61,7 @@ def inits(draw):
         invert_mask=draw(st.booleans()),
         only_masked=draw(st.booleans()),
         padding=draw(st.integers(0, 512)),
+        softness=draw(st.floats(0, 1)),
         outpaint=tuple(8 * draw(st.integers(0, 4)) for _ in range(4)),
     )
 

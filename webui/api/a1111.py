@@ -28,7 +28,7 @@ from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.tensor_file import BadFile, read_header
 from webui.core.visitor import asking
 from webui.interop.a1111 import answers, extras, grids, pictures, requests
-from webui.interop.a1111.refusals import ADETAILER, CONTROLNET, flag
+from webui.interop.a1111.refusals import ADETAILER, CONTROLNET, SCRIPTS, flag
 from webui.interop.a1111.requests import Options
 from webui.interop.picture_info import read_info
 from webui.jobs.protocols import Executor, NeedsYes
@@ -40,7 +40,7 @@ KEPT_CALLERS = 1000
 
 # What clients ask for, and what there is none of here.
 NOTHING: Mapping[str, Any] = {
-    "scripts": {"txt2img": [grids.TITLE, ADETAILER, CONTROLNET], "img2img": [grids.TITLE, ADETAILER, CONTROLNET]},
+    "scripts": {"txt2img": [grids.TITLE, ADETAILER, CONTROLNET], "img2img": [grids.TITLE, *SCRIPTS]},
     "cmd-flags": {},
     "latent-upscale-modes": [{"name": name} for name in LATENT_FILTERS],
     "hypernetworks": [],

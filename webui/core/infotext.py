@@ -167,6 +167,8 @@ def start_settings(init: Init | None) -> dict[str, object]:
     settings: dict[str, object] = {"Denoising strength": f"{init.strength:g}"}
     if init.masked:
         settings |= {"Mask blur": init.mask_blur, "Masked content": init.mask_fill}
+    if init.masked and init.softness:
+        settings |= {"Mask softness": f"{init.softness:g}"}
     if init.masked and init.only_masked:
         settings |= {"Inpaint area": "Only masked", "Masked area padding": init.padding}
     return settings

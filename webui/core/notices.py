@@ -10,7 +10,7 @@ from webui.core.prompt import parse_weights, tags_in, unclosed, unsupported
 from webui.core.request import Request
 from webui.core.schedule import split_terms
 
-OF_A_MASK = ("mask_blur", "mask_fill", "invert_mask", "only_masked", "padding")
+OF_A_MASK = ("mask_blur", "softness", "mask_fill", "invert_mask", "only_masked", "padding")
 
 
 def notices(request: Request, checkpoint: Checkpoint) -> tuple[str, ...]:

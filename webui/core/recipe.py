@@ -341,7 +341,10 @@ def _find_json(image: PilImage) -> str | None:
 
 def _start_values(init: Init | None) -> dict[str, Any] | None:
     """The settings of a start picture, and in place of pictures their hashes."""
-    return None if init is None else init.model_dump(mode="json", exclude=WITHOUT_PICTURES) | hash_start(init)
+    if init is None:
+        return None
+    unsaid = set() if init.softness else {"softness"}
+    return init.model_dump(mode="json", exclude={*WITHOUT_PICTURES, *unsaid}) | hash_start(init)
 
 
 def _grid_settings(grid: SheetRecipe | None) -> dict[str, object]:

@@ -333,7 +333,7 @@ class Request(Value):
             getattr(self, field) for field in TEMPLATES.values()
         )
         fields = 1 if plain and not (self.has_marks and self.syntax > 1) else 2
-        fields = LATER_SINCE if self.says_later else fields
+        fields = LATER_SINCE if self.says_later or (self.init and self.init.softness) else fields
         return max([fields, *(group.since for group in groups_of(self))])
 
     @property

@@ -31,6 +31,7 @@ FIELDS = {
     "form": "form",
     "mask blur": "mask_blur",
     "masked area padding": "padding",
+    "mask softness": "softness",
     "vae": "vae",
     "text encoder": "text_encoder",
     "refiner": "refiner",
@@ -60,6 +61,7 @@ FIELDS = {
 }
 OURS = {"guidance until": "guidance_until", "deep features every": "reuse", "token merging ratio": "token_merging"}
 WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "soft inpainting enabled": ("softness", {"true": 0.5, "false": 0.0}),
     "inpaint area": ("only_masked", {"only masked": True, "whole picture": False}),
     "mask mode": ("invert_mask", {"inpaint masked": False, "inpaint not masked": True}),
     "masked content": ("mask_fill", {"latent noise": "noise", "latent nothing": "nothing"}),

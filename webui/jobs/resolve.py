@@ -130,6 +130,8 @@ def plan_again(request: Request, library: Snapshot) -> Order:
 def _asked_in_vain(request: Request, resolved: Request) -> Iterator[str]:
     if request.guidance_until < resolved.guidance_until:
         yield "“Stop guidance after” has no effect on a model that guides itself."
+    if request.init and resolved.init and request.init.softness > resolved.init.softness:
+        yield "“Soft inpainting” has no effect on a model for inpainting, which draws all that is masked."
     if request.variation and request.variation.seed >= 0 and not request.varied:
         yield "A variation seed has no effect at variation strength 0."
 
@@ -171,7 +173,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
         update=suited
         | names
         | {"width": width, "height": height, "variation": request.varied, "syntax": request.syntax_of_drawn}
-        | {"upscale": upscale, "init": request.init and fitted(request.init, (width, height))}
+        | {"upscale": upscale, "init": request.init and fitted(_suited_init(request.init, file), (width, height))}
         | (
             {}
             if request.steers or _can_stop_guiding(file, names["refiner"], library.models)
@@ -186,6 +188,14 @@ def resolve(request: Request, library: Snapshot) -> Request:
         )
         | {"controls": resolve_controls(request, file, library), "detail": _resolve_details(request, file, library)}
     )
+
+
+def _suited_init(init: Init, file: ModelFile) -> Init:
+    """A model for inpainting is shown what is masked in black and white."""
+    if not init.softness or file.checkpoint is None or not file.checkpoint.inpaints:
+        return init
+    fields = {name: getattr(init, name) for name in Init.model_fields}  # a copy would keep the fingerprint
+    return Init(**fields | {"softness": 0.0})
 
 
 def _resolve_details(request: Request, file: ModelFile, library: Snapshot) -> tuple[Detail, ...]:

@@ -259,6 +259,29 @@ class TestStartPicture:
     def read(self, catalog, **body) -> Request:
         return read(catalog, True, init_images=[as_text(self.PICTURE, "data:image/png;base64,")], **body)
 
+    def test_soft_inpainting_as_clients_send_it(self, catalog):
+        def asked(args, name="Soft Inpainting"):
+            body = {"init_images": [as_text(self.PICTURE)], "alwayson_scripts": {name: args}}
+            return read_request(body, catalog, Options(), True)
+
+        plain = asked({"args": [True, 1, 0.5, 4, 0, 0.5, 2]})
+        assert (plain.request.init.softness, plain.comments) == (0.5, ())
+        named = {
+            "Soft inpainting": True,
+            "Schedule bias": 2,
+            "Preservation strength": 8,
+            "Transition contrast boost": 4,
+        }
+        strong = asked({"args": named}, "soft inpainting")
+        assert (strong.request.init.softness, strong.comments) == (
+            1.0,
+            ("soft inpainting: Schedule bias has no effect here",),
+        )
+        assert asked({"args": [False, 1, 9]}).request.init.softness == asked({}).request.init.softness == 0.0
+        for args in ([True, "much"], [True] * 8, "on", [True, 1, -1]):
+            with pytest.raises(RequestError, match="alwayson_scripts: soft inpainting: "):
+                asked({"args": args})
+
     def test_settings_of_inpainting(self, catalog):
         mask = PilImages.new("L", (64, 48))
         mask.paste(255, (8, 8, 24, 24))

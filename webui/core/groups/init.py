@@ -13,6 +13,7 @@ from webui.core.files import Files
 from webui.core.groups.base import Group
 from webui.core.images import SIDE_STEP_PX
 from webui.core.picture import Picture
+from webui.core.soft_mask import soften
 from webui.core.stages import Pass, Stage
 from webui.core.values import share_field
 
@@ -44,6 +45,11 @@ class Init(Group):
     )
     mask_blur: int = Field(
         default=4, ge=0, le=MAX_BLUR_PX, title="Soft edge", description="How soft the edge of the mask is, in px"
+    )
+    softness: float = share_field(
+        0.0,
+        "Soft inpainting",
+        "How far into the masked part changes grow from its edge: 1 is up to its middle. 0: off",
     )
     mask_fill: Literal["fill", "original", "noise", "nothing"] = Field(
         default="original",
@@ -101,7 +107,7 @@ class Init(Group):
     @property
     def whole_mask(self) -> PilImage | None:
         """The mask in levels, for all of ``shown``; None where nothing is masked."""
-        mask = self.mask and images.mask_levels(self.mask, self.invert_mask)
+        mask = self.mask and soften(images.mask_levels(self.mask, self.invert_mask), self.softness)
         if any(self.outpaint):
             mask = images.extension_mask(mask, self.image.size, self.outpaint, overlap_px=self.mask_blur)
         return mask

@@ -7,7 +7,8 @@ from typing import Any
 from webui.core.errors import RequestError
 
 SAME_AS = {"none", "automatic", "default", "original", "bh1", "time_uniform", "uniform", "full", "#ffffff"}
-ADETAILER, CONTROLNET = "adetailer", "controlnet"
+ADETAILER, CONTROLNET, SOFT_INPAINTING = "adetailer", "controlnet", "soft inpainting"
+SCRIPTS = ADETAILER, CONTROLNET, SOFT_INPAINTING
 """The scripts that are known, in small letters."""
 MAX_LEVELS = 100  # of lists and objects in a body; pydantic writes no more than 255
 

@@ -198,7 +198,7 @@ def read_request(
     scripts = read_scripts(given, with_picture, catalog, enlarged=bool(values.get("hires")))
     values |= scripts.values
     if with_picture:
-        values["init"] = _read_init(given, told)
+        values["init"] = {**_read_init(given, told), **scripts.start}
     try:
         known = {name: value for name, value in nest(values).items() if name in Request.model_fields}
         request = Request.parse(known)

@@ -1,13 +1,13 @@
 """A1111's HTTP API: the scripts that a request has beside it, as far as they are known here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
-from webui.interop import adetailer, controlnet
-from webui.interop.a1111.refusals import ADETAILER, CONTROLNET
+from webui.interop import adetailer, controlnet, soft_inpainting
+from webui.interop.a1111.refusals import ADETAILER, CONTROLNET, SCRIPTS, SOFT_INPAINTING
 
 FIELD = "alwayson_scripts"
 OLDER_UNITS = "controlnet_units"
@@ -16,12 +16,13 @@ OLDER_UNITS = "controlnet_units"
 
 @dataclass(frozen=True)
 class Scripts:
-    """``values`` of a request's fields, lines for people, and of each control that acts whether its maps are
-    ``shown``."""
+    """``values`` of a request's fields, lines for people, of each control that acts whether its maps are ``shown``, and
+    what goes to the start picture, if there is one."""
 
     values: Mapping[str, Any]
     comments: tuple[str, ...] = ()
     shown: tuple[bool, ...] = ()
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_scripts(given: Mapping[str, Any], with_picture: bool, catalog: Catalog, enlarged: bool) -> Scripts:
@@ -31,7 +32,7 @@ def read_scripts(given: Mapping[str, Any], with_picture: bool, catalog: Catalog,
     """
     asked = given.get(FIELD) or {}
     for name in asked if isinstance(asked, Mapping) else [asked]:
-        if str(name).casefold() not in (ADETAILER, CONTROLNET):
+        if str(name).casefold() not in SCRIPTS:
             raise RequestError(f"{FIELD}: there is no script {str(name)[:80]!r} here", field=FIELD)
     scripts = {str(name).casefold(): script for name, script in asked.items()}
     values: dict[str, Any] = {}
@@ -39,4 +40,6 @@ def read_scripts(given: Mapping[str, Any], with_picture: bool, catalog: Catalog,
     units = controlnet.read_units(scripts.get(CONTROLNET, given.get(OLDER_UNITS, [])), catalog.controls, enlarged)
     values |= {"detail": details} if details else {}
     values |= {"controls": units.controls} if units.controls else {}
-    return Scripts(values, comments + units.comments, units.shown)
+    softness, lines = soft_inpainting.read_arguments(scripts.get(SOFT_INPAINTING, []))
+    start = {"softness": softness} if softness else {}
+    return Scripts(values, comments + units.comments + lines, units.shown, start)

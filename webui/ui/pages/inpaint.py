@@ -73,6 +73,7 @@ def _build_below(catalog: Catalog) -> Controls:
     with gr.Accordion("Mask", open=False, elem_id=f"{NAME}-mask-settings"):
         add("mask_fill")
         add("mask_blur")
+        add("softness")
         add("invert_mask")
         add("only_masked")
         add("padding")

@@ -43,7 +43,7 @@
         of("reuse") > 1 && `step caching ${of("reuse")}`,
         of("token_merging") > 0 && `token merging ${of("token_merging")}`,
       ) || "none: pictures are exact",
-    "mask-settings": (of) => list(of("mask_fill"), `soft edge ${of("mask_blur")} px`, of("invert_mask") && "inverted", of("only_masked") && "zoomed in"),
+    "mask-settings": (of) => list(of("mask_fill"), `soft edge ${of("mask_blur")} px`, of("softness") > 0 && `soft ${of("softness")}`, of("invert_mask") && "inverted", of("only_masked") && "zoomed in"),
     outpaint: (of) => list(...["left", "top", "right", "bottom"].map((side) => of(`outpaint_${side}`) > 0 && `${side} ${of(`outpaint_${side}`)} px`)) || "none",
     fitting: (of) => of("resize"),
     settings: (of, before) => {
