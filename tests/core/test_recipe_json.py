@@ -17,6 +17,7 @@ from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.nag import Nag
 from webui.core.groups.pag import Pag
+from webui.core.groups.region import Region
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import ImageError
@@ -127,6 +128,16 @@ requests = st.builds(
             mode=st.sampled_from(["balanced", "prompt", "control"]),
             resize=st.sampled_from(["just resize", "crop and resize", "resize and fill"]),
             options=st.dictionaries(names, st.floats(-10, 10), max_size=2),
+        ),
+        max_size=2,
+    ).map(tuple),
+    regions=st.lists(
+        st.builds(
+            Region,
+            box=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0.6, 1), st.floats(0.6, 1)),
+            weight=st.floats(0, 1),
+            feather=st.floats(0, 0.5),
+            prompt=texts.map(lambda text: f"a {text}"[:8000]),
         ),
         max_size=2,
     ).map(tuple),

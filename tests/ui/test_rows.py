@@ -10,6 +10,7 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
+from webui.core.groups.region import Region
 from webui.core.images import pixels_sha256
 from webui.core.recipe import Recipe
 from webui.core.request import Request
@@ -24,7 +25,9 @@ NOTHING = Catalog({}, {}, {}, {}, {})
 def test_the_frame_tells_the_fields_with_their_bounds():
     with gr.Blocks():
         fields = rows.build_lists("txt2img")
-    assert [fields[group].elem_id for group in ("controls", "detail")] == ["txt2img-controls", "txt2img-detail"]
+    groups = ("controls", "regions", "detail")
+    assert [fields[group].elem_id for group in groups] == [f"txt2img-{group}" for group in groups]
+    assert [info["name"] for info in rows._fields("regions", Region)] == ["box", "weight", "feather", "prompt"]
     told = {info["name"]: info for info in rows._fields("detail", Detail)}
     assert [*told] == ["finder", "prompt", "negative", "strength", "padding", "dilate", "threshold", "at_most"]
     assert (told["finder"]["kind"], told["prompt"]["kind"]) == ("choice", "text")

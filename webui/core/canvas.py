@@ -10,7 +10,7 @@ from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.groups.init import MAX_BLUR_PX, MAX_PADDING_PX, Init
 from webui.core.images import FILTER, MAX_SIDE_PX, MIN_SIDE_PX, Cut
-from webui.core.stages import Pass
+from webui.core.stages import WHOLE, Pass, Shares
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,16 @@ def make_canvas(init: Init, size: images.Size) -> Canvas:
     if init.only_masked:
         return _region(image, mask, size, init)
     return _masked(image, mask, size, init)
+
+
+def drawn_part(init: Init | None, size: images.Size) -> Shares:
+    """What of the picture a pass of this size draws: the part around the mask with only masked, else all of it."""
+    mask = init.whole_mask if init and init.only_masked else None
+    box = mask and init and images.masked_region(mask, init.padding, size)
+    if not mask or not box:
+        return WHOLE
+    left, top, right, bottom = box
+    return left / mask.width, top / mask.height, right / mask.width, bottom / mask.height
 
 
 def _whole(image: PilImage, size: images.Size, mode: images.ResizeMode) -> Canvas:

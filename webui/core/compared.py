@@ -44,7 +44,7 @@ def _told(recipe: Recipe) -> Iterator[tuple[str, str]]:
         title = fields[group].title or group
         if group in LISTS:
             for number, entry in enumerate(held, start=1):
-                yield f"{title} {number}", ", ".join(f"{name} {_text(value)}" for name, value in entry.said.items())
+                yield f"{title} {number}", ", ".join(f"{name} {_text(value)}" for name, value in entry.told.items())
         elif group != "init" and held is not None:
             for name in GROUPS[group].model_fields:
                 if shown := GROUP_FIELDS.get(f"{group}.{name}"):

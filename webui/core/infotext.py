@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from webui.core.groups.control import Control
 from webui.core.groups.detail import MOST_PARTS, Detail
 from webui.core.groups.init import Init
+from webui.core.groups.region import Region, box_text
 from webui.core.groups.upscale import Upscale
 from webui.core.maps import MAPS, RESOLUTION
 from webui.core.prompt import join_loras
@@ -35,6 +36,8 @@ CONTROL_RESIZES = {
 }
 """What A1111's extension sd-webui-controlnet calls these."""
 ORDINALS = {2: "2nd", 3: "3rd"}
+REGION_WORDS = {"box": "box", "weight": "weight", "feather": "soft edge", "prompt": "prompt"}
+"""What the text calls a region's fields, behind ``Region 1``; of a mask it has the beginning of its hash."""
 
 
 def hashes_text(hashes: Mapping[str, str]) -> str | None:
@@ -121,6 +124,19 @@ def control_settings(controls: Sequence[Control], hashes: Mapping[str, str]) -> 
         }
         text = ", ".join(f"{word}: {neutralise(str(value))}" for word, value in told.items())
         settings[f"ControlNet {number}"] = json.dumps(text, ensure_ascii=False)
+    return settings
+
+
+def region_settings(regions: Sequence[Region]) -> dict[str, object]:
+    """Words of our own: A1111's extensions have a grid of regions, and their prompts in that of the picture."""
+    settings: dict[str, object] = {}
+    for number, region in enumerate(regions, start=1):
+        told = region.told | ({"box": box_text(region.box)} if region.box else {})
+        for field, words in {**REGION_WORDS, "mask": "mask"}.items():
+            if field in told:
+                value = told[field]
+                is_text = isinstance(value, str)
+                settings[f"Region {number} {words}"] = quoted(neutralise(value)) if is_text else f"{value:g}"
     return settings
 
 

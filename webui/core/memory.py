@@ -29,6 +29,8 @@ TOLD_BYTES = 2**28
 """What a step takes is said where it is as much."""
 SLOTS = 2
 """One block computes while the next one comes."""
+FORWARD_ROWS = 32
+"""Of one forward: what 16 pictures, the most of a batch, take with one prompt and a negative one."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def step_bytes(checkpoint: Checkpoint, size: Size, rows: int, number_bytes: int)
 
     Each picture is one for each prompt that it is asked about with, the negative one too.
     """
-    return math.prod(size) * rows * checkpoint.row.step_px_bytes * number_bytes // 2
+    return math.prod(size) * min(rows, FORWARD_ROWS) * checkpoint.row.step_px_bytes * number_bytes // 2
 
 
 def in_gib(nbytes: int) -> str:

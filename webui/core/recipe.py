@@ -35,6 +35,7 @@ from webui.core.infotext import (
     in_one_line,
     neutralise,
     refiner_settings,
+    region_settings,
     start_settings,
     upscale_settings,
 )
@@ -277,6 +278,7 @@ class Recipe:
             **refiner_settings(request),
             **hires_settings(request),
             **control_settings(request.controls, self.hashes.get("control", {})),
+            **region_settings(request.regions),
             **detail_settings(request.detail),
             **upscale_settings(request.upscale),
             **guiding_settings(request),

@@ -19,6 +19,7 @@ from webui.core.groups.hires import Hires
 from webui.core.groups.init import Init
 from webui.core.groups.nag import Nag
 from webui.core.groups.pag import Pag
+from webui.core.groups.region import MAX_REGIONS, Region
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX
@@ -184,6 +185,12 @@ class Request(Value):
     pag: Pag | None = Field(default=None, title="Perturbed attention (PAG)")
     nag: Nag | None = Field(default=None, title="Negative prompt in attention (NAG)")
     hires: Hires | None = Field(default=None, title="Hires fix")
+    regions: tuple[Region, ...] = Field(
+        default=(),
+        max_length=MAX_REGIONS,
+        title="Regions",
+        description="Prompts for parts of the picture; what no region covers has the picture's prompt",
+    )
     detail: tuple[Detail, ...] = Field(
         default=(),
         max_length=MAX_DETAILS,
@@ -222,10 +229,12 @@ class Request(Value):
     @property
     def texts(self) -> Mapping[str, str]:
         """All its prompts by their places, those of groups as ``hires.prompt`` and ``detail.1.prompt``."""
-        held: dict[str, Request | Hires | Detail | None] = {"": self, "hires.": self.hires}
-        held |= {f"detail.{number}.": detail for number, detail in enumerate(self.detail, start=1)}
+        held: dict[str, Any] = {"": self, "hires.": self.hires, **self._entries}
         return {
-            f"{place}{field}": getattr(holder, field) for place, holder in held.items() if holder for field in PROMPTS
+            f"{place}{field}": getattr(holder, field)
+            for place, holder in held.items()
+            for field in PROMPTS
+            if hasattr(holder, field)
         }
 
     @property
@@ -238,39 +247,35 @@ class Request(Value):
     @property
     def pictures(self) -> Mapping[str, PilImage]:
         """Those of its lists by their places, as ``controls.1.image``."""
-        held = {
-            f"{group}.{number}.{field}": getattr(entry, field)
-            for group, made_of in LISTS.items()
-            for number, entry in enumerate(getattr(self, group), start=1)
-            for field in made_of.pictures
-        }
+        entries = self._entries.items()
+        held = {f"{place}{field}": getattr(entry, field) for place, entry in entries for field in entry.pictures}
         return {place: picture for place, picture in held.items() if picture is not None}
 
     def with_pictures(self, pictures: Mapping[str, PilImage | None]) -> "Request":
         """The same with these, by their places as in ``pictures``."""
-        lists = {
-            group: tuple(
-                entry.model_copy(update=_below(f"{group}.{number}.", pictures))
-                for number, entry in enumerate(getattr(self, group), start=1)
-            )
-            for group, made_of in LISTS.items()
-            if made_of.pictures
-        }
-        return self.model_copy(update=lists)
+        return self.model_copy(update=self._lists_with(pictures))
 
     def with_texts(self, texts: Mapping[str, str]) -> "Request":
         """The same with other texts, by their places as in ``texts``, or templates."""
         own = {place: text for place, text in texts.items() if "." not in place}
         hires = _below("hires.", texts)
-        details = tuple(
-            detail.model_copy(update=_below(f"detail.{number}.", texts))
-            for number, detail in enumerate(self.detail, start=1)
-        )
-        return self.model_copy(
-            update=own
-            | ({"hires": self.hires.model_copy(update=hires)} if self.hires and hires else {})
-            | {"detail": details}
-        )
+        second = {"hires": self.hires.model_copy(update=hires)} if self.hires and hires else {}
+        return self.model_copy(update=own | second | self._lists_with(texts))
+
+    @property
+    def _entries(self) -> Mapping[str, Any]:
+        """Those of its lists, by what their fields' places begin with."""
+        return {f"{group}.{k}.": entry for group in LISTS for k, entry in enumerate(getattr(self, group), start=1)}
+
+    def _lists_with(self, values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+        """Its lists, each entry with the values of its place."""
+        return {
+            group: tuple(
+                entry.model_copy(update=_below(f"{group}.{number}.", values))
+                for number, entry in enumerate(getattr(self, group), start=1)
+            )
+            for group in LISTS
+        }
 
     @property
     def requests(self) -> "tuple[Request, ...]":

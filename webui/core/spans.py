@@ -11,10 +11,14 @@ from webui.core.stages import LoraUse, Pass
 
 @dataclass(frozen=True)
 class Term:
-    """A prompt as one term of the guidance, and how much it counts: 1 is as it is, 0 not at all."""
+    """A prompt as one term of the guidance, and how much it counts: 1 is as it is, 0 not at all.
+
+    ``region`` is the number of the pass's region that it is of, from 1, and 0 for the picture's prompt.
+    """
 
     text: str
     weight: float = 1.0
+    region: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,22 @@ def spans(stage: Pass) -> tuple[Span, ...]:
     left out, unless there is no other.
     """
     steps = stage.steps_taken
-    parts = [(read(text), weight) for text, weight in split_terms(stage.prompt)]
+    prompts = (stage.prompt, *(region.prompt for region in stage.regions))
+    parts = [
+        (read(text), weight, region) for region, prompt in enumerate(prompts) for text, weight in split_terms(prompt)
+    ]
     negative = read(stage.negative)
 
     def told(step: int) -> Span:
-        said = [text.at(step, steps, stage.done) for text, _ in parts]
-        terms = tuple(Term(_words(text, own), weight) for (text, weight), own in zip(parts, said, strict=True))
+        said = [text.at(step, steps, stage.done) for text, _, _ in parts]
+        terms = tuple(Term(_words(part[0], own), *part[1:]) for part, own in zip(parts, said, strict=True))
         counting = tuple(term for term in terms if term.weight)
         unwanted = _words(negative, negative.at(step, steps, stage.done))
-        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, said), _acting(stage, step))
+        tagged = [own for own, (_, _, region) in zip(said, parts, strict=True) if not region]
+        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, tagged), _acting(stage, step))
 
-    told_once = not stage.lora_schedules and not any(text.choices for text in (negative, *(text for text, _ in parts)))
-    if told_once and all((use.start, use.end) == (0, 1) for use in stage.controls):
+    changes = stage.lora_schedules or any(text.choices for text in (negative, *(part[0] for part in parts)))
+    if not changes and all((use.start, use.end) == (0, 1) for use in stage.controls):
         return (told(0),)
     found = []
     for span, group in groupby(range(steps), told):

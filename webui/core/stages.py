@@ -76,6 +76,33 @@ class EmbeddingUse:
         return [form for form in self.forms if form.casefold() in text.casefold()]
 
 
+Shares = tuple[float, float, float, float]
+"""Left, top, right and bottom as shares of a picture, 0..1."""
+WHOLE: Shares = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of a picture: a box, or a mask as base64 of a grey picture, white for what is in it.
+
+    ``feather`` is how wide its edge is, as a share of the shorter side. ``seen`` is what of the picture is drawn.
+    """
+
+    box: Shares | None = None
+    mask: str | None = None
+    feather: float = 0.0
+    seen: Shares = WHOLE
+
+
+@dataclass(frozen=True)
+class RegionUse:
+    """What is to be in an area, and how much it counts there, 0..1."""
+
+    prompt: str
+    weight: float
+    area: Area
+
+
 @dataclass(frozen=True)
 class ControlUse:
     """A control, and the picture that it draws after: two are the same where its pixels are. It is RGB, or RGBA for a
@@ -163,6 +190,7 @@ class Pass:
     refs: tuple[LoraRef, ...] = ()
     reuse: int = 1
     token_merging: float = 0.0
+    regions: tuple[RegionUse, ...] = ()
     name: str = "base"
 
     @property
@@ -180,8 +208,8 @@ class Pass:
 
     @property
     def rows(self) -> int:
-        """What the network is asked for each picture in an evaluation."""
-        return 1 + (self.guidance != 1) + (self.pag is not None)
+        """How many prompts the network is asked about for each picture in an evaluation, without those of AND."""
+        return 1 + len(self.regions) + (self.guidance != 1) + (self.pag is not None)
 
     @property
     def result_size(self) -> Size:

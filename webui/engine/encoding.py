@@ -1,6 +1,6 @@
 """Prompts and start pictures as a model sees them, kept for as long as they may be wanted again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from cachetools import LRUCache
 
-from webui.core.canvas import Canvas, make_canvas
+from webui.core.canvas import Canvas, drawn_part, make_canvas
 from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.images import Size
 from webui.core.names import is_word
@@ -16,6 +16,7 @@ from webui.core.spans import Span
 from webui.core.stages import Pass
 from webui.core.tensor_file import BadFile
 from webui.core.weight_files import hash_whole
+from webui.engine.areas import as_tensor, shares
 from webui.engine.embeddings import Embedding, find_bundled, fits, read_embedding
 from webui.engine.families.base import Conditioning, Steering
 from webui.engine.families.model import Model
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from webui.engine.controls.base import Control
     from webui.engine.controls.guides import Guides
 
+COVERED = (
+    "The regions cover the whole picture, so the picture's prompt counts nowhere; [PROMPT] in a region's prompt puts it"
+    " there."
+)
 CACHED_PROMPTS = 64
 CACHED_PICTURE_BYTES = 128 * 2**20
 
@@ -92,7 +97,7 @@ class Encoder:
             prompt = self._prompt(model, loras, stage, text, negative, run)
             return model.condition(prompt, stage.size, stage.guidance, negative)
 
-        positive = [Branch(condition(term.text), term.weight) for term in span.terms]
+        positive = self._branches(model, stage, span, condition, run)
         guidance = 1.0 if model.guides_itself else stage.guidance
         guided = guidance != 1 or not are_whole(positive)
         negative = condition(span.negative, negative=True) if guided or stage.nag else None
@@ -100,6 +105,26 @@ class Encoder:
         if stage.pag or stage.nag:
             steering = Steering(int(guided), bool(stage.pag), stage.nag, negative if stage.nag else None)
         return EncodedSpan(positive, negative if guided else None, guidance, steering)
+
+    def _branches(
+        self, model: Model, stage: Pass, span: Span, condition: Callable[[str], Conditioning], run: Run
+    ) -> list[Branch]:
+        """The terms, each where it counts; those that count nowhere are left out, and their words not read."""
+        if not stage.regions:
+            return [Branch(condition(term.text), term.weight) for term in span.terms]
+        width, height = (side // model.latent_scale for side in stage.size)
+        where = shares(stage.regions, (width, height), drawn_part(stage.init, stage.size))
+        if (
+            not where[0].any()
+            and (own := stage.prompt.strip())
+            and not any(own in part.prompt for part in stage.regions)
+        ):
+            run.warn(COVERED)
+        return [
+            Branch(condition(term.text), term.weight, as_tensor(share, self._device))
+            for term in span.terms
+            if (share := where[term.region]).any()
+        ]
 
     @torch.inference_mode()
     def _prompt(

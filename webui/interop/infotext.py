@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from webui.interop import adetailer, controlnet_words
+from webui.interop import adetailer, controlnet_words, regions
 from webui.interop.found import Found, Lora, Unreadable, read_size, short
 
 NEGATIVE = "Negative prompt:"
@@ -263,7 +263,10 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
     found.put("detail", details or None)
     controls, units = controlnet_words.take_settings(settings)
     found.put("controls", controls or None)
-    settings = {key: pair for key, pair in settings.items() if key not in taken | units}
+    areas, of_regions, lines = regions.take_settings(settings)
+    found.put("regions", areas or None)
+    found.unmapped += lines
+    settings = {key: pair for key, pair in settings.items() if key not in taken | units | of_regions}
     with_hires = any(key.startswith("hires") for key in values)
     for key, (name, value) in settings.items():
         if value == "":

@@ -46,6 +46,7 @@ from webui.core.uses import check_parts, check_vae, choose_text_encoder
 from webui.core.work import Work
 from webui.jobs.controls import resolve_controls
 from webui.jobs.loras import resolve_loras
+from webui.jobs.regions import check_regions
 from webui.jobs.texts import draw_pictures
 from webui.library.library import Snapshot
 
@@ -161,6 +162,7 @@ def resolve(request: Request, library: Snapshot) -> Request:
     width, height = request.width or file.native_px, request.height or file.native_px
     if request.init is not None:
         width, height = drawn_size(request.init, request.width, request.height, file.native_px)
+    check_regions(request, (width, height))
     request = with_seeds(request)
     names = {"model": file.name, "form": _form_of(file), "sampler": sampler, "schedule": schedule}
     names["prediction"] = _resolve_prediction(request, file, sampler)

@@ -45,7 +45,8 @@ SCRIPTS = (
     "memory.js",
     "seed.js",
     *("presets.js", "shelf.js"),
-    *("size.js", "rows.js", "controls.js", "folds.js", "archive.js", "zoom.js", "stage.js", "light_frame.js"),
+    *("size.js", "rows.js", "controls.js", "boxes.js", "regions.js", "folds.js", "archive.js"),
+    *("zoom.js", "stage.js", "light_frame.js"),
     *("light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),
     *("windowed.js", "history_source.js", "history_boards.js", "history.js", "add_model.js", "drop.js"),
@@ -55,6 +56,7 @@ SCRIPTS = (
 Defaults = Mapping[str, Mapping[str, Any]]
 STYLES = (
     *("icons.css", "style.css", "history.css", "adding.css", "layout.css", "queue.css", "light.css", "presets.css"),
+    "regions.css",
     "forced.css",
 )
 TITLE = "Darkroom"

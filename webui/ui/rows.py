@@ -12,10 +12,12 @@ from webui.core.errors import RequestError
 from webui.core.groups import LISTS
 from webui.core.groups.detail import Detail
 from webui.core.groups.listed import Listed
+from webui.core.groups.region import Region
 from webui.core.picture import Find
 from webui.core.prompt import join_loras
 from webui.core.request import Request
-from webui.ui import form
+from webui.ui import form, regions
+from webui.ui.painting import painter
 
 FRAME = """
 <div class="panel rows" data-page="{page}" data-group="{group}" data-thing="{thing}" data-most="{most}"
@@ -33,9 +35,14 @@ URLS = {
 """What lists the names that a row's field is chosen from."""
 OF_MODEL = ("controls.model",)
 """Those of them that tell what fits the page's model."""
-SHOWN = ("detail", "controls")
-"""The lists that have a fold here."""
-STEPS = {"padding": 8, "dilate": 4, **dict.fromkeys(("strength", "threshold", "weight", "start", "end"), 0.05)}
+FRAMES = {"controls": FRAME, "regions": regions.FRAME, "detail": FRAME}
+"""Of the lists that have a fold here."""
+STEPS = {
+    "padding": 8,
+    "dilate": 4,
+    **dict.fromkeys(("strength", "threshold", "weight", "start", "end"), 0.05),
+    "feather": 0.01,
+}
 
 
 def build_lists(page: str) -> dict[str, gr.Textbox]:
@@ -46,7 +53,7 @@ def build_lists(page: str) -> dict[str, gr.Textbox]:
 
 def _build(page: str, group: str, made_of: type[Listed]) -> gr.Textbox:
     info = Request.model_fields[group]
-    if group not in SHOWN:
+    if group not in FRAMES:
         return form.unseen(page, group, info.title or group)
     most = next(entry.max_length for entry in info.metadata if hasattr(entry, "max_length"))
     told = {
@@ -59,7 +66,8 @@ def _build(page: str, group: str, made_of: type[Listed]) -> gr.Textbox:
         "note": info.description,
     }
     with gr.Accordion(info.title, open=False, elem_id=f"{page}-{group}-panel"):
-        gr.HTML(FRAME.format(**{name: html.escape(str(value)) for name, value in told.items()}))
+        words = {name: html.escape(str(value)) for name, value in told.items()}
+        gr.HTML(FRAMES[group].format(**words, painter=painter(f"{page}-{group}", of_its_own=True)))
     return form.unseen(page, group, info.title or group)
 
 
@@ -123,6 +131,9 @@ def _with_pictures(group: str, number: int, entry: Any, made_of: type[Listed], f
 def _entry(detail: Listed | Mapping[str, Any], anew: bool) -> dict[str, Any]:
     if isinstance(detail, Mapping):
         return dict(detail)
+    if isinstance(detail, Region):
+        prompt = detail.template if anew and detail.template else detail.prompt
+        return detail.model_copy(update={"prompt": prompt, "template": ""}).said
     if not isinstance(detail, Detail):
         return detail.said
     prompt = detail.template if anew and detail.template else join_loras(detail.prompt, detail.loras)

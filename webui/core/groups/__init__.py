@@ -14,6 +14,7 @@ from webui.core.groups.init import Init
 from webui.core.groups.listed import Listed
 from webui.core.groups.nag import Nag
 from webui.core.groups.pag import Pag
+from webui.core.groups.region import Region
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 
@@ -24,6 +25,7 @@ GROUPS: Mapping[str, type[Group]] = {
     "pag": Pag,
     "nag": Nag,
     "hires": Hires,
+    "regions": Region,
     "detail": Detail,
     "upscale": Upscale,
 }

@@ -93,6 +93,7 @@ class Detail(Listed):
             name="detail",
             init=None,
             controls=(),
+            regions=(),
             size=(native, native),
             prompt=prompt,
             negative=self.negative.replace(WHOLE_PROMPT, first.negative) or first.negative,

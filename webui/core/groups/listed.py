@@ -19,6 +19,11 @@ class Listed(Group):
     pictures: ClassVar[tuple[str, ...]] = ()
     """Its fields that hold pictures. Recipes name them by their pixels, and presets have none."""
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What of it is not left out, for people."""
+        return self.said
+
     @classmethod
     def asked(cls) -> tuple[str, ...]:
         """Its fields that people set, in their order."""

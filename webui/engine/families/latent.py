@@ -14,6 +14,7 @@ from webui.core.file_kinds import recognize
 from webui.core.files import VaeFile
 from webui.core.images import Size
 from webui.core.kinds.sd import VAE_PREFIX
+from webui.core.memory import FORWARD_ROWS
 from webui.core.tensor_file import BadFile
 from webui.engine.families import base
 from webui.engine.families.base import Backbone, Conditioning, Posterior, Steering
@@ -32,8 +33,6 @@ LATENT_CHANNELS = 4
 EMBEDDED_GUIDANCE_SCALE = 1000.0
 REFERENCE = "reference "
 """What the names of pictures in a conditioning begin with, each as ``look_at`` has them."""
-FORWARD_ROWS = 32
-"""Of one forward: what 16 pictures, the most of a batch, take with one prompt and a negative one."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
+from webui.core.memory import FORWARD_ROWS
 from webui.core.tensor_file import BadFile
 from webui.engine.families import flux_vae
 from webui.engine.families.base import Backbone, Conditioning
@@ -26,7 +27,7 @@ from webui.engine.families.family import (
     flow_config,
     without_float16,
 )
-from webui.engine.families.latent import FORWARD_ROWS, vae_of
+from webui.engine.families.latent import vae_of
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import qwen
 from webui.engine.text.vocabularies import in_folder, shipped

@@ -17,34 +17,11 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.work import Work
 from webui.ui import basics, form
+from webui.ui.painting import painter
 from webui.ui.workbench import INIT_FIELDS, Controls, Task, read_request
 
 NAME = "inpaint"
 COLLECT_JS = f"(image, _painted, ...rest) => [image, darkroomPainter.mask('{NAME}'), ...rest]"
-PAINTER = f"""
-<div class="painter empty" data-page="{NAME}">
-  <div class="painter-tools" role="toolbar" aria-label="Mask tools">
-    <button type="button" data-tool="brush" aria-pressed="true">Brush</button>
-    <button type="button" data-tool="eraser" aria-pressed="false">Eraser</button>
-    <button type="button" data-tool="lasso" aria-pressed="false" title="Draw around a part (L)">Lasso</button>
-    <label>Size <input type="range" min="2" max="200" value="32" aria-label="Brush size in px"></label>
-    <button type="button" data-act="undo">Undo</button>
-    <button type="button" data-act="redo">Redo</button>
-    <button type="button" data-act="clear">Clear</button>
-    <button type="button" data-act="zoom-out" aria-label="Zoom out">-</button>
-    <span class="painter-zoom" aria-live="polite">100 %</span>
-    <button type="button" data-act="zoom-in" aria-label="Zoom in">+</button>
-  </div>
-  <p class="painter-note" role="status"></p>
-  <div class="painter-stage"><div class="painter-sheet">
-    <img alt="" draggable="false">
-    <canvas width="1" height="1" tabindex="0" role="img" aria-label="Mask. Arrow keys move the brush, Space paints,
-      Shift with arrows paints a line, [ and ] change the size, B is the brush, E the eraser, Control Z undoes,
-      Control Shift Z does it again, Delete clears."></canvas>
-    <div class="painter-ring" hidden></div>
-  </div></div>
-</div>
-"""
 SIDES = ("left", "top", "right", "bottom")
 
 
@@ -61,7 +38,7 @@ def _build_above(catalog: Catalog) -> Controls:
 
 
 def _build_painter() -> None:
-    gr.HTML(PAINTER, label="Mask", elem_id=f"{NAME}-mask")
+    gr.HTML(painter(NAME), label="Mask", elem_id=f"{NAME}-mask")
 
 
 def _build_below(catalog: Catalog) -> Controls:

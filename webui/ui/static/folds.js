@@ -29,6 +29,7 @@
     variation: (of) => (of("variation.strength") > 0 ? `strength ${of("variation.strength")}` : OFF),
     hires: (of) => (of("hires") ? list(sides(of, "hires"), `strength ${of("hires.strength")}`) : OFF),
     upscale: (of) => (of("upscale") ? list(sides(of, "upscale"), of("upscale.upscaler")) : OFF),
+    "regions-panel": (of) => on(count(of("regions"))),
     "detail-panel": (of) => on(count(of("detail"))),
     "controls-panel": (of) => on(acting(of("controls"))),
     guiding: (of) =>

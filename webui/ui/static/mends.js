@@ -45,7 +45,7 @@
   // where what was refused is no longer there.
   const describe = ({ refused, how, value }, of) => {
     const path = refused.replace(/^init\./, "");
-    const [, list, number, name] = path.match(/^(detail|controls|loras)\.(\d+)(?:\.(.+))?$/) ?? [];
+    const [, list, number, name] = path.match(/^(detail|controls|regions|loras)\.(\d+)(?:\.(.+))?$/) ?? [];
     const entry = Number(number);
     if (how === "remove" || how === "keep") {
       const label = how === "keep" ? "Keep the first" : "Remove it";
@@ -55,8 +55,8 @@
         return left.length < names.length ? { field: path, name: value, label, to: { styles: write(left) } } : null;
       }
       const isLora = /(^|\.)loras$/.test(path);
-      if (list === "detail") {
-        const entries = read(of("detail"));
+      if (list && list !== "loras") {
+        const entries = read(of(list));
         const own = entries[entry - 1];
         if (!own) return null;
         const text = own[isLora ? "prompt" : name] ?? "";
@@ -64,7 +64,7 @@
         const told = isLora ? withoutLora(part, "loras", "prompt", value, how === "keep")?.to.prompt : withoutWildcard(text, value);
         if (told === undefined || told === null) return null;
         const changed = { ...own, [isLora ? "prompt" : name]: told };
-        return { field: "detail", entry, name: isLora ? "prompt" : name, label, to: { detail: write(entries.with(entry - 1, changed)) } };
+        return { field: list, entry, name: isLora ? "prompt" : name, label, to: { [list]: write(entries.with(entry - 1, changed)) } };
       }
       if (isLora) {
         const prompt = path.replace(/loras$/, "prompt");

@@ -70,6 +70,7 @@
 
     keep() {
       this.changes = (this.changes ?? 0) + 1;
+      if ("own" in this.root.dataset) return; // no start picture is painted on
       window.darkroomPictures.keepStrokes(this.root.dataset.page, this.strokes);
       window.darkroomFields.tell(this.root.dataset.page);
     }
@@ -217,6 +218,11 @@
 
     draw(stroke, from) {
       const context = this.canvas.getContext("2d");
+      if (stroke.image) {
+        context.globalCompositeOperation = "source-over";
+        context.drawImage(stroke.image, 0, 0, this.canvas.width, this.canvas.height);
+        return;
+      }
       context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
       context.strokeStyle = COLOUR;
       context.lineWidth = stroke.size;

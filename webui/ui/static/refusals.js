@@ -4,8 +4,8 @@
   "use strict";
   const { make, whenever } = window.darkroomPanel;
   const { put, valueOf, whenFilled } = window.darkroomFields;
-  const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel", controls: "controls-panel" };
-  const FIRST = { detail: "finder", controls: "model" }; // what says what a row is
+  const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel", controls: "controls-panel", regions: "regions-panel" };
+  const FIRST = { detail: "finder", controls: "model", regions: "prompt" }; // what says what a row is
   const FRAMES = 60; // until an opened fold has its fields
   const marks = {}; // by page: {place, held, block, note, input, described}
 
@@ -38,7 +38,7 @@
   const look = (page, { field, entry, name }) => {
     if (field in FIRST) {
       const input = document.getElementById(`${page}-${field}-${entry > 1 ? `${entry}-` : ""}${name ?? FIRST[field]}`);
-      return { input, block: input?.closest("label") };
+      return { input, block: input?.closest("label, li") };
     }
     if (field === "loras") {
       const block = document.querySelector(`.loras[data-page="${page}"] .loras-chosen > li:nth-child(${entry ?? 1})`);
