@@ -88,8 +88,14 @@ def exact_pictures():
     return {}
 
 
-@EACH
-@pytest.mark.parametrize("start", STARTS)
+EVERYWHERE = [(lever, start) for lever in LEVERS for start in STARTS]
+SEVERAL = [pair for pair in EVERYWHERE if pair[0] != "all" and pair[1] != "txt2img"]
+
+
+@pytest.mark.parametrize(
+    ("lever", "start"),
+    [pytest.param(*pair, marks=pytest.mark.slow) if pair in SEVERAL else pair for pair in EVERYWHERE],
+)
 def test_each_changes_the_picture_a_little_and_always_in_the_same_way(draw, exact_pictures, lever, start):
     given = NATIVE | STARTS[start]
     if start not in exact_pictures:

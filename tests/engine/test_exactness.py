@@ -66,6 +66,7 @@ def test_picture_k_of_a_batch_is_that_seed_alone_strictly_or_else_within_one_lev
         assert picture.pixels_sha256 == alone.pixels_sha256
         assert picture.recipe.batch.count == 1
         assert abs(levels(alone) - levels(together)).max() <= 1
+    assert abs(levels(strict[0]) - levels(strict[1])).max() > 1
 
 
 def levels(picture: Image) -> np.ndarray:

@@ -55,14 +55,7 @@ def run_until(darkroom, request_for):
 
 
 class TestBatches:
-    """Picture k of a batch is the picture of seed + k."""
-
-    @pytest.mark.parametrize("sampler", SAMPLERS)
-    def test_picture_k_of_a_batch_is_the_picture_of_its_seed_alone(self, draw, sampler):
-        batch = draw(sampler=sampler, seed=40, count=2)
-        alone = [draw(sampler=sampler, seed=seed)[0] for seed in (40, 41)]
-        assert [abs(one - other).max() <= 1 for one, other in zip(batch, alone, strict=True)] == [True, True]
-        assert abs(batch[0] - batch[1]).max() > 1
+    """Picture k of a batch is the picture of seed + k: of each sampler in ``test_exactness``."""
 
     def test_repeat_goes_on_with_the_seeds(self, run):
         events = run(seed=40, count=2, repeat=2)

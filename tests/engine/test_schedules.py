@@ -163,7 +163,13 @@ def test_a_prompt_that_changes_is_two_halves(picture, halves, sampler):
     assert whole.tobytes() != picture(sampler=sampler, prompt=APPLE).image.tobytes()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+# The first of each way of stepping; which networks are asked does not depend on the others.
+WAYS = ("Euler a", "Heun", "DPM2", "PNDM", "DPM++ SDE", "LCM")
+
+
+@pytest.mark.parametrize(
+    "sampler", [*WAYS, *(pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS if s not in WAYS)]
+)
 def test_a_lora_that_changes_is_two_halves_and_leaves_the_base_as_it_is(picture, halves, model, sampler):
     base = [parameter.clone() for part in model.components.values() for parameter in part.parameters()]
     points = LoraRef.model_validate("night:1@0;1@0.5;0.4@0.5")
