@@ -6,7 +6,7 @@ from PIL import Image as PilImages
 
 from .server import SMALL
 
-LONG = {"steps": 40, "width": 256, "height": 256}
+LONG = {"steps": 40, "width": 160, "height": 160}
 # A tab that nobody looks at, and what a page sounds and notifies.
 LISTEN = """() => {
   window.tones = []; window.notified = []; window.away = false;
