@@ -48,6 +48,17 @@ def model(monkeypatch):
     return make
 
 
+def test_a_negative_prompt_of_a_later_pass_is_one_too(model):
+    own = {"hires.negative": {"hires": Hires(negative="dull")}}
+    own["detail.2.negative"] = {"detail": (Detail(), Detail(negative="dull"))}
+    for field, fields in own.items():
+        with pytest.raises(RequestError, match=f"^{field}: Anima, as 'ani' is, has no negative prompt$") as caught:
+            check_abilities(Request(**fields), model("negative prompt"))
+        assert caught.value.field == field
+        check_abilities(Request(**fields), model())
+    check_abilities(Request(hires=Hires(negative="dull", model="another")), model("negative prompt"))
+
+
 @pytest.mark.parametrize("ability", ASKED)
 def test_what_a_kind_lacks_is_refused_with_its_name_and_field(model, ability):
     request = Request(**WANTED[ability])

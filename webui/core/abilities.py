@@ -1,6 +1,6 @@
 """What some kinds of models cannot do: what a request asks of it, and which of its fields that are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from webui.core import samplers
@@ -54,6 +54,18 @@ def check_abilities(request: Request, file: ModelFile) -> None:
             info = Request.model_fields.get(asked.field)
             is_plain = info is not None and isinstance(info.default, str | int | float)
             raise RequestError(reason, asked.field, Mend("use", info.default) if info and is_plain else None)
+    if "negative prompt" in _lacks(kind):
+        for field in _later_negatives(request):
+            raise RequestError(f"{field}: {kind.name}, as {file.name!r} is, has no negative prompt", field)
+
+
+def _later_negatives(request: Request) -> Iterator[str]:
+    """Fields with a negative prompt of their own for a later pass on the same model."""
+    if request.hires and not request.hires.model and request.hires.negative.strip():
+        yield "hires.negative"
+    for number, detail in enumerate(request.detail, start=1):
+        if detail.negative.strip():
+            yield f"detail.{number}.negative"
 
 
 def lacking(kind: Kind) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from webui.engine.families.family import (
     flow_config,
     without_float16,
 )
-from webui.engine.families.flux2 import Flux2Backbone, places
+from webui.engine.families.flux2 import Flux2Backbone, places, read_streams
 from webui.engine.families.latent import vae_of
 from webui.engine.text import t5
 from webui.engine.text.vocabularies import in_folder, read, shipped
@@ -151,24 +151,9 @@ def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
 
 
 def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
-    def shape(parameter: str) -> tuple[int, ...]:
-        keys = [key.name for key in _transformer_keys(parameter, nn.Identity(), checkpoint.names, prefix)]
-        return shapes[next((key for key in keys if key in shapes), keys[0])]
-
-    def blocks(of: str) -> int:
-        own = {"transformer_blocks": "double_blocks", "single_transformer_blocks": "single_blocks"}
-        start = f"{prefix}{of if checkpoint.names == 'diffusers' else own[of]}."
-        return len({key[len(start) :].split(".")[0] for key in shapes if key.startswith(start)})
-
-    width, channels = shape("x_embedder.weight")
-    (head,) = shape("transformer_blocks.0.attn.norm_q.weight")
-    return {
-        "in_channels": channels,
-        "num_layers": blocks("transformer_blocks"),
-        "num_single_layers": blocks("single_transformer_blocks"),
-        "attention_head_dim": head,
-        "num_attention_heads": width // head,
-        "joint_attention_dim": shape("context_embedder.weight")[1],
+    config, shape = read_streams(_transformer_keys, checkpoint, shapes, prefix)
+    head = config["attention_head_dim"]
+    return config | {
         "pooled_projection_dim": shape("time_text_embed.text_embedder.linear_1.weight")[1],
         "axes_dims_rope": (head // 8, head * 7 // 16, head * 7 // 16),
         "guidance_embeds": checkpoint.guides_itself,

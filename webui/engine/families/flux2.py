@@ -130,10 +130,15 @@ def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
         yield Spelling(name, (rows // 2, rows, 0, rows // 2))
 
 
-def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
+def read_streams(
+    keys: Callable[[str, nn.Module, str, str], Iterator[Key]], checkpoint: Checkpoint, shapes: Shapes, prefix: str
+) -> tuple[dict[str, Any], Callable[[str], tuple[int, ...]]]:
+    """What shapes say of a transformer with blocks of two streams and of one, as FLUX.1 and FLUX.2 have them, in
+    diffusers' words; and the shape of a parameter by diffusers' name. ``keys`` are its names in files."""
+
     def shape(parameter: str) -> tuple[int, ...]:
-        keys = [key.name for key in _transformer_keys(parameter, nn.Identity(), checkpoint.names, prefix)]
-        return shapes[next((key for key in keys if key in shapes), keys[0])]
+        found = [key.name for key in keys(parameter, nn.Identity(), checkpoint.names, prefix)]
+        return shapes[next((key for key in found if key in shapes), found[0])]
 
     def blocks(of: str) -> int:
         own = {"transformer_blocks": "double_blocks", "single_transformer_blocks": "single_blocks"}
@@ -142,16 +147,24 @@ def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> 
 
     width, channels = shape("x_embedder.weight")
     (head,) = shape("transformer_blocks.0.attn.norm_q.weight")
-    return {
+    config = {
         "in_channels": channels,
         "num_layers": blocks("transformer_blocks"),
         "num_single_layers": blocks("single_transformer_blocks"),
         "attention_head_dim": head,
         "num_attention_heads": width // head,
         "joint_attention_dim": shape("context_embedder.weight")[1],
+    }
+    return config, shape
+
+
+def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
+    config, shape = read_streams(_transformer_keys, checkpoint, shapes, prefix)
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return config | {
         "timestep_guidance_channels": shape("time_guidance_embed.timestep_embedder.linear_1.weight")[1],
         "mlp_ratio": shape("transformer_blocks.0.ff.linear_out.weight")[1] / width,
-        "axes_dims_rope": (head // 4,) * 4,
+        "axes_dims_rope": (config["attention_head_dim"] // 4,) * 4,
         "guidance_embeds": False,
     }
 

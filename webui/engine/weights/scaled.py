@@ -74,11 +74,12 @@ def turn(rows: torch.Tensor, group: int) -> torch.Tensor:
 @cache
 def hadamard(size: int) -> torch.Tensor:
     """The regular Hadamard matrix of a power of 4, (size, size), orthonormal and symmetric."""
-    matrix = torch.ones(1, 1)
-    four = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
-    while len(matrix) < size:
-        matrix = torch.kron(matrix, four)
-    return matrix / math.sqrt(size)
+    with torch.inference_mode(False):
+        matrix = torch.ones(1, 1)
+        four = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
+        while len(matrix) < size:
+            matrix = torch.kron(matrix, four)
+        return matrix / math.sqrt(size)
 
 
 @cache

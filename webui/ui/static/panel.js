@@ -78,13 +78,16 @@
       panel.querySelector(".panel-note").textContent = say(found);
     };
     const panels = () => [...document.querySelectorAll(`.${kind}`)];
+    let newest = 0;
     const load = async (address = url) => {
+      const number = ++newest;
+      let found = [];
       try {
         const answer = await fetch(address);
-        known = answer.ok ? await answer.json() : [];
-      } catch {
-        known = [];
-      }
+        found = answer.ok ? await answer.json() : [];
+      } catch { /* the note says that there are none */ }
+      if (number !== newest) return; // asked again meanwhile: that answer counts
+      known = found;
       for (const panel of panels()) {
         delete panel.dataset.filled;
         show(panel.dataset.page);
@@ -95,7 +98,7 @@
       panel.querySelector("input[type=search]").addEventListener("input", () => show(page));
       panel.querySelector("[data-act=reload]").addEventListener("click", () => {
         reload(page);
-        load(`${url}?reload=true`);
+        loading = load(`${url}?reload=true`);
       });
       show(page);
       if (known === null) loading ??= load(); // one list serves the panels of all pages
@@ -103,10 +106,10 @@
     return {
       show,
       showAll: () => panels().forEach((panel) => show(panel.dataset.page)),
-      refresh: () => known && load(`${url}?reload=true`),
+      refresh: () => known && (loading = load(`${url}?reload=true`)),
       find: (name) => known?.find((info) => info.name === name),
       list: async () => {
-        if (known === null) await (loading ??= load());
+        while (known === null) await (loading ??= load());
         return known;
       },
     };
