@@ -32,6 +32,7 @@ WORKLOADS = {
     "queue": EVERY_SIZE,
     "memory": EVERY_SIZE,
     "upscale": ("demo",),
+    "regions": ("demo",),
     "grid": EVERY_SIZE,
     "loading": ("sd15",),
     "quantised": ("sd15",),

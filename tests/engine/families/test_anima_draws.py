@@ -331,3 +331,10 @@ def test_a_part_that_is_called_as_the_model_is_the_one_it_takes(stock: dict[str,
     (models / "text_encoders/zz.safetensors").rename(models / "text_encoders/anima-tiny.safetensors")
     darkroom.library.reload()
     assert abs(draw(darkroom, model="anima-tiny") - plain).max() > LEVELS
+
+
+def test_prompts_by_area_are_drawn_and_one_over_everything_is_the_plain_prompt(darkroom: Darkroom) -> None:
+    plain, other = draw(darkroom), {"box": (0.5, 0, 1, 1), "prompt": "a blue whale, swimming"}
+    everywhere = draw(darkroom, prompt="a blue whale", regions=({"box": (0, 0, 1, 1), "prompt": WORDS["prompt"]},))
+    assert (everywhere == plain).all()
+    assert (draw(darkroom, regions=(other,)) != plain).any()

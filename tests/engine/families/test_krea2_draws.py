@@ -263,3 +263,10 @@ def test_the_command_line_draws_grids_and_verifies(
     assert any(PilImages.open(path).width > 2 * SIDE for path in sheets)
     assert main(["generate", *where, *asked, "--clip-skip", "2"]) != 0
     assert "clip_skip: Krea 2, as 'bare' is, has no clip skip" in capsys.readouterr().err
+
+
+def test_prompts_by_area_are_drawn_and_one_over_everything_is_the_plain_prompt(darkroom: Darkroom) -> None:
+    plain, other = draw(darkroom), {"box": (0.5, 0, 1, 1), "prompt": "a blue whale, swimming"}
+    everywhere = draw(darkroom, prompt="a blue whale", regions=({"box": (0, 0, 1, 1), "prompt": WORDS["prompt"]},))
+    assert (everywhere == plain).all()
+    assert (draw(darkroom, regions=(other,)) != plain).any()
