@@ -17,8 +17,10 @@ def test_it_has_every_file_and_every_sampler():
         controls={"h": 8},
         parts={"g": 7},
         text_encoders=("g",),
+        image_encoders={"i": 9},
     )
     catalog = Catalog.of(files)
+    assert catalog.image_encoders == {"i": 9}
     assert (catalog.models, catalog.loras, catalog.vaes, catalog.embeddings) == ({"a": 1}, {"b": 2}, {"c": 3}, {"d": 4})
     assert (catalog.upscalers, catalog.finders, catalog.controls) == ({"e": 5}, {"f": 6}, {"h": 8})
     assert catalog.parts == {"g": 7}

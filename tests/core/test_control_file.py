@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ip_adapter_models import adapter_shapes
 from safetensors.torch import save_file
 
 from webui.core.checkpoint import Checkpoint
@@ -76,11 +77,11 @@ ADAPTER = {
             ControlKind("T2I-Adapter", "SD 1.x", 0, 320, "ldm", "light"),
         ),
         (
-            {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)},
+            dict(adapter_shapes("plain", (320,), 768, 1024)),
             ControlKind("IP-Adapter", "SD 1.x", 768, 0, "ldm"),
         ),
         (
-            {"image_proj.latents": (1, 16, 1280), "ip_adapter.1.to_k_ip.weight": (640, 2048)},
+            dict(adapter_shapes("plus", (640,), 2048, 1280, 1280)),
             ControlKind("IP-Adapter", "SDXL", 2048, 0, "ldm", "plus"),
         ),
     ],
@@ -109,7 +110,7 @@ def test_an_adapter_may_say_what_it_is_for():
         ({"controlnet_blocks.0.weight": (1,), "double_blocks.0.img_mod.lin.weight": (1,)}, "a ControlNet for FLUX.1;"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is a checkpoint, a whole model"),
         ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA; it belongs in the folder for LoRAs"),
-        ({"image_proj.proj.weight": (1, 1), "ip_adapter.1.to_k_ip.weight": (1, 4096)}, "texts 4096 wide"),
+        ({"image_proj.proj.weight": (1, 1), "ip_adapter.1.to_k_ip.weight": (1, 4096)}, "an IP-Adapter whose layout is"),
         ({"some.weight": (4, 4)}, "is no control: no ControlNet"),
         ({"input_hint_block.0.weight": (16, 3, 3, 3)}, "is damaged"),
         (LDM | {"difference": (0,)}, "holds only differences"),
@@ -139,6 +140,7 @@ def test_one_for_another_model_is_named_with_both():
     said = misfit("control_v11p_sd15_canny", ControlKind("ControlNet", "SD 1.x", 768), model)
     assert said == "control_v11p_sd15_canny is a ControlNet for SD 1.x; the model demo-xl is SDXL"
     assert misfit("a", ControlKind("ControlNet", "SDXL", 2048), model) == ""
+    assert "it attends to texts 4,096 wide" in misfit("a", ControlKind("IP-Adapter", "", 4096), model)
     assert "it attends to texts 192 wide; those of demo-xl are 2,048 wide" in misfit(
         "a", ControlKind("IP-Adapter", "SDXL", 192), model
     )

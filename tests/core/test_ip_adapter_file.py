@@ -55,7 +55,7 @@ def test_what_is_none_or_cannot_be_used_is_said_with_the_reason(tmp_path):
         with pytest.raises(BadFile, match=reason):
             look(shapes)
     for shapes, reason in (
-        (plain, "is not an image encoder"),
+        (plain, "is an IP-Adapter"),
         (dict(encoder_shapes(**VIT_H | {"width": 999})), "size that is not known"),
         ({**dict(encoder_shapes(**VIT_H)), "visual_projection.weight": ()}, "lacks parts"),
     ):

@@ -95,7 +95,7 @@ def test_back_to_a_model_that_is_there_nothing_is_loaded_and_its_merged_loras_ar
 
 
 def test_what_has_no_room_goes_merged_loras_first_then_the_oldest_parts(make, reads):
-    darkroom, kept = make(), lambda: darkroom.manager._residence._kept
+    darkroom, kept = make(), lambda: darkroom.manager._residence.kept
     hashes(darkroom, model="demo", loras=("night:1",))
     sizes = {type(part.module): part.nbytes for part in kept()._parts.values()}
     names = [ClipText, UNet, Autoencoder]
@@ -121,7 +121,7 @@ def test_where_nothing_is_said_a_quarter_of_the_memory_stays_free(make, monkeypa
     assert darkroom.manager.model_names == ["demo", "other"]
     free[0] = 10**12 // 5  # other programs want it
     hashes(darkroom, model="other")
-    assert darkroom.manager.model_names == ["other"] and not darkroom.manager._residence._kept.idle_bytes()
+    assert darkroom.manager.model_names == ["other"] and not darkroom.manager._residence.kept.idle_bytes()
 
 
 def test_cancelled_while_another_is_loaded_the_one_before_is_there_at_once(make, reads):

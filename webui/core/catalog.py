@@ -10,6 +10,7 @@ from webui.core.files import (
     EmbeddingFile,
     Files,
     FinderFile,
+    ImageEncoderFile,
     LoraFile,
     ModelFile,
     UpscalerFile,
@@ -42,6 +43,7 @@ class Catalog:
     parts: Mapping[str, ModelFile] = field(default_factory=dict)
     text_encoders: Mapping[str, ModelFile] = field(default_factory=dict)
     words: Words | None = field(default=None, compare=False)
+    image_encoders: Mapping[str, ImageEncoderFile] = field(default_factory=dict)
 
     @classmethod
     def of(cls, files: Known) -> "Catalog":
@@ -58,6 +60,7 @@ class Catalog:
             files.text_encoders,
             files,
             annotators=files.annotators,
+            image_encoders=files.image_encoders,
         )
 
     @property

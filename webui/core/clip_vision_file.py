@@ -8,6 +8,7 @@ from pathlib import Path
 
 from webui.core.file_kinds import recognize
 from webui.core.tensor_file import BadFile, read_header
+from webui.core.weight_files import weight_files
 
 TOWER = "vision_model."
 """What the keys of the tower begin with in transformers' files."""
@@ -53,26 +54,21 @@ class ClipVisionShape:
         }
 
 
-def weights_of(path: Path) -> Path:
-    """The file of weights: itself, or of a folder of transformers' the one that is not a variant, else the first."""
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("model*.safetensors"), key=lambda file: (file.name.count("."), file.name))
-    if not found:
-        raise BadFile("has no model.safetensors")
-    return found[0]
+def weights_of(path: Path) -> tuple[Path, ...]:
+    """The files of weights of an encoder, which is one or a folder of transformers'."""
+    return tuple(file for files in weight_files(path).values() for file in files)
 
 
 def read_clip_vision(path: Path) -> ClipVisionShape:
     """What an encoder in a file or a folder is built from; raises BadFile with the reason where it is none."""
-    weights = weights_of(path)
-    shapes = read_header(weights).shapes
+    if not (weights := weights_of(path)):
+        raise BadFile("has no weights as safetensors")
+    shapes = {key: shape for file in weights for key, shape in read_header(file).shapes.items()}
     prefix = next((prefix for prefix in (TOWER, "") if f"{prefix}embeddings.patch_embedding.weight" in shapes), None)
     if prefix is None:
         kind = recognize(shapes)
-        raise BadFile(
-            kind.reason if kind and kind.role != "other" else "is not an image encoder in transformers' names"
-        )
+        is_other = kind is not None and "CLIP vision" not in kind.name
+        raise BadFile(kind.reason if kind and is_other else "is not an image encoder in transformers' names")
     try:
         width, colours, patch, _ = shapes[f"{prefix}embeddings.patch_embedding.weight"]
         positions = shapes[f"{prefix}embeddings.position_embedding.weight"][0]
@@ -81,7 +77,7 @@ def read_clip_vision(path: Path) -> ClipVisionShape:
     except (KeyError, ValueError, IndexError):
         raise BadFile("lacks parts of an image encoder") from None
     layers = len({key for key in shapes if key.startswith(f"{prefix}encoder.") and key.endswith(".mlp.fc1.weight")})
-    heads, activation = _told(weights.with_name(CONFIG)) or HEADS.get(width, (0, ""))
+    heads, activation = _told(weights[0].with_name(CONFIG)) or HEADS.get(width, (0, ""))
     across = isqrt(max(positions - 1, 0))
     whole = across * across == positions - 1 and 0 < across * patch <= MAX_SIDE_PX and colours == 3
     if not whole or heads < 1 or width % heads or activation not in ("gelu", "quick_gelu"):

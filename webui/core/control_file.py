@@ -13,6 +13,7 @@ from typing import Literal
 from webui.core.errors import show
 from webui.core.file_kinds import family_of, recognize
 from webui.core.files import ControlFile, ModelFile
+from webui.core.ip_adapter_file import look
 from webui.core.kinds.sd import UNET_PREFIXES
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile, Header, read_header
 from webui.core.weight_files import weight_files
@@ -50,7 +51,8 @@ class ControlKind:
     @property
     def title(self) -> str:
         """For people: ``ControlNet for SD 1.x``."""
-        return f"{self.form} for {self.family}" + (f", {self.detail}" if self.detail else "")
+        told = f"{self.form} for {self.family}" if self.family else self.form
+        return told + (f", {self.detail}" if self.detail else "")
 
 
 def control_weights(path: Path) -> tuple[Path, ...]:
@@ -165,13 +167,9 @@ def _read_adapter(shapes: Shapes) -> ControlKind | None:
 
 
 def _read_ip_adapter(shapes: Shapes) -> ControlKind | None:
-    keys = next(_ending(shapes, ".to_k_ip.weight"), None)
-    if keys is None or not any(key.startswith("image_proj.") for key in shapes):
+    if (found := look(shapes)) is None:
         return None
-    if keys[-1] not in FAMILIES:
-        raise BadFile(f"is an IP-Adapter for a model with texts {keys[-1]} wide; those here are for SD 1.x and SDXL")
-    detail = "plus" if "image_proj.latents" in shapes else ""
-    return ControlKind("IP-Adapter", FAMILIES[keys[-1]], keys[-1], 0, "ldm", detail)
+    return ControlKind("IP-Adapter", found.family, found.context, 0, "ldm", "" if found.form == "plain" else found.form)
 
 
 def _ending(shapes: Shapes, end: str) -> Iterator[tuple[int, ...]]:
@@ -183,7 +181,7 @@ def misfit(name: str, kind: ControlKind, model: ModelFile) -> str:
     about = model.checkpoint
     if about is None:
         return ""
-    if kind.family != about.family:
+    if kind.family not in ("", about.family):
         return (
             f"{show(name)} is {_article(kind.form)} for {kind.family}; the model {show(model.name)} is {about.family}"
         )

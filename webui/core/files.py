@@ -121,6 +121,15 @@ class AnnotatorFile(File):
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class ImageEncoderFile(File):
+    """What an IP-Adapter sees pictures with (CLIP vision), a file or a folder of transformers'. ``width`` is that of
+    its hidden states, ``projected`` that of its summary."""
+
+    width: int = 0
+    projected: int = 0
+
+
 class Files(Protocol):
     """What planning asks a library for."""
 
@@ -148,5 +157,7 @@ class Files(Protocol):
     def controls(self) -> Mapping[str, ControlFile]: ...
     @property
     def annotators(self) -> Mapping[str, AnnotatorFile]: ...
+    @property
+    def image_encoders(self) -> Mapping[str, ImageEncoderFile]: ...
     def embeddings_in(self, text: str) -> Mapping[str, list[str]]:
         """By the names of embeddings, what may stand for each in the text."""

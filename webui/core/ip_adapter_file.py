@@ -6,11 +6,12 @@ values for the cross-attentions of the UNet.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from webui.core.tensor_file import BadFile
+from webui.core.files import ControlFile, ImageEncoderFile
+from webui.core.tensor_file import BadFile, read_header
 
 IpForm = Literal["plain", "plus", "full"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -104,20 +105,27 @@ def _projection(told: Shapes) -> tuple[IpForm, int, int]:
 
 
 def pickle_line(stem: str) -> str:
-    """What to get instead of an IP-Adapter's pickle, to be put behind its name."""
-    if "faceid" in stem.casefold() or "instant" in stem.casefold():
+    """What to get instead of a control's pickle, by its name, to be put behind that."""
+    told = stem.casefold()
+    if "ip" in told and "faceid" in told or told.startswith(("instantid", "instant-id", "instant_id")):
         return FACE_ID
-    return (
-        f"is a pickle, and opening a pickle can run any program: h94/IP-Adapter has the same as {stem[:80]}.safetensors"
-    )
+    same = f"h94/IP-Adapter has the same as {stem[:80]}.safetensors" if re.match(r"ip[-_]?adapter", told) else ""
+    return f"is a pickle, and opening a pickle can run any program; {same or 'get it as safetensors'}"
 
 
-def is_pickled(stem: str) -> bool:
-    """Whether the name of a pickle is that of an IP-Adapter."""
-    return bool(re.match(r"ip[-_]?adapter", stem, re.IGNORECASE))
+def ip_adapter_of(file: ControlFile) -> IpAdapter | None:
+    """What a control's file says, if it is an IP-Adapter that can be used."""
+    try:
+        return None if file.path.is_dir() or file.problem else look(read_header(file.path).shapes)
+    except BadFile:
+        return None
 
 
-def choose_encoder(adapter: IpAdapter, encoders: Sequence[tuple[int, int]]) -> int | None:
-    """The number of the first encoder, of (width, projected) each, that says what the adapter takes."""
-    wanted = 1 if adapter.reads == "summary" else 0
-    return next((number for number, sizes in enumerate(encoders) if sizes[wanted] == adapter.sees), None)
+def choose_encoder(adapter: IpAdapter, encoders: Mapping[str, ImageEncoderFile]) -> ImageEncoderFile | None:
+    """The first encoder by name that says what the adapter takes."""
+    fitting = (name for name, file in encoders.items() if adapter.sees == _said(adapter, file))
+    return next((encoders[name] for name in sorted(fitting)), None)
+
+
+def _said(adapter: IpAdapter, encoder: ImageEncoderFile) -> int:
+    return encoder.projected if adapter.reads == "summary" else encoder.width

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from webui.core.prompt import tags_in, without_tags
 from webui.core.schedule import ScheduledText, read, split_terms
-from webui.core.stages import LoraUse, Pass
+from webui.core.stages import ControlUse, LoraUse, Pass
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Span:
     """The steps before ``stop`` (1..n, of those that the pass takes), from the span before on, and what is told in
     them: the terms of the prompt, the negative prompt, and the LoRAs at the weights that they have there.
 
-    ``controls`` are those of the pass that act there, by their places in it, each with its weight.
+    ``controls`` and ``references`` are those of the pass that act there, by their places in it, each with its weight.
     """
 
     stop: int
@@ -34,6 +34,7 @@ class Span:
     negative: str = ""
     loras: tuple[LoraUse, ...] = ()
     controls: tuple[tuple[int, float], ...] = ()
+    references: tuple[tuple[int, float], ...] = ()
 
 
 def spans(stage: Pass) -> tuple[Span, ...]:
@@ -55,10 +56,11 @@ def spans(stage: Pass) -> tuple[Span, ...]:
         counting = tuple(term for term in terms if term.weight)
         unwanted = _words(negative, negative.at(step, steps, stage.done))
         tagged = [own for own, (_, _, region) in zip(said, parts, strict=True) if not region]
-        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, tagged), _acting(stage, step))
+        acting = (_acting(uses, step, steps) for uses in (stage.controls, stage.references))
+        return Span(steps, counting or terms[:1], unwanted, _loras(stage, step, steps, tagged), *acting)
 
     changes = stage.lora_schedules or any(text.choices for text in (negative, *(part[0] for part in parts)))
-    if not changes and all((use.start, use.end) == (0, 1) for use in stage.controls):
+    if not changes and all((use.start, use.end) == (0, 1) for use in (*stage.controls, *stage.references)):
         return (told(0),)
     found = []
     for span, group in groupby(range(steps), told):
@@ -66,8 +68,8 @@ def spans(stage: Pass) -> tuple[Span, ...]:
     return tuple(found) or (told(0),)
 
 
-def _acting(stage: Pass, step: int) -> tuple[tuple[int, float], ...]:
-    weights = (use.at(step, max(stage.steps_taken, 1)) for use in stage.controls)
+def _acting(uses: Iterable[ControlUse], step: int, steps: int) -> tuple[tuple[int, float], ...]:
+    weights = (use.at(step, max(steps, 1)) for use in uses)
     return tuple((place, weight) for place, weight in enumerate(weights) if weight)
 
 

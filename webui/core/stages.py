@@ -13,6 +13,7 @@ from webui.core.files import (
     EmbeddingFile,
     File,
     FinderFile,
+    ImageEncoderFile,
     LoraFile,
     ModelFile,
     UpscalerFile,
@@ -110,7 +111,8 @@ class ControlUse:
 
     ``weight`` is 0..2. It acts in steps that lie within the shares ``start`` to ``end``, each 0..1, of those that the
     pass takes. ``preprocessor`` makes the map of the picture, with ``options`` by name, sorted. ``mode`` says which
-    counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass. ``networks`` are
+    counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass; that of an
+    IP-Adapter, to the one that its image ``encoder`` sees. ``networks`` are
     the files that the preprocessor needs.
     """
 
@@ -124,6 +126,7 @@ class ControlUse:
     mode: Literal["balanced", "prompt", "control"] = "balanced"
     resize: Literal["just resize", "crop and resize", "resize and fill"] = "crop and resize"
     networks: tuple[AnnotatorFile, ...] = ()
+    encoder: ImageEncoderFile | None = None
     pixels: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -132,7 +135,7 @@ class ControlUse:
     @property
     def files(self) -> tuple[File, ...]:
         """All that it reads."""
-        return self.file, *self.networks
+        return self.file, *self.networks, *((self.encoder,) if self.encoder else ())
 
     def map_at(self, size: Size) -> PilImage:
         """Its map at a size, as ``core.maps.make_map`` makes it."""
@@ -156,7 +159,8 @@ class Pass:
     ``nag`` are there where they do anything. ``prediction`` is
     ``auto`` for the one that the model's file says. ``lenders`` are models that may lend what the model's file lacks.
     ``variation`` is that of the order's first picture. ``done`` are the steps of the passes before, behind which
-    prompts count its own. ``refs`` are its LoRAs as they were asked for. ``name`` is what its steps are told under
+    prompts count its own. ``controls`` say where things are, ``references`` what they look like. ``refs`` are its
+    LoRAs as they were asked for. ``name`` is what its steps are told under
     where an order has stages of several names.
     """
 
@@ -183,6 +187,7 @@ class Pass:
     lora_schedules: tuple[LoraSchedule, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     controls: tuple[ControlUse, ...] = ()
+    references: tuple[ControlUse, ...] = ()
     init: "Init | None" = None
     variation: "Variation | None" = None
     enlarged_by: str = ""
@@ -225,7 +230,7 @@ class Pass:
         used = (
             *self.lora_files,
             *(use.file for use in self.embeddings),
-            *(file for use in self.controls for file in use.files),
+            *(file for use in (*self.controls, *self.references) for file in use.files),
         )
         return tuple(file for file in (*own, *used) if file)
 

@@ -137,6 +137,7 @@ def _files_by_kind(catalog: Catalog) -> Mapping[str, Mapping[str, File]]:
         "upscaler": catalog.upscalers,
         "finder": catalog.finders,
         "control": catalog.controls,
+        "image encoder": catalog.image_encoders,
     }
 
 

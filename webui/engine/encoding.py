@@ -30,6 +30,7 @@ from webui.engine.run import Run
 if TYPE_CHECKING:
     from webui.engine.controls.base import Control
     from webui.engine.controls.guides import Guides
+    from webui.engine.controls.ip_adapter import Borrow, References
 
 COVERED = (
     "The regions cover the whole picture, so the picture's prompt counts nowhere; [PROMPT] in a region's prompt puts it"
@@ -76,6 +77,7 @@ class Encoder:
         self._prompts: LRUCache[PromptKey, Conditioning] = LRUCache(CACHED_PROMPTS)
         self._pictures: LRUCache[PictureKey, Picture] = LRUCache(CACHED_PICTURE_BYTES, getsizeof=picture_nbytes)
         self._guides: Guides | None = None
+        self._references: References | None = None
 
     def clear(self) -> None:
         """Lets go of everything."""
@@ -89,6 +91,7 @@ class Encoder:
 
         self._guides = self._guides or Guides(self._device)
         return self._guides.make(stage.controls, networks, stage.size)
+        self._references = None
 
     def encode(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> EncodedSpan:
         """All that a span of a pass tells its model, which has the span's LoRAs on."""
@@ -125,6 +128,18 @@ class Encoder:
             for term in span.terms
             if (share := where[term.region]).any()
         ]
+
+    def refer(
+        self, words: EncodedSpan, stage: Pass, span: Span, model: Model, borrow: "Borrow", run: Run
+    ) -> EncodedSpan:
+        """The same with the reference pictures that act in the span; ``borrow`` has networks that see them."""
+        if not span.references:
+            return words
+        from webui.engine.controls.ip_adapter import References
+
+        self._references = self._references or References()
+        uses = [(stage.references[place], weight) for place, weight in span.references]
+        return self._references.tell(words, uses, model, borrow, run)
 
     @torch.inference_mode()
     def _prompt(

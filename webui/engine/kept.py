@@ -1,5 +1,6 @@
 """``Kept``: the models that are in memory, part by part, and which of it goes where room is needed."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from webui.core.files import ModelFile
+from webui.core.memory import HEADROOM
 from webui.engine.devices import free_bytes, release_memory, total_bytes, trim_heap
 from webui.engine.families.loading import PartKey
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.resident import Resident
+from webui.engine.weights import WeightLoader
 
 FREE_SHARE = 1 / 4
 """Of all memory: so much stays free where nobody said what models may take that nothing is drawn with."""
@@ -39,6 +42,7 @@ class Kept:
         self.active: Resident | None = None
         self._models: OrderedDict[ModelFile, Resident] = OrderedDict()  # least recently used first, as the parts
         self._parts: OrderedDict[PartKey, Part] = OrderedDict()
+        self._borrowed: set[PartKey] = set()
 
     @property
     def names(self) -> list[str]:
@@ -72,6 +76,33 @@ class Kept:
             part.module.to(device)
             part.device = device
 
+    def borrow(self, key: PartKey, loader: WeightLoader, dtype: torch.dtype) -> torch.nn.Module:
+        """A network that is needed for a moment, on the device if it has room there, else in the computer's memory.
+
+        Raises what reading raises.
+        """
+        nbytes = math.ceil(loader.nbytes(dtype) * HEADROOM)
+        self.make_room(self._device, nbytes, [key])
+        device = self._device if free_bytes(self._device) >= nbytes else HOST
+        self._borrowed.add(key)
+        if key in self._parts:
+            self.move(key, device)
+        else:
+            for _ in loader.read(torch.float32 if (device.type, dtype) == ("cpu", torch.float16) else dtype, device):
+                pass
+            self.put(key, loader.module, nbytes, device)
+        return self._parts[key].module
+
+    def give_back(self, stays: bool) -> None:
+        """What was borrowed is not needed any more; unless it ``stays``, it leaves the device."""
+        if not self._borrowed:
+            return
+        for key in self._borrowed & self._parts.keys():
+            if not stays:
+                self.move(key, HOST)
+        self._borrowed.clear()
+        self.trim()
+
     def add(self, resident: Resident) -> None:
         """A model whose parts are here; what was made from its file before that changed goes."""
         file = resident.model.file
@@ -91,7 +122,7 @@ class Kept:
         self._models.move_to_end(resident.model.file)
         for key in resident.parts.values():
             self._parts.move_to_end(key)
-        self._trim()
+        self.trim()
 
     def pause(self) -> None:
         """Nothing is drawn with any more; all is kept."""
@@ -123,7 +154,7 @@ class Kept:
         while free_bytes(device) < needed and self._give_up(device, besides):
             self._release()
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Keeps what is not drawn with within its bounds."""
         if self._limit_bytes is None:
             for device in {self._device, HOST}:

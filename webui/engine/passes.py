@@ -171,7 +171,9 @@ class Passes:
                 run.check()  # a prompt may say something else in each step, and each takes its time
                 yield from self._switch_loras(span.loras)
                 with run.part("encode"):
-                    known[said] = self._encoder.encode(self._model, self._loras, stage, span, run)
+                    words = self._encoder.encode(self._model, self._loras, stage, span, run)
+                    borrow = partial(self._residence.kept.borrow, dtype=self._residence.dtype)
+                    known[said] = self._encoder.refer(words, stage, span, self._model, borrow, run)
             encoded.append((span, known[said]))
         if again := self._loras.merges([span.loras for span, _ in encoded]):
             merges = f"{again} merge{'s' if again > 1 else ''} in the middle of each picture"

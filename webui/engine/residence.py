@@ -38,19 +38,19 @@ class Residence:
 
     def __init__(self, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> None:
         self.options, self.device, self.dtype = options, device, dtype
-        self._kept = Kept(device, options.model_cache_bytes)
+        self.kept = Kept(device, options.model_cache_bytes)
         self._tiles = False
         self._read_bytes_s: float | None = None
 
     @property
     def room(self) -> Room:
         """What the device has for models; from any thread."""
-        free = free_bytes(self.device) + self._kept.nbytes(self.device)
+        free = free_bytes(self.device) + self.kept.nbytes(self.device)
         return Room(self.device.type, free, self.dtype.itemsize, self.options.memory, self._read_bytes_s)
 
     @property
     def _resident(self) -> Resident | None:
-        return self._kept.active
+        return self.kept.active
 
     @property
     def model(self) -> Model | None:
@@ -60,7 +60,7 @@ class Residence:
     @property
     def models(self) -> list[str]:
         """The names of all that need no reading to be drawn with."""
-        return self._kept.names
+        return self.kept.names
 
     @property
     def loras(self) -> LoraSwitcher | None:
@@ -102,7 +102,7 @@ class Residence:
         lenders = tuple(lenders)
         missing = file.checkpoint.missing_parts if file.checkpoint else ()
         wanted = tuple(lender for part in missing if (lender := lender_of(part, file, lenders)))
-        if (known := self._kept.model(file)) and known.lenders == wanted:
+        if (known := self.kept.model(file)) and known.lenders == wanted:
             self._draw_with(known)
             self._grow(step_bytes)
             return
@@ -112,11 +112,11 @@ class Residence:
             check_unchanged(used)
         there = self._reuse(loader)
         need = Need(loader.part_bytes, loader.layer_bytes, step_bytes)
-        placing = self._choose_plan(loader, need, free_bytes(self.device) + self._kept.nbytes(self.device))
+        placing = self._choose_plan(loader, need, free_bytes(self.device) + self.kept.nbytes(self.device))
         if need.weight_bytes >= TOLD_BYTES:
             yield Loading(need.told(file.name, self.device.type, placing), 0.0)
         needed = need.on_device(placing) - there
-        self._kept.make_room(self.device, needed, loader.keys.values())
+        self.kept.make_room(self.device, needed, loader.keys.values())
         if self._resident and needed > free_bytes(self.device):
             yield from self._exchange(loader, need, placing, check)
         else:
@@ -124,7 +124,7 @@ class Residence:
 
     def _reuse(self, loader: ModelLoader) -> int:
         """Gives it the parts that are in memory; says how many bytes of them are on the device."""
-        known = self._kept.find(loader.keys)
+        known = self.kept.find(loader.keys)
         for part, kept in known.items():
             loader.use(part, kept.module)
         return sum(kept.nbytes for kept in known.values() if kept.device == self.device)
@@ -136,7 +136,7 @@ class Residence:
         former, lenders, former_placing = resident.model.file, resident.lenders, resident.plan
         former_need = resident.need
         del resident
-        self._kept.clear(besides=loader.keys.values())
+        self.kept.clear(besides=loader.keys.values())
         failed: BaseException
         try:
             yield from self._read(loader, need, placing, check)
@@ -154,12 +154,12 @@ class Residence:
         in_place = self.options.cuda_graphs and placing == PLANS[0]
         budget_bytes = self.options.lora_cache_bytes
         if budget_bytes is None:  # what is not drawn with would make room
-            budget_bytes = (free_bytes(self.device) + self._kept.idle_bytes(self.device)) // 4
+            budget_bytes = (free_bytes(self.device) + self.kept.idle_bytes(self.device)) // 4
         return LoraSwitcher(model, self.device, budget_bytes, in_place)
 
     def drop(self) -> None:
         """Lets go of all models."""
-        self._kept.clear()
+        self.kept.clear()
 
     def _read(
         self, loader: ModelLoader, need: Need, placing: str, check: Callable[[], None] = lambda: None
@@ -184,10 +184,10 @@ class Residence:
             )
         if file_bytes:
             self._read_bytes_s = file_bytes / max(time.monotonic() - started, 1e-3)
-        self._kept.pause()
-        read = [part for part in loader.keys if part not in self._kept.find(loader.keys)]
+        self.kept.pause()
+        read = [part for part in loader.keys if part not in self.kept.find(loader.keys)]
         for part, key in loader.keys.items():
-            self._kept.put(key, modules[part], loader.part_bytes[part], self._place(part, placing))
+            self.kept.put(key, modules[part], loader.part_bytes[part], self._place(part, placing))
         model = loader.assemble(modules, self.device)
         if self.device.type == "cuda" and model.family.is_unet:
             torch.nn.Module.to(model.network, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -197,19 +197,19 @@ class Residence:
             self._install(modules[part], placing)
         used = tuple(loader.lenders)
         resident = Resident(model, loras, placing, placing, need, model.vae, dict(loader.keys), used)
-        self._kept.add(resident)
+        self.kept.add(resident)
         self._draw_with(resident)
 
     def _draw_with(self, resident: Resident) -> None:
         begins = resident is not self._resident
-        self._kept.draw_with(resident)
+        self.kept.draw_with(resident)
         if begins:
             self._hook(resident)
             resident.speed_up(self.options)
 
     def _hook(self, resident: Resident) -> None:
         if resident.plan == "blocks":
-            self._kept.make_room(self.device, math.inf)
+            self.kept.make_room(self.device, math.inf)
         release_memory(self.device)
         resident.limit_bytes = resident.need.block_bytes(free_bytes(self.device))
         resident.hook(self.device)
@@ -240,8 +240,8 @@ class Residence:
         if fitting is None:
             raise CannotLoad(need.refusal(loader.file.name, self.device.type, free, choices))
         if fitting != PLANS[0] and self.device != HOST:
-            self._kept.make_room(HOST, loader.memory_bytes, loader.keys.values())
-            there = sum(part.nbytes for part in self._kept.find(loader.keys).values() if part.device == HOST)
+            self.kept.make_room(HOST, loader.memory_bytes, loader.keys.values())
+            there = sum(part.nbytes for part in self.kept.find(loader.keys).values() if part.device == HOST)
             if loader.memory_bytes > free_bytes(HOST) + there:
                 raise CannotLoad(
                     f"model {loader.file.name!r} needs {loader.memory_bytes / 2**30:.1f} GiB of the computer's memory,"
@@ -262,7 +262,7 @@ class Residence:
         """Goes to the next smaller memory plan until the job's end; the words for it, None where there is none."""
         if self._resident is None:
             return None
-        self._kept.make_room(self.device, math.inf)
+        self.kept.make_room(self.device, math.inf)
         position = PLANS.index(self._resident.plan) + 1
         if self.device.type != "cpu" and position < len(PLANS):
             self._move_to(PLANS[position])
@@ -296,7 +296,7 @@ class Residence:
         resident.slow_down()
         resident.loras.switch(())  # the model's own tensors are what moves
         for part, key in resident.parts.items():
-            self._kept.move(key, self._place(part, placing))
+            self.kept.move(key, self._place(part, placing))
         resident.plan = placing
         self._pin(resident.model, placing)
         resident.loras = self._make_switcher(resident.model, placing)
@@ -307,6 +307,7 @@ class Residence:
         """Takes what is not in use off the device; to be called after encoding and decoding."""
         if self._resident:
             self._resident.rest()
+        self.kept.give_back(stays=self.plan == PLANS[0])
 
     @contextmanager
     def unhooked(self) -> Iterator[None]:
@@ -336,12 +337,12 @@ class Residence:
         assert checkpoint
         key = (file, checkpoint.family, self.dtype, stamp(file.path) if file.path.is_file() else 0)
         device = self._place("vae", resident.plan)
-        if known := self._kept.find({"vae": key}):
+        if known := self.kept.find({"vae": key}):
             vae: Any = known["vae"].module
-            self._kept.move(key, device)
+            self.kept.move(key, device)
         else:
             vae = read_vae(file, checkpoint, self.dtype, device)
-            self._kept.put(key, vae, sum(weight.nbytes for weight in vae.parameters()), device)
+            self.kept.put(key, vae, sum(weight.nbytes for weight in vae.parameters()), device)
             self._install(vae, resident.plan)
         return vae, key
 
@@ -369,9 +370,9 @@ class Residence:
                 self._move_to(plan)
                 resident.unhook()
             device = self._place("control", plan)
-            keys = {loader.key: loader.nbytes for loader in loaders if loader.key not in self._kept}
-            self._kept.make_room(device, sum(keys.values()), [loader.key for loader in loaders])
-            modules = yield from read_all(loaders, self._kept, device, check, partial(self._install, placing=plan))
+            keys = {loader.key: loader.nbytes for loader in loaders if loader.key not in self.kept}
+            self.kept.make_room(device, sum(keys.values()), [loader.key for loader in loaders])
+            modules = yield from read_all(loaders, self.kept, device, check, partial(self._install, placing=plan))
             found = zip(stamps.items(), modules, loaders, strict=True)
             resident.take_controls({file: LoadedControl(net, known.key, at) for (file, at), net, known in found})
         finally:
@@ -383,7 +384,7 @@ class Residence:
         assert self._resident
         vae = self._resident.model.autoencoder
         needed = self._decoder_bytes(width, height)
-        self._kept.make_room(self.device, needed)
+        self.kept.make_room(self.device, needed)
         tiles = self._tiles or needed > free_bytes(self.device)
         vae.use_tiling = tiles
         return tiles

@@ -4,6 +4,7 @@ from webui.core.control_file import misfit, read_control
 from webui.core.errors import Mend, RequestError, show
 from webui.core.files import Files, ModelFile
 from webui.core.groups.control import NO_MAP, Control
+from webui.core.ip_adapter_file import choose_encoder, ip_adapter_of
 from webui.core.maps import choose_map
 from webui.core.names import choose_file
 from webui.core.request import Request
@@ -30,6 +31,8 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
             raise RequestError(reason, "model")
         if control.image is None and request.init is None:
             raise RequestError("there is no picture, and no start picture either", "image")
+        if kind.form == "IP-Adapter":
+            _check_ip_adapter(name, control, files)
         row = choose_map(control.preprocessor)
         row.read(control.options)
         row.find_networks(files.annotators)
@@ -39,6 +42,21 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
     except RequestError as error:
         raise RequestError(f"control {number}: {error}", f"{place}.{error.field}", error.mend) from None
     return control.model_copy(update={"model": name, "preprocessor": row.name})
+
+
+def _check_ip_adapter(name: str, control: Control, files: Files) -> None:
+    """Raises RequestError for what it cannot be asked for, and where no image encoder is here that it can see with."""
+    if control.preprocessor != NO_MAP:
+        reason = f"{show(name)} is an IP-Adapter, which sees the picture as it is: it takes no preprocessor"
+        raise RequestError(reason, "preprocessor", Mend("use", NO_MAP))
+    if control.mode != "balanced":
+        reason = (
+            f"{show(name)} is an IP-Adapter, which has no other mode than balanced; its weight says how much it counts"
+        )
+        raise RequestError(reason, "mode", Mend("use", "balanced"))
+    adapter = ip_adapter_of(files.controls[name])
+    if adapter and choose_encoder(adapter, files.image_encoders) is None:
+        raise RequestError(f"{show(name)} {adapter.encoder_line}", "model")
 
 
 def _is_masked(control: Control, request: Request) -> bool:

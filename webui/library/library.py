@@ -16,12 +16,14 @@ from webui.core.files import (
     ControlFile,
     EmbeddingFile,
     FinderFile,
+    ImageEncoderFile,
     LoraFile,
     ModelFile,
     UpscalerFile,
     VaeFile,
 )
 from webui.core.finder_file import export_line
+from webui.core.ip_adapter_file import pickle_line
 from webui.core.kinds.kind import Defaults
 from webui.core.settings import Settings
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile
@@ -29,6 +31,18 @@ from webui.core.weight_files import INDEXES, stamp
 from webui.core.wildcards import Wildcard
 from webui.core.words import TagList
 from webui.library.checkpoint import read_checkpoint, read_part
+from webui.library.folders import (
+    ANNOTATOR_FOLDERS,
+    CHECKPOINT_FOLDERS,
+    CONTROL_FOLDERS,
+    EMBEDDING_FOLDERS,
+    FINDER_FOLDERS,
+    LORA_FOLDERS,
+    TEXT_FOLDERS,
+    UPSCALER_FOLDERS,
+    VAE_FOLDERS,
+)
+from webui.library.image_encoders import find_image_encoders
 from webui.library.naming import FoundFile, make_files
 from webui.library.scan import LOOK_S, Scan, ScanCache
 from webui.library.tag_lists import find_tag_lists
@@ -36,44 +50,12 @@ from webui.library.wildcards import find_wildcards
 
 WEIGHT_ENDINGS = (".safetensors", *PICKLE_ENDINGS)
 MODEL_ENDINGS = (*WEIGHT_ENDINGS, ".gguf")
-A_PICKLE = "is a pickle, and opening a pickle can run any program; get it as safetensors"
 NO_PICKLES = "is a pickle, which is not opened where others get in; have it saved as safetensors"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 UPSCALERS = DEMO_MODEL.with_name("upscalers")
 """Those that ship."""
 CONTROLS = DEMO_MODEL / "controls"
 """As these do."""
-# A1111's and ComfyUI's names, below the folder of the program or below its models folder.
-CHECKPOINT_FOLDERS = (
-    "models/Stable-diffusion",
-    "models/checkpoints",
-    "models/unet",
-    "models/diffusion_models",
-    "Stable-diffusion",
-    "checkpoints",
-    "unet",
-    "diffusion_models",
-)
-LORA_FOLDERS = ("models/Lora", "models/LyCORIS", "models/loras", "Lora", "LyCORIS", "loras")
-VAE_FOLDERS = ("models/VAE", "models/vae", "models/VAE-approx", "models/vae_approx", "VAE", "vae", "vae_approx")
-TEXT_FOLDERS = tuple(
-    f"{above}{name}" for above in ("models/", "") for name in ("text_encoders", "clip", "text_encoder")
-)
-EMBEDDING_FOLDERS = ("embeddings", "models/embeddings")
-UPSCALER_FOLDERS = tuple(
-    f"{above}{name}" for above in ("models/", "") for name in ("ESRGAN", "RealESRGAN", "upscale_models")
-)
-FINDER_FOLDERS = tuple(f"{above}{name}" for above in ("models/", "") for name in ("adetailer", "ultralytics"))
-CONTROL_FOLDERS = (
-    *(f"{above}{name}" for above in ("models/", "") for name in ("ControlNet", "controlnet", "t2i_adapter")),
-    *(f"{above}{name}" for above in ("models/", "") for name in ("ipadapter", "ip-adapter")),
-    "extensions/sd-webui-controlnet/models",
-)
-ANNOTATOR_FOLDERS = (
-    *("models/annotators", "annotators", "extensions/sd-webui-controlnet/annotator/downloads"),
-    "custom_nodes/comfyui_controlnet_aux/ckpts",
-)
-"""Ours, and where the extensions of A1111 and ComfyUI keep theirs."""
 
 
 def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
@@ -247,7 +229,8 @@ def find_controls(settings: Settings, scan: Scan | None = None) -> dict[str, Con
     )
 
     def make(name: str, path: Path, **more: Any) -> ControlFile:
-        return ControlFile(name, path, problem=A_PICKLE if path.suffix.lower() in PICKLE_ENDINGS else "", **more)
+        is_pickle = path.suffix.lower() in PICKLE_ENDINGS
+        return ControlFile(name, path, problem=pickle_line(path.stem) if is_pickle else "", **more)
 
     return make_files(found, make)
 
@@ -349,6 +332,11 @@ class Snapshot:
         return self._library.annotators.get(self._max_age_s)
 
     @cached_property
+    def image_encoders(self) -> Mapping[str, ImageEncoderFile]:
+        """As ``find_image_encoders`` finds them: they serve whatever control is allowed."""
+        return self._library.image_encoders.get(self._max_age_s)
+
+    @cached_property
     def wildcards(self) -> Mapping[str, Wildcard]:
         """As ``find_wildcards`` finds them."""
         return self._library.wildcards.get(self._max_age_s)
@@ -385,6 +373,7 @@ class Library:
         self.finders = ScanCache(lambda scan: find_finders(settings, scan), clock)
         self.controls = ScanCache(lambda scan: find_controls(settings, scan), clock)
         self.annotators = ScanCache(lambda scan: find_annotators(settings, scan), clock)
+        self.image_encoders = ScanCache(lambda scan: find_image_encoders(settings, scan), clock)
         self.wildcards = ScanCache(lambda scan: find_wildcards(settings, scan), clock)
         self.tag_lists = ScanCache(lambda scan: find_tag_lists(settings, scan), clock)
 

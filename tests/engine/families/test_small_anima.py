@@ -74,7 +74,7 @@ def draw(data: Path) -> Callable[..., np.ndarray]:
         request = Request(model=model, prompt=prompt, width=64, height=64, steps=2, seed=3, text_encoder=words)
         events = list(darkroom.generate(request))
         assert isinstance(events[-1], Done)
-        modules: Mapping[str, Any] = darkroom.manager._residence._kept.active.modules  # type: ignore[union-attr]
+        modules: Mapping[str, Any] = darkroom.manager._residence.kept.active.modules  # type: ignore[union-attr]
         assert keeps_small(modules["backbone"]) == small
         assert keeps_small(modules["text_encoder"]) == (not words.startswith("twin"))
         assert not keeps_small(modules["vae"])

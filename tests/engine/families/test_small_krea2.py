@@ -47,7 +47,7 @@ def draw(darkroom: Darkroom, model: str, lora: str = "") -> np.ndarray:
     request = Request(model=model, prompt=f"a fox{lora}", width=64, height=64, steps=2, seed=3, guidance=4.0)
     events = list(darkroom.generate(request))
     assert isinstance(events[-1], Done)
-    modules: Mapping[str, Any] = darkroom.manager._residence._kept.active.modules  # type: ignore[union-attr]
+    modules: Mapping[str, Any] = darkroom.manager._residence.kept.active.modules  # type: ignore[union-attr]
     assert keeps_small(modules["backbone"]) == ("twin" not in model) and keeps_small(modules["text_encoder"])
     (picture,) = [event.image for event in events if isinstance(event, Image)]
     return np.asarray(picture).astype(int)

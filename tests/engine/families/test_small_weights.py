@@ -161,7 +161,7 @@ def test_pairs_are_cached_and_counted_as_small_and_what_is_larger_than_the_budge
 
 def test_the_planner_counts_what_is_in_memory(darkroom):
     draw(darkroom, "Q4_K")
-    model, kept = darkroom.manager._residence.model, darkroom.manager._residence._kept
+    model, kept = darkroom.manager._residence.model, darkroom.manager._residence.kept
     for part, key in kept.active.parts.items():
         assert kept._parts[key].nbytes == sum(weight.nbytes for weight in kept.active.modules[part].parameters())
     assert not any(isinstance(module, Stored) for module in model.vae.modules())

@@ -151,7 +151,7 @@ def test_every_layout_gives_the_same_picture(darkroom: Darkroom, layout: str) ->
 @pytest.mark.parametrize("small", ["fp8", "Q8_0"])
 def test_small_weights_stay_small_and_draw(darkroom: Darkroom, small: str) -> None:
     drawn = draw(darkroom, model=small)
-    modules: Any = darkroom.manager._residence._kept.active.modules  # type: ignore[union-attr]
+    modules: Any = darkroom.manager._residence.kept.active.modules  # type: ignore[union-attr]
     assert keeps_small(modules["backbone"])
     assert drawn.std() > 5 and abs(drawn - draw(darkroom)).mean() < 10
 

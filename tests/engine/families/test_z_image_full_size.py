@@ -30,7 +30,7 @@ def test_files_of_full_width_are_loaded_and_drawn_with(tmp_path: Path) -> None:
         request = Request(prompt="a red apple", model="wide", width=256, height=256, steps=1, seed=1)
         *_, picture = [event.image for event in darkroom.generate(request) if isinstance(event, Image)]
         assert picture.size == (256, 256) and np.isfinite(np.asarray(picture)).all()
-        modules: Any = darkroom.manager._residence._kept.active.modules  # type: ignore[union-attr]
+        modules: Any = darkroom.manager._residence.kept.active.modules  # type: ignore[union-attr]
         stock = convert_z_image_transformer_checkpoint_to_diffusers(load_file(paths["diffusion_models"]))
         own = modules["backbone"].state_dict()
         assert own.keys() == stock.keys()

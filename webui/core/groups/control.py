@@ -11,6 +11,7 @@ from webui.core import images
 from webui.core.files import Files
 from webui.core.groups.init import Init
 from webui.core.groups.listed import Listed
+from webui.core.ip_adapter_file import IpAdapter, choose_encoder, ip_adapter_of
 from webui.core.maps import choose_map
 from webui.core.picture import Picture
 from webui.core.stages import ControlUse, Pass, Stage
@@ -105,6 +106,8 @@ class Control(Listed):
         assert isinstance(stage, Pass)
         if not self.acts:
             return stage
+        if adapter := ip_adapter_of(files.controls[self.model]):
+            return replace(stage, references=(*stage.references, self._reference(adapter, stage.init, files)))
         init, resize = stage.init, self.resize
         if self.image is None:
             assert init, "a resolved request has a picture for each control"
@@ -123,6 +126,17 @@ class Control(Listed):
             networks=choose_map(self.preprocessor).find_networks(files.annotators),
         )
         return replace(stage, controls=(*stage.controls, use))
+
+    def _reference(self, adapter: IpAdapter, init: Init | None, files: Files) -> ControlUse:
+        """It says what things look like, not where: whatever of the picture is drawn, the whole of it is seen."""
+        given = self.image if self.image is not None else init.image if init else None
+        assert given, "a resolved request has a picture for each control"
+        image = (
+            images.to_rgb(given) if self.image is not None or init is None else images.to_rgb(given, init.background)
+        )
+        encoder = choose_encoder(adapter, files.image_encoders)
+        file = files.controls[self.model]
+        return ControlUse(file, image, self.weight, self.start, self.end, resize=self.resize, encoder=encoder)
 
     def _shown(self, init: Init | None) -> PilImage:
         """Its picture or the start picture in RGB; for a preprocessor that is told what is masked, transparent there.

@@ -94,6 +94,7 @@ class Detail(Listed):
             init=None,
             controls=(),
             regions=(),
+            references=(),
             size=(native, native),
             prompt=prompt,
             negative=self.negative.replace(WHOLE_PROMPT, first.negative) or first.negative,

@@ -25,7 +25,7 @@ def image_encoder(path: Path) -> WeightLoader:
     def keys_of(name: str) -> Iterator[Key]:
         yield Key(name if name.startswith("visual_projection") else f"{shape.prefix}{name}")
 
-    return WeightLoader(module, Files([weights_of(path)]), keys_of)
+    return WeightLoader(module, Files(weights_of(path)), keys_of)
 
 
 def shown(picture: PilImage, shape: ClipVisionShape, resize: str = "crop and resize") -> torch.Tensor:
