@@ -18,6 +18,7 @@ def test_it_has_every_file_and_every_sampler():
         parts={"g": 7},
         text_encoders=("g",),
         image_encoders={"i": 9},
+        annotators={"j": 10},
     )
     catalog = Catalog.of(files)
     assert catalog.image_encoders == {"i": 9}
