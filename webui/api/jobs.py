@@ -17,6 +17,7 @@ from webui.api.visitors import Asking
 from webui.core.errors import RequestError
 from webui.core.events import Image, to_json
 from webui.core.grid import Grid, is_grid, read_grid
+from webui.core.groups import LISTS
 from webui.core.images import ImageError
 from webui.core.request import Request
 from webui.core.visitor import OWNER
@@ -81,9 +82,10 @@ def _add_looking(router: APIRouter, executor: Executor, here: Callable[[], Works
 
     @router.get("/jobs/{job_id}")
     def show(job: KnownJob, visitor: Asking, pictures: bool = False, history: bool = False) -> Response:
-        """Its request without the pictures that it starts from, unless ``pictures`` asks for them; with ``history``
+        """Its request without the pictures in it, unless ``pictures`` asks for them; with ``history``
         each of its pictures says which one of ``/api/history`` it is, null where it is none."""
-        without = None if pictures else {"init": {"image", "mask"}}
+        listed = {group: {"__all__": set(made_of.pictures)} for group, made_of in LISTS.items()}
+        without: Any = None if pictures else {"init": {"image", "mask"}, **listed}
         request, grid = None, {}
         with suppress(RequestError):  # the picture that it starts from is gone
             grid = {"grid": job.work.to_json()} if isinstance(job.work, Grid) else {}

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from webui.core.errors import Mend, RequestError
 from webui.core.files import Files, ModelFile
 from webui.core.groups.base import Group
+from webui.core.groups.control import alike
 from webui.core.groups.upscale import DEFAULT_UPSCALER, at_size, enlarged, read_left_out, scale_field, side_field
 from webui.core.images import MAX_SIDE_PX, MAX_UPSCALED_SIDE_PX, MIN_SIDE_PX, SIDE_STEP_PX, Size
 from webui.core.latent_filters import LATENT_FILTERS
@@ -123,6 +124,8 @@ class Hires(Group):
             yield f"The LoRAs of the first pass are left out of the second: {second.model.name} is of another kind."
         if (first.pag or first.nag) and not (second.pag or second.nag):
             yield f"Attention is steered in the first pass alone: {second.model.name} is of a kind that cannot."
+        if first.controls and not second.controls:
+            yield f"The controls of the first pass are left out of the second: {second.model.name} is of another kind."
         asked, (drawn, _) = self._asked(first), self.sizes(first)
         if first.result_size == first.size and asked != drawn:
             yield (
@@ -159,6 +162,7 @@ class Hires(Group):
         )
         if model.name != first.model.name:
             second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
+            second = replace(second, controls=first.controls if alike(first, second) else ())
         refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
         if model.checkpoint and {"pag", "nag"} <= model.checkpoint.row.lacks:
             second = replace(second, pag=None, nag=None)

@@ -37,8 +37,9 @@
   // What is marked and what is typed into.
   const look = (page, { field, entry, name }) => {
     if (field in FIRST) {
-      const input = document.getElementById(`${page}-${field}-${entry > 1 ? `${entry}-` : ""}${name ?? FIRST[field]}`);
-      return { input, block: input?.closest("label, li") };
+      const before = `${page}-${field}-${entry > 1 ? `${entry}-` : ""}`;
+      const input = document.getElementById(`${before}${name}`) ?? document.getElementById(`${before}${FIRST[field]}`);
+      return { input, block: input?.closest("label, .controls-picture, li") };
     }
     if (field === "loras") {
       const block = document.querySelector(`.loras[data-page="${page}"] .loras-chosen > li:nth-child(${entry ?? 1})`);
