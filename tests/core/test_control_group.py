@@ -24,7 +24,7 @@ from webui.workspace.preset import make_preset, read_preset
 from webui.workspace.start_pictures import StartPictures
 
 CANNY = ControlFile("canny", Path("ControlNet/canny.safetensors"))
-FILES = SimpleNamespace(controls={"canny": CANNY})
+FILES = SimpleNamespace(controls={"canny": CANNY}, annotators={})
 ABOUT = Checkpoint("SD 1.x", "ldm", ("backbone",), 4, 768, 512)
 FIRST = Pass(ModelFile("sd", Path("sd"), ABOUT), (64, 64), 10, "Euler", "Default", "a man", "bad", 5.0)
 RED, BLUE = (PilImages.new("RGB", (64, 64), colour) for colour in ("red", "blue"))

@@ -94,7 +94,7 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
         except ValidationError as error:
             raise refusal(error) from None
         if control.image is None:
-            raise RequestError("image is missing", "image")
+            raise RequestError("there is no picture to make a map of", "image")
         networks = choose_map(preprocessor).find_networks(executor.catalog().annotators)
         return _png(
             make_map(preprocessor, control.image, (width, height), control.resize, control.options, networks=networks)
