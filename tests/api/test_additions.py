@@ -115,7 +115,7 @@ def test_a_network_of_a_preprocessor_goes_where_these_are(client, settings, tmp_
         ("a.safetensors", b"", 422, "is empty"),
         ("a.safetensors", b"<html>" + bytes(500), 422, "it is a web page"),
         ("a.safetensors", LORA[:-1], 422, "is cut short"),
-        ("a.safetensors", file_with("control_model.x"), 422, "is a ControlNet, which cannot be used here"),
+        ("a.safetensors", file_with("control_model.x"), 422, "seems to be a ControlNet, but lacks what one has"),
         ("a.safetensors", file_with("double_blocks.0.img_mlp.net.0.weight"), 422, "holds no model of"),
         ("a.pth", b"no pickle" * 99, 422, "is not a file of weights that torch saved"),
         ("a.onnx", b"no network" * 99, 422, "is not an ONNX file"),

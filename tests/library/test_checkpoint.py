@@ -140,11 +140,11 @@ def test_a_unet_that_is_told_the_guidance_wants_few_steps(write):
         (SDXL | {"edm_vpred.sigma_max": ()}, "was trained with EDM noise, like CosXL, which no sampler here"),
         (SD2 | {LABEL: (1280, 2048), "noise_augmentor.data_mean": (1, 1024)}, "is an unCLIP model of SD 2.x"),
         (SDXL | {f"{CONTEXT}_scale_2": (1,)}, "is quantized as nvfp4, which is not known here"),
-        (BARE | {"input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet, which cannot be used here"),
+        (BARE | {"input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet; it belongs in the folder for controls"),
         (
             {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)}
             | {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)},
-            "is a ControlNet, which cannot be used here",
+            "is a ControlNet; it belongs in the folder for controls",
         ),
     ],
 )

@@ -106,6 +106,8 @@ def control_of(header: Header) -> ControlKind:
     except LookupError:
         raise BadFile("is damaged: its tensors have not the shapes of a control") from None
     kind = recognize(shapes)
+    if kind and kind.role == "control":
+        raise BadFile(f"seems to be {kind.name}, but lacks what one has; it may be damaged")
     raise BadFile(kind.reason if kind else "is no control: no ControlNet, T2I-Adapter or IP-Adapter that is known here")
 
 
