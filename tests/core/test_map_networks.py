@@ -94,6 +94,10 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, ramp):
     assert "uses an operator that is not ONNX's own" in refused(damaged(tmp_path / "depth_spell.onnx"))
     wild = write_depth(tmp_path / "depth_wild.onnx", scale=float("nan"))
     assert "depth_wild.onnx gives values that are not numbers" in refused(wild)
+    gone = MAPS["depth"].find_networks(files(passing := write_depth(tmp_path / "depth_passing.onnx")))
+    passing.unlink()
+    with pytest.raises(RequestError, match=r"depth_passing\.onnx can(not| no longer) be read"):
+        make_map("depth", ramp, ramp.size, networks=gone)
     words = tmp_path / "depth_words.onnx"
     words.write_text("not a network")
     assert "depth_words.onnx is not an ONNX file" in refused(words)

@@ -136,6 +136,8 @@ class Passes:
             self._controls = yield from self._residence.use_controls((use.file for use in stage.controls), run.check)
         for file in self._controls:
             run.hashes.want("control", file.name, partial(hash_whole, *control_weights(file.path)))
+        for annotator in (annotator for use in stage.controls for annotator in use.networks):
+            run.hashes.want("annotator", annotator.name, partial(hash_whole, annotator.path))
         run.check()
         if self._residence.tile(*stage.size):
             run.decoded = "in tiles"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ USUAL_DEPTH_PX = 518
 """Of the shorter side, what Depth Anything was trained on."""
 
 Floats = NDArray[np.float32]
+State = tuple[Path, int, int]
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,20 @@ def read_port(file: AnnotatorFile) -> Port:
     return ports[0]
 
 
-def run(file: AnnotatorFile, picture: Floats) -> list[Floats]:
-    """All that the network gives for a picture (1, 3, h, w); RequestError naming its file where it cannot be run."""
+def state_of(file: AnnotatorFile) -> State:
+    """What changes with the file: its path, size in bytes and time; RequestError where it is gone."""
     try:
         stat = file.path.stat()
-        session, dtype = _load(file, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise RequestError(f"{show(file.path.name)} can no longer be read: {error.strerror}", "preprocessor") from None
+    return file.path, stat.st_size, stat.st_mtime_ns
+
+
+def run(file: AnnotatorFile, picture: Floats) -> list[Floats]:
+    """All that the network gives for a picture (1, 3, h, w); RequestError naming its file where it cannot be run."""
+    state = state_of(file)
+    try:
+        session, dtype = _load(file, state)
         given = session.run(None, {session.get_inputs()[0].name: picture.astype(dtype)})
     except BadFile as error:
         raise RequestError(f"{show(file.path.name)} {error}", "preprocessor") from None
@@ -114,7 +125,7 @@ def run(file: AnnotatorFile, picture: Floats) -> list[Floats]:
 
 
 @lru_cache(maxsize=KEPT)
-def _load(file: AnnotatorFile, _size: int, _changed_ns: int) -> tuple[Any, str]:
+def _load(file: AnnotatorFile, _state: State) -> tuple[Any, str]:
     """A network that is ready to run, and the type of its numbers; read again where its file has changed."""
     port = read_port(file)
     import onnxruntime

@@ -10,7 +10,8 @@ from PIL.Image import Image as PilImage
 
 from webui.core.files import ControlFile
 from webui.core.images import Size
-from webui.core.maps import choose_map, make_map
+from webui.core.maps import choose_map
+from webui.core.maps.networks import state_of
 from webui.core.stages import ControlUse
 from webui.engine.controls.base import Control, soft_inside, soft_skips
 from webui.engine.families.base import CannotLoad, Conditioning
@@ -23,7 +24,7 @@ from webui.engine.resident import LoadedControl
 KEPT_BYTES = 128 * 2**20
 UNDERSTOOD = ("context", "summary", "ids")
 UNION_KINDS: Mapping[str, int] = {
-    **dict.fromkeys(("pose",), 0),
+    **dict.fromkeys(("pose", "body"), 0),
     **dict.fromkeys(("depth",), 1),
     **dict.fromkeys(("soft edge", "scribble"), 2),
     **dict.fromkeys(("canny", "line"), 3),
@@ -56,7 +57,7 @@ class Guides:
     @torch.inference_mode()
     def _make(self, use: ControlUse, net: LoadedControl, size: Size) -> Control:
         row = choose_map(use.preprocessor)
-        key = (use.pixels, row.name, use.options, use.resize, size)
+        key = (use.pixels, row.name, use.options, use.resize, size, *map(state_of, use.networks))
         module = net.module
         if (seen := self._seen.get((net.key, key))) is None:
             picture = _as_tensor(self._map(key, use, size), module).to(self._device, module.dtype)
@@ -69,7 +70,7 @@ class Guides:
 
     def _map(self, key: Hashable, use: ControlUse, size: Size) -> PilImage:
         if (found := self._maps.get(key)) is None:
-            found = make_map(use.preprocessor, use.image, size, use.resize, use.options)
+            found = use.map_at(size)
             _keep(self._maps, key, found)
         return found
 
