@@ -1,6 +1,7 @@
 """sd-webui-controlnet's API, asked by webuiapi's own classes and with bodies as other programs send them."""
 
 import base64
+import hashlib
 import io
 import json
 import shutil
@@ -15,6 +16,7 @@ from PIL import ImageDraw
 from safetensors.numpy import load_file, save_file
 from webuiapi import ControlNetUnit, WebUIApi, raw_b64_img
 
+from tests.annotator_models import write_depth
 from webui.core.maps import make_map
 
 from .server import REPOSITORY, SMALL, Server
@@ -104,7 +106,7 @@ def test_a_unit_of_webuiapi_s_draws_and_its_map_comes_behind_the_picture(client,
     assert whole.size == (64, 64) and len(found.info["infotexts"]) == 1
     unit.enabled = False
     plain = client.txt2img(**fields, controlnet_units=[unit], alwayson_scripts={})
-    assert len(plain.images) == 1
+    assert len(plain.images) == 1 and plain.image.tobytes() != whole.tobytes()
     unit.enabled, unit.image, unit.module = True, None, "inpaint_only"
     mask = PilImages.new("L", picture.size)
     mask.paste(255, (0, 0, 48, 64))
@@ -137,6 +139,21 @@ def test_bodies_as_krita_and_photoshop_send_them(server, control, picture):
     third = ask(server, "/sdapi/v1/txt2img", drawn | enlarged | {"alwayson_scripts": {"controlnet": {"args": [krita]}}})
     assert [opened(image).size for image in third["images"]] == [(96, 96), (96, 96), (64, 64)]
     assert json.loads(third["info"])["comments"] == []
+
+
+def test_a_network_in_its_folder_makes_the_map_and_is_in_the_recipe(server, control, picture):
+    path = write_depth(server.data_dir / "models" / "annotators" / "depth_anything_v2_tiny.onnx")
+    server.client.post("/sdapi/v1/refresh-checkpoints")
+    try:
+        unit = {"image": raw_b64_img(picture), "module": "depth_anything_v2", "model": control, "pixel_perfect": True}
+        body = SMALL | {"seed": 7, "alwayson_scripts": {"controlnet": {"args": [unit]}}}
+        whole, near = map(opened, ask(server, "/sdapi/v1/txt2img", body)["images"])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert json.loads(whole.text["darkroom"])["hashes"]["annotator"] == {path.stem: digest}
+        assert near.getpixel((2, 2))[0] > 240 and near.getpixel((32, 30))[0] < 60  # the ellipse is the darkest
+    finally:
+        path.unlink()
+        server.client.post("/sdapi/v1/refresh-checkpoints")
 
 
 REFUSED = [

@@ -138,6 +138,7 @@ def _files_by_kind(catalog: Catalog) -> Mapping[str, Mapping[str, File]]:
         "finder": catalog.finders,
         "control": catalog.controls,
         "image encoder": catalog.image_encoders,
+        "annotator": catalog.annotators,
     }
 
 
