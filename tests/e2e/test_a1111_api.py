@@ -147,7 +147,7 @@ def test_adetailer_s_arguments_are_details(client):
 
 def test_the_lists_that_programs_ask_for(client, server):
     scripts = ["x/y/z plot", "adetailer", "controlnet"]
-    assert client.get_scripts() == {"txt2img": scripts, "img2img": scripts}
+    assert client.get_scripts() == {"txt2img": scripts, "img2img": [*scripts, "soft inpainting"]}
     assert client.util_get_model_names() == ["demo"]
     client.util_set_model("demo")
     assert {"Euler a", "DPM++ 2M"} <= {entry["name"] for entry in client.get_samplers()}

@@ -150,7 +150,7 @@ def test_a_network_in_its_folder_makes_the_map_and_is_in_the_recipe(server, cont
         whole, near = map(opened, ask(server, "/sdapi/v1/txt2img", body)["images"])
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert json.loads(whole.text["darkroom"])["hashes"]["annotator"] == {path.stem: digest}
-        assert near.getpixel((2, 2))[0] > 240 and near.getpixel((32, 30))[0] < 60  # the ellipse is the darkest
+        assert near.getpixel((2, 2))[0] > 200 and near.getpixel((32, 30))[0] < 60  # the ellipse is the darkest
     finally:
         path.unlink()
         server.client.post("/sdapi/v1/refresh-checkpoints")
