@@ -5,6 +5,7 @@ from PIL import Image as PilImages
 
 from webui.cli import make_parser
 from webui.cli.request_flags import read_request
+from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.groups.control import Control
 from webui.core.groups.detail import Detail
@@ -100,3 +101,18 @@ def test_a_control_s_picture_is_a_file_and_a_preset_s_gets_one(tmp_path):
     assert controls("--preset", "edges", "--no-controls") == ()
     with pytest.raises(RequestError, match="--control image='.*none.png' "):
         controls("--prompt", "a", "--control", f"model=x,image={tmp_path / 'none.png'}")
+
+
+def test_regions_are_flags_their_masks_files(tmp_path):
+    def regions(*flags):
+        return read_request(make_parser("generate").parse_args(["generate", "--prompt", "a", *flags]), tmp_path)[
+            0
+        ].regions
+
+    PilImages.new("L", (64, 32), 255).save(tmp_path / "m,ask.png")
+    box, painted = regions(
+        *("--region", "box=0:0:0.5:1,prompt=a cat, red", "--region", f"mask={tmp_path}/m,ask.png,prompt=b")
+    )
+    assert (box.box, box.prompt) == ((0, 0, 0.5, 1), "a cat, red") and images.decode_text(painted.mask).size == (64, 32)
+    with pytest.raises(RequestError, match=r"--region mask='nowhere.png' does not exist"):
+        regions("--region", "mask=nowhere.png,prompt=b")

@@ -90,12 +90,12 @@ def _read_lists(options: argparse.Namespace) -> dict[str, Any]:
     given = _given(options, [*LISTS])
     for group, entries in given.items():
         try:
-            read = (entry for text in entries for entry in LISTS[group].read_all(text))
-            given[group] = tuple(_with_pictures(LISTS[group].flag or group, entry) for entry in read)
+            read = [entry for text in entries for entry in LISTS[group].read_all(text)]
         except ValueError as error:
             raise RequestError(
                 f"{_flag(LISTS[group].flag or group)} {error}, not {', '.join(entries)[:60]!r}", field=group
             ) from None
+        given[group] = tuple(_with_pictures(LISTS[group].flag or group, entry) for entry in read)
     return given
 
 

@@ -125,8 +125,8 @@ class Region(Listed):
         return self.said | ({"mask": hashlib.sha256(self.mask.encode()).hexdigest()[:12]} if self.mask else {})
 
     def __str__(self) -> str:
-        """As flags have it, the prompt last."""
-        told = self.said | ({"box": box_text(self.box)} if self.box else {})
+        """As flags have it, the prompt last; a mask by the beginning of its hash."""
+        told = self.told | ({"box": box_text(self.box)} if self.box else {})
         fields = [name for name in told if name not in (*self.set_by_programs, "prompt")]
         return ",".join(f"{name}={told[name]}" for name in (*fields, "prompt"))
 
