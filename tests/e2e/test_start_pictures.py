@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as PilImages
+from PIL import ImageDraw, ImageFilter
 
 from webui.cli import main
 
@@ -301,6 +302,28 @@ class TestInpaint:
         tools.get_by_text("100 %").wait_for()
         button["Clear"].click()
         assert not self.painted(inpaint).any()
+
+    def test_a_click_masks_the_thing_and_one_with_shift_takes_it_out(self, page, tmp_path):
+        shown, ball = PilImages.new("RGB", (64, 64), "skyblue"), PilImages.new("L", (64, 64))
+        for image, colour in ((shown, "tomato"), (ball, 255)):
+            ImageDraw.Draw(image).ellipse((16, 20, 48, 52), fill=colour)
+        (tmp_path / "ball.png").write_bytes(png(shown.filter(ImageFilter.GaussianBlur(0.7))))
+        inpaint = page("inpaint").give(tmp_path / "ball.png")
+        tools = inpaint.wait_for_painter().find("mask").get_by_role("toolbar", name="Mask tools")
+        tools.get_by_role("button", name="Pick").click()
+        tools.get_by_label("How far colours may differ").fill("30")
+        canvas = inpaint.find("mask").locator("canvas")
+        canvas.click()
+        picked, known = self.painted(inpaint), np.asarray(ball) > 0
+        assert (picked & known).sum() > 0.9 * (picked | known).sum()
+        canvas.click(position={"x": 4, "y": 4})
+        assert self.painted(inpaint).all()
+        canvas.click(modifiers=["Shift"])
+        rest = self.painted(inpaint)
+        assert rest.any() and not rest[picked].any()
+        canvas.press("Control+z")
+        canvas.press("Control+z")
+        assert np.array_equal(self.painted(inpaint), picked)
 
     def test_the_mask_can_be_painted_by_keyboard_alone(self, page, file):
         inpaint = page("inpaint").give(file).wait_for_painter()

@@ -43,7 +43,7 @@
     ["Space or Enter, held", "On a chip: the picture without the LoRA, with the same seed"],
   ]);
   area("Painting a mask", [
-    ["B, E, L", "Brush, eraser, lasso"],
+    ["B, E, L, P", "Brush, eraser, lasso, pick a thing"],
     ["Arrows", "Move the brush; with Shift it paints"],
     ["Space", "Paint where it is"],
     ["[ ]", "A smaller, a larger brush"],

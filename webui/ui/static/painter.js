@@ -1,11 +1,11 @@
-// A mask painter: brush, eraser, lasso, undo, redo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
+// A mask painter: brush, eraser, lasso, a click on a thing, undo, redo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
 // The mask exists only here until it is asked for; nothing is uploaded while somebody paints.
 (() => {
   "use strict";
   const LONGEST_PX = 2048; // of the mask; the server scales it to a larger picture
   const COLOUR = "#ff2d95"; // how the mask is shown; the server reads its opacity alone
   const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8];
-  const TOOLS = { b: "brush", e: "eraser", l: "lasso" }; // by key
+  const TOOLS = { b: "brush", e: "eraser", l: "lasso", p: "pick" }; // by key
   const pending = {}; // pictures for pages whose painter is not built yet
   const recalled = {}; // strokes that belong to the next picture of a page
   const painters = {};
@@ -18,7 +18,8 @@
       this.sheet = root.querySelector(".painter-sheet");
       this.stage = root.querySelector(".painter-stage");
       new ResizeObserver(() => this.fit()).observe(this.stage);
-      this.size = root.querySelector("input[type=range]");
+      this.size = root.querySelector(".painter-size input");
+      this.tolerance = root.querySelector(".painter-tolerance input");
       this.ring = root.querySelector(".painter-ring");
       this.start([]);
       this.zoom = 0;
@@ -84,6 +85,8 @@
       for (const button of this.root.querySelectorAll("[data-tool]")) {
         button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
       }
+      this.size.parentNode.hidden = tool === "pick";
+      this.tolerance.parentNode.hidden = tool !== "pick";
     }
 
     setZoom(level) {
@@ -119,6 +122,7 @@
       this.future = [];
       this.strokes = strokes;
     }
+    regions = new WeakMap(); // by stroke
     edits = {
       undo: () => this.step(this.past, this.future),
       redo: () => this.step(this.future, this.past),
@@ -143,8 +147,9 @@
       };
     }
 
-    begin(point, tool = this.tool) {
-      this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: Number(this.size.value), points: [point] };
+    begin(point, tool = this.tool, takenOut = false) {
+      if (tool === "pick") this.stroke = { erase: takenOut, tolerance: Number(this.tolerance.value), points: [point] };
+      else this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: Number(this.size.value), points: [point] };
       this.change([...this.strokes, this.stroke]);
       this.draw(this.stroke, 0);
     }
@@ -154,13 +159,13 @@
       event.preventDefault();
       this.canvas.focus({ preventScroll: true });
       this.canvas.setPointerCapture(event.pointerId);
-      this.begin(this.at(event));
+      this.begin(this.at(event), this.tool, event.shiftKey);
     }
 
     onMove(event) {
       this.cursor = this.at(event);
       this.showRing();
-      if (!this.stroke) return;
+      if (!this.stroke || this.stroke.tolerance) return;
       this.stroke.points.push(this.cursor);
       if (this.stroke.fill) this.redraw();
       else this.draw(this.stroke, this.stroke.points.length - 2);
@@ -179,7 +184,7 @@
         if (event.shiftKey) this.begin(this.cursor, this.erase ? "eraser" : "brush");
         this.stroke = null;
       } else if (event.key === " " && this.cursor) {
-        this.begin(this.cursor, this.erase ? "eraser" : "brush");
+        this.begin(this.cursor, this.tool === "lasso" ? "brush" : this.tool, event.shiftKey);
         this.stroke = null;
       } else if (event.key === "[" || event.key === "]") {
         this.size.value = Number(this.size.value) * (event.key === "]" ? 1.25 : 0.8);
@@ -202,13 +207,31 @@
     }
 
     showRing() {
-      const across = (Number(this.size.value) / this.canvas.width) * 100;
+      const across = ((this.tool === "pick" ? 1 : Number(this.size.value)) / this.canvas.width) * 100;
       Object.assign(this.ring.style, {
         left: `${(this.cursor.x / this.canvas.width) * 100}%`,
         top: `${(this.cursor.y / this.canvas.height) * 100}%`,
         width: `${across}%`,
       });
       this.ring.hidden = false;
+    }
+
+    // The region of a click, as a picture in the mask's colour; it is found once.
+    picked(stroke) {
+      const { width, height } = this.canvas;
+      const known = this.regions.get(stroke);
+      if (known?.width === width && known.height === height) return known;
+      const sheet = Object.assign(document.createElement("canvas"), { width, height });
+      const context = sheet.getContext("2d", { willReadFrequently: true });
+      context.drawImage(this.picture, 0, 0, width, height);
+      const [{ x, y }] = stroke.points;
+      const region = window.darkroomPick.pick(context.getImageData(0, 0, width, height), x, y, stroke.tolerance);
+      const shown = context.createImageData(width, height);
+      const colour = Number.parseInt(COLOUR.slice(1), 16);
+      region.forEach((one, at) => one && shown.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255], at * 4));
+      context.putImageData(shown, 0, 0);
+      this.regions.set(stroke, sheet);
+      return sheet;
     }
 
     redraw() {
@@ -224,6 +247,7 @@
         return;
       }
       context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
+      if (stroke.tolerance) return context.drawImage(this.picked(stroke), 0, 0);
       context.strokeStyle = COLOUR;
       context.lineWidth = stroke.size;
       context.lineCap = context.lineJoin = "round";
