@@ -5,20 +5,20 @@ from typing import Any
 
 import hypothesis
 import pytest
-import schemathesis
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
 from tests.fuzz.conftest import bounded
 
 EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "3"))
 MANY = 120
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 
 
 def ask_all(app: Any, examples: int, seed: int) -> int:
     """So many requests to each operation that is described; how many there were."""
-    asked = 0
+    import schemathesis  # takes seconds, which each process would take that collects tests
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
+
+    checks, asked = [not_a_server_error, status_code_conformance, content_type_conformance], 0
     described = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     limits = hypothesis.settings(max_examples=examples, database=None)
     for found in described.get_all_operations():
@@ -30,7 +30,7 @@ def ask_all(app: Any, examples: int, seed: int) -> int:
             nonlocal asked
             asked += 1
             with bounded(f"{case.method} {case.path}"):
-                case.call_and_validate(checks=CHECKS)
+                case.call_and_validate(checks=checks)
 
         ask()
     return asked

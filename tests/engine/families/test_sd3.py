@@ -340,7 +340,7 @@ def replace_family(checkpoint: Any, family: str) -> Any:
     return replace(checkpoint, family=family)
 
 
-@pytest.mark.parametrize("memory", ["blocks", "sequential"])
+@pytest.mark.parametrize("memory", ["blocks", pytest.param("sequential", marks=pytest.mark.slow)])
 def test_it_draws_the_same_where_its_layers_come_to_the_device(data: Path, plain: np.ndarray, memory: Any) -> None:
     assert (draw(Darkroom(Settings(device="cpu", dtype="float32", data_dir=data, memory=memory))) == plain).all()
 

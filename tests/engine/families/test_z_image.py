@@ -156,7 +156,7 @@ def test_small_weights_stay_small_and_draw(darkroom: Darkroom, small: str) -> No
     assert drawn.std() > 5 and abs(drawn - draw(darkroom)).mean() < 10
 
 
-@pytest.mark.parametrize("memory", ["blocks", "sequential"])
+@pytest.mark.parametrize("memory", ["blocks", pytest.param("sequential", marks=pytest.mark.slow)])
 def test_it_draws_the_same_where_its_weights_come_to_the_device_as_they_are_needed(
     darkroom: Darkroom, data: Path, memory: str
 ) -> None:
