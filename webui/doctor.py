@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from webui import __version__
+from webui.core.control_file import read_control
 from webui.core.finder_file import RUNTIME, check_finder
 from webui.core.maps.networks import read_port
 from webui.core.memory import in_gib
 from webui.core.names import SUBJECT, find_file
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
-from webui.library.library import find_annotators, find_finders, find_loras, find_models
+from webui.library.library import find_annotators, find_controls, find_finders, find_loras, find_models
 from webui.library.lora_info import describe
 from webui.setup.cards import look
 from webui.setup.torch_builds import (
@@ -53,6 +54,7 @@ def examine(settings: Settings, name_workers: Callable[[], Sequence[str]] = tupl
         *_examine_folder(settings),
         *_examine_models(settings),
         *_examine_finders(settings),
+        *_examine_controls(settings),
         *_examine_annotators(settings),
     ]
     for problem, mend in problems:
@@ -190,6 +192,17 @@ def _examine_finders(settings: Settings) -> Iterator[tuple[str, str]]:
             check_finder(file)
         except BadFile as error:
             yield f"finder {name!r}: {file.path.name} {error}", f"replace or remove {file.path}"
+
+
+def _examine_controls(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Control files: what each is, or why it cannot be used."""
+    controls = find_controls(settings)
+    print(f"Controls: {', '.join(controls) or 'none'}")
+    for name, file in controls.items():
+        try:
+            read_control(file)
+        except BadFile as error:
+            yield f"control {name!r}: {file.path.name} {error}", f"replace or remove {file.path}"
 
 
 def _examine_annotators(settings: Settings) -> Iterator[tuple[str, str]]:

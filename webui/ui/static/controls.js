@@ -6,6 +6,7 @@
   const { valueOf, whenFilled } = window.darkroomFields;
   const { read, write, offered } = window.darkroomRows;
   const PREPROCESSORS = "./api/controls/preprocessors";
+  const DRAWN_MS = 400; // strokes that follow each other so soon are one picture
   const MIN_PX = 64;
   const MAX_PX = 2048;
   const STARTS = ["img2img", "inpaint"];
@@ -92,14 +93,14 @@
     const slot = make("div", { class: "controls-picture", role: "group", "aria-label": `Picture of Control ${index + 1}` });
     const trouble = make("p", { class: "controls-trouble", role: "alert" });
     const chosen = make("input", { type: "file", accept: "image/*", hidden: "" });
-    const take = async (blob) => {
+    const take = async (blob, focus = true) => {
       slot.setAttribute("aria-busy", "true");
       trouble.textContent = "";
       try {
         const { sha256 } = await handIn(blob);
         set(frame, index, "image", { sha256 });
         stale();
-        fill(true);
+        fill(focus);
       } catch (error) {
         trouble.textContent = error.message;
       }
@@ -130,14 +131,22 @@
       if (focus) choose.focus();
     };
     let strokes = [];
+    let drawn = null; // what is yet to be handed in
+    const handDrawn = async () => {
+      const picture = drawn;
+      drawn = null;
+      if (picture) await take(await (await fetch(picture)).blob(), false);
+    };
     const sketch = () => window.darkroomSketch.begin(page, {
       name: `Control ${index + 1}`,
       size: sizeOf(page),
       strokes,
-      changed: async (picture, drawn) => {
-        strokes = drawn;
-        if (picture) await take(await (await fetch(picture)).blob());
+      changed: (picture, all) => {
+        strokes = all;
+        if (!drawn) setTimeout(handDrawn, DRAWN_MS);
+        drawn = picture;
       },
+      closed: handDrawn,
     });
     chosen.addEventListener("change", () => chosen.files[0] && take(chosen.files[0]));
     slot.addEventListener("dragover", (event) => event.preventDefault());
