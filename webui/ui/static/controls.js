@@ -193,6 +193,21 @@
   };
   const forget = (item) => item.querySelector(".controls-map").replaceChildren();
 
+  // An IP-Adapter sees the picture as it is: it has no preprocessor, no map and no mode.
+  const WITHOUT = { preprocessor: "none", options: undefined, mode: "balanced" };
+  const listOf = (frame) => offered[`./api/controls?model=${encodeURIComponent(valueOf(frame.dataset.page, "model"))}`];
+  const suit = (frame, index, item) => {
+    const entry = read(frame)[index] ?? {};
+    const sees = listOf(frame)?.find(({ name }) => name === entry.model)?.form === "IP-Adapter";
+    item.classList.toggle("controls-seen", sees);
+    if (!sees) return;
+    for (const [name, value] of Object.entries(WITHOUT)) {
+      if (name in entry) set(frame, index, name, undefined);
+      const field = item.querySelector(`[data-field=${name}] select`);
+      if (field) field.value = value;
+    }
+  };
+
   const build = (frame, index, item) => {
     const map = make("div", { class: "controls-map", "aria-live": "polite" });
     const button = make("button", { type: "button", id: idOf(frame.dataset, index, "show"), class: "controls-show" }, "Show the map");
@@ -200,8 +215,10 @@
     item.querySelector("[data-field=model]").before(pictureSlot(frame, index, () => forget(item)));
     item.append(button, map);
     item.querySelector("[data-field=preprocessor]").after(...options(frame, index, () => forget(item)));
+    suit(frame, index, item);
   };
   const changed = (frame, index, name) => {
+    if (name === "model") suit(frame, index, frame.querySelectorAll("ol > li")[index]);
     if (name === "preprocessor") {
       set(frame, index, "options", undefined);
       fillOptions(frame, index);
@@ -211,11 +228,12 @@
   const listed = (frame, url) => {
     if (frame.dataset.group !== "controls") return;
     if (url === PREPROCESSORS) frame.querySelectorAll("ol > li").forEach((_, index) => fillOptions(frame, index));
+    frame.querySelectorAll("ol > li").forEach((item, index) => suit(frame, index, item));
     sayNone(frame);
   };
   // What the chosen model can have nothing of is said.
   const sayNone = (frame) => {
-    const known = offered[`./api/controls?model=${encodeURIComponent(valueOf(frame.dataset.page, "model"))}`];
+    const known = listOf(frame);
     const note = frame.querySelector(".controls-none") ?? frame.appendChild(make("p", { class: "panel-note controls-none", role: "status" }));
     const none = known && !known.some(({ problem, misfit }) => !problem && !misfit);
     note.textContent = none ? "No control file here fits this model. Such files go into models/ControlNet." : "";
