@@ -20,6 +20,10 @@ THEIRS = {
     "the scheduler's prediction_type is {1}, which is none of {2}": "a file of diffusers'",
     "{1}, not boxes: use a detector or segmenter": "kinds of networks",
     "text adapter": "a part of Anima",
+    "image: {1} pictures were given; one is taken": "a field of sd-webui-controlnet's",
+    "is an image encoder of a size that is not known here ({1} wide)": "a part of IP-Adapter",
+    "is not an image encoder in transformers' names": "a part of IP-Adapter",
+    "lacks parts of an image encoder": "a part of IP-Adapter",
 }
 """Texts with a word that belongs to another program or to a format, and whose it is."""
 NAMES = re.compile(r"[<>=#\[\]/_$]|^\.|-\w+ \w+-")
