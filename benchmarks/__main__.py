@@ -36,6 +36,7 @@ WORKLOADS = {
     "grid": EVERY_SIZE,
     "loading": ("sd15",),
     "quantised": ("sd15",),
+    "control": ("demo",),
     "anima": ("demo",),
     "families": ("demo",),
     "workers": ("demo",),
