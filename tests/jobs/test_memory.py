@@ -81,5 +81,7 @@ def test_over_http(library):
     client = TestClient(app)
     told = client.get("/api/models/memory", params={"name": "xl", "width": 1024, "height": 1024}).json()
     assert told == tell(library, CARD)
+    both = {"name": "xl", "width": 1024, "height": 1024, "control": ["none such"]}
+    assert client.get("/api/models/memory", params=both).json()["detail"] == "there is no control 'none such'"
     assert client.get("/api/models/memory", params={"name": "no", "width": 64, "height": 64}).status_code == 404
     assert client.get("/api/models/memory", params={"name": "xl", "width": 0, "height": 64}).status_code == 422

@@ -1,6 +1,6 @@
 """``/api/models``: what models there are, which one is loaded, and their hashes; for the page and for scripts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from webui.library.vocabulary import vocabulary_of
 
 Side = Annotated[int, Query(ge=8, le=16_384)]
 Count = Annotated[int, Query(ge=1, le=64)]
+Controls = Annotated[Sequence[str], Query(max_length=8)]
 
 
 def models_router(executor: Executor) -> APIRouter:
@@ -45,10 +46,12 @@ def models_router(executor: Executor) -> APIRouter:
         return vocabulary_of(file) if file else None
 
     @router.get("/memory")
-    def memory(name: str, width: Side, height: Side, count: Count = 1, guided: bool = True) -> Mapping[str, Any]:
+    def memory(
+        name: str, width: Side, height: Side, count: Count = 1, guided: bool = True, control: Controls = ()
+    ) -> Mapping[str, Any]:
         """What a job would take: weights by part, a step's work, and the plan that fits; nothing is loaded for it."""
         try:
-            return executor.tell_memory(Asked(name, (width, height), count, guided))
+            return executor.tell_memory(Asked(name, (width, height), count, guided, tuple(control)))
         except RequestError as error:
             raise HTTPException(404, str(error)) from None
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from webui.core.checkpoint import PLAIN_DTYPES, Checkpoint
-from webui.core.files import ModelFile
+from webui.core.control_file import control_header
+from webui.core.files import ControlFile, ModelFile
 from webui.core.images import Size
 from webui.core.tensor_file import read_header
 from webui.core.uses import lender_of
@@ -109,12 +110,14 @@ class Room:
 
 @dataclass(frozen=True)
 class Asked:
-    """A job as far as memory goes: its model, the (width, height) and number of its pictures, and whether guided."""
+    """A job as far as memory goes: its model, the (width, height) and number of its pictures, whether it is guided, and
+    its controls."""
 
     model: str
     size: Size
     count: int = 1
     guided: bool = True
+    controls: tuple[str, ...] = ()
 
 
 def need_of(file: ModelFile, lenders: Iterable[ModelFile], number_bytes: int, step: int = 0) -> Need:
@@ -130,6 +133,20 @@ def need_of(file: ModelFile, lenders: Iterable[ModelFile], number_bytes: int, st
         parts[role] = sum(sizes)
         layer = max(layer, *sizes, 0)
     return Need(parts, layer, step)
+
+
+def control_bytes(file: ControlFile, number_bytes: int) -> int:
+    """What a control takes, told from its header; a Control-LoRA becomes whole. Raises BadFile."""
+    header, total = control_header(file.path), 0
+    for key, place in header.places.items():
+        shape = header.shapes[key]
+        up = header.shapes.get(f"{key.removesuffix('.down')}.up") if key.endswith(".down") else None
+        if up:
+            total += up[0] * math.prod(shape[1:]) * number_bytes
+        elif not key.endswith(".up"):
+            small = place.dtype not in PLAIN_DTYPES
+            total += place.nbytes if small else math.prod(shape) * number_bytes
+    return total
 
 
 def _sizes(owner: ModelFile, role: str, borrower: ModelFile, number_bytes: int) -> Iterator[int]:

@@ -14,6 +14,7 @@ from webui.core.control_file import read_control
 from webui.core.events import Loading
 from webui.core.files import ControlFile, ModelFile
 from webui.core.groups.control import Control
+from webui.core.memory import Asked, control_bytes
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import read_header
@@ -21,6 +22,7 @@ from webui.darkroom import Darkroom
 from webui.engine.controls.reading import ControlLoader
 from webui.engine.families.base import CannotLoad
 from webui.engine.nets.controlnet import ControlNet
+from webui.jobs.memory import tell_memory
 from webui.library.checkpoint import read_checkpoint
 
 
@@ -105,6 +107,12 @@ def test_what_was_read_stays_until_room_is_needed(made, room, small_words, devic
     need = darkroom.manager._residence._resident.need
     net = darkroom.manager._residence._resident.controls
     assert need.control_bytes == sum(w.nbytes for one in net.values() for w in one.module.parameters())
+    told = {"size": (64, 64), "controls": ("net-sd1", "other-sd1")}
+    said = tell_memory(Asked("sd1", **told), darkroom.library.snapshot(), [darkroom.manager.room])
+    assert said["control_bytes"] == need.control_bytes
+    assert said["weight_bytes"] == sum(said["parts"].values()) + need.control_bytes
+    whole = control_bytes(ControlFile("lora", made.controls / "lora-sd1.safetensors"), 4)
+    assert whole == control_bytes(ControlFile("net", made.controls / "net-sd1"), 4)
     small = Darkroom(Settings(device=device, dtype="float32", data_dir=made.data, model_cache="0"))
     assert list(loads(small, "net-sd1"))[-1] == "Loading net-sd1"
     list(loads(small))

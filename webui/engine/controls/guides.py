@@ -25,13 +25,11 @@ KEPT_BYTES = 128 * 2**20
 UNDERSTOOD = ("context", "summary", "ids")
 UNION_KINDS: Mapping[str, int] = {
     **dict.fromkeys(("pose", "body"), 0),
-    **dict.fromkeys(("depth",), 1),
+    "depth": 1,
     **dict.fromkeys(("soft edge", "scribble"), 2),
     **dict.fromkeys(("canny", "line"), 3),
-    **dict.fromkeys(("normal",), 4),
-    **dict.fromkeys(("segmentation",), 5),
     **dict.fromkeys(("tile", "blur"), 6),
-    **dict.fromkeys(("inpaint",), 7),
+    "inpaint": 7,
 }
 """Which kind of map a union is told that it is shown, by the preprocessor that made it (xinsir, ControlNetPlus). Of a
 map that is given as it is, it is told none, as in ComfyUI's ``auto``."""
