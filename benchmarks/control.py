@@ -91,8 +91,15 @@ def _make_ways(data: Path, steps: int, side: int) -> Mapping[str, Way]:
     for what, (pipe, more) in pipes.items():
         own = {"ControlNet": "net", "T2I-Adapter": "adapter"}.get(what)
         request = Request(
-            **{"prompt": PROMPT, "model": "demo", "width": side, "height": side, "steps": steps, "seed": 7},
-            **{"guidance": 5.0, "sampler": "DDIM", "schedule": "Default"},
+            prompt=PROMPT,
+            model="demo",
+            width=side,
+            height=side,
+            steps=steps,
+            seed=7,
+            guidance=5.0,
+            sampler="DDIM",
+            schedule="Default",
             controls=(Control(model=own, image=_map(side)),) if own else (),
         )
         ways[f"{what}, diffusers"] = _theirs(pipe, steps, side, more)
@@ -106,14 +113,20 @@ def _theirs(pipe: Any, steps: int, side: int, more: Mapping[str, Any]) -> Way:
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading")
 
+    ends: list[float] = []
+
+    def note(*_: Any) -> dict[str, Any]:
+        ends.append(time.process_time())
+        return {}
+
     def draw() -> tuple[float, PilImage]:
-        ends: list[float] = []
+        ends.clear()
         given = {"num_inference_steps": steps, "guidance_scale": 5.0, "width": side, "height": side, **more}
         given |= {"generator": torch.Generator("cpu").manual_seed(7)}
         if "adapter" in pipe.components:
-            given |= {"callback": lambda *_: ends.append(time.process_time())}
+            given |= {"callback": note}
         else:
-            given |= {"callback_on_step_end": lambda *_: ends.append(time.process_time()) or {}}
+            given |= {"callback_on_step_end": note}
         picture = pipe(PROMPT, **given).images[0]
         return (ends[-1] - ends[0]) / (len(ends) - 1), picture
 
@@ -157,7 +170,7 @@ def _control_net(unet: Any) -> Any:
 def _adapter(unet: Any) -> Any:
     torch.manual_seed(2)
     channels = list(unet.config.block_out_channels)
-    made = diffusers.T2IAdapter(channels=channels, adapter_type="full_adapter_xl", downscale_factor=16)
+    made: Any = diffusers.T2IAdapter(channels=channels, adapter_type="full_adapter_xl", downscale_factor=16)
     return made.eval().requires_grad_(False)
 
 
