@@ -46,7 +46,7 @@ SCRIPTS = (
     "memory.js",
     "seed.js",
     *("presets.js", "shelf.js"),
-    *("size.js", "rows.js", "controls.js", "boxes.js", "regions.js", "folds.js", "archive.js"),
+    *("size.js", "rows.js", "sketch.js", "controls.js", "boxes.js", "regions.js", "folds.js", "archive.js"),
     *("zoom.js", "stage.js", "light_frame.js"),
     *("light.js", "session.js", "picture.js"),
     *("pasted.js", "prompt.js", "marks.js", "vocabulary.js", "layer.js", "suggest.js", "complete.js", "last.js"),

@@ -38,7 +38,7 @@ def _build_above(catalog: Catalog) -> Controls:
 
 
 def _build_painter() -> None:
-    gr.HTML(painter(NAME), label="Mask", elem_id=f"{NAME}-mask")
+    gr.HTML(painter(NAME), label="Mask", elem_id=f"{NAME}-mask", elem_classes="painting")
 
 
 def _build_below(catalog: Catalog) -> Controls:

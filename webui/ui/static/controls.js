@@ -6,7 +6,7 @@
   const { valueOf, whenFilled } = window.darkroomFields;
   const { read, write, offered } = window.darkroomRows;
   const PREPROCESSORS = "./api/controls/preprocessors";
-  const DRAWN_MS = 400; // strokes that follow each other so soon are one picture
+  const NO_MAP = "none";
   const MIN_PX = 64;
   const MAX_PX = 2048;
   const STARTS = ["img2img", "inpaint"];
@@ -29,6 +29,14 @@
     if (value === undefined) delete entries[index][name];
     else entries[index][name] = value;
     write(frame, entries);
+  };
+
+  // As if a person chose it in the row.
+  const choose = (frame, index, name, value) => {
+    const select = frame.querySelector(`ol > li:nth-child(${index + 1}) [data-field="${name}"] select`);
+    if (!select || select.value === value) return;
+    select.value = value;
+    select.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
   // The start picture, where the page has one
@@ -74,7 +82,7 @@
       const picture = entry.image ?? (await startPicture(page, needsMask));
       const [width, height] = sizeOf(page);
       const resize = entry.image ? entry.resize : valueOf(page, "resize").replace("latent resize", "just resize");
-      const asked = { image: { sha256: picture.sha256 }, width, height, preprocessor: entry.preprocessor ?? "none", options: entry.options ?? {}, ...(resize && { resize }) };
+      const asked = { image: { sha256: picture.sha256 }, width, height, preprocessor: entry.preprocessor ?? NO_MAP, options: entry.options ?? {}, ...(resize && { resize }) };
       const answer = await ask("./api/controls/map", JSON.stringify(asked), "application/json");
       const map = make("img", { alt: "Map", src: URL.createObjectURL(await answer.blob()) });
       await map.decode();
@@ -93,14 +101,14 @@
     const slot = make("div", { class: "controls-picture", role: "group", "aria-label": `Picture of Control ${index + 1}` });
     const trouble = make("p", { class: "controls-trouble", role: "alert" });
     const chosen = make("input", { type: "file", accept: "image/*", hidden: "" });
-    const take = async (blob, focus = true) => {
+    const take = async (blob) => {
       slot.setAttribute("aria-busy", "true");
       trouble.textContent = "";
       try {
         const { sha256 } = await handIn(blob);
         set(frame, index, "image", { sha256 });
         stale();
-        fill(focus);
+        fill(true);
       } catch (error) {
         trouble.textContent = error.message;
       }
@@ -119,35 +127,34 @@
         trouble.textContent = "This picture is no longer here. Choose it again.";
       });
       const empty = STARTS.includes(page) ? "The start picture is used. Drop, paste or choose another." : "Drop, paste or choose a picture.";
-      const choose = button(image ? "Choose another" : "Choose a picture", () => chosen.click(), { id: idOf({ page, group }, index, "image") });
-      const draw = window.darkroomSketch && button("Draw", () => sketch());
+      const pick = button(image ? "Choose another" : "Choose a picture", () => chosen.click(), { id: idOf({ page, group }, index, "image") });
+      const draw = button("Draw", sketch, { "data-act": "draw" });
       const remove = image && button("Remove the picture", () => {
         set(frame, index, "image", undefined);
         stale();
         fill(true);
       });
-      const acts = make("div", { class: "controls-acts" }, ...[choose, draw, remove].filter(Boolean));
+      const acts = make("div", { class: "controls-acts" }, ...[pick, draw, remove].filter(Boolean));
       slot.replaceChildren(...[shown, !image && make("p", {}, empty), acts, trouble, chosen].filter(Boolean));
-      if (focus) choose.focus();
+      if (focus) pick.focus();
     };
-    let strokes = [];
-    let drawn = null; // what is yet to be handed in
-    const handDrawn = async () => {
-      const picture = drawn;
-      drawn = null;
-      if (picture) await take(await (await fetch(picture)).blob(), false);
+    // What is drawn is a map already: no preprocessor makes another of it.
+    const sketch = () => {
+      const { image, preprocessor = NO_MAP } = read(frame)[index] ?? {};
+      window.darkroomSketch.begin(page, {
+        name: `Control ${index + 1}`,
+        size: sizeOf(page),
+        shown: image && { ...image, url: urlOf(image), isMap: preprocessor === NO_MAP },
+        changed: (sha256) => {
+          if (!slot.isConnected) return window.darkroomSketch.close(page); // the row is gone, or filled from elsewhere
+          set(frame, index, "image", sha256 ? { sha256 } : undefined);
+          choose(frame, index, "preprocessor", NO_MAP);
+          stale();
+          fill();
+        },
+        closed: () => slot.isConnected && slot.querySelector("[data-act=draw]").focus(),
+      });
     };
-    const sketch = () => window.darkroomSketch.begin(page, {
-      name: `Control ${index + 1}`,
-      size: sizeOf(page),
-      strokes,
-      changed: (picture, all) => {
-        strokes = all;
-        if (!drawn) setTimeout(handDrawn, DRAWN_MS);
-        drawn = picture;
-      },
-      closed: handDrawn,
-    });
     chosen.addEventListener("change", () => chosen.files[0] && take(chosen.files[0]));
     slot.addEventListener("dragover", (event) => event.preventDefault());
     slot.addEventListener("drop", (event) => {

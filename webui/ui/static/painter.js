@@ -1,5 +1,6 @@
-// A mask painter: brush, eraser, lasso, a click on a thing, undo, redo, clear and zoom over a picture, by mouse, pen, finger or keyboard.
-// The mask exists only here until it is asked for; nothing is uploaded while somebody paints.
+// A painter: brush, eraser, lasso, a click on a thing, undo, redo, clear and zoom over a picture, by mouse, pen, finger or
+// keyboard. Masks are painted with it, and `sketch.js` draws with it. A mask exists only here until it is asked for;
+// nothing is uploaded while somebody paints.
 (() => {
   "use strict";
   const LONGEST_PX = 2048; // of the mask; the server scales it to a larger picture
@@ -11,8 +12,12 @@
   const painters = {};
 
   class Painter {
-    constructor(root) {
+    // `eraser` is how many times as wide as a line it is. `keep()` is told after each change; without it a page's mask is kept, as the picture's that it is painted on.
+    constructor(root, { colour = COLOUR, eraser = 1, keep } = {}) {
       this.root = root;
+      this.colour = colour;
+      this.eraser = eraser;
+      this.keeps = keep ?? (() => window.darkroomPictures.keepStrokes(root.dataset.page, this.strokes));
       this.canvas = root.querySelector("canvas");
       this.picture = root.querySelector("img");
       this.sheet = root.querySelector(".painter-sheet");
@@ -29,15 +34,20 @@
       this.canvas.addEventListener("pointermove", (event) => this.onMove(event));
       for (const end of ["pointerup", "pointercancel"]) {
         this.canvas.addEventListener(end, () => {
+          if (!this.stroke) return;
           this.stroke = null;
           this.keep();
         });
       }
       this.canvas.addEventListener("pointerleave", () => (this.ring.hidden = true));
       this.canvas.addEventListener("keydown", (event) => this.onKey(event));
+      if (!keep) this.followPicture();
+      this.use("brush");
+    }
+
+    followPicture() {
       this.picture.addEventListener("load", () => this.onPicture());
       this.picture.addEventListener("error", () => this.say("This kind of picture cannot be shown here. Use a mask picture or rectangles."));
-      this.use("brush");
     }
 
     show(url) {
@@ -53,13 +63,19 @@
     onPicture() {
       const { naturalWidth: width, naturalHeight: height } = this.picture;
       const scale = Math.min(1, LONGEST_PX / Math.max(width, height));
-      this.canvas.width = Math.round(width * scale);
-      this.canvas.height = Math.round(height * scale);
-      this.size.max = Math.round(Math.max(this.canvas.width, this.canvas.height) / 3);
-      this.size.value = Math.round(Math.max(this.canvas.width, this.canvas.height) / 10);
-      this.cursor = { x: this.canvas.width / 2, y: this.canvas.height / 2 };
-      this.start(recalled[this.root.dataset.page] ?? []);
+      const strokes = recalled[this.root.dataset.page] ?? [];
       delete recalled[this.root.dataset.page];
+      this.begin([width, height].map((side) => Math.round(side * scale)), 1 / 10, strokes);
+    }
+
+    // A canvas of these sides with these strokes, and a line as wide as that share of the longer side.
+    begin([width, height], share, strokes) {
+      Object.assign(this.canvas, { width, height });
+      const longer = Math.max(width, height);
+      this.size.max = Math.round(longer / 3);
+      this.size.value = Math.max(Number(this.size.min), Math.round(longer * share));
+      this.cursor = { x: width / 2, y: height / 2 };
+      this.start(strokes);
       this.setZoom(0);
       this.redraw();
     }
@@ -72,7 +88,7 @@
     keep() {
       this.changes = (this.changes ?? 0) + 1;
       if ("own" in this.root.dataset) return; // no start picture is painted on
-      window.darkroomPictures.keepStrokes(this.root.dataset.page, this.strokes);
+      this.keeps();
       window.darkroomFields.tell(this.root.dataset.page);
     }
 
@@ -86,7 +102,7 @@
         button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
       }
       this.size.parentNode.hidden = tool === "pick";
-      this.tolerance.parentNode.hidden = tool !== "pick";
+      if (this.tolerance) this.tolerance.parentNode.hidden = tool !== "pick";
     }
 
     setZoom(level) {
@@ -135,8 +151,8 @@
     }
     edit(act) {
       this.edits[act]();
-      this.keep();
       this.redraw();
+      this.keep();
     }
 
     at(event) {
@@ -147,9 +163,13 @@
       };
     }
 
-    begin(point, tool = this.tool, takenOut = false) {
+    widthOf(tool) {
+      return Number(this.size.value) * (tool === "eraser" ? this.eraser : 1);
+    }
+
+    put(point, tool = this.tool, takenOut = false) {
       if (tool === "pick") this.stroke = { erase: takenOut, tolerance: Number(this.tolerance.value), points: [point] };
-      else this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: Number(this.size.value), points: [point] };
+      else this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: this.widthOf(tool), points: [point] };
       this.change([...this.strokes, this.stroke]);
       this.draw(this.stroke, 0);
     }
@@ -159,7 +179,7 @@
       event.preventDefault();
       this.canvas.focus({ preventScroll: true });
       this.canvas.setPointerCapture(event.pointerId);
-      this.begin(this.at(event), this.tool, event.shiftKey);
+      this.put(this.at(event), this.tool, event.shiftKey);
     }
 
     onMove(event) {
@@ -181,14 +201,14 @@
           x: Math.max(0, Math.min(this.canvas.width, this.cursor.x + x * step)),
           y: Math.max(0, Math.min(this.canvas.height, this.cursor.y + y * step)),
         };
-        if (event.shiftKey) this.begin(this.cursor, this.erase ? "eraser" : "brush");
+        if (event.shiftKey) this.put(this.cursor, this.erase ? "eraser" : "brush");
         this.stroke = null;
       } else if (event.key === " " && this.cursor) {
-        this.begin(this.cursor, this.tool === "lasso" ? "brush" : this.tool, event.shiftKey);
+        this.put(this.cursor, this.tool === "lasso" ? "brush" : this.tool, event.shiftKey);
         this.stroke = null;
       } else if (event.key === "[" || event.key === "]") {
         this.size.value = Number(this.size.value) * (event.key === "]" ? 1.25 : 0.8);
-      } else if (event.key in TOOLS && !(event.ctrlKey || event.metaKey || event.altKey)) {
+      } else if (this.root.querySelector(`[data-tool=${TOOLS[event.key]}]`) && !(event.ctrlKey || event.metaKey || event.altKey)) {
         this.use(TOOLS[event.key]);
       } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
         this.edit(event.shiftKey ? "redo" : "undo");
@@ -207,7 +227,7 @@
     }
 
     showRing() {
-      const across = ((this.tool === "pick" ? 1 : Number(this.size.value)) / this.canvas.width) * 100;
+      const across = ((this.tool === "pick" ? 1 : this.widthOf(this.tool)) / this.canvas.width) * 100;
       Object.assign(this.ring.style, {
         left: `${(this.cursor.x / this.canvas.width) * 100}%`,
         top: `${(this.cursor.y / this.canvas.height) * 100}%`,
@@ -248,7 +268,7 @@
       }
       context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
       if (stroke.tolerance) return context.drawImage(this.picked(stroke), 0, 0);
-      context.strokeStyle = COLOUR;
+      context.strokeStyle = this.colour;
       context.lineWidth = stroke.size;
       context.lineCap = context.lineJoin = "round";
       context.beginPath();
@@ -257,14 +277,14 @@
       context.lineTo(points[0].x + 0.01, points[0].y); // a single point would leave no dot
       for (const { x, y } of points) context.lineTo(x, y);
       if (stroke.fill) {
-        context.fillStyle = COLOUR;
+        context.fillStyle = this.colour;
         context.fill();
       } else context.stroke();
     }
   }
 
   const build = () => {
-    for (const root of document.querySelectorAll(".painter:not([data-ready])")) {
+    for (const root of document.querySelectorAll(".painter:not(.sketch, [data-ready])")) {
       root.dataset.ready = "1";
       const { page } = root.dataset;
       painters[page] = new Painter(root);
@@ -278,6 +298,7 @@
   document.body ? start() : document.addEventListener("DOMContentLoaded", start);
 
   window.darkroomPainter = {
+    Painter,
     show: (page, url) => {
       pending[page] = url ?? "";
       painters[page]?.show(pending[page]);
