@@ -16,11 +16,11 @@ from webui.core.maps.canny import canny
 Points = Sequence[tuple[float, float]]
 """Shares of the picture's sides."""
 SIDE_PX, NEAR_PX = 128, 2
-HOUSE = [(0.2, 0.48), (0.5, 0.16), (0.8, 0.48), (0.74, 0.48), (0.74, 0.84), (0.26, 0.84), (0.26, 0.48), (0.2, 0.48)]
 STAR = [
-    (0.5 + reach * math.sin(turn * math.pi / 5), 0.52 - reach * math.cos(turn * math.pi / 5))
-    for turn, reach in zip(range(11), [0.42, 0.2] * 5 + [0.42], strict=True)
+    (0.36 + reach * math.sin(turn * math.pi / 5), 0.36 - reach * math.cos(turn * math.pi / 5))
+    for turn, reach in zip(range(11), [0.32, 0.15] * 5 + [0.32], strict=True)
 ]
+"""Not where the model puts one by itself."""
 
 
 def draw(points: Points, width: int = 1) -> PilImage:

@@ -66,24 +66,27 @@ def loras_table(numbers: dict[str, Any]) -> str:
 
 
 EDGES = {
-    "": "all",
-    "_pairs": "pairs of thing and style never trained",
-    "_things": "things never trained",
-    "_by_hand": "drawn as by a hand",
+    "all": "all",
+    "pairs": "pairs of thing and style never trained",
+    "things": "things never trained",
+    "by_hand": "drawn as by a hand",
 }
 
 
 def edges_table(numbers: dict[str, Any]) -> str:
     """What `edges_evaluate` measured as two Markdown tables: how outlines are followed, what stays of the prompt."""
-    lines = ["| outlines | number | F1 with `demo-edges` | without |", "|---|---|---|---|"]
+    modes = ("control", "balanced", "without")
+    lines = ["| outlines | number | F1, mode control | F1, mode balanced | without |", "|---|---|---|---|---|"]
     for key, text in EDGES.items():
-        count, (drawn, free) = numbers[f"outlines{key}"], (numbers[f"f1{key}{end}"] for end in ("", "_without"))
-        lines.append(f"| {text} | {count} | {drawn:.2f} | {free:.2f} |")
-    whole, free = numbers["whole"], numbers["whole_without"]
+        values = " | ".join(f"{numbers[mode][key]:.2f}" for mode in modes)
+        lines.append(f"| {text} | {numbers['outlines'][key]} | {values} |")
+    shares = " | ".join(f"{numbers[mode]['background']:.0%}" for mode in modes)
+    lines.append(f"| their background is right | | {shares} |")
+    whole = numbers["complete_prompts"]
     lines += ["", f"| {whole['prompts']} complete prompts, right | with their outlines | without |", "|---|---|---|"]
     for key, text in {"background": "background colour", "concept": "thing", "style": "style"}.items():
-        lines.append(f"| {text} | {whole[key]:.0%} | {free[key]:.0%} |")
-    lines.append(f"| F1 of the edges | {whole['f1']:.2f} | {free['f1']:.2f} |")
+        lines.append(f"| {text} | {whole['control'][key]:.0%} | {whole['without'][key]:.0%} |")
+    lines.append(f"| F1 of the edges | {whole['control']['f1']:.2f} | {whole['without']['f1']:.2f} |")
     return "\n".join(lines)
 
 

@@ -33,6 +33,9 @@ COUNTS = {"pairs": 34, "things": 33, "by_hand": 33}
 WHOLE_STRIDE = 7
 """Of the evaluation's complete prompts, every seventh is drawn with its own icon's outline, too."""
 GRID_COLUMNS = 20
+SOFT = (0.62, 0.825, 1.0)
+"""Of the three stages, in the mode "control"."""
+MODES = ("control", "balanced")
 BATCH = 8
 
 
@@ -109,23 +112,31 @@ def f1(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 class Controlled:
-    """The pipeline with the adapter's features of one batch of outlines after another added in its UNet."""
+    """The pipeline with the adapter's features of one batch of outlines after another added in its UNet.
+
+    In the mode "balanced" they are added without and with the prompt; in the mode "control" with the prompt alone,
+    which guidance then makes count more, and softer in the first stages, as the product has it.
+    """
 
     def __init__(self, pipeline: StableDiffusionPipeline, adapter: T2IAdapter):
         self.pipeline, self.adapter = pipeline, adapter
         self.own: Callable[..., Any] = pipeline.unet.forward
 
     @torch.no_grad()
-    def sample(self, rows: list[Case]) -> Tensor:
+    def sample(self, rows: list[Case], mode: str) -> Tensor:
         """Pictures [n, 3, 128, 128] in [0, 1]; the seed of each is its place in its batch, as in `plain`."""
         parts = []
         for batch in batches(rows):
             lines = torch.from_numpy(np.stack([row.drawn for row in batch]))[:, None].float()
             features = [part.float() for part in self.adapter(lines.to(self.pipeline.device))]
+            if mode == "control":
+                soft = zip(features, SOFT, strict=True)
+                twice = [torch.cat([torch.zeros_like(part), part * share]) for part, share in soft]
+            else:
+                twice = [part.repeat(2, 1, 1, 1) for part in features]
 
-            def forward(noisy: Tensor, *args: Any, features: list[Tensor] = features, **options: Any) -> Any:
-                twice = [part.repeat(2, 1, 1, 1) for part in features]  # without and with the prompt
-                return self.own(noisy, *args, down_intrablock_additional_residuals=twice, **options)
+            def forward(noisy: Tensor, *args: Any, twice: list[Tensor] = twice, **options: Any) -> Any:
+                return self.own(noisy, *args, down_intrablock_additional_residuals=list(twice), **options)
 
             self.pipeline.unet.forward = forward
             try:
@@ -170,10 +181,35 @@ def load(file: Path) -> T2IAdapter:
     return adapter.eval()
 
 
+def followed(controlled: Controlled, rows: list[Case], out: Path) -> dict[str, Any]:
+    """F1 of all kinds of outlines in each mode and without; the grid."""
+    pictures = {mode: controlled.sample(rows, mode) for mode in MODES} | {"without": plain(controlled.pipeline, rows)}
+    numbers: dict[str, Any] = {"outlines": {"all": len(rows), **COUNTS}}
+    for name, drawn in pictures.items():
+        values = scores(rows, drawn)
+        of_kind = {kind: [f for f, row in zip(values, rows, strict=True) if row.kind == kind] for kind in COUNTS}
+        numbers[name] = {"all": mean(values)} | {kind: mean(found) for kind, found in of_kind.items()}
+        colours = nearest_colour(border_colour(drawn)).tolist()
+        numbers[name]["background"] = mean([row.prompt.colour == c for row, c in zip(rows, colours, strict=True)])
+    shown = [*range(0, len(rows), len(rows) // GRID_COLUMNS)][:GRID_COLUMNS]
+    lines = torch.from_numpy(np.stack([rows[place].drawn for place in shown]))[:, None].expand(-1, 3, -1, -1)
+    grid(torch.cat([lines, *(drawn[shown] for drawn in pictures.values())]), GRID_COLUMNS, out / "grid-edges.png")
+    return numbers
+
+
+def words_kept(controlled: Controlled, rows: list[Case], references: References) -> dict[str, Any]:
+    """What is still drawn of complete prompts, in the mode "control" and without."""
+    pictures = {"control": controlled.sample(rows, "control"), "without": plain(controlled.pipeline, rows)}
+    found = {
+        name: {"f1": mean(scores(rows, drawn)), **held(rows, drawn, references)} for name, drawn in pictures.items()
+    }
+    return {"prompts": len(rows), **found}
+
+
 def evaluate(model: Path, work: Path, out: Path, device: torch.device | None = None) -> dict[str, Any]:
     """Draw all outlines with and without the control; write `edges.json` and `grid-edges.png` into `out`.
 
-    The grid's rows: outlines, pictures after them, and the same prompts and seeds without.
+    The grid's rows: outlines, pictures after them in each mode, and the same prompts and seeds without.
     """
     out.mkdir(parents=True, exist_ok=True)
     pipeline, icons = open_model(model, device), data.prepare(work)
@@ -181,26 +217,10 @@ def evaluate(model: Path, work: Path, out: Path, device: torch.device | None = N
     adapter = load(file)
     adapter.to(pipeline.device)  # type: ignore[arg-type]  # torch's annotations lack it
     controlled = Controlled(pipeline, adapter)
-    rows, whole = cases(icons), whole_cases(icons)
-    report(work, f"edges: drawing {len(rows) + len(whole)} outlines with and without")
-    drawn, free = controlled.sample(rows), plain(pipeline, rows)
-    with_control, without = scores(rows, drawn), scores(rows, free)
-    numbers: dict[str, Any] = {"outlines": len(rows), "bytes": file.stat().st_size, "near_px": NEAR_PX}
-    numbers |= {"f1": mean(with_control), "f1_without": mean(without)}
-    for kind in COUNTS:
-        places = [place for place, row in enumerate(rows) if row.kind == kind]
-        numbers[f"outlines_{kind}"] = len(places)
-        numbers[f"f1_{kind}"] = mean([with_control[place] for place in places])
-        numbers[f"f1_{kind}_without"] = mean([without[place] for place in places])
-    references = References(icons)
-    after, before = controlled.sample(whole), plain(pipeline, whole)
-    numbers["whole"] = {"prompts": len(whole), "f1": mean(scores(whole, after)), **held(whole, after, references)}
-    numbers["whole_without"] = {"f1": mean(scores(whole, before)), **held(whole, before, references)}
-    colours = nearest_colour(border_colour(drawn)).tolist()
-    numbers["background"] = mean([float(row.prompt.colour == c) for row, c in zip(rows, colours, strict=True)])
-    shown = [*range(0, len(rows), len(rows) // GRID_COLUMNS)][:GRID_COLUMNS]
-    lines = torch.from_numpy(np.stack([rows[place].drawn for place in shown]))[:, None].expand(-1, 3, -1, -1)
-    grid(torch.cat([lines, drawn[shown], free[shown]]), GRID_COLUMNS, out / "grid-edges.png")
+    report(work, "edges: drawing a hundred outlines")
+    numbers: dict[str, Any] = {"bytes": file.stat().st_size, "near_px": NEAR_PX}
+    numbers |= followed(controlled, cases(icons), out)
+    numbers["complete_prompts"] = words_kept(controlled, whole_cases(icons), References(icons))
     (out / "edges.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     return numbers
 

@@ -1,12 +1,20 @@
 """The control that follows outlines: the outlines that it is trained on, and how it is measured."""
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers.models import T2IAdapter
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from training import data, edges_evaluate, outlines
+from training import data, edges, edges_evaluate, outlines
 from training.concepts import COLOURS, CONCEPTS, STYLES, held_out, pair_held_out
+
+FILE = Path(__file__).resolve().parents[2] / "webui" / "demo" / edges.FOLDER / f"{edges.NAME}.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +29,30 @@ def icons() -> data.Icons:
     names = np.array([f"thing-{place // len(STYLES)}" for place in range(len(concept))])
     pixels = np.broadcast_to(disc, (len(concept), *disc.shape))
     return data.Icons(pixels, concept, np.tile(range(len(STYLES)), len(kinds)), names)
+
+
+def test_the_file_is_small_and_what_its_header_says():
+    assert FILE.stat().st_size <= edges.SIZE_LIMIT
+    tensors = load_file(FILE)
+    assert all(value.dtype == torch.float16 and value.isfinite().all() for value in tensors.values())
+    with safe_open(FILE, "pt") as opened:
+        config = json.loads(opened.metadata()["config"])
+    assert config.pop("_class_name") == "T2IAdapter"
+    adapter = T2IAdapter(**config)
+    adapter.load_state_dict({name: value.float() for name, value in tensors.items()})
+    with torch.no_grad():
+        shapes = [tuple(feature.shape) for feature in adapter(torch.zeros(1, 1, 128, 128))]
+    assert shapes == [(1, 64, 8, 8), (1, 160, 8, 8), (1, 224, 4, 4)]
+
+
+def test_it_is_made_stronger_all_at_once():
+    torch.manual_seed(0)
+    adapter, lines = edges.new_adapter(), torch.rand(1, 1, 128, 128)
+    with torch.no_grad():
+        before = adapter(lines)
+        edges.strengthen(adapter, 2.0)
+        after = adapter(lines)
+    assert all(torch.allclose(2 * one, other, atol=1e-5) for one, other in zip(before, after, strict=True))
 
 
 def test_what_is_held_out_is_never_drawn(icons):

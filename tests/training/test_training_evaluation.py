@@ -148,11 +148,11 @@ def test_card_tells_every_figure(tmp_path):
     keys = ("off", "half", "full", "full_no_trigger", "right_off", "right_half", "right_full")
     look = dict.fromkeys(keys, 3) | {"prompts": 24, "bytes": 150_400, "measure": "mean brightness"}
     (evaluation / "loras.json").write_text(json.dumps({"night": look}))
-    kinds = ("", "_pairs", "_things", "_by_hand")
-    edges = {f"f1{kind}{end}": 0.25 for kind in kinds for end in ("", "_without")}
-    edges |= {f"outlines{kind}": 34 for kind in kinds}
-    whole = {"prompts": 43, "background": 1.0, "concept": 0.9, "style": 0.5, "f1": 0.75}
-    (evaluation / "edges.json").write_text(json.dumps({**edges, "whole": whole, "whole_without": whole}))
+    kinds = dict.fromkeys(("all", "pairs", "things", "by_hand"), 34)
+    edges = {mode: dict.fromkeys((*kinds, "background"), 0.25) for mode in ("control", "balanced", "without")}
+    whole = {"background": 1.0, "concept": 0.9, "style": 0.5, "f1": 0.75}
+    complete = {"prompts": 43, "control": whole, "without": whole}
+    (evaluation / "edges.json").write_text(json.dumps({**edges, "outlines": kinds, "complete_prompts": complete}))
     card.write(model, evaluation)
     text = (model / "README.md").read_text("utf-8")
     assert not re.search(r"@[A-Z_]+@", text) and "2.5 MB without the LoRAs" in text
@@ -160,4 +160,4 @@ def test_card_tells_every_figure(tmp_path):
     assert "| LoRA `few-steps`, LCM, 4 steps | 100% | 95% | 90% | 88% | 25% | 50% |" in text
     assert all(f"| {name}, 20 steps |" in text for name in SAMPLERS)
     assert "| `night` | 150 kB | mean brightness | 3 | 3 | 3 | 3 | 3 of 24 | 3 of 24 | 3 of 24 |" in text
-    assert "| drawn as by a hand | 34 | 0.25 | 0.25 |" in text and "| thing | 90% | 90% |" in text
+    assert "| drawn as by a hand | 34 | 0.25 | 0.25 | 0.25 |" in text and "| thing | 90% | 90% |" in text
