@@ -35,7 +35,7 @@ def scale_field() -> Any:
 
 def side_field(side: str, least_px: int, most_px: int) -> Any:
     """The width or the height of a size that is asked for instead of a scale."""
-    means = {"width": "left out, it follows the height", "height": "with both, the picture is cut to their shape"}
+    means = {"width": "0: it follows the height", "height": "with both, the picture is cut to their shape"}
     return Field(
         default=None,
         ge=least_px,

@@ -5,6 +5,13 @@
   const PATIENCE_MS = 300;
   const { make } = window.darkroomPanel;
   const { valueOf, whenFilled } = window.darkroomFields;
+  const controls = (page) => {
+    try {
+      return JSON.parse(valueOf(page, "controls") || "[]").map(({ model }) => model).filter(Boolean);
+    } catch {
+      return []; // what cannot be read is refused when it is asked for
+    }
+  };
   const { chosen, list } = window.darkroomModels;
   const asked = {}; // by page: what the line is about
   let health = {};
@@ -45,7 +52,8 @@
     if (!health.is_owner || !model) return;
     const [width, height, count] = ["width", "height", "count"].map((field) => Number(valueOf(page, field)) || 0);
     const guided = Number(valueOf(page, "guidance")) !== 1;
-    const key = [model, width, height, count, guided, health.models].join();
+    const control = controls(page);
+    const key = [model, width, height, count, guided, control, health.models].join();
     if (asked[page] === key) return;
     asked[page] = key;
     const info = (await list())?.find(({ name }) => name === model);
@@ -57,8 +65,10 @@
     await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS)); // a slider is still on its way
     if (asked[page] !== key) return;
     const size = { width: width || info.native_px, height: height || info.native_px, count: count || 1 };
+    const query = new URLSearchParams({ name: model, ...size, guided });
+    for (const name of control) query.append("control", name);
     try {
-      const answer = await fetch(`./api/models/memory?${new URLSearchParams({ name: model, ...size, guided })}`);
+      const answer = await fetch(`./api/models/memory?${query}`);
       if (!answer.ok || asked[page] !== key) return;
       const told = await answer.json();
       say(page, words(told, model), told.plan === null);
