@@ -272,8 +272,8 @@ def filling_cut(own: Size, wanted: Size) -> Cut:
 
 
 def shrink(image: PilImage, longest_px: int) -> PilImage:
-    """A smaller copy with the same shape, its long side ``longest_px``; the picture itself where it is not longer."""
-    return image if max(image.size) <= longest_px else ImageOps.contain(image, (longest_px, longest_px), FILTER)
+    """A copy with the same shape, its long side ``longest_px`` at most."""
+    return image.copy() if max(image.size) <= longest_px else ImageOps.contain(image, (longest_px, longest_px), FILTER)
 
 
 def extend(image: PilImage, sides_px: Box) -> PilImage:

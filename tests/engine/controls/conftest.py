@@ -53,24 +53,21 @@ def made(tmp_path_factory, device):
     return SimpleNamespace(data=data, models=models, controls=controls, pipes=pipes, nets=nets)
 
 
-@pytest.fixture(scope="session")
-def small_words(made):
+@pytest.fixture
+def small_words(made, monkeypatch):
     """The small text encoders know the embedded model's words, not CLIP's 49,408."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("webui.engine.families.clip.CLIP_WORDS", WORDS)
+    monkeypatch.setattr("webui.engine.families.clip.CLIP_WORDS", WORDS)
     folder = made.models / "sd1/tokenizer"
-    patch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(folder))
-    yield
-    patch.undo()
+    monkeypatch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(folder))
 
 
 @pytest.fixture(scope="session")
-def room(made, small_words, device) -> Darkroom:
+def room(made, device) -> Darkroom:
     return Darkroom(Settings(device=device, dtype="float32", data_dir=made.data))
 
 
-@pytest.fixture(scope="session")
-def draw(room) -> Callable[..., np.ndarray]:
+@pytest.fixture
+def draw(room, small_words) -> Callable[..., np.ndarray]:
     """``draw(model=..., controls=[(name, {...})])``: the picture, (height, width, 3) of 0..255."""
 
     def draw(darkroom: Darkroom = room, controls=(), **fields) -> np.ndarray:
