@@ -1,10 +1,11 @@
-"""A step with a control: one ControlNet, and one T2I-Adapter, beside stock diffusers' own and beside a step without.
+"""A step with a control: a ControlNet, a T2I-Adapter, an IP-Adapter, beside stock diffusers' own and a step without.
 
 The demo model in float32 with random controls of its own size, of which diffusers and this product have the same
 weights. Ways take turns in one process; what is counted is processor time from the first step's end to the last one's,
 as the page draws, with its previews, and without them.
 """
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,8 @@ ALLOWED = 1.02
 """Of diffusers' own step with a ControlNet, what ours may take."""
 PROMPT = "a red apple, flat style, on a blue background"
 STEPS, SIDE = 20, 128
+SEES, TOKENS = 32, 4
+"""How wide the summary is that the IP-Adapter takes of a picture, and how many tokens it makes of it."""
 Way = Callable[[], tuple[float, PilImage]]
 """Draws a picture: processor seconds of a step, and the picture."""
 
@@ -50,7 +53,7 @@ def run(options: Options) -> list[Row]:
                 if k:
                     samples[name].append(seconds * 1000)
     rows = []
-    for what in ("no control", "ControlNet", "T2I-Adapter"):
+    for what in ("no control", "ControlNet", "T2I-Adapter", "IP-Adapter"):
         theirs = Row(f"{what}: step, diffusers", "ms", samples[f"{what}, diffusers"])
         rows.append(theirs)
         for way in ("darkroom, previews off", "darkroom"):
@@ -73,6 +76,9 @@ def _make_ways(data: Path, steps: int, side: int) -> Mapping[str, Way]:
     net.save_pretrained(controls / "net")
     said = {"modelspec.architecture": "darkroom-demo/t2i-adapter"}
     save_file(adapter.state_dict(), controls / "adapter.safetensors", said)
+    style, encoder = _ip_adapter(parts["unet"]), _image_encoder()
+    save_file(style, controls / "style.safetensors")
+    encoder.save_pretrained(data / "models/clip_vision/encoder")
     darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=data))
     plain = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
     off = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -86,10 +92,11 @@ def _make_ways(data: Path, steps: int, side: int) -> Mapping[str, Way]:
             diffusers.StableDiffusionAdapterPipeline(**plain, **off, adapter=adapter),
             {"image": _map(side)},
         ),
+        "IP-Adapter": (_after_a_picture({**plain, **off}, style, encoder), {"ip_adapter_image": _map(side)}),
     }
     ways: dict[str, Way] = {}
     for what, (pipe, more) in pipes.items():
-        own = {"ControlNet": "net", "T2I-Adapter": "adapter"}.get(what)
+        own = {"ControlNet": "net", "T2I-Adapter": "adapter", "IP-Adapter": "style"}.get(what)
         request = Request(
             prompt=PROMPT,
             model="demo",
@@ -172,6 +179,48 @@ def _adapter(unet: Any) -> Any:
     channels = list(unet.config.block_out_channels)
     made: Any = diffusers.T2IAdapter(channels=channels, adapter_type="full_adapter_xl", downscale_factor=16)
     return made.eval().requires_grad_(False)
+
+
+def _image_encoder() -> Any:
+    from transformers.models.clip.configuration_clip import CLIPVisionConfig
+    from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+
+    torch.manual_seed(3)
+    size: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**size, patch_size=14, projection_dim=SEES)).eval()
+
+
+def _ip_adapter(unet: Any) -> dict[str, torch.Tensor]:
+    """A plain one in the published layout; its numbers for each cross-attention go down, up and then the middle."""
+    generator, context = torch.Generator().manual_seed(4), unet.config.cross_attention_dim
+    modules = dict(unet.named_modules())
+    names = (name.removesuffix(".processor") for name in unet.attn_processors if ".attn2." in name)
+    shapes = {"image_proj.proj.weight": (TOKENS * context, SEES), "image_proj.proj.bias": (TOKENS * context,)}
+    for number, name in enumerate(names):
+        for part in ("k", "v"):
+            shapes[f"ip_adapter.{2 * number + 1}.to_{part}_ip.weight"] = (modules[name].to_q.out_features, context)
+    made = {key: torch.randn(shape, generator=generator) / shape[-1] ** 0.5 for key, shape in shapes.items()}
+    return made | {"image_proj.norm.weight": torch.ones(context), "image_proj.norm.bias": torch.zeros(context)}
+
+
+def _after_a_picture(parts: Mapping[str, Any], adapter: Mapping[str, torch.Tensor], encoder: Any) -> Any:
+    """A pipeline with the adapter, in a UNet of its own: loading puts other processors into it."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    own = {**parts, "unet": copy.deepcopy(parts["unet"]), "image_encoder": encoder}
+    pipe: Any = diffusers.StableDiffusionPipeline(**own | {"feature_extractor": CLIPImageProcessorPil()})
+    given: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in adapter.items():
+        part, _, name = key.partition(".")
+        given[part][name] = tensor
+    pipe.load_ip_adapter([given], subfolder="", weight_name=[""])
+    pipe.set_ip_adapter_scale(1.0)
+    return pipe
 
 
 def _map(side: int) -> PilImage:

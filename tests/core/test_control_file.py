@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ip_adapter_models import adapter_shapes
+from ip_adapter_models import adapter_shapes, write_header
 from safetensors.torch import save_file
 
 from webui.core.checkpoint import Checkpoint
@@ -78,11 +78,11 @@ ADAPTER = {
         ),
         (
             dict(adapter_shapes("plain", (320,), 768, 1024)),
-            ControlKind("IP-Adapter", "SD 1.x", 768, 0, "ldm"),
+            ControlKind("IP-Adapter", "SD 1.x", 768, 0, "ldm", attentions=(320,)),
         ),
         (
             dict(adapter_shapes("plus", (640,), 2048, 1280, 1280)),
-            ControlKind("IP-Adapter", "SDXL", 2048, 0, "ldm", "plus"),
+            ControlKind("IP-Adapter", "SDXL", 2048, 0, "ldm", "plus", (640,)),
         ),
     ],
 )
@@ -144,3 +144,23 @@ def test_one_for_another_model_is_named_with_both():
     assert "it attends to texts 192 wide; those of demo-xl are 2,048 wide" in misfit(
         "a", ControlKind("IP-Adapter", "SDXL", 192), model
     )
+
+
+def test_an_ip_adapter_for_another_unet_is_named_with_the_model(tmp_path):
+    """Under either names a UNet's cross-attentions are told in the order of its files: down, up, middle."""
+    file = tmp_path / "unet.safetensors"
+    model = ModelFile("small", file, Checkpoint("SD 1.x", "ldm", ("backbone",), 4, 768, 1024))
+    ours = {"mid_block.attentions.0": 64, "up_blocks.0.attentions.1": 32, "up_blocks.0.attentions.0": 48}
+    ours |= {"down_blocks.10.attentions.0": 24, "down_blocks.2.attentions.0": 16}
+    theirs = {"middle_block.1": 64, "output_blocks.10.1": 32, "output_blocks.2.1": 48}
+    theirs |= {"input_blocks.10.1": 24, "input_blocks.2.1": 16}
+    for names in (ours, {f"model.diffusion_model.{place}": width for place, width in theirs.items()}):
+        write_header(file, ((f"{place}.{DEEP}.weight", (width, 768)) for place, width in names.items()))
+        kinds = [
+            control_of(Header({}, dict(adapter_shapes("plain", widths, context=768, sees=1024))))
+            for widths in ((16, 24, 48, 32, 64), (16, 24, 32, 48, 64), (16, 24))
+        ]
+        assert misfit("style", kinds[0], model) == ""
+        for kind in kinds[1:]:
+            said = "style is an IP-Adapter for another UNet: its layers do not fit those of small"
+            assert misfit("style", kind, model) == said

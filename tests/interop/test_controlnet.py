@@ -8,6 +8,7 @@ import pytest
 from PIL import Image as PilImages
 
 from tests.annotator_models import write_depth
+from tests.ip_adapter_models import adapter_shapes, write_header
 from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
@@ -180,6 +181,12 @@ def test_what_an_ip_adapter_is_shown_needs_no_map(asked, catalog):
     for module in ("ip-adapter-auto", "ip-adapter_clip_sd15", "ip-adapter_clip_sdxl_plus_vith"):
         (control,) = asked({"model": "xl_union", "image": TEXT, "module": module}).request.controls
         assert control.preprocessor == "none"
+    write_header(catalog.controls["t2iadapter_color"].path, adapter_shapes("plain", (320,), context=768, sees=1024))
+    found = asked({"model": "t2iadapter_color", "image": TEXT, "control_mode": 2}, {"model": "xl_union", "image": TEXT})
+    assert found.request.controls[0].mode == "balanced"
+    assert found.comments == (
+        "ControlNet unit 0: control_mode: an IP-Adapter has no other mode than balanced, which is taken",
+    )
     types = control_types(ALONE, ["ip-adapter_sd15"])["control_types"]
     assert types["IP-Adapter"]["default_option"] == "ip-adapter-auto"
     assert types["IP-Adapter"]["default_model"] == "ip-adapter_sd15"

@@ -5,7 +5,8 @@ stabilityai's Control-LoRA, of xinsir's union and of h94's IP-Adapter.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,9 @@ UNSHUFFLED = {3 * 8**2: "SD 1.x", 3 * 16**2: "SDXL", 8**2: "SD 1.x", 16**2: "SDX
 ARCHITECTURES = {"darkroom-demo": "SD 1.x", "stable-diffusion-v1": "SD 1.x", "stable-diffusion-xl-v1-base": "SDXL"}
 """What a T2I-Adapter is for where it says so itself (modelspec), whatever its shapes: the embedded model's first stage
 has no attention, as SDXL's."""
+ATTENTION = re.compile(r"(?:^|\.)(?:(down|up|mid)_blocks?|(input|output|middle)_blocks?)\.(.+)\.attn2\.to_k\.weight$")
+WAYS = ("down", "input", "up", "output", "mid", "middle")
+"""A cross-attention of a UNet in diffusers' names or in the original ones, and which way that is."""
 UNION_PARTS = ("task_embedding", f"{PREFIX}task_embedding")
 
 
@@ -39,6 +43,7 @@ UNION_PARTS = ("task_embedding", f"{PREFIX}task_embedding")
 class ControlKind:
     """``width`` is that of the text that it attends to, and ``channels`` are those of the UNet's first convolution; 0
     where nothing tells. ``names`` is ``diffusers`` or ``ldm``. ``detail`` is what else there is to say, for people.
+    ``attentions`` are the widths of the cross-attentions that it is for: those on the way down, up, and in the middle.
     """
 
     form: Form
@@ -47,6 +52,7 @@ class ControlKind:
     channels: int = 0
     names: str = "diffusers"
     detail: str = ""
+    attentions: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -171,11 +177,18 @@ def _read_adapter(shapes: Shapes) -> ControlKind | None:
 def _read_ip_adapter(shapes: Shapes) -> ControlKind | None:
     if (found := look(shapes)) is None:
         return None
-    return ControlKind("IP-Adapter", found.family, found.context, 0, "ldm", "" if found.form == "plain" else found.form)
+    detail, widths = "" if found.form == "plain" else found.form, tuple(width for _, width in found.widths)
+    return ControlKind("IP-Adapter", found.family, found.context, 0, "ldm", detail, widths)
 
 
 def _ending(shapes: Shapes, end: str) -> Iterator[tuple[int, ...]]:
     return (shape for key, shape in shapes.items() if key.endswith(end) and len(shape) >= 2)
+
+
+def unread_line(name: str, keys: Sequence[str]) -> str:
+    """A sentence about keys of a control's file that have no place in its network; there is one at least."""
+    count = "1 key has" if len(keys) == 1 else f"{len(keys)} keys have"
+    return f"Control {name}: {count} no place in its network and did nothing, for example {keys[0][:120]}."
 
 
 def misfit(name: str, kind: ControlKind, model: ModelFile) -> str:
@@ -190,10 +203,15 @@ def misfit(name: str, kind: ControlKind, model: ModelFile) -> str:
     if kind.width not in (0, about.context_width):
         needs = f"attends to texts {kind.width:,} wide; those of {show(model.name)} are {about.context_width:,} wide"
         return f"{show(name)} is {_article(kind.form)} for another model: it {needs}"
-    channels = _channels(model)
+    shapes = _unet_shapes(model)
+    channels = _channels(shapes)
     if kind.channels and channels and kind.channels != channels:
         needs = f"is for {kind.channels:,} channels; {show(model.name)} begins with {channels:,}"
         return f"{show(name)} is {_article(kind.form)} for another model: it {needs}"
+    attentions = _attentions(shapes) if kind.attentions else ()
+    if attentions and kind.attentions != attentions:
+        layers = f"its layers do not fit those of {show(model.name)}"
+        return f"{show(name)} is {_article(kind.form)} for another UNet: {layers}"
     return ""
 
 
@@ -201,15 +219,27 @@ def _article(form: Form) -> str:
     return f"{'an' if form == 'IP-Adapter' else 'a'} {form}"
 
 
-def _channels(model: ModelFile) -> int:
-    """Those of the UNet's first convolution; 0 where they cannot be read."""
+def _unet_shapes(model: ModelFile) -> Shapes:
+    """Those of the UNet's tensors, and of what else is in its files; none where they cannot be read."""
     files = weight_files(model.path)
-    for file in files.get("unet", files.get("", ())):
-        try:
-            shapes = read_header(file).shapes
-        except BadFile:
-            return 0
-        for key in ("conv_in.weight", *(f"{prefix}input_blocks.0.0.weight" for prefix in UNET_PREFIXES)):
-            if key in shapes:
-                return shapes[key][0]
-    return 0
+    try:
+        headers = [read_header(file) for file in files.get("unet", files.get("", ()))]
+        return {key: shape for header in headers for key, shape in header.shapes.items()}
+    except BadFile:
+        return {}
+
+
+def _channels(unet: Shapes) -> int:
+    """Those of its first convolution; 0 where there is none."""
+    keys = ("conv_in.weight", *(f"{prefix}input_blocks.0.0.weight" for prefix in UNET_PREFIXES))
+    return next((unet[key][0] for key in keys if key in unet), 0)
+
+
+def _attentions(unet: Shapes) -> tuple[int, ...]:
+    """The widths of its cross-attentions: down, up, middle, in either names."""
+    found = {}
+    for key, shape in unet.items():
+        if key.endswith(".attn2.to_k.weight") and (match := ATTENTION.search(key)):
+            way = WAYS.index(match[1] or match[2])
+            found[way, *map(int, re.findall(r"\d+", match[3]))] = shape[0]
+    return tuple(found[place] for place in sorted(found))

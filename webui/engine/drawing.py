@@ -43,6 +43,7 @@ class Drawing:
             seeds = (request.picture(first + k).seed for k in range(request.count))
             drawn = Drawn(make_generators(seeds), first)
             self._detailer.begin()
+            self._run.compiled = set()
             for stage in self._run.order.stages:
                 if isinstance(stage, Upscale):
                     yield from self._upscale(stage, drawn, behind)
@@ -135,7 +136,7 @@ class Drawing:
         run, home = self._run, self._residence
         if not run.order.passes:
             return describe_environment(torch.device("cpu"), torch.float32)
-        compiled = home.is_compiled if home.is_compiled == run.compiled else "partly"
+        compiled = "partly" if len(run.compiled) > 1 else True in run.compiled
         return describe_environment(home.device, home.dtype, home.options.cpu_kernels) | {
             "compiled": compiled,
             "memory": home.plan,

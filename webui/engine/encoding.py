@@ -84,6 +84,7 @@ class Encoder:
         self._prompts.clear()
         self._pictures.clear()
         self._guides = None
+        self._references = None
 
     def controls(self, stage: Pass, networks: Mapping[ControlFile, LoadedControl]) -> Sequence["Control"]:
         """The controls of a pass, each with the map of its picture."""
@@ -91,7 +92,6 @@ class Encoder:
 
         self._guides = self._guides or Guides(self._device)
         return self._guides.make(stage.controls, networks, stage.size)
-        self._references = None
 
     def encode(self, model: Model, loras: LoraSwitcher, stage: Pass, span: Span, run: Run) -> EncodedSpan:
         """All that a span of a pass tells its model, which has the span's LoRAs on."""

@@ -62,7 +62,8 @@ class PipelineManager:
     @property
     def is_compiled(self) -> bool:
         """Whether compiled code runs for all sizes that were asked for."""
-        return self._residence.is_compiled
+        faster = self._residence.faster
+        return faster is not None and faster.is_compiled
 
     @property
     def memory_plan(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import Canvas, make_canvas
-from webui.core.control_file import control_weights
+from webui.core.control_file import control_weights, unread_line
 from webui.core.errors import RequestError
 from webui.core.events import Event, Loading, LoraSwitch
 from webui.core.files import ControlFile
@@ -134,8 +134,10 @@ class Passes:
         run.warn(*self._model.warnings)
         with run.part("load"):
             self._controls = yield from self._residence.use_controls((use.file for use in stage.controls), run.check)
-        for file in self._controls:
+        for file, control in self._controls.items():
             run.hashes.want("control", file.name, partial(hash_whole, *control_weights(file.path)))
+            if control.unread:
+                run.warn(unread_line(file.name, control.unread))
         for annotator in (annotator for use in stage.controls for annotator in use.networks):
             run.hashes.want("annotator", annotator.name, partial(hash_whole, annotator.path))
         run.check()
@@ -264,7 +266,6 @@ class Passes:
             drawn.handover = reached
         sampler, others = describe_sampler(noise.scheduler), self._run.sampler
         self._run.sampler = sampler if stage.name == "base" else others | {stage.name: sampler}
-        self._run.compiled = self._residence.is_compiled
         return 0
 
     def _denoise(
@@ -308,6 +309,7 @@ class Passes:
                 done = step.index / step.total  # a step may take several evaluations
                 yield run.step(stage, place, done, time.perf_counter() - started, preview)
         finally:  # steps that ran out of memory took their time too
+            run.compiled |= faster.take_ran() if (faster := self._residence.faster) else {False}
             run.parts_s["steps"] += time.perf_counter() - started - previewer.spent_s
             run.parts_s["previews"] += previewer.spent_s
         return latents

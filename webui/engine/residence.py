@@ -73,9 +73,9 @@ class Residence:
         return self._resident.lenders if self._resident else ()
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether there is compiled code for all that the UNet was asked for."""
-        return bool(self._resident and self._resident.faster and self._resident.faster.is_compiled)
+    def faster(self) -> Any:
+        """What runs its UNet faster, a ``CompiledUNet`` or ``GraphedUNet``, if anything does."""
+        return self._resident.faster if self._resident else None
 
     @property
     def small_weights(self) -> str:
@@ -374,7 +374,7 @@ class Residence:
             self.kept.make_room(device, sum(keys.values()), [loader.key for loader in loaders])
             modules = yield from read_all(loaders, self.kept, device, check, partial(self._install, placing=plan))
             found = zip(stamps.items(), modules, loaders, strict=True)
-            resident.take_controls({file: LoadedControl(net, known.key, at) for (file, at), net, known in found})
+            resident.take_controls({file: LoadedControl(net, k.key, at, k.unread) for (file, at), net, k in found})
         finally:
             self._hook(resident)
         return resident.controls

@@ -1,7 +1,7 @@
 """``Resident``: a loaded model, where its parts rest while it draws, and what makes its backbone faster."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,12 @@ CONTROL = "control "
 
 @dataclass(frozen=True, eq=False)
 class LoadedControl:
-    """A control's network, by what it is kept, and the ``stamp`` that its file had."""
+    """A control's network, by what it is kept, the ``stamp`` that its file had, and its ``unread`` keys."""
 
     module: Any
     key: PartKey
     stamp: int
+    unread: Sequence[str] = ()
 
 
 @dataclass(eq=False)

@@ -47,8 +47,9 @@ class Place:
 class Run:
     """``finished`` pictures are behind us, and ``index`` steps.
 
-    ``sampler``, ``compiled`` and ``decoded`` are what the recipes say of how the present pictures are drawn; ``loras``
-    is what the first switch took. ``parts_s`` is the ledger.
+    ``sampler``, ``compiled`` and ``decoded`` are what the recipes say of how the present pictures are drawn:
+    ``compiled`` has True where code ran, and False where the plain network did. ``loras`` is what the first switch
+    took. ``parts_s`` is the ledger.
     """
 
     order: Order
@@ -57,7 +58,7 @@ class Run:
     index: int = 0
     finished: int = 0
     sampler: dict[str, Any] = field(default_factory=dict)
-    compiled: bool = False
+    compiled: set[bool] = field(default_factory=set)
     decoded: str = "whole"
     loras: LoraSwitch | None = None
     warnings: dict[str, None] = field(default_factory=dict)

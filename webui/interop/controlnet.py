@@ -17,6 +17,7 @@ from webui.core.errors import RequestError
 from webui.core.files import ControlFile
 from webui.core.groups.control import MAX_CONTROLS, Control
 from webui.core.images import MAX_SIDE_PX
+from webui.core.ip_adapter_file import ip_adapter_of
 from webui.core.maps import RESOLUTION, Map, MapOption, choose_map
 from webui.core.names import choose_file
 from webui.core.request import Request
@@ -133,7 +134,11 @@ def _read(given: Mapping[str, Any], controls: Mapping[str, ControlFile], enlarge
         lines.append("union_control_type: what the picture is told to be is decided by the module here")
     if not flag(given.get("inpaint_crop_input_image", True)):
         lines.append("inpaint_crop_input_image: the picture is always cut as the start picture is")
-    return _checked(values), lines
+    control = _checked(values)
+    if control.mode != "balanced" and ip_adapter_of(controls[control.model]):
+        lines.append("control_mode: an IP-Adapter has no other mode than balanced, which is taken")
+        control = control.model_copy(update={"mode": "balanced"})
+    return control, lines
 
 
 def _checked(values: Mapping[str, Any]) -> Control:

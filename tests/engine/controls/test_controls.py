@@ -172,6 +172,23 @@ def _nets(darkroom):
     return (one.module for one in darkroom.manager._residence._resident.controls.values())
 
 
+def test_keys_that_have_no_place_are_said(made, loaded, room, tmp_path):
+    """Once a job, for each kind of file; what only marks a file, or is read otherwise, is none of them."""
+    net, adapter = control_models.to_ldm(made.nets["net-sd1"].cpu()), control_models.to_original(made.nets["t2i-sd1"])
+    lora = load_file(made.controls / "lora-sd1.safetensors")
+    model = ModelFile("sd1", made.models / "sd1", read_checkpoint(made.models / "sd1"))
+    for tensors, prefix in ((net, "control_model."), (net, ""), (adapter, "adapter."), (lora, "")):
+        for more in ({}, {"input_blocks.1.0.nothing.up": torch.zeros(2)}):
+            path = control_models.save(tmp_path / "a.safetensors", tensors | more, prefix)
+            assert ControlLoader(ControlFile("a", path), model, torch.float32).unread == list(more)
+    control_models.save(made.controls / "more.safetensors", net | {"a.b": torch.zeros(1), "c.d": torch.zeros(1)})
+    for _ in range(2):
+        use = Control(model="more", image=guide())
+        *_, done = room.generate(Request(prompt="a", width=64, height=64, steps=1, model="sd1", controls=(use,)))
+        said = "Control more: 2 keys have no place in its network and did nothing, for example a.b."
+        assert [line for line in done.warnings if "no place" in line] == [said]
+
+
 def test_what_is_wrong_with_a_file_is_said_by_name(made, loaded, tmp_path):
     tensors = control_models.to_ldm(made.nets["net-sd1"].cpu())
     short = {name: tensor for name, tensor in tensors.items() if "middle_block.1" not in name}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from checkpoints import small
 from ip_adapter_models import (
-    PUBLISHED,
     adapter_shapes,
     as_diffusers_takes,
+    cross_widths,
     save,
     small_adapter,
     small_encoder,
@@ -163,20 +163,28 @@ def test_a_picture_is_seen_once_and_the_recipe_has_adapter_and_encoder(darkroom,
     assert abs(again - np.asarray(first.image).astype(int)).max() > LEVELS
     alone = draw(darkroom, model="sd1", controls=use)
     assert abs(alone - np.asarray(first.image).astype(int)).max() <= LEVELS
+    save(
+        dict(made[1]["sd1"][1]["plus"]) | {"image_proj.more": torch.zeros(1)},
+        made[0] / "models/ControlNet/more.safetensors",
+    )
+    for _ in range(2):
+        *_, done = darkroom.generate(ask(model="sd1", controls=[{"model": "more", "image": picture()}]))
+        said = "Control more: 1 key has no place in its network and did nothing, for example image_proj.more."
+        assert done.warnings == (said,)
     hashes = first.recipe.hashes
     assert set(hashes["control"]) == {"sd1-plus"} and set(hashes["image encoder"]) == {"small"}
 
 
 def test_what_cannot_be_drawn_after_is_refused_by_name(darkroom, made):
     data = made[0]
-    other = dict(made[1]["sd1"][1]["plain"])
-    other |= {f"ip_adapter.1.to_{part}_ip.weight": torch.zeros(48, 64) for part in "kv"}
+    plain = made[1]["sd1"][1]["plain"]
+    other = plain | {f"ip_adapter.1.to_{part}_ip.weight": torch.zeros(48, 64) for part in "kv"}
     save(other, data / "models/ControlNet/another.safetensors")
-    wide = {name: tensor.repeat(1, 2) if name == "image_proj.proj.weight" else tensor for name, tensor in other.items()}
+    wide = {name: tensor.repeat(1, 2) if name == "image_proj.proj.weight" else tensor for name, tensor in plain.items()}
     save(wide, data / "models/ControlNet/sees-more.safetensors")
     write_header(
         data / "models/ControlNet/ip-adapter_sd15.safetensors",
-        adapter_shapes(*PUBLISHED["ip-adapter_sd15"][:2], context=64, sees=1024),
+        adapter_shapes("plain", cross_widths(made[1]["sd1"][0].unet), context=64, sees=1024),
     )
     for name in ("ip-adapter_sdxl", "ip-adapter-faceid_sd15"):
         (data / f"models/ControlNet/{name}.bin").write_bytes(b"PK")
@@ -184,7 +192,7 @@ def test_what_cannot_be_drawn_after_is_refused_by_name(darkroom, made):
     for control, reason in (
         ({"model": "sd1-plain"}, "no picture"),
         (own | {"model": "sdxl-plain"}, "attends to texts|SDXL"),
-        (own | {"model": "another"}, "another UNet"),
+        (own | {"model": "another"}, "control 1: another is an IP-Adapter for another UNet"),
         (own | {"model": "sees-more"}, "needs the image encoder .* models/clip_vision"),
         (own | {"model": "ip-adapter_sd15"}, "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors in models/clip_vision"),
         (own | {"model": "ip-adapter_sdxl"}, "pickle.*ip-adapter_sdxl.safetensors"),
@@ -193,5 +201,5 @@ def test_what_cannot_be_drawn_after_is_refused_by_name(darkroom, made):
         (own | {"mode": "control"}, "no other mode"),
     ):
         with pytest.raises(RequestError, match=reason) as refused:
-            list(darkroom.generate(ask(model="sd1", controls=[control])))
+            darkroom.plan(ask(model="sd1", controls=[control]))
         assert refused.value.field.startswith("controls")

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL_UNET
+from PIL import Image as PilImages
 
 from webui.core.events import Image
+from webui.core.groups.control import Control
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.cpu.install import install
+from webui.engine.families.latent import look_at
 from webui.engine.lora.cache import WeightCache
 from webui.engine.nets.unet import UNet
 from webui.engine.speed import compiled
@@ -96,6 +99,33 @@ def test_a_job_with_shortcuts_says_that_it_runs_uncompiled(tmp_path, orders, req
     assert not orders  # nor was any for the warm-up's size
 
 
+def test_steps_with_a_control_run_the_plain_unet_and_say_so(tmp_path, monkeypatch, darkroom, request_for) -> None:
+    """Compiled code is there at once, and draws nothing: whatever is drawn, the plain UNet drew."""
+    monkeypatch.setattr(CompiledUNet, "_want", lambda self, key, inputs: self._code.setdefault(key, empty(self)))
+
+    def empty(run: CompiledUNet):
+        run._wanted[len(run._wanted)] = None
+        return lambda weights, latents, timestep, leaves: torch.zeros(2, *latents.shape[1:])
+
+    fast = Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path, compile=True))
+    whole = Control(model="demo-edges", image=PilImages.linear_gradient("L"), preprocessor="threshold")
+    said = "Steps with a control run without compiled code."
+
+    def draw(room: Darkroom, *controls: Control, **fields) -> tuple[Image, list[str]]:
+        *_, image, done = room.generate(request_for(controls=controls, steps=2, **fields))
+        return image, [line for line in done.warnings if line == said]
+
+    for _ in range(2):  # the second time there is code for the first step of those below
+        plain, lines = draw(fast)
+        assert not lines
+    assert fast.manager.is_compiled and plain.recipe.environment["compiled"] is True
+    drawn, lines = draw(fast, whole, count=2)
+    assert lines == [said] and drawn.recipe.environment["compiled"] is False
+    assert drawn.pixels_sha256 == draw(darkroom, whole, count=2)[0].pixels_sha256 != plain.pixels_sha256
+    half, lines = draw(fast, whole.model_copy(update={"end": 0.5}))
+    assert lines == [said] and half.recipe.environment["compiled"] == "partly"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu_kernels", [False, True])
 @torch.inference_mode()
@@ -104,6 +134,10 @@ def test_compiled_code_is_the_same_unet_and_is_kept(unet, tmp_path, monkeypatch,
         install(unet)
     latents, timestep, context = given()
     prepared = unet.prepare(context)
+    if cpu_kernels:  # all that a guide may tell it besides
+        prepared = unet.prepare(context, perturbed=1, against=(context[:1], torch.tensor([4.0, 2.5, 0.5])))
+        widths = sum(2 * one.keys.shape[1] * one.keys.shape[3] for one in prepared.attended)
+        prepared = prepared._replace(attended=look_at(prepared.attended, [torch.randn(2, 4, widths)]))
     run = CompiledUNet(unet, tmp_path)
     run(latents, timestep, prepared)
     until(lambda: run.is_compiled or run._failed)

@@ -15,6 +15,7 @@ from cachetools import LRUCache
 from torch import nn
 
 from webui.core.clip_vision_file import read_clip_vision, weights_of
+from webui.core.control_file import unread_line
 from webui.core.errors import RequestError
 from webui.core.files import File
 from webui.core.ip_adapter_file import IpAdapter, look
@@ -41,10 +42,14 @@ Pairs = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Reference:
-    """What an adapter makes of a picture, and of none, which the negative prompt is told."""
+    """What an adapter makes of a picture, and of none, which the negative prompt is told.
+
+    ``unread`` are keys of its file that have no place in it.
+    """
 
     pairs: Pairs
     nothing: Pairs
+    unread: Sequence[str]
 
     @property
     def nbytes(self) -> int:
@@ -96,12 +101,18 @@ class References:
             with _worded("IP-Adapter", adapter):
                 network = borrow(_identity(adapter), loader)
             here = next(network.parameters())
-            made = []
-            for one in (seen, nothing):
-                pairs = network(one.to(here.device, here.dtype))
-                made.append([tuple(part.to(model.device, model.dtype) for part in pair) for pair in pairs])
-            self._made[key] = Reference(*made)
-        return self._made[key]
+            said = [
+                [
+                    (keys.to(model.device, model.dtype), values.to(model.device, model.dtype))
+                    for keys, values in network(one.to(here.device, here.dtype))
+                ]
+                for one in (seen, nothing)
+            ]
+            self._made[key] = Reference(said[0], said[1], loader.unread(""))
+        made = self._made[key]
+        if made.unread:
+            run.warn(unread_line(adapter.name, made.unread))
+        return made
 
     def _see(
         self, use: ControlUse, encoder: File, told: IpAdapter, borrow: Borrow

@@ -30,14 +30,19 @@ from webui.engine.weights import Files, Key, WeightLoader, build_empty, read_som
 
 OWN, BASE = "control/", "base/"
 """Before the names of a Control-LoRA's tensors, and of those of the UNet that it changes."""
+MARK = "lora_controlnet"
+"""A tensor that says nothing but that its file is a Control-LoRA."""
 MAKES = {"ControlNet": ControlNet, "ControlNet Union": ControlNetUnion, "Control-LoRA": ControlNet}
+
+Found = tuple[WeightLoader, Mapping[str, Any], str]
+"""What reads a network, its configuration, and what the control's own keys begin with."""
 
 
 class ControlLoader:
     """All that loading a control for a model takes, found and checked; ``read`` does it. Raises CannotLoad.
 
     ``key`` is the same for the same weights in the same format. A Control-LoRA's are made from the UNet in the model's
-    own file, whatever LoRAs do to that.
+    own file, whatever LoRAs do to that. ``unread`` are keys of the file that have no place in the network.
     """
 
     def __init__(self, file: ControlFile, model: ModelFile, dtype: torch.dtype) -> None:
@@ -47,10 +52,12 @@ class ControlLoader:
             _check_fits(kind, model)
             read = {"Control-LoRA": self._of_lora, "T2I-Adapter": self._of_adapter}.get(kind.form, self._of_net)
             self._pairs: Mapping[str, str] = {}
-            self._loader, said = read(kind, model)
+            self._loader, said, prefix = read(kind, model)
         except UNREADABLE as error:
             raise self._cannot(error) from error
         self.key: Hashable = ("control", dtype, self._loader.files.identity, json.dumps(said, sort_keys=True))
+        paired = {f"{place.removeprefix(OWN)}.{half}" for place in self._pairs.values() for half in ("up", "down")}
+        self.unread = [key for key in self._loader.unread(prefix) if key not in {*paired, MARK}]
 
     @property
     def nbytes(self) -> int:
@@ -74,16 +81,17 @@ class ControlLoader:
     def _cannot(self, error: Exception) -> CannotLoad:
         return CannotLoad(f"control {self.file.name!r} cannot be used: {reason(self.file, error)[:400]}", "controls")
 
-    def _of_net(self, kind: ControlKind, _model: ModelFile) -> tuple[WeightLoader, Mapping[str, Any]]:
+    def _of_net(self, kind: ControlKind, _model: ModelFile) -> Found:
         files = Files(control_weights(self.file.path))
         prefix = PREFIX if any(key.startswith(PREFIX) for key in files.shapes) else ""
         own = {key.removeprefix(prefix): shape for key, shape in files.shapes.items()}
         said = _said(self.file.path) or control_net_config(kind, own, self.file.path.stem)
         module: nn.Module = build_empty(partial(MAKES[kind.form], said))
         names = kind.names
-        return WeightLoader(module, files, lambda name: net_keys(name, module, names, prefix), keeps_small=True), said
+        keys = partial(net_keys, root=module, names=names, prefix=prefix)
+        return WeightLoader(module, files, keys, keeps_small=True), said, prefix
 
-    def _of_adapter(self, kind: ControlKind, _model: ModelFile) -> tuple[WeightLoader, Mapping[str, Any]]:
+    def _of_adapter(self, kind: ControlKind, _model: ModelFile) -> Found:
         files = Files(control_weights(self.file.path))
         prefix = "adapter." if any(key.startswith("adapter.") for key in files.shapes) else ""
         own = {key.removeprefix(prefix): shape for key, shape in files.shapes.items()}
@@ -92,9 +100,9 @@ class ControlLoader:
         layers = 0 if kind.names == "diffusers" else said["num_res_blocks"]
         is_light = said["adapter_type"] == "light_adapter"
         keys = partial(adapter_keys, layers=layers, is_light=is_light, prefix=prefix)
-        return WeightLoader(module, files, keys, keeps_small=True), said
+        return WeightLoader(module, files, keys, keeps_small=True), said, prefix
 
-    def _of_lora(self, kind: ControlKind, model: ModelFile) -> tuple[WeightLoader, Mapping[str, Any]]:
+    def _of_lora(self, kind: ControlKind, model: ModelFile) -> Found:
         """The UNet's own half, each weight changed by a product of two small ones; norms and biases are its own."""
         checkpoint = model.checkpoint
         assert checkpoint
@@ -124,7 +132,7 @@ class ControlLoader:
         loader = WeightLoader(module, files, keys)
         for name, place in self._pairs.items():
             _check_pair(files, place, tuple(module.get_parameter(name).shape))
-        return loader, {**said, "base": base_prefix}
+        return loader, {**said, "base": base_prefix}, OWN
 
     def _add_pairs(self, device: torch.device) -> None:
         """up (out, r) times down (r, in * kernel) to each weight, in float32 (stabilityai's Control-LoRA; ComfyUI)."""

@@ -99,6 +99,7 @@ class CompiledUNet:
         self._more = threading.Semaphore(0)
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = self._failed = False
+        self._ran: set[bool] = set()
         threading.Thread(target=self._make_all, name="compiler", daemon=True).start()
 
     def __call__(
@@ -110,12 +111,14 @@ class CompiledUNet:
         added: Added | None = None,
     ) -> torch.Tensor:
         """As ``UNet.forward``, within rounding; the plain one where there are shortcuts to take, or controls."""
-        if shortcuts is not None or added is not None:
+        code = None
+        if shortcuts is None and added is None:
+            key = shape_key(latents, timestep, prepared)
+            if (code := self._code.get(key)) is None:
+                self._want(key, (latents, timestep, prepared))
+        self._ran.add(code is not None)
+        if code is None:
             return self._unet(latents, timestep, prepared, shortcuts, added)
-        key = shape_key(latents, timestep, prepared)
-        if (code := self._code.get(key)) is None:
-            self._want(key, (latents, timestep, prepared))
-            return self._unet(latents, timestep, prepared)
         for convolution in self._convolutions:
             if convolution.packs:
                 convolution.hold()
@@ -126,6 +129,11 @@ class CompiledUNet:
     def is_compiled(self) -> bool:
         """Whether there is code for all that was asked for."""
         return bool(self._code) and len(self._code) == len(self._wanted)
+
+    def take_ran(self) -> set[bool]:
+        """What ran since the last time that this was asked: code (True), the plain UNet (False), or both."""
+        ran, self._ran = self._ran, set()
+        return ran
 
     def close(self) -> None:
         """Makes no more code."""

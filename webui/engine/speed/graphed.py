@@ -107,6 +107,10 @@ class GraphedUNet:
             graph.known = prepared
         return graph.replay().clone()
 
+    def take_ran(self) -> set[bool]:
+        """As in ``CompiledUNet``."""
+        return {False}
+
     def close(self) -> None:
         """Lets go of all recordings and their memory."""
         self._graphs.clear()
