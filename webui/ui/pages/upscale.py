@@ -61,12 +61,10 @@ def build(executor: Executor) -> Fills:
 
 
 def _build_inputs(catalog: Catalog) -> dict[str, Any]:
-    controls: dict[str, Any] = {"image": form.picture_control(NAME, "image", "Picture", height=260)}
-    controls["upscale.upscaler"] = form.make_control(NAME, "upscale.upscaler", catalog)
-    controls["upscale.scale"] = form.make_control(NAME, "upscale.scale", catalog)
-    controls["upscale.width"] = form.make_control(NAME, "upscale.width", catalog)
-    controls["upscale.height"] = form.make_control(NAME, "upscale.height", catalog)
-    with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
+    with gr.Column(elem_classes="asking-head"):
+        controls: dict[str, Any] = {"image": form.picture_control(NAME, "image", "Picture", height=150)}
+        controls |= {field: form.make_control(NAME, field, catalog) for field in FIELDS}
+    with gr.Column(elem_classes="folds"), gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
         controls["files"] = gr.File(
             label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120
         )

@@ -72,6 +72,9 @@
     }
   };
 
-  whenever(".folds .label-wrap", (title) => tell(title.closest(".asking").querySelector(".chips").dataset.page));
+  whenever(".folds .label-wrap", (title) => {
+    const chips = title.closest(".asking").querySelector(".chips"); // a page that draws nothing has none
+    if (chips) tell(chips.dataset.page);
+  });
   whenFilled(show);
 })();
