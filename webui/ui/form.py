@@ -29,6 +29,7 @@ LINES = {"prompt": 3, "negative": 1, "hires.prompt": 2, "hires.negative": 2}
 FILES = ("model", "vae", "text_encoder", "refiner", "hires.model", "hires.upscaler", "upscale.upscaler")
 """What may come and go while the page is open."""
 CHOSEN = ("sampler", "schedule", "hires.sampler", "hires.schedule")
+DROP = "Drop a picture here, or click to choose one"
 FRACTION_STEP = 0.05
 TYPED = ("steps", "guidance", "count")
 """Numbers with bounds that stand where there is no room for a slider."""
@@ -170,6 +171,7 @@ def picture_control(page: str, field: str, label: str, **options: Any) -> gr.Ima
         image_mode=None,
         sources=["upload", "clipboard"],
         label=label,
+        placeholder=DROP,
         elem_id=f"{page}-{field}",
         interactive=True,
         buttons=[],
