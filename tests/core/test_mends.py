@@ -1,9 +1,12 @@
 """Which field was refused, and the one plain way to make it good."""
 
+from pathlib import Path
+
 import pytest
 
 from webui.core import samplers
 from webui.core.errors import Mend, RequestError
+from webui.core.files import LoraFile
 from webui.core.names import choose, choose_lora
 from webui.core.request import MAX_SEED, Request
 from webui.core.wildcards import Wildcards
@@ -36,6 +39,7 @@ def test_bounds_say_the_nearest_value(asked, field, mend):
         (lambda: choose("sampler", "xyz", samplers.SAMPLERS), None),
         (lambda: samplers.resolve("LCM", "Karras"), Mend("use", "Default")),
         (lambda: choose_lora("nowhere", {}), Mend("remove", "nowhere")),
+        (lambda: choose_lora("nigth", {"night": LoraFile("night", Path("night.bin"))}), Mend("use", "night", "nigth")),
         (lambda: Wildcards({}).find("nowhere"), Mend("remove", "nowhere")),
     ],
 )

@@ -109,6 +109,8 @@ def test_a_refusal_and_what_mends_it_are_german(german):
     german.locator("#txt2img-generate").click()
     refusal = german.locator("#txt2img-refused")
     refusal.get_by_text("LoRA „nihgt“ gibt es nicht; meintest du night?").wait_for()
+    refusal.get_by_role("button", name="night verwenden").click()
+    assert prompt.input_value() == "ein Apfel <lora:night:1>"
     prompt.fill("ein Apfel <lora:nobody:1>")
     german.locator("#txt2img-generate").click()
     refusal.get_by_text(re.compile("LoRA „nobody“ gibt es nicht. Es gibt 4: .* und sepia")).wait_for()

@@ -13,9 +13,10 @@ LEFT = '[{"name":"ink"}]'
 DETAIL = json.dumps([{"finder": "a"}, {"finder": "b", "prompt": "a face, <lora:gone:1>", "strength": 2}])
 
 
-def described(refused: str, how: str | None = None, value: str | None = None, **held: str) -> Any:
+def described(refused: str, how: str | None = None, value: str | None = None, instead: str = "", **held: str) -> Any:
     fields = {name.replace("__", "."): text for name, text in held.items()}
-    return evaluate(["mends.js"], DESCRIBE, [{"refused": refused, "how": how, "value": value}, fields])
+    told = {"refused": refused, "how": how, "value": value} | ({"instead": instead} if instead else {})
+    return evaluate(["mends.js"], DESCRIBE, [told, fields])
 
 
 def test_a_number_is_used_at_its_own_field():
@@ -43,6 +44,26 @@ def test_a_lora_goes_where_it_stands(how, name, prompt, field, entry, to):
     told = described("loras", how, name, loras=LORAS, prompt=prompt)
     label = "Keep the first" if how == "keep" else "Remove it"
     assert told == {"field": field, "label": label, "to": to} | ({"entry": entry} if entry else {})
+
+
+@pytest.mark.parametrize(
+    ("instead", "prompt", "field", "to"),
+    [
+        (
+            "gone",
+            "a cat, <lora:gone:0.5>,  <lora:gones> red",
+            "prompt",
+            {"prompt": "a cat, <lora:night:0.5>,  <lora:gones> red"},
+        ),
+        ("lora", "<lora:lora:1:2> <LYCO:sub/Lora>", "prompt", {"prompt": "<lora:night:1:2> <LYCO:sub/Lora>"}),
+        ("Chalk", "", "loras", {"loras": '[{"name":"ink"},{"name":"night","weight":0.5}]'}),
+    ],
+)
+def test_a_near_name_takes_the_place_of_a_lora_s(instead, prompt, field, to):
+    told = described("loras", "use", "night", instead, loras=LORAS, prompt=prompt)
+    assert (told["field"], told["label"], told["to"]) == (field, "Use night", to)
+    row = described("detail.2.loras", "use", "night", "gone", detail=DETAIL)
+    assert json.loads(row["to"]["detail"])[1]["prompt"] == "a face, <lora:night:1>"
 
 
 def test_a_lora_of_a_style_is_told_at_the_prompt():

@@ -17,10 +17,12 @@ BAD_INPUT = "bad_input"
 @dataclass(frozen=True)
 class Mend:
     """The one plain way to make bad input good: ``use`` this value in the field, ``remove`` those of its entries (a
-    LoRA, a wildcard) that have this name, or ``keep`` the first of those."""
+    LoRA, a wildcard) that have this name, or ``keep`` the first of those. ``instead_of`` names the entries whose name a
+    value takes the place of, where it is not for the whole field."""
 
     how: Literal["use", "remove", "keep"]
     value: str | int | float
+    instead_of: str = ""
 
 
 class RequestError(ValueError):

@@ -4,6 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 
 from webui.core.errors import Mend, RequestError, show, show_some
@@ -49,7 +50,8 @@ def choose_lora(name: str, files: Mapping[str, File]) -> str:
     """The same for a LoRA; near names are told as tags can hold them."""
     if (found := find_file(name, files)) is None:
         error = unknown("LoRA", name, filter(None, map(tag_name, files)), field="loras")
-        raise RequestError(str(error), "loras", Mend("remove", name))
+        mend = replace(error.mend, instead_of=name) if error.mend else Mend("remove", name)
+        raise RequestError(str(error), "loras", mend)
     return found
 
 

@@ -194,6 +194,7 @@ def _refusal_marks(event: Failed) -> str:
     if event.mend:
         value = event.mend.value
         told |= {"how": event.mend.how, "value": f"{value:.12g}" if isinstance(value, float) else value}
+        told |= {"instead": event.mend.instead_of} if event.mend.instead_of else {}
     return "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in told.items())
 
 

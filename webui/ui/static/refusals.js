@@ -110,8 +110,8 @@
     head.append(note);
   };
   const mark = async (page, status) => {
-    const { refused, how, value, job } = status.dataset;
-    const place = window.darkroomMends.describe({ refused, how, value }, (field) => valueOf(page, field));
+    const { refused, how, value, instead, job } = status.dataset;
+    const place = window.darkroomMends.describe({ refused, how, value, instead }, (field) => valueOf(page, field));
     clear(page);
     if (!place) return;
     const here = document.activeElement;
