@@ -224,7 +224,7 @@ class TestLoading:
         darkroom = make()
         before = draw(darkroom, model="sd1")
         monkeypatch.setattr(residence, "free_bytes", lambda _: 10**5)
-        with pytest.raises(CannotLoad, match=r"model 'sdxl' needs \d+\.\d GiB of memory on cpu, and 0\.0 GiB are free"):
+        with pytest.raises(CannotLoad, match=r"Model “sdxl” needs \d+\.\d GiB of memory on cpu, and 0\.0 GiB are free"):
             run(darkroom, model="sdxl")
         monkeypatch.undo()
         assert darkroom.manager.model_name == "sd1" and (draw(darkroom, model="sd1") == before).all()

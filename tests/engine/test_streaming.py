@@ -1,6 +1,7 @@
 """Networks that come to a device block by block: the same bits, the next block under way, and nothing more there."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from weight_formats import as_scaled_fp8, save_gguf
 
-from webui.core.memory import Need
+from webui.core.memory import Need, Room
 from webui.engine import streaming
 from webui.engine.streaming import Space, Streamed
 from webui.engine.weights import Files, Key, WeightLoader, build_empty
@@ -234,7 +235,10 @@ def test_the_plan_is_the_first_that_fits_with_what_a_step_takes(free, plan):
     if plan == "blocks":
         assert need.block_bytes(6 * gib) == math.floor(5.5 * gib / 1.05)
     if plan is None:
-        assert need.refusal("x", "cuda", int(free * gib)) == (
-            "model 'x' needs 1.0 GiB of memory on cuda, 0.5 GiB of it for steps of this size, and 0.9 GiB are free:"
-            " close other programs, or draw a smaller picture, or choose a file with smaller weights (fp8, GGUF)"
+        room = Room("cuda", int(free * gib), 2)
+        assert need.refusal("x", room) == (
+            "Model “x” needs 1.0 GiB of memory on cuda, and 0.9 GiB are free. Steps of this size take 0.5 GiB of that."
+            " A smaller picture would fit. Close other programs, or choose a file with smaller weights (fp8, GGUF)."
         )
+        fixed = Need({"backbone": 2 * gib}, gib).refusal("x", replace(room, plan="resident"))
+        assert fixed.endswith("are free. Close other programs, or use --memory auto.")

@@ -10,8 +10,12 @@ from fastapi.testclient import TestClient
 from webui.api.models import models_router
 from webui.core.errors import RequestError
 from webui.core.memory import Asked, Room
+from webui.core.request import Request
 from webui.core.settings import Settings
-from webui.jobs.memory import tell_memory
+from webui.jobs.crew import Crew
+from webui.jobs.memory import check_memory, tell_memory
+from webui.jobs.resolve import make_orders
+from webui.jobs.workers.worker import WorkerStatus
 from webui.library.library import Library
 
 GIB = 2**30
@@ -63,6 +67,25 @@ def test_of_several_devices_the_best_tells_and_a_processor_has_no_other_place(li
     assert tell(library, replace(small, device="cpu"))["plan"] is None
     assert tell(library, replace(CARD, plan="sequential"))["plan"] == "sequential"
     assert "plan" not in tell(library), "before there is an engine"
+
+
+def test_what_fits_nowhere_is_refused_before_it_is_queued(library, engine, executor, monkeypatch):
+    orders = make_orders(Request(prompt="a", model="xl", width=1024, height=1024), library.snapshot())
+    for room in (CARD, replace(CARD, free_bytes=GIB), None):
+        check_memory(orders, [WorkerStatus(room=room)])
+    small = WorkerStatus(room=replace(CARD, free_bytes=GIB // 2))
+    check_memory(orders, [small, WorkerStatus(room=CARD)])
+    check_memory(orders, [replace(small, models=("xl",))])
+    with pytest.raises(
+        RequestError, match=r"“xl” needs 0\.\d GiB .* on cuda, and 0\.5 GiB are free\. .*GGUF"
+    ) as refused:
+        check_memory(orders, [replace(small, room=replace(CARD, free_bytes=GIB // 4)), small])
+    assert refused.value.field == "model"
+    engine.room, engine.model_names = Room("cpu", 2**20, 4), []
+    monkeypatch.setattr(Crew, "idle", property(lambda crew: [hand.worker for hand in crew.hands]))
+    with pytest.raises(RequestError, match="“demo” needs .* on cpu"):
+        executor.submit(Request(prompt="a"))
+    assert not executor.status()["waiting"]
 
 
 def test_a_model_that_is_not_there_or_broken_is_named(library):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from webui.core.checkpoint import PLAIN_DTYPES, Checkpoint
 from webui.core.control_file import control_header
+from webui.core.errors import show
 from webui.core.files import ControlFile, ModelFile
 from webui.core.images import Size
 from webui.core.tensor_file import read_header
@@ -72,18 +73,26 @@ class Need:
         total, step = in_gib(self.weight_bytes + self.step_bytes), in_gib(self.step_bytes)
         return f"{model} takes {total} of memory on {device}, {step} of it for a step; memory plan: {plan}."
 
-    def refusal(self, model: str, device: str, free_bytes: int, plans: Iterable[str] = PLANS) -> str:
-        """Why nothing fits, for people: what is missing, and what would help."""
-        plans_tried = tuple(plans)
-        least = min(plans_tried, key=self.on_device)
-        missing = self.on_device(least) - free_bytes
-        step = f", {in_gib(self.step_bytes)} of it for steps of this size" if self.step_bytes >= TOLD_BYTES else ""
-        helps = ["close other programs", "draw a smaller picture" if self.step_bytes > missing else ""]
-        helps += ["choose a file with smaller weights (fp8, GGUF)" if plans_tried == PLANS else "use --memory auto"]
-        return (
-            f"model {model!r} needs {in_gib(self.on_device(least))} of memory on {device}{step}, and"
-            f" {in_gib(free_bytes)} are free: {', or '.join(text for text in helps if text)}"
-        )
+    def missing(self, room: "Room") -> int:
+        """What is lacking even under the plan that takes least; above 0 where nothing fits."""
+        return min(map(self.on_device, room.plans)) - room.free_bytes
+
+    def refusal(self, model: str, room: "Room") -> str:
+        """Why nothing fits, for people: what is needed, what is free, and what would help."""
+        missing = self.missing(room)
+        needed, free = in_gib(missing + room.free_bytes), in_gib(room.free_bytes)
+        said = [f"Model “{show(model)}” needs {needed} of memory on {room.device}, and {free} are free."]
+        if self.step_bytes >= TOLD_BYTES:
+            said.append(f"Steps of this size take {in_gib(self.step_bytes)} of that.")
+        if self.control_bytes >= TOLD_BYTES:
+            said.append(f"Controls weigh {in_gib(self.control_bytes)} altogether.")
+        if self.step_bytes > missing:
+            said.append("A smaller picture would fit.")
+        if room.plan == "auto":
+            said.append("Close other programs, or choose a file with smaller weights (fp8, GGUF).")
+        else:
+            said.append("Close other programs, or use --memory auto.")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)

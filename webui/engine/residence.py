@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from webui.core.engine_options import EngineOptions
+from webui.core.errors import show
 from webui.core.events import Loading
 from webui.core.files import ControlFile, ModelFile, VaeFile
-from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room
+from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room, in_gib
 from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
@@ -112,7 +113,7 @@ class Residence:
             check_unchanged(used)
         there = self._reuse(loader)
         need = Need(loader.part_bytes, loader.layer_bytes, step_bytes)
-        placing = self._choose_plan(loader, need, free_bytes(self.device) + self.kept.nbytes(self.device))
+        placing = self._choose_plan(loader, need, self.room.free_bytes)
         if need.weight_bytes >= TOLD_BYTES:
             yield Loading(need.told(file.name, self.device.type, placing), 0.0)
         needed = need.on_device(placing) - there
@@ -232,20 +233,16 @@ class Residence:
 
     def _choose_plan(self, loader: ModelLoader, need: Need, free: int) -> str:
         """The largest that fits, or the one that was asked for; CannotLoad with the numbers where nothing does."""
-        wanted = self.options.memory
-        choices: tuple[str, ...] = PLANS if wanted == "auto" else (wanted,)
-        if self.device.type == "cpu" and wanted == "auto":
-            choices = PLANS[:1]  # there is nowhere else to rest
-        fitting = need.choose(free, choices)
-        if fitting is None:
-            raise CannotLoad(need.refusal(loader.file.name, self.device.type, free, choices))
+        room = replace(self.room, free_bytes=free)
+        if (fitting := need.choose(room.free_bytes, room.plans)) is None:
+            raise CannotLoad(need.refusal(loader.file.name, room))
         if fitting != PLANS[0] and self.device != HOST:
             self.kept.make_room(HOST, loader.memory_bytes, loader.keys.values())
             there = sum(part.nbytes for part in self.kept.find(loader.keys).values() if part.device == HOST)
             if loader.memory_bytes > free_bytes(HOST) + there:
+                needed, rest = in_gib(loader.memory_bytes), in_gib(free_bytes(HOST))
                 raise CannotLoad(
-                    f"model {loader.file.name!r} needs {loader.memory_bytes / 2**30:.1f} GiB of the computer's memory,"
-                    f" and {free_bytes(HOST) / 2**30:.1f} GiB are free"
+                    f"Model “{show(loader.file.name)}” needs {needed} of the computer's memory, and {rest} are free."
                 )
         return fitting
 
@@ -364,8 +361,7 @@ class Residence:
         choices = tuple(plan for plan in room.plans if PLANS.index(plan) >= own) or (resident.plan,)
         try:
             if (plan := need.choose(room.free_bytes, choices)) is None:
-                said = need.refusal(resident.model.file.name, room.device, room.free_bytes, choices)
-                raise CannotLoad(said, "controls")
+                raise CannotLoad(need.refusal(resident.model.file.name, room), "controls")
             if plan != resident.plan:
                 self._move_to(plan)
                 resident.unhook()

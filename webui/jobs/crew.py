@@ -129,6 +129,12 @@ class Crew:
             return [making.job for making in self._makings.values()]
 
     @property
+    def idle(self) -> tuple[Worker, ...]:
+        """All workers, while none of them is at work; else nothing."""
+        with self._changed:
+            return () if any(hand.is_busy for hand in self.hands) else tuple(hand.worker for hand in self.hands)
+
+    @property
     def lost(self) -> str:
         """Why no worker will work any more, for people; empty while one does."""
         said = [hand.worker.status().lost for hand in self.hands]

@@ -24,7 +24,7 @@ from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.last_size import LastSize
-from webui.jobs.memory import tell_memory
+from webui.jobs.memory import check_memory, tell_memory
 from webui.jobs.pace import Pace
 from webui.jobs.parts import Making
 from webui.jobs.protocols import Job, QueueFull
@@ -109,13 +109,17 @@ class LocalExecutor:
     def submit(self, work: Work, keep: bool = True, visitor: Visitor = OWNER) -> LocalJob:
         """Plans the whole job once, from the files that are there now; pictures are saved unless ``keep`` is false.
 
-        Raises RequestError, or QueueFull with too many waiting (``jobs.queue``) or after a GPU's last error.
+        Raises RequestError, also for what fits in no memory here, or QueueFull with too many waiting (``jobs.queue``)
+        or after a GPU's last error.
         """
         submitted_at = time.perf_counter()
         files = self._see(visitor)
         self._pace.check(work, files)
         orders, grid = plan_job(work, files)
         self._filters.check((order.request for order in orders), visitor)
+        idle = self._crew.idle
+        if all(isinstance(worker, ThreadWorker) for worker in idle):  # others say how they were when they last worked
+            check_memory(orders, [worker.status() for worker in idle])
         job = LocalJob(orders, self._stop, submitted_at, keep, visitor, grid=grid)
         if lost := self._crew.lost:
             raise QueueFull(lost)

@@ -1,12 +1,17 @@
 """What a job will take of memory, told before anything is loaded: from the files' headers and what a device has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from webui.core.errors import RequestError, show
-from webui.core.memory import PLANS, Asked, Room, control_bytes, need_of, step_bytes
+from webui.core.files import ControlFile, ModelFile
+from webui.core.images import Size
+from webui.core.memory import PLANS, Asked, Need, Room, control_bytes, need_of, step_bytes
+from webui.core.order import Order
+from webui.core.stages import Detail, Pass
 from webui.core.tensor_file import BadFile
 from webui.core.uses import lenders
+from webui.jobs.workers.worker import WorkerStatus
 from webui.library.library import Snapshot
 
 UNKNOWN = Room("", 0, 2)
@@ -32,7 +37,7 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
         except (BadFile, OSError) as error:
             raise RequestError(f"model {show(asked.model)!r}: {error}", field="model") from None
         try:
-            need = replace(need, control_bytes=sum(control_bytes(one, room.number_bytes) for one in controls))
+            need = _with_controls(need, controls, room)
         except BadFile as error:
             raise RequestError(f"a control cannot be read: it {error}", field="controls") from None
         said: dict[str, object] = {"parts": dict(need.parts), "weight_bytes": need.weight_bytes, "step_bytes": step}
@@ -41,8 +46,50 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
         if room is not UNKNOWN:
             plan = need.choose(room.free_bytes, room.plans)
             rank = PLANS.index(plan) if plan else rank
-            least = min(map(need.on_device, room.plans))
+            least = room.free_bytes + need.missing(room)
             said |= {"device": room.device, "free_bytes": room.free_bytes, "least_bytes": least, "plan": plan}
             said |= {"load_s": checkpoint.nbytes / room.read_bytes_s} if room.read_bytes_s else {}
         told.append((rank, said))
     return min(told, key=lambda one: one[0])[1]
+
+
+def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> None:
+    """RequestError for a pass that fits none of these workers under any plan: what it takes, what is free, what helps.
+
+    One that has the model in memory may draw it, and so may one whose memory is not known.
+    """
+    for file, others, size, rows, controls in dict.fromkeys(map(_asked, _passes(orders))) if workers else ():
+        found: list[tuple[Need, Room]] = []
+        for worker in workers:
+            if not (room := worker.room) or file.checkpoint is None or file.name in worker.models:
+                break
+            step = step_bytes(file.checkpoint, size, rows, room.number_bytes)
+            try:
+                need = _with_controls(need_of(file, others, room.number_bytes, step), controls, room)
+            except (BadFile, OSError):  # said where it is loaded
+                break
+            if need.missing(room) <= 0:
+                break
+            found.append((need, room))
+        else:
+            need, room = min(found, key=lambda one: one[0].missing(one[1]))
+            raise RequestError(need.refusal(file.name, room), "model")
+
+
+def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int]]:
+    """With how many pictures each draws at once."""
+    for order in orders:
+        for stage in order.stages:
+            if isinstance(stage, Pass | Detail):
+                yield stage if isinstance(stage, Pass) else stage.each, order.request.count
+
+
+def _asked(drawn: tuple[Pass, int]) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...]]:
+    """What of a pass takes memory: model and lenders, size, prompts at once, controls."""
+    stage, count = drawn
+    return stage.model, stage.lenders, stage.size, count * stage.rows, tuple({use.file: 0 for use in stage.controls})
+
+
+def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> Need:
+    """Raises BadFile."""
+    return replace(need, control_bytes=sum(control_bytes(one, room.number_bytes) for one in controls))

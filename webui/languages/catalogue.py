@@ -38,7 +38,9 @@ GRADIO = (
 )
 """Of Gradio's own texts those that it has in English alone."""
 CALLED = ("title", "description", "reason", "keys", "count", "drawn_at")
-ERRORS = re.compile(r"(Error|Bad\w+|File|Unreadable|Load|Full|Over\w+|Cut|Taken|Refused|Apply|Exception|Lost|Found)$")
+ERRORS = re.compile(
+    r"(Error|Bad\w+|File|Unreadable|Load|Full|Over\w+|Cut|Taken|Refused|Apply|Exception|Lost|Found|Memory)$"
+)
 SHOWN = ("title", "aria-label", "placeholder", "alt")
 PLACE = re.compile(r"\{(\w+)[^}]*\}")
 """The place of a value, by its number or, in a text that Python formats later, by its name."""
