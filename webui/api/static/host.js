@@ -17,7 +17,7 @@ const when = (seconds) => {
   if (seconds < 60) return "now";
   return seconds < 3600 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
 };
-const nameOf = ({ id, name }) => name || (id === "nobody" ? "without a cookie" : `guest ${id.slice(0, 6)}`);
+const nameOf = ({ id, name }) => name || (id === "nobody" ? "without a cookie" : `Guest ${id.slice(0, 6)}`);
 
 const ask = async (path = "", method = "GET", body = undefined) => {
   const answer = await fetch(`api/host${path}`, {
@@ -47,16 +47,17 @@ const stopped = ({ stopped: count }) => (count === 1 ? "1 job was stopped." : `$
 
 const jobLine = (job) => {
   const state = job.state === "queued" && job.position ? `waits, place ${job.position}` : job.state;
-  return make("li", {}, `${state}: ${job.prompt || "no prompt"}`);
+  const prompt = job.prompt ? make("span", { translate: false }, job.prompt) : "no prompt";
+  return make("li", {}, make("span", {}, state), ": ", prompt);
 };
 const guestRow = (guest) => {
   const name = nameOf(guest);
   const button = (text, label, work, words) =>
-    make("button", { type: "button", textContent: text, ariaLabel: `${label} ${name}`, onclick: () => act(work, words) });
+    make("button", { type: "button", textContent: text, ariaLabel: label, onclick: () => act(work, words) });
   const path = `/guests/${encodeURIComponent(guest.id)}`;
-  const actions = [button("Stop", "Stop the jobs of", () => ask(`${path}/stop`, "POST"), stopped)];
-  if (guest.banned) actions.push(button("Let in", "Let in", () => ask(`${path}/ban`, "DELETE"), `${name} can come in again.`));
-  else if (guest.id !== "nobody") actions.push(button("Block", "Block", () => ask(`${path}/ban`, "PUT"), `${name} is blocked.`));
+  const actions = [button("Stop", `Stop the jobs of ${name}`, () => ask(`${path}/stop`, "POST"), stopped)];
+  if (guest.banned) actions.push(button("Let in", `Let in ${name}`, () => ask(`${path}/ban`, "DELETE"), `${name} can come in again.`));
+  else if (guest.id !== "nobody") actions.push(button("Block", `Block ${name}`, () => ask(`${path}/ban`, "PUT"), `${name} is blocked.`));
   const jobs = guest.jobs.length ? make("ul", {}, ...guest.jobs.map(jobLine)) : guest.done ? `${guest.done} done` : "none";
   const pictures = make("td", {}, String(guest.pictures_this_hour));
   pictures.dataset.unit = "pictures this hour";
