@@ -124,15 +124,22 @@ STYLES: Mapping[str, Callable[[str], str]] = {
 """How programs call a module of the transformer in LoRA files."""
 
 
-def published(blocks: int = 28, layers: int = 36) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Names and shapes of the three files as published, by the folder that each goes into; or with fewer layers."""
+def published(
+    blocks: int = 28, layers: int = 36, narrow_encoder: bool = False
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the three files as published, by the folder that each goes into.
+
+    Or with fewer layers, and with an encoder whose layers are narrow inside.
+    """
     from diffusers import AutoencoderKLQwenImage, Krea2Transformer2DModel
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
     words = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": layers, "head_dim": 128}
     words |= {"num_attention_heads": 32, "num_key_value_heads": 8}
+    words |= {"intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1} if narrow_encoder else {}
     eyes = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "patch_size": 16}
     eyes |= {"out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17], "num_position_embeddings": 2304}
+    eyes |= {"depth": 1, "deepstack_visual_indexes": [0]} if narrow_encoder else {}
     with torch.device("meta"):
         parts = {
             "transformer": Krea2Transformer2DModel(num_layers=blocks),
