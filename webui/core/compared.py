@@ -50,8 +50,9 @@ def _told(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 if shown := GROUP_FIELDS.get(f"{group}.{name}"):
                     yield f"{title}: {(shown.title or name).lower()}", _text(getattr(held, name))
     for place, sha256 in recipe.pictures.items():
-        group, count, field = place.split(".")
-        yield f"{fields[group].title} {count}: {field}", sha256[:12]
+        group, _, rest = place.partition(".")
+        thing = fields[group].title if group in fields else group
+        yield f"{thing} {rest.replace('.', ': ')}", sha256[:12]
     for name, value in (recipe.start or {}).items():
         if name in PLACES:
             yield PLACES[name], str(value)[:12]
