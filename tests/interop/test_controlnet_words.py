@@ -49,6 +49,8 @@ def test_our_own_text_says_the_same():
     assert 'ControlNet 0: "Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8' in text
     found = read_text(text, CATALOG)
     assert found.values["controls"] == (MEANT,) and "control: 'other' is not here" in found.unmapped
+    seeded = Control(model=CANNY.name, preprocessor="shuffle", options={"seed": 2**31 - 1})
+    assert read_text(Recipe(Request(controls=(seeded,)), {}).infotext(), CATALOG).values["controls"] == (seeded,)
     unknown = read_text(LINE + NEW.replace("Module: canny", "Module: dw_openpose_full"), CATALOG)
     assert unknown.values["controls"][0].preprocessor in ("dw_openpose_full", "pose", "openpose")
     off = read_text(LINE + 'ControlNet 0: "Module: canny, Model: None"', CATALOG)

@@ -116,7 +116,7 @@ def control_settings(controls: Sequence[Control], hashes: Mapping[str, str]) -> 
             "Weight": f"{control.weight:g}",
             "Resize Mode": CONTROL_RESIZES[control.resize],
             **({"Processor Res": f"{resolution:g}"} if resolution else {}),
-            **{f"Threshold {'AB'[place]}": f"{value:g}" for place, value in enumerate(thresholds[:2])},
+            **{f"Threshold {'AB'[place]}": f"{value:.10g}" for place, value in enumerate(thresholds[:2])},
             "Guidance Start": f"{control.start:g}",
             "Guidance End": f"{control.end:g}",
             "Pixel Perfect": not resolution,
