@@ -74,6 +74,17 @@ def test_a_resolution_makes_a_map_at_that_and_brings_it_to_the_size(scene):
     assert (coarse > 0).sum() > 1.5 * (fine > 0).sum()  # thicker lines
 
 
+def test_a_resolution_that_would_fill_the_memory_is_refused(scene):
+    with pytest.raises(RequestError, match="the map would be 2048 x 65536 px; the limit is 8 megapixels") as refused:
+        make_map("canny", scene, (64, 2048), options={"resolution": 2048})
+    assert refused.value.field == "options"
+
+
+def test_of_a_picture_as_thin_as_a_line_there_is_a_map():
+    for size in ((4000, 8), (8, 4000)):
+        assert make_map("canny", PilImages.new("RGB", size), (64, 64), "resize and fill").size == (64, 64)
+
+
 def test_where_a_picture_ends_there_is_no_edge(scene):
     filled = np.asarray(make_map("canny", scene, (240, 320), "resize and fill"))
     assert not filled[:78].any() and not filled[-78:].any() and filled[80:-80].any()

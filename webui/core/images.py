@@ -35,8 +35,7 @@ MAX_PIXELS = 24_000_000
 MAX_FILE_BYTES = 64 * 2**20
 MIN_READ_PX = 8  # of pictures that are read
 LATENT_STEP_PX = 8
-MAX_RECTANGLES = 200
-STRIP_PX = 64
+MAX_RECTANGLES, STRIP_PX = 200, 64
 PIECE_CHARACTERS = 2**18  # a multiple of four
 PIECE_BYTES = 3 * PIECE_CHARACTERS // 4
 FILL_SOFTNESS_PX = 6.0
@@ -163,8 +162,8 @@ def check_size(size: Size, max_pixels: int = MAX_PIXELS) -> None:
     """Raises ImageError for a picture too small, too thin or too large to work on."""
     width, height = size
     if width * height > max_pixels:
-        megapixels = width * height / 1e6
-        raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {max_pixels // 10**6}")
+        told = f"{width * height / 1e6:.0f} megapixels; the limit is {max_pixels // 10**6}"
+        raise ImageError(f"is {width} x {height} px, {told}")
     if min(size) < MIN_READ_PX:
         raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_READ_PX} px")
 
@@ -255,10 +254,9 @@ def resize(image: PilImage, size: Size, mode: ResizeMode) -> PilImage:
     if mode == "crop and resize":
         return ImageOps.fit(image, size, FILTER)
     if mode == "resize and fill":
-        whole = ImageOps.contain(image, size, FILTER)
-        left, top = (size[0] - whole.width) // 2, (size[1] - whole.height) // 2
-        right, bottom = size[0] - whole.width - left, size[1] - whole.height - top
-        return extend(whole, (left, top, right, bottom))
+        whole = contain(image, size)
+        across, down = size[0] - whole.width, size[1] - whole.height
+        return extend(whole, (across // 2, down // 2, across - across // 2, down - down // 2))
     return image.resize(size, FILTER)
 
 
@@ -273,7 +271,14 @@ def filling_cut(own: Size, wanted: Size) -> Cut:
 
 def shrink(image: PilImage, longest_px: int) -> PilImage:
     """A copy with the same shape, its long side ``longest_px`` at most."""
-    return image.copy() if max(image.size) <= longest_px else ImageOps.contain(image, (longest_px, longest_px), FILTER)
+    return image.copy() if max(image.size) <= longest_px else contain(image, (longest_px, longest_px))
+
+
+def contain(image: PilImage, size: Size) -> PilImage:
+    """The largest copy of the same shape that has room in ``size``; a px wide at least, however thin it is."""
+    (width, height), (across, down) = image.size, size
+    inner = min(across, max(1, round(width / height * down))), min(down, max(1, round(height / width * across)))
+    return image.resize(inner, FILTER)
 
 
 def extend(image: PilImage, sides_px: Box) -> PilImage:

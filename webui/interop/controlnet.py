@@ -217,7 +217,7 @@ def _read_picture(given: Mapping[str, Any], row: Map) -> PilImage | None:
         return None
     opened = read_picture("image", picture)
     whole = _with_mask(opened, read_picture("mask", mask), row) if mask else opened
-    return images.shrink(whole, MAX_SIDE_PX) if max(whole.size) > MAX_SIDE_PX else whole
+    return images.shrink(whole, MAX_SIDE_PX)
 
 
 def _with_mask(picture: PilImage, mask: PilImage, row: Map) -> PilImage:

@@ -23,7 +23,7 @@ VERSION = 3
 UNITS = 8
 ALL, NO_MODEL = "All", "None"
 USUAL_PX = 512
-MOST_PICTURES, MOST_PIXELS = 16, 2048 * 4096
+MOST_PICTURES = 16
 """Of one call of ``detect``."""
 TYPES: Mapping[str, tuple[str, ...]] = {
     "Canny": ("canny", "invert"),
@@ -137,9 +137,10 @@ class Detection:
         for picture in self._pictures():
             scale = side / min(picture.size) if side else 1.0
             width, height = (max(1, round(length * scale)) for length in picture.size)
-            if width * height > MOST_PIXELS:
-                reason = f"the map would be {width} x {height} px; the limit is {MOST_PIXELS // 10**6} megapixels"
-                raise RequestError(reason, field="controlnet_processor_res")
+            try:
+                self.row.working_size((width, height))
+            except RequestError as error:
+                raise RequestError(str(error), "controlnet_processor_res") from None
             yield make_map(self.row.name, picture, (width, height), "just resize", own, networks=self.networks)
 
     def _pictures(self) -> Iterator[PilImage]:

@@ -112,7 +112,8 @@ class Control(Listed):
         if self.image is None:
             assert init, "a resolved request has a picture for each control"
             resize = "just resize" if init.resize == "latent resize" else init.resize
-        image = self._shown(init)
+        image, row = self._shown(init), choose_map(self.preprocessor)
+        row.working_size(stage.size, self.options)
         use = ControlUse(
             file=files.controls[self.model],
             image=init.part_drawn(image, stage.size, resize) if init else image,
@@ -123,7 +124,7 @@ class Control(Listed):
             options=tuple(sorted(self.options.items())),
             mode=self.mode,
             resize=resize,
-            networks=choose_map(self.preprocessor).find_networks(files.annotators),
+            networks=row.find_networks(files.annotators),
         )
         return replace(stage, controls=(*stage.controls, use))
 

@@ -31,6 +31,8 @@ Make = Callable[[PilImage, Values, Networks], PilImage]
 """A map of an RGB picture with these values for its options, and the files of its networks."""
 MASKED = 127
 """The level of a mask above which a pixel is not known."""
+MOST_PIXELS = 2048 * 4096
+"""Of one map, as it is made."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,17 @@ class Map:
     options: tuple[MapOption, ...] = ()
     needs_mask: bool = False
     networks: tuple[Network, ...] = ()
+
+    def working_size(self, size: Size, options: Options = ()) -> Size:
+        """At which (width, height) its map is made for a picture of ``size``: that, or with the option resolution for
+        the shorter side. RequestError for what is too large, or as ``read``."""
+        resolution = int(self.read(options).get(RESOLUTION.name, 0))
+        scale = max(resolution, images.LATENT_STEP_PX) / min(size) if resolution else 1
+        width, height = (max(1, round(side * scale)) for side in size)
+        if width * height > MOST_PIXELS:
+            reason = f"the map would be {width} x {height} px; the limit is {MOST_PIXELS // 10**6} megapixels"
+            raise RequestError(reason, "options")
+        return width, height
 
     def find_networks(self, files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
         """The files of its networks; RequestError says what to get, and where it goes."""
@@ -251,16 +264,9 @@ def make_map(
     picture = images.to_rgb(picture)
     if row.name == "none":
         return fitting.fit_map(picture, size, resize)
-    working = _working_size(size, int(values.get(RESOLUTION.name, 0)))
+    working = row.working_size(size, values)
     inner, place = fitting.fit(picture, working, resize)
     return fitting.scale_map(fitting.lay(row.make(inner, values, networks), working, place), size)
-
-
-def _working_size(size: Size, resolution: int) -> Size:
-    if not resolution:
-        return size
-    scale = max(resolution, images.LATENT_STEP_PX) / min(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _with_mask(picture: PilImage, mask: PilImage | None, size: Size, resize: ResizeMode) -> PilImage:

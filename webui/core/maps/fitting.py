@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImages
-from PIL import ImageOps
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
@@ -20,7 +19,7 @@ def fit(picture: PilImage, size: Size, resize: ResizeMode) -> tuple[PilImage, Si
     "resize and fill" leaves the room, so that no edges are found where the picture ends.
     """
     if resize == "resize and fill":
-        whole = picture if picture.size == size else ImageOps.contain(picture, size, images.FILTER)
+        whole = picture if picture.size == size else images.contain(picture, size)
         return whole, ((size[0] - whole.width) // 2, (size[1] - whole.height) // 2)
     return images.resize(picture, size, resize), (0, 0)
 

@@ -29,6 +29,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 USUAL_DEPTH_PX = 518
 """Of the shorter side, what Depth Anything was trained on."""
+LONGEST_DEPTH = 4
+"""Times as long as the shorter side of such a picture's square; a longer strip is looked at smaller."""
 
 Floats = NDArray[np.float32]
 State = tuple[Path, int, int]
@@ -153,7 +155,7 @@ def depth(picture: PilImage, files: Sequence[AnnotatorFile]) -> PilImage:
     step = 14 if "anything" in name else 32
     mean, spread = HALVES if "dpt" in name else IMAGENET
     height, width = sides_of(file)
-    scale = USUAL_DEPTH_PX / min(picture.size)
+    scale = USUAL_DEPTH_PX / max(min(picture.size), (picture.width * picture.height / LONGEST_DEPTH) ** 0.5)
     size = tuple(
         fixed or max(step, round(side * scale / step) * step)
         for fixed, side in zip((width, height), picture.size, strict=True)
