@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from webui.api.controls import controls_router
 from webui.api.errors import ERROR_ANSWERS
 from webui.core.catalog import Catalog
-from webui.core.images import pixels_sha256
+from webui.core.images import ORIENTATION, pixels_sha256
 from webui.core.settings import Settings
 from webui.library.library import Library
 from webui.workspace.workspace import Workspace
@@ -70,6 +70,11 @@ def test_pictures_are_kept_and_maps_made_of_them(client):
     assert client.get(f"/api/controls/pictures/{'0' * 64}").status_code == 404
     large = client.post("/api/controls/pictures", content=png(PilImages.new("L", (4096, 64)))).json()
     assert (large["width"], large["height"]) == (2048, 32)
+    turned, photo = PilImages.Exif(), io.BytesIO()
+    turned[ORIENTATION] = 6
+    PilImages.new("CMYK", (64, 32)).save(photo, "JPEG", exif=turned)
+    upright = client.post("/api/controls/pictures", content=photo.getvalue()).json()
+    assert (upright["width"], upright["height"]) == (32, 64)
     asked = {"width": 128, "height": 64, "preprocessor": "canny", "resize": "just resize", "options": {"low": 50}}
     for image in ({"sha256": kept["sha256"]}, base64.b64encode(png(picture)).decode()):
         answer = client.post("/api/controls/map", json=asked | {"image": image})

@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from webui.api import held
-from webui.api.held import GUEST, MB, MOST_STREAMS, UPLOAD, Held, Place, Refused
+from webui.api.held import GUEST, MB, MOST_STREAMS, UPLOADS, Held, Place, Refused
 from webui.core.hosting import Limits
 
 LIMITS = Limits()
@@ -188,12 +188,14 @@ class Uploading:
         self.held = Held(folder, clock=lambda: self.now_s)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=self.free_bytes))
 
-    def send(self, visitor: str, megabytes: int, is_owner: bool = False, body: bytes = b"x" * MB) -> None:
+    def send(
+        self, visitor: str, megabytes: int, is_owner: bool = False, body: bytes = b"x" * MB, path: str = UPLOADS[0]
+    ) -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": True}
 
         async def run() -> None:
-            listen = self.held.counted(receive, "POST", UPLOAD, visitor, is_owner)
+            listen = self.held.counted(receive, "POST", path, visitor, is_owner)
             for _ in range(megabytes):
                 await listen()
 
@@ -210,6 +212,8 @@ def test_a_day_of_uploads_is_bounded_for_each_visitor(uploading):
     with pytest.raises(Refused) as refused:
         uploading.send("a", 1)
     assert refused.value.status_code == 429 and "512 MB" in refused.value.detail
+    with pytest.raises(Refused):
+        uploading.send("a", 1, path="/api/controls/pictures")
     uploading.send("b", 1)
     uploading.send("owner", 2 * LIMITS.upload_mb, is_owner=True)
     uploading.now_s += int(refused.value.headers["Retry-After"]) - 1

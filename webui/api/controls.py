@@ -1,6 +1,7 @@
 """``/api/controls``: what control files there are, pictures for them that page and scripts hand in, and the maps that
 preprocessors make of these."""
 
+import asyncio
 import io
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -63,14 +64,16 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
     async def keep(request: Request) -> dict[str, Any]:
         """Keeps the picture that is the body, no larger than what can be drawn; its ``sha256`` stands for it below."""
         body = await request.body()
-        try:
-            picture = await run_in_threadpool(images.open_image, body)
-        except ImageError as error:
-            raise RequestError(f"the picture {error}", "image") from None
-        if max(picture.size) > MAX_SIDE_PX:
-            picture = await run_in_threadpool(images.shrink, picture, MAX_SIDE_PX)
-        sha256 = await run_in_threadpool(here().start_pictures.put, picture)
-        return {"sha256": sha256, "width": picture.width, "height": picture.height}
+
+        def kept() -> dict[str, Any]:
+            try:
+                picture = images.shrink(images.plain(images.open_image(body)), MAX_SIDE_PX)
+            except ImageError as error:
+                raise RequestError(f"the picture {error}", "image") from None
+            sha256 = here().start_pictures.hold(picture)
+            return {"sha256": sha256, "width": picture.width, "height": picture.height}
+
+        return await run_in_threadpool(kept)
 
     @router.get("/pictures/{sha256}")
     def picture(sha256: str) -> Response:
@@ -78,8 +81,10 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
             raise HTTPException(404, "there is no picture of this hash")
         return _png(found)
 
+    turn = asyncio.Semaphore(1)
+
     @router.post("/map")
-    def show_map(
+    async def show_map(
         image: Annotated[Any, Body()],
         width: Side,
         height: Side,
@@ -87,18 +92,23 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
         options: Annotated[dict[str, float] | None, Body(max_length=8)] = None,
         resize: Annotated[str, Body(max_length=40)] = "crop and resize",
     ) -> Response:
-        """The map as a control would be shown it. ``image`` is base64, or the ``sha256`` of one that is kept."""
+        """The map as a control would be shown it, one at a time. ``image`` is base64, or the ``sha256`` of one that is
+        kept."""
         asked = {"model": "any", "image": image, "resize": resize, "options": options or {}}
-        try:
-            control = Control.model_validate(asked, context={"find": here().start_pictures.find})
-        except ValidationError as error:
-            raise refusal(error) from None
-        if control.image is None:
-            raise RequestError("there is no picture to make a map of", "image")
-        networks = choose_map(preprocessor).find_networks(executor.catalog().annotators)
-        return _png(
-            make_map(preprocessor, control.image, (width, height), control.resize, control.options, networks=networks)
-        )
+
+        def made() -> Response:
+            try:
+                control = Control.model_validate(asked, context={"find": here().start_pictures.find})
+            except ValidationError as error:
+                raise refusal(error) from None
+            if control.image is None:
+                raise RequestError("there is no picture to make a map of", "image")
+            networks = choose_map(preprocessor).find_networks(executor.catalog().annotators)
+            size = width, height
+            return _png(make_map(preprocessor, control.image, size, control.resize, control.options, networks=networks))
+
+        async with turn:
+            return await run_in_threadpool(made)
 
 
 def _describe(file: ControlFile, model: ModelFile | None) -> dict[str, str]:

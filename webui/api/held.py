@@ -27,7 +27,7 @@ HASTE_S = 2.0  # what a body may take at least, whoever waits for its place
 MOST_KNOWN = 10_000  # visitors whose uploads are counted
 FILE_BYTES = 8192  # what a file takes on a disk however small it is, its folder included
 LOOK_AGAIN_BYTES = 4 * MB
-UPLOAD = "/gradio_api/upload"
+UPLOADS = ("/gradio_api/upload", "/api/controls/pictures")
 STREAMS = ("/gradio_api/queue/data", "/gradio_api/heartbeat", "/gradio_api/upload_progress", "/gradio_api/call/")
 CALLS = ("/sdapi/v1/txt2img", "/sdapi/v1/img2img")  # answered when the pictures are made
 
@@ -214,7 +214,7 @@ class Held:
     def counted(self, receive: Receive, method: str, path: str, visitor: str, is_owner: bool) -> Receive:
         """``receive`` that counts what is uploaded; it raises Refused, 429 or 503 past what is left of the
         day's allowance, 507 where the disk has no room."""
-        if (method, path) != ("POST", UPLOAD):
+        if method != "POST" or path not in UPLOADS:
             return receive
         own, since_look = self._uploads.setdefault(visitor, Uploads()), LOOK_AGAIN_BYTES
 
