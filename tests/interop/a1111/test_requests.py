@@ -241,6 +241,7 @@ class TestRequest:
             ({"seed_resize_from_w": 64}, "seed_resize_from_w 64"),
             ({"script_name": "x/y plot"}, "script_name 'x/y plot'"),
             ({"alwayson_scripts": {"Roop": {"args": []}}}, "alwayson_scripts: there is no script 'Roop'"),
+            ({"alwayson_scripts": "ControlNet"}, "alwayson_scripts must be an object of scripts"),
         ],
     )
     def test_bad_input_is_named_as_its_sender_named_it(self, catalog, body, reason):

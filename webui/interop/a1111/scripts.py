@@ -31,7 +31,9 @@ def read_scripts(given: Mapping[str, Any], with_picture: bool, catalog: Catalog,
     Raises RequestError for the first script that is not known here, and what the scripts themselves refuse.
     """
     asked = given.get(FIELD) or {}
-    for name in asked if isinstance(asked, Mapping) else [asked]:
+    if not isinstance(asked, Mapping):
+        raise RequestError(f"{FIELD} must be an object of scripts by their names, not {repr(asked)[:60]}", field=FIELD)
+    for name in asked:
         if str(name).casefold() not in SCRIPTS:
             raise RequestError(f"{FIELD}: there is no script {str(name)[:80]!r} here", field=FIELD)
     scripts = {str(name).casefold(): script for name, script in asked.items()}
