@@ -65,8 +65,8 @@ class Map:
 
     def working_size(self, size: Size, options: Options = ()) -> Size:
         """At which (width, height) its map is made for a picture of ``size``: that, or with the option resolution for
-        the shorter side. RequestError for what is too large, or as ``read``."""
-        resolution = int(self.read(options).get(RESOLUTION.name, 0))
+        the shorter side. RequestError for what is too large."""
+        resolution = int(dict(options).get(RESOLUTION.name, 0))
         scale = max(resolution, images.LATENT_STEP_PX) / min(size) if resolution else 1
         width, height = (max(1, round(side * scale)) for side in size)
         if width * height > MOST_PIXELS:

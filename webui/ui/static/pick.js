@@ -43,37 +43,34 @@
     if (at < width * (height - 1)) visit(at + width);
   };
 
-  // Pixels that may be walked to from the first ones, each once.
-  const flood = (starts, width, height, may) => {
-    const found = new Uint8Array(width * height);
-    const queue = new Int32Array(width * height);
+  // Pixels that may be walked to from the first one, each once, and none that is found already; they are found then.
+  const flood = (start, width, height, found, queue, may = () => true) => {
     let [head, tail] = [0, 0];
     const add = (at) => {
       found[at] = 1;
       queue[tail++] = at;
     };
-    for (const at of starts) if (!found[at] && may(at, at)) add(at);
+    if (!found[start] && may(start, start)) add(start);
     while (head < tail) {
       const from = queue[head++];
       around(from, width, height, (at) => !found[at] && may(at, from) && add(at));
     }
-    return { found, queue: queue.subarray(0, tail) };
+    return queue.subarray(0, tail);
   };
 
-  const filled = (region, width, height) => {
+  const filled = (region, width, height, queue) => {
     const size = region.reduce((sum, one) => sum + one, 0);
     const known = region.slice();
     const whole = region.slice();
     for (let start = 0; start < known.length; start++) {
       if (known[start]) continue;
-      const { queue } = flood([start], width, height, (at) => !known[at]);
+      const hole = flood(start, width, height, known, queue);
       let open = false;
-      for (const at of queue) {
-        known[at] = 1;
+      for (const at of hole) {
         const x = at % width;
         open ||= x === 0 || x === width - 1 || at < width || at >= width * (height - 1);
       }
-      if (!open && queue.length <= HOLE * size) for (const at of queue) whole[at] = 1;
+      if (!open && hole.length <= HOLE * size) for (const at of hole) whole[at] = 1;
     }
     return whole;
   };
@@ -92,7 +89,8 @@
     const colour = (at) => [colours[at * 3], colours[at * 3 + 1], colours[at * 3 + 2]];
     const mean = colour(start);
     let count = 1;
-    const { found } = flood([start], width, height, (at, from) => {
+    const [found, queue] = [new Uint8Array(width * height), new Int32Array(width * height)];
+    flood(start, width, height, found, queue, (at, from) => {
       const [red, green, blue] = colour(at);
       if (distance(red, green, blue, ...mean) > tolerance || distance(red, green, blue, ...colour(from)) > EDGE * tolerance) return false;
       count = Math.min(count + 1, 4096); // of so many the mean is: a shade that changes slowly is followed
@@ -101,7 +99,7 @@
       mean[2] += (blue - mean[2]) / count;
       return true;
     });
-    let region = filled(found, width, height);
+    let region = filled(found, width, height, queue);
     for (let k = 0; k < FRINGE_PX; k++) region = grown(region, width, height);
     return region;
   };
