@@ -162,8 +162,8 @@ def check_size(size: Size, max_pixels: int = MAX_PIXELS) -> None:
     """Raises ImageError for a picture too small, too thin or too large to work on."""
     width, height = size
     if width * height > max_pixels:
-        told = f"{width * height / 1e6:.0f} megapixels; the limit is {max_pixels // 10**6}"
-        raise ImageError(f"is {width} x {height} px, {told}")
+        megapixels = width * height / 1e6
+        raise ImageError(f"is {width} x {height} px, {megapixels:.0f} megapixels; the limit is {max_pixels // 10**6}")
     if min(size) < MIN_READ_PX:
         raise ImageError(f"is {width} x {height} px; each side must be at least {MIN_READ_PX} px")
 
