@@ -203,3 +203,11 @@ def test_what_cannot_be_drawn_after_is_refused_by_name(darkroom, made):
         with pytest.raises(RequestError, match=reason) as refused:
             darkroom.plan(ask(model="sd1", controls=[control]))
         assert refused.value.field.startswith("controls")
+
+
+def test_a_second_pass_with_a_model_of_another_kind_is_drawn_after_no_picture(darkroom):
+    hires = {"upscaler": "Lanczos", "model": "sdxl"}
+    order = darkroom.plan(ask(model="sd1", hires=hires, controls=controls("sd1", {"plain": 1.0})))
+    first, second = order.passes
+    assert first.references and second.model.name == "sdxl" and not second.references
+    assert "The controls of the first pass are left out of the second: sdxl is of another kind." in order.warnings

@@ -124,7 +124,7 @@ class Hires(Group):
             yield f"The LoRAs of the first pass are left out of the second: {second.model.name} is of another kind."
         if (first.pag or first.nag) and not (second.pag or second.nag):
             yield f"Attention is steered in the first pass alone: {second.model.name} is of a kind that cannot."
-        if first.controls and not second.controls:
+        if (first.controls or first.references) and not (second.controls or second.references):
             yield f"The controls of the first pass are left out of the second: {second.model.name} is of another kind."
         asked, (drawn, _) = self._asked(first), self.sizes(first)
         if first.result_size == first.size and asked != drawn:
@@ -162,7 +162,8 @@ class Hires(Group):
         )
         if model.name != first.model.name:
             second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
-            second = replace(second, controls=first.controls if alike(first, second) else ())
+            if not alike(first, second):
+                second = replace(second, controls=(), references=())
         refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
         if model.checkpoint and {"pag", "nag"} <= model.checkpoint.row.lacks:
             second = replace(second, pag=None, nag=None)
