@@ -118,7 +118,7 @@ def _make_ways(data: Path, steps: int, side: int) -> Mapping[str, Way]:
 
 def _theirs(pipe: Any, steps: int, side: int, more: Mapping[str, Any]) -> Way:
     pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading")
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
 
     ends: list[float] = []
 
