@@ -84,6 +84,8 @@ def test_a_german_browser_finds_no_english_text(german, host):
     assert german.evaluate("document.documentElement.lang") == "de"
     assert german.locator("#txt2img-generate").inner_text().startswith("Generieren")
     assert german.locator("#txt2img-status .status-text").inner_text().startswith("Fertig in")
+    german.locator("#txt2img-verify").click()
+    german.locator("#txt2img-verdict", has_text="Identisch: Neu erzeugt").wait_for()
     for page in ("img2img", "inpaint", "upscale", "grid", "png-info", "history"):
         german.evaluate(f"location.hash = '{page}'")
         german.locator(f"#tab-{page}").wait_for()

@@ -62,6 +62,13 @@ def test_words_of_another_language_stand_for_the_english_ones():
         " Queue ": " Warteschlange ",
         "Starting the engine ...": "Engine startet ...",
         "Waiting: 3 ahead": "Wartet: 3 davor",
+        "Steps 75% · Loading 25%": "Schritte 75% · Lädt 25%",
+        "Stop the jobs of Guest 33d59d": "Die Aufträge von Gast 33d59d stoppen",
+        "Different: redrawn, it is another picture (by up to 9 of 255 levels): nothing that the recipe knows of has"
+        " changed.": "Anders: Neu erzeugt ist es ein anderes Bild (um bis zu 9 von 255 Stufen): nichts hat sich"
+        " geändert, wovon das Rezept weiß.",
+        "Model “x” needs 1.0 GiB of memory on cuda, and 0.9 GiB are free. A smaller picture would fit.": "Das Modell"
+        " „x“ braucht 1.0 GiB Speicher auf cuda, und 0.9 GiB sind frei. Ein kleineres Bild würde passen.",
         "Done in 8.2 s. LoRA fox:1: in place already.": "Fertig in 8.2 s. LoRA fox:1: schon an ihrem Platz.",
         "Remove a red fox": "a red fox entfernen",
         "Steps 62%, Waiting 7%": "Schritte 62%, Warten 7%",

@@ -44,7 +44,7 @@ PARTS_S = {"steps": 1.5, "load": 0.5}
 def test_a_job_that_ended_has_its_ledger_beside_the_status(event, text):
     status, ledger = status_html(event, None).split("</div>")
     assert text in status and "ledger" not in status
-    assert 'aria-label="Steps 75%, Loading 25%"' in ledger
+    assert 'aria-label="Steps 75% · Loading 25%"' in ledger
     assert '<li data-part="steps">Steps <b>1.50 s</b> <small>75%</small></li><li data-part="load">Loading' in ledger
     assert 'data-part="steps" style="flex-grow:0.7500"' in ledger
 

@@ -68,6 +68,8 @@
       if (words.has(stem)) return words.get(stem) + end;
     }
     if (words.has(lower(text))) return upper(words.get(lower(text)));
+    const [, part, share] = /^(.+) ([\d.,]+ ?%)$/.exec(text) ?? []; // before patterns: "Loading {1}" is of files
+    if (part && words.has(part)) return `${words.get(part)} ${share}`;
     const isList = text.includes(" · ");
     for (const pattern of isList ? patterns.filter(({ said }) => said.includes(" · ")) : patterns) {
       const found = fill(pattern, text);

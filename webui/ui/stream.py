@@ -219,7 +219,7 @@ def ledger_html(parts_s: Mapping[str, float]) -> str:
         bar += f'<span {mark} style="flex-grow:{share:.4f}"></span>'
         rows += f"<li {mark}>{html.escape(name)} <b>{_brief(spent_s)}</b> <small>{share:.0%}</small></li>"
         heard.append(f"{name} {share:.0%}")
-    label = html.escape(", ".join(heard))
+    label = html.escape(" · ".join(heard))
     return (
         '<details class="ledger"><summary><span>Where the time went</span>'
         f'<span class="ledger-bar" role="img" aria-label="{label}" title="{label}">{bar}</span></summary>'

@@ -18,8 +18,9 @@ from webui.ui.stream import MIN_INTERVAL_S, status_html
 
 WORDS = {
     "identical": "Identical: redrawn, every pixel matches.",
-    "equal": "Equal: redrawn, it differs no more than the changed environment explains",
-    "different": "Different: redrawn, it is another picture",
+    "equal": "Equal: redrawn, it differs no more than the changed environment explains"
+    " (by up to {levels} of 255 levels): {reasons}.",
+    "different": "Different: redrawn, it is another picture (by up to {levels} of 255 levels): {reasons}.",
 }
 
 
@@ -49,10 +50,8 @@ async def verify(
 
 def verdict_html(verdict: Verdict) -> str:
     """The verdict for people, every text escaped."""
-    text = WORDS[verdict.outcome]
-    if verdict.outcome != "identical":
-        reasons = "; ".join(verdict.reasons) or "nothing that the recipe knows of has changed"
-        text += f" (by up to {verdict.max_difference} of 255 levels): {reasons}."
+    reasons = "; ".join(verdict.reasons) or "nothing that the recipe knows of has changed"
+    text = WORDS[verdict.outcome].format(levels=verdict.max_difference, reasons=reasons)
     shown = ""
     if verdict.comparison and verdict.outcome != "identical":
         buffer = io.BytesIO()

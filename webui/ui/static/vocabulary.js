@@ -147,8 +147,8 @@
       line.dataset.said = said;
       const more = words.length > MOST_NAMED + 1 ? words.length - MOST_NAMED : 0;
       const named = list(more ? words.slice(0, MOST_NAMED) : words, more);
-      const them = words.length > 1 ? "them" : "it";
-      line.replaceChildren("The demo model does not know ", ...named, `, so it will ignore or misread ${them}.`);
+      const so = words.length > 1 ? ", so it will ignore or misread them." : ", so it will ignore or misread it.";
+      line.replaceChildren("The demo model does not know ", ...named, so);
     }
   };
   const waits = {};
