@@ -34,7 +34,7 @@ UNSEEN = ("cli", "setup", "languages", "doctor.py", "api/description.py", "api/m
 """What no page shows."""
 GRADIO = (
     *("number input for {1}", "range slider for {1}", "Reset to default value", "Empty value"),
-    *("File upload", "Upload file", "Paste from clipboard", "Click to upload or drop files"),
+    *("File upload", "Upload file", "Paste from clipboard", "Click to upload or drop files", "Error"),
 )
 """Of Gradio's own texts those that it has in English alone."""
 CALLED = ("title", "description", "reason", "keys", "count", "drawn_at")
