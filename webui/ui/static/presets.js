@@ -54,7 +54,8 @@
         return value;
       }
     }
-    if (Array.isArray(value)) return value.map((one) => (one?.name ? `${one.name} ${one.weight ?? 1}` : one?.finder ?? String(one))).join(", ");
+    if (Array.isArray(value)) return value.map((one) => (one?.name ? `${one.name} ${one.weight ?? 1}` : one?.finder ?? asText(one))).join(", ");
+    if (value && typeof value === "object") return Object.values(value).map(asText).join(" ");
     if (typeof value === "boolean") return value ? "on" : "off";
     return value === null || value === undefined ? "" : String(value);
   };
