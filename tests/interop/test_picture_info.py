@@ -14,7 +14,7 @@ from webui.core.events import Image
 from webui.core.images import ImageError
 from webui.core.recipe import Recipe
 from webui.core.request import LoraRef, Request
-from webui.interop.picture_info import MAX_REASONS, read_info, read_text
+from webui.interop.picture_info import MAX_REASONS, as_text, read_info, read_text
 from webui.workspace.outputs import save_picture
 
 A1111 = """a (red:1.2) apple, Steps: 9 in the prompt, <lora:blueprint:0.8>
@@ -240,3 +240,8 @@ def test_a_text_of_50_mb_and_a_file_that_is_none(tmp_path: Path, catalog: Catalo
         read_info(tmp_path / "x.png", catalog)
     with pytest.raises(ImageError, match="not a picture"):
         read_info(b"<svg onload=alert(1)>", catalog)
+
+
+def test_lists_are_said_for_people():
+    control = {"model": "edges", "image": {"sha256": "1234" * 16}, "options": {"low": 5}}
+    assert as_text((control, "box=0:0:1:1")) == "model=edges,image=123412341234,options=low=5, box=0:0:1:1"

@@ -5,11 +5,10 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 from webui.cli.flags import add_settings, read_settings
 from webui.core.images import ImageError
-from webui.interop.picture_info import PictureInfo, read_info, read_text
+from webui.interop.picture_info import PictureInfo, as_text, read_info, read_text
 
 STANDARD_INPUT = Path("-")
 MAX_TEXT_BYTES = 10 * 2**20
@@ -59,10 +58,6 @@ def _read_input() -> str:
 
 
 def _to_text(path: Path, info: PictureInfo) -> str:
-    settings = [f"  {name}: {_show(value)}" for name, value in info.values.items()]
+    settings = [f"  {name}: {as_text(value)}" for name, value in info.values.items()]
     notes = [f"  not used: {line}" for line in info.unmapped]
     return "\n".join([f"{path}: {info.program or 'no settings'}", *settings, *notes])
-
-
-def _show(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -143,3 +143,13 @@ def _bounded(reasons: list[str]) -> tuple[str, ...]:
     lines = [" ".join(clean(reason).split())[:MAX_REASON_CHARACTERS] for reason in dict.fromkeys(reasons)]
     rest = len(lines) - MAX_REASONS
     return tuple(lines) if rest <= 0 else (*lines[:MAX_REASONS], f"... and {rest} more")
+
+
+def as_text(value: Any) -> str:
+    """A setting for people, lists and what is in them too; of a picture the beginning of its hash."""
+    if isinstance(value, Mapping):
+        held = {name: as_text(one) for name, one in value.items()}
+        return (
+            held["sha256"][:12] if [*held] == ["sha256"] else ",".join(f"{name}={text}" for name, text in held.items())
+        )
+    return ", ".join(map(as_text, value)) if isinstance(value, tuple | list) else str(value)

@@ -11,7 +11,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core.images import ImageError, open_image
 from webui.core.recipe import Recipe, RecipeError, read_picture
-from webui.interop.picture_info import NO_SETTINGS, PictureInfo, read_info, read_text
+from webui.interop.picture_info import NO_SETTINGS, PictureInfo, as_text, read_info, read_text
 from webui.interop.texts import MAX_JSON_CHARACTERS
 from webui.jobs.protocols import Executor
 from webui.ui import fills, form
@@ -149,6 +149,4 @@ def info_html(info: PictureInfo) -> str:
 
 
 def _to_text(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None else as_text(value)
