@@ -18,7 +18,7 @@ def test_it_is_always_listed(server):
 
 def test_the_command_line_draws_after_a_drawing(tmp_path):
     outlines.draw(outlines.STAR, 2).save(tmp_path / "star.png")
-    control = f"model=demo-edges,mode=control,image={tmp_path / 'star.png'}"
+    control = f"model=demo-edges,image={tmp_path / 'star.png'}"
     flags = ["--steps", str(STEPS), "--seed", "3", "--control", control, "--data-dir", tmp_path]
     done = run_here("generate", "--prompt", PROMPT, *flags, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -29,7 +29,7 @@ def test_the_command_line_draws_after_a_drawing(tmp_path):
 def test_a_job_over_http_follows_and_without_it_does_not(server):
     data = io.BytesIO()
     outlines.draw(outlines.STAR, 2).save(data, "PNG")
-    control = {"model": "demo-edges", "mode": "control", "image": base64.b64encode(data.getvalue()).decode()}
+    control = {"model": "demo-edges", "image": base64.b64encode(data.getvalue()).decode()}
     values = []
     for controls in ([control], []):
         request = {"prompt": PROMPT, "steps": STEPS, "seed": 4, "controls": controls}

@@ -44,6 +44,7 @@ class ControlKind:
     """``width`` is that of the text that it attends to, and ``channels`` are those of the UNet's first convolution; 0
     where nothing tells. ``names`` is ``diffusers`` or ``ldm``. ``detail`` is what else there is to say, for people.
     ``attentions`` are the widths of the cross-attentions that it is for: those on the way down, up, and in the middle.
+    ``balanced`` is the mode that ``balanced`` stands for, where the file says which it was made for.
     """
 
     form: Form
@@ -53,6 +54,7 @@ class ControlKind:
     names: str = "diffusers"
     detail: str = ""
     attentions: tuple[int, ...] = ()
+    balanced: str = "balanced"
 
     @property
     def title(self) -> str:
@@ -108,7 +110,7 @@ def control_of(header: Header) -> ControlKind:
     try:
         for read in (_read_ip_adapter, _read_adapter, _read_control_net):
             if found := read(shapes):
-                return replace(found, family=_said_family(header) or found.family)
+                return replace(found, family=_said_family(header) or found.family, balanced=_said_mode(header))
     except LookupError:
         raise BadFile("is damaged: its tensors have not the shapes of a control") from None
     kind = recognize(shapes)
@@ -120,6 +122,12 @@ def control_of(header: Header) -> ControlKind:
 def _said_family(header: Header) -> str:
     said, _, form = header.metadata.get("modelspec.architecture", "").partition("/")
     return ARCHITECTURES.get(said, "") if form == "t2i-adapter" else ""
+
+
+def _said_mode(header: Header) -> str:
+    """Features of the embedded control were made strong enough with the prompt alone (`training/edges.py`)."""
+    said = header.metadata.get("darkroom.mode", "")
+    return said if said in ("prompt", "control") else "balanced"
 
 
 def _read_control_net(shapes: Shapes) -> ControlKind | None:
