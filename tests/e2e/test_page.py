@@ -37,12 +37,12 @@ def test_the_page_says_where_the_time_went(tab):
     tab.draw(**SMALL)
     ledger = tab.find("status").locator(".ledger")
     heard = ledger.get_by_role("img").get_attribute("aria-label")
-    assert re.fullmatch(r"(\w+ \d+%, )*\w+ \d+%", heard) and "Steps" in heard
+    assert re.fullmatch(r"(\w+ \d+% · )*\w+ \d+%", heard) and "Steps" in heard
     assert not ledger.get_by_role("listitem").count()
     ledger.get_by_text("Where the time went").click()
     rows = ledger.get_by_role("listitem").all_inner_texts()
     found = [re.fullmatch(r"(\w+) (\d+\.\d\d) s (\d+%)", row).groups() for row in rows]
-    assert [f"{name} {share}" for name, _, share in found] == heard.split(", ")
+    assert [f"{name} {share}" for name, _, share in found] == heard.split(" · ")
     seconds = [float(spent_s) for name, spent_s, _ in found if name != "Other"]
     assert seconds == sorted(seconds, reverse=True)
     assert abs(sum(float(spent_s) for _, spent_s, _ in found) - float(re.search(r"\d+\.\d", tab.message)[0])) < 0.1

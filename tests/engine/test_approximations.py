@@ -17,7 +17,7 @@ from webui.core.groups.init import Init
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
-from webui.engine.nets import unet
+from webui.engine.nets import encoder
 from webui.engine.nets.tiny import TinyAutoencoder
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -217,9 +217,9 @@ class TestRefiner:
         clone_demo(tmp_path / "models/Stable-diffusion/second", own=("unet",))
         darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
         rows: list[int] = []
-        through = unet._Walk.through
+        through = encoder.Walk.through
         monkeypatch.setattr(
-            unet._Walk, "through", lambda walk, block: (rows.append(walk.rows), through(walk, block))[1]
+            encoder.Walk, "through", lambda walk, block: (rows.append(walk.rows), through(walk, block))[1]
         )
 
         def draw(**fields) -> np.ndarray:

@@ -87,9 +87,9 @@ def contexts(model, monkeypatch):
     seen: list[torch.Tensor] = []
     prepare = model.network.prepare
 
-    def keep(context):
+    def keep(context, **more):
         seen.append(context.clone())
-        return prepare(context)
+        return prepare(context, **more)
 
     monkeypatch.setattr(model.network, "prepare", keep)
     return seen

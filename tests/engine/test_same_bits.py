@@ -34,7 +34,11 @@ OTHER_SCHEDULES = [
     (name, schedule) for name in CLASSES for schedule in SAMPLERS[name].schedules[1:] if schedule in SCHEDULES
 ]
 LONG = ", ".join(["a red apple, flat style, on a blue background"] * 10)
-PRESETS = sorted((Path(__file__).parents[2] / "presets").glob("*.toml"))
+PRESETS = [  # with what the loop as it was knew nothing of, none
+    file
+    for file in sorted((Path(__file__).parents[2] / "presets").glob("*.toml"))
+    if not {"controls", "regions"} & tomllib.loads(file.read_text("utf-8")).keys()
+]
 
 
 def picture(width: int = 64, height: int = 64) -> PilImages.Image:

@@ -360,7 +360,10 @@ def test_a_header_whose_metadata_is_null_is_read(read, write_lora):
             {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(64, 4, 3, 3)},
             "is a checkpoint, a whole model; it belongs in the folder for models",
         ),
-        ({"input_blocks.0.0.weight": torch.ones(4), "lora_controlnet": torch.ones(0)}, "is a Control-LoRA, which"),
+        (
+            {"input_blocks.0.0.weight": torch.ones(4), "lora_controlnet": torch.ones(0)},
+            "is a Control-LoRA; it belongs in the folder for controls",
+        ),
         ({"emb_params": torch.ones(4, 192)}, "is an embedding; it belongs in the folder for embeddings (embeddings)"),
         ({"decoder.conv_in.weight": torch.ones(8, 4, 3, 3)}, "is a VAE; it belongs in the folder for VAEs"),
         ({}, "holds no weights"),
