@@ -192,7 +192,7 @@ def description() -> dict[str, str]:
         "modelspec.description": "Draws what an outline shows: white lines on black.",
         "modelspec.author": "Darkroom",
         "modelspec.license": "Apache-2.0 AND MIT",
-        "darkroom.mode": "control",  # what the product draws it in, where no other is asked for
+        "darkroom.mode": "control",  # where no other is asked for
     }
 
 

@@ -97,7 +97,7 @@ def test_an_adapter_may_say_what_it_is_for():
         for said in ("darkroom-demo/t2i-adapter", "stable-diffusion-xl-v1-base/t2i-adapter", "darkroom-demo/lora", "")
     ]
     assert [kind.family for kind in kinds] == ["SD 1.x", "SDXL", "SDXL", "SDXL"]
-    modes = [control_of(Header({"darkroom.mode": said}, shapes)).balanced for said in ("control", "softer")]
+    modes = [control_of(Header({"darkroom.mode": said}, shapes)).mode for said in ("control", "softer")]
     assert modes == ["control", "balanced"]
 
 

@@ -29,6 +29,8 @@ ABOUT = Checkpoint("SD 1.x", "ldm", ("backbone",), 4, 768, 512)
 FIRST = Pass(ModelFile("sd", Path("sd"), ABOUT), (64, 64), 10, "Euler", "Default", "a man", "bad", 5.0)
 RED, BLUE = (PilImages.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
 
+AS_DRAWN = {"model": "canny", "mode": "balanced"}
+
 
 def controls(value):
     return Request.parse({"controls": value}).controls
@@ -50,7 +52,7 @@ def test_they_are_read_from_lists_json_and_flags():
         ("canny", "controls must look like model=NAME,image=FILE,weight=0.8, of model, image, weight"),
         ([{}], "controls.1.model is missing"),
         ([{"model": "a", "weight": 2.5}], "controls.1.weight must be at most 2, not 2.5"),
-        ([{"model": "a", "mode": "both"}], "controls.1.mode must be 'balanced', 'prompt' or 'control'"),
+        ([{"model": "a", "mode": "both"}], "controls.1.mode must be 'auto', 'balanced', 'prompt' or 'control'"),
         ([{"model": "a", "image": "!"}], "controls.1.image"),
         ([{"model": "a", "image": {"sha256": "ab" * 32}}], "controls.1.image is not a picture"),
         ([{"model": "a", "options": {"low": "x"}}], "controls.1.options.low must be a number"),
@@ -65,7 +67,7 @@ def test_what_is_none_says_why(value, said):
 
 
 def test_each_acts_in_the_passes_of_its_kind_of_model():
-    control = Control(model="canny", image=RED, options={"low": 1, "high": 2})
+    control = Control(model="canny", mode="balanced", image=RED, options={"low": 1, "high": 2})
     other = Pass(
         ModelFile("xl", Path("xl"), Checkpoint("SDXL", "ldm", (), 4, 2048, 1024)), (64, 64), 1, "", "", "", "", 1
     )
@@ -73,10 +75,13 @@ def test_each_acts_in_the_passes_of_its_kind_of_model():
     (use,) = first.controls
     assert (use.file, use.weight, use.options) == (CANNY, 1.0, (("high", 2), ("low", 1))) and refiner.controls == ()
     assert CANNY in first.files and pickle.loads(pickle.dumps(first)) == first
-    same, another = (Control(model="canny", image=image, options={"high": 2, "low": 1}) for image in (RED.copy(), BLUE))
+    same, another = (
+        Control(model="canny", mode="balanced", image=image, options={"high": 2, "low": 1})
+        for image in (RED.copy(), BLUE)
+    )
     assert same.stages((FIRST,), FILES)[0] == first and hash(same.stages((FIRST,), FILES)[0]) == hash(first)
     assert another.stages((FIRST,), FILES)[0] != first
-    assert Control(model="canny", image=RED, weight=0).stages((FIRST,), FILES) == (FIRST,)
+    assert Control(model="canny", mode="balanced", image=RED, weight=0).stages((FIRST,), FILES) == (FIRST,)
 
 
 def test_without_a_picture_it_sees_what_is_drawn_of_the_start_picture():
@@ -85,21 +90,21 @@ def test_without_a_picture_it_sees_what_is_drawn_of_the_start_picture():
     mask = PilImages.new("L", (128, 128))
     mask.paste(255, (64, 64, 128, 128))
     init = Init(image=start, mask=mask, only_masked=True, padding=0)
-    (first, *_) = Control(model="canny").stages(init.stages((FIRST,), FILES), FILES)
+    (first, *_) = Control(model="canny", mode="balanced").stages(init.stages((FIRST,), FILES), FILES)
     assert first.controls[0].image.getcolors() == [(64 * 64, (0, 0, 255))]
     guide = PilImages.new("RGB", (32, 32), "black")
     guide.paste("white", (16, 16, 32, 32))
-    (own, *_) = Control(model="canny", image=guide, resize="just resize").stages(init.stages((FIRST,), FILES), FILES)
+    (own, *_) = Control(model="canny", mode="balanced", image=guide, resize="just resize").stages(
+        init.stages((FIRST,), FILES), FILES
+    )
     assert own.controls[0].image.size == (64, 64) and own.controls[0].image.getpixel((32, 32)) == (255, 255, 255)
     wider = Init(image=start, outpaint=(8, 0, 0, 0), resize="resize and fill")
-    use = Control(model="canny").stages(wider.stages((FIRST,), FILES), FILES)[0].controls[0]
+    use = Control(model="canny", mode="balanced").stages(wider.stages((FIRST,), FILES), FILES)[0].controls[0]
     assert (use.image.size, use.resize) == ((136, 128), "resize and fill")
 
 
 def test_steps_are_spans_by_which_of_them_act():
-    uses = Request(
-        controls=[{"model": "canny", "image": RED}, {"model": "canny", "image": RED, "start": 0.2, "end": 0.55}]
-    )
+    uses = Request(controls=[{"image": RED} | AS_DRAWN, {"image": RED, "start": 0.2, "end": 0.55} | AS_DRAWN])
     stage = FIRST
     for control in uses.controls:
         (stage,) = control.stages((stage,), FILES)

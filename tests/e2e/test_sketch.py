@@ -21,6 +21,7 @@ def add_control(tab):
     tab.page.get_by_role("button", name="Controls").locator("visible=true").first.click()
     panel = tab.find("controls-panel")
     panel.get_by_role("button", name="Add", exact=True).click()
+    tab.find("controls-model").select_option("demo-edges")
     panel.get_by_role("button", name="Draw", exact=True).click()
     canvas = tab.page.locator(".sketch canvas")
     canvas.wait_for()

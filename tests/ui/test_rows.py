@@ -38,7 +38,7 @@ def test_the_frame_tells_the_fields_with_their_bounds():
     told = {info["name"]: info for info in rows._fields("controls", Control)}
     assert [*told] == ["model", "weight", "start", "end", "preprocessor", "mode", "resize"]
     assert told["model"]["always"] and told["model"]["of_model"] and told["model"]["default"] is None
-    assert told["mode"]["choices"] == ("balanced", "prompt", "control")
+    assert told["mode"]["choices"] == ("auto", "balanced", "prompt", "control")
 
 
 def test_the_field_s_text_reads_as_the_same_list_with_loras_as_tags_and_templates_where_words_are_drawn_anew():

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from webui.core.errors import show
 from webui.core.file_kinds import family_of, recognize
@@ -19,6 +19,8 @@ from webui.core.kinds.sd import UNET_PREFIXES
 from webui.core.tensor_file import PICKLE_ENDINGS, BadFile, Header, read_header
 from webui.core.weight_files import weight_files
 
+Mode = Literal["balanced", "prompt", "control"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 Form = Literal["ControlNet", "ControlNet Union", "Control-LoRA", "T2I-Adapter", "IP-Adapter"]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -44,7 +46,7 @@ class ControlKind:
     """``width`` is that of the text that it attends to, and ``channels`` are those of the UNet's first convolution; 0
     where nothing tells. ``names`` is ``diffusers`` or ``ldm``. ``detail`` is what else there is to say, for people.
     ``attentions`` are the widths of the cross-attentions that it is for: those on the way down, up, and in the middle.
-    ``balanced`` is the mode that ``balanced`` stands for, where the file says which it was made for.
+    ``mode`` is the one that suits it, which its file may say.
     """
 
     form: Form
@@ -54,7 +56,7 @@ class ControlKind:
     names: str = "diffusers"
     detail: str = ""
     attentions: tuple[int, ...] = ()
-    balanced: str = "balanced"
+    mode: Mode = "balanced"
 
     @property
     def title(self) -> str:
@@ -110,7 +112,7 @@ def control_of(header: Header) -> ControlKind:
     try:
         for read in (_read_ip_adapter, _read_adapter, _read_control_net):
             if found := read(shapes):
-                return replace(found, family=_said_family(header) or found.family, balanced=_said_mode(header))
+                return replace(found, family=_said_family(header) or found.family, mode=_said_mode(header))
     except LookupError:
         raise BadFile("is damaged: its tensors have not the shapes of a control") from None
     kind = recognize(shapes)
@@ -124,10 +126,10 @@ def _said_family(header: Header) -> str:
     return ARCHITECTURES.get(said, "") if form == "t2i-adapter" else ""
 
 
-def _said_mode(header: Header) -> str:
-    """Features of the embedded control were made strong enough with the prompt alone (`training/edges.py`)."""
-    said = header.metadata.get("darkroom.mode", "")
-    return said if said in ("prompt", "control") else "balanced"
+def _said_mode(header: Header) -> Mode:
+    """The embedded control's is `control`: it follows most closely with the prompt alone."""
+    said = header.metadata.get("darkroom.mode")
+    return next((mode for mode in MODES if mode == said), MODES[0])
 
 
 def _read_control_net(shapes: Shapes) -> ControlKind | None:

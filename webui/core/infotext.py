@@ -120,7 +120,7 @@ def control_settings(controls: Sequence[Control], hashes: Mapping[str, str]) -> 
             "Guidance Start": f"{control.start:g}",
             "Guidance End": f"{control.end:g}",
             "Pixel Perfect": not resolution,
-            "Control Mode": CONTROL_MODES[control.mode],
+            **({"Control Mode": CONTROL_MODES[control.mode]} if control.mode in CONTROL_MODES else {}),
         }
         text = ", ".join(f"{word}: {neutralise(str(value))}" for word, value in told.items())
         settings[f"ControlNet {number}"] = json.dumps(text, ensure_ascii=False)

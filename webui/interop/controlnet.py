@@ -135,7 +135,7 @@ def _read(given: Mapping[str, Any], controls: Mapping[str, ControlFile], enlarge
     if not flag(given.get("inpaint_crop_input_image", True)):
         lines.append("inpaint_crop_input_image: the picture is always cut as the start picture is")
     control = _checked(values)
-    if control.mode != "balanced" and ip_adapter_of(controls[control.model]):
+    if control.mode not in ("auto", "balanced") and ip_adapter_of(controls[control.model]):
         lines.append("control_mode: an IP-Adapter has no other mode than balanced, which is taken")
         control = control.model_copy(update={"mode": "balanced"})
     return control, lines

@@ -41,7 +41,8 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
             raise RequestError(f"the preprocessor {row.name} {reason}", "preprocessor", Mend("use", NO_MAP))
     except RequestError as error:
         raise RequestError(f"control {number}: {error}", f"{place}.{error.field}", error.mend) from None
-    return control.model_copy(update={"model": name, "preprocessor": row.name})
+    mode = kind.mode if control.mode == "auto" else control.mode
+    return control.model_copy(update={"model": name, "preprocessor": row.name, "mode": mode})
 
 
 def _check_ip_adapter(name: str, control: Control, files: Files) -> None:
@@ -49,7 +50,7 @@ def _check_ip_adapter(name: str, control: Control, files: Files) -> None:
     if control.preprocessor != NO_MAP:
         reason = f"{show(name)} is an IP-Adapter, which sees the picture as it is: it takes no preprocessor"
         raise RequestError(reason, "preprocessor", Mend("use", NO_MAP))
-    if control.mode != "balanced":
+    if control.mode not in ("auto", "balanced"):
         reason = (
             f"{show(name)} is an IP-Adapter, which has no other mode than balanced; its weight says how much it counts"
         )

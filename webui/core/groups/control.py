@@ -52,8 +52,10 @@ class Control(Listed):
         title="Preprocessor",
         description="What makes the map of the picture; none for a picture that is a map already",
     )
-    mode: Literal["balanced", "prompt", "control"] = Field(
-        default="balanced", title="Mode", description="Which of the two counts more, where they disagree"
+    mode: Literal["auto", "balanced", "prompt", "control"] = Field(
+        default="auto",
+        title="Mode",
+        description="Which of the two counts more, where they disagree. auto: what suits the file",
     )
     resize: Literal["just resize", "crop and resize", "resize and fill"] = Field(
         default="crop and resize", title="Resize", description="How the picture is fitted to the size"
@@ -112,6 +114,7 @@ class Control(Listed):
         if self.image is None:
             assert init, "a resolved request has a picture for each control"
             resize = "just resize" if init.resize == "latent resize" else init.resize
+        assert self.mode != "auto", "a resolved request has a mode for each control"
         image, row = self._shown(init), choose_map(self.preprocessor)
         row.working_size(stage.size, self.options)
         use = ControlUse(

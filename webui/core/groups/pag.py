@@ -31,7 +31,7 @@ class Pag(Group):
         le=1.0,
         allow_inf_nan=False,
         title="PAG fading",
-        description="What the scale loses in each thousandth of the way: 3 at 0.01 is gone after 300. 0: off",
+        description="How fast the scale fades: what it loses per thousandth of the way. 0: it stays",
     )
 
     @property

@@ -98,7 +98,6 @@ def adapter_config(kind: ControlKind, own: Shapes) -> dict[str, Any]:
         "num_res_blocks": layers,
         "downscale_factor": scale,
         "adapter_type": "light_adapter" if is_light else full,
-        "balanced": kind.balanced,
     }
 
 

@@ -62,7 +62,7 @@ class Guides:
             seen = tuple(module(picture)) if isinstance(module, T2IAdapter) else (module.see(picture),)
             _keep(self._seen, (net.key, key), seen)
         if isinstance(module, T2IAdapter):
-            return AdapterControl(seen, module.balanced if use.mode == "balanced" else use.mode)
+            return AdapterControl(seen, use.mode)
         kind = _kind(module, use, row.name) if isinstance(module, ControlNetUnion) else None
         return NetControl(module, seen[0], use.mode, kind)
 

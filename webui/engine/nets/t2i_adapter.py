@@ -20,7 +20,7 @@ class T2IAdapter(nn.Module):
     """``config`` is that of diffusers' T2IAdapter; ValueError for what this one does not do.
 
     ``in_channels`` is 3, or 1 for one that sees greys. ``scale`` is how many px a side are one place of what it makes
-    first. ``balanced`` is as in ``ControlKind``.
+    first.
     """
 
     __call__: Callable[..., Sequence[torch.Tensor]]  # which torch has without types
@@ -33,7 +33,6 @@ class T2IAdapter(nn.Module):
         channels, layers = list(config.get("channels", (320, 640, 1280, 1280))), config.get("num_res_blocks", 2)
         self.in_channels: int = config.get("in_channels", 3)
         self.scale: int = config.get("downscale_factor", 8)
-        self.balanced: str = config.get("balanced", "balanced")
         into = self.in_channels * self.scale**2
         self.body: Any = nn.ModuleList()
         if kind == KINDS[2]:

@@ -201,7 +201,7 @@
   const forget = (item) => item.querySelector(".controls-map").replaceChildren();
 
   // An IP-Adapter sees the picture as it is: it has no preprocessor, no map and no mode.
-  const WITHOUT = { preprocessor: "none", options: undefined, mode: "balanced" };
+  const WITHOUT = { preprocessor: "none", options: undefined, mode: "auto" };
   const listOf = (frame) => offered[`./api/controls?model=${encodeURIComponent(valueOf(frame.dataset.page, "model"))}`];
   const suit = (frame, index, item) => {
     const entry = read(frame)[index] ?? {};
