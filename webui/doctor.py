@@ -12,7 +12,7 @@ from pathlib import Path
 from webui import __version__
 from webui.core.control_file import read_control
 from webui.core.finder_file import RUNTIME, check_finder
-from webui.core.maps.networks import read_port
+from webui.core.maps.networks import check_annotator
 from webui.core.memory import in_gib
 from webui.core.names import SUBJECT, find_file
 from webui.core.settings import Settings
@@ -214,6 +214,6 @@ def _examine_annotators(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "preprocessors with networks need " + RUNTIME, f"{sys.executable} -m pip install {RUNTIME}"
     for name, file in annotators.items():
         try:
-            read_port(file)
+            check_annotator(file)
         except BadFile as error:
             yield f"network {name!r} of preprocessors: {file.path.name} {error}", f"replace or remove {file.path}"

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
+from tests.segmenter_models import write_segmenter
 from webui.api.controls import controls_router
 from webui.api.errors import ERROR_ANSWERS
 from webui.core.catalog import Catalog
@@ -43,6 +44,9 @@ def client(tmp_path) -> TestClient:
     class Executor:
         def catalog(self) -> Catalog:
             return Catalog.of(library.snapshot())
+
+        def reload(self) -> None:
+            library.reload()
 
     app = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
     app.include_router(controls_router(Executor(), lambda: Workspace(tmp_path)))
@@ -98,3 +102,38 @@ def test_what_cannot_be_shown_says_why(client, body, said):
     answer = client.post("/api/controls/map", json=asked)
     assert answer.status_code == 422 and said in answer.json()["detail"]
     assert client.post("/api/controls/pictures", content=b"no picture").status_code == 422
+
+
+def test_a_thing_is_found_by_clicks_once_a_segmenter_is_there(client, tmp_path):
+    picture = PilImages.new("RGB", (96, 64), "grey")
+    picture.paste("red", (16, 16, 48, 48))
+    kept = client.post("/api/controls/pictures", content=png(picture)).json()
+    asked = {"image": {"sha256": kept["sha256"]}, "points": [[32, 32]]}
+    none = client.get("/api/controls/segmenters").json()
+    assert none["names"] == [] and none["problem"].startswith(
+        "The segmenter needs Segment Anything as two ONNX files in"
+    )
+    refused = client.post("/api/controls/segment", json=asked)
+    assert refused.status_code == 422 and "the segmenter needs Segment Anything" in refused.json()["detail"]
+    write_segmenter(tmp_path / "models" / "annotators")
+    assert client.get("/api/controls", params={"reload": True}).status_code == 200
+    assert client.get("/api/controls/segmenters").json() == {"names": ["tiny_sam"], "problem": ""}
+    for image in (asked["image"], base64.b64encode(png(picture)).decode()):
+        answer = client.post("/api/controls/segment", json=asked | {"image": image})
+        mask = PilImages.open(io.BytesIO(answer.content))
+        assert answer.status_code == 200 and (mask.mode, mask.size) == ("L", (96, 64))
+        assert (mask.getpixel((32, 32)), mask.getpixel((80, 32))) == (255, 0)
+    beside = {"points": [[32, 32], [80, 32]], "labels": [1, 1], "segmenter": "tiny_sam"}
+    both = PilImages.open(io.BytesIO(client.post("/api/controls/segment", json=asked | beside).content))
+    assert (both.getpixel((32, 32)), both.getpixel((80, 32))) == (255, 255)
+    for more, said in (
+        ({"points": []}, "at least 1 item"),
+        ({"points": [[96.5, 2]]}, "is not on the picture of 96 x 64 px"),
+        ({"labels": [0]}, "at least one must be 1"),
+        ({"labels": [2]}, "labels"),
+        ({"segmenter": "tiny_sam2"}, "There is no segmenter “tiny_sam2”; did you mean tiny_sam?"),
+        ({"image": {"sha256": "0" * 64}}, "image is no longer here"),
+        ({"image": None}, "there is no picture"),
+    ):
+        answer = client.post("/api/controls/segment", json=asked | more)
+        assert answer.status_code == 422 and said in answer.json()["detail"], (more, answer.json())

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PilImages
 from PIL import ImageDraw, ImageFilter
 
+from tests.segmenter_models import write_segmenter
 from webui.cli import main
 
 from .server import SMALL, run_webui, wait_for
@@ -324,6 +325,55 @@ class TestInpaint:
         canvas.press("Control+z")
         canvas.press("Control+z")
         assert np.array_equal(self.painted(inpaint), picked)
+
+    def test_a_segmenter_finds_things_which_more_clicks_refine(self, page, tmp_path, server):
+        shown = PilImages.new("RGB", (64, 64), "skyblue")
+        shown.paste("tomato", (8, 8, 32, 56))
+        shown.paste("darkgreen", (40, 8, 56, 24))
+        (tmp_path / "things.png").write_bytes(png(shown))
+        inpaint = page("inpaint").give(tmp_path / "things.png")
+        mask = inpaint.wait_for_painter().find("mask")
+        tools, note = mask.get_by_role("toolbar", name="Mask tools"), mask.get_by_role("status")
+        canvas, choice = mask.locator("canvas"), tools.get_by_label("Find by")
+        side = canvas.bounding_box()["width"]
+
+        def click(x, y, **more):
+            canvas.click(position={"x": x * side / 64, "y": y * side / 64}, **more)
+            canvas.and_(mask.locator("[aria-busy]")).wait_for(state="detached")
+
+        tools.get_by_role("button", name="Pick").click()
+        choice.get_by_text("whole things").wait_for(state="attached")
+        choice.select_option("whole things")
+        note.get_by_text("The segmenter needs Segment Anything as two ONNX files in models/annotators").wait_for()
+        assert choice.input_value() == "colour"
+        files = write_segmenter(server.data_dir / "models" / "annotators")
+        try:
+            server.client.get("/api/controls", params={"reload": True})
+            tools.get_by_role("button", name="Pick").click()
+            inpaint.page.wait_for_function("(choice) => choice.value === 'tiny_sam'", arg=choice.element_handle())
+            click(20, 30)
+            note.get_by_text("N begins another thing.").wait_for()
+            red = self.painted(inpaint)
+            assert red[12:52, 12:28].all() and not red[:, 36:].any()
+            click(48, 16)
+            both = self.painted(inpaint)
+            assert both[red].all() and both[12:20, 44:52].all() and mask.locator(".painter-point").count() == 2
+            click(48, 16, modifiers=["Shift"])
+            assert np.array_equal(self.painted(inpaint), red)
+            canvas.press("Control+z")
+            assert np.array_equal(self.painted(inpaint), both)
+            canvas.press("n")
+            click(48, 16, modifiers=["Shift"])  # a thing of its own, which is taken out
+            assert np.array_equal(self.painted(inpaint), red)
+            inpaint.page.get_by_role("tab", name="txt2img", exact=True).click()
+            inpaint.tab.reload()
+            inpaint.show().wait_for_painter()
+            inpaint.page.wait_for_function("darkroomPainter.mask('inpaint')")
+            assert np.array_equal(self.painted(inpaint), red)
+        finally:
+            for path in files.values():
+                path.unlink()
+            server.client.get("/api/controls", params={"reload": True})
 
     def test_the_mask_can_be_painted_by_keyboard_alone(self, page, file):
         inpaint = page("inpaint").give(file).wait_for_painter()

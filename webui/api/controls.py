@@ -1,10 +1,10 @@
 """``/api/controls``: what control files there are, pictures for them that page and scripts hand in, and the maps that
-preprocessors make of these."""
+preprocessors make of these, and things in them by clicks."""
 
 import asyncio
 import io
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, HTTPException, Request, Response
 from PIL.Image import Image as PilImage
@@ -18,6 +18,9 @@ from webui.core.files import ControlFile, ModelFile
 from webui.core.groups.control import Control
 from webui.core.images import MAX_SIDE_PX, MIN_SIDE_PX, ImageError
 from webui.core.maps import MAPS, choose_map, make_map
+from webui.core.names import unknown
+from webui.core.segmenter import FIELD, MOST_POINTS, Eye, Point
+from webui.core.segmenter_file import Segmenter, find_segmenters
 from webui.core.tensor_file import BadFile
 from webui.jobs.protocols import Executor
 from webui.workspace.workspace import Workspace
@@ -53,12 +56,21 @@ def controls_router(executor: Executor, here: Callable[[], Workspace]) -> APIRou
             for row in MAPS.values()
         ]
 
-    _add_pictures(router, executor, here)
+    @router.get("/segmenters")
+    def segmenters() -> dict[str, Any]:
+        """``names`` of those that find things by clicks; ``problem`` is why there is none."""
+        try:
+            return {"names": [one.name for one in find_segmenters(executor.catalog().annotators)], "problem": ""}
+        except BadFile as error:
+            return {"names": [], "problem": f"The segmenter {error}."}
+
+    _add_pictures(router, here)
+    _add_work(router, executor, here)
     return router
 
 
-def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Workspace]) -> None:
-    """What is done with pictures."""
+def _add_pictures(router: APIRouter, here: Callable[[], Workspace]) -> None:
+    """Pictures that are kept."""
 
     @router.post("/pictures")
     async def keep(request: Request) -> dict[str, Any]:
@@ -81,7 +93,14 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
             raise HTTPException(404, "there is no picture of this hash")
         return _png(found)
 
-    turn = asyncio.Semaphore(1)
+
+def _add_work(router: APIRouter, executor: Executor, here: Callable[[], Workspace]) -> None:
+    """What is made of pictures, one at a time."""
+    turn, eye = asyncio.Semaphore(1), Eye()
+
+    async def take_turn(work: Callable[[], PilImage]) -> Response:
+        async with turn:
+            return await run_in_threadpool(lambda: _png(work()))
 
     @router.post("/map")
     async def show_map(
@@ -94,21 +113,56 @@ def _add_pictures(router: APIRouter, executor: Executor, here: Callable[[], Work
     ) -> Response:
         """The map as a control would be shown it, one at a time. ``image`` is base64, or the ``sha256`` of one that is
         kept."""
-        asked = {"model": "any", "image": image, "resize": resize, "options": options or {}}
 
-        def made() -> Response:
-            try:
-                control = Control.model_validate(asked, context={"find": here().start_pictures.find})
-            except ValidationError as error:
-                raise refusal(error) from None
-            if control.image is None:
-                raise RequestError("there is no picture to make a map of", "image")
+        def made() -> PilImage:
+            control, picture = _read(here, image, resize=resize, options=options or {})
             networks = choose_map(preprocessor).find_networks(executor.catalog().annotators)
             size = width, height
-            return _png(make_map(preprocessor, control.image, size, control.resize, control.options, networks=networks))
+            return make_map(preprocessor, picture, size, control.resize, control.options, networks=networks)
 
-        async with turn:
-            return await run_in_threadpool(made)
+        return await take_turn(made)
+
+    @router.post("/segment")
+    async def segment(
+        image: Annotated[Any, Body()],
+        points: Annotated[list[Point], Body(min_length=1, max_length=MOST_POINTS)],
+        labels: Annotated[list[Literal[0, 1]] | None, Body(max_length=MOST_POINTS)] = None,
+        segmenter: Annotated[str, Body(max_length=255)] = "",
+    ) -> Response:
+        """White where the thing is that the ``points`` (x, y in px) are on, at the picture's size.
+
+        ``labels`` say of each point that it is on the thing (1, all where nothing is said) or beside it (0). ``image``
+        as for a map; what was seen of it is kept. ``segmenter`` is one of the names, the first where nothing is said.
+        """
+
+        def found() -> PilImage:
+            chosen = _choose(executor, segmenter)
+            _, picture = _read(here, image)
+            return eye.find(chosen, picture, points, [1] * len(points) if labels is None else labels)
+
+        return await take_turn(found)
+
+
+def _read(here: Callable[[], Workspace], image: Any, **more: Any) -> tuple[Control, PilImage]:
+    """A control with this picture, and the picture."""
+    try:
+        context = {"find": here().start_pictures.find}
+        control = Control.model_validate({"model": "any", "image": image, **more}, context=context)
+    except ValidationError as error:
+        raise refusal(error) from None
+    if control.image is None:
+        raise RequestError("there is no picture", "image")
+    return control, control.image
+
+
+def _choose(executor: Executor, name: str) -> Segmenter:
+    try:
+        known = {one.name: one for one in find_segmenters(executor.catalog().annotators)}
+    except BadFile as error:
+        raise RequestError(f"the segmenter {error}", FIELD) from None
+    if name and name not in known:
+        raise unknown("segmenter", name, known, field=FIELD)
+    return known[name] if name else next(iter(known.values()))
 
 
 def _describe(file: ControlFile, model: ModelFile | None) -> dict[str, str]:

@@ -100,6 +100,7 @@ ANSWERS: Mapping[tuple[str, str], Any] = {
             **{"about": "ControlNet for SD 1.x", "misfit": ""},
         }
     ],
+    ("get", "/api/controls/segmenters"): {"names": ["mobile_sam"], "problem": ""},
     ("post", "/api/controls/pictures"): {"sha256": "00" * 32, "width": 128, "height": 128},
     ("post", "/api/presets"): {"name": "My settings"},
     ("post", "/api/presets/import"): {"names": ["flat"], "notices": []},
@@ -136,6 +137,7 @@ OTHER_ANSWERS: Mapping[str, Sequence[str]] = {
     "/api/presets/preview": PICTURES,
     "/api/controls/pictures/{sha256}": ["image/png"],
     "/api/controls/map": ["image/png"],
+    "/api/controls/segment": ["image/png"],
     "/api/presets/file": ["application/toml"],
     "/api/words/tags": ["text/plain"],
     "/api/history/zip": ["application/zip"],

@@ -16,7 +16,7 @@ _API = "health jobs jobs/{job_id} jobs/{job_id}/events jobs/{job_id}/images/{ind
 _API += " loras/preview presets presets/preview presets/file history history/{picture_id} workspace workspace/export"
 _API += " history/{picture_id}/thumbnail history/{picture_id}/picture words words/tags models/vocabulary"
 _API += " queue jobs/{job_id}/preview history/ids history/boards history/{picture_id}/differences/{other_id}"
-_API += " presets/warnings controls controls/preprocessors controls/pictures/{sha256}"
+_API += " presets/warnings controls controls/preprocessors controls/segmenters controls/pictures/{sha256}"
 _SDAPI = "progress options sd-models samplers schedulers loras embeddings sd-vae scripts cmd-flags prompt-styles"
 _SDAPI += " latent-upscale-modes hypernetworks face-restorers realesrgan-models script-info upscalers"
 
@@ -38,7 +38,7 @@ GUESTS_MAY: Mapping[str, list[str]] = {
         "/controlnet/detect",
         *_below("/gradio_api/", "queue/join run/{api_name} cancel reset upload call/{api_name} call/v2/{api_name}"),
         *_below("/api/", "jobs info tokens presets presets/import history/{picture_id}/restore"),
-        *_below("/api/controls/", "pictures map"),
+        *_below("/api/controls/", "pictures map segment"),
         *_below("/api/jobs/{job_id}/", "again skip move without"),
         *_below("/api/history/", "delete restore marks zip"),
         *_below("/sdapi/v1/", "txt2img img2img extra-single-image extra-batch-images png-info interrupt skip options"),

@@ -66,7 +66,7 @@ def _read_input(found: OnnxFile) -> tuple[tuple[int, int], str]:
     ports = found.inputs
     shape = ports[0].shape if len(ports) == 1 else None
     if shape is None or len(shape) != 4 or shape[0] not in (1, None) or shape[1] not in (3, None):
-        raise BadFile(f"is not a finder: it takes {_words(ports)}, not one picture of three colours")
+        raise BadFile(f"is not a finder: it takes {words_of(ports)}, not one picture of three colours")
     if ports[0].dtype not in FLOATS:
         raise BadFile(f"takes numbers of ONNX's type {ports[0].dtype}; float32 and float16 are given")
     height, width = shape[2:]
@@ -102,11 +102,11 @@ def _read_outputs(found: OnnxFile, sides: tuple[int, int], dtype: str) -> Head:
 
 
 def _no_detector(ports: tuple[Port, ...]) -> BadFile:
-    return BadFile(f"is not a finder of YOLOv8 or later: it gives {_words(ports)}")
+    return BadFile(f"is not a finder of YOLOv8 or later: it gives {words_of(ports)}")
 
 
-def _words(ports: tuple[Port, ...]) -> str:
-    """Their shapes for people."""
+def words_of(ports: tuple[Port, ...]) -> str:
+    """Their shapes for people, of the first three."""
     shapes = (
         "?" if port.shape is None else " x ".join(str(side or "any") for side in port.shape) for port in ports[:3]
     )

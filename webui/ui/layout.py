@@ -39,7 +39,7 @@ from webui.workspace.workspace import Workspace
 STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     "stream.js",
-    *("page.js", "keys.js", "fills.js", "pictures.js", "pick.js", "painter.js"),
+    *("page.js", "keys.js", "fills.js", "pictures.js", "pick.js", "things.js", "painter.js"),
     *("panel.js", "fields.js", "jobs.js", "tabs.js"),
     *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "kinds.js"),

@@ -7,9 +7,12 @@ PAINTER = """
     <button type="button" data-tool="eraser" aria-pressed="false">Eraser</button>
     <button type="button" data-tool="lasso" aria-pressed="false" title="Draw around a part (L)">Lasso</button>
     <button type="button" data-tool="pick" aria-pressed="false"
-      title="Click on a thing: the mask grows over it by colour. With Shift it is taken out (P)">Pick</button>
+      title="Click on a thing to mask it. With Shift it is taken out (P)">Pick</button>
     <label class="painter-size">Size
       <input type="range" min="2" max="200" value="32" aria-label="Brush size in px"></label>
+    <label class="painter-finds" hidden>Find by
+      <select><option value="colour">colour</option></select></label>
+    <button type="button" data-act="next" hidden title="The next click begins another thing (N)">Next thing</button>
     <label class="painter-tolerance" hidden>Tolerance
       <input type="range" min="1" max="100" value="25" aria-label="How far colours may differ"></label>
     <button type="button" data-act="undo">Undo</button>
@@ -24,7 +27,7 @@ PAINTER = """
     <img alt="" draggable="false">
     <canvas width="1" height="1" tabindex="0" role="img" aria-label="Mask. Arrow keys move the brush, Space paints,
       Shift with arrows paints a line, [ and ] change the size, B is the brush, E the eraser,
-      P picks a thing by its colour, Control Z undoes,
+      P picks a thing at each Space, N begins another thing, Control Z undoes,
       Control Shift Z does it again, Delete clears."></canvas>
     <div class="painter-ring" hidden></div>
   </div></div>

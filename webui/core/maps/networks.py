@@ -6,34 +6,30 @@ own and loops are refused.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PilImages
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
+from webui.core import onnx_session
 from webui.core.errors import RequestError, show
 from webui.core.files import AnnotatorFile
 from webui.core.finder_file import EXTRA, FLOATS, RUNTIME
 from webui.core.onnx_file import Port, read_safe
+from webui.core.onnx_session import Floats
+from webui.core.segmenter_file import is_named_so, read_part
 from webui.core.tensor_file import BadFile
 
 FOLDER = "models/annotators"
-KEPT = 4
+FIELD = "preprocessor"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 USUAL_DEPTH_PX = 518
 """Of the shorter side, what Depth Anything was trained on."""
 LONGEST_DEPTH = 4
 """Times as long as the shorter side of such a picture's square; a longer strip is looked at smaller."""
-
-Floats = NDArray[np.float32]
-State = tuple[Path, int, int]
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,16 @@ KNOWN = (DEPTH, PEOPLE, POSE)
 
 
 def is_annotator(name: str) -> bool:
-    """Whether a file of this name is one of these."""
-    return any(network.goes_by(name) for network in KNOWN)
+    """Whether a file of this name is one of these, or the segmenter's."""
+    return is_named_so(name) or any(network.goes_by(name) for network in KNOWN)
+
+
+def check_annotator(file: AnnotatorFile) -> None:
+    """Raises BadFile, with the reason, for what is neither a preprocessor's network nor a half of the segmenter."""
+    if is_named_so(file.name) and not any(network.goes_by(file.name) for network in KNOWN):
+        read_part(file)
+    else:
+        read_port(file)
 
 
 def find_networks(wanted: Sequence[Network], files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
@@ -98,52 +102,26 @@ def read_port(file: AnnotatorFile) -> Port:
     return ports[0]
 
 
-def state_of(file: AnnotatorFile) -> State:
-    """What changes with the file: its path, size in bytes and time; RequestError where it is gone."""
-    try:
-        stat = file.path.stat()
-    except OSError as error:
-        raise RequestError(f"{show(file.path.name)} can no longer be read: {error.strerror}", "preprocessor") from None
-    return file.path, stat.st_size, stat.st_mtime_ns
+def state_of(file: AnnotatorFile) -> onnx_session.State:
+    """What changes with the file; RequestError where it is gone."""
+    return onnx_session.state_of(file, FIELD)
 
 
 def run(file: AnnotatorFile, picture: Floats) -> list[Floats]:
     """All that the network gives for a picture (1, 3, h, w); RequestError naming its file where it cannot be run."""
-    state = state_of(file)
+    return list(onnx_session.run(file, {_port(file).name: picture}, FIELD).values())
+
+
+def _port(file: AnnotatorFile) -> Port:
     try:
-        session, dtype = _load(file, state)
-        given = session.run(None, {session.get_inputs()[0].name: picture.astype(dtype)})
+        return read_port(file)
     except BadFile as error:
-        raise RequestError(f"{show(file.path.name)} {error}", "preprocessor") from None
-    except Exception as error:  # the runtime has no common class of its own
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
-        raise RequestError(f"{show(file.path.name)} cannot be run: {reason}", "preprocessor") from None
-    found = [np.asarray(part, np.float32) for part in given]
-    if not all(np.isfinite(part).all() for part in found):
-        raise RequestError(
-            f"{show(file.path.name)} gives values that are not numbers (NaN or infinity)", "preprocessor"
-        )
-    return found
-
-
-@lru_cache(maxsize=KEPT)
-def _load(file: AnnotatorFile, _state: State) -> tuple[Any, str]:
-    """A network that is ready to run, and the type of its numbers; read again where its file has changed."""
-    port = read_port(file)
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file.path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return session, FLOATS[port.dtype]
+        raise RequestError(f"{show(file.path.name)} {error}", FIELD) from None
 
 
 def sides_of(file: AnnotatorFile) -> tuple[int | None, int | None]:
     """(height, width) in px that a network takes, None for what is free; raises as ``run`` does."""
-    try:
-        shape = read_port(file).shape
-    except BadFile as error:
-        raise RequestError(f"{show(file.path.name)} {error}", "preprocessor") from None
+    shape = _port(file).shape
     assert shape
     return shape[2], shape[3]
 
@@ -164,7 +142,7 @@ def depth(picture: PilImage, files: Sequence[AnnotatorFile]) -> PilImage:
     numbers = ((shown - mean) / spread).transpose(2, 0, 1)[None].astype(np.float32)
     near = np.squeeze(run(file, numbers)[0])
     if near.ndim != 2:
-        raise RequestError(f"{show(file.path.name)} gives no depth: {near.ndim} sides instead of 2", "preprocessor")
+        raise RequestError(f"{show(file.path.name)} gives no depth: {near.ndim} sides instead of 2", FIELD)
     low, high = float(near.min()), float(near.max())
     levels = PilImages.fromarray(((near - low) / max(high - low, 1e-6)).astype(np.float32) * 255)
     resized = np.asarray(levels.resize(picture.size, Resampling.BICUBIC))

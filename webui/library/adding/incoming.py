@@ -17,7 +17,7 @@ from webui.core.filenames import check_name
 from webui.core.files import AnnotatorFile
 from webui.core.finder_file import read_head
 from webui.core.kinds import kinds_with
-from webui.core.maps.networks import FOLDER, is_annotator, read_port
+from webui.core.maps.networks import FOLDER, check_annotator, is_annotator
 from webui.core.pickles import check_weights_alone
 from webui.core.settings import Settings
 from webui.core.tensor_file import (
@@ -142,7 +142,7 @@ class Shelves:
             elif place.kind == "finder":
                 read_head(path)
             elif place.kind == "preprocessor":
-                read_port(AnnotatorFile(path.stem, path))
+                check_annotator(AnnotatorFile(place.path.stem, path))
             elif place.kind == "upscaler" and place.path.suffix.lower() in PICKLE_ENDINGS:
                 check_network(check_weights_alone(path))
             elif place.kind == "upscaler":

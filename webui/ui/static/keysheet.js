@@ -44,6 +44,7 @@
   ]);
   area("Painting a mask", [
     ["B, E, L, P", "Brush, eraser, lasso, pick a thing"],
+    ["N", "Another thing"],
     ["Arrows", "Move the brush; with Shift it paints"],
     ["Space", "Paint where it is"],
     ["[ ]", "A smaller, a larger brush"],

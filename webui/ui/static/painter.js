@@ -1,4 +1,4 @@
-// A painter: brush, eraser, lasso, a click on a thing, undo, redo, clear and zoom over a picture, by mouse, pen, finger or
+// A painter: brush, eraser, lasso, a click on a thing (`pick.js`, `things.js`), undo, redo, clear and zoom over a picture, by mouse, pen, finger or
 // keyboard. Masks are painted with it, and `sketch.js` draws with it. A mask exists only here until it is asked for;
 // nothing is uploaded while somebody paints.
 (() => {
@@ -26,6 +26,7 @@
       this.size = root.querySelector(".painter-size input");
       this.tolerance = root.querySelector(".painter-tolerance input");
       this.ring = root.querySelector(".painter-ring");
+      this.things = root.querySelector(".painter-finds") && new window.darkroomThings.Things(this);
       this.start([]);
       this.zoom = 0;
       this.cursor = null;
@@ -53,6 +54,7 @@
     show(url) {
       if (url === this.url) return;
       this.url = url;
+      this.things?.stop();
       this.start([]);
       this.root.classList.toggle("empty", !url);
       this.say("");
@@ -102,7 +104,7 @@
         button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
       }
       this.size.parentNode.hidden = tool === "pick";
-      if (this.tolerance) this.tolerance.parentNode.hidden = tool !== "pick";
+      this.things?.show();
     }
 
     setZoom(level) {
@@ -122,6 +124,7 @@
       const act = button?.dataset.tool ?? button?.dataset.act;
       if (button?.dataset.tool) this.use(act);
       if (act in this.edits) this.edit(act);
+      if (act === "next") this.things.next();
       if (act === "zoom-in") this.setZoom(this.zoom + 1);
       if (act === "zoom-out") this.setZoom(this.zoom - 1);
       this.redraw();
@@ -150,6 +153,7 @@
       this.strokes = from.pop();
     }
     edit(act) {
+      if (this.things?.stop() && act === "undo") return; // of the click that was on its way
       this.edits[act]();
       this.redraw();
       this.keep();
@@ -168,6 +172,8 @@
     }
 
     put(point, tool = this.tool, takenOut = false) {
+      if (tool === "pick" && this.things.isOn) return void this.things.add(point, takenOut);
+      this.things?.stop();
       if (tool === "pick") this.stroke = { erase: takenOut, tolerance: Number(this.tolerance.value), points: [point] };
       else this.stroke = { erase: tool === "eraser", fill: tool === "lasso", size: this.widthOf(tool), points: [point] };
       this.change([...this.strokes, this.stroke]);
@@ -206,6 +212,8 @@
       } else if (event.key === " " && this.cursor) {
         this.put(this.cursor, this.tool === "lasso" ? "brush" : this.tool, event.shiftKey);
         this.stroke = null;
+      } else if (event.key === "n" && this.things?.isOn) {
+        this.things.next();
       } else if (event.key === "[" || event.key === "]") {
         this.size.value = Number(this.size.value) * (event.key === "]" ? 1.25 : 0.8);
       } else if (this.root.querySelector(`[data-tool=${TOOLS[event.key]}]`) && !(event.ctrlKey || event.metaKey || event.altKey)) {
@@ -245,7 +253,9 @@
       const context = sheet.getContext("2d", { willReadFrequently: true });
       context.drawImage(this.picture, 0, 0, width, height);
       const [{ x, y }] = stroke.points;
-      const region = window.darkroomPick.pick(context.getImageData(0, 0, width, height), x, y, stroke.tolerance);
+      const region = stroke.runs
+        ? window.darkroomThings.regionOf(stroke)
+        : window.darkroomPick.pick(context.getImageData(0, 0, width, height), x, y, stroke.tolerance);
       const shown = context.createImageData(width, height);
       const colour = Number.parseInt(COLOUR.slice(1), 16);
       region.forEach((one, at) => one && shown.data.set([colour >> 16, (colour >> 8) & 255, colour & 255, 255], at * 4));
@@ -257,6 +267,7 @@
     redraw() {
       this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
       for (const stroke of this.strokes) this.draw(stroke, 0);
+      this.things?.showPoints();
     }
 
     draw(stroke, from) {
@@ -267,7 +278,7 @@
         return;
       }
       context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
-      if (stroke.tolerance) return context.drawImage(this.picked(stroke), 0, 0);
+      if (stroke.tolerance || stroke.runs) return context.drawImage(this.picked(stroke), 0, 0);
       context.strokeStyle = this.colour;
       context.lineWidth = stroke.size;
       context.lineCap = context.lineJoin = "round";
