@@ -13,6 +13,7 @@ from webui.core.axes import apply, read_axis
 from webui.core.compared import settings_told
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile
+from webui.core.groups.pag import Pag
 from webui.core.groups.region import Region, fits
 from webui.core.recipe import Recipe
 from webui.core.request import Request
@@ -97,6 +98,7 @@ def test_each_is_a_term_of_its_own_in_every_span():
     )
     assert (first.stop, second.terms[-1]) == (10, Term("a hen", 0.5, 2))
     assert stage.rows == 4 and stage.cost == 2 * told().cost
+    assert replace(stage, pag=Pag()).rows == 7, "each prompt's answer once more"
 
 
 def test_a_second_pass_of_another_shape_draws_the_middle_of_them():

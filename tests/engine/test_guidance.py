@@ -150,3 +150,19 @@ def test_rescaled_guidance_has_the_spread_of_the_prompt_s_own_answer():
     found = rescale(guided, C, 1.0)
     torch.testing.assert_close(found.std(dim=(1, 2, 3)), C.std(dim=(1, 2, 3)))
     torch.testing.assert_close(rescale(guided, C, 0.25), 0.25 * found + 0.75 * guided)
+
+
+def test_a_forecast_counts_as_many_rows_as_the_network_answers_with(darkroom, request_for, model):
+    """With a region, which is one more prompt, and each prompt's answer perturbed."""
+    answered: list[int] = []
+
+    def count(_module, args) -> None:
+        answered.append(len(args[2].attended[-1].keys))
+
+    hook = model.network.register_forward_pre_hook(count)
+    region = {"box": (0, 0, 0.5, 1), "prompt": "a panda"}
+    for more in ({}, {"regions": (region,)}, {"regions": (region,), "pag": Pag()}, {"guidance": 1, "pag": Pag()}):
+        request = request_for(**{"steps": 1, "sampler": "Euler"} | more)
+        darkroom.draw(request)
+        assert answered.pop() == darkroom.plan(request).passes[0].rows and not answered
+    hook.remove()

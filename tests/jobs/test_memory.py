@@ -47,6 +47,8 @@ def test_weights_by_part_and_a_step_by_size_count_and_guidance(library):
     assert 0.2 * GIB < told["step_bytes"] < GIB
     assert tell(library, CARD, count=3)["step_bytes"] == 3 * told["step_bytes"]
     assert tell(library, CARD, size=(512, 1024), guided=False)["step_bytes"] == told["step_bytes"] // 4
+    assert tell(library, CARD, regions=2)["step_bytes"] == 2 * told["step_bytes"], "each region is a prompt more"
+    assert tell(library, CARD, regions=2, perturbed=True)["step_bytes"] == 7 * told["step_bytes"] // 2
     assert tell(library, CARD, model="small")["parts"]["backbone"] < 0.51 * told["parts"]["backbone"]
     doubled = tell(library, replace(CARD, number_bytes=4))["weight_bytes"]
     assert doubled == pytest.approx(2 * told["weight_bytes"], rel=1e-4)
@@ -104,6 +106,8 @@ def test_over_http(library):
     client = TestClient(app)
     told = client.get("/api/models/memory", params={"name": "xl", "width": 1024, "height": 1024}).json()
     assert told == tell(library, CARD)
+    more = {"name": "xl", "width": 1024, "height": 1024, "regions": 2, "pag": True}
+    assert client.get("/api/models/memory", params=more).json() == tell(library, CARD, regions=2, perturbed=True)
     both = {"name": "xl", "width": 1024, "height": 1024, "control": ["none such"]}
     assert client.get("/api/models/memory", params=both).json()["detail"] == "there is no control 'none such'"
     assert client.get("/api/models/memory", params={"name": "no", "width": 64, "height": 64}).status_code == 404

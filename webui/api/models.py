@@ -8,6 +8,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 
 from webui.api.previews import answer_preview, preview_url
 from webui.core.errors import RequestError
+from webui.core.groups.region import MAX_REGIONS
 from webui.core.memory import Asked
 from webui.core.weight_files import content_hash
 from webui.jobs.protocols import Executor
@@ -18,6 +19,7 @@ from webui.library.vocabulary import vocabulary_of
 Side = Annotated[int, Query(ge=8, le=16_384)]
 Count = Annotated[int, Query(ge=1, le=64)]
 Controls = Annotated[Sequence[str], Query(max_length=8)]
+Regions = Annotated[int, Query(ge=0, le=MAX_REGIONS)]
 
 
 def models_router(executor: Executor) -> APIRouter:
@@ -47,11 +49,18 @@ def models_router(executor: Executor) -> APIRouter:
 
     @router.get("/memory")
     def memory(
-        name: str, width: Side, height: Side, count: Count = 1, guided: bool = True, control: Controls = ()
+        name: str,
+        width: Side,
+        height: Side,
+        count: Count = 1,
+        guided: bool = True,
+        control: Controls = (),
+        regions: Regions = 0,
+        pag: bool = False,
     ) -> Mapping[str, Any]:
         """What a job would take: weights by part, a step's work, and the plan that fits; nothing is loaded for it."""
         try:
-            return executor.tell_memory(Asked(name, (width, height), count, guided, tuple(control)))
+            return executor.tell_memory(Asked(name, (width, height), count, guided, tuple(control), regions, pag))
         except RequestError as error:
             raise HTTPException(404, str(error)) from None
 

@@ -9,6 +9,7 @@ from webui.core.control_file import control_header
 from webui.core.errors import show
 from webui.core.files import ControlFile, ModelFile
 from webui.core.images import Size
+from webui.core.stages import rows_of
 from webui.core.tensor_file import read_header
 from webui.core.uses import lender_of
 from webui.core.weight_files import weight_files
@@ -119,14 +120,21 @@ class Room:
 
 @dataclass(frozen=True)
 class Asked:
-    """A job as far as memory goes: its model, the (width, height) and number of its pictures, whether it is guided, and
-    its controls."""
+    """A job as far as memory goes: its model, the (width, height) and number of its pictures, whether it is guided, its
+    controls, how many regions it has, and whether attention is perturbed."""
 
     model: str
     size: Size
     count: int = 1
     guided: bool = True
     controls: tuple[str, ...] = ()
+    regions: int = 0
+    perturbed: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Of one evaluation, for all pictures."""
+        return self.count * rows_of(self.regions, self.guided, self.perturbed)
 
 
 def need_of(file: ModelFile, lenders: Iterable[ModelFile], number_bytes: int, step: int = 0) -> Need:

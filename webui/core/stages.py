@@ -146,6 +146,12 @@ class ControlUse:
         return self.weight if self.start <= step / steps and (step + 1) / steps <= self.end else 0.0
 
 
+def rows_of(regions: int, guided: bool, perturbed: bool) -> int:
+    """How many answers of the network a picture takes in an evaluation: the picture's prompt and each region's, all of
+    them once more where they are ``perturbed``, and the negative prompt where it is ``guided``."""
+    return (1 + regions) * (1 + perturbed) + guided
+
+
 @dataclass(frozen=True)
 class Pass:
     """One run of the denoising loop with one model.
@@ -214,7 +220,7 @@ class Pass:
     @property
     def rows(self) -> int:
         """How many prompts the network is asked about for each picture in an evaluation, without those of AND."""
-        return 1 + len(self.regions) + (self.guidance != 1) + (self.pag is not None)
+        return rows_of(len(self.regions), self.guidance != 1, self.pag is not None)
 
     @property
     def result_size(self) -> Size:

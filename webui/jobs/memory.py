@@ -31,7 +31,7 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
         controls.append(library.controls[name])
     told: list[tuple[int, Mapping[str, object]]] = []
     for room in rooms or (UNKNOWN,):
-        step = step_bytes(checkpoint, asked.size, asked.count * (1 + asked.guided), room.number_bytes)
+        step = step_bytes(checkpoint, asked.size, asked.rows, room.number_bytes)
         try:
             need = need_of(file, others, room.number_bytes, step)
         except (BadFile, OSError) as error:

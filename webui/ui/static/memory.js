@@ -4,14 +4,15 @@
   const LARGE_BYTES = 2 ** 28;
   const PATIENCE_MS = 300;
   const { make } = window.darkroomPanel;
-  const { valueOf, whenFilled } = window.darkroomFields;
-  const controls = (page) => {
+  const { valueOf, valuesOf, whenFilled } = window.darkroomFields;
+  const rows = (page, group) => {
     try {
-      return JSON.parse(valueOf(page, "controls") || "[]").map(({ model }) => model).filter(Boolean);
+      return JSON.parse(valueOf(page, group) || "[]");
     } catch {
       return []; // what cannot be read is refused when it is asked for
     }
   };
+  const perturbed = (of) => Boolean(of("pag")) && of("pag.scale") > 0;
   const { chosen, list } = window.darkroomModels;
   const asked = {}; // by page: what the line is about
   let health = {};
@@ -52,8 +53,9 @@
     if (!health.is_owner || !model) return;
     const [width, height, count] = ["width", "height", "count"].map((field) => Number(valueOf(page, field)) || 0);
     const guided = Number(valueOf(page, "guidance")) !== 1;
-    const control = controls(page);
-    const key = [model, width, height, count, guided, control, health.models].join();
+    const control = rows(page, "controls").map(({ model: name }) => name).filter(Boolean);
+    const more = { guided, regions: rows(page, "regions").length, pag: perturbed(valuesOf(page)) };
+    const key = [model, width, height, count, ...Object.values(more), control, health.models].join();
     if (asked[page] === key) return;
     asked[page] = key;
     const info = (await list())?.find(({ name }) => name === model);
@@ -65,7 +67,7 @@
     await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS)); // a slider is still on its way
     if (asked[page] !== key) return;
     const size = { width: width || info.native_px, height: height || info.native_px, count: count || 1 };
-    const query = new URLSearchParams({ name: model, ...size, guided });
+    const query = new URLSearchParams({ name: model, ...size, ...more });
     for (const name of control) query.append("control", name);
     try {
       const answer = await fetch(`./api/models/memory?${query}`);
