@@ -60,7 +60,7 @@ ADAPTER = {
         (OURS | XL, ControlKind("ControlNet", "SDXL", 0, 320)),  # the small ones of diffusers attend to nothing
         (
             OURS | {f"down_blocks.1.attentions.0.{DEEP}.weight": (160, 192), "task_embedding": (6, 320)} | XL,
-            ControlKind("ControlNet Union", "SDXL", 192, 320, "diffusers", "6 kinds of guides"),
+            ControlKind("ControlNet Union", "SDXL", 192, 320, "diffusers", "6 kinds of guides", kinds=6),
         ),
         (LORA, ControlKind("Control-LoRA", "SDXL", 2048, 320, "ldm")),
         (ADAPTER, ControlKind("T2I-Adapter", "SD 1.x", 0, 320, "ldm")),

@@ -106,5 +106,5 @@ def test_masks_are_painted_and_what_is_wrong_is_said_at_its_field(tab):
     panel.get_by_role("button", name="Remove Region 1").click()
     panel.get_by_role("button", name="Add a box").click()
     tab.find("generate").click()
-    tab.wait_for_message("A region needs a prompt")
+    tab.wait_for_message("Region 1 needs a prompt")
     wait_for(lambda: tab.find("regions-prompt").get_attribute("aria-invalid") == "true", "the mark at its field")

@@ -134,6 +134,24 @@ def test_sliders_mean_the_options_of_each_module(asked, control):
     assert found.comments == ("ControlNet unit 0: threshold_a 64 is out of bounds; tile has its default, 1",)
 
 
+def test_a_union_is_told_what_its_map_shows_and_others_take_no_notice(asked, control, catalog):
+    told = {"union_control_type": "Hard Edge"}
+    assert control(**told).kind == "auto", "no union's file"
+    shapes = {"task_embedding": (8, 320), "controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}
+    shapes |= {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (64, 2048)}
+    shapes |= {"controlnet_down_blocks.0.weight": (320, 320, 1, 1)}
+    write_header(catalog.controls["xl_union"].path, shapes.items())
+    for word, kind in (
+        ("Hard Edge", "hard edge"),
+        ("Normal Map", "normals"),
+        ("OpenPose", "pose"),
+        ("Unknown", "auto"),
+    ):
+        assert control(union_control_type=word).kind == kind
+    with pytest.raises(RequestError, match="unit 0: union_control_type must be one of openpose, depth"):
+        control(union_control_type="Sideways")
+
+
 def test_a_map_stays_away_where_a_unit_says_so(asked):
     unit = {"model": "xl_union", "image": TEXT}
     assert asked(unit, unit | {"save_detected_map": False}).shown == (True, False)
@@ -152,6 +170,7 @@ REFUSED = [
     ({"control_mode": True}, "control_mode must be one of balanced"),
     ({"resize_mode": "Sideways"}, "resize_mode must be one of just resize"),
     ({"module": "canny", "threshold_a": "low"}, "threshold_a must be a number"),
+    ({"guidance_start": 0.8, "guidance_end": 0.2}, "guidance_start 0.8 is behind guidance_end 0.2"),
     ({"advanced_weighting": [1.0] * 13}, "advanced_weighting is not supported here"),
     ({"effective_region_mask": TEXT}, "effective_region_mask is not supported here"),
 ]
@@ -172,6 +191,8 @@ def test_more_of_a_request_that_cannot_be_done(asked, catalog):
     with pytest.raises(RequestError, match="hr_option 'High res only' is not supported here"):
         asked(unit | {"hr_option": "High res only"}, enable_hr=True)
     assert asked(unit | {"hr_option": "High res only"}).request.controls
+    for both in ("Both", "HiResFixOption.BOTH", 0):
+        assert asked(unit | {"hr_option": both}, enable_hr=True).request.controls
     for args in ("canny", [True, unit]):
         with pytest.raises(RequestError, match="args must be a list of units"):
             read_request({"alwayson_scripts": {"controlnet": {"args": args}}}, catalog, Options(), with_picture=False)
@@ -207,7 +228,7 @@ def test_the_lists(catalog):
     assert types["All"]["model_list"] == models(catalog.controls)
     canny = {"module_list": ["none", "canny", "invert (from white bg & black line)"], "default_option": "canny"}
     canny |= {"model_list": ["None", "control_v11p_sd15_canny", "xl_union"], "default_model": "control_v11p_sd15_canny"}
-    assert types["Canny"] == canny and types["T2I-Adapter"]["model_list"] == ["None", "t2iadapter_color", "xl_union"]
+    assert types["Canny"] == canny and types["T2I-Adapter"]["model_list"] == ["None", "t2iadapter_color"]
 
 
 @pytest.mark.parametrize("module", modules(ALONE, True)["module_list"])

@@ -1,17 +1,23 @@
 """What is wrong with a request's controls is named before anything is queued; what is right has the files' names."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image as PilImages
 from safetensors.torch import save_file
 
+from tests.ip_adapter_models import adapter_shapes, write_header
 from webui.core.allowance import EVERYTHING, Allowance
 from webui.core.catalog import Catalog
+from webui.core.checkpoint import Checkpoint
 from webui.core.errors import RequestError
+from webui.core.files import ControlFile, ModelFile
 from webui.core.recipe import Recipe, RecipeError
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.verdict import prepare
+from webui.jobs.controls import resolve_controls
 from webui.jobs.resolve import make_order
 from webui.library.library import Library
 
@@ -80,6 +86,7 @@ def test_names_are_those_of_the_files_and_hires_has_the_same_controls(library):
             "low must be 1 to 255",
             "options",
         ),
+        ({"model": "Fits", "kind": "depth"}, "Fits is no ControlNet Union, which alone is told a kind", "kind"),
         ({"model": "Fits", "preprocessor": "inpaint"}, "needs a mask", "preprocessor"),
     ],
 )
@@ -87,6 +94,25 @@ def test_what_cannot_be_drawn_with_is_refused_by_name(library, control, said, fi
     with pytest.raises(RequestError) as error:
         order(library, {"image": RED} | control)
     assert said in str(error.value) and error.value.field == f"controls.1.{field}"
+
+
+def test_a_second_model_of_the_same_kind_whose_layers_it_does_not_fit_is_named(tmp_path):
+    """As a small SD behind a whole one; one of another kind has no controls."""
+    models = []
+    for name, family, widths in (("one", "SD 1.x", (16, 24)), ("less", "SD 1.x", (16,)), ("other", "SDXL", (16,))):
+        keys = ((f"down_blocks.{k}.attentions.0.x.attn2.to_k.weight", (width, 768)) for k, width in enumerate(widths))
+        write_header(tmp_path / f"{name}.safetensors", keys)
+        about = Checkpoint(family, "diffusers", ("backbone",), 4, 768, 1024)
+        models.append(ModelFile(name, tmp_path / f"{name}.safetensors", about))
+    style = ControlFile("style", tmp_path / "style.safetensors")
+    write_header(style.path, adapter_shapes("plain", (16, 24), context=768, sees=1024))
+    files = SimpleNamespace(controls={"style": style}, annotators={}, image_encoders={})
+    request = Request(controls=[{"model": "style", "image": RED}])
+    with pytest.raises(RequestError, match="for another UNet: its layers do not fit those of less") as error:
+        resolve_controls(request, models[:2], files)
+    assert error.value.field == "controls.1.model"
+    with pytest.raises(RequestError, match="image encoder"):  # as far as that alone
+        resolve_controls(request, [models[0], models[2]], files)
 
 
 def test_guests_have_those_that_they_are_allowed(library):

@@ -36,7 +36,7 @@ def test_the_frame_tells_the_fields_with_their_bounds():
         **{"least": 0.0, "most": 1.0, "step": 0.05, "always": False},
     }
     told = {info["name"]: info for info in rows._fields("controls", Control)}
-    assert [*told] == ["model", "weight", "start", "end", "preprocessor", "mode", "resize"]
+    assert [*told] == ["model", "weight", "start", "end", "preprocessor", "mode", "resize", "kind"]
     assert told["model"]["always"] and told["model"]["of_model"] and told["model"]["default"] is None
     assert told["mode"]["choices"] == ("auto", "balanced", "prompt", "control")
 

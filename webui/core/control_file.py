@@ -46,7 +46,7 @@ class ControlKind:
     """``width`` is that of the text that it attends to, and ``channels`` are those of the UNet's first convolution; 0
     where nothing tells. ``names`` is ``diffusers`` or ``ldm``. ``detail`` is what else there is to say, for people.
     ``attentions`` are the widths of the cross-attentions that it is for: those on the way down, up, and in the middle.
-    ``mode`` is the one that suits it, which its file may say.
+    ``mode`` is the one that suits it, which its file may say. ``kinds`` is how many kinds of map a union knows.
     """
 
     form: Form
@@ -57,6 +57,7 @@ class ControlKind:
     detail: str = ""
     attentions: tuple[int, ...] = ()
     mode: Mode = "balanced"
+    kinds: int = 0
 
     @property
     def title(self) -> str:
@@ -161,7 +162,7 @@ def _read_control_net(shapes: Shapes) -> ControlKind | None:
         return ControlKind("Control-LoRA", family, width, channels, names)
     if task := next((key for key in UNION_PARTS if key in shapes), None):
         tasks = shapes[task][0]
-        return ControlKind("ControlNet Union", family, width, channels, names, f"{tasks} kinds of guides")
+        return ControlKind("ControlNet Union", family, width, channels, names, f"{tasks} kinds of guides", kinds=tasks)
     return ControlKind("ControlNet", family, width, channels, names)
 
 

@@ -25,6 +25,10 @@ class Mend:
     instead_of: str = ""
 
 
+NUMBER = "{number}"
+"""In what is wrong with an entry of a list: its number, counted from 1, which the list knows."""
+
+
 class RequestError(ValueError):
     """Bad input. The message names the input and the reason, in words for people.
 
@@ -66,7 +70,9 @@ def _explain_one(problem: Any) -> str:
     if isinstance(limits.get("error"), images.ImageError):
         return f"{field} {limits['error']}"
     if isinstance(given, BaseModel | Mapping) and problem["type"] == "value_error":
-        return str(limits.get("error", f"{field}: {problem['msg']}"))
+        place = problem["loc"][-1] if problem["loc"] else None
+        number = str(place + 1) if isinstance(place, int) else ""
+        return str(limits.get("error", f"{field}: {problem['msg']}")).replace(NUMBER, number)
     reasons = {
         "greater_than_equal": "must be at least {ge:g}",
         "less_than_equal": "must be at most {le:.16g}",

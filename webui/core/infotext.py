@@ -35,6 +35,11 @@ CONTROL_RESIZES = {
     "resize and fill": "Resize and Fill",
 }
 """What A1111's extension sd-webui-controlnet calls these."""
+UNION_KINDS = {
+    **{"pose": "OpenPose", "depth": "Depth", "soft edge": "Soft Edge", "hard edge": "Hard Edge"},
+    **{"normals": "Normal Map", "segmentation": "Segmentation", "tile": "Tile", "inpaint": "Inpaint"},
+}
+"""What it calls the kinds of map that a ControlNet Union is told."""
 ORDINALS = {2: "2nd", 3: "3rd"}
 REGION_WORDS = {"box": "box", "weight": "weight", "feather": "soft edge", "prompt": "prompt"}
 """What the text calls a region's fields, behind ``Region 1``; of a mask it has the beginning of its hash."""
@@ -121,6 +126,7 @@ def control_settings(controls: Sequence[Control], hashes: Mapping[str, str]) -> 
             "Guidance End": f"{control.end:g}",
             "Pixel Perfect": not resolution,
             **({"Control Mode": CONTROL_MODES[control.mode]} if control.mode in CONTROL_MODES else {}),
+            **({"Union Control Type": UNION_KINDS[control.kind]} if control.kind in UNION_KINDS else {}),
         }
         text = ", ".join(f"{word}: {neutralise(str(value))}" for word, value in told.items())
         settings[f"ControlNet {number}"] = json.dumps(text, ensure_ascii=False)

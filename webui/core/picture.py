@@ -27,9 +27,16 @@ def _read(value: Any, info: ValidationInfo) -> Any:
     elif isinstance(value, bytes):
         value = images.open_image(value)
     if not isinstance(value, PilImage):
-        raise images.ImageError("is not a picture")
+        raise no_picture(value)
     images.check_size(value.size)
     return images.plain(value)
+
+
+def no_picture(value: Any) -> images.ImageError:
+    """Why a value is no picture, to be put behind its field's name."""
+    if isinstance(value, Mapping) and "sha256" in value:
+        return images.ImageError("is the hash of a picture, not a picture: send the picture itself, as base64")
+    return images.ImageError("is not a picture: send it as base64")
 
 
 def _write(image: PilImage, info: SerializationInfo) -> Any:

@@ -113,7 +113,7 @@ class ControlUse:
     pass takes. ``preprocessor`` makes the map of the picture, with ``options`` by name, sorted. ``mode`` says which
     counts more, prompt or control. ``resize`` is how the picture is brought to the size of the pass; that of an
     IP-Adapter, to the one that its image ``encoder`` sees. ``networks`` are
-    the files that the preprocessor needs.
+    the files that the preprocessor needs. ``kind`` is the number of the map's kind, for a network that knows several.
     """
 
     file: ControlFile
@@ -127,6 +127,7 @@ class ControlUse:
     resize: Literal["just resize", "crop and resize", "resize and fill"] = "crop and resize"
     networks: tuple[AnnotatorFile, ...] = ()
     encoder: ImageEncoderFile | None = None
+    kind: int | None = None
     pixels: str = field(init=False, default="")
 
     def __post_init__(self) -> None:

@@ -13,14 +13,17 @@ from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
 
 from webui.core import images
+from webui.core.control_file import read_control
 from webui.core.errors import RequestError
 from webui.core.files import ControlFile
 from webui.core.groups.control import MAX_CONTROLS, Control
 from webui.core.images import MAX_SIDE_PX
+from webui.core.infotext import UNION_KINDS
 from webui.core.ip_adapter_file import ip_adapter_of
 from webui.core.maps import RESOLUTION, Map, MapOption, choose_map
 from webui.core.names import choose_file
 from webui.core.request import Request
+from webui.core.tensor_file import BadFile
 from webui.interop.a1111.pictures import read_picture
 from webui.interop.a1111.refusals import flag
 
@@ -32,7 +35,8 @@ RESIZES = ("just resize", "crop and resize", "resize and fill")
 RESIZE_WORDS = {"just resize": 0, "crop and resize": 1, "resize and fill": 2, "just resize (latent upscale)": 0}
 RESIZE_WORDS |= {"scale to fit (inner fit)": 1, "inner fit (scale to fit)": 1}
 RESIZE_WORDS |= {"envelope (outer fit)": 2, "outer fit (shrink to fit)": 2}
-BOTH = ("both", "hiresfixoption.both")
+BOTH = ("both", "hiresfixoption.both", "0")
+UNION_WORDS = {text.casefold(): ours for ours, text in UNION_KINDS.items()}
 FIELDS = {"weight": "weight", "guidance_start": "start", "guidance_end": "end"}
 """Theirs -> ours, where the value is the same."""
 ALIASES = {
@@ -130,15 +134,35 @@ def _read(given: Mapping[str, Any], controls: Mapping[str, ControlFile], enlarge
         values["resize"] = RESIZES[_choose("resize_mode", given["resize_mode"], RESIZE_WORDS, len(RESIZES) + 1) % 3]
     if picture := _read_picture(given, row):
         values["image"] = picture
-    if str(given.get("union_control_type", "unknown")).casefold() != "unknown":
-        lines.append("union_control_type: what the picture is told to be is decided by the module here")
+    if is_union(controls[values["model"]]):
+        values |= _read_kind(given)
     if not flag(given.get("inpaint_crop_input_image", True)):
         lines.append("inpaint_crop_input_image: the picture is always cut as the start picture is")
     control = _checked(values)
+    if control.start > control.end:
+        raise RequestError(f"guidance_start {control.start:g} is behind guidance_end {control.end:g}")
     if control.mode not in ("auto", "balanced") and ip_adapter_of(controls[control.model]):
         lines.append("control_mode: an IP-Adapter has no other mode than balanced, which is taken")
         control = control.model_copy(update={"mode": "balanced"})
     return control, lines
+
+
+def _read_kind(given: Mapping[str, Any]) -> dict[str, str]:
+    """What a union is told that the map shows. Other models take no notice of it, there neither."""
+    text = str(given.get("union_control_type", "unknown")).strip().casefold()
+    if text == "unknown":
+        return {}
+    if text not in UNION_WORDS:
+        raise RequestError(f"union_control_type must be one of {', '.join(UNION_WORDS)}, unknown, not {text[:60]!r}")
+    return {"kind": UNION_WORDS[text]}
+
+
+def is_union(file: ControlFile) -> bool:
+    """Whether a control is one of xinsir's, which know several kinds of map; one that cannot be read is none."""
+    try:
+        return bool(read_control(file).kinds)
+    except BadFile:
+        return False
 
 
 def _checked(values: Mapping[str, Any]) -> Control:

@@ -54,7 +54,9 @@ MODEL_WORDS: Mapping[str, tuple[str, ...]] = {
     "Canny": ("edge",),
 }
 """What else than its own name stands in the names of models of a group."""
-FOR_ALL = "union"
+FOR_SEVERAL = "union"
+ITS_TYPES = frozenset(TYPES) - {"IP-Adapter", "Recolor", "Shuffle", "T2I-Adapter"}
+"""The groups that a model with this in its name is for."""
 
 
 def usable_maps(annotators: Mapping[str, AnnotatorFile]) -> tuple[Map, ...]:
@@ -84,7 +86,7 @@ def control_types(rows: Sequence[Map], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _narrowed(title: str, rows: Sequence[Map], names: Sequence[str]) -> dict[str, Any]:
-    words = (title.casefold(), FOR_ALL, *MODEL_WORDS.get(title, ()))
+    words = (title.casefold(), *MODEL_WORDS.get(title, ()), *((FOR_SEVERAL,) if title in ITS_TYPES else ()))
     fitting = [name for name in names if any(word in name.casefold() for word in words)]
     named = {row.name: row for row in rows}
     shown = [name for each in TYPES[title] if each in named for name in _names(named[each], True)]

@@ -261,8 +261,9 @@ def _interpret(found: Found, settings: dict[str, tuple[str, Any]]) -> None:
     fields = FIELDS | (OURS if found.program == "Darkroom" else {})
     details, taken = adetailer.take_settings(settings)
     found.put("detail", details or None)
-    controls, units = controlnet_words.take_settings(settings)
+    controls, units, lines = controlnet_words.take_settings(settings)
     found.put("controls", controls or None)
+    found.unmapped += lines
     areas, of_regions, lines = regions.take_settings(settings)
     found.put("regions", areas or None)
     found.unmapped += lines

@@ -1,9 +1,11 @@
 """The controls of a request: names made those of files, what is none for the model refused."""
 
-from webui.core.control_file import misfit, read_control
+from collections.abc import Sequence
+
+from webui.core.control_file import ControlKind, misfit, read_control
 from webui.core.errors import Mend, RequestError, show
 from webui.core.files import Files, ModelFile
-from webui.core.groups.control import NO_MAP, Control
+from webui.core.groups.control import MAP_KINDS, NO_MAP, Control, alike
 from webui.core.ip_adapter_file import choose_encoder, ip_adapter_of
 from webui.core.maps import choose_map
 from webui.core.names import choose_file
@@ -11,14 +13,18 @@ from webui.core.request import Request
 from webui.core.tensor_file import BadFile
 
 
-def resolve_controls(request: Request, model: ModelFile, files: Files) -> tuple[Control, ...]:
-    """All of them, for a request that is drawn with this model; raises RequestError for what cannot be drawn."""
+def resolve_controls(request: Request, models: Sequence[ModelFile], files: Files) -> tuple[Control, ...]:
+    """All of them, for a request whose passes are drawn with these models, the first pass with the first of them.
+
+    Raises RequestError for what cannot be drawn. A pass with a model of another kind has no controls.
+    """
+    models = [model for model in models if alike(model, models[0])]
     return tuple(
-        _resolve(number, control, request, model, files) for number, control in enumerate(request.controls, start=1)
+        _resolve(number, control, request, models, files) for number, control in enumerate(request.controls, start=1)
     )
 
 
-def _resolve(number: int, control: Control, request: Request, model: ModelFile, files: Files) -> Control:
+def _resolve(number: int, control: Control, request: Request, models: Sequence[ModelFile], files: Files) -> Control:
     place = f"controls.{number}"
     try:
         name = choose_file("control", control.model, files.controls, "model")
@@ -27,12 +33,14 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
             kind = read_control(file)
         except BadFile as error:
             raise RequestError(f"{show(name)!r}: {file.path.name} {error}", "model") from None
-        if reason := misfit(name, kind, model):
-            raise RequestError(reason, "model")
+        for model in models:
+            if reason := misfit(name, kind, model):
+                raise RequestError(reason, "model")
         if control.image is None and request.init is None:
             raise RequestError("there is no picture, and no start picture either", "image")
         if kind.form == "IP-Adapter":
             _check_ip_adapter(name, control, files)
+        _check_kind(name, kind, control)
         row = choose_map(control.preprocessor)
         row.read(control.options)
         row.find_networks(files.annotators)
@@ -43,6 +51,20 @@ def _resolve(number: int, control: Control, request: Request, model: ModelFile, 
         raise RequestError(f"control {number}: {error}", f"{place}.{error.field}", error.mend) from None
     mode = kind.mode if control.mode == "auto" else control.mode
     return control.model_copy(update={"model": name, "preprocessor": row.name, "mode": mode})
+
+
+def _check_kind(name: str, kind: ControlKind, control: Control) -> None:
+    """Raises RequestError for a kind of map that is told to what knows none, or not this one."""
+    if not kind.kinds:
+        if control.kind != "auto":
+            reason = f"{show(name)} is no ControlNet Union, which alone is told a kind of map"
+            raise RequestError(reason, "kind", Mend("use", "auto"))
+        return
+    if control.map_kind is not None and control.map_kind >= kind.kinds:
+        reason = f"{show(name)} knows {kind.kinds} kinds of map, and {MAP_KINDS[control.map_kind]} is none of them"
+        raise RequestError(
+            f"{reason}; its ProMax version knows it", "kind" if control.kind != "auto" else "preprocessor"
+        )
 
 
 def _check_ip_adapter(name: str, control: Control, files: Files) -> None:

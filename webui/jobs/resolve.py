@@ -171,6 +171,8 @@ def resolve(request: Request, library: Snapshot) -> Request:
         check_vae(library.vaes[names["vae"]], file, library)
     names["text_encoder"] = choose_text_encoder(request.text_encoder, file, library)
     names["refiner"] = _resolve_refiner(request.refiner, file, library)
+    hires = _resolve_hires(request.hires, request, file, (sampler, schedule), library) if request.hires else None
+    further = [library.models[name] for name in (names["refiner"], hires.model if hires else "") if name]
     return request.model_copy(
         update=suited
         | names
@@ -183,12 +185,9 @@ def resolve(request: Request, library: Snapshot) -> Request:
         )
         | ({"count": 1, "repeat": request.image_count} if request.strict else {})
         | resolve_loras(request.prompt, request.loras, request, file, lambda: library.loras)
-        | (
-            {"hires": _resolve_hires(request.hires, request, file, (sampler, schedule), library)}
-            if request.hires
-            else {}
-        )
-        | {"controls": resolve_controls(request, file, library), "detail": _resolve_details(request, file, library)}
+        | ({"hires": hires} if hires else {})
+        | {"controls": resolve_controls(request, (file, *further), library)}
+        | {"detail": _resolve_details(request, file, library)}
     )
 
 

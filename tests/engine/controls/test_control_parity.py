@@ -109,9 +109,8 @@ def test_a_picture_with_a_t2i_adapter_is_stock_diffusers(made, draw, stock, kind
     assert abs(ours - draw(model=kind)).max() > 10, "it acts"
 
 
-def test_a_union_is_stock_diffusers(made, draw, stock, monkeypatch):
+def test_a_union_that_is_told_what_its_map_shows_is_stock_diffusers(made, draw, stock):
     net = made.nets["union-sdxl"]
-    monkeypatch.setattr("webui.engine.controls.guides.UNION_KINDS", {"none": 3})
     theirs = stock(
         "StableDiffusionXLControlNetUnionPipeline",
         "sdxl",
@@ -119,7 +118,7 @@ def test_a_union_is_stock_diffusers(made, draw, stock, monkeypatch):
         control_image=[guide()],
         control_mode=[3],
     )
-    assert abs(draw(model="sdxl", controls=[("union-sdxl", {})]) - theirs).max() <= LEVELS
+    assert abs(draw(model="sdxl", controls=[("union-sdxl", {"kind": "hard edge"})]) - theirs).max() <= LEVELS
 
 
 def test_a_control_lora_is_the_controlnet_that_it_makes_of_the_model(made, draw, stock):

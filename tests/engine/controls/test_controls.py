@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from weight_formats import as_fp8, as_scaled_fp8, save_small
 
 from webui.core.control_file import read_control
+from webui.core.errors import RequestError
 from webui.core.events import Loading
 from webui.core.files import ControlFile, ModelFile
 from webui.core.groups.control import Control
@@ -209,7 +210,9 @@ def test_a_union_is_told_which_map_it_is_shown(made, room, draw):
     plain = draw(model="sdxl", controls=[("union-sdxl", {})])
     canny = draw(model="sdxl", controls=[("union-sdxl", {"preprocessor": "canny"})])
     assert np.abs(plain - canny).max() > 1
-    with pytest.raises(CannotLoad, match="'union-sdxl' knows 6 kinds of map, and none from the preprocessor 'tile'"):
-        draw(model="sdxl", controls=[("union-sdxl", {"preprocessor": "tile"})])
+    for made_by, field in ({"preprocessor": "tile"}, "preprocessor"), ({"kind": "inpaint"}, "kind"):
+        with pytest.raises(RequestError, match="union-sdxl knows 6 kinds of map, and (tile|inpaint) is none") as error:
+            draw(model="sdxl", controls=[("union-sdxl", made_by)])
+        assert error.value.field == f"controls.1.{field}"
     assert read_control(ControlFile("u", made.controls / "union-sdxl.safetensors")).form == "ControlNet Union"
     assert read_header(made.controls / "union-sdxl.safetensors").shapes

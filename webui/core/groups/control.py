@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from PIL.Image import Image as PilImage
 from pydantic import ConfigDict, Field, field_validator
 
 from webui.core import images
-from webui.core.files import Files
+from webui.core.files import Files, ModelFile
 from webui.core.groups.init import Init
 from webui.core.groups.listed import Listed
 from webui.core.ip_adapter_file import IpAdapter, choose_encoder, ip_adapter_of
@@ -20,6 +20,19 @@ from webui.core.values import share_field
 MAX_CONTROLS, MAX_OPTIONS = 8, 8
 NO_MAP = "none"
 """The preprocessor that leaves the picture as it is: it is a map already."""
+MapKind = Literal["auto", "pose", "depth", "soft edge", "hard edge", "normals", "segmentation", "tile", "inpaint"]
+MAP_KINDS = get_args(MapKind)[1:]
+"""The kinds of map that a ControlNet Union knows, in the order of its numbers (xinsir, ControlNetPlus)."""
+KIND_OF_MAP: Mapping[str, MapKind] = {
+    **dict.fromkeys(("pose", "body"), "pose"),
+    "depth": "depth",
+    **dict.fromkeys(("soft edge", "scribble"), "soft edge"),
+    **dict.fromkeys(("canny", "line"), "hard edge"),
+    **dict.fromkeys(("tile", "blur"), "tile"),
+    "inpaint": "inpaint",
+}
+"""What a map is by the preprocessor that makes it. Of one that is given as it is, a union is told nothing, as in
+ComfyUI's ``auto``, unless somebody says what it shows."""
 MapValue = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -60,6 +73,11 @@ class Control(Listed):
     resize: Literal["just resize", "crop and resize", "resize and fill"] = Field(
         default="crop and resize", title="Resize", description="How the picture is fitted to the size"
     )
+    kind: MapKind = Field(
+        default="auto",
+        title="Kind of map",
+        description="What a map shows, which a ControlNet Union is told. auto: what its preprocessor makes",
+    )
     options: Mapping[str, MapValue] = Field(
         default_factory=dict, max_length=MAX_OPTIONS, title="Options", description="The preprocessor's own, by name"
     )
@@ -98,6 +116,12 @@ class Control(Listed):
         """Whether it does anything at any step."""
         return self.weight > 0 and self.start < self.end
 
+    @property
+    def map_kind(self) -> int | None:
+        """The number of its kind of map among a union's; None where a union is told nothing."""
+        kind = KIND_OF_MAP.get(self.preprocessor, "auto") if self.kind == "auto" else self.kind
+        return None if kind == "auto" else MAP_KINDS.index(kind)
+
     def stages(self, stages: tuple[Stage, ...], files: Files) -> tuple[Stage, ...]:
         """One control more for each pass so far that draws with a model of the first one's kind."""
         first = stages[0]
@@ -128,6 +152,7 @@ class Control(Listed):
             mode=self.mode,
             resize=resize,
             networks=row.find_networks(files.annotators),
+            kind=self.map_kind,
         )
         return replace(stage, controls=(*stage.controls, use))
 
@@ -160,10 +185,10 @@ class Control(Listed):
 
 
 def _alike(stage: Stage, first: Pass) -> bool:
-    return isinstance(stage, Pass) and alike(stage, first)
+    return isinstance(stage, Pass) and alike(stage.model, first.model)
 
 
-def alike(one: Pass, other: Pass) -> bool:
-    """Whether two passes have models of one kind, so that a control of the one is one of the other."""
-    kinds = [(about.family, about.context_width) for stage in (one, other) if (about := stage.model.checkpoint)]
+def alike(one: ModelFile, other: ModelFile) -> bool:
+    """Whether two models are of one kind, so that a control of the one is one of the other."""
+    kinds = [(about.family, about.context_width) for model in (one, other) if (about := model.checkpoint)]
     return len(set(kinds)) == 1

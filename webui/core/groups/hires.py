@@ -162,7 +162,7 @@ class Hires(Group):
         )
         if model.name != first.model.name:
             second = replace(second, model=model, lenders=lenders(model, files), prediction="auto")
-            if not alike(first, second):
+            if not alike(first.model, second.model):
                 second = replace(second, controls=(), references=())
         refs = [ref.in_pass(hires=True) for ref in self.loras or first.refs]
         if model.checkpoint and {"pag", "nag"} <= model.checkpoint.row.lacks:

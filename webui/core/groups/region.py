@@ -12,10 +12,11 @@ from PIL.Image import Resampling
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from webui.core import images
-from webui.core.errors import RequestError
+from webui.core.errors import NUMBER, RequestError
 from webui.core.files import Files
 from webui.core.groups.detail import WHOLE_PROMPT
 from webui.core.groups.listed import Listed
+from webui.core.picture import no_picture
 from webui.core.stages import Area, Pass, RegionUse, Shares, Stage
 from webui.core.uses import embeddings
 from webui.core.values import share_field, text_field
@@ -54,7 +55,7 @@ def _read_mask(value: Any) -> Any:
         return None
     image = images.decode_text(value) if isinstance(value, str) else value
     if not isinstance(image, PilImage):
-        raise images.ImageError("is not a picture")
+        raise no_picture(value)
     images.check_size(image.size)
     levels = images.to_mask(images.plain(image))
     if levels.getbbox() is None:
@@ -107,11 +108,11 @@ class Region(Listed):
     @model_validator(mode="after")
     def _check_whole(self) -> "Region":
         if self.box is None and self.mask is None:
-            raise RequestError("A region needs a box or a mask", "box")
+            raise RequestError(f"Region {NUMBER} needs a box or a mask", "box")
         if self.box is not None and self.mask is not None:
-            raise RequestError("A region has a box or a mask, not both", "box")
+            raise RequestError(f"Region {NUMBER} has a box and a mask: it takes one of them", "box")
         if not self.prompt.strip():
-            raise RequestError("A region needs a prompt: what is to be there", "prompt")
+            raise RequestError(f"Region {NUMBER} needs a prompt: what is to be there", "prompt")
         return self
 
     @property

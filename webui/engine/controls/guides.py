@@ -14,7 +14,7 @@ from webui.core.maps import choose_map
 from webui.core.maps.networks import state_of
 from webui.core.stages import ControlUse
 from webui.engine.controls.base import Control, soft_inside, soft_skips
-from webui.engine.families.base import CannotLoad, Conditioning
+from webui.engine.families.base import Conditioning
 from webui.engine.nets.controlnet import ControlNet, ControlNetUnion
 from webui.engine.nets.encoder import Added, Prepared
 from webui.engine.nets.layers import spread
@@ -23,16 +23,6 @@ from webui.engine.resident import LoadedControl
 
 KEPT_BYTES = 128 * 2**20
 UNDERSTOOD = ("context", "summary", "ids")
-UNION_KINDS: Mapping[str, int] = {
-    **dict.fromkeys(("pose", "body"), 0),
-    "depth": 1,
-    **dict.fromkeys(("soft edge", "scribble"), 2),
-    **dict.fromkeys(("canny", "line"), 3),
-    **dict.fromkeys(("tile", "blur"), 6),
-    "inpaint": 7,
-}
-"""Which kind of map a union is told that it is shown, by the preprocessor that made it (xinsir, ControlNetPlus). Of a
-map that is given as it is, it is told none, as in ComfyUI's ``auto``."""
 
 
 class Guides:
@@ -63,7 +53,7 @@ class Guides:
             _keep(self._seen, (net.key, key), seen)
         if isinstance(module, T2IAdapter):
             return AdapterControl(seen, use.mode)
-        kind = _kind(module, use, row.name) if isinstance(module, ControlNetUnion) else None
+        kind = use.kind if isinstance(module, ControlNetUnion) else None
         return NetControl(module, seen[0], use.mode, kind)
 
     def _map(self, key: Hashable, use: ControlUse, size: Size) -> PilImage:
@@ -156,17 +146,6 @@ def _behind(added: torch.Tensor, silent: int, rows: int) -> torch.Tensor:
     """In ``rows`` rows, behind ``silent`` ones of zeros."""
     added = spread(added, rows)
     return torch.cat([added.new_zeros(silent, *added.shape[1:]), added])
-
-
-def _kind(net: ControlNetUnion, use: ControlUse, preprocessor: str) -> int | None:
-    kind = UNION_KINDS.get(preprocessor)
-    if kind is not None and kind >= net.kinds:
-        raise CannotLoad(
-            f"control {use.file.name!r} knows {net.kinds} kinds of map, and none from the preprocessor"
-            f" {preprocessor!r}; its ProMax version does",
-            "controls",
-        )
-    return kind
 
 
 def _as_tensor(picture: PilImage, module: Any) -> torch.Tensor:

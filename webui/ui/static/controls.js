@@ -200,15 +200,17 @@
   };
   const forget = (item) => item.querySelector(".controls-map").replaceChildren();
 
-  // An IP-Adapter sees the picture as it is: it has no preprocessor, no map and no mode.
+  // An IP-Adapter sees the picture as it is: it has no preprocessor, no map and no mode. A union alone is told kinds of maps.
   const WITHOUT = { preprocessor: "none", options: undefined, mode: "auto" };
   const listOf = (frame) => offered[`./api/controls?model=${encodeURIComponent(valueOf(frame.dataset.page, "model"))}`];
   const suit = (frame, index, item) => {
     const entry = read(frame)[index] ?? {};
-    const sees = listOf(frame)?.find(({ name }) => name === entry.model)?.form === "IP-Adapter";
+    const form = listOf(frame)?.find(({ name }) => name === entry.model)?.form;
+    const [sees, knows] = [form === "IP-Adapter", form === "ControlNet Union"];
     item.classList.toggle("controls-seen", sees);
-    if (!sees) return;
-    for (const [name, value] of Object.entries(WITHOUT)) {
+    item.classList.toggle("controls-union", knows);
+    const without = { ...(sees ? WITHOUT : {}), ...(form && !knows ? { kind: "auto" } : {}) };
+    for (const [name, value] of Object.entries(without)) {
       if (name in entry) set(frame, index, name, undefined);
       const field = item.querySelector(`[data-field=${name}] select`);
       if (field) field.value = value;
