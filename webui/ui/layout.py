@@ -71,7 +71,8 @@ HEADER = """
   <h1>Darkroom</h1>
   <span id="darkroom-engine" class="engine" data-status="loading" role="status">Starting ...</span>
   <a id="darkroom-host" href="host" hidden>Guests</a>
-  <button id="darkroom-queue" type="button" aria-haspopup="dialog" aria-expanded="false"><span>Queue</span> <b></b></button>
+  <button id="darkroom-queue" type="button" aria-haspopup="dialog"
+    aria-expanded="false"><span>Queue</span> <b></b></button>
   <button id="darkroom-keys-open" type="button" aria-label="Keys (?)" title="Keys (?)">?</button>
   <button id="darkroom-settings-open" type="button" aria-label="Settings" title="Settings"></button>
   <button id="darkroom-theme" type="button" aria-label="Switch between dark and light">◐</button>
