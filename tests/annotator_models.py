@@ -54,6 +54,64 @@ def write_points(path, places):
     return write(path, nodes, [("input", [1, 3, DOWN, ACROSS])], outputs, tensors)
 
 
+def write_edges(path, *scales):
+    """HED or TEED: how bright each place is, as scores, once whole and once at half the size for each further scale."""
+    nodes = [helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1], keepdims=1)]
+    tensors = [numpy_helper.from_array(np.array(127.5, np.float32), "middle")]
+    nodes.append(helper.make_node("Sub", ["mean", "middle"], ["bright"]))
+    for number, scale in enumerate(scales):
+        tensors.append(numpy_helper.from_array(np.array(scale, np.float32), f"scale_{number}"))
+        step = [2**number] * 2
+        nodes += [
+            helper.make_node("AveragePool", ["bright"], [f"pooled_{number}"], kernel_shape=step, strides=step),
+            helper.make_node("Mul", [f"pooled_{number}", f"scale_{number}"], [f"side_{number}"]),
+        ]
+    outputs = [(f"side_{number}", [1, 1, f"h{number}", f"w{number}"]) for number in range(len(scales))]
+    return write(path, nodes, [("image", [1, 3, "h", "w"])], outputs, tensors)
+
+
+def write_first_channel(path):
+    """PiDiNet: of what it is shown the first channel, behind another map."""
+    tensors = [numpy_helper.from_array(np.array([at], np.int64), f"at_{at}") for at in range(3)]
+    nodes = [helper.make_node("Slice", ["image", f"at_{at}", f"at_{at + 1}", "at_1"], [f"map_{at}"]) for at in (1, 0)]
+    outputs = [("map_1", [1, 1, "h", "w"]), ("map_0", [1, 1, "h", "w"])]
+    return write(path, nodes, [("image", [1, 3, "h", "w"])], outputs, tensors)
+
+
+def write_colours(path, channels=4):
+    """NormalBae: of -1 to 1 the colours that it is shown, at half the size and whole, and how sure it is."""
+    mean, spread = (
+        np.array(row, np.float32).reshape(1, 3, 1, 1) for row in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    held = {"mean": mean, "spread": spread, "two": np.float32(2), "one": np.float32(1)}
+    held |= {"pads": np.int64([0, 0, 0, 0, 0, channels - 3, 0, 0])}
+    nodes = [
+        helper.make_node("Mul", ["image", "spread"], ["wide"]),
+        helper.make_node("Add", ["wide", "mean"], ["colours"]),
+        helper.make_node("Mul", ["colours", "two"], ["double"]),
+        helper.make_node("Sub", ["double", "one"], ["facing"]),
+        helper.make_node("Pad", ["facing", "pads"], ["fine"]),
+        helper.make_node("AveragePool", ["fine"], ["coarse"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(values), name) for name, values in held.items()]
+    outputs = [("coarse", [1, channels, "h2", "w2"]), ("fine", [1, channels, "h", "w"])]
+    return write(path, nodes, [("image", [1, 3, "h", "w"])], outputs, tensors)
+
+
+def write_kinds(path, number_of=150, kinds=(0, 1, 2)):
+    """A network of ADE20K's kinds, at a quarter of the size: where red, green or blue is most is the kind of each."""
+    weights = np.full((number_of, 3, 1, 1), -1, np.float32)
+    for channel, kind in enumerate(kinds):
+        weights[kind, :, 0, 0] = np.eye(3)[channel]
+    nodes = [
+        helper.make_node("AveragePool", ["pixel_values"], ["small"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Conv", ["small", "weights"], ["logits"]),
+    ]
+    tensors = [numpy_helper.from_array(weights, "weights")]
+    outputs = [("logits", [1, number_of, "h4", "w4"])]
+    return write(path, nodes, [("pixel_values", [1, 3, "h", "w"])], outputs, tensors)
+
+
 def damaged(path):
     """A file with an operator that is nobody's."""
     node = helper.make_node("Spell", ["image"], ["depth"], domain="their.own")

@@ -2,12 +2,24 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 from PIL import Image as PilImages
 
-from tests.annotator_models import damaged, write, write_depth, write_people, write_points
+from tests.annotator_models import (
+    damaged,
+    write,
+    write_colours,
+    write_depth,
+    write_edges,
+    write_first_channel,
+    write_kinds,
+    write_people,
+    write_points,
+)
 from webui.core.errors import RequestError
 from webui.core.files import AnnotatorFile
-from webui.core.maps import MAPS, make_map, networks
+from webui.core.maps import MAPS, choose_map, make_map, networks
+from webui.core.tensor_file import BadFile
 
 # Shares of the part: a nose, shoulders and elbows, the left hand's wrist and its first finger, a chin.
 PLACES = {0: (0.5, 0.25), 5: (0.75, 0.5), 6: (0.25, 0.5), 7: (0.75, 0.75), 91: (0.75, 0.875), 92: (0.875, 0.875)}
@@ -24,7 +36,9 @@ def files(*paths):
 
 
 def drawn(name, picture, found, **options):
-    return np.asarray(make_map(name, picture, picture.size, options=options, networks=MAPS[name].find_networks(found)))
+    return np.asarray(
+        make_map(name, picture, picture.size, options=options, networks=choose_map(name).find_networks(found))
+    )
 
 
 @pytest.mark.parametrize("sides", [("h", "w"), (56, 70)])
@@ -68,6 +82,61 @@ def test_everybody_is_drawn_once_and_nobody_leaves_it_black(tmp_path, people):
     assert reds[:, :32].any() and reds[:, 32:].any() and reds.sum() < 2 * 90
     nobody = write_people(tmp_path / "yolox_l.onnx")
     assert not drawn("pose", picture, people | files(nobody)).any()
+
+
+def test_soft_edges_are_the_mean_of_what_hed_and_teed_find(tmp_path, ramp):
+    for name, file in (("hed", "ControlNetHED"), ("teed", "teed_7")):
+        found = files(write_edges(tmp_path / f"{file}.onnx", 0.05, 0.03))
+        levels = drawn(name, ramp, found)[..., 0].astype(int)
+        known = 255 / (1 + np.exp(-0.04 * (np.asarray(ramp)[..., 0].astype(float) - 127.5)))
+        assert np.abs(levels - known).max() <= 3
+    huge = PilImages.new("RGB", (64, 64), "white")
+    assert drawn("softedge_hed", huge, files(write_edges(tmp_path / "hed.onnx", 9.0))).all()
+
+
+def test_pidinet_is_shown_blue_first_and_its_last_map_is_taken(tmp_path):
+    picture = PilImages.new("RGB", (64, 48), (10, 90, 200))
+    picture.paste((255, 0, 30), (0, 0, 32, 48))
+    levels = drawn("softedge_pidinet", picture, files(write_first_channel(tmp_path / "table5_pidinet.onnx")))
+    assert (levels[:, :30, 0] == 30).all() and (levels[:, 34:, 0] == 200).all()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_normals_are_colours(tmp_path, channels):
+    picture = PilImages.new("RGB", (64, 64), (10, 90, 200))
+    made = drawn("normal_bae", picture, files(write_colours(tmp_path / "normalbae_scannet.onnx", channels)))
+    assert np.abs(made.astype(int) - (10, 90, 200)).max() <= 1
+
+
+def test_kinds_of_things_have_their_colours(tmp_path):
+    picture = PilImages.new("RGB", (96, 64), "red")
+    picture.paste("lime", (32, 0, 64, 64))
+    picture.paste("blue", (64, 0, 96, 64))
+    found = files(write_kinds(tmp_path / "segformer-b0-finetuned-ade-512-512.onnx", kinds=(0, 9, 149)))
+    made = drawn("seg_ofade20k", picture, found)
+    places = {8: (120, 120, 120), 48: (4, 250, 7), 88: (92, 0, 255)}  # wall, grass, flag
+    assert {x: tuple(made[32, x]) for x in places} == places
+    assert {tuple(colour) for colour in made.reshape(-1, 3)} == set(places.values())
+
+
+def test_a_network_that_gives_something_else_is_refused_by_its_shape(tmp_path):
+    for name, path in (
+        ("normals", write_edges(tmp_path / "normalbae.onnx", 1.0)),
+        ("segmentation", write_kinds(tmp_path / "upernet.onnx", number_of=19)),
+        ("hed", write_colours(tmp_path / "hed.onnx")),
+    ):
+        with pytest.raises(RequestError, match=rf"{path.name} gives 1 x \d+ x .*, as .* does not"):
+            MAPS[name].find_networks(files(path))
+        with pytest.raises(BadFile, match="does not"):
+            networks.check_annotator(AnnotatorFile(path.stem, path))
+    free = write(
+        tmp_path / "ade20k.onnx",
+        [helper.make_node("Identity", ["image"], ["out"])],
+        [("image", [1, 3, 8, 8])],
+        [("out", None)],
+    )
+    with pytest.raises(RequestError, match=r"ade20k\.onnx does not give scores of ADE20K's 150 kinds"):
+        drawn("segmentation", PilImages.new("RGB", (64, 64)), files(free))
 
 
 def test_what_is_missing_is_said_with_where_it_goes(tmp_path, ramp, monkeypatch):

@@ -26,7 +26,8 @@ MAP_KINDS = get_args(MapKind)[1:]
 KIND_OF_MAP: Mapping[str, MapKind] = {
     **dict.fromkeys(("pose", "body"), "pose"),
     "depth": "depth",
-    **dict.fromkeys(("soft edge", "scribble"), "soft edge"),
+    **dict.fromkeys(("soft edge", "scribble", "hed", "pidinet", "teed"), "soft edge"),
+    **{"normals": "normals", "segmentation": "segmentation"},
     **dict.fromkeys(("canny", "line"), "hard edge"),
     **dict.fromkeys(("tile", "blur"), "tile"),
     "inpaint": "inpaint",

@@ -16,9 +16,20 @@ from webui.core import images
 from webui.core.errors import RequestError
 from webui.core.files import AnnotatorFile
 from webui.core.images import ResizeMode, Size
-from webui.core.maps import colours, fitting, lines
+from webui.core.maps import colours, dense, fitting, lines
 from webui.core.maps.canny import canny
-from webui.core.maps.networks import DEPTH, PEOPLE, POSE, Network, depth, find_networks
+from webui.core.maps.networks import (
+    DEPTH,
+    HED,
+    KINDS,
+    NORMALS,
+    PEOPLE,
+    PIDINET,
+    POSE,
+    TEED,
+    Network,
+    find_networks,
+)
 from webui.core.maps.pose import pose
 from webui.core.names import fold, unknown
 from webui.core.tensor_file import BadFile
@@ -119,6 +130,11 @@ def _of_picture(make: Callable[..., PilImage], *names: str) -> Make:
     return lambda picture, values, _: make(picture, *(values[name] for name in names))
 
 
+def _of_network(make: Callable[[PilImage, Networks], PilImage]) -> Make:
+    """A map that is asked of networks alone."""
+    return lambda picture, _, files: make(picture, files)
+
+
 def _known_part(picture: PilImage, _values: Values, _files: Networks) -> PilImage:
     """Each pixel known or not: nothing between."""
     known = picture.getchannel("A").point(lambda level: 255 if level >= 255 - MASKED else 0)
@@ -205,9 +221,28 @@ ROWS = (
         "depth",
         "Depth",
         ("depth_midas", "depth_anything", "depth_anything_v2", "depth"),
-        lambda picture, _, files: depth(picture, files),
+        _of_network(dense.depth),
         (RESOLUTION,),
         networks=(DEPTH,),
+    ),
+    Map("hed", "HED", ("softedge_hed", "hed"), _of_network(dense.soft_edges), (RESOLUTION,), networks=(HED,)),
+    Map(
+        "pidinet",
+        "PiDiNet",
+        ("softedge_pidinet", "pidinet"),
+        _of_network(dense.soft_edges),
+        (RESOLUTION,),
+        networks=(PIDINET,),
+    ),
+    Map("teed", "TEED", ("softedge_teed",), _of_network(dense.soft_edges), (RESOLUTION,), networks=(TEED,)),
+    Map("normals", "Normals", ("normal_bae",), _of_network(dense.normals), (RESOLUTION,), networks=(NORMALS,)),
+    Map(
+        "segmentation",
+        "Segmentation",
+        ("seg_ofade20k", "seg_ufade20k"),
+        _of_network(dense.segmentation),
+        (RESOLUTION,),
+        networks=(KINDS,),
     ),
     Map(
         "pose",

@@ -4,19 +4,15 @@ Nothing is downloaded. A file is looked at before it is run, as finders' are: nu
 own and loops are refused.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-import numpy as np
-from PIL import Image as PilImages
-from PIL.Image import Image as PilImage
-from PIL.Image import Resampling
-
 from webui.core import onnx_session
 from webui.core.errors import RequestError, show
 from webui.core.files import AnnotatorFile
-from webui.core.finder_file import EXTRA, FLOATS, RUNTIME
+from webui.core.finder_file import EXTRA, FLOATS, RUNTIME, words_of
 from webui.core.onnx_file import Port, read_safe
 from webui.core.onnx_session import Floats
 from webui.core.segmenter_file import is_named_so, read_part
@@ -24,34 +20,48 @@ from webui.core.tensor_file import BadFile
 
 FOLDER = "models/annotators"
 FIELD = "preprocessor"
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-USUAL_DEPTH_PX = 518
-"""Of the shorter side, what Depth Anything was trained on."""
-LONGEST_DEPTH = 4
-"""Times as long as the shorter side of such a picture's square; a longer strip is looked at smaller."""
 
 
 @dataclass(frozen=True)
 class Network:
     """One network that a map needs: what it is, for people, and words of which one is in its file's name. ``example``
-    is such a name."""
+    is such a name. ``channels`` are those that one of its outputs (1, channels, h, w) has; empty: any."""
 
     what: str
     words: tuple[str, ...]
     example: str
+    channels: tuple[int, ...] = ()
 
     def goes_by(self, name: str) -> bool:
-        """Whether a file of this name is it."""
-        return any(word in name.casefold() for word in self.words)
+        """Whether a file of this name is it; `_` at the ends of a word is where another word begins, or the name."""
+        spaced = f"_{re.sub('[-. ]', '_', name.casefold())}_"
+        return any(word in spaced for word in self.words)
+
+    def check(self, outputs: Sequence[Port]) -> None:
+        """Raises BadFile where a file says that it gives something else."""
+        shapes = [port.shape for port in outputs]
+        told = [shape[1] if len(shape) == 4 else 1 for shape in shapes if shape and len(shape) in (3, 4)]
+        known = len(told) == len(shapes) and None not in told
+        if self.channels and known and not set(told) & set(self.channels):
+            raise BadFile(f"gives {words_of(tuple(outputs))}, as {self.what} does not")
 
 
 DEPTH = Network("Depth Anything or MiDaS", ("depth", "midas", "dpt"), "depth_anything_v2_vits.onnx")
 PEOPLE = Network("YOLOX", ("yolox",), "yolox_l.onnx")
-POSE = Network("DWPose", ("dw-ll", "dwpose", "rtmpose", "rtmw"), "dw-ll_ucoco_384.onnx")
+POSE = Network("DWPose", ("dw_ll", "dwpose", "rtmpose", "rtmw"), "dw-ll_ucoco_384.onnx")
+HED = Network("HED", ("_hed_", "controlnethed"), "ControlNetHED.onnx", (1,))
+PIDINET = Network("PiDiNet", ("pidinet",), "table5_pidinet.onnx", (1,))
+TEED = Network("TEED", ("_teed_",), "teed.onnx", (1,))
+NORMALS = Network("NormalBae", ("normalbae", "normal_bae", "scannet"), "normalbae_scannet.onnx", (3, 4))
+KINDS = Network(
+    "a network of ADE20K's kinds",
+    ("ade20k", "_ade_", "segformer", "upernet", "oneformer", "uniformer"),
+    "segformer-b0-finetuned-ade-512-512.onnx",
+    (150, 1),
+)
 
 
-KNOWN = (DEPTH, PEOPLE, POSE)
+KNOWN = (DEPTH, PEOPLE, POSE, HED, PIDINET, TEED, NORMALS, KINDS)
 
 
 def is_annotator(name: str) -> bool:
@@ -61,10 +71,13 @@ def is_annotator(name: str) -> bool:
 
 def check_annotator(file: AnnotatorFile) -> None:
     """Raises BadFile, with the reason, for what is neither a preprocessor's network nor a half of the segmenter."""
-    if is_named_so(file.name) and not any(network.goes_by(file.name) for network in KNOWN):
+    network = next((network for network in KNOWN if network.goes_by(file.name)), None)
+    if network is None and is_named_so(file.name):
         read_part(file)
-    else:
-        read_port(file)
+        return
+    read_port(file)
+    if network:
+        network.check(read_safe(file.path).outputs)
 
 
 def find_networks(wanted: Sequence[Network], files: Mapping[str, AnnotatorFile]) -> tuple[AnnotatorFile, ...]:
@@ -81,6 +94,7 @@ def _find(network: Network, files: Mapping[str, AnnotatorFile]) -> AnnotatorFile
             continue
         try:
             read_port(file)
+            network.check(read_safe(file.path).outputs)
             return file
         except BadFile as error:
             reason = reason or f"{show(file.path.name)} {error}"
@@ -124,26 +138,3 @@ def sides_of(file: AnnotatorFile) -> tuple[int | None, int | None]:
     shape = _port(file).shape
     assert shape
     return shape[2], shape[3]
-
-
-def depth(picture: PilImage, files: Sequence[AnnotatorFile]) -> PilImage:
-    """How near things are, the nearest white, from a network that gives inverse depth (1, [1,] h, w)."""
-    (file,) = files
-    name = file.name.casefold()
-    step = 14 if "anything" in name else 32
-    mean, spread = HALVES if "dpt" in name else IMAGENET
-    height, width = sides_of(file)
-    scale = USUAL_DEPTH_PX / max(min(picture.size), (picture.width * picture.height / LONGEST_DEPTH) ** 0.5)
-    size = tuple(
-        fixed or max(step, round(side * scale / step) * step)
-        for fixed, side in zip((width, height), picture.size, strict=True)
-    )
-    shown = np.asarray(picture.resize((size[0], size[1]), Resampling.BICUBIC), np.float32) / 255
-    numbers = ((shown - mean) / spread).transpose(2, 0, 1)[None].astype(np.float32)
-    near = np.squeeze(run(file, numbers)[0])
-    if near.ndim != 2:
-        raise RequestError(f"{show(file.path.name)} gives no depth: {near.ndim} sides instead of 2", FIELD)
-    low, high = float(near.min()), float(near.max())
-    levels = PilImages.fromarray(((near - low) / max(high - low, 1e-6)).astype(np.float32) * 255)
-    resized = np.asarray(levels.resize(picture.size, Resampling.BICUBIC))
-    return PilImages.fromarray(resized.round().clip(0, 255).astype(np.uint8)).convert("RGB")
