@@ -9,10 +9,12 @@ SIDE_PX, PLACES = 256, 16
 NEAR = 0.5
 """How far the colours of one thing may differ, as the encoder sees them."""
 FAR = 1e3
-FORMS = ("sam", "prepared", "sam2", "optimum")
-"""Meta's script and samexporter's; samexporter's with preparation in the file; SAM 2; Hugging Face's optimum."""
+FORMS = ("sam", "prepared", "sam2", "ort", "optimum")
+"""Meta's script and samexporter's; samexporter's with preparation in the file; SAM 2 as samexporter and as onnxruntime
+export it; Hugging Face's optimum."""
 NAMES = {"optimum": ("vision_encoder", "prompt_encoder_mask_decoder")}
 _EMBEDDINGS = {"sam2": "image_embed"}
+_FINER = {"sam2": "high_res_feats", "ort": "image_features"}
 
 
 def write_segmenter(folder, form="sam", name="tiny_sam", scale=1.0):
@@ -54,13 +56,10 @@ def write_encoder(path, form, scale=1.0):
         helper.make_node("Mul", ["seen", "scale"], [embeddings]),
     ]
     outputs = {embeddings: [1, 3, PLACES, PLACES]}
-    if form == "sam2":
-        outputs = {
-            "high_res_feats_0": [1, 3, 4 * PLACES, 4 * PLACES],
-            "high_res_feats_1": [1, 3, 2 * PLACES, 2 * PLACES],
-        }
-        for finer, times in zip(outputs, (4, 2), strict=True):
-            sides = [step // times] * 2
+    if form in _FINER:
+        outputs = {}
+        for finer, times in ((f"{_FINER[form]}_0", 4), (f"{_FINER[form]}_1", 2)):
+            sides, outputs[finer] = [step // times] * 2, [1, 3, times * PLACES, times * PLACES]
             nodes.append(helper.make_node("AveragePool", [at], [finer], kernel_shape=sides, strides=sides))
         outputs |= {embeddings: [1, 3, PLACES, PLACES]}
     if form == "optimum":
@@ -75,16 +74,20 @@ def write_decoder(path, form):
     embeddings = _EMBEDDINGS.get(form, "image_embeddings")
     lead = [1, 1] if form == "optimum" else [1]
     points, labels = ("input_points", "input_labels") if form == "optimum" else ("point_coords", "point_labels")
-    number = TensorProto.INT64 if form == "optimum" else TensorProto.FLOAT
+    number = {"optimum": TensorProto.INT64, "ort": TensorProto.INT32}.get(form, TensorProto.FLOAT)
     low = 4 * PLACES
     inputs = {embeddings: (TensorProto.FLOAT, [1, 3, PLACES, PLACES])}
-    if form == "sam2":
-        inputs |= {f"high_res_feats_{at}": (TensorProto.FLOAT, [1, 3, side, side]) for at, side in ((0, low), (1, 32))}
+    if form in _FINER:
+        sides = enumerate((low, low // 2))
+        inputs |= {f"{_FINER[form]}_{at}": (TensorProto.FLOAT, [1, 3, side, side]) for at, side in sides}
     if form == "optimum":
         inputs |= {"image_positional_embeddings": (TensorProto.FLOAT, [1, 3, PLACES, PLACES])}
     inputs |= {points: (TensorProto.FLOAT, [*lead, "n", 2]), labels: (number, [*lead, "n"])}
     if form != "optimum":
-        inputs |= {"mask_input": (TensorProto.FLOAT, [1, 1, low, low]), "has_mask_input": (TensorProto.FLOAT, [1])}
+        prior, has_prior = ("input_masks", "has_input_masks") if form == "ort" else ("mask_input", "has_mask_input")
+        inputs |= {prior: (TensorProto.FLOAT, [1, 1, low, low]), has_prior: (TensorProto.FLOAT, [1])}
+    if form == "ort":
+        inputs |= {"original_image_size": (TensorProto.INT32, [2])}
     if form in ("sam", "prepared"):
         inputs |= {"orig_im_size": (TensorProto.FLOAT, [2])}
     is_first = form in ("sam", "prepared")
