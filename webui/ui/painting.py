@@ -12,6 +12,7 @@ PAINTER = """
       <input type="range" min="2" max="200" value="32" aria-label="Brush size in px"></label>
     <label class="painter-finds" hidden>Find by
       <select><option value="colour">colour</option></select></label>
+    <button type="button" data-act="out" aria-pressed="false" hidden title="As with Shift">Take out</button>
     <button type="button" data-act="next" hidden title="The next click begins another thing (N)">Next thing</button>
     <label class="painter-tolerance" hidden>Tolerance
       <input type="range" min="1" max="100" value="25" aria-label="How far colours may differ"></label>

@@ -125,6 +125,7 @@
       if (button?.dataset.tool) this.use(act);
       if (act in this.edits) this.edit(act);
       if (act === "next") this.things.next();
+      if (act === "out") this.things.toggle();
       if (act === "zoom-in") this.setZoom(this.zoom + 1);
       if (act === "zoom-out") this.setZoom(this.zoom - 1);
       this.redraw();
@@ -172,6 +173,7 @@
     }
 
     put(point, tool = this.tool, takenOut = false) {
+      if (tool === "pick") takenOut = takenOut !== this.things.takesOut;
       if (tool === "pick" && this.things.isOn) return void this.things.add(point, takenOut);
       this.things?.stop();
       if (tool === "pick") this.stroke = { erase: takenOut, tolerance: Number(this.tolerance.value), points: [point] };

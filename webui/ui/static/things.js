@@ -81,7 +81,7 @@
       this.painter = painter;
       this.place = painter.root.querySelector(".painter-finds");
       this.choice = this.place.querySelector("select");
-      this.button = painter.root.querySelector("[data-act=next]");
+      [this.after, this.out] = ["next", "out"].map((act) => painter.root.querySelector(`[data-act=${act}]`));
       this.page = painter.root.dataset.page.split("-")[0];
       this.problem = "";
       this.choice.addEventListener("change", () => {
@@ -110,7 +110,8 @@
     reveal() {
       const isPick = this.painter.tool === "pick";
       this.place.hidden = !isPick;
-      this.button.hidden = !this.isOn;
+      this.out.hidden = !isPick;
+      this.after.hidden = !this.isOn;
       this.painter.tolerance.parentNode.hidden = !isPick || this.isOn;
       this.showPoints();
     }
@@ -134,6 +135,14 @@
     get open() {
       const last = this.painter.strokes.at(-1);
       return this.wanted ?? (last?.runs && !this.isClosed ? { ...last, before: this.painter.strokes.slice(0, -1) } : null);
+    }
+
+    // Clicks take out without Shift, which fingers have not; with it they add then.
+    get takesOut() {
+      return this.out.getAttribute("aria-pressed") === "true";
+    }
+    toggle() {
+      this.out.setAttribute("aria-pressed", String(!this.takesOut));
     }
 
     next() {
