@@ -11,6 +11,8 @@ from webui.core.groups.init import Init
 from webui.core.groups.nag import Nag
 from webui.core.groups.pag import Pag
 from webui.engine.guide import Branch, guide, perturb, rescale
+from webui.workspace.preset import read_preset
+from webui.workspace.presets import SHIPPED
 
 SEED, STEPS, SIDE_PX = 11, 4, 64
 PROMPT, NEGATIVE = "a red apple, flat style, on a blue background", "green, blurry"
@@ -166,3 +168,12 @@ def test_a_forecast_counts_as_many_rows_as_the_network_answers_with(darkroom, re
         darkroom.draw(request)
         assert answered.pop() == darkroom.plan(request).passes[0].rows and not answered
     hook.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["strong-guidance", "out-of-nothing", "anything-but-yellow"])
+def test_a_preset_that_shows_one_of_them_is_another_picture_without_it(darkroom, name):
+    request = read_preset((SHIPPED / f"{name}.toml").read_bytes(), name).request()
+    without = request.model_copy(update={"guidance_rescale": 0.0, "pag": None, "nag": None})
+    pictures = [np.asarray(darkroom.draw(asked)[0].image).astype(int) for asked in (request, without)]
+    assert abs(pictures[0] - pictures[1]).mean() > 5

@@ -3,7 +3,10 @@
 import pytest
 from PIL import Image as PilImages
 
+from webui.core.axes import read_axis
 from webui.core.errors import RequestError
+from webui.core.grid import make_grid
+from webui.core.groups.control import Control
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
 from webui.core.settings import Settings
@@ -129,3 +132,23 @@ def test_a_group_with_a_switch_is_on_with_its_table_and_off_in_the_fields():
     assert read_preset(off.text.encode(), "x") == off and off.request().upscale is None
     with pytest.raises(RequestError, match=r"upscale.scale must be at most 16"):
         read_preset(b"[upscale]\nscale = 99\n", "x")
+
+
+def test_laid_over_a_request_it_draws_after_the_request_s_pictures():
+    """A preset has none of its own; so a grid's presets, too, are different controls after one picture."""
+    red = PilImages.new("RGB", (64, 64), "red")
+    presets = {
+        name: read_preset(f"[[controls]]\nmodel = '{name}'\nweight = 0.5\n[[controls]]\nmodel = 'b'\n".encode(), name)
+        for name in ("edges", "depth")
+    }
+    request = Request(controls=[{"model": "mine", "image": red, "end": 0.5}])
+    grid = make_grid(
+        request, {"x": read_axis("x", "preset", "edges,depth")}, lambda name, cell: presets[name].over(cell)
+    )
+    for name, cell in zip(presets, grid.requests, strict=True):
+        first, second = cell.controls
+        assert first == Control(model=name, weight=0.5, image=red) and second == Control(model="b")
+    assert presets["edges"].over(Request()).controls[0].image is None
+    assert presets["edges"].request(overrides={"controls": [{"image": red}]}).controls == (
+        Control(model="edges", weight=0.5, image=red),
+    )

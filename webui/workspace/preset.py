@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
@@ -195,7 +196,8 @@ class Preset(BaseModel):
     def over(self, request: Request) -> Request:
         """The request with what the preset holds laid over it, as on a page; raises RequestError.
 
-        The request's prompt goes where the preset has ``{prompt}``.
+        The request's prompt goes where the preset has ``{prompt}``, and the pictures of its lists to the preset's
+        entries at their places, which have none.
         """
         texts = {"prompt": request.prompt} if "prompt" in self.variables and request.prompt else {}
         held = {name: getattr(request, name) for name in Request.model_fields if name in request.model_fields_set}
@@ -203,6 +205,10 @@ class Preset(BaseModel):
         for group in GROUP_TABLES:
             if isinstance(values.get(group), Mapping) and held.get(group) is not None:
                 values[group] = held[group].model_dump(exclude_unset=True) | values[group]
+        for group, made_of in LISTS.items():
+            if made_of.pictures and values.get(group):
+                pairs = zip_longest(values[group], held.get(group, ())[: len(values[group])])
+                values[group] = [_pictures(own, made_of) | entry for entry, own in pairs]
         if self.init and request.init is not None:
             given = {name: getattr(request.init, name) for name in request.init.model_fields_set}
             values["init"] = given | self.init
@@ -220,6 +226,10 @@ class Preset(BaseModel):
         held |= tables | {"fields": {name: False if value is None else value for name, value in nested.items()}}
         order = sorted(held, key=lambda name: isinstance(held[name], dict | list))
         return tomli_w.dumps({name: held[name] for name in order if held[name] or name in tables})
+
+
+def _pictures(entry: Listed | None, made_of: type[Listed]) -> dict[str, Any]:
+    return {name: held for name in made_of.pictures if (held := getattr(entry, name, None)) is not None}
 
 
 def _listed(group: str, held: Any) -> list[dict[str, Any]]:
