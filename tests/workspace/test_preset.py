@@ -9,6 +9,7 @@ from webui.core.grid import make_grid
 from webui.core.groups.control import Control
 from webui.core.groups.upscale import Upscale
 from webui.core.groups.variation import Variation
+from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.weight_files import content_hash
 from webui.library.library import find_loras, find_models
