@@ -1,8 +1,6 @@
 """``python -m webui`` is the ``webui`` command."""
 
-import sys
-
-from webui.cli import main
+from webui.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

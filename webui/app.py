@@ -1,6 +1,5 @@
 """Where the parts meet: settings -> executor -> page and API -> server."""
 
-import atexit
 import errno
 import hashlib
 import logging
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
-from webui.compat import noting_tunnel_trouble, with_connections, without_web_application
+from webui.compat import noting_tunnel_trouble, with_connections, with_one_configuration, without_web_application
 from webui.core.allowance import check_names
 from webui.core.catalog import Catalog
 from webui.core.disk import sweep
@@ -38,6 +37,7 @@ from webui.jobs.workers.places import Place, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Fleet, Worker
+from webui.process import exit_process, importing
 from webui.setup.cards import look
 from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
@@ -114,6 +114,16 @@ def find_places(settings: Settings) -> tuple[Place, ...]:
 
 def serve(settings: Settings) -> NoReturn:
     """Runs the page and the API until a signal, and ends the process; the engine loads behind the open page."""
+    local, workspaces, streams, blocks = _open(settings)
+    local.warm_up()
+    threading.Thread(target=_drop_unused, args=(workspaces, local), name="workspaces", daemon=True).start()
+    _wait_for_signal()
+    _stop(local, streams, blocks)
+
+
+@importing()
+def _open(settings: Settings) -> "tuple[LocalExecutor, Workspaces, Streams, Any]":
+    """Page and API, which answer from here on; says where they are."""
     go_offline()
     port = choose_port(settings)
     cache_dir = _shown_dir(settings)
@@ -156,7 +166,7 @@ def serve(settings: Settings) -> NoReturn:
     with without_web_application():  # launch makes the one that serves
         blocks = layout.build_page(executor.for_pages(), workspaces.here, lambda: preferences.now.pages)
         blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-    with with_connections(sockets.protocol()), noting_tunnel_trouble() as troubles:
+    with with_connections(sockets.protocol()), with_one_configuration(), noting_tunnel_trouble() as troubles:
         url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
@@ -167,10 +177,7 @@ def serve(settings: Settings) -> NoReturn:
     print("\n".join([f"Darkroom is at {url}", *guests]), flush=True)
     if settings.open_browser and _has_display():
         webbrowser.open(owners_url)
-    local.warm_up()
-    threading.Thread(target=_drop_unused, args=(workspaces, local), name="workspaces", daemon=True).start()
-    _wait_for_signal()
-    _stop(local, streams, blocks)
+    return local, workspaces, streams, blocks
 
 
 def _stop(local: LocalExecutor, streams: "Streams", blocks: Any) -> NoReturn:
@@ -356,17 +363,6 @@ def plainly_named(folder: Path, below: Path | None = None) -> Path:
 
 def _has_display() -> bool:
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def exit_process(status: int) -> NoReturn:
-    """Ends the process now that all is written and closed.
-
-    Python would take seconds to give back torch's memory, and ends in a crash where a thread is still at work in it.
-    """
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def _wait_for_signal() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from webui.core.samplers import SAMPLERS
+from webui.core.samplers import SAMPLERS, SCHEDULES
 from webui.engine.samplers import make_scheduler
+from webui.engine.schedulers import SpacedEulerAncestralScheduler
 
 STABLE_DIFFUSION_1_5 = {
     "num_train_timesteps": 1000,
@@ -58,6 +59,25 @@ def test_two_that_are_asked_for_alike_have_nothing_in_common():
     one.set_timesteps(3)
     assert len(other.timesteps) == before > len(one.timesteps)
     assert type(one) is type(other) and one.config == other.config and one.betas is not other.betas
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "told", [{}, {"_class_name": "EulerDiscreteScheduler", "_use_default_values": ["beta_end", "set_alpha_to_one"]}]
+)
+def test_a_configuration_becomes_what_diffusers_makes_of_it(name, told):
+    row, config = SAMPLERS[name], STABLE_DIFFUSION_1_5 | told
+    for schedule in row.schedules:
+        made = make_scheduler(name, schedule, config)
+        stock = type(made).from_config(
+            config | (SCHEDULES[schedule] if isinstance(made, SpacedEulerAncestralScheduler) else {}),
+            **row.config,
+            **SCHEDULES[schedule],
+        )
+        kept, theirs = (
+            {**of.config, "_use_default_values": {*of.config["_use_default_values"]}} for of in (made, stock)
+        )
+        assert kept == theirs
 
 
 @pytest.mark.parametrize("name", PROMISED)

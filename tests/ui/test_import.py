@@ -20,3 +20,10 @@ print(sum(path.endswith(".pyi") for path in opened))
 def test_interface_files_are_left_alone(module: str, interface_files: bool) -> None:
     run = subprocess.run([sys.executable, "-c", SCRIPT, module], capture_output=True, text=True, check=True)
     assert (int(run.stdout) > 0) == interface_files
+
+
+def test_tables_come_when_they_are_asked_for() -> None:
+    script = "import sys, webui.ui, gradio.caching as g\nbefore = 'pandas' in sys.modules\nfound = g.pd.DataFrame\n"
+    script += "import pandas\nprint(before, found is pandas.DataFrame)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]

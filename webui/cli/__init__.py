@@ -8,10 +8,12 @@ import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
 from webui import __version__
+from webui.process import exit_process, importing
 
 COMMANDS = {
     "serve": "open the page (the default)",
@@ -40,6 +42,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"webui: {message}\n")
 
 
+def run() -> NoReturn:
+    """The process of the ``webui`` command."""
+    status = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are at work, as Python does
+    exit_process(status)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that has not every letter of a path
@@ -47,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "serve")
-    parser = make_parser(arguments[0])
+    with importing():
+        parser = make_parser(arguments[0])
     options, remaining = parser.parse_known_args(arguments)
     if remaining and options.command not in PASS_THROUGH:
         parser.error(f"unknown argument {remaining[0]!r} for {options.command}")
@@ -63,8 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        from webui.app import exit_process
-
         print("webui: interrupted", file=sys.stderr)
         exit_process(130)
 

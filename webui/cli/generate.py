@@ -18,6 +18,7 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.visitor import OWNER
 from webui.core.work import Work, to_text
+from webui.process import importing, load_torch_ahead
 from webui.workspace.preset import compare_pins
 
 
@@ -40,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
 
 def draw(options: argparse.Namespace, work_of: Callable[[Request, Path], Work]) -> int:
     """The same for what ``work_of`` makes of the request that the flags say, and the folder of presets."""
-    from webui.app import make_executor
+    load_torch_ahead()
+    with importing():
+        from webui.app import make_executor
 
     logging.getLogger("webui").setLevel(logging.ERROR)  # warnings come with the events, and are printed from there
     settings = read_settings(options, out=options.out)

@@ -9,6 +9,7 @@ from webui.cli import BadInput
 from webui.cli.flags import add_offline, add_saving, add_settings, add_workers, read_settings
 from webui.core.errors import RequestError
 from webui.core.tls import check_certificate
+from webui.process import importing
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -81,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if settings.is_reached and not (auth or options.no_auth):
         settings = settings.model_copy(update={"passphrase": _make_passphrase()})
-    from webui.app import serve
+    with importing():
+        from webui.app import serve
 
     try:
         serve(settings)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -57,4 +58,16 @@ def _make(path: str, schedule: str, config_json: str, options_json: str) -> Any:
         scheduler_class = getattr(importlib.import_module(module), name)
         if path == ANCESTRAL:  # which takes from its configuration what diffusers' class has no parameter for
             config |= SCHEDULES[schedule]
-        return scheduler_class.from_config(config, **json.loads(options_json), **SCHEDULES[schedule])
+        return _of_config(scheduler_class, config, json.loads(options_json) | dict(SCHEDULES[schedule]))
+
+
+def _of_config(scheduler_class: Any, config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """What diffusers' ``from_config`` makes. That one imports all classes that the configuration could be for first,
+    which takes 0.2 s: scipy's integrals are needed by one of them."""
+    config = {name: value for name, value in config.items() if name not in config.get("_use_default_values", ())}
+    known = inspect.signature(scheduler_class).parameters.keys() - {"kwargs"}
+    told = {name: value for name, value in {**config, **options}.items() if name in known}
+    made = scheduler_class(**told)
+    kept = {name: value for name, value in config.items() if name not in told and name != "_use_default_values"}
+    made.register_to_config(**kept | ({"_class_name": scheduler_class.__name__} if "_class_name" in kept else {}))
+    return made

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image as PilImage
 from PIL.Image import Resampling
-from scipy import ndimage
 
 from webui.core.found import Part
 
@@ -35,6 +34,8 @@ Floats = NDArray[np.float32]
 
 def find_subject(picture: PilImage) -> list[Part]:
     """The parts of an RGB picture, those with the largest contrast first; none in a plain one."""
+    from scipy import ndimage
+
     scale = max(picture.size) / LOOKED_AT_PX
     size = tuple(max(8, round(side / scale)) for side in picture.size)
     looked_at = picture if scale <= 1 else picture.resize((size[0], size[1]), Resampling.BOX)

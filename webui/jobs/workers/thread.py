@@ -14,6 +14,7 @@ from webui.core.order import Order
 from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import is_lost
 from webui.jobs.workers.worker import WorkerStatus
+from webui.process import importing
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
@@ -124,7 +125,8 @@ class ThreadWorker:
 
     def _engine(self) -> "PipelineManager":
         if self._manager is None:
-            from webui.engine.manager import PipelineManager
+            with importing():
+                from webui.engine.manager import PipelineManager
 
             self._manager = PipelineManager(self._options)
         return self._manager
