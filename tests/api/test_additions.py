@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tests.annotator_models import write_depth
+from tests.segmenter_models import write_segmenter
 from webui.api import additions as routes
 from webui.api.additions import additions_router
 from webui.api.bodies import limit_of
@@ -99,6 +100,9 @@ def test_a_network_of_a_preprocessor_goes_where_these_are(client, settings, tmp_
     assert (told["kind"], told["about"], told["path"]) == ("preprocessor", "a preprocessor's network", str(path))
     assert [file.path for file in find_annotators(settings).values()] == [path]
     assert "is not an ONNX file" in put(client, "midas.onnx", b"words" * 99).json()["detail"]
+    for name, half in write_segmenter(tmp_path / "made").items():
+        assert put(client, f"{name}.onnx", half.read_bytes()).json()["path"] == str(path.parent / f"{name}.onnx")
+    assert "neither the encoder nor the decoder" in put(client, "edge_sam.onnx", data).json()["detail"]
 
 
 @pytest.mark.parametrize(

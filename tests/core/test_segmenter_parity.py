@@ -130,3 +130,97 @@ def test_masks_are_those_of_transformers(model, segmenter, size, places):
     masks = processor.post_process_masks(given.pred_masks, shown["original_sizes"], shown["reshaped_input_sizes"])[0][0]
     theirs = masks[int(given.iou_scores.flatten().argmax())].numpy()
     assert 0.1 < theirs.mean() < 0.9 and (ours == theirs).mean() > 0.9999
+
+
+class Encoder2(Encoder):
+    def forward(self, picture):
+        return tuple(self.sam.get_image_embeddings(picture))
+
+
+class Decoder2(Encoder):
+    """What samexporter's ``SAM2ImageDecoder`` computes."""
+
+    def forward(self, embeddings, fine, middle, points, labels, prior, has_prior):
+        prompts = self.sam.prompt_encoder
+        dense = has_prior * prompts.mask_embed(prior)
+        dense = dense + (1 - has_prior) * prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        masks, scores, *_ = self.sam.mask_decoder(
+            image_embeddings=embeddings,
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=prompts._embed_points(points.unsqueeze(1), labels.unsqueeze(1).long(), pad=True),
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            high_resolution_features=[fine, middle],
+        )
+        return masks[:, 0], scores[:, 0]
+
+
+@pytest.fixture(scope="module")
+def model2():
+    from transformers import Sam2Config, Sam2Model
+
+    widths = [16, 32, 64, 128]
+    backbone = {
+        **{"model_type": "sam2_hiera_det_model", "hidden_size": 16, "image_size": [SIDE, SIDE]},
+        **{"blocks_per_stage": [1] * 4, "embed_dim_per_stage": widths, "num_attention_heads_per_stage": [1, 2, 4, 8]},
+        **{"window_size_per_stage": [8, 4, 4, 4], "global_attention_blocks": []},
+    }
+    sizes = [[SIDE // step] * 2 for step in (4, 8, 16)]
+    vision = {"backbone_config": backbone, "backbone_channel_list": widths[::-1], "backbone_feature_sizes": sizes}
+    decoder = {"hidden_size": WIDTH, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": WIDTH}
+    config = Sam2Config(
+        vision_config=vision | {"fpn_hidden_size": WIDTH},
+        prompt_encoder_config={"hidden_size": WIDTH, "image_size": SIDE},
+        mask_decoder_config=decoder,
+    )
+    torch.manual_seed(0)
+    model = Sam2Model(config).eval()
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def segmenter2(model2, tmp_path_factory):
+    folder, picture = tmp_path_factory.mktemp("annotators"), torch.zeros(1, 3, SIDE, SIDE)
+    paths = [folder / f"sam2_tiny.{half}.onnx" for half in ("encoder", "decoder")]
+    names = ["high_res_feats_0", "high_res_feats_1", "image_embed"]
+    asked = ["point_coords", "point_labels", "mask_input", "has_mask_input"]
+    shared = {"opset_version": 17, "dynamo": False}
+    with torch.no_grad():
+        fine, middle, embeddings = Encoder2(model2)(picture)
+        torch.onnx.export(Encoder2(model2), (picture,), paths[0], input_names=["image"], output_names=names, **shared)
+        points = torch.rand(1, 5, 2) * SIDE, torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0]])
+        torch.onnx.export(
+            Decoder2(model2),
+            (embeddings, fine, middle, *points, torch.zeros(1, 1, SIDE // 4, SIDE // 4), torch.zeros(1)),
+            paths[1],
+            input_names=["image_embed", *names[:2], *asked],
+            output_names=["masks", "iou_predictions"],
+            dynamic_axes={name: {0: "things", 1: "points"} for name in asked[:2]},
+            **shared,
+        )
+    (found,) = find_segmenters({path.stem: AnnotatorFile(path.stem, path) for path in paths})
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [(300, 200), (120, 260), (900, 640)])
+@pytest.mark.parametrize("places", [((0.3, 0.4),), ((0.3, 0.4), (0.7, 0.6))])
+def test_masks_are_those_of_transformers_sam2(model2, segmenter2, size, places):
+    levels = np.random.default_rng(1).integers(0, 255, (12, 12, 3), np.uint8)
+    picture = PilImages.fromarray(levels).resize(size, Resampling.BICUBIC)
+    points = [(x * size[0], y * size[1]) for x, y in places]
+    ours = np.asarray(Eye().find(segmenter2, picture, points, [1] * len(points))) > 0
+    shown = np.asarray(picture.resize((SIDE, SIDE), Resampling.BILINEAR), np.float32) / 255
+    shown = ((shown - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)).transpose(2, 0, 1)[None]
+    with torch.no_grad():
+        given = model2(
+            pixel_values=torch.tensor(shown).float(),
+            input_points=torch.tensor([[[(x * SIDE, y * SIDE) for x, y in places]]]),
+            input_labels=torch.ones(1, 1, len(points), dtype=torch.long),
+        )
+        masks = torch.nn.functional.interpolate(given.pred_masks[:, 0], size[::-1], mode="bilinear")[0] > 0
+    theirs = masks[int(given.iou_scores.flatten().argmax())].numpy()
+    assert 0.1 < theirs.mean() < 0.9 and (ours == theirs).mean() > 0.9999

@@ -112,8 +112,9 @@ def _decode(
         raise RequestError(f"{show(decoder.file.path.name)} {reason}", FIELD)
     chosen = _choose(scores, len(points))
     levels = PilImages.fromarray(masks.reshape(-1, *masks.shape[-2:])[chosen])
-    square = levels.resize((segmenter.side_px, segmenter.side_px), Resampling.BILINEAR)
-    whole = np.asarray(square.crop((0, 0, *shown)).resize(size, Resampling.BILINEAR))
+    if not decoder.is_second:
+        levels = levels.resize((segmenter.side_px, segmenter.side_px), Resampling.BILINEAR).crop((0, 0, *shown))
+    whole = np.asarray(levels.resize(size, Resampling.BILINEAR))
     return PilImages.fromarray(np.where(whole > 0, 255, 0).astype(np.uint8))
 
 
