@@ -148,3 +148,12 @@ def test_a_grid_varies_them_all_at_once():
     assert [region.weight for region in apply(axis, 0, request, None).regions] == [0.5, 0.5]
     word = apply(read_axis("x", "prompt:apple", "apple, pear"), 1, request, None)
     assert [region.prompt for region in word.regions] == ["a red pear, (big:1.2)"] * 2
+
+
+def test_regional_prompters_settings_are_said_not_to_be_honoured():
+    """As that extension of A1111's writes them."""
+    text = "sky ADDROW sea\nSteps: 4, Seed: 1, RP Active: True, RP Divide mode: Matrix, RP Matrix submode: Rows,"
+    text += ' RP Mask submode: Mask, RP Ratios: "1,1", RP Base Ratios: 0.2, RP Use Base: False, RP Use Common: False'
+    found = read_infotext(text)
+    said = "Regional Prompter divided the picture (divide mode Matrix, matrix submode Rows, ratios 1,1, base ratios 0.2"
+    assert [line.startswith(said) for line in found.unmapped] == [True] and "regions" not in found.values

@@ -12,8 +12,9 @@ from webui.core import dynamic
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError, explain
 from webui.core.files import File
-from webui.core.groups import GROUP_FIELDS, group_values, nest
+from webui.core.groups import GROUP_FIELDS, SWITCHES, group_values, nest
 from webui.core.groups.init import Init
+from webui.core.groups.region import Region
 from webui.core.groups.upscale import DEFAULT_UPSCALER
 from webui.core.latent_filters import LATENT_FILTERS
 from webui.core.names import choose_finder, choose_upscaler, find_file
@@ -37,7 +38,7 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
     reasons = [*found.unmapped]
     given = {name: clean(value).strip() if isinstance(value, str) else value for name, value in found.values.items()}
     given = {name: value for name, value in given.items() if value is not None}
-    if given.get("prompt") == "":
+    if given.get("prompt") == "" and not given.get("regions"):
         del given["prompt"]  # what says nothing must not wipe what somebody wrote
     sampler, schedule = given.pop("sampler", None), given.pop("schedule", None)
     if sampler is None:  # some call that a scheduler
@@ -61,10 +62,17 @@ def check(found: Found, catalog: Catalog) -> tuple[dict[str, Any], list[str]]:
             values[field] = dynamic.as_words(values[field])  # it was drawn already
         forms = unsupported(str(values.get(field, "")), negative=field == "negative")
         reasons += [f"{field}: {line}" for line in forms]
+    if found.program in MARKS_ARE_WORDS and "regions" in values:
+        values["regions"] = tuple(map(_in_words, values["regions"]))
     _check_upscale(values, catalog, reasons)
     _check_hires(values, catalog, reasons)
+    values |= {group: True for group in SWITCHES if any(name.startswith(f"{group}.") for name in values)}
     known = (*Request.model_fields, *Init.model_fields, *GROUP_FIELDS)
     return {name: values[name] for name in known if name in values}, reasons
+
+
+def _in_words(region: Region) -> Region:
+    return region.model_copy(update={"prompt": dynamic.as_words(as_words(region.prompt))})
 
 
 def _check_upscale(values: dict[str, Any], catalog: Catalog, reasons: list[str]) -> None:
@@ -207,7 +215,7 @@ def _check_loras(loras: Sequence[Lora], given: dict[str, Any], catalog: Catalog,
         prompt = _TAG.sub(lambda tag: "" if _stem(tag[1]) in listed else tag[0], prompt).strip()
         given["prompt"] = prompt
         reasons += _missing_in(prompt, catalog.loras)
-        if prompt == "":
+        if prompt == "" and not given.get("regions"):
             del given["prompt"]
     return {"loras": tuple(refs.values())} if refs else {}
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from webui.interop.comfyui.areas import read_areas
 from webui.interop.comfyui.conditioning import NEGATIVES, PIPES, POSITIVES, Prompts, Side
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
 from webui.interop.comfyui.loras import loras_of
@@ -31,6 +32,11 @@ NUMBERS = {
     "guidance": ("cfg", "cfg_conds", "guidance_scale"),
     "strength": ("denoise", "denoise_strength"),
 }
+GUIDING = {
+    "PerturbedAttentionGuidance": ("scale", "pag.scale"),
+    "RescaleCFG": ("multiplier", "guidance_rescale"),
+}
+"""The kind of a node: its number, and the field that it is."""
 _SAVER = re.compile(r"saver|save[ _]?image|image[ _]?save", re.I)
 ONWARD = ("model", "model1", "opt_model")
 SIZES = (("width", "height"), ("empty_latent_width", "empty_latent_height"), ("W", "H"))
@@ -63,23 +69,65 @@ def read_sampler(graph: Graph, node: Node) -> Drawing:
     drawing = Drawing()
     guider = graph.source(node.inputs.get("guider"), (*POSITIVES, *NEGATIVES, "cfg"), "guider")
     told = {**(guider.inputs if guider else {}), **node.inputs}
-    if guider and guider.says("basicguider"):  # the prompt alone
+    if guider and guider.says("basicguider", "nagguider"):  # the prompt alone
         drawing.put("guidance", 1.0)
     _read_numbers(graph, node, told, drawing)
     prompts = Prompts(graph)
+    _read_nag(graph, prompts, told, drawing)
+    _read_model(graph, told, drawing)
+    _read_size(graph, node, drawing)
+    _read_prompts(graph, prompts, node, told, drawing)
+    return drawing
+
+
+def _read_prompts(graph: Graph, prompts: Prompts, node: Node, told: dict[str, Any], drawing: Drawing) -> None:
+    """Both sides, the positive one by area where that can be told."""
+    value = next((told[key] for key in POSITIVES if key in told), None)
+    width, height = (drawing.values.get(side) for side in ("width", "height"))
+    if width and height and (areas := read_areas(graph, prompts, value, (width, height))):
+        drawing.put("prompt", areas[0])
+        drawing.put("regions", areas[1])
     sides: tuple[tuple[str, Side, tuple[str, ...]], ...] = (
         ("prompt", "positive", POSITIVES),
         ("negative", "negative", NEGATIVES),
     )
     for name, side, names in sides:
+        if name in drawing.values:
+            continue
         given = next((told[key] for key in (*names, *PIPES) if key in told), None)
         text = prompts.read(given, side)
         drawing.put(name, text)
         if text is None and (given is not None or name == "prompt"):
             graph.note(f"{name}: node {node.name[:20]} ({node.kind[:60]}) leads to no text that can be read")
-    _read_model(graph, told, drawing)
-    _read_size(graph, node, drawing)
-    return drawing
+
+
+def _read_nag(graph: Graph, prompts: Prompts, told: dict[str, Any], drawing: Drawing) -> None:
+    """NAG of samplers and guiders that have it (ComfyUI-NAG). At guidance 1 their one negative prompt is that of it."""
+    numbers = {name: number_of(graph, told.get(f"nag_{name}"), f"nag_{name}") for name in ("scale", "tau", "alpha")}
+    if None in numbers.values() or (numbers["scale"] or 0) <= 1:
+        return
+    for name, number in numbers.items():
+        drawing.put(f"nag.{name}", number)
+    negative = prompts.read(told.get("nag_negative"), "negative")
+    if negative is not None and drawing.values.get("guidance") == 1:
+        drawing.put("negative", negative)
+    elif negative:
+        graph.note(f"NAG's own negative prompt: {negative[:160]}")
+    if until := number_of(graph, told.get("nag_sigma_end"), "nag_sigma_end"):
+        graph.note(f"NAG: until sigma {until:g} there; here to the end")
+
+
+def _read_guiding(graph: Graph, node: Node, drawing: Drawing) -> bool:
+    """What guides beside guidance, of nodes of ComfyUI's own that change the model; whether it was one of these."""
+    if (found := GUIDING.get(node.kind)) is None or found[1] in drawing.values:
+        return False
+    if (number := number_of(graph, node.inputs.get(found[0]), found[0])) is None:
+        return False
+    if number:
+        drawing.put(found[1], number)
+    if node.kind == "RescaleCFG":
+        graph.note("RescaleCFG: of a model that predicts noise it is computed in another way there")
+    return True
 
 
 def _read_numbers(graph: Graph, node: Node, told: dict[str, Any], drawing: Drawing) -> None:
@@ -138,7 +186,8 @@ def _read_model(graph: Graph, told: dict[str, Any], drawing: Drawing) -> None:
             layer = node.inputs.get("clip_skip", node.inputs.get("stop_at_clip_layer"))
             _put_clip_skip(graph, layer, drawing)
             break
-        if not loras and onward is not None and not node.says("reroute", "pipe", "context", "lora", "power"):
+        passes = node.says("reroute", "pipe", "context", "lora", "power")
+        if not loras and onward is not None and not passes and not _read_guiding(graph, node, drawing):
             changed.append(node.kind[:40])
         value = onward if onward is not None else graph.passed_on(node)
     if given is not None and "model" not in drawing.values:
