@@ -31,7 +31,7 @@ def test_what_float32_is_computed_with_is_named_where_somebody_chose_it(monkeypa
     convolutions = torch.backends.mkldnn.conv
     with monkeypatch.context() as patch:
         patch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-        patch.setattr(provenance, "KERNELS", 2)
+        patch.setattr(provenance, "KERNELS", {torch.float32: 2})
         convolutions.fp32_precision = "bf16"
         try:
             faster = describe_environment(cpu, torch.float32)

@@ -293,7 +293,7 @@ def test_nothing_is_prepared_between_steps(
     assert ("prepare" in happened[happened.index("Step") :]) is inside
 
 
-@pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
+@pytest.mark.skipif(not conv.convolves(torch.float32), reason="oneDNN does not convolve here")
 def test_no_step_with_a_change_orders_a_convolution(darkroom, model, request_for, fresh, monkeypatch, random_lora):
     if darkroom.manager.device.type != "cpu":
         pytest.skip("only convolutions on a CPU are put in order")

@@ -60,14 +60,14 @@ def describe_environment(
         "attention": ATTENTION,
         "float32_matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
-        **_cpu_kernels(device, cpu_kernels),
+        **_cpu_kernels(device, dtype, cpu_kernels),
         **_float32(device),
     }
 
 
-def _cpu_kernels(device: torch.device, used: bool) -> dict[str, bool | int]:
+def _cpu_kernels(device: torch.device, dtype: torch.dtype, used: bool) -> dict[str, bool | int]:
     """Whether a CPU draws with our kernels, and with which: others round another way."""
-    said = KERNELS if used else False
+    said = KERNELS.get(dtype, 1) if used else False
     return {} if device.type != "cpu" or said == 1 else {"cpu_kernels": said}
 
 

@@ -75,7 +75,7 @@ class Residence:
 
     @property
     def faster(self) -> Any:
-        """What runs its UNet faster, a ``CompiledUNet`` or ``GraphedUNet``, if anything does."""
+        """What runs its UNet faster, a ``CompiledUNet``, ``GraphedUNet`` or ``TracedUNet``, if anything does."""
         return self._resident.faster if self._resident else None
 
     @property

@@ -19,6 +19,7 @@ from webui.engine.weights import keeps_small
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
     from webui.engine.speed.graphed import GraphedUNet
+    from webui.engine.speed.traced import TracedUNet
 
 CONTROL = "control "
 """How the parts are called that are controls, before their numbers."""
@@ -54,7 +55,7 @@ class Resident:
     lenders: tuple[ModelFile, ...] = ()
     vae: VaeFile | None = None
     limit_bytes: float = math.inf
-    faster: "CompiledUNet | GraphedUNet | None" = None
+    faster: "CompiledUNet | GraphedUNet | TracedUNet | None" = None
     controls: Mapping[ControlFile, LoadedControl] = field(default_factory=dict)
     _streamed: list[Streamed] = field(default_factory=list)
 
@@ -64,7 +65,7 @@ class Resident:
         return {**self.model.components, "vae": self.model.vae}
 
     def speed_up(self, options: EngineOptions) -> None:
-        """Has the backbone compiled or recorded, where that is wanted and all of it rests on the device.
+        """Has the backbone compiled, recorded or written down, where that is wanted and all of it rests on the device.
 
         One whose weights stay small is run as it is: a LoRA beside them is no tensor in a fixed place.
         """
@@ -79,6 +80,11 @@ class Resident:
             from webui.engine.speed.graphed import GraphedUNet
 
             self.faster = GraphedUNet(self.model.network)
+        elif options.cpu_kernels and self.model.device.type == "cpu":
+            from webui.engine.speed.traced import TracedUNet, suits
+
+            if suits(self.model.network):
+                self.faster = TracedUNet(self.model.network)
         self.model.run = self.faster or self.model.network
 
     def slow_down(self) -> None:

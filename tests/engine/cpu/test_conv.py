@@ -13,8 +13,8 @@ from webui.engine.cpu.conv import PackedConv2d, parameter_of
 from webui.engine.cpu.install import install
 from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
-pytestmark = pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
-FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if conv._packs(kind)]
+pytestmark = pytest.mark.skipif(not conv.convolves(torch.float32), reason="oneDNN does not convolve here")
+FORMATS = [kind for kind in (torch.float32, torch.bfloat16, torch.float16) if conv.convolves(kind)]
 CHANNELS = ((4, 320), (320, 4), (33, 17), (64, 128), (640, 320))
 SHAPES = ((2, 64, 64), (1, 16, 24), (3, 9, 9))
 

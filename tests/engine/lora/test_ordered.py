@@ -15,7 +15,7 @@ from webui.engine.lora.deltas import Difference
 from webui.engine.lora.reading import LoraWeights
 from webui.engine.lora.sets import SetKey, set_key
 
-pytestmark = pytest.mark.skipif(not conv._packs(torch.float32), reason="oneDNN does not convolve here")
+pytestmark = pytest.mark.skipif(not conv.convolves(torch.float32), reason="oneDNN does not convolve here")
 A, B, C, D = (set_key([(name, 1.0, 1.0, None)]) for name in "abcd")
 WEIGHT_BYTES = 4 * 8 * 8 * 9
 PLENTY = 1000 * WEIGHT_BYTES

@@ -72,27 +72,31 @@ class PackedConv2d(nn.Conv2d):
         plain = {"kernel_size": (3, 3), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
         return all(getattr(convolution, name) == value for name, value in plain.items())
 
-    def forward(self, input: torch.Tensor, padding: tuple[int, ...] | None = None) -> torch.Tensor:
-        """(n, in, h, w) to (n, out, h', w'), both channels-last; ``padding``, if given, instead of its own."""
+    def forward(
+        self, input: torch.Tensor, padding: tuple[int, ...] | None = None, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(n, in, h, w) to (n, out, h', w'), both channels-last; ``padding`` and ``bias``, if given, instead of its
+        own."""
         padding = self.padding if padding is None else padding
+        bias = parameter_of(self, "bias") if bias is None else bias
         if not self.packs:
-            return functional.conv2d(input, self.weight, self.bias, self.stride, padding)
+            return functional.conv2d(input, self.weight, bias, self.stride, padding)
         if torch.compiler.is_compiling():
-            output: torch.Tensor = torch.ops.darkroom.packed_conv(input, self.weight, self.bias, self.stride, padding)
+            output: torch.Tensor = torch.ops.darkroom.packed_conv(input, self.weight, bias, self.stride, padding)
             return output
         weight = parameter_of(self, "weight")
         if winograd.suits(input, weight, self.stride):
             self._refill()
             self._packed = None
-            return winograd.convolve(input, weight, self.bias, padding)
+            return winograd.convolve(input, weight, bias, padding)
         self.hold()
-        return _convolve(input, self.pack(input.shape, padding), self.bias, self.stride, padding)
+        return _convolve(input, self.pack(input.shape, padding), bias, self.stride, padding)
 
     @property
     def packs(self) -> bool:
         """Whether the weight is where, and in a format in which, an ordered copy helps."""
         weight = parameter_of(self, "weight")
-        return weight.device.type == "cpu" and _packs(weight.dtype)
+        return weight.device.type == "cpu" and convolves(weight.dtype)
 
     def order(self, weight: torch.Tensor, shape: torch.Size) -> Ordered | None:
         """A copy for inputs of that shape of a weight that may take the present one's place, if one would be used."""
@@ -228,7 +232,7 @@ class StoredPackedConv2d(StoredConv2d):
     """
 
     def _convolve(self, input: torch.Tensor) -> torch.Tensor:
-        if input.device.type != "cpu" or not _packs(input.dtype):
+        if input.device.type != "cpu" or not convolves(input.dtype):
             return super()._convolve(input)
         assert isinstance(self.padding, tuple)
         if winograd.suits(input, input.new_empty(1).expand(self.stored.shape), self.stride):
@@ -266,7 +270,7 @@ def _version(weight: torch.Tensor) -> int:
 
 
 @cache
-def _packs(dtype: torch.dtype) -> bool:
+def convolves(dtype: torch.dtype) -> bool:
     """Whether oneDNN convolves this format on this processor."""
     if not HAS_ONEDNN:
         return False
@@ -333,7 +337,24 @@ def _pack(weight: Any, stride: Sequence[int], padding: Sequence[int], shape: Seq
 def _convolve(
     input: torch.Tensor, packed: Any, bias: torch.Tensor | None, stride: Sequence[int], padding: Sequence[int]
 ) -> torch.Tensor:
+    if torch._C._is_tracing():
+        traced: torch.Tensor = for_traces().convolve(input, packed, bias, list(padding), list(stride))
+        return traced
     output: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
         input, packed, bias, list(padding), list(stride), [1, 1], 1, "none", [], ""
     )
     return output
+
+
+@cache
+def for_traces() -> Any:
+    """Operations in the only form in which ``torch.jit.trace`` takes their arguments."""
+    return torch.jit.CompilationUnit("""
+def convolve(input: Tensor, packed: Tensor, bias: Optional[Tensor], padding: List[int], stride: List[int]):
+    return torch.ops.mkldnn._convolution_pointwise(
+        input, packed, bias, padding, stride, [1, 1], 1, "none", [], ""
+    )
+
+def linear(input: Tensor, weight: Tensor, bias: Optional[Tensor], then: str, form: str):
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, then, [], form)
+""")

@@ -7,20 +7,29 @@ weights, under the same names.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from webui.engine.cpu.conv import PackedConv2d, StoredPackedConv2d
+from webui.engine.cpu.fused import FusedLayer, FusedResnet, FusedTransformer, FusedUNet
 from webui.engine.cpu.parts import PartwiseFeedForward
 from webui.engine.cpu.strips import StripHalf, StripResnet, StripUpsampler
+from webui.engine.nets import blocks
 from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
-from webui.engine.nets.transformer import FeedForward
+from webui.engine.nets.transformer import FeedForward, Layer, Transformer
+from webui.engine.nets.unet import UNet
 from webui.engine.weights.layers import StoredConv2d
 
-KERNELS = 1
-"""Which of our kernels these are: one more for any that round another way, so that recipes name them."""
+KERNELS = {torch.bfloat16: 2}
+"""Which of our kernels these are, by format, 1 where nothing is said: one more for any that round another way, so that
+recipes name them."""
 
 FASTER: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: PackedConv2d,
+    UNet: FusedUNet,
+    blocks.Resnet: FusedResnet,
+    Transformer: FusedTransformer,
+    Layer: FusedLayer,
     FeedForward: PartwiseFeedForward,
     StoredConv2d: StoredPackedConv2d,
     Half: StripHalf,

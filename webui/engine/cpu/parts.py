@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from webui.engine.cpu.fused import gate
 from webui.engine.nets.transformer import FeedForward
 
 HEAP_BYTES = 24 * 2**20
@@ -18,6 +19,8 @@ class PartwiseFeedForward(FeedForward):
         inner_bytes = 8 * tokens.numel() * tokens.element_size()
         parts = math.ceil(inner_bytes / HEAP_BYTES) if tokens.device.type == "cpu" else 1
         if parts == 1:
-            return super().forward(tokens)
-        forward = super().forward
-        return torch.cat([forward(part) for part in tokens.flatten(0, 1).chunk(parts)]).view(tokens.shape)
+            return self._gate(tokens)
+        return torch.cat([self._gate(part) for part in tokens.flatten(0, 1).chunk(parts)]).view(tokens.shape)
+
+    def _gate(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().forward(tokens) if (gated := gate(self, tokens)) is None else gated

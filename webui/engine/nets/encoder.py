@@ -4,7 +4,7 @@ Pictures lie channels-last all the way, so that an attention's tokens are a view
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -280,6 +280,7 @@ class Walk:
     skips: list[torch.Tensor]
     inside: Mapping[int, torch.Tensor] = field(default_factory=dict)
     perturbed: int = 0
+    spread: Callable[[torch.Tensor, int, int], torch.Tensor] = spread
 
     @property
     def _later_time(self) -> torch.Tensor:
@@ -288,7 +289,7 @@ class Walk:
 
     def all_rows(self, values: torch.Tensor) -> torch.Tensor:
         """Values of n latents or of the rows, for all rows that there are from the middle on."""
-        return spread(values, self.rows, self.perturbed)
+        return self.spread(values, self.rows, self.perturbed)
 
     def down(self, layers: Iterable[tuple[nn.Module, Any]]) -> None:
         """Through layers that make a skip each."""

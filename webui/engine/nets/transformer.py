@@ -69,7 +69,7 @@ class Transformer(nn.Module):
         self._merges = merges
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width) if linear else Conv1x1(width, width)
-        self.transformer_blocks = nn.ModuleList(_Layer(width, heads, context) for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(Layer(width, heads, context) for _ in range(depth))
         self.proj_out = nn.Linear(width, width) if linear else Conv1x1(width, width)
 
     def forward(
@@ -93,7 +93,9 @@ class Transformer(nn.Module):
         return to_picture(self.proj_out(tokens), height, width).add_(picture)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """Attention to each other, attention to the prompt, and a feed-forward, each after a norm and added."""
+
     def __init__(self, width: int, heads: int, context: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from webui.engine.nets import encoder
 from webui.engine.nets.blocks import Resampler
 from webui.engine.nets.encoder import Added, Encoder, Prepared, Walk, add
+from webui.engine.nets.layers import spread
 from webui.engine.speed.shortcuts import Shortcuts
 
 OUTER_LAYERS = 2
@@ -50,6 +51,7 @@ class UNet(Encoder):
     }
     __call__: Callable[..., torch.Tensor]  # which torch has without types
     up_blocks: Any
+    spread = staticmethod(spread)
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -95,7 +97,7 @@ class UNet(Encoder):
         hidden = self.conv_in(latents.contiguous(memory_format=torch.channels_last))
         inside = dict(zip(self._ends(), added.inside, strict=False))
         prompts, perturbed = iter(prepared.attended), prepared.perturbed
-        walk = Walk(functional.silu(time), prompts, rows, shortcuts.merging, [hidden], inside, perturbed)
+        walk = Walk(functional.silu(time), prompts, rows, shortcuts.merging, [hidden], inside, perturbed, self.spread)
         walk.down(down[: OUTER_LAYERS - 1])
         if (features := shortcuts.recall()) is None:
             walk.down(down[OUTER_LAYERS - 1 :])
