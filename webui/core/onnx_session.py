@@ -58,6 +58,7 @@ def _load(path: Path, _state: State) -> tuple[Any, Mapping[str, int]]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep what the largest picture took, gigabytes for SAM
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # whoever draws meanwhile needs the cores
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     return session, {port.name: port.dtype for port in ports}
