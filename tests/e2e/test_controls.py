@@ -83,6 +83,28 @@ def test_a_picture_is_chosen_seen_as_a_map_drawn_with_and_reused(tab):
     panel.locator(".controls-picture img").wait_for()
 
 
+def test_a_union_alone_is_told_what_its_map_shows(tab):
+    """As if one of the files were one."""
+
+    def answer(route):
+        response = route.fetch()
+        known = response.json()
+        for info in known:
+            info |= {"form": "ControlNet Union"} if info["name"] == "lines" else {}
+        route.fulfill(response=response, json=known)
+
+    tab.page.route("**/api/controls?*", answer)
+    tab.find("controls-panel").get_by_role("button", name="Controls").click()
+    tab.find("controls-panel").get_by_role("button", name="Add").click()
+    tab.find("controls-kind").wait_for()
+    tab.find("controls-kind").select_option("hard edge")
+    assert held(tab)[0]["kind"] == "hard edge"
+    tab.find("controls-model").select_option("demo-edges")
+    tab.find("controls-kind").wait_for(state="hidden")
+    assert "kind" not in held(tab)[0], "what is not seen is not asked for"
+    tab.page.unroute("**/api/controls?*")
+
+
 def test_a_pasted_picture_is_the_control_s_and_not_the_page_s(tab):
     tab.find("controls-panel").get_by_role("button", name="Controls").click()
     tab.find("controls-panel").get_by_role("button", name="Add").click()
