@@ -1,7 +1,8 @@
 """From ``python launch.py`` to the page, to the first preview, to the first picture; ``generate`` beside diffusers.
 
-The demo model draws 20 steps at its own size; at SD 1.5's size, where loading and drawing take the time, it is 4 steps
-at 256 px.
+A start is a second one: files are in the disk's cache, bytecode is compiled, the number format is chosen. ``generate``
+and the script are measured to the end of their processes. The demo model draws 20 steps at its own size; at SD 1.5's
+size, where loading and drawing take the time, it is 4 steps at 256 px.
 """
 
 import json

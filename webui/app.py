@@ -32,7 +32,6 @@ from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
-from webui.jobs.workers.cluster import Cluster, name_cluster
 from webui.jobs.workers.places import Place, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
@@ -80,6 +79,8 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
     """Those that these settings ask for, by their names; raises RequestError for devices that are not there, and for a
     cluster that cannot be reached."""
     if settings.ray:
+        from webui.jobs.workers.cluster import Cluster
+
         return Cluster(settings)
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
@@ -89,6 +90,8 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
 def name_workers(settings: Settings) -> list[str]:
     """Those that these settings ask for, each with what it is, for people; raises RequestError as ``make_workers``."""
     if settings.ray:
+        from webui.jobs.workers.cluster import name_cluster
+
         return name_cluster(settings)
     return [_name(place) for place in find_places(settings)]
 
