@@ -30,7 +30,7 @@ from webui.engine.speed.shortcuts import Shortcuts
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of what files hold; to be raised with each change of the UNet's code."""
 
 MAX_SIZES = 16
