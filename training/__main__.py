@@ -6,13 +6,26 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, card, data, edges, edges_evaluate, few_steps, lora, lora_evaluate, showcase, unet
+from . import (
+    autoencoder,
+    card,
+    data,
+    edges,
+    edges_evaluate,
+    few_steps,
+    lora,
+    lora_evaluate,
+    reference,
+    reference_evaluate,
+    showcase,
+    unet,
+)
 from .evaluate import evaluate
 from .export import export
 
 STAGES = (
-    *("data", "autoencoder", "unet", "export", "loras", "few-steps", "edges"),
-    *("evaluate", "evaluate-edges", "card", "showcase"),
+    *("data", "autoencoder", "unet", "export", "loras", "few-steps", "edges", "reference"),
+    *("evaluate", "evaluate-edges", "evaluate-reference", "card", "showcase"),
 )
 
 
@@ -31,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lora-minutes", type=float, default=6, help="for each of the three looks")
     parser.add_argument("--few-steps-minutes", type=float, default=15, help="for the LoRA that draws in few steps")
     parser.add_argument("--edges-minutes", type=float, default=10, help="for the control that follows outlines")
+    parser.add_argument("--reference-minutes", type=float, default=5.5, help="for the control that draws like pictures")
     parser.add_argument("--quick", action="store_true", help="evaluate without the samplers and without few steps")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
@@ -66,10 +80,14 @@ def main() -> None:
         few_steps.make(model, options.work, options.few_steps_minutes, device)
     if "edges" in chosen:
         edges.make(model, options.work, options.edges_minutes, device)
+    if "reference" in chosen:
+        reference.make(model, options.work, options.reference_minutes, device)
     if "evaluate" in chosen:
         print(json.dumps(evaluate(model, options.work, pictures, not options.quick, device), indent=1))
     if "evaluate-edges" in chosen:
         print(json.dumps(edges_evaluate.evaluate(model, options.work, pictures, device), indent=1))
+    if "evaluate-reference" in chosen:
+        print(json.dumps(reference_evaluate.evaluate(model, options.work, pictures, device), indent=1))
     if "card" in chosen:
         card.write(model, pictures)
     if "showcase" in chosen:

@@ -90,6 +90,33 @@ def edges_table(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+REFERENCE = {
+    "own": "nearer to its own reference than to the other 99",
+    "own_combinations": "of things never trained on that background (33)",
+    "own_pairs": "of pairs of thing and style never trained (34)",
+    "own_things": "of things never trained (33)",
+    "background": "background colour",
+    "thing": "thing (of 67)",
+    "style": "style (of 67)",
+}
+
+
+def reference_table(numbers: dict[str, Any]) -> str:
+    """What `reference_evaluate` measured as a Markdown table."""
+    lines = ["| right | with the reference | with another one | without |", "|---|---|---|---|"]
+    for key, text in REFERENCE.items():
+        shares = " | ".join(f"{numbers[name][key]:.0%}" for name in ("with", "wrong", "without"))
+        lines.append(f"| {text} | {shares} |")
+    return "\n".join(lines)
+
+
+def worded_text(numbers: dict[str, Any]) -> str:
+    """How prompts and references go together."""
+    found = numbers["with_words"]
+    shares = ", ".join(f"{name} {found[name]:.0%}" for name in ("thing", "style", "background"))
+    return f"{shares} of {found['prompts']}"
+
+
 def measured(file: Path) -> dict[str, Any] | None:
     """An evaluation's file, or None where there is none yet."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
@@ -108,6 +135,7 @@ def write(folder: Path, evaluation: Path | None = None) -> None:
     content = measured(evaluation / "evaluation.json") if evaluation else None
     loras = measured(evaluation / "loras.json") if evaluation else None
     edges = measured(evaluation / "edges.json") if evaluation else None
+    references = measured(evaluation / "reference.json") if evaluation else None
     missing = "Not measured yet."
     numbers = content["numbers"] if content else None
     fields["FIGURES"] = figures_table(numbers) if numbers else missing
@@ -115,6 +143,8 @@ def write(folder: Path, evaluation: Path | None = None) -> None:
     fields["WAYS"] = ways_table(numbers) if numbers else missing
     fields["LORAS"] = loras_table(loras) if loras else missing
     fields["EDGES"] = edges_table(edges) if edges else missing
+    fields["REFERENCE"] = reference_table(references) if references else missing
+    fields["WORDED"] = worded_text(references) if references else missing
     for key in ("milliseconds", "milliseconds_best", "threads", "background_unevenness"):
         fields[key.upper()] = f"{numbers[key]:.0f}" if numbers else "?"
     for key in ("least", "median", "floor"):

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ SOFT = (0.62, 0.825, 1.0)
 """Of the three stages, in the mode "control"."""
 MODES = ("control", "balanced")
 BATCH = 8
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -146,7 +147,7 @@ class Controlled:
         return torch.cat(parts)
 
 
-def batches(rows: list[Case]) -> list[list[Case]]:
+def batches(rows: list[Row]) -> list[list[Row]]:
     """The cases in lists as long as a batch."""
     return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 

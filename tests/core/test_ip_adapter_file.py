@@ -1,5 +1,7 @@
 """IP-Adapters and image encoders, known by the headers of the published files."""
 
+from pathlib import Path
+
 import pytest
 from ip_adapter_models import (
     PUBLISHED,
@@ -11,8 +13,9 @@ from ip_adapter_models import (
     write_header,
 )
 
-from webui.core.clip_vision_file import read_clip_vision
-from webui.core.ip_adapter_file import look
+from webui.core.clip_vision_file import SERVES, read_clip_vision
+from webui.core.files import ImageEncoderFile
+from webui.core.ip_adapter_file import choose_encoder, look
 from webui.core.tensor_file import BadFile, read_header
 
 
@@ -61,3 +64,11 @@ def test_what_is_none_or_cannot_be_used_is_said_with_the_reason(tmp_path):
     ):
         with pytest.raises(BadFile, match=reason):
             read_clip_vision(write_header(tmp_path / "wrong.safetensors", iter(shapes.items())))
+
+
+def test_one_with_an_encoder_of_its_own_has_that_alone_and_that_serves_no_other():
+    shapes, encoders = dict(adapter_shapes("plain", SD15_WIDTHS, 768, 256)), {}
+    for name, serves in (("a", ""), ("b", "ours"), ("c", "ours")):
+        encoders[name] = ImageEncoderFile(name, Path(name), width=32, projected=256, serves=serves)
+    chosen = [choose_encoder(look(shapes, metadata), encoders) for metadata in ({}, {SERVES: "ours"}, {SERVES: "lost"})]
+    assert chosen == [encoders["a"], encoders["b"], None]

@@ -11,24 +11,10 @@ from diffusers.models import T2IAdapter
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from training import data, edges, edges_evaluate, outlines
-from training.concepts import COLOURS, CONCEPTS, STYLES, held_out, pair_held_out
+from training import edges, edges_evaluate, outlines
+from training.concepts import COLOURS, held_out, pair_held_out
 
 FILE = Path(__file__).resolve().parents[2] / "webui" / "demo" / edges.FOLDER / f"{edges.NAME}.safetensors"
-
-
-@pytest.fixture(scope="module")
-def icons() -> data.Icons:
-    """A red disc with a blue bar, under every name."""
-    y, x = np.mgrid[:200, :200] - 99.5
-    disc = np.zeros((200, 200, 4), np.uint8)
-    disc[x**2 + y**2 < 80**2] = (220, 40, 40, 255)
-    disc[(abs(x) < 60) & (abs(y) < 12)] = (30, 60, 220, 255)
-    kinds = [*range(len(CONCEPTS)), *[-1] * 40, *[-2] * 20]
-    concept = np.repeat(kinds, len(STYLES))
-    names = np.array([f"thing-{place // len(STYLES)}" for place in range(len(concept))])
-    pixels = np.broadcast_to(disc, (len(concept), *disc.shape))
-    return data.Icons(pixels, concept, np.tile(range(len(STYLES)), len(kinds)), names)
 
 
 def test_the_file_is_small_and_what_its_header_says():

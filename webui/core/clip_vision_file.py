@@ -21,13 +21,15 @@ HEADS: Mapping[int, tuple[int, str]] = {
 }
 """By width what shapes do not tell: how many heads there are, and the activation."""
 MAX_SIDE_PX = 1024
+SERVES = "darkroom.image_encoder"
+"""In a header of an IP-Adapter and of its own encoder, the same word where nothing else fits either."""
 
 
 @dataclass(frozen=True)
 class ClipVisionShape:
     """What an encoder is built from: ``width`` of its tokens, ``inner`` that within its layers, ``projected`` that of
     the summary; ``side_px`` of the picture that it takes, in patches of ``patch_px``. ``prefix`` is what the keys of
-    its tower begin with."""
+    its tower begin with. ``serves`` names the adapters that it is for, where it says so."""
 
     width: int
     inner: int
@@ -38,6 +40,7 @@ class ClipVisionShape:
     side_px: int
     activation: str
     prefix: str = TOWER
+    serves: str = ""
 
     @property
     def config(self) -> Mapping[str, int | str]:
@@ -63,7 +66,8 @@ def read_clip_vision(path: Path) -> ClipVisionShape:
     """What an encoder in a file or a folder is built from; raises BadFile with the reason where it is none."""
     if not (weights := weights_of(path)):
         raise BadFile("has no weights as safetensors")
-    shapes = {key: shape for file in weights for key, shape in read_header(file).shapes.items()}
+    headers = [read_header(file) for file in weights]
+    shapes = {key: shape for header in headers for key, shape in header.shapes.items()}
     prefix = next((prefix for prefix in (TOWER, "") if f"{prefix}embeddings.patch_embedding.weight" in shapes), None)
     if prefix is None:
         kind = recognize(shapes)
@@ -82,7 +86,8 @@ def read_clip_vision(path: Path) -> ClipVisionShape:
     whole = across * across == positions - 1 and 0 < across * patch <= MAX_SIDE_PX and colours == 3
     if not whole or heads < 1 or width % heads or activation not in ("gelu", "quick_gelu"):
         raise BadFile(f"is an image encoder of a size that is not known here ({width} wide)")
-    return ClipVisionShape(width, inner, layers, heads, projected, patch, across * patch, activation, prefix)
+    serves = headers[0].metadata.get(SERVES, "")
+    return ClipVisionShape(width, inner, layers, heads, projected, patch, across * patch, activation, prefix, serves)
 
 
 def _told(config: Path) -> tuple[int, str] | None:

@@ -124,10 +124,11 @@ class AnnotatorFile(File):
 @dataclass(frozen=True)
 class ImageEncoderFile(File):
     """What an IP-Adapter sees pictures with (CLIP vision), a file or a folder of transformers'. ``width`` is that of
-    its hidden states, ``projected`` that of its summary."""
+    its hidden states, ``projected`` that of its summary. One that ``serves`` certain adapters alone names them."""
 
     width: int = 0
     projected: int = 0
+    serves: str = ""
 
 
 class Files(Protocol):

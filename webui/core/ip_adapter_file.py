@@ -8,8 +8,10 @@ values for the cross-attentions of the UNet.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
+from webui.core.clip_vision_file import SERVES
 from webui.core.files import ControlFile, ImageEncoderFile
 from webui.core.tensor_file import BadFile, read_header
 
@@ -43,13 +45,15 @@ class IpAdapter:
 
     ``form``: a layer makes tokens of a picture's summary (plain), a resampler (plus) or a network of two layers (full)
     of the encoder's hidden states. ``context`` is the width of the tokens, ``sees`` that of what the encoder says.
-    ``widths`` are those of the cross-attentions, by their number in the file.
+    ``widths`` are those of the cross-attentions, by their number in the file. ``encoder`` is what its own image encoder
+    serves, where it has one that is for nothing else.
     """
 
     form: IpForm
     context: int
     sees: int
     widths: tuple[tuple[int, int], ...]
+    encoder: str = ""
 
     @property
     def family(self) -> str:
@@ -71,7 +75,7 @@ class IpAdapter:
         return f"needs the image encoder {name}.safetensors in models/clip_vision (h94/IP-Adapter has it as {place})"
 
 
-def look(shapes: Shapes) -> IpAdapter | None:
+def look(shapes: Shapes, metadata: Mapping[str, str] = MappingProxyType({})) -> IpAdapter | None:
     """What the header of a file says; None where it is no IP-Adapter, BadFile for one that cannot be used here."""
     numbers = sorted(int(found[1]) for key in shapes if (found := _PAIR.match(key)))
     if not any(key.startswith(PROJECTION) for key in shapes) and not numbers:
@@ -92,7 +96,7 @@ def look(shapes: Shapes) -> IpAdapter | None:
         raise BadFile("is an IP-Adapter whose layout is not known here") from None
     if form == "plus" and sees == FACE_CHANNELS:
         raise BadFile("is InstantID's IP-Adapter, which needs what the program insightface says of a face")
-    return IpAdapter(form, context, sees, widths)
+    return IpAdapter(form, context, sees, widths, metadata.get(SERVES, ""))
 
 
 def _projection(told: Shapes) -> tuple[IpForm, int, int]:
@@ -116,14 +120,21 @@ def pickle_line(stem: str) -> str:
 def ip_adapter_of(file: ControlFile) -> IpAdapter | None:
     """What a control's file says, if it is an IP-Adapter that can be used."""
     try:
-        return None if file.path.is_dir() or file.problem else look(read_header(file.path).shapes)
+        if file.path.is_dir() or file.problem:
+            return None
+        header = read_header(file.path)
+        return look(header.shapes, header.metadata)
     except BadFile:
         return None
 
 
 def choose_encoder(adapter: IpAdapter, encoders: Mapping[str, ImageEncoderFile]) -> ImageEncoderFile | None:
-    """The first encoder by name that says what the adapter takes."""
-    fitting = (name for name, file in encoders.items() if adapter.sees == _said(adapter, file))
+    """The first encoder by name that says what the adapter takes; its own, where it has one."""
+    fitting = (
+        name
+        for name, file in encoders.items()
+        if adapter.sees == _said(adapter, file) and adapter.encoder == file.serves
+    )
     return next((encoders[name] for name in sorted(fitting)), None)
 
 

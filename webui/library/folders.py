@@ -1,5 +1,10 @@
 """Where files of each kind lie: A1111's and ComfyUI's names, below the program's folder or that of its models."""
 
+from pathlib import Path
+
+CONTROLS = Path(__file__).resolve().parents[1] / "demo/controls"
+"""Those that ship."""
+
 CHECKPOINT_FOLDERS = (
     "models/Stable-diffusion",
     "models/checkpoints",

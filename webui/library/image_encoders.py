@@ -9,7 +9,7 @@ from webui.core.clip_vision_file import CONFIG, read_clip_vision
 from webui.core.files import ImageEncoderFile
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
-from webui.library.folders import CONTROL_FOLDERS
+from webui.library.folders import CONTROL_FOLDERS, CONTROLS
 from webui.library.naming import FoundFile, make_files
 from webui.library.scan import Scan
 
@@ -19,8 +19,8 @@ BESIDE = "image_encoder"
 
 
 def find_image_encoders(settings: Settings, scan: Scan | None = None) -> dict[str, ImageEncoderFile]:
-    """Every encoder that can be used by name; ``scan`` notes what was read. In folders of controls those are found that
-    lie as h94 has them."""
+    """Every encoder that can be used by name, the embedded one last; ``scan`` notes what was read. In folders of
+    controls those are found that lie as h94 has them."""
     scan = scan or Scan()
     read: dict[Path, ImageEncoderFile] = {}
     found = []
@@ -30,6 +30,10 @@ def find_image_encoders(settings: Settings, scan: Scan | None = None) -> dict[st
                 if path not in read and (file := _read(path, scan)):
                     read[path] = file
                     found.append(FoundFile(path, place))
+    for path, _ in _encoders(CONTROLS, scan, everywhere=False):
+        if file := _read(path, scan):
+            read[path] = file
+            found.append(FoundFile(path, file.serves, name=file.serves))
     return make_files(found, lambda name, path, **more: replace(read[path], name=name, **more))
 
 
@@ -53,4 +57,4 @@ def _read(path: Path, scan: Scan) -> ImageEncoderFile | None:
         shape = read_clip_vision(path)
     except (BadFile, OSError):
         return None
-    return ImageEncoderFile("", path, width=shape.width, projected=shape.projected)
+    return ImageEncoderFile("", path, width=shape.width, projected=shape.projected, serves=shape.serves)

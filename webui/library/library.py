@@ -35,6 +35,7 @@ from webui.library.folders import (
     ANNOTATOR_FOLDERS,
     CHECKPOINT_FOLDERS,
     CONTROL_FOLDERS,
+    CONTROLS,
     EMBEDDING_FOLDERS,
     FINDER_FOLDERS,
     LORA_FOLDERS,
@@ -54,8 +55,6 @@ NO_PICKLES = "is a pickle, which is not opened where others get in; have it save
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo"
 UPSCALERS = DEMO_MODEL.with_name("upscalers")
 """Those that ship."""
-CONTROLS = DEMO_MODEL / "controls"
-"""As these do."""
 
 
 def find_models(settings: Settings, scan: Scan | None = None) -> dict[str, ModelFile]:
