@@ -26,8 +26,9 @@ from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine.nets.tiny import TinyAutoencoder
 
+Ways = Mapping[str, Mapping[str, Any]]
 TINY = "tiny"
-WAYS: Mapping[str, Mapping[str, Any]] = {
+WAYS: Ways = {
     "exact": {},
     "guidance until 0.8": {"guidance_until": 0.8},
     "guidance until 0.5": {"guidance_until": 0.5},
@@ -35,6 +36,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "reuse 3": {"reuse": 3},
     "reuse 5": {"reuse": 5},
     "token merging 0.5": {"token_merging": 0.5},
+    "int8": {"int8": True},
+    "int8, reuse 2": {"int8": True, "reuse": 2},
     "guidance until 0.8, reuse 2": {"guidance_until": 0.8, "reuse": 2},
     "guidance until 0.5, reuse 3": {"guidance_until": 0.5, "reuse": 3},
     "tiny VAE": {"vae": TINY},
@@ -42,7 +45,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 LCM = {"sampler": "LCM", "steps": 4, "guidance": 1.0}
 ON_DEMO = {**WAYS, "few-steps, LCM, 4 steps, guidance 1": LCM | {"loras": (LoraRef(name="few-steps"),)}}
 BOTH = "guidance until 0.5, reuse 3"
-WORTH_MINUTES = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", BOTH, "tiny VAE")
+WORTH_MINUTES = ("exact", "guidance until 0.5", "reuse 2", "reuse 3", "token merging 0.5", "int8", BOTH, "tiny VAE")
+IN_FLOAT32 = {name: WAYS[name] for name in ("exact", "int8")}
 AT_SD15 = {name: WAYS[name] for name in WORTH_MINUTES} | {"LCM, 4 steps, guidance 1": LCM}
 
 
@@ -61,11 +65,22 @@ def run(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         model = _fill(Path(folder), options)
         darkroom = Darkroom(Settings(device="cpu", data_dir=Path(folder)))
-        for _ in darkroom.load(model):
-            pass
-        for side in (128, 256) if options.size == "demo" else (256, 512):
-            rows += _compare(darkroom, model, side, options)
+        rows += _all_sides(darkroom, model, ON_DEMO if model == "demo" else AT_SD15, options)
+        if darkroom.manager.dtype != torch.float32 and not darkroom.manager.room.no_int8:
+            darkroom.manager.close()
+            darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=Path(folder)))
+            rows += _all_sides(darkroom, model, IN_FLOAT32, options)
     return rows
+
+
+def _all_sides(darkroom: Darkroom, model: str, ways: Ways, options: Options) -> list[Row]:
+    """What cannot be done on this processor is left out."""
+    for _ in darkroom.load(model):
+        pass
+    if darkroom.manager.room.no_int8:
+        ways = {name: fields for name, fields in ways.items() if "int8" not in fields}
+    sides = (options.side,) if options.side else (128, 256) if options.size == "demo" else (256, 512)
+    return [row for side in sides for row in _compare(darkroom, model, ways, side, options)]
 
 
 def _fill(folder: Path, options: Options) -> str:
@@ -76,16 +91,18 @@ def _fill(folder: Path, options: Options) -> str:
     return offer(options.size, folder)
 
 
-def _compare(darkroom: Darkroom, model: str, side: int, options: Options) -> list[Row]:
+def _compare(darkroom: Darkroom, model: str, ways: Ways, side: int, options: Options) -> list[Row]:
     steps = options.steps or (20 if options.size == "demo" else 4)
-    ways = ON_DEMO if model == "demo" else AT_SD15
-    label = f"{side} px, {steps} steps"
+    label = f"{side} px, {steps} steps" + (", float32" if darkroom.manager.dtype == torch.float32 else "")
     found = {name: _Drawn() for name in ways}
     for k in range(options.rounds + 1):
         pictures: dict[str, PilImage] = {}
-        for name in ways if k % 2 else reversed(ways):
+        for name in ways if k % 2 else reversed(list(ways)):
             wanted = {"prompt": PROMPT, "model": model, "steps": steps, "seed": k, "width": side, "height": side}
-            pictures[name], done = _draw(darkroom, Request(**{**wanted, **ways[name]}))
+            request = Request(**{**wanted, **ways[name]})
+            if request.int8:  # its weights are made once, when it is switched on
+                _draw(darkroom, request.model_copy(update={"steps": 1}))
+            pictures[name], done = _draw(darkroom, request)
             if k:
                 found[name].total_ms.append(done.seconds * 1e3)
                 found[name].steps_ms.append(done.parts_s["steps"] * 1e3)

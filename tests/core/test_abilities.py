@@ -31,6 +31,7 @@ WANTED = {
     "refiner": {"refiner": "another"},
     "token merging": {"token_merging": 0.5},
     "reuse": {"reuse": 2},
+    "int8": {"int8": True},
     "pag": {"pag": {}},
     "nag": {"nag": {}},
 }
@@ -65,7 +66,7 @@ def test_what_a_kind_lacks_is_refused_with_its_name_and_field(model, ability):
     with pytest.raises(RequestError, match="Anima, as 'ani' is, has no ") as caught:
         check_abilities(request, model(ability))
     assert caught.value.field == ASKED[ability].field and str(caught.value).startswith(f"{caught.value.field}: ")
-    if ability in ("negative prompt", "clip skip", "text encoder", "prediction", "refiner", "token merging", "reuse"):
+    if ability in ("negative prompt", "clip skip", "text encoder", "prediction", "refiner", "token merging", "int8"):
         mended = request.model_copy(update={caught.value.field: caught.value.mend.value})
         check_abilities(mended, model(ability))
     check_abilities(request, model())

@@ -95,6 +95,7 @@ requests = st.builds(
     guidance_until=st.floats(0, 1),
     reuse=st.integers(1, 10),
     token_merging=st.floats(0, 0.75),
+    int8=st.booleans(),
     syntax=st.just(3),  # the others say nothing where there are no marks; see below
     template=texts,
     negative_template=texts,

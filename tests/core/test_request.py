@@ -50,10 +50,11 @@ def test_a_request_is_exact_unless_it_says_otherwise():
 
 
 def test_what_a_request_gives_up_is_said_in_words():
-    assert Request(guidance_until=0.65, reuse=3, token_merging=0.25).approximations == (
+    assert Request(guidance_until=0.65, reuse=3, token_merging=0.25, int8=True).approximations == (
         "guidance stops after 65% of the steps",
         "step caching every 3 steps",
         "token merging 0.25",
+        "int8",
     )
 
 

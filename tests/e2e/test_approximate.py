@@ -5,13 +5,15 @@ import json
 import torch
 from safetensors.torch import save_file
 
+from webui.engine.cpu.int8 import INSTRUCTIONS, capabilities
 from webui.engine.nets.tiny import TinyAutoencoder
 
 from .server import SMALL, run_here
 from .test_loras import use
 
 FOLD = "Speed-ups"
-GIVEN_UP = "guidance stops after 50% of the steps, step caching every 2 steps, token merging 0.25"
+HAS_INT8 = any(map(capabilities().get, INSTRUCTIONS))
+GIVEN_UP = "guidance stops after 50% of the steps, step caching every 2 steps, token merging 0.25" + ", int8" * HAS_INT8
 
 
 def unfold(tab):
@@ -29,17 +31,21 @@ def test_a_picture_that_is_not_exact_says_so_wherever_it_is_shown(tab):
     tab.page.set_viewport_size({"width": 390, "height": 844})
     assert not note(tab).count()
     tab.set(guidance_until=0.5, reuse=2, token_merging=0.25, seed=7, **SMALL)
+    if HAS_INT8:
+        tab.find("int8").locator("input").check()
     tab.find("shortcuts").get_by_role("button", name=FOLD).click()
     note(tab).get_by_text(f"Speed-ups on: {GIVEN_UP}", exact=True).wait_for()
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     tab.draw()
     assert tab.message.endswith(f"Approximate: {GIVEN_UP}.")
     assert "Guidance until: 0.5, Deep features every: 2, Token merging ratio: 0.25" in tab.infotext
+    assert ("Int8: True" in tab.infotext) is HAS_INT8
     fast = tab.picture_bytes()
     tab.reload()
     note(tab).wait_for()  # the browser remembers the fields, so the note is there too
     unfold(tab)
     tab.set(guidance_until=1, reuse=1, token_merging=0)
+    tab.find("int8").locator("input").uncheck()
     note(tab).wait_for(state="detached")
     tab.draw()
     assert "Approximate" not in tab.message and "Guidance until" not in tab.infotext

@@ -12,11 +12,14 @@ from PIL import Image as PilImages
 from PIL import ImageDraw
 from safetensors.torch import save_file
 
+from webui.core.errors import RequestError
 from webui.core.events import Cancelled, Done, Image, Step
 from webui.core.groups.init import Init
 from webui.core.samplers import SAMPLERS
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
+from webui.engine.cpu import int8
+from webui.engine.cpu.int8 import INSTRUCTIONS, capabilities
 from webui.engine.nets import encoder
 from webui.engine.nets.tiny import TinyAutoencoder
 
@@ -146,6 +149,30 @@ def test_stop_acts_and_the_next_picture_is_whole(darkroom, request_for, draw, le
             cancel.set()
     assert events[-1] == Cancelled(3, STEPS)
     assert (draw(**LEVERS[lever])[0] == plain[0]).all()
+
+
+@pytest.mark.skipif(not any(map(capabilities().get, INSTRUCTIONS)), reason="nothing computes in 8 bits here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is for CPUs")
+def test_int8_changes_the_picture_a_little_always_in_the_same_way_and_leaves_nothing(draw, run, model, monkeypatch):
+    monkeypatch.setattr(int8, "LEAST_PRODUCTS", 0)  # the picture is small
+    few = {"steps": 3}
+    exact, night = draw(**few)[0], draw(**few, loras=("night:1",))[0]
+    events = run(**few, int8=True, count=2)
+    assert events[-1].warnings == ("Approximate: int8.",)
+    fast = [np.asarray(event.image).astype(int) for event in events if isinstance(event, Image)]
+    assert 30 < psnr_db(fast[0], exact) < np.inf
+    changed = draw(**few, int8=True, loras=("night:1",))[0]  # from the merged weights, which took the others' place
+    assert psnr_db(changed, night) > 30 > psnr_db(changed, exact)
+    assert all((one == other).all() for one, other in zip(draw(**few, int8=True, count=2), fast, strict=True))
+    assert (draw(**few)[0] == exact).all()
+    assert not any("_rounded" in vars(part) for part in model.network.modules())
+
+
+def test_int8_is_refused_where_nothing_computes_in_it(run, darkroom, monkeypatch):
+    monkeypatch.setattr(darkroom.manager._residence, "no_int8", "this processor has no instructions for it")
+    with pytest.raises(RequestError, match="^int8: this processor has no instructions for it$") as refused:
+        run(int8=True)
+    assert refused.value.field == "int8" and refused.value.mend.value is False
 
 
 class TestGuidanceUntil:

@@ -13,7 +13,7 @@ from webui.core.memory import Asked, Room
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.jobs.crew import Crew
-from webui.jobs.memory import check_memory, tell_memory
+from webui.jobs.memory import check_int8, check_memory, tell_memory
 from webui.jobs.resolve import make_orders
 from webui.jobs.workers.worker import WorkerStatus
 from webui.library.library import Library
@@ -112,3 +112,23 @@ def test_over_http(library):
     assert client.get("/api/models/memory", params=both).json()["detail"] == "there is no control 'none such'"
     assert client.get("/api/models/memory", params={"name": "no", "width": 64, "height": 64}).status_code == 404
     assert client.get("/api/models/memory", params={"name": "xl", "width": 0, "height": 64}).status_code == 422
+
+
+def test_8_bits_are_refused_where_a_worker_has_none_and_where_weights_are_small(library):
+    orders = make_orders(Request(model="xl", int8=True), library.snapshot())
+    able, card = Room("cpu", 64 * GIB, 2), replace(CARD, no_int8="it is a way for CPUs to compute, and this is cuda")
+    check_int8(orders, [WorkerStatus(room=able), WorkerStatus()])
+    check_int8(make_orders(Request(model="xl"), library.snapshot()), [WorkerStatus(room=card)])
+    with pytest.raises(RequestError, match="^int8: it is a way for CPUs to compute, and this is cuda$") as refused:
+        check_int8(orders, [WorkerStatus(room=able), WorkerStatus(room=card)])
+    assert refused.value.field == "int8"
+    with pytest.raises(RequestError, match="^int8: 'small' keeps its weights as fp8; 8 bits are made of dense ones$"):
+        make_orders(Request(model="small", int8=True), library.snapshot())
+
+
+def test_weights_in_8_bits_take_memory_beside_the_others(library):
+    fits = 2 * GIB + tell(library, Room("cpu", 64 * GIB, 2))["least_bytes"]
+    worker, snapshot = WorkerStatus(room=Room("cpu", fits, 2)), library.snapshot()
+    check_memory(make_orders(Request(model="xl"), snapshot), [worker])
+    with pytest.raises(RequestError, match="GiB of memory on cpu"):
+        check_memory(make_orders(Request(model="xl", int8=True), snapshot), [worker])

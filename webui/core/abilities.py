@@ -29,6 +29,7 @@ ASKED: Mapping[Ability, Asked] = {
     "refiner": Asked("refiner", lambda request: request.refiner),
     "token merging": Asked("token_merging", lambda request: request.token_merging > 0),
     "reuse": Asked("reuse", lambda request: request.reuse > 1),
+    "int8": Asked("int8", lambda request: request.int8),
     "pag": Asked("pag", lambda request: request.pag and request.pag.acts),
     "nag": Asked("nag", lambda request: request.nag and request.nag.acts),
 }
@@ -36,6 +37,7 @@ ASKED: Mapping[Ability, Asked] = {
 NAMES: Mapping[Ability, str] = {
     "hires": "hires pass",
     "reuse": "way to reuse parts of its network",
+    "int8": "way to compute in 8 bits",
     "prediction": "choice of prediction",
     "text encoder": "text encoder in a file of its own",
     "pag": "perturbed attention",
@@ -54,6 +56,11 @@ def check_abilities(request: Request, file: ModelFile) -> None:
             info = Request.model_fields.get(asked.field)
             is_plain = info is not None and isinstance(info.default, str | int | float)
             raise RequestError(reason, asked.field, Mend("use", info.default) if info and is_plain else None)
+    if request.int8 and file.checkpoint.small_weights:
+        reason = (
+            f"int8: {file.name!r} keeps its weights as {file.checkpoint.small_weights}; 8 bits are made of dense ones"
+        )
+        raise RequestError(reason, "int8", Mend("use", False))
     if "negative prompt" in _lacks(kind):
         for field in _later_negatives(request):
             raise RequestError(f"{field}: {kind.name}, as {file.name!r} is, has no negative prompt", field)

@@ -179,6 +179,7 @@ def approximations(request: Request) -> dict[str, object]:
         "Guidance until": f"{request.guidance_until:g}" if request.stops_guiding else None,
         "Deep features every": request.reuse if request.reuse > 1 else None,
         "Token merging ratio": f"{request.token_merging:g}" if request.token_merging else None,
+        "Int8": True if request.int8 else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from webui.core.checkpoint import PLAIN_DTYPES, Checkpoint
 from webui.core.control_file import control_header
@@ -61,6 +61,10 @@ class Need:
         }[plan]
         return int(held * HEADROOM) + self.step_bytes
 
+    def in_int8(self, number_bytes: int) -> "Need":
+        """The same where the network's weights, of so many bytes a number, are there in 8 bits, too."""
+        return replace(self, step_bytes=self.step_bytes + self.parts.get("backbone", 0) // number_bytes)
+
     def block_bytes(self, free_bytes: int) -> int:
         """What of a device's free memory weights may take under the plan ``blocks``."""
         return max(0, math.floor((free_bytes - self.step_bytes) / HEADROOM))
@@ -101,7 +105,8 @@ class Room:
     """What a device has for a model: its kind, how much would be free were nothing loaded, and how it computes.
 
     ``number_bytes`` is what a number of its format takes, ``plan`` the one that was asked for, or auto.
-    ``read_bytes_s`` is how fast the last model was read, None before the first.
+    ``read_bytes_s`` is how fast the last model was read, None before the first. ``no_int8`` is why it computes nothing
+    in 8 bits, in words; empty where it can.
     """
 
     device: str
@@ -109,6 +114,7 @@ class Room:
     number_bytes: int
     plan: str = "auto"
     read_bytes_s: float | None = None
+    no_int8: str = ""
 
     @property
     def plans(self) -> tuple[str, ...]:

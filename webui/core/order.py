@@ -115,6 +115,7 @@ def _passes(request: Request, files: Files) -> tuple[Pass, ...]:
         lora_schedules=moving_loras(refs, request.prompt, files),
         reuse=request.reuse,
         token_merging=request.token_merging,
+        int8=request.int8,
     )
     first = replace(first, embeddings=embeddings(first, files))
     if not request.refiner:

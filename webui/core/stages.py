@@ -167,8 +167,8 @@ class Pass:
     ``auto`` for the one that the model's file says. ``lenders`` are models that may lend what the model's file lacks.
     ``variation`` is that of the order's first picture. ``done`` are the steps of the passes before, behind which
     prompts count its own. ``controls`` say where things are, ``references`` what they look like. ``refs`` are its
-    LoRAs as they were asked for. ``name`` is what its steps are told under
-    where an order has stages of several names.
+    LoRAs as they were asked for. ``int8`` says whether the network computes in 8 bits where that pays. ``name`` is what
+    its steps are told under where an order has stages of several names.
     """
 
     model: ModelFile
@@ -202,6 +202,7 @@ class Pass:
     refs: tuple[LoraRef, ...] = ()
     reuse: int = 1
     token_merging: float = 0.0
+    int8: bool = False
     regions: tuple[RegionUse, ...] = ()
     name: str = "base"
 

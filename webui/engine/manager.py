@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from webui.core.engine_options import EngineOptions
-from webui.core.errors import RequestError
+from webui.core.errors import Mend, RequestError
 from webui.core.events import Cancelled, Done, Event, Loading, Step
 from webui.core.files import ModelFile
 from webui.core.memory import PLAN_WORDS, Room
@@ -143,11 +143,15 @@ class PipelineManager:
         started = time.perf_counter()
         for stage in run.order.passes:
             check_unchanged(stage.model)
+        if any(stage.int8 for stage in run.order.passes) and (reason := self._residence.no_int8):
+            raise RequestError(f"int8: {reason}", "int8", Mend("use", False))
         run.warn(*run.order.warnings)
         if self._options.compile or self._options.cuda_graphs:
             faster = "compiled code" if self._options.compile else "CUDA graphs"
             if any(map(shortcuts_of, run.order.passes)):
                 run.warn(f"Step caching and token merging run without {faster}.")
+            if any(stage.int8 for stage in run.order.passes):
+                run.warn(f"Steps in int8 run without {faster}.")
             if any(stage.controls for stage in run.order.passes):
                 run.warn(f"Steps with a control run without {faster}.")
         try:

@@ -125,6 +125,7 @@ class Passes:
         with run.part("load"):
             yield from self._residence.load(stage.model, stage.lenders, run.check, step)
             self._residence.use_vae(stage.vae)
+            self._residence.use_int8(stage.int8)
         role = "model" if stage.model == run.order.passes[0].model else stage.name
         run.hashes.want(role, stage.model.name, partial(content_hash, stage.model))
         for lender in self._residence.lenders:

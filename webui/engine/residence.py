@@ -18,6 +18,7 @@ from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Ro
 from webui.core.uses import lender_of
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
+from webui.engine.cpu.int8 import unfit
 from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged, read_vae
@@ -40,6 +41,7 @@ class Residence:
     def __init__(self, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> None:
         self.options, self.device, self.dtype = options, device, dtype
         self.kept = Kept(device, options.model_cache_bytes)
+        self.no_int8 = unfit(device, dtype, options)
         self._tiles = False
         self._read_bytes_s: float | None = None
 
@@ -47,7 +49,12 @@ class Residence:
     def room(self) -> Room:
         """What the device has for models; from any thread."""
         free = free_bytes(self.device) + self.kept.nbytes(self.device)
-        return Room(self.device.type, free, self.dtype.itemsize, self.options.memory, self._read_bytes_s)
+        return Room(self.device.type, free, self.dtype.itemsize, self.options.memory, self._read_bytes_s, self.no_int8)
+
+    def use_int8(self, wanted: bool) -> None:
+        """Has the model compute in 8 bits where that pays, or not any more."""
+        if self._resident:
+            self._resident.use_int8(wanted)
 
     @property
     def _resident(self) -> Resident | None:
@@ -196,8 +203,7 @@ class Residence:
         loras = self._make_switcher(model, placing)
         for part in {"backbone", "vae"}.intersection(read):
             self._install(modules[part], placing)
-        used = tuple(loader.lenders)
-        resident = Resident(model, loras, placing, placing, need, model.vae, dict(loader.keys), used)
+        resident = Resident(model, loras, placing, placing, need, model.vae, dict(loader.keys), tuple(loader.lenders))
         self.kept.add(resident)
         self._draw_with(resident)
 
@@ -378,11 +384,10 @@ class Residence:
     def tile(self, width: int, height: int) -> bool:
         """Lets the autoencoder work in tiles where a picture of this size in one piece would not fit; says whether."""
         assert self._resident
-        vae = self._resident.model.autoencoder
         needed = self._decoder_bytes(width, height)
         self.kept.make_room(self.device, needed)
         tiles = self._tiles or needed > free_bytes(self.device)
-        vae.use_tiling = tiles
+        self._resident.model.autoencoder.use_tiling = tiles
         return tiles
 
     def make_room_to_decode(self, width: int, height: int) -> None:

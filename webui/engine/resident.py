@@ -10,6 +10,7 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.memory import PLANS, STREAMING, Need
+from webui.engine.cpu.int8 import use_int8
 from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
 from webui.engine.lora.switcher import LoraSwitcher
@@ -41,7 +42,7 @@ class Resident:
 
     ``parts`` are what is kept of it, by role; ``vae`` stands in for its own autoencoder, if it is not None.
     ``limit_bytes`` is what of the device's memory its weights may take under the plan ``blocks``.
-    ``controls`` are drawn with besides.
+    ``controls`` are drawn with besides. ``int8`` says whether its backbone computes in whole numbers of 8 bits.
     Only the one that draws has hooks and LoRAs on: models may share parts.
     """
 
@@ -57,6 +58,7 @@ class Resident:
     limit_bytes: float = math.inf
     faster: "CompiledUNet | GraphedUNet | TracedUNet | None" = None
     controls: Mapping[ControlFile, LoadedControl] = field(default_factory=dict)
+    int8: bool = False
     _streamed: list[Streamed] = field(default_factory=list)
 
     @property
@@ -94,8 +96,16 @@ class Resident:
             self.faster = None
             self.model.run = self.model.network
 
+    def use_int8(self, wanted: bool) -> None:
+        """Has the backbone compute in whole numbers of 8 bits, as it is, or not any more."""
+        if wanted != self.int8:
+            use_int8(self.model.network, wanted)
+            self.int8 = wanted
+            self.model.run = self.model.network if wanted else self.faster or self.model.network
+
     def pause(self) -> None:
         """Its parts are the plain ones, and rest: another model may draw with those that it shares."""
+        self.use_int8(False)
         self.unhook()
         self.loras.switch(())
         self.take_controls({})

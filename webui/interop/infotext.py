@@ -62,6 +62,7 @@ FIELDS = {
 OURS = {"guidance until": "guidance_until", "deep features every": "reuse", "token merging ratio": "token_merging"}
 WORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "soft inpainting enabled": ("softness", {"true": 0.5, "false": 0.0}),
+    "int8": ("int8", {"true": True, "false": False}),
     "inpaint area": ("only_masked", {"only masked": True, "whole picture": False}),
     "mask mode": ("invert_mask", {"inpaint masked": False, "inpaint not masked": True}),
     "masked content": ("mask_fill", {"latent noise": "noise", "latent nothing": "nothing"}),

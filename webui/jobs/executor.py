@@ -24,7 +24,7 @@ from webui.jobs.filters import Filters
 from webui.jobs.job import LocalJob
 from webui.jobs.keeper import Keeper
 from webui.jobs.last_size import LastSize
-from webui.jobs.memory import check_memory, tell_memory
+from webui.jobs.memory import check_int8, check_memory, tell_memory
 from webui.jobs.pace import Pace
 from webui.jobs.parts import Making
 from webui.jobs.protocols import Job, QueueFull
@@ -117,6 +117,7 @@ class LocalExecutor:
         self._pace.check(work, files)
         orders, grid = plan_job(work, files)
         self._filters.check((order.request for order in orders), visitor)
+        check_int8(orders, (hand.worker.status() for hand in self._crew.hands))
         idle = self._crew.idle
         if all(isinstance(worker, ThreadWorker) for worker in idle):  # others say how they were when they last worked
             check_memory(orders, [worker.status() for worker in idle])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from webui.core.errors import RequestError, show
+from webui.core.errors import Mend, RequestError, show
 from webui.core.files import ControlFile, ModelFile
 from webui.core.images import Size
 from webui.core.memory import PLANS, Asked, Need, Room, control_bytes, need_of, step_bytes
@@ -58,7 +58,7 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
 
     One that has the model in memory may draw it, and so may one whose memory is not known.
     """
-    for file, others, size, rows, controls in dict.fromkeys(map(_asked, _passes(orders))) if workers else ():
+    for file, others, size, rows, controls, int8 in dict.fromkeys(map(_asked, _passes(orders))) if workers else ():
         found: list[tuple[Need, Room]] = []
         for worker in workers:
             if not (room := worker.room) or file.checkpoint is None or file.name in worker.models:
@@ -66,6 +66,7 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
             step = step_bytes(file.checkpoint, size, rows, room.number_bytes)
             try:
                 need = _with_controls(need_of(file, others, room.number_bytes, step), controls, room)
+                need = need.in_int8(room.number_bytes) if int8 else need
             except (BadFile, OSError):  # said where it is loaded
                 break
             if need.missing(room) <= 0:
@@ -76,6 +77,16 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
             raise RequestError(need.refusal(file.name, room), "model")
 
 
+def check_int8(orders: Iterable[Order], workers: Iterable[WorkerStatus]) -> None:
+    """RequestError for a pass in 8 bits where a worker cannot draw one."""
+    rooms = [worker.room for worker in workers if worker.room]
+    for stage, _ in _passes(orders):
+        if not stage.int8:
+            continue
+        if reason := next((room.no_int8 for room in rooms if room.no_int8), ""):
+            raise RequestError(f"int8: {reason}", "int8", Mend("use", False))
+
+
 def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int]]:
     """With how many pictures each draws at once."""
     for order in orders:
@@ -84,10 +95,13 @@ def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int]]:
                 yield stage if isinstance(stage, Pass) else stage.each, order.request.count
 
 
-def _asked(drawn: tuple[Pass, int]) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...]]:
-    """What of a pass takes memory: model and lenders, size, prompts at once, controls."""
+def _asked(
+    drawn: tuple[Pass, int],
+) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...], bool]:
+    """What of a pass takes memory: model and lenders, size, prompts at once, controls, int8."""
     stage, count = drawn
-    return stage.model, stage.lenders, stage.size, count * stage.rows, tuple({use.file: 0 for use in stage.controls})
+    controls = tuple({use.file: 0 for use in stage.controls})
+    return stage.model, stage.lenders, stage.size, count * stage.rows, controls, stage.int8
 
 
 def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> Need:

@@ -13,7 +13,7 @@ from webui.core.request import Request
 from webui.jobs.protocols import Executor
 from webui.ui import form
 
-FIELDS = ("guidance_until", "reuse", "token_merging")
+FIELDS = ("guidance_until", "reuse", "token_merging", "int8")
 TOLD_BY = (*FIELDS, "guidance", "vae", "sampler", "loras")
 EXPLANATION = (
     "Each of these saves time and changes the picture a little. So does a tiny VAE (under Settings), and the sampler"

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 Prediction = Literal["epsilon", "v", "flow"]
 Ability = Literal[
     "negative prompt", "emphasis", "clip skip", "embeddings", "masks", "hires", "details", "refiner", "prediction",
-    "token merging", "reuse", "text encoder", "pag", "nag",
+    "token merging", "reuse", "int8", "text encoder", "pag", "nag",
 ]  # fmt: skip
 """What some kinds of models cannot do, as people call it."""
-OF_UNETS: frozenset[Ability] = frozenset({"token merging", "reuse", "pag", "nag"})
+OF_UNETS: frozenset[Ability] = frozenset({"token merging", "reuse", "int8", "pag", "nag"})
 """What only a UNet can do."""
 
 

@@ -23,7 +23,7 @@ RESULTS = 32
 ROOM_BYTES = 2 * 2**30
 """With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
 
-STATE = ("_of", "_version", "_packed", "_packed_for", "_orders")
+STATE = ("_of", "_version", "_packed", "_packed_for", "_orders", "_rounded")
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
 
@@ -117,7 +117,7 @@ class PackedConv2d(nn.Conv2d):
     def hold(self) -> None:
         """Has the present weight be the one to order, found by its address from then on."""
         weight = parameter_of(self, "weight")
-        version = _version(weight)
+        version = version_of(weight)
         if self._of is not None and self._of.data_ptr() == weight.data_ptr() and self._of.dtype == weight.dtype:
             if version != self._version:
                 self._version, self._packed = version, None
@@ -162,7 +162,7 @@ class PackedConv2d(nn.Conv2d):
         if parameter.data_ptr() == weight.data_ptr() and parameter.dtype == weight.dtype:
             return None
         if self._of is not None:
-            is_present = self._of.data_ptr() == parameter.data_ptr() and self._version == _version(parameter)
+            is_present = self._of.data_ptr() == parameter.data_ptr() and self._version == version_of(parameter)
             if is_present and self._packed is not None and self._packed_for is not None:
                 former = Ordered(self._of, self._packed, self._packed_for)
             self.unpack()
@@ -171,7 +171,7 @@ class PackedConv2d(nn.Conv2d):
             ordered is not None
         ):  # past nn.Module's way to set attributes: all of a network's are exchanged within a step
             self.__dict__.update(_of=ordered.weight, _packed=ordered.packed, _packed_for=ordered.packed_for)
-            self.__dict__["_version"] = _version(parameter)
+            self.__dict__["_version"] = version_of(parameter)
             _BY_ADDRESS[weight.data_ptr()] = self
         return former
 
@@ -264,7 +264,7 @@ def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
     return parameter
 
 
-def _version(weight: torch.Tensor) -> int:
+def version_of(weight: torch.Tensor) -> int:
     """Grows as the weight is written to in its place."""
     return 0 if weight.is_inference() else weight._version
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.cpu.conv import PackedConv2d, convolves, for_traces, parameter_of
+from webui.engine.cpu.int8 import INT8
 from webui.engine.nets.blocks import Resnet
 from webui.engine.nets.layers import Conv1x1, spread, to_picture, to_tokens
 from webui.engine.nets.transformer import Attended, Attention, FeedForward, Layer, Transformer
@@ -22,7 +23,8 @@ from webui.engine.speed.shortcuts import Merging
 FEW_PIXELS = 1024
 """Below that torch's group norm of a channels-last picture goes number by number in bfloat16: three times as long."""
 
-PARTS = frozenset({nn.Linear, Conv1x1, nn.GroupNorm, nn.LayerNorm, PackedConv2d})
+ROUNDED = frozenset(INT8.values())
+PARTS = frozenset({nn.Linear, Conv1x1, nn.GroupNorm, nn.LayerNorm, PackedConv2d}) | ROUNDED
 """Whose work is done here in their place."""
 
 
@@ -116,7 +118,7 @@ class FusedLayer(Layer):
 def gate(part: FeedForward, tokens: torch.Tensor) -> torch.Tensor | None:
     """A whole feed-forward, if this is how it is done faster: both halves as products of their own, nothing between."""
     parts: tuple[Any, Any] = part.net[0].proj, part.net[2]
-    if not fuses(tokens.dtype) or not _all_plain(parts):
+    if not fuses(tokens.dtype) or not _all_plain(parts) or any(type(part) in ROUNDED for part in parts):
         return None
     weights, biases = (parameter_of(parts[0], name).chunk(2) for name in ("weight", "bias"))
     gates = _product(tokens, weights[1], biases[1], "gelu", "none")
@@ -156,6 +158,9 @@ def _heads(part: Any, tokens: torch.Tensor, attention: Any) -> torch.Tensor:
 
 def _linear(part: Any, tokens: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
     """(..., in) to (..., out), a new tensor to which ``onto`` is added."""
+    if type(part) in ROUNDED:
+        made: torch.Tensor = part.forward(tokens)
+        return made if onto is None else made.add_(onto)
     weight, bias = part._parameters["weight"], part._parameters["bias"]
     weight = weight.flatten(1) if weight.dim() == 4 else weight
     output: torch.Tensor

@@ -12,6 +12,7 @@ from torch import nn
 
 from webui.engine.cpu.conv import PackedConv2d, StoredPackedConv2d
 from webui.engine.cpu.fused import FusedLayer, FusedResnet, FusedTransformer, FusedUNet
+from webui.engine.cpu.int8 import use_int8
 from webui.engine.cpu.parts import PartwiseFeedForward
 from webui.engine.cpu.strips import StripHalf, StripResnet, StripUpsampler
 from webui.engine.nets import blocks
@@ -54,6 +55,7 @@ def install(network: nn.Module, low_memory: bool = False) -> None:
 
 def uninstall(network: nn.Module) -> None:
     """The plain network again, bit for bit."""
+    use_int8(network, False)
     for part in network.modules():
         if isinstance(part, PackedConv2d):
             part.unpack()

@@ -43,6 +43,7 @@
         of("guidance_until") < 1 && `guidance stops after ${of("guidance_until")}`,
         of("reuse") > 1 && `step caching ${of("reuse")}`,
         of("token_merging") > 0 && `token merging ${of("token_merging")}`,
+        of("int8") && "int8",
       ) || "none: pictures are exact",
     "mask-settings": (of) => list(of("mask_fill"), `soft edge ${of("mask_blur")} px`, of("softness") > 0 && `soft ${of("softness")}`, of("invert_mask") && "inverted", of("only_masked") && "zoomed in"),
     outpaint: (of) => list(...["left", "top", "right", "bottom"].map((side) => of(`outpaint_${side}`) > 0 && `${side} ${of(`outpaint_${side}`)} px`)) || "none",
