@@ -66,6 +66,20 @@ def test_where_sizes_change_and_there_is_room_the_weight_is_kept(monkeypatch) ->
     assert torch.equal(lean.weight, weight)
 
 
+def test_what_many_let_go_of_is_handed_back_to_the_system_now_and_then(monkeypatch) -> None:
+    lean, trims = [make(64, 32) for _ in range(5)], []
+    monkeypatch.setattr(conv, "TRIM_AFTER_BYTES", 2 * lean[0].weight.nbytes)
+    monkeypatch.setattr(conv, "_HOLES", conv._Holes())
+    monkeypatch.setattr(conv, "trim_heap", lambda: trims.append(sum(map(is_empty, lean))))
+    for convolution in lean:
+        install(convolution, low_memory=True)
+        convolution(picture(1, 64, 8, 8))
+    assert trims == [2, 4]
+    for convolution in lean:  # its former order goes, and then its weight, which came back for the new one
+        convolution(picture(1, 64, 16, 16))
+    assert len(trims) > 4 and all(map(is_empty, lean))
+
+
 def test_float32_is_given_back() -> None:
     assert conv._gives_back(torch.float32)
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from webui.engine.cpu import winograd
+from webui.engine.devices import trim_heap
 from webui.engine.weights.layers import StoredConv2d
 
 LARGE_BYTES = 4 * 2**20
@@ -20,6 +21,8 @@ LARGE_BYTES = 4 * 2**20
 LOW_MEMORY_ORDERS = 2  # the warm-up's, and that of the size that is drawn
 RESULTS = 32
 """Of a convolution with a small weight, computed at once on each thread: no less than oneDNN's own blocks of them."""
+TRIM_AFTER_BYTES = 64 * 2**20
+"""Of weights that were let go of. The next copy does not fit into the hole that glibc keeps of one of the same size."""
 ROOM_BYTES = 2 * 2**30
 """With so much memory free, a weight that is put in a further order is kept: sizes change, and time counts more."""
 
@@ -131,6 +134,7 @@ class PackedConv2d(nn.Conv2d):
     def pack(self, shape: torch.Size, padding: Sequence[int]) -> Any:
         """The ordered copy of the weight that is held, for inputs of that shape with that padding."""
         if self._packed is None or self._packed_for != (shape, tuple(padding)):
+            _HOLES.add(0 if self._packed is None else parameter_of(self, "weight").nbytes)
             self._refill()
             self._orders += 1
             if self._orders > LOW_MEMORY_ORDERS and psutil.virtual_memory().available > ROOM_BYTES:
@@ -209,6 +213,7 @@ class PackedConv2d(nn.Conv2d):
         if storage.nbytes() == self._of.nbytes:  # nobody else's
             self._forget_address()
             storage.resize_(0)
+            _HOLES.add(self._of.nbytes)
 
     def _refill(self) -> None:
         if self._of is None or self._of.untyped_storage().nbytes():
@@ -256,6 +261,23 @@ class StoredPackedConv2d(StoredConv2d):
         assert isinstance(self.padding, tuple)
         packed = _pack(weight, self.stride, self.padding, input.shape)
         return _convolve(input, packed, bias, self.stride, self.padding)
+
+
+class _Holes:
+    """What was let go of since the heap was last trimmed."""
+
+    def __init__(self) -> None:
+        self._nbytes = 0
+
+    def add(self, nbytes: int) -> None:
+        """So many more bytes; from ``TRIM_AFTER_BYTES`` on the system gets them back."""
+        self._nbytes += nbytes
+        if self._nbytes >= TRIM_AFTER_BYTES:
+            self._nbytes = 0
+            trim_heap()
+
+
+_HOLES = _Holes()
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
