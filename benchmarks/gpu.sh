@@ -20,7 +20,8 @@ set -euo pipefail
 PARTS=(
     install
     exact-float32 exact-float16 exact-bfloat16
-    suite-cuda suite-samplers suite-exactness suite-start-pictures suite-loras suite-approximations suite-families
+    suite-cuda suite-graphs suite-samplers suite-exactness suite-start-pictures suite-loras suite-schedules
+    suite-guidance suite-controls suite-approximations suite-families suite-small-weights
     speed-txt2img speed-img2img speed-inpaint speed-previews
     sd15 speed-sd15
 )
@@ -65,12 +66,17 @@ exact() {
 }
 
 part_suite_cuda() { suite -m cuda tests/engine; }
+part_suite_graphs() { suite tests/engine/speed/test_graphed.py; }
 part_suite_samplers() { suite tests/engine/test_denoise.py; }
 part_suite_exactness() { suite tests/engine/test_exactness.py; }
 part_suite_start_pictures() { suite tests/engine/test_start_pictures.py; }
 part_suite_loras() { suite tests/engine/test_loras.py; }
+part_suite_schedules() { suite tests/engine/test_schedules.py; }
+part_suite_guidance() { suite tests/engine/test_guidance.py tests/engine/test_soft_inpainting.py; }
+part_suite_controls() { suite tests/engine/controls; }
 part_suite_approximations() { suite tests/engine/test_approximations.py; }
 part_suite_families() { suite tests/engine/families/test_parity.py; }
+part_suite_small_weights() { suite tests/engine/families/test_small_weights.py tests/engine/families/test_small_anima.py; }
 suite() {
     "$python" -m pytest -p no:cacheprovider -n "$workers" --device "$DEVICE" --tb short -rfE "$@"
 }

@@ -38,7 +38,7 @@ def test_a_part_that_ended_well_is_not_run_again_and_one_that_took_too_long_is(s
         (tmp_path / "kept/state" / name).write_text("ok, earlier\n")
     done = script(OUT=tmp_path / "out")
     assert done.returncode == 0, done.stdout
-    assert "4 requests on cpu in float32" in done.stdout and "in a new process: the same pixels" in done.stdout
+    assert "6 requests on cpu in float32" in done.stdout and "in a new process: the same pixels" in done.stdout
     assert done.stdout.count("== ") == 1  # the others were not run
     with tarfile.open(tmp_path / "out/gpu-results.tar.gz") as archive:
         assert {"results/exact-float32.json", "logs/exact-float32.txt", "state/install"} <= {*archive.getnames()}

@@ -67,8 +67,8 @@ def _own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def draw(data: Path) -> Callable[..., np.ndarray]:
-    darkroom = Darkroom(Settings(device="cpu", dtype="float32", data_dir=data))
+def draw(data: Path, device: str) -> Callable[..., np.ndarray]:
+    darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=data))
 
     def draw(model: str, prompt: str = "1girl", small: bool = True, words: str = "") -> np.ndarray:
         request = Request(model=model, prompt=prompt, width=64, height=64, steps=2, seed=3, text_encoder=words)

@@ -74,11 +74,11 @@ def made(tmp_path_factory, random_lora):
 
 
 @pytest.fixture(scope="module")
-def darkroom(made):
+def darkroom(made, device):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("webui.engine.families.clip.CLIP_WORDS", WORDS)
         patch.setattr(Tokenizer, "clip", lambda pad=None: Tokenizer.from_folder(made.tokenizer))
-        yield Darkroom(Settings(device="cpu", dtype="float32", data_dir=made.folder.parents[1], model_cache="1GB"))
+        yield Darkroom(Settings(device=device, dtype="float32", data_dir=made.folder.parents[1], model_cache="1GB"))
 
 
 def draw(darkroom, model, **fields):
@@ -140,8 +140,8 @@ def test_weights_by_block_and_over_steps_hold_beside_small_weights(darkroom):
     assert (picture != draw(darkroom, "Q8_0", prompt="a red apple <lora:one:1> <lora:two:1>")[0]).any()
 
 
-def test_pairs_are_cached_and_counted_as_small_and_what_is_larger_than_the_budget_is_not_kept(made):
-    own = Darkroom(Settings(device="cpu", dtype="float32", data_dir=made.folder.parents[1], lora_cache="8MB"))
+def test_pairs_are_cached_and_counted_as_small_and_what_is_larger_than_the_budget_is_not_kept(made, device):
+    own = Darkroom(Settings(device=device, dtype="float32", data_dir=made.folder.parents[1], lora_cache="8MB"))
     hows = [draw(own, "int8", prompt=f"x <lora:{name}:1>")[1][-1].loras.how for name in ("one", "two", "one")]
     assert hows == ["merged", "merged", "cached"]
     cache, network = own.manager._residence.loras.cache, own.manager._residence.model.network

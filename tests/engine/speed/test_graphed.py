@@ -1,11 +1,10 @@
 """``--cuda-graphs`` without a GPU: a stand-in for torch's recorder, which as a graph does keeps to fixed addresses."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from checkpoints import SMALL_UNET
+from recorder import Recorder
 
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
@@ -21,31 +20,6 @@ from webui.engine.speed.graphed import MAX_GRAPHS, GraphedUNet
 from webui.engine.speed.shortcuts import Shortcuts
 
 LORAS = ("", "blueprint:0.8", "night:1 sepia:0.5", "blueprint:-0.5", "blueprint:0.8", "")
-
-
-class Recorder:
-    """Runs what was recorded again, into the same output and with the tensors that were the weights then."""
-
-    def __init__(self, find_unet: Callable[[], UNet]) -> None:
-        self.find_unet, self.recorded, self.replayed = find_unet, 0, 0
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        parameters = dict(self.find_unet().named_parameters())
-        weights = {name: parameter.data for name, parameter in parameters.items()}
-        output = run()
-        self.recorded += 1
-
-        def replay() -> torch.Tensor:
-            now = {name: parameter.data for name, parameter in parameters.items()}
-            for name, parameter in parameters.items():
-                parameter.data = weights[name]
-            output.copy_(run())
-            for name, parameter in parameters.items():
-                parameter.data = now[name]
-            self.replayed += 1
-            return output
-
-        return replay
 
 
 @pytest.fixture
