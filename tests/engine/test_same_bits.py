@@ -34,10 +34,11 @@ OTHER_SCHEDULES = [
     (name, schedule) for name in CLASSES for schedule in SAMPLERS[name].schedules[1:] if schedule in SCHEDULES
 ]
 LONG = ", ".join(["a red apple, flat style, on a blue background"] * 10)
-PRESETS = [  # with what the loop as it was knew nothing of, none
+LATER = {"controls", "regions", "pag", "nag", "guidance_rescale"}  # what the loop as it was knew nothing of
+PRESETS = [
     file
     for file in sorted((Path(__file__).parents[2] / "presets").glob("*.toml"))
-    if not {"controls", "regions"} & tomllib.loads(file.read_text("utf-8")).keys()
+    if not LATER & {*(held := tomllib.loads(file.read_text("utf-8"))), *held["fields"]}
 ]
 
 
