@@ -22,6 +22,7 @@ from webui.engine.cpu import int8
 from webui.engine.cpu.int8 import INSTRUCTIONS, capabilities
 from webui.engine.nets import encoder
 from webui.engine.nets.tiny import TinyAutoencoder
+from webui.engine.speed import traced
 
 PROMPT = "a red apple, flat style, on a blue background"
 STEPS = 6
@@ -63,7 +64,13 @@ STARTS = {
 
 
 @pytest.fixture
-def whole_runs(model):
+def unwritten(monkeypatch):
+    """No forward is a program: Python sees each of its layers."""
+    monkeypatch.setattr(traced, "FORWARDS_BEFORE", 10**9)
+
+
+@pytest.fixture
+def whole_runs(model, unwritten):
     """One entry for each forward that went all the way to the UNet's innermost layers: its rows."""
     rows: list[int] = []
     hook = model.network.mid_block.resnets[0].register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
@@ -72,7 +79,7 @@ def whole_runs(model):
 
 
 @pytest.fixture
-def attending_tokens(model):
+def attending_tokens(model, unwritten):
     """How many tokens each self-attention had so far."""
     counts: list[int] = []
     hooks = [
@@ -239,7 +246,7 @@ class TestTokenMerging:
 
 class TestRefiner:
     def test_guidance_ends_at_the_same_step_and_features_are_its_own(
-        self, tmp_path, clone_demo, request_for, monkeypatch, device
+        self, tmp_path, clone_demo, request_for, monkeypatch, device, unwritten
     ):
         clone_demo(tmp_path / "models/Stable-diffusion/second", own=("unet",))
         darkroom = Darkroom(Settings(device=device, dtype="float32", data_dir=tmp_path))
