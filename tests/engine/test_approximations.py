@@ -22,7 +22,6 @@ from webui.engine.cpu import int8
 from webui.engine.cpu.int8 import INSTRUCTIONS, capabilities
 from webui.engine.nets import encoder
 from webui.engine.nets.tiny import TinyAutoencoder
-from webui.engine.speed import traced
 
 PROMPT = "a red apple, flat style, on a blue background"
 STEPS = 6
@@ -61,12 +60,6 @@ STARTS = {
     "img2img": {"init": Init(image=scene(), strength=0.7)},
     "inpaint": {"init": Init(image=scene(), mask=mask(), strength=1.0, mask_blur=0)},
 }
-
-
-@pytest.fixture
-def unwritten(monkeypatch):
-    """No forward is a program: Python sees each of its layers."""
-    monkeypatch.setattr(traced, "FORWARDS_BEFORE", 10**9)
 
 
 @pytest.fixture
