@@ -49,7 +49,7 @@ def test_every_memory_plan_draws_the_same_bits_with_a_lora(tmp_path):
     asked = Request(prompt="<lora:night:0.6>", steps=2, width=64, height=64, seed=1, controls=(control,))
     drawn = set()
     for memory in PLANS:
-        darkroom = Darkroom(Settings(memory=memory, dtype="float32", data_dir=tmp_path))
+        darkroom = Darkroom(Settings(memory=memory, data_dir=tmp_path))
         for _ in range(2 if memory == PLANS[0] else 1):
             drawn |= {event.image.tobytes() for event in darkroom.generate(asked) if isinstance(event, Image)}
     assert len(drawn) == 1

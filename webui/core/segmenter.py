@@ -69,10 +69,6 @@ class Eye:
         return self._seen[key]
 
 
-def _bytes_of(features: Features) -> int:
-    return sum(part.nbytes for part in features.values())
-
-
 def _shown_size(segmenter: Segmenter, size: Size) -> Size:
     """How large (width, height) the picture is in the square."""
     side = segmenter.side_px

@@ -55,11 +55,14 @@ class FusedResnet(Resnet):
         conv1: Any = parts["conv1"]
         conv2: Any = parts["conv2"]
         inner, told = _norm(parts["norm1"], hidden), _linear(parts["time_emb_proj"], time)
+        _announce(conv1, inner)
         if fuses(hidden.dtype) and len(told) == 1:
             inner = conv1.forward(inner, bias=parameter_of(conv1, "bias") + told[0])
         else:
             inner = conv1.forward(inner).add_(told[:, :, None, None])
-        inner = conv2.forward(_norm(parts["norm2"], inner))
+        inner = _norm(parts["norm2"], inner)
+        _announce(conv2, inner)
+        inner = conv2.forward(inner)
         if (shortcut := parts.get("conv_shortcut")) is not None:
             hidden = _linear(shortcut, hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         output: torch.Tensor = inner.add_(hidden)
@@ -120,6 +123,7 @@ def gate(part: FeedForward, tokens: torch.Tensor) -> torch.Tensor | None:
     parts: tuple[Any, Any] = part.net[0].proj, part.net[2]
     if not fuses(tokens.dtype) or not _all_plain(parts) or any(type(part) in ROUNDED for part in parts):
         return None
+    _announce(parts[0], tokens)
     weights, biases = (parameter_of(parts[0], name).chunk(2) for name in ("weight", "bias"))
     gates = _product(tokens, weights[1], biases[1], "gelu", "none")
     inner = torch.ops.mkldnn._linear_pointwise.binary(tokens, gates, weights[0], biases[0], "mul")
@@ -127,10 +131,16 @@ def gate(part: FeedForward, tokens: torch.Tensor) -> torch.Tensor | None:
 
 
 def _all_plain(parts: Iterable[Any]) -> bool:
-    """Whether all do what their classes say, and nobody is to be told of it."""
+    """Whether all do what their classes say, and nobody is to be told of what they give."""
     if torch.compiler.is_compiling():
         return False
-    return all(type(part) in PARTS and not part._forward_pre_hooks and not part._forward_hooks for part in parts)
+    return all(type(part) in PARTS and not part._forward_hooks for part in parts)
+
+
+def _announce(part: Any, given: torch.Tensor) -> None:
+    """Tells who waits for the part to be called: weights that rest elsewhere come then."""
+    for hook in part._forward_pre_hooks.values():
+        hook(part, (given,))
 
 
 def _projections(attention: Any) -> tuple[Any, Any, Any, Any]:
@@ -158,6 +168,7 @@ def _heads(part: Any, tokens: torch.Tensor, attention: Any) -> torch.Tensor:
 
 def _linear(part: Any, tokens: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
     """(..., in) to (..., out), a new tensor to which ``onto`` is added."""
+    _announce(part, tokens)
     if type(part) in ROUNDED:
         made: torch.Tensor = part.forward(tokens)
         return made if onto is None else made.add_(onto)
@@ -186,6 +197,7 @@ def _product(
 
 
 def _norm(part: Any, picture: torch.Tensor, then_silu: bool = True) -> torch.Tensor:
+    _announce(part, picture)
     weight, bias = part._parameters["weight"], part._parameters["bias"]
     dtype = picture.dtype
     if is_wide := fuses(dtype) and math.prod(map(int, picture.shape[2:])) < FEW_PIXELS:
@@ -197,5 +209,6 @@ def _norm(part: Any, picture: torch.Tensor, then_silu: bool = True) -> torch.Ten
 
 
 def _layer_norm(part: Any, tokens: torch.Tensor) -> torch.Tensor:
+    _announce(part, tokens)
     weight, bias = part._parameters["weight"], part._parameters["bias"]
     return torch.layer_norm(tokens, part.normalized_shape, weight, bias, part.eps)
