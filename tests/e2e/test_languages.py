@@ -40,10 +40,12 @@ NAMED = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": [*
 """Of axe's rules those that other words can break; all of them are held in English (`test_layout.py`)."""
 ONE = "(options) => [...document.querySelectorAll(options)].filter((option) => option.offsetParent).length === 1"
 ENGLISH = re.compile(r"\b(the|of|with|and|is|are|this|your|not)\b")
-THEIRS = re.compile(r"a red apple|Up in the sky|Out of nothing|Apple and whale|detailed view|Thumbnail|Steps: 4")
+THEIRS = re.compile(
+    r"a red apple|Up in the sky|Out of nothing|Like this picture|Apple and whale|detailed view|Thumbnail|Steps: 4"
+)
 """Prompts, presets, and names that Gradio gives."""
 NAMES = {*SAMPLERS, *SCHEDULES, "auto", "epsilon", "v zero-SNR", "demo", "Darkroom", "English", "Latent"}
-NAMES |= {"txt2img", "img2img", "inpaint", "LoRA", "LoRAs", "Zip", "Esc"}
+NAMES |= {"txt2img", "img2img", "inpaint", "LoRA", "LoRAs", "Zip", "Esc", "Int8"}
 """What is the same in German."""
 TYPED = re.compile(r".|\w+[:<>]\S.*")
 """A key, or what History is searched for."""

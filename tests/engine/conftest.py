@@ -150,11 +150,11 @@ def no_previews(monkeypatch) -> None:
 
 
 @pytest.fixture
-def broken_output(monkeypatch, model) -> Callable[[float], None]:
+def broken_output(monkeypatch, model, unwritten) -> Callable[[float], None]:
     """``broken_output(math.nan)``: from now on the UNet's output is that number everywhere."""
 
     def break_it(number: float) -> None:
-        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Prepared, _shortcuts=None) -> torch.Tensor:
+        def forward(latents: torch.Tensor, _timestep: torch.Tensor, told: Prepared, *_) -> torch.Tensor:
             return latents.new_full((len(told.attended[0][0]), *latents.shape[1:]), number)
 
         monkeypatch.setattr(model.network, "forward", forward)

@@ -154,7 +154,7 @@ def test_rescaled_guidance_has_the_spread_of_the_prompt_s_own_answer():
     torch.testing.assert_close(rescale(guided, C, 0.25), 0.25 * found + 0.75 * guided)
 
 
-def test_a_forecast_counts_as_many_rows_as_the_network_answers_with(darkroom, request_for, model):
+def test_a_forecast_counts_as_many_rows_as_the_network_answers_with(darkroom, request_for, model, unwritten):
     """With a region, which is one more prompt, and each prompt's answer perturbed."""
     answered: list[int] = []
 

@@ -11,6 +11,7 @@ from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
 from webui.engine import kept as kept_module
+from webui.engine.cpu.install import PLAIN
 from webui.engine.families.loading import WeightLoader
 from webui.engine.kept import HOST, Kept
 from webui.engine.nets.autoencoder import Autoencoder
@@ -97,7 +98,7 @@ def test_back_to_a_model_that_is_there_nothing_is_loaded_and_its_merged_loras_ar
 def test_what_has_no_room_goes_merged_loras_first_then_the_oldest_parts(make, reads):
     darkroom, kept = make(), lambda: darkroom.manager._residence.kept
     hashes(darkroom, model="demo", loras=("night:1",))
-    sizes = {type(part.module): part.nbytes for part in kept()._parts.values()}
+    sizes = {PLAIN.get(type(part.module), type(part.module)): part.nbytes for part in kept()._parts.values()}
     names = [ClipText, UNet, Autoencoder]
     for limit, stays in ((sizes[UNet] + sizes[Autoencoder], names[1:]), (0, [])):
         darkroom = make(model_cache=limit)

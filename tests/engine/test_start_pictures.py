@@ -82,7 +82,7 @@ def encoded_pictures(model):
 
 
 @pytest.fixture
-def latent_sizes(model):
+def latent_sizes(model, unwritten):
     """(width, height) of every input of the UNet so far."""
     sizes: list[tuple[int, int]] = []
     hook = model.network.register_forward_pre_hook(
@@ -238,7 +238,7 @@ class TestStockInpaintNineChannels:
         (ours,) = draw_nine(init=inpaint(strength=strength), sampler=sampler)
         assert_close(inside(ours), inside(stock(sampler, strength=strength)))
 
-    def test_the_mask_and_the_masked_picture_are_what_it_is_shown(self, draw_nine, nine):
+    def test_the_mask_and_the_masked_picture_are_what_it_is_shown(self, draw_nine, nine, unwritten):
         seen = []
         hook = nine.manager._residence.model.network.register_forward_pre_hook(
             lambda _module, args: seen.append(args[0])

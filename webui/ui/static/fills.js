@@ -53,6 +53,7 @@
       box.dispatchEvent(new Event("input", { bubbles: true }));
     }
     delete typed[page];
+    window.darkroom.tellAgain(page);
     if (hasOpened) window.darkroomFields.note(page);
     else requestIdleCallback(() => window.darkroomFields.note(page)); // what came may suit the model
     if (!held.delete(page)) return;

@@ -50,6 +50,8 @@
       return `${job}/${chosen[page]?.job === job ? chosen[page].place : 0}`;
     },
     recall: (page) => read(`darkroom.${page}.fields`),
+    // What is remembered next is told, even if it is what was told last: the fields may have held something else between.
+    tellAgain: (page) => delete remembered[page],
     remember: (page, fields, values) => {
       const kept = JSON.stringify(Object.fromEntries(fields.map((field, k) => [field, values[k]])));
       write(`darkroom.${page}.fields`, kept);
