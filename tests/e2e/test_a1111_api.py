@@ -201,8 +201,8 @@ def test_progress_is_watched_until_idle_and_interrupt_gives_what_is_there(client
     found = ask(server, "progress")
     assert 0 < found["progress"] < 1 and found["eta_relative"] > 0
     assert found["state"]["job_count"] == 100 and found["state"]["sampling_steps"] == 20
-    assert wait_for(lambda: ask(server, "progress")["current_image"], "a preview")
-    assert opened(ask(server, "progress")["current_image"]).size[0] > 0
+    preview = wait_for(lambda: ask(server, "progress")["current_image"], "a preview")
+    assert opened(preview).size[0] > 0
     assert ask(server, "progress?skip_current_image=true")["current_image"] is None
     at = ask(server, "progress")["state"]["job_no"]
     assert ask(server, "skip", {}) is None
