@@ -109,16 +109,22 @@ def random_steps(count: int, device: torch.device) -> Tensor:
     return (places * NOISE_STEPS).long().clamp(max=NOISE_STEPS - 1)
 
 
+def noised(clean: Tensor, levels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For clean latents [n, 4, 16, 16]: noise steps [n], noisy latents, the velocity to be told and its weight [n]."""
+    steps = random_steps(len(clean), clean.device)
+    level = levels[steps].view(-1, 1, 1, 1)
+    noise = torch.randn_like(clean)
+    noisy = (level.sqrt() * clean + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+    velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
+    return steps, noisy, velocity, (SNR_LIMIT * (1 - level) / level).clamp(max=1).flatten()
+
+
 def loss_of(
     model: Denoiser, adapter: T2IAdapter, clean: Tensor, tokens: Tensor, lines: Tensor, levels: Tensor
 ) -> Tensor:
     """Weighted squared error of the velocity for clean latents [n, 4, 16, 16] with outlines [n, 1, 128, 128]."""
     device = clean.device
-    steps = random_steps(len(clean), device)
-    level = levels[steps].view(-1, 1, 1, 1)
-    noise = torch.randn_like(clean)
-    noisy = (level.sqrt() * clean + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
+    steps, noisy, velocity, weight = noised(clean, levels)
     with half(device), sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         with torch.no_grad():
             states = model.text(tokens).last_hidden_state
@@ -127,7 +133,6 @@ def loss_of(
     near = F.max_pool2d(F.max_pool2d(lines, 8), 3, 1, 1)  # by latents: whether a line is there or beside it
     error = ((output.float() - velocity).square() * (1 + NEAR_WEIGHT * near)).mean((1, 2, 3))
     error = error / (1 + NEAR_WEIGHT * near).mean((1, 2, 3))
-    weight = (SNR_LIMIT * (1 - level) / level).clamp(max=1).flatten()
     loss: Tensor = (weight * error).mean()
     return loss
 

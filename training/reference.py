@@ -29,13 +29,13 @@ from webui.engine.controls.image_encoder import MEAN, STD
 
 from . import data
 from .concepts import STYLES
-from .edges import FOLDER, random_steps
+from .edges import FOLDER, noised
 from .latents import Row, picture, row_caption
 from .lora import frozen_denoiser, open_model
 from .optim import Average, half, make_optimisers, set_learning_rate, update
 from .progress import Budget, Threads, load_checkpoint, report, save_checkpoint
 from .references import choose_rows, full_caption, prepare, small
-from .unet import SNR_LIMIT, TEXT_WIDTH, Denoiser, signal_levels, tokenize
+from .unet import TEXT_WIDTH, Denoiser, signal_levels, tokenize
 
 NAME, ENCODER = "demo-reference", "image_encoder"
 WORDS_BATCH = 128
@@ -247,11 +247,7 @@ def noise_loss(
 ) -> Tensor:
     """Weighted squared error of the velocity for clean latents [n, 4, 16, 16] with references [n, 3, SIDE, SIDE]."""
     device = clean.device
-    steps = random_steps(len(clean), device)
-    level = levels[steps].view(-1, 1, 1, 1)
-    noise = torch.randn_like(clean)
-    noisy = (level.sqrt() * clean + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    velocity = level.sqrt() * noise - (1 - level).sqrt() * clean
+    steps, noisy, velocity, weight = noised(clean, levels)
     with half(device), sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
         summary = looker(pictures)
         summary = summary * (torch.rand(len(summary), 1, device=device) >= NOTHING_SHARE)
@@ -260,7 +256,6 @@ def noise_loss(
             states = model.text(tokens).last_hidden_state
         output = model.unet(noisy, steps, states).sample
     pairs.clear()
-    weight = (SNR_LIMIT * (1 - level) / level).clamp(max=1).flatten()
     loss: Tensor = (weight * (output.float() - velocity).square().mean((1, 2, 3))).mean()
     return loss
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .server import Server
+from .start_pictures import picture, png
 from .tab import WINDOW, Tab
 
 LEAVING = "AbortError|Connection errored out|net::ERR_|network error|status of 404"
@@ -44,6 +45,14 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture
+def start_file(tmp_path: Path) -> Path:
+    """A start picture as a file."""
+    path = tmp_path / "start.png"
+    path.write_bytes(png(picture()))
+    return path
 
 
 @pytest.fixture(scope="package")

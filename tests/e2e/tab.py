@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,8 +200,11 @@ class Tab:
 
     def wait_for_step(self) -> int:
         """Waits until steps are shown and returns the newest one's number."""
-        self.wait_for_state("running")
-        return int(re.match(r"Step (\d+) of", self.message)[1])
+        script = """(selector) => {
+            const status = document.querySelector(selector);
+            return status?.dataset.state === "running" && /^\\s*Step (\\d+) of/.exec(status.textContent)?.[1];
+        }"""
+        return int(self.page.wait_for_function(script, arg=STATUS).json_value())
 
     def draw(self, **fields: Any) -> str:
         """A picture from beginning to end."""

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from webui.engine.nets.t2i_adapter import T2IAdapter
 
 from .server import run_here
-from .test_start_pictures import PASTE, png
+from .start_pictures import PASTE, png
 
 QUICK = {"steps": 2, "width": 64, "height": 64}
 CONFIG = {"channels": [64, 160, 224], "num_res_blocks": 1, "downscale_factor": 16, "adapter_type": "full_adapter_xl"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as PilImages
 
+from .start_pictures import Page, changed, picture, png, rectangle
 from .tab import Tab
-from .test_start_pictures import Page, changed, picture, png, rectangle
 
 
 @pytest.fixture

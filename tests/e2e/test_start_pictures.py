@@ -1,10 +1,7 @@
-"""img2img and inpaint as people use them: page, command line, HTTP. What is asserted is what comes out."""
+"""img2img and inpaint as people use them on the page. What is asserted is what comes out."""
 
 import base64
 import io
-import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,162 +9,29 @@ from PIL import Image as PilImages
 from PIL import ImageDraw, ImageFilter
 
 from tests.segmenter_models import write_segmenter
-from webui.cli import main
 
-from .server import SMALL, run_webui, wait_for
-from .tab import Tab
-
-BLUE, GREEN = (40, 70, 200), (30, 160, 60)
-BOX = (16, 16, 48, 48)
-PASTE = """(data) => {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const clipboardData = new DataTransfer();
-  clipboardData.items.add(new File([bytes], "image.png", { type: "image/png" }));
-  document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
-}"""
-TO_CLIPBOARD = """async (data) => {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]);
-}"""
-
-
-def picture(size=(64, 64), colour=BLUE) -> PilImages.Image:
-    """One colour with a speckle, so that a pixel that moved or changed shows."""
-    levels = np.full((size[1], size[0], 3), colour, np.uint8)
-    levels += np.random.default_rng(0).integers(0, 24, levels.shape, np.uint8)
-    return PilImages.fromarray(levels)
-
-
-def rectangle(box=BOX, size=(64, 64)) -> PilImages.Image:
-    mask = PilImages.new("L", size)
-    mask.paste(255, box)
-    return mask
-
-
-def png(image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def text(image) -> str:
-    return base64.b64encode(png(image)).decode()
-
-
-def levels(image) -> np.ndarray:
-    return np.asarray(image.convert("RGB")).astype(np.int16)
-
-
-def changed(before, after) -> np.ndarray:
-    assert before.size == after.size
-    return abs(levels(before) - levels(after)).max(axis=2) > 0
-
-
-def assert_only_inside(box, before, after, reach_px=16) -> None:
-    """Something changed in the box, nothing farther from it than the blur reaches."""
-    left, top, right, bottom = box
-    where = changed(before, after)
-    assert where[top:bottom, left:right].mean() > 0.5
-    rows, columns = np.nonzero(where)
-    assert left - reach_px <= columns.min() and columns.max() < right + reach_px
-    assert top - reach_px <= rows.min() and rows.max() < bottom + reach_px
-
-
-class Page:
-    """The img2img or inpaint page of a tab."""
-
-    def __init__(self, tab: Tab, name: str) -> None:
-        self.tab, self.name, self.page = tab, name, tab.page
-
-    def show(self) -> "Page":
-        self.page.get_by_role("tab", name=self.name, exact=True).click()
-        self.find("generate").wait_for()
-        self.tab.let_fields_settle()
-        return self
-
-    def find(self, name: str):
-        return self.page.locator(f"#{self.name}-{name}")
-
-    def unfold(self, title: str, inside: str) -> None:
-        """Opens a fold, if it is not open, until what is in it shows."""
-        if not self.find(inside).is_visible():
-            self.page.locator(f"[id^={self.name}-]").get_by_role(
-                "button", name=re.compile(rf"^{re.escape(title)}\b")
-            ).click()
-            self.find(inside).wait_for()
-            self.tab.let_fields_settle()
-
-    def give(self, file: Path, field: str = "image") -> "Page":
-        self.find(field).locator("input[type=file]").first.set_input_files(file)
-        return self.wait_for_picture(field)
-
-    def wait_for_picture(self, field: str = "image", other_than: str = "") -> "Page":
-        self.page.wait_for_function(
-            "([id, old]) => { const image = document.querySelector(`#${id} img`);"
-            " return image?.complete && image.naturalWidth && image.src !== old; }",
-            arg=[f"{self.name}-{field}", other_than],
-        )
-        return self
-
-    def shown(self, field: str = "image") -> str:
-        return self.find(field).locator("img").first.get_attribute("src")
-
-    def wait_for_painter(self) -> "Page":
-        self.find("mask").locator(".painter:not(.empty) canvas:not([width='1'])").wait_for()
-        return self
-
-    def quick(self, **values) -> "Page":
-        """Few steps, and what else is set."""
-        self.find("steps").wait_for()
-        for name, value in ({"steps": 2} | values).items():
-            field = self.find(name).locator("input[type=number], textarea").first
-            field.fill(str(value))
-            field.blur()
-        return self
-
-    @property
-    def status(self):
-        return self.page.locator(f"#{self.name}-status [data-state]")
-
-    def generate(self, state: str = "done") -> str:
-        """Presses Generate and returns the job that ended so, or the words where it failed."""
-        before = self.status.get_attribute("data-job")
-        self.find("generate").click()
-        self.page.wait_for_function(
-            "([id, before]) => { const at = document.querySelector(`#${id} [data-state]`)?.dataset;"
-            " return at?.job ? at.job !== before && ['done', 'failed', 'cancelled'].includes(at.state)"
-            " : at?.state === 'failed'; }",
-            arg=[f"{self.name}-status", before],
-        )
-        assert self.status.get_attribute("data-state") == state, self.status.inner_text()
-        if state == "failed":
-            return self.status.inner_text()
-        return self.status.get_attribute("data-job")
-
-    def result(self) -> PilImages.Image:
-        """The large picture in the gallery, as the server hands it out."""
-        image = self.find("gallery").get_by_label("detailed view of selected image").locator("img")
-        image.wait_for()
-        return PilImages.open(io.BytesIO(self.tab.server.client.get(image.get_attribute("src")).content))
+from .server import SMALL, wait_for
+from .start_pictures import (
+    BOX,
+    GREEN,
+    PASTE,
+    TO_CLIPBOARD,
+    Page,
+    assert_only_inside,
+    changed,
+    levels,
+    picture,
+    png,
+    queued,
+    rectangle,
+    text,
+)
 
 
 @pytest.fixture
 def page(tab):
     """``page("inpaint")``: that page, in front."""
     return lambda name: Page(tab, name).show()
-
-
-@pytest.fixture
-def file(tmp_path) -> Path:
-    path = tmp_path / "start.png"
-    path.write_bytes(png(picture()))
-    return path
-
-
-def queued(server) -> int:
-    """How many jobs were taken so far, by what they left behind."""
-    health = server.health()
-    return len(server.pictures()) + health["waiting"] + bool(health["running"])
 
 
 class TestImg2Img:
@@ -252,8 +116,8 @@ class TestInpaint:
         mask = PilImages.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
         return np.asarray(mask.convert("RGBA"))[..., 3] > 0
 
-    def test_what_was_painted_over_with_the_mouse_is_drawn_anew_and_nothing_else(self, page, file):
-        inpaint = page("inpaint").give(file).quick(steps=3)
+    def test_what_was_painted_over_with_the_mouse_is_drawn_anew_and_nothing_else(self, page, start_file):
+        inpaint = page("inpaint").give(start_file).quick(steps=3)
         self.stroke(inpaint)
         thick = int(inpaint.find("mask").get_by_label("Brush size in px").input_value())
         inpaint.generate()
@@ -262,8 +126,8 @@ class TestInpaint:
         assert_only_inside(box, picture(), inpaint.result(), reach_px=thick + 12)
 
     @pytest.mark.slow
-    def test_a_stroke_draws_again_while_live_is_on(self, page, file):
-        inpaint = page("inpaint").give(file).quick()
+    def test_a_stroke_draws_again_while_live_is_on(self, page, start_file):
+        inpaint = page("inpaint").give(start_file).quick()
         self.stroke(inpaint)
         inpaint.find("more").press("Enter")
         inpaint.page.get_by_role("menuitemcheckbox", name="Live").press("Enter")
@@ -275,8 +139,8 @@ class TestInpaint:
         inpaint.page.wait_for_function(f"(before) => ({drawn})({status}, before)", arg=first)
         inpaint.page.get_by_role("button", name="End live").click()
 
-    def test_brush_eraser_undo_clear_and_zoom(self, page, file):
-        inpaint = page("inpaint").give(file)
+    def test_brush_eraser_undo_clear_and_zoom(self, page, start_file):
+        inpaint = page("inpaint").give(start_file)
         tools = inpaint.wait_for_painter().find("mask").get_by_role("toolbar", name="Mask tools")
         button = {name: tools.get_by_role("button", name=name) for name in ("Brush", "Eraser", "Undo", "Clear")}
         assert not self.painted(inpaint).any()
@@ -376,8 +240,8 @@ class TestInpaint:
                 path.unlink()
             server.client.get("/api/controls", params={"reload": True})
 
-    def test_the_mask_can_be_painted_by_keyboard_alone(self, page, file):
-        inpaint = page("inpaint").give(file).wait_for_painter()
+    def test_the_mask_can_be_painted_by_keyboard_alone(self, page, start_file):
+        inpaint = page("inpaint").give(start_file).wait_for_painter()
         canvas = inpaint.find("mask").locator("canvas")
         assert "Arrow keys" in canvas.get_attribute("aria-label")
         canvas.focus()
@@ -396,8 +260,8 @@ class TestInpaint:
         canvas.press("Delete")
         assert not self.painted(inpaint).any()
 
-    def test_another_picture_starts_with_an_empty_mask(self, page, file, tmp_path):
-        inpaint = page("inpaint").give(file)
+    def test_another_picture_starts_with_an_empty_mask(self, page, start_file, tmp_path):
+        inpaint = page("inpaint").give(start_file)
         self.stroke(inpaint)
         assert self.painted(inpaint).any()
         other = tmp_path / "other.png"
@@ -408,8 +272,8 @@ class TestInpaint:
         inpaint.find("mask").locator("canvas[width='128']").wait_for()
         assert not self.painted(inpaint).any()
 
-    def test_rectangles_alone_make_a_mask(self, page, file, server):
-        inpaint = page("inpaint").give(file).quick(steps=3)
+    def test_rectangles_alone_make_a_mask(self, page, start_file, server):
+        inpaint = page("inpaint").give(start_file).quick(steps=3)
         inpaint.unfold("Mask", "rectangles")
         inpaint.find("rectangles").locator("textarea").fill("16, 16, 32, 32")
         job = inpaint.generate()
@@ -417,17 +281,17 @@ class TestInpaint:
         mask = PilImages.open(io.BytesIO(base64.b64decode(server.show(job, pictures=True)["request"]["init"]["mask"])))
         assert np.array_equal(np.asarray(mask), np.asarray(rectangle()))
 
-    def test_an_uploaded_mask_picture_is_used(self, page, file, tmp_path):
+    def test_an_uploaded_mask_picture_is_used(self, page, start_file, tmp_path):
         mask = tmp_path / "mask.png"
         mask.write_bytes(png(rectangle()))
-        inpaint = page("inpaint").give(file).quick(steps=3)
+        inpaint = page("inpaint").give(start_file).quick(steps=3)
         inpaint.unfold("Mask", "mask_picture")
         inpaint.give(mask, "mask_picture")
         inpaint.generate()
         assert_only_inside(BOX, picture(), inpaint.result())
 
-    def test_a_side_is_added_by_outpainting(self, page, file):
-        inpaint = page("inpaint").give(file).quick()
+    def test_a_side_is_added_by_outpainting(self, page, start_file):
+        inpaint = page("inpaint").give(start_file).quick()
         inpaint.unfold("Outpaint: extend the picture", "outpaint_right")
         side = inpaint.find("outpaint_right").locator("input")
         side.fill("32")
@@ -459,8 +323,8 @@ class TestWhatIsWrong:
         )
         assert queued(server) == before
 
-    def test_no_mask_then_a_mask_of_another_size(self, page, server, tmp_path, file):
-        inpaint = page("inpaint").give(file)
+    def test_no_mask_then_a_mask_of_another_size(self, page, server, tmp_path, start_file):
+        inpaint = page("inpaint").give(start_file)
         before = queued(server)
         assert inpaint.generate("failed").startswith("Nothing is masked yet")
         mask = tmp_path / "mask.png"
@@ -531,136 +395,3 @@ class TestSending:
         img2img.wait_for_picture(other_than=before)
         sent, chosen = (PilImages.open(io.BytesIO(server.client.get(url).content)) for url in (img2img.shown(), newest))
         assert not changed(sent, chosen).any()
-
-
-class TestHttp:
-    def test_a_job_with_picture_and_mask_changes_only_what_is_masked(self, server):
-        init = {"image": text(picture()), "mask": "data:image/png;base64," + text(rectangle()), "strength": 0.9}
-        job = server.submit(prompt="a red apple", seed=4, steps=3, init=init)
-        end = server.finish(job)
-        assert end["event"] == "done", end
-        result = PilImages.open(io.BytesIO(server.client.get(f"/api/jobs/{job}/images/0").content))
-        assert_only_inside(BOX, picture(), result)
-        shown = server.show(job, pictures=True)["request"]["init"]
-        assert not changed(picture(), PilImages.open(io.BytesIO(base64.b64decode(shown["image"])))).any()
-        assert "Mask blur: 4" in result.text["parameters"]
-
-    @pytest.mark.parametrize(
-        ("init", "reason"),
-        [
-            ({"image": "no base64!"}, "init.image is not base64 text of a picture"),
-            ({"image": text(picture((64, 64)))[:200]}, "init.image is"),
-            ({"image": base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()}, "is not a picture"),
-            ({"image": text(picture((4, 4)))}, "init.image is 4 x 4 px; each side must be at least 8 px"),
-            (
-                {"image": text(picture()), "mask": text(rectangle(size=(32, 64)))},
-                "the mask is 32 x 64 px, but the picture is 64 x 64 px",
-            ),
-            ({"image": text(picture()), "mask": text(PilImages.new("L", (64, 64)))}, "nothing would be drawn"),
-            ({"image": text(picture()), "strength": 1.5}, "init.strength must be at most 1, not 1.5"),
-            ({}, "init.image is missing"),
-        ],
-        ids=["base64", "truncated", "SVG", "tiny", "mask size", "black mask", "strength", "nothing"],
-    )
-    def test_what_is_wrong_is_said_and_not_queued(self, server, init, reason):
-        before = queued(server)
-        answer = server.client.post("/api/jobs", json={"prompt": "a", "init": init})
-        assert answer.status_code in (400, 422), answer.text
-        assert reason in json.dumps(answer.json(), ensure_ascii=False) and "Traceback" not in answer.text
-        assert queued(server) == before
-
-    @pytest.mark.parametrize("mode", ["CMYK", "LA", "P", "L", "RGBA"])
-    def test_a_start_picture_of_any_kind_can_be_shown_again(self, server, mode):
-        buffer = io.BytesIO()
-        picture().convert(mode).save(buffer, "JPEG" if mode == "CMYK" else "PNG")
-        image = base64.b64encode(buffer.getvalue()).decode()
-        job = server.submit(prompt="a", steps=1, init={"image": image, "strength": 0})
-        assert server.finish(job)["event"] == "done"
-        assert server.show(job)["state"] == "done"
-
-    def test_gradio_client_img2img_and_inpaint(self, server, tmp_path):
-        from gradio_client import Client, handle_file
-
-        start, mask = tmp_path / "start.png", tmp_path / "mask.png"
-        start.write_bytes(png(picture()))
-        mask.write_bytes(png(rectangle()))
-        client = Client(server.url, verbose=False, download_files=str(tmp_path / "got"))
-        made = {}
-        for task, extra in (("img2img", {}), ("inpaint", {"mask": handle_file(str(mask))})):
-            gallery, *_ = client.predict(
-                image=handle_file(str(start)),
-                prompt="a cat",
-                steps=2,
-                seed=6,
-                strength=0.9,
-                api_name=f"/{task}",
-                **extra,
-            )
-            made[task] = PilImages.open(gallery[0]["image"])
-        assert changed(picture(), made["img2img"]).mean() > 0.5
-        assert_only_inside(BOX, picture(), made["inpaint"])
-
-
-class TestCommandLine:
-    @pytest.fixture
-    def generate(self, tmp_path):
-        def generate(*flags):
-            return run_webui(
-                "generate", "--prompt", "a red apple", "--device", "cpu", "--data-dir", tmp_path / "data", *flags
-            )
-
-        return generate
-
-    def test_a_masked_picture_is_drawn_anew_where_the_mask_is_white(self, generate, tmp_path, file):
-        mask = tmp_path / "mask.png"
-        mask.write_bytes(png(rectangle()))
-        flags = ("--init", file, "--mask", mask, "--strength", "0.9", "--mask-blur", "0", "--mask-fill", "noise")
-        done = generate(*flags, "--steps", "3", "--seed", "4", "--out", tmp_path / "out", "--json")
-        assert done.returncode == 0, done.stderr
-        events = [json.loads(line) for line in done.stdout.splitlines()]
-        (made,) = [event for event in events if event["event"] == "image"]
-        assert [event["total"] for event in events if event["event"] == "step"][-1] == 2
-        assert_only_inside(BOX, picture(), PilImages.open(made["path"]), reach_px=0)
-
-    BAD = [
-        (["--init", "missing.png"], "--init 'missing.png' does not exist"),
-        (["--init", "{folder}"], "is a folder"),
-        (["--init", "{words}"], "is not a picture that can be read"),
-        (["--init", "{bomb}"], "6000 x 5000 px, 30 megapixels; the limit is 24"),
-        (["--init", "{start}", "--mask", "{words}"], "--mask '{words}' is not a picture"),
-        (["--init", "{start}", "--mask", "{small}"], "the mask is 32 x 32 px, but the picture is 64 x 64 px"),
-        (["--init", "{start}", "--mask", "{black}"], "nothing would be drawn"),
-        (["--init", "{start}", "--strength", "2"], "strength must be at most 1"),
-        (["--init", "{start}", "--outpaint", "8,8"], "outpaint"),
-        (["--strength", "0.5"], "--strength needs --init"),
-        (["--mask", "{black}"], "--mask needs --init"),
-    ]
-
-    @pytest.fixture
-    def fill(self, tmp_path, file):
-        """Puts files into flags and reasons."""
-        paths = {name: tmp_path / f"{name}.png" for name in ("words", "bomb", "small", "black")}
-        paths["words"].write_text("just words")
-        paths["bomb"].write_bytes(png(PilImages.new("L", (6000, 5000))))
-        paths["small"].write_bytes(png(rectangle((0, 0, 8, 8), (32, 32))))
-        paths["black"].write_bytes(png(PilImages.new("L", (64, 64))))
-        return lambda pattern: pattern.format(**paths, start=file, folder=tmp_path)
-
-    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-    @pytest.mark.parametrize(
-        ("flags", "reason"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
-    )
-    def test_bad_input_is_one_line_and_status_2(self, capsys, tmp_path, fill, flags, reason):
-        where = ["--device", "cpu", "--data-dir", str(tmp_path / "data"), "--steps", "1"]
-        assert main(["generate", "--prompt", "a", *where, *map(fill, flags)]) == 2
-        out, err = capsys.readouterr()
-        (line,) = err.splitlines()
-        assert line.startswith("webui: ") and fill(reason) in line and out == ""
-        assert not list(tmp_path.glob("data/outputs/**/*.png"))
-
-    def test_so_it_is_in_a_process_of_its_own(self, generate, fill):
-        done = generate("--init", fill("{bomb}"), "--steps", "1")
-        assert done.returncode == 2 and done.stdout == ""
-        assert re.fullmatch(
-            r"webui: --init '.*bomb\.png' is 6000 x 5000 px, 30 megapixels; the limit is 24\n", done.stderr
-        )

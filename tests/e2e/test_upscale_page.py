@@ -7,7 +7,7 @@ from PIL import Image as PilImages
 
 from webui.library.library import DEMO_MODEL
 
-from .test_start_pictures import Page
+from .start_pictures import Page
 
 SHOWN = DEMO_MODEL / "preview.png"
 SIDES = "() => [...document.querySelectorAll('#upscale-wipe img')].map((image) => image.naturalWidth)"

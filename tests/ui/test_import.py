@@ -27,3 +27,17 @@ def test_tables_come_when_they_are_asked_for() -> None:
     script += "import pandas\nprint(before, found is pandas.DataFrame)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_page_has_its_configuration_however_often_it_is_made(times: int) -> None:
+    import gradio
+
+    from webui.compat import with_one_configuration
+
+    with gradio.Blocks() as page:
+        gradio.Textbox(label="Words")
+    with with_one_configuration():
+        for _ in range(times):
+            page.config = page.get_config_file()
+    assert page.config["components"][0]["props"]["label"] == "Words"
