@@ -144,7 +144,7 @@ def test_the_transformer_is_asked_as_diffusers_asks_it(stock: dict[str, Any], pi
                 return_dict=False,
             )[0]
             assert (output - pipe._unpack_latents(alone, 64, 48)[:, :, 0]).abs().max() < 2e-5
-    assert [len(each) for each in prepared] == [4, 2]
+    assert [len(each.told["context"]) for each in prepared] == [4, 2]
     assert (told[0] - told[1]).abs().max() > 1e-2
 
 

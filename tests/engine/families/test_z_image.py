@@ -28,6 +28,7 @@ from webui.engine.families import z_image
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.family import EncodeOptions, Parts
 from webui.engine.families.loading import ModelLoader
+from webui.engine.text import qwen
 from webui.engine.weights import keeps_small
 from webui.library.checkpoint import read_checkpoint, read_part
 
@@ -104,7 +105,7 @@ def test_words_become_what_diffusers_makes_of_them(stock: dict[str, Any], tokeni
         SimpleNamespace(),  # type: ignore[arg-type]
         {"text_encoder": encoder.eval(), "backbone": stock["transformer"]},
         torch.device("cpu"),
-        {"text_encoder": z_image._words(None, SimpleNamespace(), {"vocab_size": 151_936})},  # type: ignore[arg-type]
+        {"text_encoder": qwen.tokenizer(None, SimpleNamespace(), {"vocab_size": 151_936})},  # type: ignore[arg-type]
     )
     with torch.inference_mode():
         own = z_image.encode(parts, prompt, EncodeOptions())["context"]

@@ -1,7 +1,8 @@
 """Anima: Cosmos-Predict2's transformer, told Qwen3's states through an adapter that asks them with T5's token ids."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,22 +11,23 @@ import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError
 from webui.core.prompt import parse_weights
-from webui.core.tensor_file import BadFile
 from webui.engine.families import qwen_image
 from webui.engine.families.base import Backbone, Conditioning
-from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling
-from webui.engine.families.latent import group_alike
-from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, wanted_dtype
+from webui.engine.families.transformer import (
+    TransformerBackbone,
+    qwen_encoder,
+    shapes_by_name,
+    transformer,
+    usual_spellings,
+)
 from webui.engine.text import qwen
-from webui.engine.text.vocabularies import Reading, in_folder, read, shipped
+from webui.engine.text.vocabularies import Reading, check_length, fitting, in_folder, read, shipped
 from webui.engine.weights import Key
 
 SHIFT = 3.0
 """Of the noise levels that it was trained with."""
-MOST_TOKENS = 4096
-"""Of one prompt: diffusers cuts it at 512, others read it whole."""
 MOST_SIDES = (128, 1024, 1024)
 """Of latents, in frames, rows and columns: positions are computed for so many, whatever was trained on."""
 ROPE_SCALE = (1.0, 4.0, 4.0)
@@ -69,10 +71,7 @@ def _transformer_keys(parameter: str, _root: nn.Module, names: str, prefix: str)
 
 
 def _transformer_spellings(path: str, _root: nn.Module) -> Iterator[Spelling]:
-    yield Spelling(path)
-    yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
+    yield from usual_spellings(path)
     yield Spelling(cosmos_name(path))
 
 
@@ -82,9 +81,7 @@ def _blocks(shapes: Shapes, prefix: str) -> int:
 
 
 def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
-    def shape(path: str) -> tuple[int, ...]:
-        return shapes[next(_transformer_keys(path, nn.Identity(), checkpoint.names, prefix)).name]
-
+    shape = shapes_by_name(_transformer_keys, checkpoint, shapes, prefix)
     block = "transformer_blocks.0"
     width = shape("patch_embed.proj.weight")[0]
     head = shape(f"{block}.attn1.norm_q.weight")[0]
@@ -152,16 +149,13 @@ class Words:
         """The prompt as Qwen3 reads it, and as the adapter asks for it; RequestError for one that is too long."""
         words = parse_weights(text)
         found = read(self.qwen, words), read(self.t5, words)
-        longest = max(len(reading.ids) for reading in found)
-        if longest > MOST_TOKENS:
-            raise RequestError(f"the prompt has {longest:,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+        check_length(max(len(reading.ids) for reading in found))
         return found
 
 
 def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> Words:
     words = Words(folder)
-    if (last := words.qwen.get_vocab_size() - 1) >= config["vocab_size"]:
-        raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
+    fitting(words.qwen, config["vocab_size"])
     return words
 
 
@@ -185,33 +179,15 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     return {"context": context.to(parts["backbone"].dtype)}
 
 
-class CosmosBackbone(Backbone):
-    """The transformer as a backbone: a picture is a film of one frame to it, and its time is 0..1."""
+class CosmosBackbone(TransformerBackbone):
+    """As Cosmos-Predict2 is asked: a picture is a film of one frame to it."""
 
-    def __init__(self, transformer: Any) -> None:
-        self._transformer = transformer
-        self.run: Callable[..., Any] = transformer
-
-    def prepare(
-        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
-    ) -> list[torch.Tensor]:
-        """As in ``Backbone``: the states of each forward."""
-        rows = [{"context": told["context"].repeat_interleave(count, dim=0)} for told in conditionings]
-        return [torch.cat([told["context"] for told in group]) for group in group_alike(rows, count)]
-
-    def predict(
-        self, latents: torch.Tensor, time: torch.Tensor, prepared: torch.Tensor, shortcuts: Shortcuts | None = None
-    ) -> Sequence[torch.Tensor]:
-        """As in ``Backbone``. It sees patches of 2 x 2; what an odd side lacks is its last row once more."""
-        times = len(prepared) // len(latents)
-        height, width = latents.shape[-2:]
-        seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
-        seen = nn.functional.pad(seen, (0, width % 2, 0, height % 2), mode="replicate")[:, :, None]
-        now = (time / 1000).to(latents.device, torch.float32).expand(len(seen))
+    def flow(self, seen: torch.Tensor, now: torch.Tensor, told: Mapping[str, Any]) -> torch.Tensor:
+        """As in ``TransformerBackbone``."""
         padding = seen.new_zeros(1, 1, *seen.shape[-2:])
-        output = self.run(seen, now, prepared, padding_mask=padding, return_dict=False)[0]
-        flow: torch.Tensor = output[:, :, 0, :height, :width].float()
-        return flow.chunk(times)
+        output = self.run(seen[:, :, None], now, told["context"], padding_mask=padding, return_dict=False)[0]
+        flow: torch.Tensor = output[:, :, 0]
+        return flow
 
 
 def _backbone(parts: Parts) -> Backbone:
@@ -222,15 +198,7 @@ def _scheduler(_checkpoint: Checkpoint, config: Config | None) -> Config:
     return {**(config or {"shift": SHIFT}), "prediction_type": "flow_prediction"}
 
 
-TEXT_ENCODER = Part(
-    role="text_encoder",
-    title="text encoder",
-    make=qwen.make,
-    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
-    keys=qwen.keys,
-    lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3_06b_transformer_model_"),
-    tokenizer=_words,
-)
+TEXT_ENCODER = replace(qwen_encoder("qwen3_06b"), dtype=wanted_dtype, tokenizer=_words)
 TEXT_CONDITIONER = Part(
     role="text_conditioner",
     title="text adapter",
@@ -241,14 +209,9 @@ TEXT_CONDITIONER = Part(
     )
     + ("text_conditioner_",),
 )
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make_transformer,
-    config=_transformer_config,
-    keys=_transformer_keys,
-    lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "net_", ""),
-    spellings=_transformer_spellings,
+TRANSFORMER = replace(
+    transformer(_make_transformer, _transformer_config, _transformer_keys, _transformer_spellings, "net_"),
+    dtype=wanted_dtype,
 )
 ANIMA = Family(
     kinds=("Anima",),

@@ -1,7 +1,7 @@
 """FLUX.1: Black Forest Labs' first transformer, told T5's states, CLIP's summary and, but for schnell, the guidance."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError
 from webui.core.images import Size
 from webui.core.kinds.parts import T5
 from webui.core.prompt import parse_weights
-from webui.core.tensor_file import BadFile
 from webui.engine.families import clip, flux_vae
 from webui.engine.families.base import Backbone, Conditioning
 from webui.engine.families.family import (
@@ -29,16 +27,16 @@ from webui.engine.families.family import (
     flow_config,
     without_float16,
 )
-from webui.engine.families.flux2 import Flux2Backbone, places, read_streams
+from webui.engine.families.flux2 import places, read_streams
 from webui.engine.families.latent import vae_of
+from webui.engine.families.transformer import PatchesBackbone, original_spelling, transformer, usual_spellings
 from webui.engine.text import t5
-from webui.engine.text.vocabularies import in_folder, read, shipped
+from webui.engine.text.vocabularies import check_length, fitting, in_folder, read, shipped
 from webui.engine.tokens import split_chunks
 from webui.engine.weights import Key
 
 LEAST_TOKENS = {True: 512, False: 256}
 """Of T5's that a prompt is filled up to, by whether the model is told the guidance: schnell was trained with fewer."""
-MOST_TOKENS = 4096
 
 # diffusers' names -> Black Forest Labs' own
 _OUTER = {
@@ -124,24 +122,17 @@ def _transformer_keys(parameter: str, _root: nn.Module, names: str, prefix: str)
 
 
 def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
-    yield Spelling(path)
-    if path.startswith("transformer_"):
-        yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
+    yield from usual_spellings(path)
     name, share = original_name(path)
     block = _ORIGINAL_BLOCK.fullmatch(name)
     xlabs = block and block[2] in _XLABS and f"{block[1]}.processor.{_XLABS[block[2]]}"
-    if share is None and path != _SWAPPED:
-        yield Spelling(name)
+    if share is None:
+        yield original_spelling(name, path, root, swapped=path == _SWAPPED)
         if xlabs:
             yield Spelling(xlabs)
         return
-    weight: Any = root.get_submodule(path).weight
-    rows = weight.shape[0]
-    if share is None:
-        yield Spelling(name, (rows // 2, rows, 0, rows // 2))
-        return
+    layer: Any = root.get_submodule(path)
+    rows = layer.out_features
     first, behind, _ = share
     part = rows // (behind - first)
     own = first * part, behind * part
@@ -171,9 +162,7 @@ def _words(folder: Path | None, checkpoint: Checkpoint, config: Config) -> token
     """T5's: a folder has them under the number that T5 has in it."""
     role = next(role for role, network in checkpoint.networks.items() if network == T5)
     words = (folder and in_folder(folder / role.replace("text_encoder", "tokenizer"))) or shipped("t5")
-    if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
-        raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
-    return words
+    return fitting(words, config["vocab_size"])
 
 
 def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
@@ -183,8 +172,7 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     """
     device, dtype = parts.device, parts["backbone"].dtype
     reading = read(parts.tokenizers["text_encoder_2"], parse_weights(text))
-    if len(reading.ids) > MOST_TOKENS:
-        raise RequestError(f"the prompt has {len(reading.ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    check_length(len(reading.ids))
     least = LEAST_TOKENS[parts.checkpoint.guides_itself]
     states = t5.states(parts["text_encoder_2"], reading, least, device)
     tokenizer = parts.tokenizers["text_encoder"]
@@ -205,11 +193,11 @@ def _nowhere(words: int, device: torch.device) -> torch.Tensor:
     return torch.zeros(words, 3, device=device)
 
 
-class Flux1Backbone(Flux2Backbone):
-    """As FLUX.2's, but that words have no place, and more is told than they."""
+class Flux1Backbone(PatchesBackbone):
+    """As FLUX.1 is asked: words have no place, and more is told than they."""
 
-    def given(self, told: Conditioning, rows: int, columns: int) -> dict[str, Any]:
-        """As in ``Flux2Backbone``."""
+    def given(self, told: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
+        """As in ``PatchesBackbone``."""
         context = told["context"]
         return {
             "encoder_hidden_states": context,
@@ -241,16 +229,7 @@ T5_ENCODER = Part(
     dtype=without_float16,
     tokenizer=_words,
 )
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make_transformer,
-    config=_transformer_config,
-    keys=_transformer_keys,
-    dtype=without_float16,
-    lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "lycoris_", ""),
-    spellings=_transformer_spellings,
-)
+TRANSFORMER = transformer(_make_transformer, _transformer_config, _transformer_keys, _transformer_spellings, "lycoris_")
 FLUX1 = Family(
     kinds=("FLUX.1",),
     parts=(clip.text_encoder("text_encoder"), T5_ENCODER, TRANSFORMER, flux_vae.VAE),

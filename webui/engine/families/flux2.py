@@ -2,19 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 from torch import nn
-from torch.nn import functional
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError
 from webui.core.tensor_file import BadFile
 from webui.engine.families import flux2_vae
 from webui.engine.families.base import Autoencoder, Backbone, Conditioning
@@ -23,24 +18,28 @@ from webui.engine.families.family import (
     EncodeOptions,
     Family,
     LatentFormat,
-    Part,
     Parts,
     Shapes,
     Spelling,
     flow_config,
-    without_float16,
 )
-from webui.engine.families.latent import group_alike
-from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.families.transformer import (
+    PATCH,
+    Keys,
+    PatchesBackbone,
+    original_spelling,
+    qwen_encoder,
+    shapes_by_name,
+    transformer,
+    usual_spellings,
+)
 from webui.engine.text import qwen
-from webui.engine.text.vocabularies import in_folder, shipped
+from webui.engine.text.vocabularies import check_length, whole_letters
 from webui.engine.weights import Key
 
-PATCH = 2
-"""Latents a side of one of the transformer's tokens."""
 LAYERS = (9, 18, 27)
 """Of Qwen3, behind which its states are read."""
-LEAST_TOKENS, MOST_TOKENS = 512, 4096
+LEAST_TOKENS = 512
 """Of a prompt with what stands around it: shorter ones are filled up, as it was trained."""
 PAD = "<|endoftext|>"
 ASKED = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -112,33 +111,19 @@ def _transformer_keys(parameter: str, _root: nn.Module, names: str, prefix: str)
 
 
 def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
-    yield Spelling(path)
+    yield from usual_spellings(path)
     if path.startswith("transformer_"):
-        yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
         yield Spelling(path.removeprefix("tran"))  # of some exports
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
     name, third = original_name(path)
-    if third is None and path != _SWAPPED:
-        yield Spelling(name)
-        return
-    weight: Any = root.get_submodule(path).weight
-    rows = weight.shape[0]
-    if third is not None:
-        yield Spelling(name, (third * rows, (third + 1) * rows))
-    else:
-        yield Spelling(name, (rows // 2, rows, 0, rows // 2))
+    yield original_spelling(name, path, root, third, path == _SWAPPED)
 
 
 def read_streams(
-    keys: Callable[[str, nn.Module, str, str], Iterator[Key]], checkpoint: Checkpoint, shapes: Shapes, prefix: str
+    keys: Keys, checkpoint: Checkpoint, shapes: Shapes, prefix: str
 ) -> tuple[dict[str, Any], Callable[[str], tuple[int, ...]]]:
     """What shapes say of a transformer with blocks of two streams and of one, as FLUX.1 and FLUX.2 have them, in
     diffusers' words; and the shape of a parameter by diffusers' name. ``keys`` are its names in files."""
-
-    def shape(parameter: str) -> tuple[int, ...]:
-        found = [key.name for key in keys(parameter, nn.Identity(), checkpoint.names, prefix)]
-        return shapes[next((key for key in found if key in shapes), found[0])]
+    shape = shapes_by_name(keys, checkpoint, shapes, prefix)
 
     def blocks(of: str) -> int:
         own = {"transformer_blocks": "double_blocks", "single_transformer_blocks": "single_blocks"}
@@ -183,13 +168,6 @@ def _make_encoder(config: Config) -> nn.Module:
     return qwen.make(config, LAYERS[-1])
 
 
-def _tokenizer(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
-    found = folder and in_folder(folder / "tokenizer") or shipped("qwen3")
-    if (last := found.get_vocab_size() - 1) >= config["vocab_size"]:
-        raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
-    return found
-
-
 def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     """Qwen3's states behind ``LAYERS``, side by side, for the prompt as a message (diffusers' pipeline).
 
@@ -197,25 +175,12 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     long.
     """
     tokenizer, device = parts.tokenizers["text_encoder"], parts.device
-    ids = tokenizer.encode(ASKED.format(text.encode("utf-8", "replace").decode("utf-8"))).ids
-    if len(ids) > MOST_TOKENS:
-        raise RequestError(f"the prompt has {len(ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    ids = tokenizer.encode(ASKED.format(whole_letters(text))).ids
+    check_length(len(ids))
     filled = ids + [tokenizer.token_to_id(PAD)] * (LEAST_TOKENS - len(ids))
     mask = (torch.arange(len(filled), device=device) < len(ids)).long()[None]
     states = qwen.tapped(parts["text_encoder"], torch.tensor([filled], device=device), LAYERS, mask)
     return {"context": states.flatten(2).to(parts["backbone"].dtype)}
-
-
-@dataclass(frozen=True)
-class Forward:
-    """One forward of the transformer: what is told in each of its rows."""
-
-    told: Conditioning
-
-    @property
-    def nbytes(self) -> int:
-        """Memory it holds."""
-        return sum(part.nbytes for part in self.told.values())
 
 
 @lru_cache(maxsize=8)
@@ -226,48 +191,17 @@ def places(rows: int, columns: int, words: int, device: torch.device) -> torch.T
     return torch.cartesian_prod(*axes)
 
 
-class Flux2Backbone(Backbone):
-    """The transformer as a backbone: its tokens are patches of 2 x 2 latents, its time is 0..1."""
+class Flux2Backbone(PatchesBackbone):
+    """As FLUX.2 is asked."""
 
-    def __init__(self, transformer: Any) -> None:
-        self._transformer = transformer
-        self.run: Callable[..., Any] = transformer
-
-    def prepare(
-        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
-    ) -> list[Forward]:
-        """As in ``Backbone``: what is told in each forward."""
-        rows = [{name: part.repeat_interleave(count, dim=0) for name, part in told.items()} for told in conditionings]
-        groups = group_alike(rows, count)
-        return [Forward({name: torch.cat([told[name] for told in group]) for name in group[0]}) for group in groups]
-
-    def given(self, told: Conditioning, rows: int, columns: int) -> dict[str, Any]:
-        """What is told, and the places of all tokens, as the transformer is given them."""
+    def given(self, told: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
+        """As in ``PatchesBackbone``."""
         context = told["context"]
         return {
             "encoder_hidden_states": context,
             "txt_ids": places(1, 1, context.shape[1], context.device),
             "img_ids": places(rows, columns, 1, context.device),
         }
-
-    def predict(
-        self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
-    ) -> Sequence[torch.Tensor]:
-        """As in ``Backbone``. What an odd side lacks of its last patch is its last row once more."""
-        times = len(prepared.told["context"]) // len(latents)
-        height, width = latents.shape[-2:]
-        seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
-        seen = functional.pad(seen, (0, width % PATCH, 0, height % PATCH), mode="replicate")
-        patches = functional.pixel_unshuffle(seen, PATCH)
-        now = (time / 1000).to(latents.device, torch.float32).expand(len(seen))
-        output = self.run(
-            hidden_states=patches.flatten(2).transpose(1, 2),
-            timestep=now,
-            return_dict=False,
-            **self.given(prepared.told, *patches.shape[-2:]),
-        )[0]
-        flow = functional.pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), PATCH)
-        return flow[..., :height, :width].float().chunk(times)
 
 
 def _backbone(parts: Parts) -> Backbone:
@@ -290,29 +224,8 @@ def shift(config: Config, tokens: int, steps: int) -> float:
     return math.exp(many + (few - many) * (200 - steps) / 190)
 
 
-TEXT_ENCODER = Part(
-    role="text_encoder",
-    title="text encoder",
-    make=_make_encoder,
-    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
-    keys=qwen.keys,
-    dtype=without_float16,
-    lora_prefixes=(
-        *("text_encoder_", "lora_te_", "lora_te1_"),
-        *(f"text_encoders_qwen3_{size}_transformer_model_" for size in ("4b", "8b")),
-    ),
-    tokenizer=_tokenizer,
-)
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make_transformer,
-    config=_transformer_config,
-    keys=_transformer_keys,
-    dtype=without_float16,
-    lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", "lycoris_", ""),
-    spellings=_transformer_spellings,
-)
+TEXT_ENCODER = qwen_encoder("qwen3_4b", "qwen3_8b", make=_make_encoder)
+TRANSFORMER = transformer(_make_transformer, _transformer_config, _transformer_keys, _transformer_spellings, "lycoris_")
 FLUX2_KLEIN = Family(
     kinds=("FLUX.2 Klein",),
     parts=(TEXT_ENCODER, TRANSFORMER, flux2_vae.VAE),

@@ -1,39 +1,37 @@
 """Krea 2: a transformer that reads what several of Qwen3-VL's layers think of the words, and patches of the picture."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError
-from webui.core.tensor_file import BadFile
 from webui.engine.families import qwen_image
 from webui.engine.families.base import Backbone, CannotLoad, Conditioning
 from webui.engine.families.family import (
     Config,
     EncodeOptions,
     Family,
-    Part,
     Parts,
     Shapes,
     Spelling,
     flow_config,
-    without_float16,
 )
-from webui.engine.families.latent import group_alike
-from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.families.transformer import (
+    PATCH,
+    PatchesBackbone,
+    qwen_encoder,
+    shapes_by_name,
+    transformer,
+    usual_spellings,
+)
 from webui.engine.text import qwen
-from webui.engine.text.vocabularies import in_folder, shipped
+from webui.engine.text.vocabularies import check_length, whole_letters
 from webui.engine.weights import Key
 
-PATCH = 2
-MOST_TOKENS = 4096
-"""Of one prompt: diffusers cuts it at 507, others read it whole."""
 ROPE_THETA = 5_000_000.0
 """Of Qwen3-VL's positions; those of words alone are a line, as in Qwen3."""
 BEFORE = (
@@ -86,10 +84,7 @@ def _keys(parameter: str, _root: nn.Module, names: str, prefix: str) -> Iterator
 
 def _spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
     """Also for the three in one tensor that diffusers makes of queries, keys and values."""
-    yield Spelling(path)
-    yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
+    yield from usual_spellings(path)
     yield Spelling(krea_name(path))
     if found := _FUSED.fullmatch(path):
         before, own = found.groups()
@@ -106,9 +101,7 @@ def _count(shapes: Shapes, prefix: str, pattern: str) -> int:
 
 
 def _config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
-    def shape(parameter: str) -> tuple[int, ...]:
-        return shapes[next(_keys(parameter, nn.Identity(), checkpoint.names, prefix)).name]
-
+    shape = shapes_by_name(_keys, checkpoint, shapes, prefix)
     theirs = checkpoint.names != "diffusers"
     fusion = "txtfusion" if theirs else "text_fusion"
     block, reader = "transformer_blocks.0", "text_fusion.refiner_blocks.0"
@@ -142,14 +135,6 @@ def _make(config: Config) -> nn.Module:
     return model
 
 
-def _tokenizer(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> Any:
-    found = folder and in_folder(folder / "tokenizer") or shipped("qwen3")
-    words = qwen.of_words(config)["vocab_size"]
-    if (last := found.get_vocab_size() - 1) >= words:
-        raise BadFile(f"has a text encoder of {words:,} words, where its vocabulary has {last + 1:,}")
-    return found
-
-
 def taps(layers: int) -> range:
     """Behind which of the encoder's layers its states are taken, where no folder says it: every third."""
     return range(2, 3 * layers, 3)
@@ -175,49 +160,23 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     Brackets are plain words, as in ComfyUI. RequestError for a prompt that is too long.
     """
     tokenizer = parts.tokenizers["text_encoder"]
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character of two, as JSON can hold
-    ids = [*tokenizer.encode(BEFORE + text).ids, *tokenizer.encode(BEHIND).ids]
-    if (told := len(ids) - NOT_TOLD) > MOST_TOKENS:
-        raise RequestError(f"the prompt has {told:,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    ids = [*tokenizer.encode(BEFORE + whole_letters(text)).ids, *tokenizer.encode(BEHIND).ids]
+    check_length(len(ids) - NOT_TOLD)
     found = qwen.tapped(parts["text_encoder"], torch.tensor([ids], device=parts.device), _layers(parts))
     return {"context": found[:, NOT_TOLD:].to(parts["backbone"].dtype)}
 
 
-class Krea2Backbone(Backbone):
-    """The transformer as a backbone: 2 x 2 latents are one of its tokens, behind those of the words; its time is 0..1.
+class Krea2Backbone(PatchesBackbone):
+    """As Krea 2 is asked: pictures' tokens stand behind those of the words.
 
     Words need no mask: prompts of different lengths are forwards of their own.
     """
 
-    def __init__(self, transformer: Any) -> None:
-        self._transformer = transformer
-        self.run: Callable[..., Any] = transformer
-
-    def prepare(
-        self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
-    ) -> list[torch.Tensor]:
-        """As in ``Backbone``: the states of each forward."""
-        rows = [{"context": told["context"].repeat_interleave(count, dim=0)} for told in conditionings]
-        return [torch.cat([told["context"] for told in group]) for group in group_alike(rows, count)]
-
-    def predict(
-        self, latents: torch.Tensor, time: torch.Tensor, prepared: torch.Tensor, shortcuts: Shortcuts | None = None
-    ) -> Sequence[torch.Tensor]:
-        """As in ``Backbone``. What an odd side lacks is its last row once more."""
-        times = len(prepared) // len(latents)
-        height, width = latents.shape[-2:]
-        seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
-        seen = nn.functional.pad(seen, (0, width % PATCH, 0, height % PATCH), mode="replicate")
-        rows, columns = (side // PATCH for side in seen.shape[-2:])
-        output = self.run(
-            hidden_states=nn.functional.pixel_unshuffle(seen, PATCH).flatten(2).transpose(1, 2),
-            encoder_hidden_states=prepared,
-            timestep=(time / 1000).to(latents.device, torch.float32).expand(len(seen)),
-            position_ids=_places(prepared.shape[1], rows, columns, latents.device),
-            return_dict=False,
-        )[0]
-        flow = nn.functional.pixel_shuffle(output.transpose(1, 2).unflatten(2, (rows, columns)), PATCH)
-        return flow[..., :height, :width].float().chunk(times)
+    def given(self, told: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
+        """As in ``PatchesBackbone``."""
+        context = told["context"]
+        positions = _places(context.shape[1], rows, columns, context.device)
+        return {"encoder_hidden_states": context, "position_ids": positions}
 
 
 def _places(words: int, rows: int, columns: int, device: torch.device) -> torch.Tensor:
@@ -238,29 +197,8 @@ def _scheduler(checkpoint: Checkpoint, config: Config | None) -> Config:
     return flow_config(checkpoint, None if form and form.is_distilled else config)
 
 
-TEXT_ENCODER = Part(
-    role="text_encoder",
-    title="text encoder",
-    make=qwen.make,
-    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix, ROPE_THETA),
-    keys=qwen.keys,
-    lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3vl_4b_transformer_model_"),
-    dtype=without_float16,
-    tokenizer=_tokenizer,
-)
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make,
-    config=_config,
-    keys=_keys,
-    lora_prefixes=(
-        *("transformer_", "diffusion_model_", "model_diffusion_model_", ""),
-        *("lora_unet_", "lora_transformer_", "lycoris_"),
-    ),
-    spellings=_spellings,
-    dtype=without_float16,
-)
+TEXT_ENCODER = qwen_encoder("qwen3vl_4b", theta=ROPE_THETA)
+TRANSFORMER = transformer(_make, _config, _keys, _spellings, "lora_transformer_", "lycoris_")
 KREA2 = Family(
     kinds=("Krea 2",),
     parts=(TEXT_ENCODER, TRANSFORMER, qwen_image.VAE),

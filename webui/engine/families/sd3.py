@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,20 +21,23 @@ from webui.engine.families.family import (
     EncodeOptions,
     Family,
     LatentFormat,
-    Part,
     Parts,
     Shapes,
     Spelling,
     flow_config,
-    without_float16,
 )
-from webui.engine.families.flux1 import MOST_TOKENS, T5_ENCODER
-from webui.engine.families.flux2 import Flux2Backbone, Forward
+from webui.engine.families.flux1 import T5_ENCODER
+from webui.engine.families.transformer import (
+    PATCH,
+    TransformerBackbone,
+    original_spelling,
+    transformer,
+    usual_spellings,
+)
 from webui.engine.nets.clip import ClipText
 from webui.engine.samplers import DOWN_TO_LEAST
-from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.text import t5
-from webui.engine.text.vocabularies import read
+from webui.engine.text.vocabularies import check_length, read
 from webui.engine.tokens import split_chunks
 from webui.engine.weights import Key
 
@@ -43,7 +46,6 @@ LEAST_TOKENS = 256
 """Of T5's that a prompt is filled up to; so many zeros stand for it where it was left out."""
 HEAD = 64
 """The width of attention's heads in all that were published."""
-PATCH = 2
 
 # diffusers' names -> Stability's own
 _OUTER = {
@@ -116,19 +118,9 @@ def _transformer_keys(parameter: str, root: nn.Module, names: str, prefix: str) 
 
 
 def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
-    yield Spelling(path)
-    if path.startswith("transformer_"):
-        yield Spelling(path.removeprefix("transformer_"))  # without the name of the part, which the path begins like
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
+    yield from usual_spellings(path)
     name, third = original_name(path)
-    if third is None and not is_swapped(path, root):
-        yield Spelling(name)
-        return
-    layer: Any = root.get_submodule(path)
-    rows: int = layer.out_features
-    own = (rows // 2, rows, 0, rows // 2) if third is None else (third * rows, (third + 1) * rows)
-    yield Spelling(name, own)
+    yield original_spelling(name, path, root, third, is_swapped(path, root))
 
 
 def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
@@ -207,8 +199,7 @@ def _t5_states(parts: Parts, text: str) -> torch.Tensor:
     if "text_encoder_3" not in parts.modules:
         return torch.zeros(1, LEAST_TOKENS, parts.checkpoint.context_width, device=parts.device)
     reading = read(parts.tokenizers["text_encoder_3"], parse_weights(text))
-    if len(reading.ids) > MOST_TOKENS:
-        raise RequestError(f"the prompt has {len(reading.ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    check_length(len(reading.ids))
     return t5.states(parts["text_encoder_3"], reading, LEAST_TOKENS, parts.device).float()
 
 
@@ -221,26 +212,23 @@ def condition(parts: Parts, prompt: Conditioning, size: Size, _guidance: float, 
     return prompt
 
 
-class Sd3Backbone(Flux2Backbone):
-    """As FLUX.2's, but that it cuts latents into patches by itself, and its time is 0..1000."""
+class Sd3Backbone(TransformerBackbone):
+    """As SD 3 is asked: it cuts latents into patches by itself, and its time is 0..1000."""
 
-    def predict(
-        self, latents: torch.Tensor, time: torch.Tensor, prepared: Forward, shortcuts: Shortcuts | None = None
-    ) -> Sequence[torch.Tensor]:
-        """As in ``Backbone``. What an odd side lacks of its last patch is its last row once more."""
-        told = prepared.told
-        times = len(told["context"]) // len(latents)
-        height, width = latents.shape[-2:]
-        seen = latents.to(self._transformer.dtype).repeat(times, 1, 1, 1)
-        seen = functional.pad(seen, (0, width % PATCH, 0, height % PATCH), mode="replicate")
-        flow = self.run(
+    def moment(self, time: torch.Tensor) -> torch.Tensor:
+        """As in ``TransformerBackbone``."""
+        return time
+
+    def flow(self, seen: torch.Tensor, now: torch.Tensor, told: Mapping[str, Any]) -> torch.Tensor:
+        """As in ``TransformerBackbone``."""
+        flow: torch.Tensor = self.run(
             hidden_states=seen,
             encoder_hidden_states=told["context"],
             pooled_projections=told["summary"],
-            timestep=time.to(latents.device, torch.float32).expand(len(seen)),
+            timestep=now,
             return_dict=False,
         )[0]
-        return list(flow[..., :height, :width].float().chunk(times))
+        return flow
 
 
 def _backbone(parts: Parts) -> Backbone:
@@ -252,18 +240,9 @@ def _scheduler(checkpoint: Checkpoint, config: Config | None) -> Config:
     return {**flow_config(checkpoint, config), DOWN_TO_LEAST: True}
 
 
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make_transformer,
-    config=_transformer_config,
-    keys=_transformer_keys,
-    dtype=without_float16,
-    lora_prefixes=(
-        *("transformer_", "lora_unet_", "lora_transformer_", "diffusion_model_", "model_diffusion_model_"),
-        *("lycoris_", ""),
-    ),
-    spellings=_transformer_spellings,
+TRANSFORMER = transformer(
+    *(_make_transformer, _transformer_config, _transformer_keys, _transformer_spellings),
+    *("lora_transformer_", "lycoris_"),
 )
 STABLE_DIFFUSION_3 = Family(
     kinds=("SD 3.x",),

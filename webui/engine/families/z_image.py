@@ -1,42 +1,42 @@
 """Z-Image: a transformer that reads Qwen3's states and FLUX.1's latents as one row of tokens."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.core.errors import RequestError
 from webui.core.memory import FORWARD_ROWS
-from webui.core.tensor_file import BadFile
 from webui.engine.families import flux_vae
 from webui.engine.families.base import Backbone, Conditioning
 from webui.engine.families.family import (
     Config,
     EncodeOptions,
     Family,
-    Part,
     Parts,
     Shapes,
     Spelling,
     flow_config,
-    without_float16,
 )
 from webui.engine.families.latent import vae_of
-from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.families.transformer import (
+    Forward,
+    TransformerBackbone,
+    original_spelling,
+    qwen_encoder,
+    shapes_by_name,
+    transformer,
+    usual_spellings,
+)
 from webui.engine.text import qwen
-from webui.engine.text.vocabularies import in_folder, shipped
+from webui.engine.text.vocabularies import MOST_TOKENS, check_length, whole_letters
 from webui.engine.weights import Key
 
 ASKED = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 """How Qwen3 is told a prompt: as a person's words that it is about to answer (its chat template, thinking allowed)."""
-MOST_TOKENS = 4096
-"""Of one prompt: diffusers cuts it at 512."""
 TOGETHER = 32
 """Tokens of words and of pictures are filled up to multiples of it."""
 MOST_SIDES = (MOST_TOKENS + 2 * TOGETHER, 1024, 1024)
@@ -76,22 +76,12 @@ def _transformer_keys(parameter: str, _root: nn.Module, names: str, prefix: str)
 
 
 def _transformer_spellings(path: str, root: nn.Module) -> Iterator[Spelling]:
-    yield Spelling(path)
-    if path.endswith(".to_out.0"):
-        yield Spelling(path.removesuffix(".0"))
-    third = _third(path)
-    if third is None:
-        yield Spelling(own_name(path))
-    else:
-        layer: Any = root.get_submodule(path)
-        rows: int = layer.out_features
-        yield Spelling(own_name(path), (third * rows, (third + 1) * rows))
+    yield from usual_spellings(path)
+    yield original_spelling(own_name(path), path, root, _third(path))
 
 
 def _transformer_config(checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Config:
-    def shape(path: str) -> tuple[int, ...]:
-        return shapes[next(_transformer_keys(path, nn.Identity(), checkpoint.names, prefix)).name]
-
+    shape = shapes_by_name(_transformer_keys, checkpoint, shapes, prefix)
     layers: dict[str, set[int]] = {"layers": set(), "noise_refiner": set()}
     for key in shapes:
         if key.startswith(prefix) and (found := _LAYER.match(key, len(prefix))):
@@ -132,56 +122,35 @@ def _make_encoder(config: Config) -> nn.Module:
     return qwen.make(config, read=config["num_hidden_layers"] - 1)
 
 
-def _words(folder: Path | None, _checkpoint: Checkpoint, config: Config) -> tokenizers.Tokenizer:
-    words = (folder and in_folder(folder / "tokenizer")) or shipped("qwen3")
-    if (last := words.get_vocab_size() - 1) >= config["vocab_size"]:
-        raise BadFile(f"has a text encoder of {config['vocab_size']:,} words, where its vocabulary has {last + 1:,}")
-    return words
-
-
 def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     """Qwen3's states before its last layer, one for each token of the prompt and of what stands around it."""
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character of two, as JSON can hold
-    ids = parts.tokenizers["text_encoder"].encode(ASKED.format(text)).ids
-    if len(ids) > MOST_TOKENS:
-        raise RequestError(f"the prompt has {len(ids):,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+    ids = parts.tokenizers["text_encoder"].encode(ASKED.format(whole_letters(text))).ids
+    check_length(len(ids))
     told = torch.tensor([ids], device=parts.device)
     found = parts["text_encoder"](input_ids=told, attention_mask=torch.ones_like(told), use_cache=False)
     return {"context": found.last_hidden_state.to(parts["backbone"].dtype)}
 
 
-class ZImageBackbone(Backbone):
-    """The transformer as a backbone: its time runs from noise to picture in 0..1, and it says minus the flow."""
-
-    def __init__(self, transformer: Any) -> None:
-        self._transformer = transformer
-        self.run: Callable[..., Any] = transformer
+class ZImageBackbone(TransformerBackbone):
+    """As Z-Image is asked: its time runs from noise to picture, and it says minus the flow."""
 
     def prepare(
         self, conditionings: Sequence[Conditioning], count: int, shown: torch.Tensor | None = None
-    ) -> list[list[torch.Tensor]]:
+    ) -> list[Forward]:
         """As in ``Backbone``: the states for each row; those that are filled up to one length go together."""
         alike = [list(group) for _, group in groupby((told["context"][0] for told in conditionings), key=_filled)]
         most = max(FORWARD_ROWS // count, 1)
         forwards = [group[k : k + most] for group in alike for k in range(0, len(group), most)]
-        return [[states for states in group for _ in range(count)] for group in forwards]
+        return [Forward({"context": [states for states in group for _ in range(count)]}) for group in forwards]
 
-    def predict(
-        self,
-        latents: torch.Tensor,
-        time: torch.Tensor,
-        prepared: list[torch.Tensor],
-        shortcuts: Shortcuts | None = None,
-    ) -> Sequence[torch.Tensor]:
-        """As in ``Backbone``. It sees patches of 2 x 2; what an odd side lacks is its last row once more."""
-        times = len(prepared) // len(latents)
-        height, width = latents.shape[-2:]
-        seen = nn.functional.pad(latents, (0, width % 2, 0, height % 2), mode="replicate")
-        seen = seen.to(self._transformer.dtype).repeat(times, 1, 1, 1)[:, :, None]
-        now = ((1000 - time) / 1000).to(latents.device, torch.float32).expand(len(seen))
-        output = self.run(list(seen.unbind()), now, prepared, return_dict=False)[0]
-        flow = -torch.stack(list(output))[:, :, 0, :height, :width].float()
-        return flow.chunk(times)
+    def moment(self, time: torch.Tensor) -> torch.Tensor:
+        """As in ``TransformerBackbone``."""
+        return (1000 - time) / 1000
+
+    def flow(self, seen: torch.Tensor, now: torch.Tensor, told: Mapping[str, Any]) -> torch.Tensor:
+        """As in ``TransformerBackbone``."""
+        output = self.run(list(seen[:, :, None].unbind()), now, told["context"], return_dict=False)[0]
+        return -torch.stack(list(output))[:, :, 0]
 
 
 def _filled(states: torch.Tensor) -> int:
@@ -193,26 +162,8 @@ def _backbone(parts: Parts) -> Backbone:
     return ZImageBackbone(parts["backbone"])
 
 
-TEXT_ENCODER = Part(
-    role="text_encoder",
-    title="text encoder",
-    make=_make_encoder,
-    config=lambda _checkpoint, shapes, prefix: qwen.config(shapes, prefix),
-    keys=qwen.keys,
-    dtype=without_float16,
-    lora_prefixes=("text_encoder_", "lora_te_", "lora_te1_", "text_encoders_qwen3_4b_transformer_model_"),
-    tokenizer=_words,
-)
-TRANSFORMER = Part(
-    role="backbone",
-    title="transformer",
-    make=_make_transformer,
-    config=_transformer_config,
-    keys=_transformer_keys,
-    dtype=without_float16,
-    lora_prefixes=("transformer_", "lora_unet_", "diffusion_model_", "model_diffusion_model_", ""),
-    spellings=_transformer_spellings,
-)
+TEXT_ENCODER = qwen_encoder("qwen3_4b", make=_make_encoder)
+TRANSFORMER = transformer(_make_transformer, _transformer_config, _transformer_keys, _transformer_spellings)
 Z_IMAGE = Family(
     kinds=("Z-Image",),
     parts=(TEXT_ENCODER, TRANSFORMER, flux_vae.VAE),

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 from torch import nn
 
+from webui.core.checkpoint import Checkpoint
+from webui.engine.text.vocabularies import fitting, in_folder, shipped
 from webui.engine.weights import Key
 
 ROPE_THETA = 1_000_000.0
@@ -70,6 +74,12 @@ def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator
     """transformers' names, with and without the language model around them, or one that sees."""
     for around in ("", "model.", "language_model.", "model.language_model."):
         yield Key(f"{prefix}{around}{parameter}")
+
+
+def tokenizer(folder: Path | None, _checkpoint: Checkpoint, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """Its vocabulary, from a diffusers folder, or the one that ships."""
+    found = folder and in_folder(folder / "tokenizer") or shipped("qwen3")
+    return fitting(found, of_words(config)["vocab_size"])
 
 
 def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import tokenizers
 
+from webui.core.errors import RequestError
 from webui.core.prompt import Words, parse_weights
+from webui.core.tensor_file import BadFile
 
 _VOCABULARIES = Path(__file__).parent / "vocabulary"
 
-
+MOST_TOKENS = 4096
+"""Of one prompt, with what stands around it: others cut it at 512, here it is read whole."""
 USUAL = 512
 """Tokens of a prompt, with the one that ends it: what T5's readers were trained on."""
 
@@ -50,6 +53,24 @@ def in_folder(folder: Path) -> tokenizers.Tokenizer | None:
     return found
 
 
+def fitting(vocabulary: tokenizers.Tokenizer, words: int) -> tokenizers.Tokenizer:
+    """The same vocabulary; BadFile where an encoder of so many ``words`` does not know all of its own."""
+    if (own := vocabulary.get_vocab_size()) > words:
+        raise BadFile(f"has a text encoder of {words:,} words, where its vocabulary has {own:,}")
+    return vocabulary
+
+
+def check_length(tokens: int) -> None:
+    """RequestError for a prompt that is too long."""
+    if tokens > MOST_TOKENS:
+        raise RequestError(f"the prompt has {tokens:,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+
+
+def whole_letters(text: str) -> str:
+    """Without half a character of two, as JSON can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def count(name: str, text: str, has_emphasis: bool = True) -> tuple[int, int]:
     """How many tokens a prompt takes in the vocabulary of this name, and how many are usual: more are read as well.
 
@@ -68,7 +89,7 @@ def read(tokenizer: tokenizers.Tokenizer, words: Sequence[Words]) -> Reading:
     text, weights = "", []
     for part in words:
         own = f" {part.text}" if part.starts_chunk and text else part.text
-        own = own.encode("utf-8", "replace").decode("utf-8")  # half a character of two, as JSON can hold
+        own = whole_letters(own)
         text += own
         weights += [part.weight] * len(own)
     encoded = tokenizer.encode(text)
