@@ -132,14 +132,12 @@ def test_bad_input_is_told_in_json_too(tmp_path):
     assert event["event"] == "failed" and event["message"].startswith("steps must be at least 1")
 
 
-def test_a_picture_that_cannot_be_saved_is_status_1_and_a_warning(tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    out = tmp_path / "file" / "below"
-    ended = run_webui("generate", *FIELDS, *CPU, "--out", out)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    warning, done = ended.stderr.splitlines()
-    assert warning == f"webui: This picture could not be saved in {out}: Not a directory."
-    assert done.startswith("Done in")
+def test_a_folder_for_pictures_that_is_none_is_told_before_anything_is_drawn(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    ended = run_here("generate", *FIELDS, *CPU, "--out", file / "below")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"webui: --out {str(file / 'below')!r} cannot be used: {file} is not a folder\n"
 
 
 @pytest.mark.slow

@@ -105,8 +105,8 @@ def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
         settings = Settings(**values, **more)
     except ValidationError as error:
         raise BadInput(explain(error)) from None
-    folder = settings.data_dir
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise BadInput(f"--data-dir {str(folder)!r} cannot be used: {nearest} is not a folder")
+    for flag, folder in (("--data-dir", settings.data_dir), ("--out", settings.out)):
+        nearest = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None) if folder else None
+        if nearest and not nearest.is_dir():
+            raise BadInput(f"{flag} {str(folder)!r} cannot be used: {nearest} is not a folder")
     return settings

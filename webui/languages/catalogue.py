@@ -47,6 +47,8 @@ PLACE = re.compile(r"\{(\w+)[^}]*\}")
 KEY = " (key)"
 """Ends a text that is the name of a key, where the same text means something else elsewhere."""
 SENTENCE = re.compile(r"[A-Z“].* .*|.* .*\.", re.DOTALL)
+PROSE = re.compile(r"[A-Z“](?!.*%s)[^<>=#\n]*([a-z]{2}[.;] .*|[a-z}]\.)")
+"""A sentence with a flag or another sign of code in it."""
 CODE = re.compile(r"^M0 |^Segoe|[<>=#\[\]_\n]|^[A-Z]+ /|--|[|]|\+\+|\.{2}/|^[a-z-]+( [a-z-]+)+$|%s| LIMIT |: var\(")
 
 
@@ -91,7 +93,9 @@ def _shipped() -> Iterator[str]:
 
 def is_sentence(text: str) -> bool:
     """Whether that is surely meant for people: a short word might be a name of the code's own."""
-    return bool(SENTENCE.fullmatch(text)) and not CODE.search(text)
+    if not CODE.search(text):
+        return bool(SENTENCE.fullmatch(text))
+    return bool(PROSE.fullmatch(text)) and len(re.findall("[a-z]{2,}", text)) > 4
 
 
 def _html_texts(text: str) -> list[str]:

@@ -43,7 +43,10 @@
       if (!names.includes(name)) return whole;
       const value = values[names.indexOf(name)];
       const core = value.replace(/^[\s·,]+|[\s·,]+$/g, "");
-      if (kind === "&") return value.replace(/ (and|or)(?= [^,]*$)/, (said, word) => ` ${words.get(word) ?? word}`);
+      if (kind === "&") {
+        const list = value.replace(/ (and|or)(?= [^,]*$)/, (said, word) => ` ${words.get(word) ?? word}`);
+        return list.replace(/\d+ more$/, (rest) => find(rest) ?? rest);
+      }
       let own = kind ? (find(core) ?? words.get(upper(core)) ?? null) : null; // fields begin small in an error
       if (kind === "?") own ??= inParts(core, ", ", ", ");
       if (kind === "+" && own === null) fits = false;

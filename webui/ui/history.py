@@ -29,9 +29,10 @@ FRAME = (Path(__file__).resolve().parent / "static" / "history.html").read_text(
 def build_tab(here: Callable[[], Workspace], benches: Iterable[Workbench], enlarging: Fills) -> None:
     """Lays it out in the open tab; a picture can be reused in each of ``benches``, or be the one that is enlarged."""
     benches = tuple(benches)
-    words = {bench.name: "Send to" if "image" in bench.controls else "Reuse in" for bench in benches}
-    words[upscale.NAME] = "Send to"
-    targets = json.dumps([[page, f"{said} {page}"] for page, said in words.items()])
+    pages = {bench.name: "image" in bench.controls for bench in benches} | {upscale.NAME: True}
+    targets = json.dumps(
+        [[page, f"Send to {page}" if starts else f"Reuse in {page}"] for page, starts in pages.items()]
+    )
     gr.HTML(FRAME.replace("{targets}", html.escape(targets)))
     for bench in benches:
         _add_reuse(here, bench)

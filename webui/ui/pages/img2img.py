@@ -25,10 +25,10 @@ def _build_inputs(place: str, catalog: Catalog) -> Controls:
         controls["background"] = form.make_control(NAME, "background", catalog)
     with gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
         controls["files"] = gr.File(
-            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120
+            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=140
         )
         controls["folder"] = gr.File(
-            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=120
+            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=140
         )
     return controls
 

@@ -66,10 +66,10 @@ def _build_inputs(catalog: Catalog) -> dict[str, Any]:
         controls |= {field: form.make_control(NAME, field, catalog) for field in FIELDS}
     with gr.Column(elem_classes="folds"), gr.Accordion("Batch", open=False, elem_id=f"{NAME}-batch"):
         controls["files"] = gr.File(
-            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=120
+            label="Several pictures", file_count="multiple", type="filepath", elem_id=f"{NAME}-files", height=140
         )
         controls["folder"] = gr.File(
-            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=120
+            label="A folder of pictures", file_count="directory", type="filepath", elem_id=f"{NAME}-folder", height=140
         )
     return controls
 

@@ -163,7 +163,7 @@
       : presets.changes(page, info);
     if (!rows.length) return [make("p", {}, "It changes nothing here.")];
     const list = rows.flatMap(([label, text, now]) => [
-      make("dt", {}, label), make("dd", {}, text || "none", ...(now ? [make("small", {}, ` now ${now}`)] : [])),
+      make("dt", {}, label), make("dd", {}, text || "empty", ...(now ? [make("small", {}, ` now ${now}`)] : [])),
     ]);
     return [make("h4", {}, info.is_style ? "It adds" : "It changes"), make("dl", {}, ...list)];
   };
