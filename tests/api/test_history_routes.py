@@ -158,6 +158,8 @@ def test_two_pictures_settings_differ_in(workspaces: Workspaces, as_visitor: Cli
     assert found["LoRA night"] == ("0.8", "–") and found["Seed"] == ("1", "2") and found["Steps"] == ("20", "30")
     assert found["Size"] == ("64 × 64", "96 × 64") and found["Hires fix: strength"] == ("–", "0.4")
     assert "Prompt" not in found and "Sampler" not in found and differing(one, one) == []
+    enlarged = Recipe(Request(prompt="a cat", seed=1, loras=("night:0.8",)))  # it has no size of its own
+    assert differing(one, enlarged) == [("Size", "64 × 64", "–")]
     foreign = replace(one, pictures={"controls.1.image": "0" * 64, "x": "1" * 64})
     assert differing(one, foreign) == [("Controls 1: image", "–", "0" * 12), ("x ", "–", "1" * 12)]
     draw(workspaces, OWNER, "a cat", "a dog")

@@ -83,6 +83,7 @@ def test_words_of_another_language_stand_for_the_english_ones():
         " LMS und 13 weitere.",
         "x and y both vary steps: one of them is enough": "x und y ändern beide steps: eine davon genügt",
         "Reuse in grid": "In Raster übernehmen",
+        "Upscale: scale": "Vergrößern: Faktor",
     }
     assert _translated(words, [*texts]) == [*texts.values()]
 

@@ -35,7 +35,8 @@ def _told(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "Model", _model(recipe)
     for ref in request.loras:
         yield f"LoRA {ref.name}", str(ref).removeprefix(f"{ref.name}:")
-    yield "Size", f"{request.width or '?'} × {request.height or '?'}"
+    if request.width and request.height:  # else nothing was drawn: a picture was enlarged
+        yield "Size", f"{request.width} × {request.height}"
     for name, info in fields.items():
         if name not in (*NOT_ASKED, *APART, *GROUPS, "prompt", "negative"):
             yield info.title or name, _text(getattr(request, name))

@@ -86,7 +86,7 @@
     const [, field, why] = /^([a-z_]+(?:\.[\w.]+)?): (.+)$/s.exec(text) ?? [];
     if (field && find(why) !== null) return `${words.get(upper(field)) ?? field}: ${find(why)}`;
     const [, whatFor, which] = /^([A-Z]\S+|\S+ .*?): (.+)$/s.exec(text) ?? [];
-    if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${words.get(which) ?? which}`;
+    if (whatFor && words.has(whatFor)) return `${words.get(whatFor)}: ${words.get(which) ?? words.get(upper(which)) ?? which}`;
     const several = inParts(text, " · ", " · ") ?? inParts(text, /(?<=[.!?]) (?=\S)/, " ");
     if (several !== null) return several;
     for (const end of [" ...", "."]) {
