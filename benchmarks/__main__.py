@@ -31,6 +31,7 @@ WORKLOADS = {
     "images": EVERY_SIZE,
     "queue": EVERY_SIZE,
     "memory": EVERY_SIZE,
+    "large": ("demo",),
     "upscale": ("demo",),
     "regions": ("demo",),
     "grid": EVERY_SIZE,
@@ -46,8 +47,8 @@ WORKLOADS = {
 }
 """The sizes at which each can be measured, its own first."""
 
-IN_ANOTHER = ("lora_steps",)
-"""Parts of other workloads, measured alone only where they are named."""
+IN_ANOTHER = ("lora_steps", "large")
+"""Parts of other workloads, and what takes long: measured only where they are named."""
 
 ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLQwenImage
 from safetensors.torch import save_file
 
 from benchmarks import families, family_models
@@ -21,7 +22,7 @@ from tests.anima_models import CONDITIONER, ENCODER, TRANSFORMER, VAE, save_fold
 from webui.core.files import LoraFile
 from webui.core.settings import Settings
 from webui.core.stages import LoraUse
-from webui.engine.families import anima, qwen_image
+from webui.engine.families import anima
 from webui.engine.preview import BUDGET, to_jpeg
 from webui.engine.text import qwen
 from webui.library.library import find_models
@@ -37,7 +38,7 @@ def run(options: Options) -> list[Row]:
         "transformer": anima.TRANSFORMER.make(WIDE),
         "text_conditioner": anima.TEXT_CONDITIONER.make(CONDITIONER),
         "text_encoder": qwen.make(ENCODER),
-        "vae": qwen_image.make(VAE),
+        "vae": AutoencoderKLQwenImage(**VAE),
     }
     subject = replace(family_models.anima(), make=lambda: parts)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ def _their(part: str, path: str) -> str:
 
 def published() -> dict[str, dict[str, tuple[int, ...]]]:
     """Names and shapes of the three files as they were published, by the folder that each goes into."""
-    from webui.engine.families import anima, qwen_image
+    from diffusers import AutoencoderKLQwenImage
+
+    from webui.engine.families import anima
     from webui.engine.families.qwen_image import wan_name
     from webui.engine.text import qwen
     from webui.engine.weights import build_empty
@@ -146,7 +148,7 @@ def published() -> dict[str, dict[str, tuple[int, ...]]]:
     own = {f"net.{anima.cosmos_name(name)}": shape for name, shape in shapes(*transformer).items()}
     asks = shapes(anima.TEXT_CONDITIONER.make, adapter)
     words = shapes(qwen.make, ENCODER | deep | heads)
-    pixels = shapes(qwen_image.make, {"z_dim": 16})
+    pixels = shapes(lambda config: AutoencoderKLQwenImage(**config), {"z_dim": 16})
     return {
         "diffusion_models": own | {f"net.llm_adapter.{name}": shape for name, shape in asks.items()},
         "text_encoders": {f"model.{name}": shape for name, shape in words.items()},
@@ -154,29 +156,40 @@ def published() -> dict[str, dict[str, tuple[int, ...]]]:
     }
 
 
-def write_published(path: Path, shapes: Mapping[str, tuple[int, ...]], sparse: bool = False) -> Path:
-    """A file of full size in bfloat16 with small random numbers; ``sparse``: zeros that take no room on the disk."""
+def write_published(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], sparse: bool = False, small: bool = False
+) -> Path:
+    """A file of full size in bfloat16 with small random numbers; ``sparse``: zeros that take no room on the disk.
+
+    ``small``: matrices are in fp8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    header, end = {}, 0
+    header: dict[str, Any] = {}
+    end = 0
     for name, shape in shapes.items():
-        begin, end = end, end + 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+        in_fp8 = small and len(shape) == 2
+        begin, end = end, end + (1 if in_fp8 else 2) * math.prod(shape)
+        header[name] = {"dtype": "F8_E4M3" if in_fp8 else "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    noise = torch.randn(4_194_301, generator=torch.Generator().manual_seed(0)).mul(0.02).bfloat16()
-    block = noise.view(torch.uint8).numpy().tobytes()  # read round and round; no two tensors begin alike
+    noise = torch.randn(4_194_301, generator=torch.Generator().manual_seed(0)).mul(0.02)
+    formats = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn}
+    # read round and round; no two tensors begin alike
+    blocks = {name: noise.to(dtype).view(torch.uint8).numpy().tobytes() for name, dtype in formats.items()}
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         if sparse:
             file.truncate(8 + len(text) + end)
             return path
-        for begin in range(0, end, len(block)):
-            file.write(block[: end - begin])
+        for told in header.values():
+            block, (begin, end) = blocks[told["dtype"]], told["data_offsets"]
+            while begin < end:
+                begin += file.write(block[begin % len(block) :][: end - begin])
     return path
 
 
-def write_all(models: Path, sparse: bool) -> dict[str, Path]:
-    """The three published files below a folder of models, by the folder of each."""
+def write_all(models: Path, sparse: bool, small: Container[str] = ()) -> dict[str, Path]:
+    """The three published files below a folder of models, by the folder of each; matrices of ``small`` ones in fp8."""
     return {
-        folder: write_published(models / folder / "published.safetensors", shapes, sparse)
+        folder: write_published(models / folder / "published.safetensors", shapes, sparse, folder in small)
         for folder, shapes in published().items()
     }

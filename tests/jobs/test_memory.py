@@ -1,5 +1,6 @@
 """What a job will take of memory, told without torch before anything is loaded."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,11 @@ from fastapi.testclient import TestClient
 
 from webui.api.models import models_router
 from webui.core.errors import RequestError
+from webui.core.files import FinderFile
 from webui.core.memory import Asked, Room
 from webui.core.request import Request
 from webui.core.settings import Settings
+from webui.core.stages import Detail
 from webui.jobs.crew import Crew
 from webui.jobs.memory import check_int8, check_memory, tell_memory
 from webui.jobs.resolve import make_orders
@@ -108,10 +111,29 @@ def test_over_http(library):
     assert told == tell(library, CARD)
     more = {"name": "xl", "width": 1024, "height": 1024, "regions": 2, "pag": True}
     assert client.get("/api/models/memory", params=more).json() == tell(library, CARD, regions=2, perturbed=True)
+    cpu = Room("cpu", 24 * GIB, 4)
+    told, plain = tell(library, cpu, int8=True), tell(library, cpu)
+    assert told["step_bytes"] - plain["step_bytes"] == plain["parts"]["backbone"] // 4, "they are there in 8 bits, too"
+    assert tell(library, replace(cpu, no_int8="no"), int8=True) == tell(library, replace(cpu, no_int8="no"))
+    assert client.get("/api/models/memory", params=more | {"int8": True}).status_code == 200
     both = {"name": "xl", "width": 1024, "height": 1024, "control": ["none such"]}
     assert client.get("/api/models/memory", params=both).json()["detail"] == "there is no control 'none such'"
     assert client.get("/api/models/memory", params={"name": "no", "width": 64, "height": 64}).status_code == 404
     assert client.get("/api/models/memory", params={"name": "xl", "width": 0, "height": 64}).status_code == 422
+
+
+def test_networks_beside_the_model_are_counted_where_they_compute(library, tmp_path):
+    path = tmp_path / "finder.onnx"
+    path.write_bytes(b"")
+    os.truncate(path, 5 * GIB)
+    (order,) = make_orders(Request(prompt="a", model="xl", width=512, height=512), library.snapshot())
+    detail = Detail(FinderFile("finder", path), 0.3, 8, 0, 1, order.passes[0], (512, 512))
+    orders = [replace(order, stages=(*order.stages, detail))]
+    room = Room("cpu", 9 * GIB, 2)
+    check_memory([order], [WorkerStatus(room=room)])
+    check_memory(orders, [WorkerStatus(room=replace(room, device="cuda"))])
+    with pytest.raises(RequestError, match=r"Upscalers, finders and preprocessors weigh 5\.0 GiB altogether"):
+        check_memory(orders, [WorkerStatus(room=room)])
 
 
 def test_8_bits_are_refused_where_a_worker_has_none_and_where_weights_are_small(library):

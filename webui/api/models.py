@@ -57,10 +57,12 @@ def models_router(executor: Executor) -> APIRouter:
         control: Controls = (),
         regions: Regions = 0,
         pag: bool = False,
+        int8: bool = False,
     ) -> Mapping[str, Any]:
         """What a job would take: weights by part, a step's work, and the plan that fits; nothing is loaded for it."""
+        asked = Asked(name, (width, height), count, guided, tuple(control), regions, pag, int8)
         try:
-            return executor.tell_memory(Asked(name, (width, height), count, guided, tuple(control), regions, pag))
+            return executor.tell_memory(asked)
         except RequestError as error:
             raise HTTPException(404, str(error)) from None
 

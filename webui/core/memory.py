@@ -38,12 +38,14 @@ FORWARD_ROWS = 32
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: of the weights by part, of the largest layer's, of what a step takes besides, and of all controls."""
+    """Bytes: of the weights by part, of the largest layer's, of what a step takes besides, of all controls, and of
+    networks that stay beside them: upscalers, finders, preprocessors, what sees an IP-Adapter's pictures."""
 
     parts: Mapping[str, int]
     layer_bytes: int
     step_bytes: int = 0
     control_bytes: int = 0
+    beside_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -59,7 +61,7 @@ class Need:
             "blocks": max(max(*self.parts.values(), self.control_bytes, 0) // BLOCKS_SHARE, SLOTS * self.layer_bytes),
             "sequential": SLOTS * self.layer_bytes,
         }[plan]
-        return int(held * HEADROOM) + self.step_bytes
+        return int(held * HEADROOM) + self.step_bytes + self.beside_bytes
 
     def in_int8(self, number_bytes: int) -> "Need":
         """The same where the network's weights, of so many bytes a number, are there in 8 bits, too."""
@@ -91,6 +93,8 @@ class Need:
             said.append(f"Steps of this size take {in_gib(self.step_bytes)} of that.")
         if self.control_bytes >= TOLD_BYTES:
             said.append(f"Controls weigh {in_gib(self.control_bytes)} altogether.")
+        if self.beside_bytes >= TOLD_BYTES:
+            said.append(f"Upscalers, finders and preprocessors weigh {in_gib(self.beside_bytes)} altogether.")
         if self.step_bytes > missing:
             said.append("A smaller picture would fit.")
         if room.plan == "auto":
@@ -127,7 +131,7 @@ class Room:
 @dataclass(frozen=True)
 class Asked:
     """A job as far as memory goes: its model, the (width, height) and number of its pictures, whether it is guided, its
-    controls, how many regions it has, and whether attention is perturbed."""
+    controls, how many regions it has, whether attention is perturbed, and whether it computes in 8 bits."""
 
     model: str
     size: Size
@@ -136,6 +140,7 @@ class Asked:
     controls: tuple[str, ...] = ()
     regions: int = 0
     perturbed: bool = False
+    int8: bool = False
 
     @property
     def rows(self) -> int:
@@ -186,8 +191,9 @@ def _sizes(owner: ModelFile, role: str, borrower: ModelFile, number_bytes: int) 
         header = read_header(path)
         for key, place in header.places.items():
             if key.startswith(prefix) and not (longer and key.startswith(longer)):
-                small = place.dtype not in PLAIN_DTYPES
-                yield place.nbytes if small else math.prod(header.shapes[key]) * number_bytes
+                shape, small = header.shapes[key], place.dtype not in PLAIN_DTYPES
+                frames = shape[2] if len(shape) == 5 else 1  # of a kernel for films a picture takes one
+                yield place.nbytes if small else math.prod(shape) // frames * number_bytes
 
 
 def step_bytes(checkpoint: Checkpoint, size: Size, rows: int, number_bytes: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import platform
 import sys
@@ -25,6 +26,10 @@ PROBE_GAIN = 1.15
 PROBE_ROUNDS = 24
 PROBE = 2
 """Which way of measuring it is: what an earlier one came to is not believed."""
+
+PAGE_BYTES = mmap.PAGESIZE
+MADV_DONTNEED = 4
+"""Linux's word for pages that are not needed any more."""
 
 processor_time = time.perf_counter if sys.platform == "win32" else time.thread_time
 """Seconds that this thread computed, whatever else the machine does; Windows counts them in 1/64 s, too rough."""
@@ -162,6 +167,21 @@ def trim_heap() -> None:
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
+
+
+def give_back(tensor: torch.Tensor) -> None:
+    """Hands the memory of a tensor that nobody will read again back to the system, while others still hold it.
+
+    Its numbers are lost. Nothing happens where it is not one piece, or elsewhere than on Linux.
+    """
+    if sys.platform != "linux" or not (
+        tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return
+    first, behind = -(-tensor.data_ptr() // PAGE_BYTES), (tensor.data_ptr() + tensor.nbytes) // PAGE_BYTES
+    if behind > first:
+        nbytes = (behind - first) * PAGE_BYTES
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first * PAGE_BYTES), ctypes.c_size_t(nbytes), MADV_DONTNEED)
 
 
 OUT_OF_MEMORY = (

@@ -31,7 +31,9 @@ from webui.engine.streaming import pin
 REPORT_EVERY_S = 0.1
 DECODE_TENSORS = 10
 """The decoder's peak in tensors of the picture's size and its widest channels at that size (measured: 8 to 10)."""
-TRIM_FROM_BYTES = 128 * 2**20
+STRIP_TENSORS = 4
+"""The same where it goes in strips, whose memory is given back row by row (measured: 3 to 4)."""
+TRIM_FROM_BYTES = 48 * 2**20
 """A decoder that needs more than this on a CPU finds the heap trimmed, which takes some tens of milliseconds."""
 
 
@@ -186,10 +188,8 @@ class Residence:
                 continue
             told = time.monotonic()
             done, total = (count / 2**30 for count in (progress.done_bytes, progress.total_bytes))
-            yield Loading(
-                f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB",
-                progress.done_bytes / progress.total_bytes,
-            )
+            said = f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB"
+            yield Loading(said, progress.done_bytes / progress.total_bytes)
         if file_bytes:
             self._read_bytes_s = file_bytes / max(time.monotonic() - started, 1e-3)
         self.kept.pause()
@@ -386,8 +386,7 @@ class Residence:
         assert self._resident
         needed = self._decoder_bytes(width, height)
         self.kept.make_room(self.device, needed)
-        tiles = self._tiles or needed > free_bytes(self.device)
-        self._resident.model.autoencoder.use_tiling = tiles
+        self._resident.model.autoencoder.use_tiling = tiles = self._tiles or needed > free_bytes(self.device)
         return tiles
 
     def make_room_to_decode(self, width: int, height: int) -> None:
@@ -397,4 +396,5 @@ class Residence:
 
     def _decoder_bytes(self, width: int, height: int) -> int:
         assert self._resident
-        return width * height * self._resident.model.autoencoder.px_bytes * DECODE_TENSORS
+        tensors = STRIP_TENSORS if self.device.type == "cpu" and self.options.cpu_kernels else DECODE_TENSORS
+        return width * height * self._resident.model.autoencoder.px_bytes * tensors

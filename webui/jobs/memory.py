@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from webui.core.errors import Mend, RequestError, show
-from webui.core.files import ControlFile, ModelFile
+from webui.core.files import AnnotatorFile, ControlFile, File, FinderFile, ImageEncoderFile, ModelFile, UpscalerFile
 from webui.core.images import Size
 from webui.core.memory import PLANS, Asked, Need, Room, control_bytes, need_of, step_bytes
 from webui.core.order import Order
@@ -14,6 +14,9 @@ from webui.core.uses import lenders
 from webui.jobs.workers.worker import WorkerStatus
 from webui.library.library import Snapshot
 
+ON_CPU = UpscalerFile, FinderFile, AnnotatorFile
+"""What computes on the processor, whatever draws."""
+BESIDE = *ON_CPU, ImageEncoderFile
 UNKNOWN = Room("", 0, 2)
 """Before there is an engine: weights of two bytes a number are the usual ones."""
 
@@ -40,7 +43,9 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
             need = _with_controls(need, controls, room)
         except BadFile as error:
             raise RequestError(f"a control cannot be read: it {error}", field="controls") from None
-        said: dict[str, object] = {"parts": dict(need.parts), "weight_bytes": need.weight_bytes, "step_bytes": step}
+        need = need.in_int8(room.number_bytes) if asked.int8 and not room.no_int8 else need
+        said: dict[str, object] = {"parts": dict(need.parts), "weight_bytes": need.weight_bytes}
+        said["step_bytes"] = need.step_bytes
         said |= {"control_bytes": need.control_bytes} if controls else {}
         rank = len(PLANS)
         if room is not UNKNOWN:
@@ -58,7 +63,9 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
 
     One that has the model in memory may draw it, and so may one whose memory is not known.
     """
-    for file, others, size, rows, controls, int8 in dict.fromkeys(map(_asked, _passes(orders))) if workers else ():
+    for file, others, size, rows, controls, int8, beside in (
+        dict.fromkeys(map(_asked, _passes(orders))) if workers else ()
+    ):
         found: list[tuple[Need, Room]] = []
         for worker in workers:
             if not (room := worker.room) or file.checkpoint is None or file.name in worker.models:
@@ -67,6 +74,7 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
             try:
                 need = _with_controls(need_of(file, others, room.number_bytes, step), controls, room)
                 need = need.in_int8(room.number_bytes) if int8 else need
+                need = replace(need, beside_bytes=_beside_bytes(beside, room))
             except (BadFile, OSError):  # said where it is loaded
                 break
             if need.missing(room) <= 0:
@@ -80,30 +88,38 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
 def check_int8(orders: Iterable[Order], workers: Iterable[WorkerStatus]) -> None:
     """RequestError for a pass in 8 bits where a worker cannot draw one."""
     rooms = [worker.room for worker in workers if worker.room]
-    for stage, _ in _passes(orders):
+    for stage, _, _ in _passes(orders):
         if not stage.int8:
             continue
         if reason := next((room.no_int8 for room in rooms if room.no_int8), ""):
             raise RequestError(f"int8: {reason}", "int8", Mend("use", False))
 
 
-def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int]]:
-    """With how many pictures each draws at once."""
+def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int, tuple[File, ...]]]:
+    """With how many pictures each draws at once, and what networks its order has besides."""
     for order in orders:
+        beside = tuple(file for file in order.files if isinstance(file, BESIDE))
         for stage in order.stages:
             if isinstance(stage, Pass | Detail):
-                yield stage if isinstance(stage, Pass) else stage.each, order.request.count
+                yield stage if isinstance(stage, Pass) else stage.each, order.request.count, beside
 
 
 def _asked(
-    drawn: tuple[Pass, int],
-) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...], bool]:
-    """What of a pass takes memory: model and lenders, size, prompts at once, controls, int8."""
-    stage, count = drawn
+    drawn: tuple[Pass, int, tuple[File, ...]],
+) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...], bool, tuple[File, ...]]:
+    """What of a pass takes memory: model and lenders, size, prompts at once, controls, int8, what is besides."""
+    stage, count, beside = drawn
     controls = tuple({use.file: 0 for use in stage.controls})
-    return stage.model, stage.lenders, stage.size, count * stage.rows, controls, stage.int8
+    return stage.model, stage.lenders, stage.size, count * stage.rows, controls, stage.int8, beside
 
 
 def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> Need:
     """Raises BadFile."""
     return replace(need, control_bytes=sum(control_bytes(one, room.number_bytes) for one in controls))
+
+
+def _beside_bytes(files: Iterable[File], room: Room) -> int:
+    """What networks beside the model take where it computes, by the size of their files; raises OSError."""
+    own = [file for file in files if room.device == "cpu" or not isinstance(file, ON_CPU)]
+    found = (sorted(file.path.rglob("*.safetensors")) if file.path.is_dir() else [file.path] for file in own)
+    return sum(path.stat().st_size for paths in found for path in paths)

@@ -1,5 +1,10 @@
 """Large pictures go through the autoencoder a strip of rows at a time: the same numbers, but for a last bit."""
 
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +13,7 @@ from torch.nn import functional
 from webui.engine.cpu import strips
 from webui.engine.cpu.conv import PackedConv2d
 from webui.engine.cpu.install import install
-from webui.engine.nets.autoencoder import Autoencoder
+from webui.engine.nets.autoencoder import Autoencoder, PixelNorm, Resnet, Upsampler
 
 WIDTHS = {"block_out_channels": (16, 32, 32), "layers_per_block": 2, "norm_num_groups": 8}
 
@@ -83,3 +88,42 @@ def test_batches_and_small_pictures_go_as_a_whole():
     assert strips.is_large(large) and not strips.is_large(small)
     assert not strips.is_large(large.expand(2, -1, -1, -1))
     assert strips.is_large(torch.empty(1, 256, 256, 256)[:, :128], grows=2)
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """How much more memory the process has at its peak during a call than before it."""
+
+    def status(name: str) -> int:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak is measured from here on
+    call()
+    return status("VmHWM") - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+@pytest.mark.parametrize("make_norm", [partial(nn.GroupNorm, 8), PixelNorm])
+@torch.inference_mode()
+def test_a_layer_that_narrows_takes_no_memory_beside_what_it_is_given(make_norm):
+    torch.manual_seed(4)
+    layer = Resnet(64, 32, make_norm).eval()
+    network = nn.Sequential(layer)
+    install(network)
+    small = torch.randn(1, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+    layer(small)
+    large = torch.randn(1, 512, 1024, 64).permute(0, 3, 1, 2)
+    assert strips.is_large(large) and large.nbytes == 2**27
+    assert peak_bytes(lambda: layer(large)) < 2**27 // 2, "and the norm's strips leave no holes in the heap"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+@torch.inference_mode()
+def test_what_is_enlarged_is_given_back_row_by_row():
+    network = nn.Sequential(Upsampler(64, 64).eval())
+    install(network)
+    picture = torch.randn(1, 256, 512, 64).permute(0, 3, 1, 2)
+    whole = network[0](picture.clone(memory_format=torch.preserve_format))
+    assert torch.equal(network[0](picture), whole)
+    assert not picture[:, :, 1:250].any(), "its memory is the system's again"

@@ -18,9 +18,10 @@ from webui.engine.families.base import CannotLoad
 from webui.engine.families.family import EncodeOptions, Parts
 from webui.engine.families.loading import ModelLoader, read_vae
 from webui.engine.text import qwen, vocabularies
+from webui.engine.weights import Files, WeightLoader
 from webui.library.checkpoint import read_checkpoint, read_part
 
-NUMBERS = {"text_encoder": 596_049_920, "text_conditioner": 134_663_680, "backbone": 1_956_405_248, "vae": 126_892_531}
+NUMBERS = {"text_encoder": 596_049_920, "text_conditioner": 134_663_680, "backbone": 1_956_405_248, "vae": 44_599_603}
 PROMPTS = ("1girl, solo, long hair, masterpiece", "Ein Füchslein — im Wald 東京, 😀  double  space ", "", "line\nbreak")
 
 
@@ -160,10 +161,17 @@ def test_the_transformer_is_asked_as_diffusers_asks_it(stock: dict[str, Any]) ->
     assert (told[0] - told[1]).abs().max() > 1e-3
 
 
-def test_pictures_become_latents_and_latents_pictures_as_in_diffusers(stock: dict[str, Any]) -> None:
+@pytest.mark.parametrize("names", ["wan", "diffusers"])
+def test_pictures_become_latents_and_latents_pictures_as_in_diffusers(stock, tmp_path, names):
     from diffusers.modular_pipelines.anima.encoders import encode_vae_image
 
-    vae, own = stock["vae"], qwen_image.QwenImageAutoencoder(stock["vae"], torch.device("cpu"))
+    state = vae_state(stock, "") if names == "wan" else dict(stock["vae"].state_dict())
+    save_file(state, tmp_path / "vae.safetensors")
+    vae, files = stock["vae"], Files([tmp_path / "vae.safetensors"])
+    network = qwen_image.make(qwen_image.config(files.shapes, ""))
+    loader = WeightLoader(network, files, lambda name: qwen_image.keys(name, network, names, ""))
+    assert list(loader.read(torch.float32, torch.device("cpu")))
+    own = qwen_image.QwenImageAutoencoder(network.eval(), torch.device("cpu"))
     picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         latents = own.encode(picture).sample(lambda shape: pytest.fail("nothing is drawn"))

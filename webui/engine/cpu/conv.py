@@ -16,7 +16,7 @@ from webui.engine.cpu import winograd
 from webui.engine.devices import trim_heap
 from webui.engine.weights.layers import StoredConv2d
 
-LARGE_BYTES = 4 * 2**20
+LARGE_BYTES = 2**20
 """A weight of so many bytes is not kept twice; putting smaller ones in order again is more work than it is worth."""
 LOW_MEMORY_ORDERS = 2  # the warm-up's, and that of the size that is drawn
 RESULTS = 32

@@ -1,10 +1,12 @@
 """Convolutions over large pictures on the CPU, a strip of rows at a time.
 
 What is done to a picture before it is convolved (a norm, an enlargement) is then done to a strip that fits into the
-processor's cache, and is never a picture of its own: less memory to take, to fill and to read.
+processor's cache, and is never a picture of its own: less memory to take, to fill and to read. What a layer is given is
+its own: the memory of rows that it has read for the last time goes back to the system while it makes others.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from torch.nn import functional
 
 from webui.engine.cpu.conv import PackedConv2d
 from webui.engine.cpu.winograd import TILE
+from webui.engine.devices import give_back
 from webui.engine.nets.autoencoder import Half, Resnet, Upsampler
 
 LARGE_BYTES = 32 * 2**20
@@ -54,8 +57,17 @@ class StripResnet(Resnet):
         """(n, c, h, w) to (n, c', h, w)."""
         if not is_large(hidden):
             return super().forward(hidden)
-        inner = convolve_normed(self.norm1, self.conv1, hidden)
-        return convolve_normed(self.norm2, self.conv2, inner, onto=self.shortcut(hidden))
+        if self.conv_shortcut is None:
+            onto, inner = hidden, convolve_normed(self.norm1, self.conv1, hidden)
+        else:
+            onto = _new_picture(hidden, self.conv2, *hidden.shape[-2:])
+
+            def done(first: int, last: int) -> None:
+                onto[:, :, first:last] = self.shortcut(hidden[:, :, first:last])
+                give_back(hidden[:, :, : last - 1])  # the last row is the next strip's margin
+
+            inner = convolve_normed(self.norm1, self.conv1, hidden, done=done)
+        return convolve_normed(self.norm2, self.conv2, inner, onto=onto)
 
 
 def is_large(picture: torch.Tensor, grows: int = 1) -> bool:
@@ -64,23 +76,33 @@ def is_large(picture: torch.Tensor, grows: int = 1) -> bool:
 
 
 def convolve_normed(
-    norm: nn.GroupNorm, conv: PackedConv2d, picture: torch.Tensor, onto: torch.Tensor | None = None
+    norm: nn.Module,
+    conv: PackedConv2d,
+    picture: torch.Tensor,
+    onto: torch.Tensor | None = None,
+    done: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
-    """``conv(silu(norm(picture)))``, (1, c, h, w) to (1, c', h, w); if ``onto`` is given, added to it in its place."""
+    """``conv(silu(norm(picture)))``, (1, c, h, w) to (1, c', h, w); if ``onto`` is given, added to it in its place.
+
+    ``done`` is told of each strip that was made.
+    """
     height, width = picture.shape[-2:]
     high = _strip_height(picture, conv, height, width)
-    known = *_moments(norm, picture, high), norm.weight.float(), norm.bias.float()
+    normed: Callable[[torch.Tensor], torch.Tensor] = norm
+    if isinstance(norm, nn.GroupNorm):
+        known = *_moments(norm, picture, high), norm.weight.float(), norm.bias.float()
+        normed = partial(_as_known, known, norm.eps)
 
     def rows(first: int, last: int) -> torch.Tensor:
-        return functional.silu(functional.batch_norm(picture[:, :, first:last], *known, eps=norm.eps), inplace=True)
+        return functional.silu(normed(picture[:, :, first:last]), inplace=True)
 
     if onto is None:
-        return _convolve(conv, rows, high, _new_picture(picture, conv, height, width))
-    return _convolve(conv, rows, high, onto, adds=True)
+        return _convolve(conv, rows, high, _new_picture(picture, conv, height, width), done=done)
+    return _convolve(conv, rows, high, onto, adds=True, done=done)
 
 
 def convolve_enlarged(conv: PackedConv2d, picture: torch.Tensor) -> torch.Tensor:
-    """``conv`` of a picture with each pixel four times, (1, c, h, w) to (1, c', 2 h, 2 w)."""
+    """``conv`` of a picture with each pixel four times, (1, c, h, w) to (1, c', 2 h, 2 w); nothing of it is left."""
     height, width = (2 * side for side in picture.shape[-2:])
 
     def rows(first: int, last: int) -> torch.Tensor:
@@ -89,7 +111,8 @@ def convolve_enlarged(conv: PackedConv2d, picture: torch.Tensor) -> torch.Tensor
         return part[:, :, first - 2 * above : last - 2 * above]
 
     high = _strip_height(picture, conv, height, width)
-    return _convolve(conv, rows, high, _new_picture(picture, conv, height, width))
+    made = _new_picture(picture, conv, height, width)
+    return _convolve(conv, rows, high, made, done=lambda _, last: give_back(picture[:, :, : (last - 1) // 2]))
 
 
 def _strip_height(picture: torch.Tensor, conv: PackedConv2d, height: int, width: int) -> int:
@@ -107,7 +130,14 @@ def _new_picture(like: torch.Tensor, conv: PackedConv2d, height: int, width: int
     return like.new_empty(1, height, width, conv.out_channels).permute(0, 3, 1, 2)
 
 
-def _convolve(conv: PackedConv2d, rows: Rows, high: int, made: torch.Tensor, adds: bool = False) -> torch.Tensor:
+def _convolve(
+    conv: PackedConv2d,
+    rows: Rows,
+    high: int,
+    made: torch.Tensor,
+    adds: bool = False,
+    done: Callable[[int, int], None] | None = None,
+) -> torch.Tensor:
     """Puts into ``made``, or adds to it, the 3 x 3 convolution, with a margin of one, of all that ``rows`` gives."""
     height = made.shape[2]
     for top in range(0, height, high):
@@ -116,7 +146,15 @@ def _convolve(conv: PackedConv2d, rows: Rows, high: int, made: torch.Tensor, add
         strip = functional.pad(strip, (0, 0, *margins)) if any(margins) else strip
         place, part = made[:, :, top : top + high], conv(strip, padding=(0, 1))
         place.add_(part) if adds else place.copy_(part)
+        if done:
+            done(top, top + high)
     return made
+
+
+def _as_known(known: tuple[torch.Tensor, ...], eps: float, strip: torch.Tensor) -> torch.Tensor:
+    """A strip normed with means, variances, weights and biases (c,)."""
+    mean, variance, weight, bias = known
+    return functional.batch_norm(strip, mean, variance, weight, bias, eps=eps)
 
 
 def _moments(norm: nn.GroupNorm, picture: torch.Tensor, high: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,11 +164,14 @@ def _moments(norm: nn.GroupNorm, picture: torch.Tensor, high: int) -> tuple[torc
     """
     _, channels, height, width = picture.shape
     ones = torch.ones(channels)  # they have torch compute in float32 what is in bfloat16
-    found = []
-    for top in range(0, height, high):
-        part = picture[:, :, top : top + high]
-        found += [torch.native_group_norm(part, ones, ones, 1, channels, high * width, norm.num_groups, norm.eps)[1:]]
-    means, inverses = (torch.cat(values) for values in zip(*found, strict=True))
+    means, inverses = torch.empty(2, height // high, norm.num_groups)
+    for number in range(height // high):
+        part = picture[:, :, number * high : (number + 1) * high]
+        _, mean, inverse = torch.native_group_norm(
+            part, ones, ones, 1, channels, high * width, norm.num_groups, norm.eps
+        )
+        means[number], inverses[number] = mean, inverse
+        del _, mean, inverse  # else they lie behind the normed strip, and the heap has a hole as large for each
     variance, mean = torch.var_mean(means, dim=0, correction=0)
     variance += (inverses.pow(-2) - norm.eps).mean(dim=0)
     each = channels // norm.num_groups

@@ -155,9 +155,11 @@ class KlAutoencoder:
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
         """As in ``Autoencoder``: undoes the scaling and the shift of the latents first."""
+        return self._decode(latents / self._vae.scaling_factor + self._vae.shift_factor, in_float32)
+
+    def _decode(self, latents: torch.Tensor, in_float32: bool) -> torch.Tensor:
         vae = self._vae
         dtype = vae.dtype
-        latents = latents / vae.scaling_factor + vae.shift_factor
         if not in_float32:
             decoded: torch.Tensor = vae.decode(latents.to(dtype))
             return decoded.float()

@@ -240,9 +240,11 @@ def _means_something(key: str, module: nn.Module, config: Mapping[str, Any]) -> 
 _LAYER = re.compile(r"(?:\bresblocks|\bencoder\.layers|^(?:model\.)?layers)\.(\d+)\.")  # read up to the layer in use
 _HARMLESS = re.compile(
     r"(^|\.)(position_ids|logit_scale|attn_mask|text_projection(\.weight)?|v_pred|ztsnr|num_batches_tracked)$"
+    r"|(^|\.)time_conv\."
     r"|^(model\.)?norm\.weight$|^(lm_head|loss|model_ema|vision_model|visual|visual_projection)\."
 )
-"""What training leaves behind, the half of CLIP that looks at pictures, and what makes words of a language model."""
+"""What training leaves, the half of CLIP that looks at pictures, what makes words of a language model, and what is
+between the frames of a film."""
 
 
 def read_vae(file: VaeFile, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:

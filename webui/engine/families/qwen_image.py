@@ -1,7 +1,8 @@
 """Qwen-Image's autoencoder, which several families share: its files, its configuration from shapes, its latents.
 
-It is made for films; a picture is a film of one frame. Files name its tensors as diffusers does, or as Wan does, whose
-autoencoder it was.
+It is made for films. A picture is a film of one frame, before which there is nothing: of each kernel through time the
+last frame alone meets numbers that are not 0, and so the network is a KL autoencoder. Files name its tensors as
+diffusers does, or as Wan does, whose autoencoder it was.
 """
 
 import re
@@ -16,8 +17,11 @@ from webui.core.checkpoint import Checkpoint
 from webui.core.files import VaeFile
 from webui.core.kinds.parts import QWEN_IMAGE_VAE
 from webui.core.tensor_file import BadFile
-from webui.engine.families.base import Autoencoder, Posterior
+from webui.engine.families import base
+from webui.engine.families.base import Posterior
 from webui.engine.families.family import LatentFormat, Part, Parts
+from webui.engine.families.latent import KlAutoencoder
+from webui.engine.nets.autoencoder import Autoencoder
 from webui.engine.weights import Files, Key, WeightLoader, build_empty
 
 CHANNELS = 16
@@ -29,6 +33,15 @@ _RGB = (
 )
 LATENTS = LatentFormat(CHANNELS, _RGB, rgb_offset=(-0.1835, -0.0868, -0.3360))
 """From latents to RGB in -1..1: ComfyUI, latent_formats.py, Wan21."""
+MEAN = (
+    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+STD = (
+    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+"""Of the latents by channel, where no configuration says it: the published one's (its config.json)."""
 
 # what begins a tensor's name -> what begins it in Wan's names
 _WHOLE = {"quant_conv": "conv1", "post_quant_conv": "conv2"}
@@ -72,12 +85,30 @@ def is_wan(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> bool:
 
 
 def keys(parameter: str, root: nn.Module, names: str, prefix: str) -> Iterator[Key]:
-    """Where a parameter may be found, in the file's names."""
-    if names == "wan":
-        made: Any = root
-        yield Key(prefix + wan_name(parameter, made.config.num_res_blocks + 1))
-    else:
-        yield Key(prefix + parameter)
+    """Where a parameter may be found, in the file's names: of kernels for films what looks at the frame itself."""
+    path, _, kind = parameter.rpartition(".")
+    made: Any = root
+    level = len(made.encoder.down_blocks[0].resnets) + 1
+    if found := _DOWN.fullmatch(path):
+        block, part, number, rest = found.groups()
+        place = int(block) * level + (int(number) if part == "resnets" else level - 1)
+        path = f"encoder.down_blocks.{place}.{rest}"
+    third = None
+    if found := _ATTENTION.fullmatch(path):
+        path, third = f"{found[1]}.to_qkv", "qkv".index(found[2])
+    for ours, theirs in _RENAMED.items():
+        path = path.replace(ours, theirs)
+    if "downsamplers" in parameter or "upsamplers" in parameter:
+        path = f"{path.removesuffix('.conv')}.resample.1"
+    film = kind == "weight" and bool(_OF_FILMS.search(path))
+    name = f"{path}.{kind}"
+    yield Key(prefix + (wan_name(name, level) if names == "wan" else name), third, last=film)
+
+
+_DOWN = re.compile(r"encoder\.down_blocks\.(\d+)\.(resnets|downsamplers)\.(\d+)\.(.+)")
+_ATTENTION = re.compile(r"(.+\.attentions\.\d+)\.to_([qkv])")
+_OF_FILMS = re.compile(r"(^|\.)(conv_in|conv1|conv2|conv_out|conv_shortcut|quant_conv|post_quant_conv)$")
+_RENAMED = {"conv_norm_out": "norm_out", "group_norm": "norm", "to_out.0": "proj"}
 
 
 def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]:
@@ -107,63 +138,44 @@ def config(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> dict[str, Any]
     }
 
 
-def make(config: Mapping[str, Any]) -> nn.Module:
-    """diffusers' network, without weights."""
-    from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+def make(config: Mapping[str, Any]) -> Autoencoder:
+    """The network for a picture, without weights; ValueError for a build that is not known."""
+    if config.get("attn_scales"):
+        raise ValueError(f"VAE has attn_scales {config['attn_scales']!r}, which is not supported")
+    width = config.get("base_dim", 96)
+    network = Autoencoder(
+        {
+            "block_out_channels": [width * times for times in config.get("dim_mult", (1, 2, 4, 4))],
+            "layers_per_block": config.get("num_res_blocks", 2),
+            "latent_channels": config.get("z_dim", CHANNELS),
+            "norm_num_groups": None,
+        }
+    )
+    told: Any = network
+    told.latents_mean, told.latents_std = config.get("latents_mean", MEAN), config.get("latents_std", STD)
+    return network
 
-    made: nn.Module = AutoencoderKLQwenImage.from_config(dict(config))
-    return made
 
-
-class QwenImageAutoencoder(Autoencoder):
+class QwenImageAutoencoder(KlAutoencoder):
     """Pictures and latents; these are without their mean and at unit variance, channel by channel."""
 
     def __init__(self, vae: Any, device: torch.device) -> None:
-        self._vae, self._device = vae, device
-        self.scale: int = vae.spatial_compression_ratio
-        shape = (1, vae.config.z_dim, 1, 1)
-        self._mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
-        self._std = torch.tensor(vae.config.latents_std, device=device).view(shape)
-
-    @property
-    def px_bytes(self) -> int:
-        """As in ``Autoencoder``."""
-        width: int = self._vae.config.base_dim * self._vae.dtype.itemsize
-        return width
-
-    @property
-    def use_tiling(self) -> bool:
-        """As in ``Autoencoder``."""
-        tiles: bool = self._vae.use_tiling
-        return tiles
-
-    @use_tiling.setter
-    def use_tiling(self, tiles: bool) -> None:
-        self._vae.use_tiling = tiles
+        super().__init__(vae, device)
+        shape = (1, vae.latent_channels, 1, 1)
+        self._mean = torch.tensor(vae.latents_mean, device=device).view(shape)
+        self._std = torch.tensor(vae.latents_std, device=device).view(shape)
 
     def encode(self, picture: torch.Tensor) -> Posterior:
         """As in ``Autoencoder``: the likeliest latents, as diffusers has it for these families."""
-        seen = self._vae.encode(picture.to(self._vae.dtype)[:, :, None]).latent_dist
-        mean, std = seen.mean[:, :, 0].float(), seen.std[:, :, 0].float()
-        return Posterior((mean - self._mean) / self._std, std / self._std, drawn=False)
+        mean, std = self._vae.encode(picture.to(self._vae.dtype))
+        return Posterior((mean.float() - self._mean) / self._std, std.float() / self._std, drawn=False)
 
     def decode(self, latents: torch.Tensor, in_float32: bool = False) -> torch.Tensor:
         """As in ``Autoencoder``."""
-        vae = self._vae
-        dtype = vae.dtype
-        latents = (latents.float() * self._std + self._mean)[:, :, None]
-        if not in_float32:
-            decoded: torch.Tensor = vae.decode(latents.to(dtype), return_dict=False)[0][:, :, 0]
-            return decoded.float()
-        try:  # widening and narrowing again leaves every weight as it was
-            nn.Module.to(vae, torch.float32)
-            whole: torch.Tensor = vae.decode(latents.to(vae.device), return_dict=False)[0][:, :, 0]
-            return whole.to(self._device)
-        finally:
-            nn.Module.to(vae, dtype)
+        return self._decode(latents.float() * self._std + self._mean, in_float32).clamp(-1, 1)
 
 
-def autoencoder(parts: Parts) -> Autoencoder:
+def autoencoder(parts: Parts) -> base.Autoencoder:
     """That of a model of these families."""
     return QwenImageAutoencoder(parts["vae"], parts.device)
 

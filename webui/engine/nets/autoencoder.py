@@ -6,6 +6,7 @@ Models". Pictures lie channels-last all the way, so that the attention's tokens 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 EPS = 1e-6
 Network = Callable[[torch.Tensor], torch.Tensor]
+Norm = Callable[[int], nn.Module]
+"""Makes a norm of so many channels."""
 
 
 class Coder(nn.Module):
@@ -110,10 +113,24 @@ def _cut(length: int, side: int, grows: int, device: torch.device) -> list[tuple
     return [(start, start + side, fade / total[part]) for start, part in zip(starts, parts, strict=True)]
 
 
+class PixelNorm(nn.Module):
+    """Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", over the channels of each pixel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width, 1, 1))
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to the same, a new tensor."""
+        normed = functional.normalize(picture.float(), dim=1)
+        return normed.mul_(self.gamma.float() * len(self.gamma) ** 0.5).to(picture.dtype)
+
+
 class Autoencoder(Coder):
     """The KL autoencoder. ``config`` is that of diffusers' AutoencoderKL; what it lacks has diffusers' defaults.
 
-    Raises ValueError for a configuration that asks for what this one does not do.
+    Without groups (``norm_num_groups`` is None) it is Qwen-Image's: it norms each pixel, and each enlargement halves
+    the channels. Raises ValueError for a configuration that asks for what this one does not do.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -129,14 +146,16 @@ class Autoencoder(Coder):
         self.latent_channels, self.scaling_factor = latents, float(given["scaling_factor"])
         self.shift_factor = float(given["shift_factor"] or 0.0)
         self._scale, attends = 2 ** (len(widths) - 1), given["mid_block_add_attention"]
-        self.encoder = Half(given["in_channels"], widths, 2 * latents, layers, groups, attends, up=False)
-        self.decoder = Half(latents, up_widths[::-1], given["out_channels"], layers + 1, groups, attends, up=True)
+        halves = groups is None
+        norm: Norm = PixelNorm if groups is None else partial(nn.GroupNorm, groups, eps=EPS)
+        self.encoder = Half(given["in_channels"], widths, 2 * latents, layers, norm, attends, up=False)
+        self.decoder = Half(latents, up_widths[::-1], given["out_channels"], layers + 1, norm, attends, True, halves)
         self.quant_conv = Conv1x1(2 * latents, 2 * latents) if given["use_quant_conv"] else None
         self.post_quant_conv = Conv1x1(latents, latents) if given["use_post_quant_conv"] else None
 
     @property
     def _any_weight(self) -> torch.Tensor:
-        return self.decoder.conv_norm_out.weight
+        return next(self.decoder.conv_norm_out.parameters())
 
     def encode(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As in ``Coder``; Kingma and Welling 2014, with the logarithm of the variance held within -30..20."""
@@ -155,23 +174,35 @@ def _pointwise(layer: nn.Module | None, picture: torch.Tensor) -> torch.Tensor:
 
 
 class Half(nn.Module):
-    """The encoder, or with ``up`` the decoder; ``widths`` are in the order of the way through."""
+    """The encoder, or with ``up`` the decoder; ``widths`` are in the order of the way through.
+
+    With ``halves`` what comes to the next has half as many channels.
+    """
 
     def __init__(
-        self, into: int, widths: Sequence[int], out: int, layers: int, groups: int, attends: bool, up: bool
+        self,
+        into: int,
+        widths: Sequence[int],
+        out: int,
+        layers: int,
+        norm: Norm,
+        attends: bool,
+        up: bool,
+        halves: bool = False,
     ) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(into, widths[0], 3, padding=1)
-        steps, middle = zip([widths[0], *widths], widths, strict=False), widths[0 if up else -1]
-        blocks = [_Block([before, *[width] * (layers - 1)], width, groups) for before, width in steps]
-        for block, width in zip(blocks[:-1], widths, strict=False):
+        given = [width // 2 if halves else width for width in widths]
+        steps, middle = zip([widths[0], *given], widths, strict=False), widths[0 if up else -1]
+        blocks = [_Block([before, *[width] * (layers - 1)], width, norm) for before, width in steps]
+        for block, width, less in zip(blocks[:-1], widths, given, strict=False):
             if up:
-                block.upsamplers.append(Upsampler(width))
+                block.upsamplers.append(Upsampler(width, less))
             else:
                 block.downsamplers.append(Downsampler(width))
         self.down_blocks, self.up_blocks = nn.ModuleList([] if up else blocks), nn.ModuleList(blocks if up else [])
-        self.mid_block = _Block([middle, middle], middle, groups, attends)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
+        self.mid_block = _Block([middle, middle], middle, norm, attends)
+        self.conv_norm_out = norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
@@ -189,10 +220,10 @@ class Half(nn.Module):
 class _Block(nn.Module):
     """Residual layers at one resolution, with attention after the first in the middle, and the way to the next."""
 
-    def __init__(self, into: Sequence[int], out: int, groups: int, attends: bool = False) -> None:
+    def __init__(self, into: Sequence[int], out: int, norm: Norm, attends: bool = False) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(Resnet(width, out, groups) for width in into)
-        self.attentions = nn.ModuleList([_Attention(out, groups)] if attends else [])
+        self.resnets = nn.ModuleList(Resnet(width, out, norm) for width in into)
+        self.attentions = nn.ModuleList([_Attention(out, norm)] if attends else [])
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -217,9 +248,9 @@ class Downsampler(nn.Module):
 class Upsampler(nn.Module):
     """Twice as large."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = nn.Conv2d(width, out, 3, padding=1)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.conv(functional.interpolate(hidden, scale_factor=2.0))
@@ -227,13 +258,13 @@ class Upsampler(nn.Module):
 
 
 class Resnet(nn.Module):
-    """He et al. 2016, with group norm before each convolution."""
+    """He et al. 2016, with a norm before each convolution."""
 
-    def __init__(self, into: int, out: int, groups: int) -> None:
+    def __init__(self, into: int, out: int, norm: Norm) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, into, EPS)
+        self.norm1 = norm(into)
         self.conv1 = nn.Conv2d(into, out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, out, EPS)
+        self.norm2 = norm(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = Conv1x1(into, out) if into != out else None
 
@@ -252,9 +283,9 @@ class Resnet(nn.Module):
 class _Attention(nn.Module):
     """Vaswani et al. 2017, one head over all pixels."""
 
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, width, EPS)
+        self.group_norm = norm(width)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 

@@ -50,7 +50,7 @@ class Key:
     whether the halves of its rows are ``swapped``. ``share`` is another part of its rows: from the first to before
     the second of so many equal ones.
 
-    A ``flat`` one may have its numbers in other rows than the parameter's, in the same order.
+    A ``flat`` one may have its numbers in other rows than the parameter's, in the same order; ``last`` is that frame's.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Key:
     swapped: bool = False
     flat: bool = False
     share: tuple[int, int, int] | None = None
+    last: bool = False
 
     @property
     def rows(self) -> tuple[int, int, int]:
@@ -68,7 +69,7 @@ class Key:
     @property
     def is_as_it_lies(self) -> bool:
         """Whether nothing has to be put in another order."""
-        return not (self.transposed or self.swapped)
+        return not (self.transposed or self.swapped or self.last)
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ def _check_shape(source: Source, wanted: tuple[int, ...]) -> None:
         shape = source.own_shape if shape and shape[0] % key.rows[2] == 0 else ()
     if key.transposed:
         shape = shape[::-1]
+    shape = (*shape[:2], *shape[2 + key.last :])
     plain = [tuple(side for side in sides[2:] if side != 1) for sides in (shape, wanted)]
     alike = shape[:2] == wanted[:2] and plain[0] == plain[1]
     if not alike and not (key.flat and math.prod(shape) == math.prod(wanted)):
@@ -333,11 +335,11 @@ def _read(
 
 
 def _in_order(tensor: torch.Tensor, source: Source) -> torch.Tensor:
-    """A dense tensor, transposed or with its halves the other way round, as its key says."""
+    """A dense tensor, transposed, with its halves the other way round or its last frame, as its key says."""
     tensor = tensor.reshape(source.shape)
     if source.key.swapped:
         return torch.cat(tensor.chunk(2)[::-1])
-    return tensor.t().contiguous()
+    return (tensor[:, :, -1] if source.key.last else tensor.t()).contiguous()
 
 
 def _fill(file: Any, tensor: torch.Tensor, stored: torch.dtype, buffer: bytearray) -> None:
@@ -392,9 +394,7 @@ def _numbers(source: Source) -> int:
 
 
 def _read_exactly(file: Any, into: memoryview) -> None:
-    done = 0
-    while done < len(into):
-        count = file.readinto(into[done:])
-        if not count:
+    while len(into):
+        if not (count := file.readinto(into)):
             raise BadFile("was cut short while it was read")
-        done += count
+        into = into[count:]

@@ -54,7 +54,8 @@
     const [width, height, count] = ["width", "height", "count"].map((field) => Number(valueOf(page, field)) || 0);
     const guided = Number(valueOf(page, "guidance")) !== 1;
     const control = rows(page, "controls").map(({ model: name }) => name).filter(Boolean);
-    const more = { guided, regions: rows(page, "regions").length, pag: perturbed(valuesOf(page)) };
+    const of = valuesOf(page);
+    const more = { guided, regions: rows(page, "regions").length, pag: perturbed(of), int8: Boolean(of("int8")) };
     const key = [model, width, height, count, ...Object.values(more), control, health.models].join();
     if (asked[page] === key) return;
     asked[page] = key;
