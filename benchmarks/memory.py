@@ -45,8 +45,9 @@ def _peaks(name: str, variant: str, side: int, options: Options) -> tuple[dict[s
             peak = worker.draw(drawing_of(Path(folder), side, steps, seed=0)).peak_bytes
         finally:
             worker.close()
-    private = [max(found) / 2**20] if found and max(found) else []
-    return {"all": [] if peak is None else [peak / 2**20], "private": private}, worker.ready.dtype
+    private = max(found, default=0)
+    figures = {"all": peak or 0, "private": private}
+    return {what: [nbytes / 2**20] if nbytes else [] for what, nbytes in figures.items()}, worker.ready.dtype
 
 
 @contextmanager
