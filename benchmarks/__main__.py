@@ -15,8 +15,9 @@ import torch
 from benchmarks.measure import SIZES, Conditions, Options, describe, machine, print_table
 
 EVERY_SIZE = tuple(SIZES)
+TWO_SIZES = ("demo", "sd15")
 WORKLOADS = {
-    "coldstart": EVERY_SIZE,
+    "coldstart": TWO_SIZES,
     "page": ("demo",),
     "flows": ("demo",),
     "completion": ("demo",),
@@ -24,17 +25,17 @@ WORKLOADS = {
     "img2img": EVERY_SIZE,
     "inpaint": EVERY_SIZE,
     "previews": EVERY_SIZE,
-    "operators": EVERY_SIZE,
-    "approximate": EVERY_SIZE,
-    "lora": EVERY_SIZE,
+    "operators": TWO_SIZES,
+    "approximate": TWO_SIZES,
+    "lora": TWO_SIZES,
     "lora_steps": EVERY_SIZE,
-    "images": EVERY_SIZE,
-    "queue": EVERY_SIZE,
-    "memory": EVERY_SIZE,
+    "images": TWO_SIZES,
+    "queue": TWO_SIZES,
+    "memory": TWO_SIZES,
     "large": ("demo",),
     "upscale": ("demo",),
     "regions": ("demo",),
-    "grid": EVERY_SIZE,
+    "grid": TWO_SIZES,
     "loading": ("sd15",),
     "quantised": ("sd15",),
     "control": ("demo",),
@@ -50,7 +51,7 @@ WORKLOADS = {
 IN_ANOTHER = ("lora_steps", "large")
 """Parts of other workloads, and what takes long: measured only where they are named."""
 
-ON_CUDA = ("txt2img", "img2img", "inpaint", "previews")
+ON_CUDA = ("txt2img", "img2img", "inpaint", "previews", "lora", "lora_steps")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
 
 AGAINST = ("txt2img", "img2img", "inpaint", "previews", "lora", "coldstart")
@@ -90,13 +91,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--size",
         choices=EVERY_SIZE,
-        help=f"the demo model (default), or SD 1.5's size with random weights; {_only('demo')} demo alone,"
+        help=f"the demo model (default), or SD 1.5's or SDXL's size with random weights; {_only('demo')} demo alone,"
         f" {_only('sd15')} sd15 alone",
     )
-    parser.add_argument("--steps", type=int, default=0, help="instead of the workload's own (4 with --size sd15)")
-    parser.add_argument(
-        "--side", type=int, default=0, metavar="PX", help="of pictures, instead of 128, or 256 and 512 with --size sd15"
-    )
+    parser.add_argument("--steps", type=int, default=0, help="instead of the workload's own (4 with other sizes)")
+    text = "of pictures, instead of 128, or 256 and 512 with --size sd15, or 1024 with sdxl"
+    parser.add_argument("--side", type=int, default=0, metavar="PX", help=text)
     parser.add_argument("--visitors", type=int, default=Options().visitors, help="of load (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=Options().minutes, help="of load (default: %(default)g)")
     parser.add_argument("--threads", type=int, default=Options().threads, help="for every program")
@@ -107,6 +107,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help=f"what draws in {', '.join(ON_CUDA)} (default: cpu)"
     )
+    text = "with --device cuda compiled programs too, ours and diffusers, which take minutes to make"
+    parser.add_argument("--compiled", action="store_true", help=text)
     text = f"another checkout of this product to compare with, instead of other programs: {', '.join(AGAINST)}"
     parser.add_argument("--against", type=Path, metavar="DIR", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -114,13 +116,15 @@ def _parse() -> argparse.Namespace:
     if unknown := [name for name in options.workload if name not in WORKLOADS]:
         parser.error(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
     if others := [name for name in options.workload if options.size not in (None, *WORKLOADS[name])]:
-        parser.error(f"{others[0]} is measured at --size {WORKLOADS[others[0]][0]} alone")
+        parser.error(f"{others[0]} is measured at --size {' and '.join(WORKLOADS[others[0]])} alone")
     if not options.workload:
         those = ON_CUDA if options.device == "cuda" else AGAINST if options.against else WORKLOADS
         everything = [name for name in those if name not in IN_ANOTHER]
         options.workload = [name for name in everything if options.size in (None, *WORKLOADS[name])]
         if left_out := [name for name in everything if name not in options.workload]:
             print(f"not measured at --size {options.size}: {', '.join(left_out)}")
+    if options.compiled and options.device != "cuda":
+        parser.error("--compiled is for --device cuda; on the CPU the demo model is measured compiled too")
     if options.device == "cuda":
         if others := [name for name in options.workload if name not in ON_CUDA]:
             parser.error(f"{others[0]} is measured on the CPU alone; --device cuda takes {', '.join(ON_CUDA)}")

@@ -74,13 +74,15 @@ def run(options: Options) -> list[Row]:
 
 
 def _all_sides(darkroom: Darkroom, model: str, ways: Ways, options: Options) -> list[Row]:
-    """What cannot be done on this processor is left out."""
+    """What cannot be done on this processor has a row that says why."""
     for _ in darkroom.load(model):
         pass
-    if darkroom.manager.room.no_int8:
+    refused: list[Row] = []
+    if reason := darkroom.manager.room.no_int8:
+        refused = [Row(name, "ms", (), note=f"refused here: {reason}") for name in ways if "int8" in ways[name]]
         ways = {name: fields for name, fields in ways.items() if "int8" not in fields}
     sides = (options.side,) if options.side else (128, 256) if options.size == "demo" else (256, 512)
-    return [row for side in sides for row in _compare(darkroom, model, ways, side, options)]
+    return [row for side in sides for row in _compare(darkroom, model, ways, side, options)] + refused
 
 
 def _fill(folder: Path, options: Options) -> str:

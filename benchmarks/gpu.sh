@@ -1,29 +1,43 @@
 #!/usr/bin/env bash
-# What is to be checked on a machine with an NVIDIA card, in parts of at most four minutes each.
+# What is to be checked on a machine with an NVIDIA card, in parts of at most four minutes each, what matters most first.
 #
 #   benchmarks/gpu.sh              all parts that have not ended well yet, in order, then a summary
 #   benchmarks/gpu.sh PART...      these, whether they did or not
-#   benchmarks/gpu.sh list         the parts, and how each ended
+#   benchmarks/gpu.sh list         the parts, what each is expected to take, with all before it, and how it ended
 #
 # State, logs and figures are kept in .bench/gpu; where OUT is set, the summary and an archive of the rest are put there
 # too, after each part. The first part makes an environment in .bench/gpu/venv around the torch that python3 has, or
 # with one from the package index; with a folder wheels/ beside launch.py it asks no index.
 #
-# What may be set, and what it is otherwise: PYTHON=python3 DEVICE=cuda LIMIT_S=240 WORKERS=4 QUICK= (any text: a smaller
-# trial). A slow line to the index may want LIMIT_S=1800 benchmarks/gpu.sh install.
+# What may be set, and what it is otherwise: PYTHON=python3 DEVICE=cuda LIMIT_S=240 WORKERS=8 BUDGET_S= (seconds: no part is
+# begun that is not expected to end within them) QUICK= (any text: a smaller trial). A slow line to the index may want
+# LIMIT_S=1800 benchmarks/gpu.sh install. With DEVICE=cpu QUICK=1 every part runs without a card: small pictures, small
+# models in the place of large ones, a stand-in for CUDA's recorder.
 #
-# To add a part: write a function part_NAME, with - as _ in its name, and put NAME into PARTS where it is to run.
+# The numbers behind the parts are the seconds that each is expected to take on one H200 with 16 cores. They are estimates:
+# no part was run on a card yet.
+#
+# To add a part: write a function part_NAME, with - as _ in its name, and put NAME and seconds where it is to run.
 # It ends well if its last command does; "$python" is the environment's, and figures go into "$results".
 # shellcheck disable=SC2329  # parts are called by their names
 set -euo pipefail
 
-PARTS=(
-    install
-    exact-float32 exact-float16 exact-bfloat16
-    suite-cuda suite-graphs suite-samplers suite-exactness suite-start-pictures suite-loras suite-schedules
-    suite-guidance suite-controls suite-approximations suite-families suite-small-weights
-    speed-txt2img speed-img2img speed-inpaint speed-previews
-    sd15 speed-sd15
+EXPECTED=(
+    install 40
+    exact-float16 80 # the format that a card draws in, with and without graphs
+    suite-cuda 35    # what only a card can show
+    sd15 25 speed-sd15 60
+    sdxl 60 speed-sdxl 75
+    suite-loras 50 speed-lora 60 speed-lora-sd15 70
+    suite-samplers 50 suite-pictures 45
+    exact-float32 80
+    speed-txt2img 40
+    # until here it fits 15 minutes, 100 s of which are the machine's start
+    compiled-sd15 110 compiled-sdxl 180 # diffusers compiled, which takes minutes before it draws
+    suite-controls 60 suite-families 45 suite-small-weights 60 suite-approximations 30
+    exact-bfloat16 80
+    speed-img2img 40 speed-inpaint 40 speed-previews 30
+    compiled-demo 150 # ours too
 )
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,7 +48,17 @@ base=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 LIMIT_S=${LIMIT_S:-240}
 QUICK=${QUICK:-}
-workers=${WORKERS:-4}
+workers=${WORKERS:-8}
+BUDGET_S=${BUDGET_S:-}
+# what stands for large models without a card, and compiled programs, which the CPU has at the demo model's size
+usual=demo xl=sdxl-small compiled=()
+[ "$DEVICE" != cuda ] || usual=sd15 xl=sdxl compiled=(--compiled)
+declare -A expected_s
+PARTS=()
+for ((k = 0; k < ${#EXPECTED[@]}; k += 2)); do
+    expected_s[${EXPECTED[k]}]=${EXPECTED[k + 1]}
+    PARTS+=("${EXPECTED[k]}")
+done
 python=$base
 [ ! -x "$venv/bin/python" ] || python=$venv/bin/python
 export PYTHONPATH=$root PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
@@ -66,13 +90,11 @@ exact() {
 }
 
 part_suite_cuda() { suite -m cuda tests/engine; }
-part_suite_graphs() { suite tests/engine/speed/test_graphed.py; }
-part_suite_samplers() { suite tests/engine/test_denoise.py; }
-part_suite_exactness() { suite tests/engine/test_exactness.py; }
-part_suite_start_pictures() { suite tests/engine/test_start_pictures.py; }
-part_suite_loras() { suite tests/engine/test_loras.py; }
-part_suite_schedules() { suite tests/engine/test_schedules.py; }
-part_suite_guidance() { suite tests/engine/test_guidance.py tests/engine/test_soft_inpainting.py; }
+part_suite_loras() { suite tests/engine/speed/test_graphed.py tests/engine/test_loras.py tests/engine/test_schedules.py; }
+part_suite_samplers() { suite tests/engine/test_denoise.py tests/engine/test_exactness.py; }
+part_suite_pictures() {
+    suite tests/engine/test_start_pictures.py tests/engine/test_guidance.py tests/engine/test_soft_inpainting.py
+}
 part_suite_controls() { suite tests/engine/controls; }
 part_suite_approximations() { suite tests/engine/test_approximations.py; }
 part_suite_families() { suite tests/engine/families/test_parity.py; }
@@ -85,21 +107,32 @@ part_speed_txt2img() { speed txt2img; }
 part_speed_img2img() { speed img2img; }
 part_speed_inpaint() { speed inpaint; }
 part_speed_previews() { speed previews; }
-part_speed_sd15() { speed txt2img --size sd15 --side 512 --steps 20 --rounds 3; }
+part_speed_lora() { speed lora --rounds 3; } # pictures that alternate two sets, a weight that changes in mid-picture
+part_speed_lora_sd15() { speed lora --size "$usual" --side 512 --steps 20 --rounds 3; }
+part_speed_sd15() { speed txt2img --size "$usual" --side 512 --steps 20 --rounds 3; }
+part_speed_sdxl() { speed txt2img --size "$xl" --side 1024 --steps 20 --rounds 3; }
+part_compiled_demo() { speed txt2img "${compiled[@]}"; }
+part_compiled_sd15() { speed txt2img --size "$usual" --side 512 --steps 20 --rounds 3 "${compiled[@]}"; }
+part_compiled_sdxl() { speed txt2img --size "$xl" --side 1024 --steps 20 --rounds 3 "${compiled[@]}"; }
 speed() {
-    "$python" -m benchmarks "$@" --device "$DEVICE" ${QUICK:+--rounds 1 --steps 2} --json "$results/$part.json"
+    "$python" -m benchmarks "$@" --device "$DEVICE" ${QUICK:+--rounds 1 --steps 2 --side 64} --json "$results/$part.json"
 }
 
-# The model of SD 1.5's size, with random weights, once.
-part_sd15() { "$python" -c 'from benchmarks.peers.convert import sd15; print(sd15().folder)'; }
+# Models of usual sizes, with random weights, once; their conversion is the part's work, 2 and 7 GB in each of two forms.
+part_sd15() { made "$usual"; }
+part_sdxl() { made "$xl"; }
+made() { "$python" -c "from benchmarks.peers.convert import of_size; print(of_size('$1').folder)"; }
 
 state_of() { # how a part ended: "ok", "failed" or "timed out", seconds, time and commit; nothing where it never ran
     [ ! -f "$keep/state/$1" ] || cat "$keep/state/$1"
 }
 
 list() {
-    local name
-    for name in "${PARTS[@]}"; do printf '%-22s %s\n' "$name" "$(state_of "$name")"; done
+    local name sum_s=0
+    for name in "${PARTS[@]}"; do
+        sum_s=$((sum_s + expected_s[$name]))
+        printf '%-22s %4s s expected, %5s s with all before   %s\n' "$name" "${expected_s[$name]}" $sum_s "$(state_of "$name")"
+    done
 }
 
 summary() {
@@ -154,6 +187,10 @@ case "${1:-}" in
 esac
 bad=0
 for name in "${chosen[@]}"; do
+    if [ -n "$BUDGET_S" ] && ((SECONDS + expected_s[$name] > BUDGET_S)); then
+        echo "== $name: not begun, for it is expected to take ${expected_s[$name]} s"
+        continue
+    fi
     run "$name" || { bad=1 && [ "$name" != install ] || exit 1; } # nothing else goes without it
 done
 echo

@@ -1,9 +1,9 @@
 """Three LoRAs at once, ours beside diffusers unfused (PEFT layers) and fused; on the demo model whole pictures too.
 
-The SD 1.5 UNet has its real shapes and random weights, which changes no time; both models run in float32. The LoRAs are
-random too: kohya files of rank 16 over attention, feed-forward, projections and some 3 x 3 convolutions. Files are in
-the page cache, and before each timed merge the machine's memory is written to once: a virtual machine may take seconds
-a GiB to get it.
+The SD 1.5 UNet has its real shapes and random weights, which changes no time; both models run in float32, on a GPU in
+float16, and there whole pictures are drawn at that size too. The LoRAs are random too: kohya files of rank 16 over
+attention, feed-forward, projections and some 3 x 3 convolutions. Files are in the page cache, and before each timed
+merge the machine's memory is written to once: a virtual machine may take seconds a GiB to get it.
 """
 
 import hashlib
@@ -24,8 +24,9 @@ from torch import nn
 from benchmarks import lora_steps
 from benchmarks.lora_files import lora_targets, write_lora
 from benchmarks.measure import Options, Row, compared
+from benchmarks.peers.convert import of_size
 from benchmarks.pictures import compare
-from benchmarks.tasks import BASELINE, FUSED, Task
+from benchmarks.tasks import BASELINE, FUSED, HALF, HALF_FUSED, Task
 from webui.core.files import LoraFile
 from webui.core.stages import LoraUse
 from webui.engine.cpu.install import install
@@ -37,11 +38,19 @@ from webui.engine.nets.unet import UNet
 from webui.engine.weights import build_empty
 from webui.library.library import DEMO_MODEL
 
-CPU = torch.device("cpu")
 CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at SD 1.5's size take 2.6 GB
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 SD15_ROUNDS = 3
-PROGRAMS = ("darkroom fp32", "darkroom as it starts", "darkroom --compile", BASELINE, FUSED)
+PROGRAMS = (
+    "darkroom fp32",
+    "darkroom as it starts",
+    "darkroom --compile",
+    "darkroom --cuda-graphs",
+    BASELINE,
+    FUSED,
+    HALF,
+    HALF_FUSED,
+)
 
 LoraSet = Sequence[tuple[LoraFile, float]]
 Tensors = Mapping[str, torch.Tensor]
@@ -51,13 +60,15 @@ def run(options: Options) -> list[Row]:
     """What a LoRA set costs: until it is ready, to switch, in each step, in memory, and in whole pictures."""
     if options.against:
         return _pictures(options, "lora", 2) + _pictures(options, "new LoRAs", options.rounds + 1)
+    on_cuda = options.device == "cuda"
+    place = torch.device(options.device), torch.float16 if on_cuda else torch.float32
     if options.size == "sd15":
-        comparison = _Comparison("SD1.5", *_sd15(), side=32, forwards=1)
+        comparison = _Comparison("SD1.5", *_sd15(), *place, side=64 if on_cuda else 32, forwards=8 if on_cuda else 1)
         rows = comparison.rows(min(options.rounds, SD15_ROUNDS))
         del comparison  # its memory, before others take theirs
-        return rows + lora_steps.run(options)
+        return rows + (_pictures(options, "lora", 2) if on_cuda else []) + lora_steps.run(options)
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-    comparison = _Comparison("demo", demo.config, demo.state_dict(), side=16, forwards=8)
+    comparison = _Comparison("demo", demo.config, demo.state_dict(), *place, side=16, forwards=8)
     return comparison.rows(options.rounds) + _pictures(options, "lora", 2) + lora_steps.run(options)
 
 
@@ -92,7 +103,7 @@ class _Darkroom:
     def forget(self) -> None:
         """Drops what is kept of earlier sets."""
         model: Any = SimpleNamespace(components={"backbone": self.unet}, family=STABLE_DIFFUSION, kind="SD 1.x")
-        self.switcher = LoraSwitcher(model, CPU, CACHE_BYTES)
+        self.switcher = LoraSwitcher(model, self.unet.device, CACHE_BYTES)
 
     def load(self, files: Sequence[LoraFile]) -> None:
         """Nothing: files are read when they are first used."""
@@ -106,7 +117,7 @@ class _Darkroom:
         self.use([])
 
     def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        predicted: torch.Tensor = self.unet(latents, torch.tensor(500), self.unet.prepare(texts))
+        predicted: torch.Tensor = self.unet(latents, torch.tensor(500, device=latents.device), self.unet.prepare(texts))
         return predicted
 
 
@@ -134,7 +145,7 @@ class _Diffusers:
 
     def predict(self, latents: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         both = torch.cat([latents, latents])
-        predicted: torch.Tensor = self.unet(both, torch.tensor(500), texts, return_dict=False)[0]
+        predicted: torch.Tensor = self.unet(both, torch.tensor(500, device=latents.device), texts, return_dict=False)[0]
         return predicted
 
     def _unfuse(self) -> None:
@@ -149,8 +160,19 @@ class _Comparison:
     ``side`` is that of the latents, ``forwards`` how many are timed together.
     """
 
-    def __init__(self, label: str, config: Any, weights: Tensors, side: int, forwards: int) -> None:
-        self._label, self._weights, self._side, self._forwards = label, weights, side, forwards
+    def __init__(
+        self,
+        label: str,
+        config: Any,
+        weights: Tensors,
+        device: torch.device,
+        dtype: torch.dtype,
+        side: int,
+        forwards: int,
+    ) -> None:
+        self._label, self._side, self._forwards = label, side, forwards
+        self._device, self._dtype = device, dtype
+        weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
         self._plain = _Darkroom(_our_unet(config, weights))
         self._set_bytes = sum(module.weight.nbytes for _, module in lora_targets(self._plain.unet))
         self._ours = _Darkroom(_our_unet(config, weights))
@@ -192,8 +214,8 @@ class _Comparison:
             for name in _order(self._ways, k):
                 way = self._ways[name]
                 way.clear()
-                _touch(self._set_bytes)
-                with _timed(samples[name], k > 0):
+                self._touch()
+                with self._timed(samples[name], k > 0):
                     way.load(files)
                     way.use([(file, 0.8) for file in files])
             for file in files:
@@ -211,12 +233,12 @@ class _Comparison:
         for k in range(rounds + 1):
             loras = one if k % 2 else other
             for name in _order(self._ways, k):
-                with _timed(samples[name], k > 0):
+                with self._timed(samples[name], k > 0):
                     self._ways[name].use(loras)
                 self._expect(name, "cached")
-                with torch.inference_mode(), _timed(steps[name], k > 0):
+                with torch.inference_mode(), self._timed(steps[name], k > 0):
                     self._ways[name].predict(latents, texts)
-            with _timed(repeats, k > 0):
+            with self._timed(repeats, k > 0):
                 self._ours.use(loras)
             self._expect("darkroom", "unchanged")
         rows = [*self._three("switch", samples), *self._three("first step after a switch", steps)]
@@ -230,8 +252,8 @@ class _Comparison:
         for k in range(rounds + 1):
             changed = [(loras[0][0], 0.7 - k / 1000), *loras[1:]]
             for name in _order(self._ways, k):
-                _touch(self._set_bytes)
-                with _timed(samples[name], k > 0):
+                self._touch()
+                with self._timed(samples[name], k > 0):
                     self._ways[name].use(changed)
                 self._expect(name, "merged")
                 self._ways[name].use(loras)
@@ -246,11 +268,11 @@ class _Comparison:
         with torch.inference_mode():
             for k in range(rounds + 1):
                 for name in _order(ways, k):
-                    started = time.perf_counter()
-                    for _ in range(self._forwards):
-                        made[name] = ways[name].predict(latents, texts)
-                    if k:
-                        samples[name].append((time.perf_counter() - started) * 1e3 / self._forwards)
+                    taken: list[float] = []
+                    with self._timed(taken, True):
+                        for _ in range(self._forwards):
+                            made[name] = ways[name].predict(latents, texts)
+                    samples[name] += [taken[0] / self._forwards] if k else []
         plain = self._row("step", "no LoRA", "ms", samples.pop("no LoRA"))
         rows = [plain]
         for name, own in samples.items():
@@ -264,12 +286,13 @@ class _Comparison:
         generator = torch.Generator().manual_seed(0)
         width = self._fused.unet.config.cross_attention_dim
         latents = torch.randn(1, 4, self._side, self._side, generator=generator)
-        return latents, torch.randn(2, 77, width, generator=generator)
+        texts = torch.randn(2, 77, width, generator=generator)
+        return latents.to(self._device, self._dtype), texts.to(self._device, self._dtype)
 
     def _memory(self, files: Sequence[LoraFile]) -> list[Row]:
         """What is kept for two sets, six files."""
         index = ModuleIndex({"backbone": self._ours.unet}, STABLE_DIFFUSION.parts)
-        parsed = sum(read_lora(file, index, CPU).nbytes for file in files)
+        parsed = sum(read_lora(file, index, self._device).nbytes for file in files)
         merged = self._ours.switcher.cache.nbytes
         note = f"({merged / sum(p.nbytes for p in self._plain.unet.parameters()):.2f} of the UNet)"
         rows = [
@@ -289,14 +312,37 @@ class _Comparison:
     def _row(self, what: str, name: str, unit: str, samples: Sequence[float], note: str = "") -> Row:
         return Row(f"{self._label}: {what}, {name}", unit, samples, note=note)
 
+    def _touch(self) -> None:
+        """Writes to as much memory as a set takes and gives it back to the system, so that a virtual machine has got it
+        from its host."""
+        if self._device.type == "cpu":
+            with mmap.mmap(-1, self._set_bytes) as block:
+                block[:: mmap.PAGESIZE] = bytes(-(-self._set_bytes // mmap.PAGESIZE))
+
+    @contextmanager
+    def _timed(self, samples: list[float], keep: bool) -> Iterator[None]:
+        """Adds the milliseconds until all that was asked for within is done."""
+        self._wait()
+        started = time.perf_counter()
+        yield
+        self._wait()
+        if keep:
+            samples.append((time.perf_counter() - started) * 1e3)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
     def _expect(self, name: str, how: str) -> None:
         if name == "darkroom" and self._ours.how != how:
             raise RuntimeError(f"the set was {self._ours.how}, not {how}")
 
 
 def _pictures(options: Options, name: str, count: int) -> list[Row]:
-    """Whole pictures on the demo model, with so many sets of three LoRAs in turn; more than the rounds are new ones."""
-    unet = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
+    """Whole pictures with so many sets of three LoRAs in turn; more than the rounds are new ones."""
+    config = UNet2DConditionModel.load_config(of_size(options.size).folder / "unet")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
     with tempfile.TemporaryDirectory() as folder:
         word = name.split()[0]
         files = [str(write_lora(Path(folder) / f"{word}{k}.safetensors", unet, k).path) for k in range(3 * count)]
@@ -334,12 +380,18 @@ def _make_unet(config: Any, weights: Tensors) -> UNet2DConditionModel:
 def _our_unet(config: Any, weights: Tensors) -> UNet:
     unet = build_empty(lambda: UNet(config))
     unet.load_state_dict({name: tensor.detach() for name, tensor in weights.items()}, assign=True)
-    install(unet)
+    if unet.device.type == "cpu":
+        install(unet)
+    else:
+        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return unet.requires_grad_(False)
 
 
 def _hashes(unet: nn.Module) -> dict[str, str]:
-    return {name: hashlib.sha256(parameter.numpy().data).hexdigest() for name, parameter in unet.named_parameters()}
+    return {
+        name: hashlib.sha256(parameter.cpu().contiguous().numpy().data).hexdigest()
+        for name, parameter in unet.named_parameters()
+    }
 
 
 def _changed(before: Mapping[str, str], unet: nn.Module) -> int:
@@ -348,22 +400,8 @@ def _changed(before: Mapping[str, str], unet: nn.Module) -> int:
     return sum(after[name] != before[name] for name in before)
 
 
-def _touch(nbytes: int) -> None:
-    """Writes to as much memory and gives it back to the system, so that a virtual machine has got it from its host."""
-    with mmap.mmap(-1, nbytes) as block:
-        block[:: mmap.PAGESIZE] = bytes(-(-nbytes // mmap.PAGESIZE))
-
-
 def _order(names: Mapping[str, Any], k: int) -> Iterator[str]:
     return iter(names) if k % 2 else reversed(list(names))
-
-
-@contextmanager
-def _timed(samples: list[float], keep: bool) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    if keep:
-        samples.append((time.perf_counter() - started) * 1e3)
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -1,5 +1,7 @@
 """A LoRA's weight that changes over the steps: what a change in mid-picture costs, in processor time.
 
+On a GPU it is the clock's, the GPU waited for at the end of each step.
+
 Ours is a request with points; diffusers' is ``set_adapters`` in a callback, its LoRAs unfused; ComfyUI's are weight
 hooks with keyframes, where a checkout is given. Each is a process of its own. A round draws a picture with a change
 before every second step and one with one change in the middle, with each program in turn.
@@ -20,12 +22,13 @@ from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers import HERE, Drawing, Models, Unavailable, Worker
 from benchmarks.peers.convert import of_size
-from benchmarks.tasks import BASELINE, PROGRAMS, drawing_of, own_process
+from benchmarks.tasks import BASELINE, HALF, PROGRAMS, drawing_of, own_process
 
 OURS, COMFYUI = "darkroom fp32, previews off", "ComfyUI"
 WEIGHTS = 0.8, 0.4
-STEPS = {"demo": 20, "sd15": 8}
-SIDES = {"demo": 128, "sd15": 256}
+STEPS = {"demo": 20, "sd15": 8, "sdxl": 8, "sdxl-small": 8}
+SIDES = {"demo": 128, "sd15": 256, "sdxl": 1024, "sdxl-small": 128}
+ON_DEVICE = {"cpu": (BASELINE, OURS), "cuda": (HALF, "darkroom as it starts", "darkroom --cuda-graphs")}
 
 
 @dataclass
@@ -97,7 +100,7 @@ def _round(program: Worker, plain: Drawing, found: _Found, counts: bool) -> None
 def _start(
     models: Models, work: Path, options: Options, stack: contextlib.ExitStack, refused: dict[str, str]
 ) -> Iterator[tuple[str, Worker]]:
-    for name in (BASELINE, OURS):
+    for name in ON_DEVICE[options.device]:
         worker = own_process(name, PROGRAMS[name], models, work, options)
         stack.callback(worker.close)
         yield name, worker
@@ -124,7 +127,7 @@ def _rows(label: str, found: Mapping[str, _Found], refused: Mapping[str, str]) -
             row = Row(f"{label}: {text}, {name}", "ms", samples, note=share)
             if baseline is not None:
                 row = compared(row.name, "ms", samples, baseline, share)
-            elif name == BASELINE:
+            elif name.startswith("diffusers"):
                 baseline = row
             yield row
     for name, own in found.items():

@@ -15,13 +15,19 @@ import torch
 
 STEAL = 7
 """The place of stolen time among the kinds in /proc/stat; what comes after it is counted in others already."""
-SIZES = {"demo": "demo model", "sd15": "SD 1.5 size, random weights"}
+SIZES = {
+    "demo": "demo model",
+    "sd15": "SD 1.5 size, random weights",
+    "sdxl": "SDXL size, random weights",
+    "sdxl-small": "SDXL's build at a hundredth of its size, random weights",
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line says of all workloads; ``steps`` and ``side`` (px) are 0 for the workload's own.
 
+    ``compiled`` has compiled programs drawn with too where they are left out otherwise, for the minutes that they take.
     ``against`` is another checkout of this product, to be measured instead of other programs. ``visitors`` and
     ``minutes`` are those of ``load``.
     """
@@ -36,6 +42,7 @@ class Options:
     comfyui_python: Path | None = None
     sdapi: str = ""
     device: str = "cpu"
+    compiled: bool = False
     against: Path | None = None
     visitors: int = 50
     minutes: float = 10.0

@@ -22,9 +22,25 @@ from benchmarks.floor import Floor, picture_flops
 from benchmarks.measure import Options, Row, compared
 from benchmarks.peers import PEERS, Models, Ready, Session, Unavailable, adapters, environments, start
 from benchmarks.peers.convert import of_size
-from benchmarks.tasks import AT_SD15, LEFT_OUT, PROGRAMS, USUAL, Task, drawing_of, own_process
+from benchmarks.tasks import (
+    AT_OTHER_SIZES,
+    COMPILED,
+    FOR_SMALL,
+    IN_HALF,
+    LARGE,
+    LEFT_OUT,
+    PROGRAMS,
+    USUAL,
+    Task,
+    drawing_of,
+    own_process,
+)
 from benchmarks.versions import compare_checkouts
 from webui.engine.devices import choose_dtype
+
+SIDES_PX = {"demo": (128,), "sd15": (256, 512), "sdxl": (1024,), "sdxl-small": (128,)}
+OURS_BEST = ("darkroom as it starts", "darkroom --cuda-graphs")
+"""Those that are compared with each other program too."""
 
 
 @dataclass
@@ -37,7 +53,7 @@ class _Drawn:
 
 def compare(task: Task, options: Options) -> list[Row]:
     """A row for each program and size: milliseconds a picture, prompt to pixels."""
-    sides = (options.side,) if options.side else (128,) if options.size == "demo" else (256, 512)
+    sides = (options.side,) if options.side else SIDES_PX[options.size]
     models = of_size(options.size)
     rows: list[Row] = []
     for side in sides:
@@ -50,6 +66,7 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
     label = f"{task.name} {side} px, {steps} steps"
     if options.against:
         return compare_checkouts(task, options, models, side, label, steps)
+    baseline = baseline_of(task, options)
     drawn: dict[str, _Drawn] = {}
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -74,9 +91,11 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
                 if k >= warm_up:
                     found.seconds.append(answer.seconds)
             for name in drawn:
-                _judge(drawn[name], work / f"{name}.png", work / f"{task.baseline}.png", drawing.mask)
+                _judge(drawn[name], work / f"{name}.png", work / f"{baseline}.png", drawing.mask)
         rates = {name: Floor.measured(told[name].dtype, options.device) for name in drawn}
-    stock = Row(f"{label}: {task.baseline}", "ms", [s * 1e3 for s in drawn[task.baseline].seconds])
+    if baseline not in drawn:
+        raise RuntimeError(f"{baseline}, which all are compared with, did not run: {refused.get(baseline)}")
+    stock = Row(f"{label}: {baseline}", "ms", [s * 1e3 for s in drawn[baseline].seconds])
     rows = []
     for name, found in drawn.items():
         floor_ms = rates[name].seconds(picture_flops(models.folder, side, steps, task.strength)) * 1e3
@@ -84,18 +103,17 @@ def _compare(task: Task, options: Options, models: Models, side: int) -> list[Ro
         figures: dict[str, Any] = {"floor_share": floor_ms / median(samples), "versions": told[name].versions}
         if found.peak_bytes:
             figures["peak_mib"] = found.peak_bytes / 2**20
-        if name == task.baseline:
+        if name == baseline:
             row = replace(stock, **figures)
         else:
             figures |= {"max_difference": found.worst, "psnr_db": found.psnr_db}
             row = compared(f"{label}: {name}", "ms", samples, stock, **figures)
         rows.append(replace(row, note=_note(row, told[name], name not in PROGRAMS)))
-    ours = next((row for row in rows if row.name.endswith("as it starts")), None)
-    for row in list(rows):
-        other = row.name.rpartition(": ")[2]
-        if ours is not None and not other.startswith("darkroom") and other != task.baseline:
-            rows.append(compared(f"{label}: darkroom as it starts, to {other}", "ms", ours.samples, row))
     own = {row.name.rpartition(": ")[2]: row for row in rows}
+    for ours in filter(own.get, OURS_BEST):
+        for other, row in own.items():
+            if not other.startswith("darkroom") and other != baseline:
+                rows.append(compared(f"{label}: {ours}, to {other}", "ms", own[ours].samples, row))
     if (previews := own.get("darkroom fp32")) and (without := own.get("darkroom fp32, previews off")):
         rows.append(compared(f"{label}: previews on to off", "ms", previews.samples, without))
     return rows + [Row(f"{label}: {name}", "ms", (), note=f"not run: {reason}") for name, reason in refused.items()]
@@ -136,11 +154,21 @@ def _start(
 
 def programs(task: Task, options: Options, dtype: torch.dtype) -> list[str]:
     """Those of ``PROGRAMS`` to draw with, where ours draws in ``dtype``."""
+    on_cuda = options.device == "cuda"
     names: Sequence[str] = task.programs
     if not names:
-        names = AT_SD15 if options.device == "cpu" and options.size == "sd15" else USUAL
+        names = USUAL if on_cuda or options.size == "demo" else AT_OTHER_SIZES
     left_out = LEFT_OUT[options.device] + (("bf16",) if dtype == torch.float32 else ())
+    left_out += COMPILED if on_cuda and not options.compiled else ()
+    left_out += () if baseline_of(task, options) == task.baseline else FOR_SMALL
     return [name for name in names if PROGRAMS[name] not in left_out]
+
+
+def baseline_of(task: Task, options: Options) -> str:
+    """The program that all are compared with: in float16 where a GPU draws with a model of a usual size."""
+    in_half = IN_HALF[task.baseline]
+    offered = in_half in (task.programs or USUAL)
+    return in_half if offered and options.device == "cuda" and options.size in LARGE else task.baseline
 
 
 def peer_variants(dtype: torch.dtype) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "a red apple, flat style, on a blue background"
 BASELINE = "diffusers fp32"
 FUSED = "diffusers fp32, LoRAs fused"
+HALF = "diffusers fp16"
+HALF_FUSED = "diffusers fp16, LoRAs fused"
 PROGRAMS = {
     "darkroom fp32": "fp32",
     "darkroom fp32, previews off": "no-previews",
@@ -25,14 +27,22 @@ PROGRAMS = {
     "darkroom --cuda-graphs": "graphed",
     BASELINE: "fp32",
     "diffusers bf16": "bf16",
-    "diffusers fp16": "fp16",
+    HALF: "fp16",
+    "diffusers fp16 compiled": "fp16-best",
     FUSED: "fp32-fused",
+    HALF_FUSED: "fp16-fused",
 }
 """Those that run in this environment, and what their workers call them."""
-LEFT_OUT = {"cpu": ("graphed", "fp16"), "cuda": ("compiled", "bf16")}
+LEFT_OUT = {"cpu": ("graphed", "fp16", "fp16-best", "fp16-fused"), "cuda": ("bf16",)}
 """What is not for a device, or not the best there; bf16 neither on a processor on which ours stays in float32."""
-USUAL = tuple(name for name in PROGRAMS if "previews" not in name and name != FUSED)
-AT_SD15 = ("darkroom as it starts", BASELINE, "diffusers bf16")
+COMPILED = ("compiled", "fp16-best")
+"""What takes minutes on a GPU before it draws."""
+FOR_SMALL = ("fp32", "no-previews", "fp32-fused", "compiled")
+"""Not for models of usual sizes on a GPU, which draws with them in float16; ours would compile for many minutes."""
+IN_HALF = {BASELINE: HALF, FUSED: HALF_FUSED}
+LARGE = ("sd15", "sdxl")
+USUAL = tuple(name for name in PROGRAMS if "previews" not in name and "fused" not in name)
+AT_OTHER_SIZES = ("darkroom as it starts", BASELINE, "diffusers bf16")
 """Those of the usual that fit a small machine's memory side by side."""
 
 

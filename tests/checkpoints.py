@@ -264,15 +264,26 @@ KINDS: dict[str, tuple[dict[str, Any], list[tuple[str, Callable[..., Shapes], Sh
         [("conditioner.embedders.0.model.", _open_clip, CLIP_G)],
     ),
 }
+SMALLER: dict[str, tuple[dict[str, Any], list[tuple[str, Callable[..., Shapes], Shape]]]] = {
+    "sdxl-small": (
+        {"base": 64, "multiples": (1, 2, 4), "depths": (0, 1, 2), "middle": 2, "context": 192, "label": 1664},
+        [
+            ("conditioner.embedders.0.transformer.", _clip, (64, 2)),
+            ("conditioner.embedders.1.model.", _open_clip, (128, 3)),
+        ],
+    ),
+}
+"""Nobody published these: a kind's build at a hundredth of its size, for what draws with the large one elsewhere."""
 
 
 def published(kind: str) -> dict[str, tuple[Shape, str]]:
-    """Every tensor of the published file of ``kind`` (a key of ``KINDS``): its name, shape and safetensors dtype.
+    """Every tensor of the published file of ``kind`` (a key of ``KINDS``, or one in ``SMALLER``): its name, shape and
+    safetensors dtype.
 
     v1-5-pruned-emaonly, sd-v1-5-inpainting and v2-1_768-ema-pruned (float32, with the schedule and what an EMA left
     behind), sd_xl_base_1.0 and sd_xl_refiner_1.0 (float16, with neither).
     """
-    unet, text = KINDS[kind]
+    unet, text = (KINDS | SMALLER)[kind]
     shapes = [*_under(UNET, _unet(**unet)), *_under(VAE, _vae())]
     for prefix, encoder, arguments in text:
         shapes += _under(prefix, encoder(*arguments))

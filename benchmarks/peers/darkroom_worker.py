@@ -61,6 +61,7 @@ class Worker:
         self.dtype = str(self._darkroom.manager.dtype).removeprefix("torch.")
         if options.device == "cuda":
             self.peak_bytes = torch.cuda.max_memory_reserved
+            self.clock = _synchronised
 
     def draw(self, request: Request) -> Image.Image:
         for path, _ in request["loras"]:
@@ -115,6 +116,14 @@ class Worker:
             ),
             init=init,
         )
+
+
+def _synchronised() -> float:
+    """Seconds of the clock, once the GPU has done what it was given."""
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _weights(first: float, request: Request) -> Weight:

@@ -35,16 +35,20 @@ class Model(Protocol):
 
 
 class Steps:
-    """Processor time at the end of each step of the picture that is drawn, which no other program's work is in."""
+    """The time at the end of each step of the picture that is drawn.
+
+    It is the processor's, which no other program's work is in, or a clock's in seconds, where a GPU does the work.
+    """
 
     def __init__(self) -> None:
         self._ends: list[float] = []
+        self._clock: Callable[[], float] = time.process_time
 
-    def begin(self) -> None:
-        self._ends = []
+    def begin(self, clock: Callable[[], float]) -> None:
+        self._ends, self._clock = [], clock
 
     def end(self) -> None:
-        self._ends.append(time.process_time())
+        self._ends.append(self._clock())
 
     @property
     def taken_s(self) -> list[float]:
@@ -91,7 +95,8 @@ def _timed(model: Model, request: Request) -> dict[str, Any]:
             request[name] = Image.open(request[name]).convert(mode)
     if request["latents"]:
         request["latents"] = np.load(request["latents"])
-    STEPS.begin()
+    clock = getattr(model, "clock", None) if request["changes"] else None  # elsewhere waiting for a GPU costs time
+    STEPS.begin(clock or time.process_time)
     started = time.perf_counter()
     image = model.draw(request)
     seconds = time.perf_counter() - started
@@ -104,7 +109,8 @@ def _timed(model: Model, request: Request) -> dict[str, Any]:
 def pipeline_arguments(request: Request) -> dict[str, Any]:
     """The request as diffusers' pipelines take it, but for the noise; img2img has its size from the picture."""
     given = {"num_inference_steps": request["steps"], "guidance_scale": request["guidance"]}
-    given |= {"prompt": request["prompt"], "negative_prompt": request["negative"]}
+    negative = request["negative"] or None  # of which SDXL makes zeros, as ours does
+    given |= {"prompt": request["prompt"], "negative_prompt": negative}
     if request["task"] != "img2img":
         given |= {"width": request["width"], "height": request["height"]}
     if request["image"] is not None:

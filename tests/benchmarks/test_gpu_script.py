@@ -1,6 +1,7 @@
 """``benchmarks/gpu.sh`` without a card: its parts, what it keeps of them, and the one about exactness on the CPU."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,19 @@ def test_without_an_environment_nothing_else_is_tried(script) -> None:
 
 def test_a_part_that_there_is_not(script) -> None:
     done = script("install", "nothing")
-    assert done.returncode == 2 and "no part nothing; there are: install exact-float32" in done.stderr
+    assert done.returncode == 2 and "no part nothing; there are: install exact-float16" in done.stderr
+
+
+def test_no_part_is_begun_that_is_not_expected_to_end_in_time(script, tmp_path) -> None:
+    done = script("exact-float16", "speed-previews", BUDGET_S=5)
+    assert done.returncode == 0 and done.stdout.count("not begun, for it is expected to take") == 2
+    assert not [*(tmp_path / "kept/state").iterdir()]
+
+
+def test_what_matters_most_fits_quarter_of_an_hour(script) -> None:
+    sums_s = [int(re.search(r"(\d+) s with all before", line)[1]) for line in script("list").stdout.splitlines()]
+    names = [line.split()[0] for line in script("list").stdout.splitlines()]
+    assert sums_s == sorted(sums_s) and sums_s[names.index("speed-txt2img")] <= 15 * 60 - 100
 
 
 def test_every_part_that_is_named_is_written(script, repository) -> None:

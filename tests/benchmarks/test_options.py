@@ -25,6 +25,8 @@ from benchmarks.measure import Options, Row
         (["queue", "--against", "."], "queue is not measured --against another checkout"),
         (["txt2img", "--against", "tests"], "is no checkout of this product"),
         (["txt2img", "--against", ".", "--peers"], "other programs are not measured --against another checkout"),
+        (["txt2img", "--compiled"], "--compiled is for --device cuda"),
+        (["memory", "--size", "sdxl"], "memory is measured at --size demo and sd15 alone"),
         (["txt2img", "--device", "cuda", "--peers"], "other programs are measured on the CPU alone"),
     ],
 )

@@ -1,5 +1,6 @@
 """Which programs draw, and what a row says of each; the programs themselves are stood in for."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -7,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import pictures, previews
+from benchmarks import lora, pictures, previews
 from benchmarks.floor import Floor
 from benchmarks.measure import Options
 from benchmarks.peers import Answer, Drawing, Models, Ready
-from benchmarks.pictures import compare, peer_variants, programs
-from benchmarks.tasks import BASELINE, Task
+from benchmarks.pictures import baseline_of, compare, peer_variants, programs
+from benchmarks.tasks import BASELINE, FUSED, HALF, HALF_FUSED, Task
 from webui.library.library import DEMO_MODEL
 
 SD15 = Options(size="sd15")
@@ -30,6 +31,27 @@ def test_fewer_programs_fit_at_sd15s_size():
     assert programs(Task("txt2img"), SD15, torch.bfloat16) == ["darkroom as it starts", BASELINE, "diffusers bf16"]
     assert programs(Task("txt2img"), SD15, torch.float32) == ["darkroom as it starts", BASELINE]
     assert "darkroom --compile" in programs(Task("txt2img"), Options(), torch.float32)
+
+
+def test_a_gpu_draws_with_usual_sizes_in_float16_and_with_what_takes_minutes_where_that_is_asked_for():
+    large = Options(size="sdxl", device="cuda")
+    usual = ["darkroom as it starts", "darkroom --cuda-graphs", HALF]
+    assert programs(Task("txt2img"), large, torch.float16) == usual and baseline_of(Task("txt2img"), large) == HALF
+    compiled = replace(large, compiled=True)
+    assert programs(Task("txt2img"), compiled, torch.float16) == [*usual, "diffusers fp16 compiled"]
+    small = replace(large, size="demo")
+    assert (
+        BASELINE in programs(Task("txt2img"), small, torch.float16) and baseline_of(Task("txt2img"), small) == BASELINE
+    )
+    loras = Task("lora", programs=lora.PROGRAMS, baseline=FUSED)
+    assert programs(loras, large, torch.float16) == [*usual, HALF_FUSED] and baseline_of(loras, large) == HALF_FUSED
+    assert baseline_of(replace(loras, programs=("darkroom fp32", BASELINE), baseline=BASELINE), large) == BASELINE
+
+
+def test_what_only_a_gpu_runs_is_not_asked_of_a_processor():
+    assert not {"darkroom --cuda-graphs", HALF, HALF_FUSED} & {
+        *programs(Task("t", programs=lora.PROGRAMS), SD15, torch.float32)
+    }
 
 
 def test_diffusers_best_is_in_the_format_that_suits_the_processor():

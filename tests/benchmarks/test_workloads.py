@@ -9,10 +9,11 @@ import torch
 from checkpoints import small
 from diffusers import UNet2DConditionModel
 
-from benchmarks import approximate, families, family_models
+from benchmarks import approximate, families, family_models, pictures
 from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options
 from benchmarks.peers import Models, convert
+from benchmarks.tasks import Task
 from webui.core.settings import Settings
 from webui.engine.devices import one_thread
 from webui.engine.families.sd import STABLE_DIFFUSION
@@ -58,7 +59,15 @@ def test_a_family_is_measured_beside_diffusers_where_both_come_to_the_same(monke
         families._compare("SD 1.x", torch.ones(2) * 2, torch.ones(2))
 
 
+@pytest.mark.slow
+def test_sdxls_build_is_drawn_as_diffusers_draws_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pictures, "of_size", lambda size: convert.random(size, tmp_path))
+    options = Options(size="sdxl-small", rounds=1, steps=2, side=64, threads=1)
+    stock, ours = pictures.compare(Task("txt2img"), options)
+    assert "diffusers fp32" in stock.name and "darkroom as it starts" in ours.name and ours.max_difference <= 1
+
+
 def test_a_data_folder_offers_the_model_of_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(convert, "sd15", lambda: Models(DEMO_MODEL, Path("none")))
+    monkeypatch.setattr(convert, "random", lambda _: Models(DEMO_MODEL, Path("none")))
     assert convert.offer("demo", tmp_path) == "demo" and not list(tmp_path.iterdir())
     assert convert.offer("sd15", tmp_path) in find_models(Settings(data_dir=tmp_path))
