@@ -89,7 +89,11 @@ exact() {
     "$python" -m benchmarks.exactness --device "$DEVICE" --dtype "$1" ${QUICK:+--quick} --json "$results/exact-$1.json"
 }
 
-part_suite_cuda() { suite -m cuda tests/engine; }
+part_suite_cuda() {
+    local files
+    mapfile -t files < <(grep -rl --include="*.py" "mark\.cuda" tests/engine) # all of them would be imported for nothing
+    suite -m cuda "${files[@]}"
+}
 part_suite_loras() { suite tests/engine/speed/test_graphed.py tests/engine/test_loras.py tests/engine/test_schedules.py; }
 part_suite_samplers() { suite tests/engine/test_denoise.py tests/engine/test_exactness.py; }
 part_suite_pictures() {

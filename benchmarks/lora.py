@@ -42,18 +42,13 @@ CACHE_BYTES = 4 * 2**30  # of merged weights, as with --lora-cache; two sets at 
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64}
 SD15_ROUNDS = 3
 PROGRAMS = (
-    "darkroom fp32",
-    "darkroom as it starts",
-    "darkroom --compile",
-    "darkroom --cuda-graphs",
-    BASELINE,
-    FUSED,
-    HALF,
-    HALF_FUSED,
+    *("darkroom fp32", "darkroom as it starts", "darkroom --compile", "darkroom --cuda-graphs"),
+    *(BASELINE, FUSED, HALF, HALF_FUSED),
 )
 
 LoraSet = Sequence[tuple[LoraFile, float]]
 Tensors = Mapping[str, torch.Tensor]
+Place = tuple[torch.device, torch.dtype]
 
 
 def run(options: Options) -> list[Row]:
@@ -63,12 +58,12 @@ def run(options: Options) -> list[Row]:
     on_cuda = options.device == "cuda"
     place = torch.device(options.device), torch.float16 if on_cuda else torch.float32
     if options.size == "sd15":
-        comparison = _Comparison("SD1.5", *_sd15(), *place, side=64 if on_cuda else 32, forwards=8 if on_cuda else 1)
+        comparison = _Comparison("SD1.5", *_sd15(), place, side=64 if on_cuda else 32, forwards=8 if on_cuda else 1)
         rows = comparison.rows(min(options.rounds, SD15_ROUNDS))
         del comparison  # its memory, before others take theirs
         return rows + (_pictures(options, "lora", 2) if on_cuda else []) + lora_steps.run(options)
     demo = UNet2DConditionModel.from_pretrained(DEMO_MODEL / "unet", local_files_only=True)
-    comparison = _Comparison("demo", demo.config, demo.state_dict(), *place, side=16, forwards=8)
+    comparison = _Comparison("demo", demo.config, demo.state_dict(), place, side=16, forwards=8)
     return comparison.rows(options.rounds) + _pictures(options, "lora", 2) + lora_steps.run(options)
 
 
@@ -160,19 +155,10 @@ class _Comparison:
     ``side`` is that of the latents, ``forwards`` how many are timed together.
     """
 
-    def __init__(
-        self,
-        label: str,
-        config: Any,
-        weights: Tensors,
-        device: torch.device,
-        dtype: torch.dtype,
-        side: int,
-        forwards: int,
-    ) -> None:
+    def __init__(self, label: str, config: Any, weights: Tensors, place: Place, side: int, forwards: int) -> None:
         self._label, self._side, self._forwards = label, side, forwards
-        self._device, self._dtype = device, dtype
-        weights = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+        self._place, self._device = place, place[0]
+        weights = {name: tensor.to(*place) for name, tensor in weights.items()}
         self._plain = _Darkroom(_our_unet(config, weights))
         self._set_bytes = sum(module.weight.nbytes for _, module in lora_targets(self._plain.unet))
         self._ours = _Darkroom(_our_unet(config, weights))
@@ -287,7 +273,7 @@ class _Comparison:
         width = self._fused.unet.config.cross_attention_dim
         latents = torch.randn(1, 4, self._side, self._side, generator=generator)
         texts = torch.randn(2, 77, width, generator=generator)
-        return latents.to(self._device, self._dtype), texts.to(self._device, self._dtype)
+        return latents.to(*self._place), texts.to(*self._place)
 
     def _memory(self, files: Sequence[LoraFile]) -> list[Row]:
         """What is kept for two sets, six files."""

@@ -19,9 +19,9 @@ from tests import ncnn_models
 from webui.core.files import UpscalerFile
 from webui.core.stages import Upscale
 from webui.engine.stages.upscale import Enlarger
+from webui.library.library import DEMO_MODEL, UPSCALERS
 
-DEMO = Path(__file__).resolve().parents[1] / "webui/demo"
-EMBEDDED = UpscalerFile("realesr-animevideov3", DEMO / "upscalers/realesr-animevideov3.safetensors")
+EMBEDDED = UpscalerFile("realesr-animevideov3", UPSCALERS / "realesr-animevideov3.safetensors")
 WHOLE_PX = 1 << 16
 COMPACT, RRDB = "realesr-animevideov3-x4", "realesrgan-x4plus-anime"
 CASES = ((COMPACT, 128, 64), (COMPACT, 192, 128), (RRDB, 48, 32))
@@ -40,7 +40,7 @@ def run(options: Options) -> list[Row]:
 
 
 def _measure(name: str, file: UpscalerFile, px: int, tile_px: int, options: Options) -> list[Row]:
-    picture = PilImages.open(DEMO / "preview.png").convert("RGB").resize((px, px))
+    picture = PilImages.open(DEMO_MODEL / "preview.png").convert("RGB").resize((px, px))
     stage = Upscale(file, (4 * px, 4 * px))
     ways: Mapping[str, Callable[[], object]] = {
         "ncnn": lambda: ncnn_models.compute(name, np.asarray(picture), options.threads),

@@ -3,15 +3,16 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from checkpoints import small
 from diffusers import UNet2DConditionModel
 
-from benchmarks import approximate, families, family_models, pictures
+from benchmarks import approximate, families, family_models, pictures, upscale
 from benchmarks.lora_files import write_lora
-from benchmarks.measure import Options
+from benchmarks.measure import Options, Row
 from benchmarks.peers import Models, convert
 from benchmarks.tasks import Task
 from webui.core.settings import Settings
@@ -29,6 +30,18 @@ def test_the_loras_change_convolutions_too(tmp_path: Path):
     parameters = [unet.get_submodule(path).weight for _, path, _ in weights.deltas]
     assert not weights.unmatched
     assert any(weight.shape[2:] == (3, 3) for weight in parameters) and any(weight.dim() == 2 for weight in parameters)
+
+
+def test_what_this_processor_cannot_do_has_a_row_that_says_why(monkeypatch: pytest.MonkeyPatch):
+    manager = SimpleNamespace(room=SimpleNamespace(no_int8="no instructions for it"))
+    darkroom = SimpleNamespace(load=lambda _: (), manager=manager)
+    monkeypatch.setattr(approximate, "_compare", lambda _, model, ways, *__: [Row(name, "ms", [1.0]) for name in ways])
+    rows = approximate._all_sides(darkroom, "demo", {"exact": {}, "int8": {"int8": True}}, Options(side=64))
+    assert [(row.name, row.note) for row in rows] == [("exact", ""), ("int8", "refused here: no instructions for it")]
+
+
+def test_what_is_enlarged_with_ships():
+    assert upscale.EMBEDDED.path.is_file()
 
 
 @pytest.mark.slow
