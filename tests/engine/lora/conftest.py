@@ -19,7 +19,7 @@ from webui.core.files import LoraFile
 from webui.engine.families.sdxl import STABLE_DIFFUSION_XL
 from webui.engine.lora.deltas import merge
 from webui.engine.lora.names import ModuleIndex
-from webui.engine.lora.reading import Parameter, read_lora
+from webui.engine.lora.reading import CannotApply, LoraWeights, Parameter, read_lora
 from webui.engine.nets.clip import ClipText
 from webui.engine.nets.unet import UNet
 from webui.library.library import DEMO_MODEL
@@ -205,3 +205,24 @@ def stability_paths() -> Callable[..., dict[str, str]]:
 def kohya_paths() -> Callable[[list[str], UNet2DConditionModel], dict[str, str]]:
     """``kohya_paths(names, unet)``: kohya's names -> paths by diffusers' converter."""
     return lambda names, unet: diffusers_paths(names, unet.config)
+
+
+@pytest.fixture
+def read(demo_parts) -> Callable[[LoraFile], LoraWeights]:
+    """Reads a file for the embedded model."""
+    index = ModuleIndex(demo_parts, PARTS)
+    return lambda file: read_lora(file, index, CPU)
+
+
+@pytest.fixture
+def refusal(read) -> Callable[[LoraFile], str]:
+    """The message with which a file is refused; it always names the file."""
+
+    def refusal(file: LoraFile) -> str:
+        with pytest.raises(CannotApply) as caught:
+            read(file)
+        text = str(caught.value)
+        assert text.startswith(f"LoRA {file.name[:80]!r} ") and "\n" not in text and len(text) < 400
+        return text
+
+    return refusal
