@@ -36,6 +36,10 @@ DISK_GB = 8 if sys.platform == "linux" else 2  # what pip's own index has for Li
 HANDOVER = f"""import runpy, sys; sys.path[0] = {str(ROOT)!r}
 runpy.run_module("webui", run_name="__main__", alter_sys=True)"""
 
+# Bytecode of our own code, as pip makes it of packages: else the first start does, and every one where Python is told
+# to write none. A folder that cannot be written goes without.
+COMPILE = [str(PYTHON), "-m", "compileall", "-q", str(ROOT / "webui")]
+
 OWN = """\
 launch.py's own:
   --torch auto|cpu|cuda|rocm|xpu   which build of torch; auto, which is the default, looks at the graphics cards
@@ -254,6 +258,7 @@ def install(extras, asked, offline):
         target = str(ROOT) + (f"[{','.join(sorted(extras))}]" if extras else "")
         editable = ["--no-build-isolation", "--constraint", CONSTRAINTS, *index, "--editable", target]
         pip_install(editable, lock, offline)
+        run(COMPILE, lock, subprocess.DEVNULL)
         write_stamp(extras, asked)
 
 
@@ -325,7 +330,10 @@ def update(arguments, offline):
 
     def set_up():
         command = [sys.executable, str(ROOT / "launch.py"), *(["--offline"] if offline else []), "presets"]
-        return subprocess.call(command, stdout=subprocess.DEVNULL) == 0
+        is_set_up = subprocess.call(command, stdout=subprocess.DEVNULL) == 0
+        if is_set_up:
+            subprocess.call(COMPILE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return is_set_up
 
     try:
         (go_back if arguments else update)(ROOT, set_up, say)

@@ -57,6 +57,7 @@ class Checkout:
         command = [sys.executable, *self.way, *arguments]
         errors = None if arguments[0] == "serve" else QUIET
         variables = os.environ | {"PYTHONPATH": str(self.folder)}
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)  # `launch.py` compiles what it installs; other checkouts do here
         return subprocess.Popen(command, cwd=self.folder, env=variables, stdout=QUIET, stderr=errors)
 
 

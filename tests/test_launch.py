@@ -159,7 +159,8 @@ def first_run(tmp_path_factory):
     parent = tmp_path_factory.mktemp("launch")
     (parent / "webui.py").write_text("raise SystemExit('the webui.py of the current folder was run')")
     folder = make_project(parent / "Dark room's dünkel 暗室")
-    return folder, launch(folder, "--offline", "generate", "--prompt", "two words", "fail")
+    told = {"PYTHONDONTWRITEBYTECODE": "1"}  # as it is in many containers
+    return folder, launch(folder, "--offline", "generate", "--prompt", "two words", "fail", **told)
 
 
 @pytest.fixture
@@ -197,6 +198,8 @@ def test_first_run_installs_and_hands_over(first_run):
     assert Path(seen["cwd"]) == folder.parent  # relative paths on the command line stay what they were
     assert seen["installed"] == {"film": "1"}
     assert not list((folder / ".venv").glob("*.tmp"))
+    compiled = {path.name.partition(".")[0] for path in (folder / "webui").rglob("*.pyc")}
+    assert compiled == {path.stem for path in (folder / "webui").rglob("*.py")}  # also what this start did not import
 
 
 def test_later_runs_start_without_pip_and_with_little_work(project):

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
-from webui.compat import noting_tunnel_trouble, with_connections, with_one_configuration, without_web_application
+from webui.compat import (
+    noting_tunnel_trouble,
+    remembering_classes,
+    with_connections,
+    with_routes_made_once,
+    without_second_looks,
+    without_web_application,
+)
 from webui.core.allowance import check_names
 from webui.core.catalog import Catalog
 from webui.core.disk import sweep
@@ -36,7 +43,7 @@ from webui.jobs.workers.places import Place, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Fleet, Worker
-from webui.process import exit_process, importing
+from webui.process import exit_process, importing, load_torch_ahead
 from webui.setup.cards import look
 from webui.workspace.preferences import PreferenceStore
 from webui.workspace.workspace import Workspaces
@@ -84,6 +91,7 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
         return Cluster(settings)
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
+    load_torch_ahead()  # this process will need it
     return {"": ThreadWorker(settings.engine_options)}
 
 
@@ -162,15 +170,16 @@ def _open(settings: Settings) -> "tuple[LocalExecutor, Workspaces, Streams, Any]
     app = Application(guard, SESSION_S, exception_handlers=dict(ERROR_ANSWERS))
     login = Login(app, passphrase=settings.passphrase)
     host = Host(hosting, executor, seen, workspaces.sizes) if settings.has_guests else None
-    for router in routers(settings, executor, workspaces, login, host):
-        app.include_router(router)
     if settings.root_path:
         name_no_host()
-    with without_web_application():  # launch makes the one that serves
-        blocks = layout.build_page(executor.for_pages(), workspaces.here, lambda: preferences.now.pages)
-        blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
-    with with_connections(sockets.protocol()), with_one_configuration(), noting_tunnel_trouble() as troubles:
-        url, share_url = layout.launch(blocks, app, settings, port)
+    with remembering_classes(), with_routes_made_once():
+        for router in routers(settings, executor, workspaces, login, host):
+            app.include_router(router)
+        with without_web_application():  # launch makes the one that serves
+            blocks = layout.build_page(executor.for_pages(), workspaces.here, lambda: preferences.now.pages)
+            blocks.queue(api_open=False, max_size=None, default_concurrency_limit=None)
+        with with_connections(sockets.protocol()), without_second_looks(blocks), noting_tunnel_trouble() as troubles:
+            url, share_url = layout.launch(blocks, app, settings, port)
     if share_url:
         hosts.add(urlsplit(share_url).hostname or "")
     elif settings.share:

@@ -5,14 +5,18 @@ stand-in into the place of a library's own parts.
 """
 
 import asyncio.constants
+import importlib.metadata
 import inspect
 import io
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
-from functools import cache, partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from copy import deepcopy
+from functools import cache, cached_property, partial
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType, NoneType
 from typing import Any
 from unittest.mock import patch
 
@@ -35,19 +39,52 @@ def without_interface_files() -> AbstractContextManager[Any]:
 @contextmanager
 def without_tables_and_shells() -> Iterator[None]:
     """Gradio 6.31, to be imported: takes pandas, 0.3 s, for components that the page has not got, and what its own
-    command and pages of other people's are made with, 0.1 s.
+    command, httpx's, and pages of other people's are made with, 0.25 s.
 
-    What stands in for them imports them: pandas when something of it is asked for, the others when it is called.
+    What stands in for them imports them: pandas when something of it is asked for, the others when it is called. httpx
+    0.28 does without its own where that is missing.
     """
+    finders: dict[str, Callable[[str], Any]] = {"pandas": partial(_find, "pandas")}
+    finders |= {name: partial(Asked, name) for name in CALLED}
+    stand_ins = {name: _made_of(name, finder) for name, finder in finders.items()}
+    with _in_place_of({**stand_ins, "httpx._main": None}), _hub_that_is_asked():
+        yield
 
-    def find(name: str) -> Any:
-        return getattr(import_module("pandas"), name)
 
-    def ask(module: str, name: str) -> Callable[..., Any]:
-        return lambda *arguments, **options: getattr(import_module(module), name)(*arguments, **options)
+CALLED = (
+    *("gradio.cli", "gradio.external", "gradio.workflow", "gradio_client.client"),
+    "huggingface_hub.utils._telemetry",
+)
+"""Modules of which Gradio takes functions and classes alone, to call them."""
+HUB = (
+    *("HfApi", "CommitOperationAdd", "ModelCard", "ModelCardData", "get_token", "whoami", "model_info", "create_repo"),
+    *("hf_hub_download", "resolve_revision", "snapshot_download", "upload_folder"),
+)
+"""What Gradio and diffusers take of huggingface_hub 2.4, to call it: 0.1 s."""
 
-    finders = {"pandas": find} | {name: partial(ask, name) for name in ("gradio.cli", "gradio.external")}
-    with _in_place_of({name: _made_of(name, finder) for name, finder in finders.items()}):
+
+class Asked:
+    """A part of a module that is not imported before it is called, or asked for a part of its own."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return _find(*self._place)(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_find(*self._place), name)
+
+
+def _find(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
+
+@contextmanager
+def _hub_that_is_asked() -> Iterator[None]:
+    """huggingface_hub, which finds what is asked of it in its modules, with ``HUB`` left for later."""
+    hub = vars(import_module("huggingface_hub"))
+    with patch.dict(hub, {name: Asked("huggingface_hub", name) for name in HUB if name not in hub}):
         yield
 
 
@@ -56,6 +93,11 @@ def _made_of(name: str, find: Callable[[str], Any]) -> ModuleType:
     module = ModuleType(name)
     vars(module)["__getattr__"] = find
     return module
+
+
+def _instead(of: Any, name: str, stand_in: Any) -> AbstractContextManager[Any]:
+    """A part of a module or class that a later version may have no more: nothing is exchanged then."""
+    return patch.object(of, name, stand_in) if hasattr(of, name) else nullcontext()
 
 
 @contextmanager
@@ -70,11 +112,169 @@ def _in_place_of(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def with_few_templates() -> AbstractContextManager[Any]:
-    """Gradio 6.31, to be imported: compiles a template for each event of each class, 216, of which 36 differ."""
+def without_templates() -> AbstractContextManager[Any]:
+    """Gradio 6.31, to be imported: compiles a template for each event of each class, 216, in which one name stands."""
     import jinja2
 
-    return patch("jinja2.Template", cache(jinja2.Template))
+    template = jinja2.Template
+
+    class Plain:
+        def __init__(self, text: str) -> None:
+            self._text = text
+
+        def render(self, **names: str) -> str:
+            text = self._text
+            for name, value in names.items():
+                text = text.replace(f"{{{{ {name} }}}}", value)
+            return template(self._text).render(names) if "{{" in text or "{%" in text else text
+
+    return patch("jinja2.Template", Plain)
+
+
+def with_models_made_late() -> AbstractContextManager[Any]:
+    """pydantic 2.14, of which classes are made: makes what checks their values at once, and not when they are used
+    first. Of FastAPI's and Gradio's most never are: 0.15 s."""
+    from pydantic import BaseModel
+
+    return patch.dict(BaseModel.model_config, {"defer_build": True})
+
+
+def with_one_list_of_certificates() -> AbstractContextManager[Any]:
+    """httpx 0.28, of which clients are made: reads the list of those who vouch for servers for each anew, 0.02 s."""
+    module: Any = import_module("httpx._transports.default")
+    make: Any = getattr(module, "create_ssl_context", None)
+    return _instead(module, "create_ssl_context", cache(make)) if make else nullcontext()
+
+
+@contextmanager
+def remembering_classes() -> Iterator[None]:
+    """Gradio 6.31, building a page or launching one: looks at the parameters of its classes' functions, at all that
+    the classes have, and at the forms of their values, anew for each of hundreds of components: 0.25 s."""
+    from pydantic import BaseModel
+
+    make_schema = vars(BaseModel)["model_json_schema"].__func__
+    make_once = cache(make_schema)
+
+    def json_schema(of: type[BaseModel], *more: Any, **options: Any) -> Any:
+        return make_schema(of, *more, **options) if more or options else deepcopy(make_once(of))
+
+    with (
+        patch("inspect.signature", _remembering(inspect.signature)),
+        patch("inspect.getfullargspec", _remembering(inspect.getfullargspec)),
+        patch("gradio.components.base.dir", _server_functions, create=True),
+        patch.object(BaseModel, "model_json_schema", classmethod(json_schema)),
+    ):
+        yield
+
+
+def _remembering(look: Callable[..., Any]) -> Callable[..., Any]:
+    """``look`` at a function, whose answer is known the second time it is asked of it alone."""
+    known: dict[object, Any] = {}
+
+    def remembered(of: Any, *more: Any, **options: Any) -> Any:
+        if more or options or not isinstance(of, FunctionType):
+            return look(of, *more, **options)
+        if of not in known:
+            known[of] = look(of)
+        return known[of]
+
+    return remembered
+
+
+@cache
+def _server_functions(of: type) -> list[str]:
+    """What a component's class has that Gradio's ``server`` has marked."""
+    return [name for name in dir(of) if hasattr(inspect.getattr_static(of, name), "_is_server_fn")]
+
+
+@contextmanager
+def with_routes_made_once() -> Iterator[None]:
+    """FastAPI 0.165, given routes: makes each twice, the second time when the first request comes to it; makes at once
+    what checks the values of each; and imports pydantic's first version to see whether they are of its classes. 0.2 s.
+    """
+    routing: Any = import_module("fastapi.routing")
+    first = ModuleType("pydantic.v1")  # None is of them where nobody else has imported it
+    vars(first)["BaseModel"] = type("BaseModel", (), {})
+    make: Any = getattr(routing, "_populate_api_route_state", None)
+    with (
+        _in_place_of({"pydantic.v1": first}),
+        _instead(import_module("fastapi._compat.v2"), "TypeAdapter", LateAdapter),
+        _instead(routing, "_populate_api_route_state", partial(_make_again, make)),
+    ):
+        yield
+
+
+class LateAdapter:
+    """pydantic's ``TypeAdapter``, made when something is asked of it."""
+
+    def __init__(self, kind: Any, **options: Any) -> None:
+        self._asked = kind, options
+
+    @cached_property
+    def _made(self) -> Any:
+        from pydantic import TypeAdapter
+
+        kind, options = self._asked
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as FastAPI does: of a field of a function it needs the kind alone
+            return TypeAdapter(kind, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def _make_again(make: Callable[..., None], route: Any, path: str, endpoint: Any, **told: Any) -> None:
+    """A route that is taken over as it is has what it had, but for what it is told."""
+    known = getattr(route, "original_route", None)
+    same = ("dependencies", "responses", "methods", "response_model", "name", "generate_unique_id_function")
+    if (
+        known is None
+        or (path, endpoint) != (known.path, known.endpoint)
+        or any(told[name] != getattr(known, name) for name in same)
+        or known.is_json_stream
+        or known.is_sse_stream
+    ):
+        make(route, path, endpoint, **told)
+        return
+    vars(route).update({name: getattr(known, name) for name in vars(route) if hasattr(known, name)} | told)
+
+
+@contextmanager
+def with_light_walks() -> Iterator[None]:
+    """Gradio 6.31, making the document of a page: copies all that the page is made of, and goes through it for files,
+    in 60,000 calls of functions, 0.1 s."""
+    utils: Any = sys.modules["gradio_client.utils"]
+    is_file, walk = utils.is_file_obj_with_url, utils.traverse
+
+    def traverse(value: Any, change: Callable[..., Any], is_root: Callable[..., bool]) -> Any:
+        return _changed(value, change, is_file) if is_root is is_file else walk(value, change, is_root)
+
+    with _instead(utils, "traverse", traverse), _instead(sys.modules["gradio.utils"], "safe_deepcopy", _copy):
+        yield
+
+
+PLAIN = (str, int, float, bool, NoneType)
+
+
+def _copy(value: Any) -> Any:
+    """A copy of a value as JSON has them, and of others."""
+    kind = type(value)
+    if kind is dict:
+        return {key: each if type(each) in PLAIN else _copy(each) for key, each in value.items()}
+    if kind is list:
+        return [each if type(each) in PLAIN else _copy(each) for each in value]
+    return value if kind in PLAIN else deepcopy(value)
+
+
+def _changed(value: Any, change: Callable[..., Any], is_file: Callable[..., bool]) -> Any:
+    """A value as JSON has them, with what ``change`` makes of its files."""
+    if isinstance(value, dict):
+        if "url" in value and is_file(value):
+            return change(value)
+        return {key: each if type(each) in PLAIN else _changed(each, change, is_file) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [each if type(each) in PLAIN else _changed(each, change, is_file) for each in value]
+    return value
 
 
 @contextmanager
@@ -86,22 +286,38 @@ def without_web_application() -> Iterator[None]:
 
 
 @contextmanager
-def with_one_configuration() -> Iterator[None]:
-    """Gradio 6.31, launching a page: makes all that it is made of twice, 0.07 s each, the second time to serve it.
+def without_second_looks(page: Any) -> Iterator[None]:
+    """Gradio 6.31, launching a page: makes all that it is made of twice, 0.07 s each, the second time to serve it;
+    imports its own command, 0.1 s, to see whether that reloads the page; and gives up where the page takes longer than
+    3 s: it is made then, which may take a busy machine so long.
 
-    A version that makes it once has it made here afterwards.
+    A version that makes once what the page is made of has it made here, before the page is asked for.
     """
-    blocks: Any = sys.modules["gradio.blocks"]
-    make, done = blocks.Blocks.get_config_file, list[Any]()
+    blocks, networking = sys.modules["gradio.blocks"], sys.modules["gradio.networking"]
+    make, is_there, done = blocks.Blocks.get_config_file, networking.url_ok, list[Any]()
 
     def second(page: Any) -> Any:
         done.append(page)
         return make(page) if len(done) > 1 else {}
 
-    with patch.object(blocks.Blocks, "get_config_file", second):
+    def complete() -> None:
+        if len(done) == 1:
+            done[0].config = second(done[0])
+
+    def url_ok(url: str) -> bool:
+        if url != page.local_url:
+            return bool(is_there(url))
+        complete()
+        answer = networking.httpx.head(url, timeout=None, verify=False)  # it is this very server
+        return bool(answer.status_code < 400 or answer.status_code == 401)
+
+    with (
+        patch.object(blocks.Blocks, "get_config_file", second),
+        _instead(blocks.Blocks, "_is_running_in_reload_thread", False),
+        patch.object(networking, "url_ok", url_ok),
+    ):
         yield
-    if len(done) == 1:
-        done[0].config = make(done[0])
+    complete()
 
 
 @contextmanager
@@ -141,8 +357,25 @@ def without_compiler_and_statistics() -> Iterator[None]:
 
     torch's compiler takes a second; diffusers does without where it is missing. scipy's statistics, for one schedule,
     take most of one; scipy imports them itself when they are first used. Reading the lists of files of all packages
-    takes 0.2 s, and serves three that are called otherwise than what they install, none of which is ours.
+    takes 0.2 s, and serves three that are called otherwise than what they install, none of which is ours. What it
+    fetches files with takes 0.15 s, and reading all that packages say of themselves, for their versions, 0.1 s.
     """
-    stand_ins = {"torch._dynamo": None, "scipy.stats": ModuleType("scipy.stats")}
-    with _in_place_of(stand_ins), patch("importlib.metadata.packages_distributions", return_value={}):
+    stand_ins = {
+        "torch._dynamo": None,
+        "scipy.stats": ModuleType("scipy.stats"),
+        "requests": _made_of("requests", partial(_find, "requests")),
+    }
+    with (
+        _in_place_of(stand_ins),
+        _hub_that_is_asked(),
+        patch("importlib.metadata.packages_distributions", return_value={}),
+        patch("importlib.metadata.version", _version),
+    ):
         yield
+
+
+def _version(name: str) -> str:
+    """Of a package, as ``importlib.metadata`` tells it, which reads the text beside it as a letter."""
+    head = (importlib.metadata.distribution(name).read_text("METADATA") or "").partition("\n\n")[0]
+    said = re.search(r"^Version: *(.*?) *$", head, re.MULTILINE)
+    return said[1] if said else importlib.metadata.distribution(name).version

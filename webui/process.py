@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -35,8 +36,9 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+@cache
 def load_torch_ahead() -> None:
-    """Has another thread load torch's largest library, 0.2 s of work that the import of torch finds done.
+    """Has another thread load torch's largest library, once: 0.2 s of work that the import of torch finds done.
 
     The C library is called for it as any other: unlike ``import`` and ``ctypes.CDLL`` that lets Python go on meanwhile.
     The libraries are those that torch asks for first, in its order. On Linux alone; elsewhere nothing happens.

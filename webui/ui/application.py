@@ -2,6 +2,7 @@
 
 import functools
 import secrets
+import threading
 from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from jinja2 import BaseLoader, Environment
 from starlette.types import ASGIApp
 
 from webui import languages
+from webui.compat import with_light_walks
 from webui.core.visitor import asking
 from webui.ui.page_files import KeptFiles
 from webui.workspace.served import served_dir
@@ -107,18 +109,21 @@ def name_no_host() -> None:
 def _kept(make: Callable[..., Any], app: App) -> Callable[..., Any]:
     """The page as ``make`` makes it, once for each address that it is asked under and each name that is logged in.
 
-    The nonce of its scripts is another one each time.
+    The nonce of its scripts is another one each time. Who asks while it is made waits for it.
     """
     ready: LRUCache[tuple[str, str | None], list[bytes]] = LRUCache(MOST_PAGES)
-    mark = secrets.token_urlsafe(16)
+    mark, making = secrets.token_urlsafe(16), threading.Lock()
 
     @functools.wraps(make)
     def page(request: Request, user: str | None = None, **_others: str) -> Any:
         nonce = request.state.nonce
         key = route_utils.get_root_url(request, "/", app.root_path or request.scope.get("root_path")), user
-        if (parts := ready.get(key)) is None:
-            scope = {**request.scope, "query_string": b"", "state": {**request.scope["state"], "nonce": mark}}
-            parts = ready[key] = make(Request(scope, request.receive), user).body.split(mark.encode())
+        with making:
+            if (parts := ready.get(key)) is None:
+                scope = {**request.scope, "query_string": b"", "state": {**request.scope["state"], "nonce": mark}}
+                with with_light_walks():
+                    document = make(Request(scope, request.receive), user).body
+                parts = ready[key] = document.split(mark.encode())
         return HTMLResponse(nonce.encode().join(parts))
 
     return page
