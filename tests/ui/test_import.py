@@ -1,7 +1,8 @@
-"""Gradio's import, which makes files for code editors unless it is kept from it."""
+"""What Gradio's import, and a page that is opened, do not load."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,11 +34,39 @@ def test_tables_come_when_they_are_asked_for() -> None:
 def test_a_page_has_its_configuration_however_often_it_is_made(times: int) -> None:
     import gradio
 
-    from webui.compat import with_one_configuration
+    from webui.compat import without_second_looks
 
     with gradio.Blocks() as page:
         gradio.Textbox(label="Words")
-    with with_one_configuration():
+    with without_second_looks(page):
         for _ in range(times):
             page.config = page.get_config_file()
     assert page.config["components"][0]["props"]["label"] == "Words"
+
+
+OPENED = """
+import socket, sys
+from pathlib import Path
+from webui import app
+from webui.core.settings import Settings
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+_, _, _, blocks = app._open(Settings(data_dir=Path(sys.argv[1]), port=port, open_browser=False))
+import httpx
+page = httpx.get(f"http://127.0.0.1:{port}/")
+assert page.status_code == 200 and b"txt2img-generate" in page.content
+print(*(name for name in sys.argv[2:] if name in sys.modules), file=sys.stderr)
+app.exit_process(0)
+"""
+LEFT_OUT = (
+    *("pandas", "rich.console", "pygments.lexers", "pydantic.v1", "requests", "torch.nn", "diffusers"),
+    *("gradio.cli.cli", "gradio.external", "gradio.workflow", "gradio_client.client"),
+    *("huggingface_hub.hf_api", "huggingface_hub._commit_api"),
+)
+
+
+def test_a_page_that_has_answered_has_loaded_no_more_than_it_needs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENED, str(tmp_path), *LEFT_OUT]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stderr.split()) == (0, [])
