@@ -1,6 +1,8 @@
 """A process of ours begins without the garbage collector, and has it afterwards."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 
@@ -27,3 +29,23 @@ def test_what_came_in_large_numbers_is_not_looked_through_again() -> None:
         assert gc.get_freeze_count() - before > len(many)
     finally:
         gc.unfreeze()
+
+
+LATER = """
+import importlib.machinery, os, sys
+import webui.cli.generate
+from webui.process import load_torch_ahead
+load_torch_ahead()
+before = set(sys.modules)
+import webui.app
+late = [sys.modules[name] for name in set(sys.modules) - before]
+endings = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+print(*(module.__name__ for module in late if (getattr(module, "__file__", "") or "").endswith(endings)), flush=True)
+os._exit(0)  # whatever the thread is at
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is loaded ahead elsewhere")
+def test_no_library_has_to_wait_for_torchs() -> None:
+    run = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

@@ -91,7 +91,6 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
         return Cluster(settings)
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
-    load_torch_ahead()  # this process will need it
     return {"": ThreadWorker(settings.engine_options)}
 
 
@@ -152,6 +151,8 @@ def _open(settings: Settings) -> "tuple[LocalExecutor, Workspaces, Streams, Any]
     from webui.ui import layout
     from webui.ui.application import Application, name_no_host
 
+    if not (settings.ray or find_places(settings)):  # this process draws
+        load_torch_ahead()
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     preferences, hosting = PreferenceStore(settings, settings.preferences_path), Hosting(settings.hosting_path)
     workspaces = Workspaces(settings.data_dir, settings.out, settings.guest_presets, cache_dir, preferences=preferences)

@@ -9,12 +9,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 MANY = 10_000
 """Objects: from so many on, looking through them takes longer than a hundredth of a second."""
+
+IN_C = ("asyncio", "multiprocessing.connection", "queue", "sqlite3", "ssl", "subprocess", "yaml")
+"""Modules with parts in C that ``webui.app`` imports. The system loads one library at a time: they would wait for
+torch's, and hold Python meanwhile."""
 
 
 @contextmanager
@@ -45,6 +50,8 @@ def load_torch_ahead() -> None:
     """
     torch = find_spec("torch") if sys.platform == "linux" else None
     if torch and torch.origin:
+        for name in IN_C:
+            import_module(name)
         libraries = Path(torch.origin).with_name("lib")
         threading.Thread(target=_load, args=(libraries,), name="libraries", daemon=True).start()
 
