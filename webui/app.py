@@ -85,6 +85,7 @@ def make_executor(settings: Settings, kept_in: Path | None = None) -> LocalExecu
 def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
     """Those that these settings ask for, by their names; raises RequestError for devices that are not there, and for a
     cluster that cannot be reached."""
+    check_together(settings)
     if settings.ray:
         from webui.jobs.workers.cluster import Cluster
 
@@ -92,6 +93,17 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
     return {"": ThreadWorker(settings.engine_options)}
+
+
+def check_together(settings: Settings) -> None:
+    """Raises RequestError where jobs cannot be drawn together with what else is asked for."""
+    others = {"ray": settings.ray, "workers": settings.workers > 1, "devices": settings.devices}
+    faster = {"compile": settings.compile, "cuda_graphs": settings.cuda_graphs}
+    for name, is_on in (others | faster).items() if settings.together > 1 else ():
+        if is_on:
+            why = "only a server with one worker does" if name in others else "the number of pictures changes with jobs"
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(f"--together draws no jobs at once with {flag}: {why}; leave one out", field="together")
 
 
 def name_workers(settings: Settings) -> list[str]:

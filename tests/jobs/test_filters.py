@@ -34,6 +34,11 @@ def picture(index: int, colour: tuple[int, int, int]) -> Image:
     return Image(index, PilImages.new("RGB", (8, 8), colour), Recipe(Request()))
 
 
+def sift(folder, events, visitor):
+    filters, refused = Filters(folder), []
+    return [found for event in events if (found := filters.sift(event, visitor, refused)) is not None]
+
+
 def test_the_list_of_words_that_ships_is_empty_and_says_how(tmp_path):
     filters = Filters(tmp_path / "filters")
     filters.prepare()
@@ -64,11 +69,11 @@ def test_whole_words_and_phrases_are_refused_as_the_list_is_now(tmp_path):
 def test_a_refused_picture_is_not_there_and_the_end_says_so(tmp_path):
     (tmp_path / "filters.py").write_text(BY_COLOUR)
     events = [Step(1, 2, 0.1, b"jpeg"), picture(0, (255, 0, 0)), picture(1, (0, 0, 255)), Done(1.0, warnings=("x",))]
-    step, kept, done = Filters(tmp_path).sift(iter(events), GUEST)
+    step, kept, done = sift(tmp_path, events, GUEST)
     assert step == Step(1, 2, 0.1, None), "a preview would show it"
     assert kept is events[2]
     assert done.warnings == ("x", "A picture was refused by this server's filter: too red.")
-    assert list(Filters(tmp_path).sift(iter(events), OWNER)) == events
+    assert sift(tmp_path, events, OWNER) == events
 
 
 def test_a_function_may_look_at_texts(tmp_path):
@@ -85,5 +90,5 @@ def test_a_filter_that_fails_lets_nothing_through(tmp_path, code):
     (tmp_path / "filters.py").write_text(code)
     with pytest.raises(RequestError, match=BROKEN):
         Filters(tmp_path).check([Request(prompt="a cat")], GUEST)
-    assert list(Filters(tmp_path).sift(iter([picture(0, (0, 0, 0))]), GUEST)) == [Failed(BROKEN)]
+    assert sift(tmp_path, [picture(0, (0, 0, 0))], GUEST) == [Failed(BROKEN)]
     Filters(tmp_path).check([Request(prompt="a cat")], OWNER)

@@ -19,6 +19,7 @@ SETTINGS_FLAGS = (
     "devices",
     "ray",
     "ray_files",
+    "together",
     "dtype",
     "data_dir",
     "models_dir",

@@ -18,6 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Who may reach the page, and where it is; beside the settings."""
     add_settings(parser)
     add_workers(parser)
+    text = "draw up to N pictures of different jobs at once, where their steps can be shared (default: 1)"
+    parser.add_argument("--together", type=int, metavar="N", help=text)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

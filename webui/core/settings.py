@@ -18,7 +18,7 @@ DEFAULT_PORT = 7860
 GUEST = "guest"
 DEVICES = ("auto", "cuda", "xpu", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-MOST_WORKERS = 64
+MOST_WORKERS, MOST_TOGETHER = 64, 32
 NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/?#@,\[\]\\]+))(?::(?P<port>\d{1,5}))?")
 MEMORY_PLANS = ("auto", "resident", "offload", "blocks", "sequential")
 
@@ -100,6 +100,7 @@ class Settings(BaseModel):
     devices: tuple[str, ...] = Field(default=(), max_length=MOST_WORKERS)
     ray: str | None = Field(default=None, min_length=1, max_length=300)
     ray_files: ByteSize | None = None
+    together: int = Field(default=1, ge=1, le=MOST_TOGETHER)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     data_dir: Path = Field(default_factory=default_data_dir)
     models_dir: tuple[Path, ...] = ()

@@ -91,6 +91,12 @@ def lender_of(part: str, model: ModelFile, others: Iterable[ModelFile]) -> Model
     return next((file for file in others if own and lends(file, part, own)), None)
 
 
+def stand_ins(model: ModelFile, lenders: Iterable[ModelFile]) -> tuple[ModelFile, ...]:
+    """Those of the lenders that stand in for what the model's file lacks."""
+    missing, there = model.checkpoint.missing_parts if model.checkpoint else (), tuple(lenders)
+    return tuple(lender for part in missing if (lender := lender_of(part, model, there)))
+
+
 def lends(file: ModelFile, part: str, model: Checkpoint) -> bool:
     """Whether the model can use the file's part."""
     return file.checkpoint is not None and file.checkpoint.lends(part, model)

@@ -34,7 +34,7 @@ another format, up to 15 for all samplers but PNDM and LMS.
 LOSSY_LEVELS = 96
 """By how much JPEG and WebP may move a single value of a picture that nobody edited (measured: 60)."""
 
-IMPLIED: dict[str, Any] = {"cpu_kernels": True, "float32": "as torch has it", "weights": "dense"}
+IMPLIED: dict[str, Any] = {"cpu_kernels": True, "float32": "as torch has it", "weights": "dense", "together": 1}
 """What an environment means that does not say it."""
 
 WORKER = "worker"

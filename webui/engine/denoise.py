@@ -1,6 +1,6 @@
 """The one loop, over spans: three tasks, every sampler. Scale the input, ask the network, guide, step."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
@@ -14,6 +14,7 @@ from webui.engine.families.base import Backbone, Conditioning, Steering
 from webui.engine.guide import Branch, are_whole, guide, perturb, rescale
 from webui.engine.noise import Noise
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.together import Asked
 
 if TYPE_CHECKING:
     from webui.engine.controls.base import Control
@@ -91,13 +92,15 @@ def denoise(
     keep: Keep | None = None,
     shortcuts: Shortcuts | None = None,
     ahead: bool = False,
-) -> Iterator[Denoised]:
+    meets: bool = False,
+) -> Iterator[Denoised | Asked]:
     """Takes the noise's evaluations from ``first`` to before ``stop``, with latents at the level of the first of them.
 
     ``shown`` is what the network sees beside the latents (n, channels, h, w). A term of weight 0 is not asked for. Each
     span begins with a whole forward, whatever the shortcuts. Spans of the very same terms and weights are prepared
     once, if they are few. ``ahead`` prepares all before the first evaluation, where they have room; all spans enter
-    weights then, or none does. Raises Stopped, and ValueError where the spans end before ``stop``.
+    weights then, or none does. One that ``meets`` others yields what it is about to ask, which somebody may answer.
+    Raises Stopped, and ValueError where the spans end before ``stop``.
     """
     index, stop = first, len(noise) if stop is None else stop
     due = list(_due(spans, first, stop))
@@ -114,7 +117,7 @@ def denoise(
                 raise Stopped
             seen, time = noise.model_input(latents, index), noise.time(index)
             asked = forwards if controls is None else controls.ask(forwards, seen, time)
-            outputs, perturbed = _ask(backbone, seen, time, asked)
+            outputs, perturbed = yield from _ask(backbone, seen, time, asked, cancelled if meets else None)
             output = _guided(span, positive, outputs, perturbed, time)
             latents = noise.step(output, index, latents)
             index += 1
@@ -126,13 +129,24 @@ def denoise(
 
 
 def _ask(
-    backbone: Backbone, seen: torch.Tensor, time: torch.Tensor, forwards: Iterable[tuple[Any, Shortcuts | None]]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The answers to all that is told, and those that are perturbed."""
+    backbone: Backbone,
+    seen: torch.Tensor,
+    time: torch.Tensor,
+    forwards: Iterable[tuple[Any, Shortcuts | None]],
+    cancelled: Callable[[], bool] | None,
+) -> Generator[Asked, None, tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """The answers to all that is told, and those that are perturbed; with ``cancelled`` others may be asked with it."""
     outputs: list[torch.Tensor] = []
     perturbed: list[torch.Tensor] = []
     for part, own in forwards:
-        said = backbone.predict(seen, time, part, own)
+        said: Sequence[torch.Tensor] | None = None
+        if cancelled is not None and own is None and getattr(part, "form", None) is not None:
+            asked = Asked(cancelled, backbone, seen, time, part)
+            yield asked
+            if cancelled():
+                raise Stopped
+            said = asked.said
+        said = backbone.predict(seen, time, part, own) if said is None else said
         plain = len(said) - getattr(part, "perturbed", 0)
         outputs += said[:plain]
         perturbed += said[plain:]

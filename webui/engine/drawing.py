@@ -8,7 +8,7 @@ import torch
 from PIL.Image import Image as PilImage
 
 from webui.core.canvas import begun_again
-from webui.core.events import Event, Image
+from webui.core.events import Image
 from webui.core.files import FinderFile
 from webui.core.finder_file import RUNTIME
 from webui.core.images import FILTER
@@ -24,6 +24,7 @@ from webui.engine.residence import Residence
 from webui.engine.run import Place, Run
 from webui.engine.stages.detail import Detailer
 from webui.engine.stages.upscale import Enlarger
+from webui.engine.together import Said
 
 
 class Drawing:
@@ -34,7 +35,7 @@ class Drawing:
         self._passes = Passes(residence, encoder, run)
         self._detailer = Detailer(finders, self._redraw, run)
 
-    def draw(self) -> Iterator[Event]:
+    def draw(self) -> Iterator[Said]:
         """Everything from loading to the last picture."""
         order, request = self._run.order, self._run.order.request
         end = order.finished // request.count + order.batches
@@ -56,7 +57,7 @@ class Drawing:
                 behind += steps_of(stage)
             yield from self._finish(drawn)
 
-    def _again(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Event]:
+    def _again(self, stage: Pass, drawn: Drawn, behind: int) -> Iterator[Said]:
         """The batch's pictures, each drawn again by itself, ``behind`` steps after the start."""
         latents, count, made = self._enlarged(stage, drawn), len(drawn.generators), []
         is_whole = latents is not None and not (stage.init and stage.init.masked)
@@ -80,7 +81,7 @@ class Drawing:
 
     def _redraw(
         self, stage: Pass, number: int, place: Place, latents: torch.Tensor | None = None
-    ) -> Generator[Event, None, PilImage]:
+    ) -> Generator[Said, None, PilImage]:
         """One picture, ``number`` in its job, as the pass draws it from its ``init``, or from latents, with noise of
         its own seed."""
         drawn = Drawn(make_generators([self._run.order.request.picture(number).seed]), number, latents)
@@ -88,7 +89,7 @@ class Drawing:
         (picture,) = self._passes.finished(drawn)
         return picture
 
-    def _detail(self, stage: Detail, drawn: Drawn, behind: int) -> Iterator[Event]:
+    def _detail(self, stage: Detail, drawn: Drawn, behind: int) -> Iterator[Said]:
         """The batch's pictures, in each of which parts are drawn again; ``behind`` as for a pass."""
         drawn.pictures = list(self._passes.finished(drawn))
         for number in range(len(drawn.pictures)):
@@ -96,7 +97,7 @@ class Drawing:
             picture = yield from self._detailer.draw(stage, drawn.pictures, number, drawn.first, place)
             drawn.pictures[number] = picture
 
-    def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Event]:
+    def _upscale(self, stage: Upscale, drawn: Drawn, behind: int) -> Iterator[Said]:
         """The batch's pictures, enlarged one after the other; ``behind`` as for a pass."""
         run = self._run
         if stage.file:
@@ -141,6 +142,7 @@ class Drawing:
             "compiled": compiled,
             "memory": home.plan,
             "decoded": run.decoded,
+            **({"together": run.together} if run.together > 1 else {}),
             **({"weights": home.small_weights} if home.small_weights else {}),
             **(versions(RUNTIME) if any(isinstance(file, FinderFile) for file in run.order.files) else {}),
         }

@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +16,7 @@ from webui.core.files import ModelFile
 from webui.core.memory import PLAN_WORDS, Room
 from webui.core.order import Order
 from webui.core.spans import spans
+from webui.core.together import meeting
 from webui.engine.denoise import Stopped
 from webui.engine.devices import choose_device, choose_dtype, describe, is_out_of_memory, release_memory
 from webui.engine.drawing import Drawing
@@ -26,8 +28,12 @@ from webui.engine.provenance import FileHashes
 from webui.engine.residence import Residence
 from webui.engine.run import Cancel, Run, check_with, never
 from webui.engine.stages.upscale import Enlarger
+from webui.engine.together import Alone, Asked, Said, Together
 
 log = logging.getLogger(__name__)
+
+
+W = TypeVar("W")
 
 
 class OutOfMemory(RuntimeError):
@@ -52,6 +58,7 @@ class PipelineManager:
         self._encoder = Encoder(self.device)
         self._enlarger = Enlarger()
         self._finders = Finders()
+        self._together = Together()
         self._hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hasher")
 
     @property
@@ -99,9 +106,27 @@ class PipelineManager:
         ``cancelled`` is asked between steps. Raises CannotLoad, NotFinite, OutOfMemory, another RequestError where the
         resident model cannot do what is asked, or whatever torch raises.
         """
-        run = Run(order, cancelled, FileHashes(self._hasher), finished=order.finished)
-        self.parts_s = run.parts_s
-        return self._events(run)
+        events = self._events(self._begin(order, cancelled))
+        return (event for event in events if not isinstance(event, Asked | Alone))
+
+    def meet(self, order: Order, cancelled: Cancel, joins: bool = True) -> Iterator[Said]:
+        """As ``draw``, and what it waits for, for ``draw_together``; one that ``joins`` finds others at work."""
+        run = self._begin(order, cancelled)
+        run.meets = meeting(order) is not None
+        try:
+            there = self._residence.kept.active
+            if joins and not (run.meets and there and there.suits(order)):
+                yield Alone(cancelled)
+            yield from self._events(run)
+        except Exception:
+            self.parts_s = run.parts_s
+            raise
+
+    def draw_together(
+        self, whose: W, events: Iterator[Said], more: Callable[[], tuple[W, Iterator[Said]] | None]
+    ) -> Iterator[tuple[W, Event]]:
+        """Has what ``meet`` gives drawn as in ``Together.draw``."""
+        return self._together.draw(whose, events, more)
 
     def load(self, file: ModelFile, lenders: Sequence[ModelFile] = (), cancelled: Cancel = never) -> Iterator[Loading]:
         """Makes this the resident model; yields nothing when it is already. ``lenders`` may lend what it lacks."""
@@ -139,7 +164,12 @@ class PipelineManager:
         self._residence.drop()
         self._hasher.shutdown()
 
-    def _events(self, run: Run) -> Iterator[Event]:
+    def _begin(self, order: Order, cancelled: Cancel) -> Run:
+        run = Run(order, cancelled, FileHashes(self._hasher), finished=order.finished)
+        self.parts_s = run.parts_s
+        return run
+
+    def _events(self, run: Run) -> Iterator[Said]:
         started = time.perf_counter()
         for stage in run.order.passes:
             check_unchanged(stage.model)
@@ -163,7 +193,7 @@ class PipelineManager:
         finally:
             self._residence.end_job()
 
-    def _draw_within_memory(self, run: Run) -> Iterator[Event]:
+    def _draw_within_memory(self, run: Run) -> Iterator[Said]:
         """Draws; where memory runs out, again with smaller memory plans. Raises OutOfMemory."""
         while True:
             try:
@@ -174,6 +204,8 @@ class PipelineManager:
                     raise
                 log.warning("out of memory: %s", str(error))  # not the error, whose traceback a log may keep
             # Not before ``except`` is left: until then its traceback holds the tensors of what failed.
+            if run.meets:
+                yield Alone(run.cancelled)
             if (smaller := self._make_room(run)) is None:
                 break
             yield Loading(f"Out of memory; once more with {smaller}", 0.0)

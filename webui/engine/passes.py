@@ -14,7 +14,7 @@ from PIL.Image import Image as PilImage
 from webui.core.canvas import Canvas, make_canvas
 from webui.core.control_file import control_weights, unread_line
 from webui.core.errors import RequestError
-from webui.core.events import Event, Loading, LoraSwitch
+from webui.core.events import Loading, LoraSwitch
 from webui.core.files import ControlFile
 from webui.core.images import Size
 from webui.core.lora_files import find_adapter_config
@@ -24,7 +24,7 @@ from webui.core.stages import LoraUse, Pass, steps_of
 from webui.core.tensor_file import hash_file
 from webui.core.weight_files import content_hash, hash_whole
 from webui.engine.decode import NotFinite, decode
-from webui.engine.denoise import ReadySpan, denoise, guided_until, stay
+from webui.engine.denoise import Denoised, ReadySpan, denoise, guided_until, stay
 from webui.engine.encoding import EncodedSpan, Encoder, Picture
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.model import Model
@@ -38,6 +38,7 @@ from webui.engine.residence import Residence
 from webui.engine.resident import LoadedControl
 from webui.engine.run import Place, Run
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.together import Said
 
 if TYPE_CHECKING:
     from webui.engine.controls.base import Control
@@ -93,7 +94,7 @@ class Passes:
         assert self._residence.loras
         return self._residence.loras
 
-    def draw(self, stage: Pass, drawn: Drawn, place: Place, keep: bool = True) -> Iterator[Event]:
+    def draw(self, stage: Pass, drawn: Drawn, place: Place, keep: bool = True) -> Iterator[Said]:
         """One run of the loop; ``keep`` says whether its start picture may be wanted again."""
         run, handed = self._run, stage.begin == "handover"
         if handed and drawn.handover is None:
@@ -142,13 +143,17 @@ class Passes:
         for annotator in (annotator for use in stage.controls for annotator in use.networks):
             run.hashes.want("annotator", annotator.name, partial(hash_whole, annotator.path))
         run.check()
-        if self._residence.tile(*stage.size):
-            run.decoded = "in tiles"
-            run.warn("Memory is short: the picture was decoded in tiles, and seams are possible.")
+        self._tile(stage.size)
         for lora in stage.lora_files:
             run.hashes.want("lora", lora.name, partial(_hash_tensors, lora.path))
             if (config := find_adapter_config(lora.path)) is not None:
                 run.hashes.want("lora configuration", lora.name, partial(hash_whole, config))
+
+    def _tile(self, size: Size) -> None:
+        """Has pictures of this size decoded in tiles where they would not fit in one piece."""
+        if self._residence.tile(*size):
+            self._run.decoded = "in tiles"
+            self._run.warn("Memory is short: the picture was decoded in tiles, and seams are possible.")
 
     def _switch_loras(self, uses: Sequence[LoraUse]) -> Iterator[Loading]:
         run, switcher = self._run, self._loras
@@ -277,7 +282,7 @@ class Passes:
         encoded: Sequence[tuple[Span, EncodedSpan]],
         first: int,
         place: Place,
-    ) -> Generator[Event, None, torch.Tensor]:
+    ) -> Generator[Said, None, torch.Tensor]:
         """Returns the latents that the pass came to."""
         assert drawn.start and drawn.latents is not None
         run, latents, hold = self._run, drawn.latents, drawn.start.hold
@@ -301,10 +306,15 @@ class Passes:
             None if hold is None else partial(hold.apply, noise),
             shortcuts_of(stage),
             stays,
+            run.meets and stays,
         )
         started = time.perf_counter()
         try:
             for step in steps:
+                if not isinstance(step, Denoised):
+                    yield step
+                    run.together = max(run.together, step.met)
+                    continue
                 latents = step.latents
                 preview = previewer.preview(step, time.perf_counter() - started)
                 done = step.index / step.total  # a step may take several evaluations
@@ -325,6 +335,8 @@ class Passes:
             assert drawn.canvas
             yield from [drawn.canvas.unchanged] * (count - begin)
             return
+        if run.meets:  # another one may have said how its own are decoded
+            self._tile(drawn.size)
         self._residence.make_room_to_decode(*drawn.size)
         for k in range(begin, count):
             run.check()

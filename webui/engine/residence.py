@@ -15,7 +15,7 @@ from webui.core.errors import show
 from webui.core.events import Loading
 from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room, in_gib
-from webui.core.uses import lender_of
+from webui.core.uses import stand_ins
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
 from webui.engine.cpu.int8 import unfit
@@ -110,8 +110,7 @@ class Residence:
         and may raise to stop. Raises CannotLoad.
         """
         lenders = tuple(lenders)
-        missing = file.checkpoint.missing_parts if file.checkpoint else ()
-        wanted = tuple(lender for part in missing if (lender := lender_of(part, file, lenders)))
+        wanted = stand_ins(file, lenders)
         if (known := self.kept.model(file)) and known.lenders == wanted:
             self._draw_with(known)
             self._grow(step_bytes)

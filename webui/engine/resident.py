@@ -10,6 +10,9 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.files import ControlFile, ModelFile, VaeFile
 from webui.core.memory import PLANS, STREAMING, Need
+from webui.core.order import Order
+from webui.core.spans import spans
+from webui.core.uses import stand_ins
 from webui.engine.cpu.int8 import use_int8
 from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
@@ -65,6 +68,14 @@ class Resident:
     def modules(self) -> Mapping[str, torch.nn.Module]:
         """Its parts as they are drawn with."""
         return {**self.model.components, "vae": self.model.vae}
+
+    def suits(self, order: Order) -> bool:
+        """Whether an order of one plain pass is drawn with this just as it is, all of it on the device."""
+        stage = order.passes[0]
+        worn = {span.loras for span in spans(stage)}
+        own = self.model.file, stand_ins(self.model.file, self.lenders), self.vae, self.plan, False, 1
+        wanted = stage.model, stand_ins(stage.model, stage.lenders), stage.vae, PLANS[0], bool(self.controls), len(worn)
+        return own == wanted and self.int8 == stage.int8 and self.loras.is_installed(*worn)
 
     def speed_up(self, options: EngineOptions) -> None:
         """Has the backbone compiled, recorded or written down, where that is wanted and all of it rests on the device.

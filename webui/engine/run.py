@@ -49,7 +49,8 @@ class Run:
 
     ``sampler``, ``compiled`` and ``decoded`` are what the recipes say of how the present pictures are drawn:
     ``compiled`` has True where code ran, and False where the plain network did. ``loras`` is what the first switch
-    took. ``parts_s`` is the ledger.
+    took. ``parts_s`` is the ledger. It may meet others where it ``meets``; so many pictures of all of them were
+    ``together`` in a forward, at most.
     """
 
     order: Order
@@ -63,6 +64,8 @@ class Run:
     loras: LoraSwitch | None = None
     warnings: dict[str, None] = field(default_factory=dict)
     parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    meets: bool = False
+    together: int = 1
 
     @property
     def batch_steps(self) -> int:

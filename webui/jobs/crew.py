@@ -3,73 +3,46 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 
 from webui.core.events import TERMINAL, Cancelled, Event, Failed, Image, Loading, Step
 from webui.core.order import Order
 from webui.jobs.filters import Filters
+from webui.jobs.hand import Desk, Hand
 from webui.jobs.job import LocalJob
+from webui.jobs.joining import Joining
 from webui.jobs.parts import MOST_LOST, Ended, Making, Part
 from webui.jobs.placement import Habits, Passing, rank
 from webui.jobs.queue import Queue
 from webui.jobs.trouble import for_people, log_error
-from webui.jobs.watchdog import Watchdog
-from webui.jobs.workers.worker import Worker, WorkerLost
+from webui.jobs.workers.worker import SharedWorker, Worker, WorkerLost
 
 log = logging.getLogger(__name__)
-
-
-class Desk(Protocol):
-    """Where a crew brings what it has drawn, from any of its threads, one after the other."""
-
-    def begin(self, job: LocalJob) -> None:
-        """It is drawn from now on."""
-
-    def step(self, job: LocalJob, event: Step, new: int) -> None:
-        """A step of the job; so many are new since the last one of its worker."""
-
-    def bring(self, job: LocalJob, picture: Image, step_s: float) -> None:
-        """Its next picture, and how long a step of it took; 0 where that is not known."""
-
-    def leave_out(self, job: LocalJob, numbers: Iterable[int]) -> None:
-        """These pictures of it are skipped."""
-
-    def finish(self, making: Making) -> None:
-        """Nothing of its job is drawn any more."""
-
-
-@dataclass(eq=False)
-class Hand:
-    """A worker, and what it does: ``part`` is what it draws. One that ``is_cold`` has to be made ready first;
-    one that ``has_left`` draws nothing more."""
-
-    worker: Worker
-    name: str
-    part: Part | None = None
-    is_busy: bool = True
-    is_cold: bool = False
-    has_left: bool = False
-    habits: Habits = field(default_factory=Habits)
-    watchdog: Watchdog = field(default_factory=Watchdog)
 
 
 class Crew:
     """See the module. Nothing is drawn before ``start``.
 
     ``trouble`` is why a worker could not be made ready, for people; ``warm_at`` when the last one was, on the clock of
-    ``time.perf_counter``. One that ``grows`` has more workers later, for which jobs are taken to pieces too.
+    ``time.perf_counter``. One that ``grows`` has more workers later, for which jobs are taken to pieces too. So many
+    pictures of several jobs as ``together`` are drawn at once, where a worker can.
     """
 
     def __init__(
-        self, workers: Mapping[str, Worker], queue: Queue[LocalJob], desk: Desk, filters: Filters, grows: bool = False
+        self,
+        workers: Mapping[str, Worker],
+        queue: Queue[LocalJob],
+        desk: Desk,
+        filters: Filters,
+        grows: bool = False,
+        together: int = 1,
     ) -> None:
         self.hands: tuple[Hand, ...] = ()
         self.trouble, self.warm_at = "", time.perf_counter()
         self._queue, self._desk, self._filters = queue, desk, filters
         self._passing: Passing[LocalJob] = Passing(len(workers) or 1)
-        self._changed, self._grows = queue.changed, grows
+        self._changed, self._grows, self._together = queue.changed, grows, together
         self._makings: dict[str, Making] = {}
         self._plan: Callable[[], Order] | None = None
         self._may_draw = self._closed = False
@@ -79,7 +52,7 @@ class Crew:
 
     def join(self, name: str, worker: Worker) -> None:
         """See ``workers.worker.Joined``."""
-        hand = Hand(worker, name)
+        hand = Hand(worker, name, shares=self._together > 1 and isinstance(worker, SharedWorker))
         thread = threading.Thread(target=self._work, args=(hand,), name=f"device {name}".strip(), daemon=True)
         with self._changed:
             if self._closed:
@@ -118,7 +91,7 @@ class Crew:
         for hand in self.hands:
             status, trouble = hand.worker.status(), hand.watchdog.trouble
             said = status.lost or status.away or trouble
-            one = {"name": hand.name, "device": status.device, "model": status.model, "running": hand.part is not None}
+            one = {"name": hand.name, "device": status.device, "model": status.model, "running": bool(hand.parts)}
             found.append(one | ({"trouble": said} if said else {}))
         return found
 
@@ -153,7 +126,7 @@ class Crew:
             making.give_up(Cancelled())
             self._stop(job)
             is_over = self._take_out(making)
-            is_silent = any(hand.watchdog.silent_s is not None for hand in self._drawing(job))
+            is_silent = any(hand.watchdog.silent_s is not None for hand, _ in self._drawing(job))
         if is_over:
             self._desk.finish(making)
         return is_silent
@@ -164,9 +137,9 @@ class Crew:
             if making := self._makings.get(job.id):
                 part = min([*making.begun, *making.waiting], key=lambda part: part.place)
                 part.is_skipped = True
-                for hand in self.hands:
-                    if hand.part is part:
-                        hand.worker.cancel()
+                for hand, drawn in self._drawing(job):
+                    if drawn is part:
+                        hand.stop(part)
 
     def close(self, timeout_s: float) -> bool:
         """Takes no more, ends what is drawn, and waits for the devices; whether all have answered."""
@@ -183,8 +156,9 @@ class Crew:
     def tell_silence(self) -> None:
         """Has jobs say it whose device has stopped answering."""
         for hand in self.hands:
-            if (part := hand.part) and (trouble := hand.watchdog.trouble):
-                part.job.publish(Loading(trouble, 0.0))
+            if trouble := hand.watchdog.trouble:
+                for part in tuple(hand.parts):
+                    part.job.publish(Loading(trouble, 0.0))
 
     # ---- the thread of a hand ----
 
@@ -192,7 +166,7 @@ class Crew:
         while (what := self._next(hand)) is not None:
             hand.watchdog.begin()
             if isinstance(what, Part):
-                self._finish(hand, what, self._try(hand, what))
+                self._draw(hand, what)
             else:
                 self._load(hand, what)
             hand.watchdog.end()
@@ -200,7 +174,8 @@ class Crew:
     def _next(self, hand: Hand) -> Part | Callable[[], Order] | None:
         """What it does next; None where there is no more."""
         with self._changed:
-            hand.part, hand.is_busy = None, False
+            hand.is_busy = False
+            hand.parts.clear()
             self._changed.notify_all()  # somebody else may leave a part to this one now, or this one to them below
             while not self._closed and not hand.has_left:
                 if (
@@ -209,9 +184,6 @@ class Crew:
                     and (what := self._plan if hand.is_cold else self._choose(hand))
                 ):
                     hand.is_cold, hand.is_busy = False, True
-                    if isinstance(what, Part):
-                        hand.part = what
-                        self._tell_workers(what.job)
                     self._changed.notify_all()
                     return what
                 self._changed.wait()
@@ -223,14 +195,37 @@ class Crew:
             if making.waiting and self._is_best(hand, making.waiting[0].order):
                 return self._hand_out(hand, making)
         while job := self._queue.take(lambda jobs: self._pick(hand, jobs)):
-            making = Making(job, spread=self._grows or len(self.hands) > 1)
-            self._makings[job.id] = making
-            if making.waiting:
-                return self._hand_out(hand, making)
-            self._desk.begin(job)  # all its pictures are there
-            self._take_out(making)
-            self._desk.finish(making)
+            if part := self._open(hand, job):
+                return part
         return None
+
+    def _open(self, hand: Hand, job: LocalJob) -> Part | None:
+        """The first part of a job that was taken; None where all its pictures are there."""
+        making = self._makings[job.id] = Making(job, spread=self._grows or len(self.hands) > 1)
+        if making.waiting:
+            return self._hand_out(hand, making)
+        self._desk.begin(job)
+        self._take_out(making)
+        self._desk.finish(making)
+        return None
+
+    def _join(self, hand: Hand) -> Part | None:
+        """A part that it draws beside what it draws."""
+        with self._changed:
+            if self._closed or hand.has_left or not hand.parts:
+                return None
+            joining = Joining(hand.parts, self._makings.values(), self._together)
+            if making := joining.making():
+                part: Part | None = self._hand_out(hand, making)
+            else:
+                job = self._queue.take(joining.job)
+                part = self._open(hand, job) if job else None
+            for each in hand.parts if part else ():
+                self._makings[each.job.id].was_shared = True
+        if part:
+            self._begin(part)
+            self._stop_late(hand, part)
+        return part
 
     def _pick(self, hand: Hand, jobs: Iterable[LocalJob]) -> LocalJob | None:
         job, passed = self._passing.choose(jobs, hand.worker.status(), hand.habits)
@@ -248,6 +243,8 @@ class Crew:
     def _hand_out(self, hand: Hand, making: Making) -> Part:
         part = making.begin(time.perf_counter())
         hand.habits.note(part.order)
+        hand.parts.append(part)
+        self._tell_workers(part.job)
         return part
 
     def _load(self, hand: Hand, plan: Callable[[], Order]) -> None:
@@ -263,33 +260,65 @@ class Crew:
                 self.trouble = for_people(error)
         self.warm_at = time.perf_counter()
 
-    def _try(self, hand: Hand, part: Part) -> Ended | WorkerLost:
+    def _draw(self, hand: Hand, first: Part) -> None:
+        """All that is drawn from a part on, until the worker has nothing more to do."""
+        last: Ended | WorkerLost = Failed("the worker ended without saying how")
         try:
-            return self._draw(hand, part)
+            for part, event in self._events(hand, first):
+                if part in hand.parts:  # else it has failed here, and its worker does not know yet
+                    self._take(hand, part, event)
+                if not hand.parts:
+                    return
         except WorkerLost as error:
             log.error("%s", error)
-            return error
-        except Exception as error:  # whatever it is, the job must end and the next one must run
-            log_error(f"job {part.job.id} failed", error)
-            return Failed(for_people(error))
+            last = error
+        except Exception as error:  # whatever it is, the jobs must end and the next one must run
+            log_error(f"job {first.job.id} failed", error)
+            last = Failed(for_people(error))
+        for part in tuple(hand.parts):
+            self._finish(hand, part, last)
 
-    def _draw(self, hand: Hand, part: Part) -> Ended:
-        making = self._makings[part.job.id]
-        if making.is_new:
+    def _events(self, hand: Hand, first: Part) -> Iterator[tuple[Part, Event]]:
+        """What the worker says of the part, and of those that join it."""
+        self._begin(first)
+        events: Iterator[tuple[Part, Event]]
+        if hand.shares and isinstance(hand.worker, SharedWorker):
+            events = hand.worker.draw_together(first, lambda: self._join(hand))
+        else:
+            events = zip(repeat(first), hand.worker.draw(first.order), strict=False)
+        self._stop_late(hand, first)
+        return events
+
+    def _begin(self, part: Part) -> None:
+        if (making := self._makings[part.job.id]).is_new:
             making.is_new = False
             self._desk.begin(part.job)
-        events = self._filters.sift(hand.worker.draw(part.order), part.job.visitor)
-        if making.last or part.is_skipped or self._closed:  # since it was taken
-            hand.worker.cancel()
-        for event in events:
-            if isinstance(event, TERMINAL):
-                return event
-            hand.watchdog.ping(isinstance(event, Step))
-            with self._changed:
-                self._bring(making, part, event)
-            if isinstance(event, Step) and part.reached == 2 and (upcoming := self._queue.upcoming()):
-                hand.worker.prepare(upcoming.turns[0][0])
-        return Failed("the worker ended without saying how")
+
+    def _stop_late(self, hand: Hand, part: Part) -> None:
+        """Ends what was to end since it was taken."""
+        if self._makings[part.job.id].last or part.is_skipped or self._closed:
+            hand.stop(part)
+
+    def _take(self, hand: Hand, part: Part, event: Event) -> None:
+        """What the worker says of a part; where that cannot be taken, the part has failed, and no other has."""
+        ended: Ended | None = None
+        try:
+            sifted = self._filters.sift(event, part.job.visitor, part.refused)
+            if isinstance(sifted, TERMINAL):
+                ended = sifted
+            elif sifted:
+                hand.watchdog.ping(isinstance(sifted, Step))
+                with self._changed:
+                    self._bring(self._makings[part.job.id], part, sifted)
+                if isinstance(sifted, Step) and part.reached == 2 and (upcoming := self._queue.upcoming()):
+                    hand.worker.prepare(upcoming.turns[0][0])
+        except Exception as error:
+            log_error(f"job {part.job.id} failed", error)
+            ended = Failed(for_people(error))
+        if ended:
+            if not isinstance(event, TERMINAL):
+                hand.stop(part)
+            self._finish(hand, part, ended)
 
     def _bring(self, making: Making, part: Part, event: Event) -> None:
         if isinstance(event, Step):
@@ -316,7 +345,7 @@ class Crew:
         """Ends a job without a look at what was drawn of it."""
         try:
             with self._changed:
-                hand.part = None
+                hand.let_go(part)
                 making.begun.discard(part)
                 making.give_up(failed)
                 self._stop(part.job)
@@ -330,7 +359,8 @@ class Crew:
         """After a part; the job ends with its last one."""
         job, now = part.job, time.perf_counter()
         with self._changed:
-            making, hand.part = self._makings[job.id], None
+            making = self._makings[job.id]
+            hand.let_go(part)
             self._tell_workers(job)
             if isinstance(last, WorkerLost):
                 hand.habits = Habits()
@@ -360,11 +390,11 @@ class Crew:
         return False
 
     def _stop(self, job: LocalJob) -> None:
-        for hand in self._drawing(job):
-            hand.worker.cancel()
+        for hand, part in self._drawing(job):
+            hand.stop(part)
 
     def _tell_workers(self, job: LocalJob) -> None:
-        job.workers = tuple(hand.name for hand in self._drawing(job) if hand.name)
+        job.workers = tuple(hand.name for hand, _ in self._drawing(job) if hand.name)
 
-    def _drawing(self, job: LocalJob) -> list[Hand]:
-        return [hand for hand in self.hands if hand.part and hand.part.job is job]
+    def _drawing(self, job: LocalJob) -> list[tuple[Hand, Part]]:
+        return [(hand, part) for hand in self.hands for part in tuple(hand.parts) if part.job is job]

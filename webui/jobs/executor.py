@@ -83,7 +83,7 @@ class LocalExecutor:
             workers = {}
         elif not isinstance(workers, Mapping):
             workers = {"": workers or ThreadWorker(settings.engine_options)}
-        self._crew = Crew(workers, self._queue, self, self._filters, grows=self._fleet is not None)
+        self._crew = Crew(workers, self._queue, self, self._filters, self._fleet is not None, settings.together)
         if self._fleet:
             self._fleet.start(self._crew)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -310,7 +310,8 @@ class LocalExecutor:
 
     def finish(self, making: Making) -> None:
         """See ``crew.Desk``."""
-        self._pace.note(making.drawn, making.parts_s)
+        if not making.was_shared:
+            self._pace.note(making.drawn, making.parts_s)
         self._saver.afterwards(partial(self._finish, making.job, making.outcome(), time.perf_counter()))
 
     def _watch(self) -> None:

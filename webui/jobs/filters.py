@@ -60,34 +60,27 @@ class Filters:
             if reason := self._ask("check_text", prompt):
                 raise RequestError(f"prompt: {reason}", field="prompt")
 
-    def sift(self, events: Iterator[Event], visitor: Visitor) -> Iterator[Event]:
-        """The events without pictures that are refused, and without previews where pictures are looked at.
+    def sift(self, event: Event, visitor: Visitor, refused: list[str]) -> Event | None:
+        """The event; None for a picture that is refused, whose reason is ``refused`` then.
 
-        The end says what was refused.
+        Where pictures are looked at, there are no previews, and the end says what was refused.
         """
         if visitor.is_owner or not self._has("check_picture"):
-            yield from events
-            return
-        refused: list[str] = []
-        for event in events:
-            if isinstance(event, Image):
-                try:
-                    reason = self._ask("check_picture", event.image.copy())
-                except RequestError as error:
-                    yield Failed(str(error))
-                    return
-                if reason:
-                    refused.append(reason)
-                    continue
-            elif isinstance(event, Step):
-                event = replace(event, preview=None)
-            elif isinstance(event, Done) and refused:
-                count = "A picture was" if len(refused) == 1 else f"{len(refused)} pictures were"
-                reasons = "; ".join(dict.fromkeys(refused))
-                event = replace(
-                    event, warnings=(*event.warnings, f"{count} refused by this server's filter: {reasons}.")
-                )
-            yield event
+            return event
+        if isinstance(event, Image):
+            try:
+                reason = self._ask("check_picture", event.image.copy())
+            except RequestError as error:
+                return Failed(str(error))
+            refused += [reason] if reason else []
+            return None if reason else event
+        if isinstance(event, Step):
+            return replace(event, preview=None)
+        if isinstance(event, Done) and refused:
+            count = "A picture was" if len(refused) == 1 else f"{len(refused)} pictures were"
+            said = f"{count} refused by this server's filter: {'; '.join(dict.fromkeys(refused))}."
+            return replace(event, warnings=(*event.warnings, said))
+        return event
 
     def _words(self) -> list[str]:
         """The list as it is now."""

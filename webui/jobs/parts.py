@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from webui.core.events import Cancelled, Done, Failed, Image, LoraSwitch, Step
 from webui.core.order import Order
@@ -22,7 +22,8 @@ class Part:
 
     So far ``reached`` of its ``steps`` are done, as a share of the work ``done``, in ``seconds`` of sampling, since
     ``began_at`` by the owner's clock, and its order's pictures up to ``drawn``; ``lost`` workers have ended over it.
-    The batch that is drawn now is left out where it ``is_skipped``.
+    The batch that is drawn now is left out where it ``is_skipped``. Its worker ends it where it ``is_stopped``.
+    ``refused`` are the reasons for which pictures of it were not given out.
     """
 
     job: LocalJob
@@ -36,6 +37,12 @@ class Part:
     drawn: int = 0
     lost: int = 0
     is_skipped: bool = False
+    is_stopped: bool = False
+    refused: list[str] = field(default_factory=list)
+
+    def cancelled(self) -> bool:
+        """As the engine asks it."""
+        return self.is_stopped
 
     @property
     def steps(self) -> int:
@@ -51,7 +58,8 @@ class Part:
 
     def go_on(self, order: Order) -> None:
         """``order`` is what is left of it, which somebody is to begin."""
-        self.order, self.reached, self.done, self.seconds, self.is_skipped = order, 0, 0.0, 0.0, False
+        self.order, self.reached, self.done, self.seconds = order, 0, 0.0, 0.0
+        self.is_skipped = self.is_stopped = False
 
     @property
     def batch_steps(self) -> int:
@@ -63,7 +71,7 @@ class Making:
 
     ``waiting`` are the parts that nobody draws, ``begun`` those that somebody does. ``last`` is how the job ends,
     which nothing of it is begun after; ``drawn`` counts megapixel-evaluations (``Order.cost``), ``parts_s`` is the
-    ledger of all workers.
+    ledger of all workers. It ``was_shared`` where others' were drawn beside it: its ledger has their time, too.
     """
 
     def __init__(self, job: LocalJob, spread: bool) -> None:
@@ -72,7 +80,7 @@ class Making:
         self.begun: set[Part] = set()
         self.last: Failed | Cancelled | None = None
         self.drawn, self.parts_s = 0.0, defaultdict[str, float](float)
-        self.is_new = True
+        self.is_new, self.was_shared = True, False
         self._pictures = {picture.index for picture in job.images} | job.skipped
         self._steps = sum(order.steps for order in job.orders)
         self._behind = self._steps - sum(part.steps for part in self.waiting)

@@ -101,8 +101,16 @@ class Backbone(Protocol):
         """One forward: an output like ``latents`` (count, channels, h, w), float32, for each conditioning in it, and
         behind them those that are perturbed.
 
-        ``latents`` are those of ``Noise.model_input`` and ``time`` is 0..1000.
+        ``latents`` are those of ``Noise.model_input`` and ``time`` is 0..1000, or (count,) of what was joined.
         """
+
+    def join(self, prepared: Sequence[Any], counts: Sequence[int]) -> Any:
+        """What different loops were told of so many pictures each, as one entry for all of these, one behind the other.
+
+        It is for entries of the same ``form``; those of a backbone that joins nothing have none.
+        """
+        (only,) = prepared
+        return only
 
     def convolved(
         self, conditionings: Sequence[Conditioning], latents: torch.Tensor, steering: Steering | None = None

@@ -1,7 +1,8 @@
 """What Stable Diffusion's families share: a UNet that works on the latents of a KL autoencoder."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -50,6 +51,15 @@ class Forward:
     def nbytes(self) -> int:
         """Memory of the keys and values."""
         return sum(part.nbytes for part in pytree.tree_leaves(self.prompts.attended))
+
+    @cached_property
+    def form(self) -> Hashable | None:
+        """The same for those that can be joined; None for one that cannot."""
+        if self.perturbed or self.added is not None or any(one.against is not None for one in self.prompts.attended):
+            return None
+        leaves, structure = pytree.tree_flatten((self.prompts, self.shown))
+        shapes = tuple((leaf.shape[1:], leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+        return self.terms, structure, shapes
 
 
 class UNetBackbone(Backbone):
@@ -111,6 +121,21 @@ class UNetBackbone(Backbone):
         given = (seen.to(self._unet.dtype), time, prepared.prompts, shortcuts)
         output = (self.run(*given) if prepared.added is None else self.run(*given, prepared.added)).float()
         return output.chunk(len(output) // len(latents))
+
+    def join(self, prepared: Sequence[Forward], counts: Sequence[int]) -> Forward:
+        """As in ``Backbone``."""
+        terms = prepared[0].terms
+
+        def of_all(*parts: Any) -> Any:
+            """One term behind the other, each of all pictures."""
+            if not isinstance(parts[0], torch.Tensor):
+                return parts[0]
+            by_term = (part.unflatten(0, (terms, count)) for part, count in zip(parts, counts, strict=True))
+            return torch.cat(list(by_term), dim=1).flatten(0, 1)
+
+        prompts = pytree.tree_map(of_all, *(part.prompts for part in prepared))
+        shown = [part.shown for part in prepared if part.shown is not None]
+        return Forward(prompts, torch.cat(shown) if shown else None, terms=terms)
 
 
 def look_at(attended: Sequence[Attended], pictures: Iterable[torch.Tensor]) -> list[Attended]:

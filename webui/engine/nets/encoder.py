@@ -220,8 +220,11 @@ class Encoder(nn.Module):
         return Prepared(attended, embedding, None if guidance is None else guidance.to(context.dtype), perturbed)
 
     def _time(self, timestep: torch.Tensor, prepared: Prepared, dtype: torch.dtype) -> torch.Tensor:
-        """The time's embedding, (1, width), or (rows, width) where it differs by prompt."""
-        sinusoid = self._sinusoid(timestep.reshape(1), self.conv_in.out_channels).to(dtype)
+        """The time's embedding, (1, width), (n, width) where it differs by latents, or (rows, width) by prompt."""
+        sinusoid = self._sinusoid(timestep.reshape(-1), self.conv_in.out_channels).to(dtype)
+        by_prompt = prepared.guidance if prepared.embedding is None else prepared.embedding
+        if by_prompt is not None and len(sinusoid) > 1:
+            sinusoid = spread(sinusoid, len(by_prompt))
         time: torch.Tensor = self.time_embedding(sinusoid, prepared.guidance)
         return time if prepared.embedding is None else time + prepared.embedding
 
@@ -283,6 +286,11 @@ class Walk:
     spread: Callable[[torch.Tensor, int, int], torch.Tensor] = spread
 
     @property
+    def _time(self) -> torch.Tensor:
+        """For what the last skip has, down to the middle."""
+        return spread(self.time, len(self.skips[-1])) if len(self.time) > 1 else self.time
+
+    @property
     def _later_time(self) -> torch.Tensor:
         """From the middle on."""
         return self.all_rows(self.time) if len(self.time) > 1 else self.time
@@ -294,7 +302,7 @@ class Walk:
     def down(self, layers: Iterable[tuple[nn.Module, Any]]) -> None:
         """Through layers that make a skip each."""
         for layer, transformer in layers:
-            hidden = layer(self.skips[-1], self.time)
+            hidden = layer(self.skips[-1], self._time)
             if transformer is not None:
                 hidden = transformer(hidden, self.prompts, self.merging)
             if (more := self.inside.get(len(self.skips))) is not None:
@@ -304,7 +312,7 @@ class Walk:
     def through(self, block: Any) -> torch.Tensor:
         """Through the middle, from the last skip."""
         first, *others = block.resnets
-        hidden: torch.Tensor = first(self.skips[-1], self.time)
+        hidden: torch.Tensor = first(self.skips[-1], self._time)
         for transformer, resnet in zip(block.attentions, others, strict=True):
             hidden = resnet(transformer(hidden, self.prompts, self.merging, self.perturbed), self._later_time)
         return hidden

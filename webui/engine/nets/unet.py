@@ -81,7 +81,7 @@ class UNet(Encoder):
         shortcuts: Shortcuts | None = None,
         added: Added | None = None,
     ) -> torch.Tensor:
-        """The prediction, (rows, out channels, h, w), for latents (n, in channels, h, w) at one timestep.
+        """The prediction, (rows, out channels, h, w), for latents (n, in channels, h, w) at one timestep, or (n,).
 
         ``rows`` are those of ``prepared``, n or a multiple: each further n rows are the same latents with another
         prompt. What comes before the first cross-attention is the same for them and is computed once; so are perturbed

@@ -12,7 +12,7 @@ from PIL.Image import Image as PilImage
 
 from webui.core import images
 from webui.core.canvas import begun_again
-from webui.core.events import Event, Step
+from webui.core.events import Step
 from webui.core.files import FinderFile
 from webui.core.found import Part, Spot, in_order
 from webui.core.groups.init import Init
@@ -22,11 +22,12 @@ from webui.core.weight_files import hash_whole
 from webui.engine.finders.network import Finders
 from webui.engine.finders.subject import find_subject
 from webui.engine.run import Place, Run
+from webui.engine.together import Said
 
 PREVIEW_PX = 256
 PREVIEW_QUALITY = 85
 
-Redraw = Callable[[Pass, int, Place], Generator[Event, None, PilImage]]
+Redraw = Callable[[Pass, int, Place], Generator[Said, None, PilImage]]
 """A picture, by its number in the job, as a pass makes it from its ``init`` alone."""
 
 
@@ -47,7 +48,7 @@ class Detailer:
 
     def draw(
         self, stage: Detail, pictures: Sequence[PilImage], index: int, first: int, place: Place
-    ) -> Generator[Event, None, PilImage]:
+    ) -> Generator[Said, None, PilImage]:
         """The picture of this index in a batch, whose first is number ``first`` of the job, with its parts drawn again;
         the very picture where none is found."""
         run, picture, number = self._run, pictures[index], first + index

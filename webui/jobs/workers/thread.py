@@ -3,9 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
@@ -13,12 +14,14 @@ from webui.core.events import TERMINAL, Event, Failed, Loading
 from webui.core.order import Order
 from webui.jobs.trouble import for_people, log_error
 from webui.jobs.watchdog import is_lost
-from webui.jobs.workers.worker import WorkerStatus
+from webui.jobs.workers.worker import S, WorkerStatus
 from webui.process import importing
 
 if TYPE_CHECKING:
     from webui.engine.manager import PipelineManager
+    from webui.engine.together import Said
 
+E = TypeVar("E")
 RESTART_NEEDED = "Restart needed: the GPU reported an error from which this program cannot recover."
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,26 @@ class ThreadWorker:
     def draw(self, order: Order) -> Iterator[Event]:
         """See ``Worker``."""
         self._cancelled.clear()
-        return self._events(order)
+        return self._events(lambda manager: manager.draw(order, self._cancelled.is_set))
+
+    def draw_together(self, first: S, more: Callable[[], S | None]) -> Iterator[tuple[S, Event]]:
+        """See ``SharedWorker``; what starts the engine is drawn by itself."""
+        self._cancelled.clear()
+
+        def is_over(one: S) -> bool:
+            return self._cancelled.is_set() or one.cancelled()
+
+        if (there := self._manager) is None or self._lost:
+            events = self._events(lambda manager: manager.draw(first.order, partial(is_over, first)))
+            return ((first, event) for event in events)
+
+        def meet(one: S, joins: bool) -> "tuple[S, Iterator[Said]]":
+            return one, self._events(lambda manager: manager.meet(one.order, partial(is_over, one), joins))
+
+        def joining() -> "tuple[S, Iterator[Said]] | None":
+            return None if (one := more()) is None else meet(one, True)
+
+        return there.draw_together(*meet(first, False), joining)
 
     def cancel(self) -> None:
         """See ``Worker``."""
@@ -89,7 +111,7 @@ class ThreadWorker:
         """See ``Worker``; the model's memory is given back with that of the process."""
         self._cancelled.set()
 
-    def _events(self, order: Order) -> Iterator[Event]:
+    def _events(self, draw: "Callable[[PipelineManager], Iterator[E]]") -> "Iterator[E | Event]":
         started = time.perf_counter()
         if self._lost:
             yield Failed(self._lost)
@@ -99,7 +121,7 @@ class ThreadWorker:
                 yield Loading("Starting the engine", 0.0)
             manager = self._engine()
             starting_s = time.perf_counter() - started
-            for event in manager.draw(order, self._cancelled.is_set):
+            for event in draw(manager):
                 if isinstance(event, TERMINAL):
                     parts_s = dict(event.parts_s)
                     yield replace(event, parts_s=parts_s | {"load": parts_s.get("load", 0.0) + starting_s})

@@ -1,9 +1,9 @@
 """What an executor has draw its orders: an engine, wherever it runs."""
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from webui.core.events import Event, Image, Loading
 from webui.core.memory import Room
@@ -54,6 +54,30 @@ class Worker(Protocol):
 
     def close(self) -> None:
         """Ends what is drawn, and lets go of the device; from any thread."""
+
+
+class Shared(Protocol):
+    """An order that is drawn beside others, and its own end."""
+
+    order: Order
+
+    def cancelled(self) -> bool:
+        """Whether it is to end within a step."""
+
+
+S = TypeVar("S", bound=Shared)
+
+
+@runtime_checkable
+class SharedWorker(Worker, Protocol):
+    """One that can draw several orders at once."""
+
+    def draw_together(self, first: S, more: Callable[[], S | None]) -> Iterator[tuple[S, Event]]:
+        """The events of an order and of those that join it, as ``draw`` has them, each with whose it is.
+
+        ``more`` is asked before each step for one that joins, on the thread that draws. What cannot be drawn together
+        is drawn one after the other.
+        """
 
 
 class Joined(Protocol):
