@@ -31,6 +31,7 @@ WORKLOADS = {
     "lora_steps": EVERY_SIZE,
     "images": TWO_SIZES,
     "queue": TWO_SIZES,
+    "together": TWO_SIZES,
     "memory": TWO_SIZES,
     "large": ("demo",),
     "upscale": ("demo",),
@@ -51,7 +52,7 @@ WORKLOADS = {
 IN_ANOTHER = ("lora_steps", "large")
 """Parts of other workloads, and what takes long: measured only where they are named."""
 
-ON_CUDA = ("txt2img", "img2img", "inpaint", "previews", "lora", "lora_steps")
+ON_CUDA = ("txt2img", "img2img", "inpaint", "previews", "lora", "lora_steps", "together")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
 
 AGAINST = ("txt2img", "img2img", "inpaint", "previews", "lora", "coldstart")

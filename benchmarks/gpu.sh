@@ -33,6 +33,7 @@ EXPECTED=(
     exact-float32 80
     speed-txt2img 40
     # until here it fits 15 minutes, 100 s of which are the machine's start
+    suite-together 40 speed-together 40 speed-together-sd15 60
     compiled-sd15 110 compiled-sdxl 180 # diffusers compiled, which takes minutes before it draws
     suite-controls 60 suite-families 45 suite-small-weights 60 suite-approximations 30
     exact-bfloat16 80
@@ -103,6 +104,7 @@ part_suite_controls() { suite tests/engine/controls; }
 part_suite_approximations() { suite tests/engine/test_approximations.py; }
 part_suite_families() { suite tests/engine/families/test_parity.py; }
 part_suite_small_weights() { suite tests/engine/families/test_small_weights.py tests/engine/families/test_small_anima.py; }
+part_suite_together() { suite tests/jobs/test_joining.py tests/engine/test_together.py; }
 suite() {
     "$python" -m pytest -p no:cacheprovider -n "$workers" --device "$DEVICE" --tb short -rfE "$@"
 }
@@ -111,6 +113,8 @@ part_speed_txt2img() { speed txt2img; }
 part_speed_img2img() { speed img2img; }
 part_speed_inpaint() { speed inpaint; }
 part_speed_previews() { speed previews; }
+part_speed_together() { speed together --rounds 3; }
+part_speed_together_sd15() { speed together --size "$usual" --rounds 3; }
 part_speed_lora() { speed lora --rounds 3; } # pictures that alternate two sets, a weight that changes in mid-picture
 part_speed_lora_sd15() { speed lora --size "$usual" --side 512 --steps 20 --rounds 3; }
 part_speed_sd15() { speed txt2img --size "$usual" --side 512 --steps 20 --rounds 3; }

@@ -268,7 +268,7 @@ def test_the_next_part_of_a_job_that_was_begun_joins(job_of, drawn):
         {"hires": {"scale": 2}},
         {"refiner": "demo"},
         {"pag": {"scale": 3.0}},
-        {"prompt": "a cat <lora:demo-watercolor:0@0,1@0.5>"},
+        {"prompt": "a cat <lora:sepia:0@0,1@0.5>"},
     ],
 )
 def test_what_is_more_than_one_plain_pass_is_drawn_by_itself(library, fields):
