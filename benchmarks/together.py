@@ -92,19 +92,22 @@ def _draw(executor: LocalExecutor, asked: Request, count: int, seed: int, way: _
         asked.model_copy(update={"prompt": f"a {THINGS[k % len(THINGS)]}, flat style", "seed": seed + k})
         for k in range(count)
     ]
-    jobs = [
-        executor.submit(request, keep=False, visitor=Visitor(f"{k:032x}", origin=f"10.0.0.{k + 1}"))
-        for k, request in enumerate(requests)
-    ]
+    with executor._queue.changed:  # all are there before the first is taken
+        jobs = [
+            executor.submit(request, keep=False, visitor=Visitor(f"{k:032x}", origin=f"10.0.0.{k + 1}"))
+            for k, request in enumerate(requests)
+        ]
     pictures: list[Image] = []
+    ends_s: list[float] = []
     for job in jobs:
         events = [event for _, event in job.follow()]
-        if not isinstance(events[-1], Done):
-            raise RuntimeError(f"the job ended with {events[-1]}")
-        way.first_s += [] if pictures else [time.perf_counter() - began]
+        if not isinstance(end := events[-1], Done):
+            raise RuntimeError(f"the job ended with {end}")
+        ends_s.append(end.seconds)
         pictures += [event for event in events if isinstance(event, Image)]
     took_s = time.perf_counter() - began
-    way.last_s.append(took_s)
+    way.first_s.append(min(ends_s))
+    way.last_s.append(max(ends_s))
     way.a_minute.append(60 * count / took_s)
     way.processor_s.append((time.process_time() - worked) / count)
     return pictures

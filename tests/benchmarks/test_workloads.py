@@ -10,7 +10,7 @@ import torch
 from checkpoints import small
 from diffusers import UNet2DConditionModel
 
-from benchmarks import approximate, families, family_models, pictures, upscale
+from benchmarks import approximate, families, family_models, pictures, together, upscale
 from benchmarks.lora_files import write_lora
 from benchmarks.measure import Options, Row
 from benchmarks.peers import Models, convert
@@ -84,3 +84,11 @@ def test_a_data_folder_offers_the_model_of_a_size(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(convert, "random", lambda _: Models(DEMO_MODEL, Path("none")))
     assert convert.offer("demo", tmp_path) == "demo" and not list(tmp_path.iterdir())
     assert convert.offer("sd15", tmp_path) in find_models(Settings(data_dir=tmp_path))
+
+
+def test_strangers_are_measured_one_by_one_and_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(together, "VISITORS", (2,))
+    rows = together.run(Options(rounds=1, steps=3, side=64))
+    assert [row.unit.split()[0] for row in rows] == ["pictures/min"] * 2 + ["s"] * 6
+    assert all(row.samples[0] > 0 for row in rows)
+    assert rows[1].ratio and "2 in a forward" in rows[1].note

@@ -149,7 +149,8 @@ class Together:
             self._joined = (), None  # the former one goes first
             joined = backbone.join(told, counts)
             self._joined = told, joined
-        times = [asked.time.float().expand(count) for asked, count in zip(those, counts, strict=True)]
-        answers = backbone.predict(torch.cat([asked.seen for asked in those]), torch.cat(times), joined)
+        seen = torch.cat([asked.seen for asked in those])
+        times = [asked.time.to(seen.device, torch.float32).expand(len(asked.seen)) for asked in those]
+        answers = backbone.predict(seen, torch.cat(times), joined)
         for asked, *said in zip(those, *(answer.split(list(counts)) for answer in answers), strict=True):
             asked.said, asked.met = said, sum(counts)

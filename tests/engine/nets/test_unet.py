@@ -7,6 +7,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import PAGCFGIdentitySelfAttnProcessor2_0, PAGIdentitySelfAttnProcessor2_0
 from stock_attention import Nag
 
+from webui.engine.families.base import Steering
+from webui.engine.families.latent import UNetBackbone
 from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
 
@@ -75,6 +77,39 @@ def test_further_prompts_share_the_latents(config: dict) -> None:
     once = ours(latents, torch.tensor(9.5), ours.prepare(context, **told))
     twice = ours(torch.cat([latents, latents]), torch.tensor(9.5), ours.prepare(context, **told))
     assert torch.allclose(once, twice, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [SMALL_UNET, SDXL, LCM], ids=["small", "sdxl", "lcm"])
+@torch.inference_mode()
+def test_what_several_ask_can_be_asked_at_once(config: dict) -> None:
+    _, ours = both(config)
+    backbone, counts = UNetBackbone(ours), (1, 2)
+    asked = []
+    for number, count in enumerate(counts):
+        told = [{"context": torch.randn(1, 5, 24)} for _ in range(2)]
+        for each in told:
+            each |= {"summary": torch.randn(1, 16), "ids": torch.rand(1, 6)} if config is SDXL else {}
+            each |= {"guidance": torch.randn(1, 16)} if config is LCM else {}
+        shown = torch.randn(count, 5, 8, 8) if config is LCM else None
+        (prepared,) = backbone.prepare(told, count, shown)
+        asked.append((torch.randn(count, 4, 8, 8), torch.tensor(100.0 * (number + 1)), prepared))
+    seen, times, prepared = zip(*asked, strict=True)
+    assert prepared[0].form == prepared[1].form
+    time = torch.cat([time.expand(count) for time, count in zip(times, counts, strict=True)])
+    together = backbone.predict(torch.cat(seen), time, backbone.join(prepared, counts))
+    for alone, found in zip(zip(*(backbone.predict(*each) for each in asked), strict=True), together, strict=True):
+        assert torch.allclose(found, torch.cat(alone), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_what_differs_in_form_is_not_asked_at_once() -> None:
+    _, ours = both(SMALL_UNET)
+    backbone, context = UNetBackbone(ours), torch.randn(1, 5, 24)
+    (plain,) = backbone.prepare([{"context": context}], 1)
+    (longer,) = backbone.prepare([{"context": torch.randn(1, 9, 24)}], 1)
+    (guided,) = backbone.prepare([{"context": context}] * 2, 1)
+    (steered,) = backbone.steer([{"context": context}], 1, None, Steering(perturbed=True))
+    assert len({plain.form, longer.form, guided.form}) == 3 and steered.form is None
 
 
 def told_of(config: dict, rows: int) -> tuple[dict, dict]:
