@@ -187,8 +187,8 @@ class Residence:
                 continue
             told = time.monotonic()
             done, total = (count / 2**30 for count in (progress.done_bytes, progress.total_bytes))
-            said = f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB"
-            yield Loading(said, progress.done_bytes / progress.total_bytes)
+            share = progress.done_bytes / progress.total_bytes
+            yield Loading(f"Loading {file.name}: {progress.part}, {done:.2f} of {total:.2f} GiB", share)
         if file_bytes:
             self._read_bytes_s = file_bytes / max(time.monotonic() - started, 1e-3)
         self.kept.pause()
