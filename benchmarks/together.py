@@ -46,8 +46,7 @@ def run(options: Options) -> list[Row]:
     steps = options.steps or STEPS[options.size][options.device]
     with tempfile.TemporaryDirectory() as folder:
         model = offer(options.size, Path(folder))
-        device = "cuda" if options.device == "cuda" else "cpu"
-        settings = Settings(device=device, data_dir=Path(folder), model=model)
+        settings = Settings(device="cuda" if options.device == "cuda" else "cpu", data_dir=Path(folder), model=model)
         manager = PipelineManager(settings.engine_options)
         executors = {
             name: LocalExecutor(
@@ -67,7 +66,7 @@ def _rows(executors: Mapping[str, LocalExecutor], asked: Request, count: int, ro
     worst = met = 0
     for k in range(rounds + 1):
         drawn = {}
-        for name in executors if k % 2 else reversed(executors):
+        for name in executors if k % 2 else reversed([*executors]):
             drawn[name] = _draw(executors[name], asked, count, seed=100 * k, way=ways[name] if k else _Way())
         worst = max(worst, *map(_difference, *drawn.values()))
         met = max(int(str(picture.recipe.environment.get("together", 1))) for picture in drawn["together"])

@@ -39,7 +39,7 @@ from webui.jobs.filters import Filters
 from webui.jobs.protocols import Executor
 from webui.jobs.store import Store
 from webui.jobs.visitors import VisitorsExecutor
-from webui.jobs.workers.places import Place, devices_for, places_of
+from webui.jobs.workers.places import Place, check_together, devices_for, places_of
 from webui.jobs.workers.process import ProcessWorker
 from webui.jobs.workers.thread import ThreadWorker
 from webui.jobs.workers.worker import Fleet, Worker
@@ -93,17 +93,6 @@ def make_workers(settings: Settings) -> Mapping[str, Worker] | Fleet:
     if places := find_places(settings):
         return {place.name: ProcessWorker(settings.engine_options, place) for place in places}
     return {"": ThreadWorker(settings.engine_options)}
-
-
-def check_together(settings: Settings) -> None:
-    """Raises RequestError where jobs cannot be drawn together with what else is asked for."""
-    others = {"ray": settings.ray, "workers": settings.workers > 1, "devices": settings.devices}
-    faster = {"compile": settings.compile, "cuda_graphs": settings.cuda_graphs}
-    for name, is_on in (others | faster).items() if settings.together > 1 else ():
-        if is_on:
-            why = "only a server with one worker does" if name in others else "the number of pictures changes with jobs"
-            flag = f"--{name.replace('_', '-')}"
-            raise RequestError(f"--together draws no jobs at once with {flag}: {why}; leave one out", field="together")
 
 
 def name_workers(settings: Settings) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from webui.core.errors import RequestError
+from webui.core.settings import Settings
 
 VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
 """What makes a process see one card alone; it is the first one there."""
@@ -76,3 +77,14 @@ def _card(kind: str, number: int, environment: Mapping[str, str]) -> str:
             f"devices: {kind}:{number} is not there: {VISIBLE[kind]} shows {len(seen)} of the cards", field="devices"
         )
     return seen[number] if seen else str(number)
+
+
+def check_together(settings: Settings) -> None:
+    """Raises RequestError where jobs cannot be drawn together with what else is asked for."""
+    others = {"ray": settings.ray, "workers": settings.workers > 1, "devices": settings.devices}
+    faster = {"compile": settings.compile, "cuda_graphs": settings.cuda_graphs}
+    for name, is_on in (others | faster).items() if settings.together > 1 else ():
+        if is_on:
+            why = "only a server with one worker does" if name in others else "the number of pictures changes with jobs"
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(f"--together draws no jobs at once with {flag}: {why}; leave one out", field="together")
