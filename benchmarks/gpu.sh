@@ -15,8 +15,8 @@
 # models in the place of large ones, a stand-in for CUDA's recorder.
 #
 # The numbers behind the parts are the seconds that each is expected to take on one H200 with 16 cores. They are estimates:
-# no part was run on a card yet. With DEVICE=cpu QUICK=1 and one thread, the processor is busy for 18 s with exact-float16 and
-# 30 s with speed-sdxl.
+# no part was run on a card yet. With DEVICE=cpu QUICK=1 WORKERS=1 and one thread, the processor is busy for 18 s with
+# exact-float16, 30 s with speed-sdxl and 53 s with suite-controls.
 #
 # To add a part: write a function part_NAME, with - as _ in its name, and put NAME and seconds where it is to run.
 # It ends well if its last command does; "$python" is the environment's, and figures go into "$results".
