@@ -85,7 +85,7 @@ class Network:
 
     def encode(self, pixels):
         vae = self._model.vae
-        mean, std = vae.encode(pixels.to(vae.dtype))
+        mean, std = vae.encode(pixels.to(vae.dtype).contiguous())  # rows first, as the product gives it
         return mean.float() * vae.scaling_factor, std.float() * vae.scaling_factor
 
 
