@@ -313,6 +313,7 @@ def test_a_hostile_name_is_text_everywhere(tab):
     tab.draw(prompt="a cat", steps=1)
     wait_for(lambda: HOSTILE in panel(tab).locator(".models-status").inner_text(), "what is loaded")
     tab.choose("model", "demo")
+    wait_until_pressed(tab, "demo")
 
 
 def test_details_tell_the_hash(tab, model_server):
