@@ -1,6 +1,7 @@
 """A process of ours begins without the garbage collector, and has it afterwards."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -49,3 +50,24 @@ os._exit(0)  # whatever the thread is at
 def test_no_library_has_to_wait_for_torchs() -> None:
     run = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's builds have other libraries for threads there")
+@pytest.mark.parametrize(
+    ("set_by_hand", "rounds"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")],
+)
+def test_threads_wait_briefly_with_the_processor_in_hand_unless_somebody_says_otherwise(
+    set_by_hand: dict[str, str], rounds: str
+) -> None:
+    """What libgomp says that it goes by, once torch is loaded."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    variables = {name: value for name, value in os.environ.items() if name not in names} | set_by_hand
+    run = subprocess.run(
+        [sys.executable, "-c", "import webui, torch"],
+        env=variables | {"OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{rounds}'" in run.stderr

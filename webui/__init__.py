@@ -1,5 +1,6 @@
 """Darkroom: a browser UI for Stable Diffusion that keeps its promises."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Darkroom", "Init", "LoraRef", "Request", "Settings", "Variation"]
 __version__ = "0.1.0"
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # How long torch's threads on a CPU wait for each other before they let others have the processor: libgomp's own
+    # 300,000 rounds take it from the very thread that they wait for. Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 _HOMES = {
     "Darkroom": "webui.darkroom",
