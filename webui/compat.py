@@ -217,7 +217,9 @@ class LateAdapter:
         kind, options = self._asked
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as FastAPI does: of a field of a function it needs the kind alone
-            return TypeAdapter(kind, **options)
+            made = TypeAdapter(kind, **options)
+            made.rebuild(raise_errors=False)  # else what was deferred is made, and warned of, at the first value
+            return made
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._made, name)
