@@ -99,7 +99,8 @@ part_suite_cuda() {
 part_suite_loras() { suite tests/engine/speed/test_graphed.py tests/engine/test_loras.py tests/engine/test_schedules.py; }
 part_suite_samplers() { suite tests/engine/test_denoise.py tests/engine/test_exactness.py; }
 part_suite_pictures() {
-    suite tests/engine/test_start_pictures.py tests/engine/test_guidance.py tests/engine/test_soft_inpainting.py
+    suite tests/engine/test_start_pictures.py tests/engine/test_stock_start_pictures.py tests/engine/test_guidance.py \
+        tests/engine/test_soft_inpainting.py
 }
 part_suite_controls() { suite tests/engine/controls; }
 part_suite_approximations() { suite tests/engine/test_approximations.py; }

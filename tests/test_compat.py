@@ -3,8 +3,9 @@
 import copy
 import importlib.metadata
 import inspect
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import gradio
 import pytest
@@ -14,7 +15,7 @@ from fastapi.testclient import TestClient
 from gradio import networking
 from gradio.blocks import Block
 from gradio_client import utils
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter
 
 from webui import compat
 
@@ -176,3 +177,16 @@ def test_the_page_may_take_its_time(monkeypatch: pytest.MonkeyPatch, status: int
         assert asked[0]["timeout"] is None
         if is_there:
             assert networking.url_ok("https://elsewhere.example/") and asked[1]["timeout"] == 3
+
+
+class Late(BaseModel, defer_build=True):
+    sides: int = 4
+
+
+def test_what_checks_a_value_warns_of_nothing_at_the_first_one() -> None:
+    kind = Annotated[Late, Field(alias="body")]
+    with pytest.warns(UserWarning, match="alias"):
+        TypeAdapter(kind).validate_python({"sides": 3})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compat.LateAdapter(kind).validate_python({"sides": 3}) == Late(sides=3)

@@ -105,4 +105,4 @@ def test_verify_draws_it_alone(guests, under_way, tmp_path):
 def test_what_does_not_go_with_it_is_refused(flags, tmp_path):
     refused = run_here("serve", "--no-browser", "--data-dir", tmp_path, "--together", "4", *flags)
     assert refused.returncode == 2
-    assert f"--together draws no jobs at once with {flags[0]}" in refused.stderr
+    assert f"--together does not go with {flags[0]}: " in refused.stderr

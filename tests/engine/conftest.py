@@ -237,3 +237,14 @@ def random_lora() -> Callable[..., dict[str, torch.Tensor]]:
 def by_diffusers() -> Callable[[str, str], str]:
     """How diffusers names a layer in a file."""
     return diffusers_name
+
+
+@pytest.fixture
+def restart(draw):
+    """``restart(init, ...)``: the one picture of such a job; its size is the start picture's."""
+
+    def restart(init, **fields):
+        (picture,) = draw(init=init, **({"width": None, "height": None} | fields))
+        return picture
+
+    return restart

@@ -119,7 +119,7 @@ class PipelineManager:
                 yield Alone(cancelled)
             yield from self._events(run)
         except Exception:
-            self.parts_s = run.parts_s
+            self.parts_s = run.parts_s  # whoever is told of the failure asks what it took: not another's
             raise
 
     def draw_together(

@@ -1,5 +1,6 @@
 """What families have in common whose backbone is one of diffusers' transformers."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,9 +66,9 @@ class TransformerBackbone(Backbone):
         """What the transformer is told of a time of 0..1000."""
         return time / 1000
 
+    @abstractmethod
     def flow(self, seen: torch.Tensor, now: torch.Tensor, told: Mapping[str, Any]) -> torch.Tensor:
         """The flow at latents (n, channels, height, width) of whole patches, like them; ``now`` is (n,)."""
-        raise NotImplementedError
 
 
 class PatchesBackbone(TransformerBackbone):
@@ -84,9 +85,9 @@ class PatchesBackbone(TransformerBackbone):
         )[0]
         return functional.pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), PATCH)
 
+    @abstractmethod
     def given(self, told: Mapping[str, Any], rows: int, columns: int) -> dict[str, Any]:
         """What is told, and the places of all tokens, as the transformer is given them."""
-        raise NotImplementedError
 
 
 def shapes_by_name(keys: Keys, checkpoint: Checkpoint, shapes: Shapes, prefix: str) -> Callable[[str], tuple[int, ...]]:

@@ -85,6 +85,6 @@ def check_together(settings: Settings) -> None:
     faster = {"compile": settings.compile, "cuda_graphs": settings.cuda_graphs}
     for name, is_on in (others | faster).items() if settings.together > 1 else ():
         if is_on:
-            why = "only a server with one worker does" if name in others else "the number of pictures changes with jobs"
+            why = "it needs a single worker" if name in others else "each number of pictures would be prepared anew"
             flag = f"--{name.replace('_', '-')}"
-            raise RequestError(f"--together draws no jobs at once with {flag}: {why}; leave one out", field="together")
+            raise RequestError(f"--together does not go with {flag}: {why}; leave one out", field="together")
