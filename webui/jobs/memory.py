@@ -1,7 +1,7 @@
 """What a job will take of memory, told before anything is loaded: from the files' headers and what a device has."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from webui.core.errors import Mend, RequestError, show
 from webui.core.files import AnnotatorFile, ControlFile, File, FinderFile, ImageEncoderFile, ModelFile, UpscalerFile
@@ -63,54 +63,61 @@ def check_memory(orders: Iterable[Order], workers: Sequence[WorkerStatus]) -> No
 
     One that has the model in memory may draw it, and so may one whose memory is not known.
     """
-    for file, others, size, rows, controls, int8, beside in (
-        dict.fromkeys(map(_asked, _passes(orders))) if workers else ()
-    ):
+    for drawn in dict.fromkeys(_drawn(orders)) if workers else ():
         found: list[tuple[Need, Room]] = []
         for worker in workers:
-            if not (room := worker.room) or file.checkpoint is None or file.name in worker.models:
+            if not (room := worker.room) or drawn.model.name in worker.models:
                 break
-            step = step_bytes(file.checkpoint, size, rows, room.number_bytes)
             try:
-                need = _with_controls(need_of(file, others, room.number_bytes, step), controls, room)
-                need = need.in_int8(room.number_bytes) if int8 else need
-                need = replace(need, beside_bytes=_beside_bytes(beside, room))
+                need = drawn.need(room)
             except (BadFile, OSError):  # said where it is loaded
                 break
-            if need.missing(room) <= 0:
+            if need is None or need.missing(room) <= 0:
                 break
             found.append((need, room))
         else:
             need, room = min(found, key=lambda one: one[0].missing(one[1]))
-            raise RequestError(need.refusal(file.name, room), "model")
+            raise RequestError(need.refusal(drawn.model.name, room), "model")
 
 
 def check_int8(orders: Iterable[Order], workers: Iterable[WorkerStatus]) -> None:
     """RequestError for a pass in 8 bits where a worker cannot draw one."""
-    rooms = [worker.room for worker in workers if worker.room]
-    for stage, _, _ in _passes(orders):
-        if not stage.int8:
-            continue
-        if reason := next((room.no_int8 for room in rooms if room.no_int8), ""):
-            raise RequestError(f"int8: {reason}", "int8", Mend("use", False))
+    reasons = (worker.room.no_int8 for worker in workers if worker.room)
+    if any(drawn.int8 for drawn in _drawn(orders)) and (reason := next(filter(None, reasons), "")):
+        raise RequestError(f"int8: {reason}", "int8", Mend("use", False))
 
 
-def _passes(orders: Iterable[Order]) -> Iterator[tuple[Pass, int, tuple[File, ...]]]:
-    """With how many pictures each draws at once, and what networks its order has besides."""
+@dataclass(frozen=True)
+class _Drawn:
+    """What of a pass takes memory; ``rows`` are the prompts at once, ``beside`` the networks that its order has too."""
+
+    model: ModelFile
+    lenders: tuple[ModelFile, ...]
+    size: Size
+    rows: int
+    controls: tuple[ControlFile, ...]
+    int8: bool
+    beside: tuple[File, ...]
+
+    def need(self, room: Room) -> Need | None:
+        """Of a worker, None where the file has nothing to go by; raises BadFile and OSError."""
+        if self.model.checkpoint is None:
+            return None
+        step = step_bytes(self.model.checkpoint, self.size, self.rows, room.number_bytes)
+        need = _with_controls(need_of(self.model, self.lenders, room.number_bytes, step), self.controls, room)
+        need = need.in_int8(room.number_bytes) if self.int8 else need
+        return replace(need, beside_bytes=_beside_bytes(self.beside, room))
+
+
+def _drawn(orders: Iterable[Order]) -> Iterator[_Drawn]:
     for order in orders:
         beside = tuple(file for file in order.files if isinstance(file, BESIDE))
         for stage in order.stages:
             if isinstance(stage, Pass | Detail):
-                yield stage if isinstance(stage, Pass) else stage.each, order.request.count, beside
-
-
-def _asked(
-    drawn: tuple[Pass, int, tuple[File, ...]],
-) -> tuple[ModelFile, tuple[ModelFile, ...], Size, int, tuple[ControlFile, ...], bool, tuple[File, ...]]:
-    """What of a pass takes memory: model and lenders, size, prompts at once, controls, int8, what is besides."""
-    stage, count, beside = drawn
-    controls = tuple({use.file: 0 for use in stage.controls})
-    return stage.model, stage.lenders, stage.size, count * stage.rows, controls, stage.int8, beside
+                each = stage if isinstance(stage, Pass) else stage.each
+                controls = tuple({use.file: 0 for use in each.controls})
+                rows = order.request.count * each.rows
+                yield _Drawn(each.model, each.lenders, each.size, rows, controls, each.int8, beside)
 
 
 def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> Need:
