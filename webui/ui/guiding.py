@@ -17,7 +17,7 @@ def build_fold(page: str, catalog: Catalog) -> dict[str, Any]:
     with gr.Accordion("More guidance", open=False, elem_id=f"{page}-guiding"):
         controls = {"guidance_rescale": form.make_control(page, "guidance_rescale", catalog)}
         for group in GROUPS:
-            with gr.Group(elem_id=f"{page}-{group}"):
+            with gr.Column(elem_id=f"{page}-{group}"), gr.Group():  # Gradio writes a group's own id twice
                 for name in (name for name in GROUP_FIELDS if name.partition(".")[0] == group):
                     named = {"label": Request.model_fields[group].title} if name == group else {}
                     controls[name] = form.make_control(page, name, catalog, **named)
