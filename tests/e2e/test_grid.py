@@ -110,8 +110,13 @@ def test_a_grid_on_the_page_is_a_table_and_each_of_its_cells_fills_the_page(open
     page.locator("#grid-status", has_text="This grid is 600 pictures, and they take about").wait_for()
     page.locator("#grid-status [data-yes]").click()
     page.locator("#grid-status [data-state=running]").wait_for()
+    page.locator("#grid-generate").click()  # asked again while it is drawn: beside the line of that one, which goes on
+    question = page.locator("#grid-answer", has_text="This grid is 600 pictures")
+    question.get_by_role("button", name="Yes, draw them").wait_for()
+    page.locator("#grid-status [data-state=running]").wait_for()
     page.locator("#grid-stop").click()
     page.locator("#grid-status [data-state=cancelled]").wait_for()
+    assert question.is_visible()
 
 
 @pytest.mark.slow

@@ -158,3 +158,13 @@ def test_no_rule_for_everybody_is_broken_at_any_width(open_tab, theme, tmp_path)
     tab.add_job(prompt="waits")
     tab.queue.get_by_role("listitem").nth(1).wait_for()
     assert not _violations(tab)
+
+
+def test_scroll_bars_and_the_like_are_as_dark_as_the_page(tab):
+    scheme = "getComputedStyle(document.documentElement).colorScheme"
+    is_dark = "document.body.classList.contains('dark')"
+    for _ in range(2):
+        dark = tab.page.evaluate(is_dark)
+        assert tab.page.evaluate(scheme) == ("dark" if dark else "normal")
+        tab.page.locator("#darkroom-theme").click()
+        tab.page.wait_for_function(f"(dark) => {is_dark} !== dark", arg=dark)

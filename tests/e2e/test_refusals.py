@@ -74,3 +74,31 @@ def test_a_picture_that_is_missing_is_asked_for(tab):
     assert re.search("img2img-refused", page.evaluate("document.activeElement.getAttribute('aria-describedby')"))
     with page.expect_file_chooser():
         note.get_by_role("button", name="Choose a picture").click()
+
+
+def test_a_job_that_is_drawn_keeps_its_line_and_stop_while_another_is_refused(tab):
+    tab.set(prompt="a red apple, flat style", steps=150, count=4)
+    job = tab.generate()
+    tab.wait_for_step()
+    shown = """() => {
+        const stop = document.querySelector("#txt2img-stop");
+        window.hidden = 0;
+        new MutationObserver(() => (window.hidden += stop.checkVisibility() ? 0 : 1)).observe(
+            document.querySelector("#txt2img-status"), { childList: true, subtree: true, attributes: true });
+    }"""
+    tab.page.evaluate(shown)
+    tab.set(width=65)
+    tab.find("generate").click()
+    note = tab.page.locator(NOTE, has_text="width must be a multiple of 8")
+    note.wait_for()
+    tab.page.locator("#txt2img-answer", has_text="width must be a multiple of 8").wait_for()
+    step = tab.wait_for_step()
+    tab.page.wait_for_function(
+        "(step) => Number(/Step (\\d+)/.exec(document.querySelector('#txt2img-status').textContent)?.[1]) > step", arg=step
+    )
+    assert note.is_visible() and tab.job == job, "the next step leaves the refusal where it is"
+    assert tab.page.evaluate("window.hidden") == 0
+    mend(tab, "Use 64")
+    tab.page.locator("#txt2img-answer").wait_for(state="hidden")
+    tab.find("stop").click()
+    tab.wait_for_state("cancelled")

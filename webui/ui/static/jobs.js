@@ -314,6 +314,8 @@
     next,
     ended,
     waiting: (page) => (runs[page] ? waiting(page).length : 0),
+    // The job that the page follows, while it goes on.
+    underWay: (page) => (followed[page] && !isOver(followed[page]) && !followed[page].lost ? followed[page].ids[0] : ""),
     isBusy: (page) => active(page).length > 0,
     stopWaiting: (page, kind) => stop(page, waiting(page).filter((run) => run[kind])),
     replaceLive,

@@ -29,6 +29,7 @@
     return value;
   };
 
+  const lines = {}; // by page: the newest status of a job that is under way
   const remembered = {}; // by page: what was told of its fields last
 
   window.darkroom = {
@@ -36,6 +37,7 @@
     need,
     pageInSight,
     isBusy,
+    lineOf: (page) => lines[page],
     read,
     write,
     restored: [], // pages whose fields are as they were remembered
@@ -91,13 +93,14 @@
     // Gradio's label holds its copy button first, which leaves the text itself without a name.
     document.querySelector(`#${page}-infotext textarea`)?.setAttribute("aria-label", "Settings of this picture");
     const status = statusOf(page);
-    if (!status) return;
+    if (!status || (!status.dataset.job && window.darkroomJobs.underWay(page))) return; // that is set aside (refusals.js)
     const ledger = document.querySelector(`#${page}-status .ledger:not([data-met])`);
     if (ledger) { // each job brings a new one, which is to be as open as the last
       ledger.dataset.met = "";
       ledger.open = read("darkroom.ledger") === "open";
     }
     const { state } = status.dataset;
+    if (isBusy(page)) lines[page] = status;
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
     bringInSight(page, status);
     if (announced[page] !== state) {

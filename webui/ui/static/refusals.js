@@ -8,6 +8,7 @@
   const FIRST = { detail: "finder", controls: "model", regions: "prompt" }; // what says what a row is
   const FRAMES = 60; // until an opened fold has its fields
   const marks = {}; // by page: {place, held, block, note, input, described}
+  const newest = {}; // by page: the refusal that was told last
 
   const idOf = (page, field) => `${page}-${field.replaceAll(".", "-")}`;
   const componentOf = (id) => (window.gradio_config?.components ?? []).find(({ props }) => props?.elem_id === id);
@@ -63,10 +64,27 @@
     return found;
   };
 
+  // What Generate is answered while a job is drawn: the job keeps its line, and the answer stands below it.
+  const asideOf = (page) => document.getElementById(`${page}-answer`);
+  const setAside = (page, status) => {
+    const job = !status.dataset.job && window.darkroomJobs.underWay(page);
+    asideOf(page)?.replaceChildren();
+    if (!job) return status;
+    const answer = status.cloneNode(true);
+    const line = window.darkroom.lineOf(page);
+    if (!asideOf(page)) status.closest("[id$='-status']").after(make("div", { id: `${page}-answer` }));
+    asideOf(page).append(answer);
+    window.darkroomProgress.say(answer.textContent);
+    status.replaceChildren(...[...(line?.childNodes ?? [])].map((node) => node.cloneNode(true)));
+    Object.assign(status.dataset, { state: line?.dataset.state ?? "running", job });
+    return answer;
+  };
+
   const clear = (page) => {
     const { note, input, described } = marks[page] ?? {};
     if (!note) return;
     delete marks[page];
+    asideOf(page)?.replaceChildren();
     note.remove();
     input.removeAttribute("aria-invalid");
     described ? input.setAttribute("aria-describedby", described) : input.removeAttribute("aria-describedby");
@@ -112,13 +130,13 @@
   const mark = async (page, status) => {
     const { refused, how, value, instead, job } = status.dataset;
     const place = window.darkroomMends.describe({ refused, how, value, instead }, (field) => valueOf(page, field));
-    clear(page);
+    newest[page] = status;
     if (!place) return;
     const here = document.activeElement;
     const isAsked = !window.darkroomMore.how(page) && (!job || here === document.body); // by a person, just now
     if (isAsked) foldsOf(page, place.field).forEach(open);
     const { input, block } = isAsked ? await find(page, place) : look(page, place);
-    if (!input || !status.isConnected) return;
+    if (!input || newest[page] !== status) return;
     const note = make("p", { class: "field-refused", id: `${page}-refused` }, make("span", {}, status.querySelector(".status-text").textContent), ...buttonOf(page, place));
     stand(block, note);
     const described = input.getAttribute("aria-describedby");
@@ -134,9 +152,12 @@
     input.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
   };
 
-  whenever("[data-refusal]", (status) => {
+  whenever(":is([id$='-status'] .status[data-job=''], .status[data-refusal])", (status) => {
     const page = status.closest("[id$='-status']")?.id.slice(0, -"-status".length);
-    if (window.darkroom.PAGES.includes(page)) mark(page, status);
+    if (!window.darkroom.PAGES.includes(page)) return;
+    clear(page);
+    const told = setAside(page, status);
+    if (told.dataset.refusal) mark(page, told);
   });
   for (const name of ["input", "change", "drop", "paste", "pointerdown"]) {
     document.addEventListener(name, ({ target }) => {
@@ -150,5 +171,5 @@
     const { place, held, block } = marks[page] ?? {};
     if (place && (valueOf(page, place.field) !== held || (place.field === "image" && block.querySelector("img")))) clear(page);
   });
-  document.addEventListener("darkroom:sent", ({ detail: { page, run } }) => run && clear(page));
+  document.addEventListener("darkroom:sent", ({ detail: { page, run } }) => run && (clear(page), asideOf(page)?.replaceChildren()));
 })();
