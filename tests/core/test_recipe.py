@@ -1,6 +1,7 @@
 """The text inside the PNG, as an independent reader (sd_parsers from PyPI) reads it back from the saved file."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,12 @@ def test_a_model_name_cannot_break_the_settings_line(read_back, name):
     (sampler,) = read_back(prompt="x", model=name, seed=77, steps=9).samplers
     assert (sampler.parameters["steps"], sampler.parameters["seed"]) == ("9", "77")
     assert re.findall(r"\w+", sampler.model.name) == re.findall(r"\w+", name)
+
+
+def test_a_hash_that_is_not_known_is_left_out(make_picture):
+    recipe = make_picture(prompt="a red apple").recipe
+    text = replace(recipe, hashes={}).infotext()
+    assert "Model hash: " in recipe.infotext() and "hash" not in text and ", Model: demo" in text
 
 
 def test_the_longest_prompt_in_any_script_comes_back(read_back):

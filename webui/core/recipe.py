@@ -265,7 +265,7 @@ class Recipe:
             "CFG scale": f"{request.guidance:g}",
             "Seed": request.seed,
             "Size": f"{request.width}x{request.height}",
-            "Model hash": self.model_hash[:10],
+            "Model hash": self.model_hash[:10] or None,
             "Model": re.sub(r"[,:\n]", " ", request.model),
             "Form": None if request.form == "auto" else request.form,
             "Variation seed": request.varied.seed if request.varied else None,
