@@ -59,6 +59,34 @@ class _Known:
     program: Callable[..., torch.Tensor] | None = None
 
 
+class _Told:
+    """What the network is told, taken apart: most is the same from step to step."""
+
+    known: _Known | None = None
+
+    def __init__(self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, added: Added | None) -> None:
+        self._prepared, self._added = prepared, added
+        self._first = _form_of(latents), _form_of(timestep)
+        self.leaves, self.structure = pytree.tree_flatten((prepared, added))
+        self.tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+        self.form = *self._first, self.structure, *map(_form_of, self.leaves)
+
+    def is_of(self, latents: torch.Tensor, timestep: torch.Tensor, prepared: Prepared, added: Added | None) -> bool:
+        """Whether these are such latents and times, and the very same of all else."""
+        same = prepared is self._prepared and added is self._added
+        return same and self._first == (_form_of(latents), _form_of(timestep))
+
+    def put_together(self, given: Iterator[torch.Tensor]) -> tuple[Prepared, Added | None]:
+        """The same of the next so many tensors."""
+        leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
+        prepared, added = pytree.tree_unflatten(leaves, self.structure)
+        return prepared, added
+
+
+def _form_of(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
+
+
 class TracedUNet:
     """Runs a program for each size that is drawn more often than a few times.
 
@@ -79,6 +107,7 @@ class TracedUNet:
             if weight is not None and not (name == "weight" and isinstance(part, PackedConv2d))
         ]
         self._known: LRUCache[Any, _Known] = LRUCache(MAX_PROGRAMS)
+        self._told: _Told | None = None
         self._failed = False
 
     def __call__(
@@ -92,20 +121,21 @@ class TracedUNet:
         """As ``UNet.forward``, to the bit."""
         if shortcuts is not None or self._failed:
             return self._unet(latents, timestep, prepared, shortcuts, added)
-        leaves, structure = pytree.tree_flatten((latents, timestep, prepared, added))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        key = structure, *((leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
-        if (known := self._known.get(key)) is None:
-            return self._note(key, (latents, timestep, prepared, added))
+        told = self._told
+        if told is None or not told.is_of(latents, timestep, prepared, added):
+            told = self._told = _Told(latents, timestep, prepared, added)
+        if (known := told.known or self._known.get(told.form)) is None:
+            return self._note(told.form, (latents, timestep, prepared, added))
+        told.known = known
         known.forwards += 1
         if known.forwards <= FORWARDS_BEFORE or len(known.orders) < len(self._convolutions):
             return self._unet(latents, timestep, prepared, None, added)
-        given = (*tensors, *_pack(known.orders), *(weights[name] for weights, name in self._places))
+        given = latents, timestep, *told.tensors, *_pack(known.orders), *[held[name] for held, name in self._places]
         with optimized_execution(False):  # which would take time, and other ways
             if known.program is not None:
                 return known.program(*given)
             try:
-                known.program = self._trace(leaves, structure, given)
+                known.program = self._trace(told, given)
                 return known.program(*given)
             except RuntimeError as error:
                 logger.warning("The UNet runs without a program: %s", str(error).partition("\n")[0])
@@ -120,6 +150,7 @@ class TracedUNet:
     def close(self) -> None:
         """Lets go of all programs."""
         self._known.clear()
+        self._told = None
 
     def _note(self, key: Any, inputs: tuple[torch.Tensor, torch.Tensor, Prepared, Added | None]) -> torch.Tensor:
         """A plain forward, and how it has weights put in order."""
@@ -134,21 +165,19 @@ class TracedUNet:
         self._known[key] = _Known(orders)
         return output
 
-    def _trace(
-        self, leaves: Sequence[Any], structure: pytree.TreeSpec, given: Sequence[torch.Tensor]
-    ) -> Callable[..., torch.Tensor]:
+    def _trace(self, told: _Told, given: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
         """The program for what is told in this form."""
 
         def forward(*given: torch.Tensor) -> torch.Tensor:
-            return self._forward(leaves, structure, iter(given))
+            return self._forward(told, iter(given))
 
         program: Callable[..., torch.Tensor] = torch.jit.trace(forward, tuple(given), check_trace=False)
         return program
 
-    def _forward(self, leaves: Sequence[Any], structure: pytree.TreeSpec, left: Iterator[torch.Tensor]) -> torch.Tensor:
+    def _forward(self, told: _Told, left: Iterator[torch.Tensor]) -> torch.Tensor:
         """The UNet as a function of tensors alone: what it is told, ordered weights, all other weights."""
-        told = [next(left) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        latents, timestep, prepared, added = pytree.tree_unflatten(told, structure)
+        latents, timestep = next(left), next(left)
+        prepared, added = told.put_together(left)
         packed = [next(left) for _ in self._convolutions]
         own = [weights[name] for weights, name in self._places]
         try:
