@@ -93,9 +93,8 @@ def test_a_job_that_is_drawn_keeps_its_line_and_stop_while_another_is_refused(ta
     note.wait_for()
     tab.page.locator("#txt2img-answer", has_text="width must be a multiple of 8").wait_for()
     step = tab.wait_for_step()
-    tab.page.wait_for_function(
-        "(step) => Number(/Step (\\d+)/.exec(document.querySelector('#txt2img-status').textContent)?.[1]) > step", arg=step
-    )
+    later = "(step) => Number(/Step (\\d+)/.exec(document.querySelector('#txt2img-status').textContent)?.[1]) > step"
+    tab.page.wait_for_function(later, arg=step)
     assert note.is_visible() and tab.job == job, "the next step leaves the refusal where it is"
     assert tab.page.evaluate("window.hidden") == 0
     mend(tab, "Use 64")

@@ -60,6 +60,7 @@ def test_it_is_the_plain_one_at_each_size_with_each_lora_and_with_what_guides(dt
     latents, prepared = sizes[0]
     for larger in (latents.repeat(1, 1, 2, 2), latents):  # the very same prompts
         assert torch.equal(fast(larger, time, prepared), plain(larger, time, prepared))
+    assert len(fast._known) == len(sizes) + 1
     added = Added(middle=torch.ones(1, 64, 4, 4, dtype=dtype))
     for _ in range(FORWARDS_BEFORE + 2):
         assert torch.equal(fast(latents, time, prepared, None, added), plain(latents, time, prepared, None, added))
