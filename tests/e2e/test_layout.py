@@ -168,3 +168,15 @@ def test_scroll_bars_and_the_like_are_as_dark_as_the_page(tab):
         assert tab.page.evaluate(scheme) == ("dark" if dark else "normal")
         tab.page.locator("#darkroom-theme").click()
         tab.page.wait_for_function(f"(dark) => {is_dark} !== dark", arg=dark)
+
+
+def test_a_picture_to_paint_on_is_in_sight_as_a_whole_without_scrolling(tab, tmp_path):
+    path = tmp_path / "start.png"
+    PilImages.effect_noise((64, 64), 60).save(path)
+    resize(tab, DESKTOP)
+    tab.page.get_by_role("tab", name="inpaint", exact=True).click()
+    tab.page.locator("#inpaint-image input[type=file]").first.set_input_files(path)
+    tab.page.locator("#tab-inpaint .painter-sheet img").wait_for()
+    stage = "document.querySelector('#tab-inpaint .painter-stage')"
+    tab.page.wait_for_function(f"{stage}.querySelector('.painter-sheet').offsetHeight > 200")
+    assert tab.page.evaluate(f"{stage}.scrollHeight <= {stage}.clientHeight")

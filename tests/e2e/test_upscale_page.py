@@ -37,6 +37,7 @@ def test_a_picture_becomes_larger_and_is_shown_beside_what_it_was(upscale, tmp_p
     upscale.find("upscale-scale").locator("input[type=number]").blur()
     upscale.generate()
     assert sizes(upscale) == [(160, 96)]
+    upscale.page.locator("#upscale-gallery .caption", has_text="160 × 96 px").wait_for()
     upscale.page.locator("#upscale-wipe .wipe").wait_for()
     upscale.page.wait_for_function(f"({SIDES})().join() === '40,160'")
     line = upscale.page.get_by_label("Before and after").locator("visible=true").first

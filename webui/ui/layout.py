@@ -110,6 +110,8 @@ def theme() -> gr.themes.Base:
         input_border_color="#91887d",
         input_border_color_dark="#7f766c",
         input_border_width="1px",
+        checkbox_border_color="#91887d",
+        checkbox_border_color_dark="#7f766c",
         # white on the theme's own orange is too faint to read
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",

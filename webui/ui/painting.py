@@ -19,7 +19,7 @@ PAINTER = """
     <button type="button" data-act="undo">Undo</button>
     <button type="button" data-act="redo">Redo</button>
     <button type="button" data-act="clear">Clear</button>
-    <button type="button" data-act="zoom-out" aria-label="Zoom out">-</button>
+    <button type="button" data-act="zoom-out" aria-label="Zoom out">−</button>
     <span class="painter-zoom" aria-live="polite">100 %</span>
     <button type="button" data-act="zoom-in" aria-label="Zoom in">+</button>
   </div>

@@ -284,6 +284,8 @@ def gallery_item(job: Job, picture: Image, cache_dir: Path) -> GalleryItem | Non
         return None
     if picture.is_sheet:
         return str(served), "Sheet of all"
+    if picture.recipe.request.only_enlarges:  # no seed has a part in it
+        return str(served), "{} × {} px".format(*picture.image.size)
     varied = picture.recipe.request.varied
     return str(served), f"Seed {picture.seed}" + (f", variation seed {varied.seed}" if varied else "")
 

@@ -115,7 +115,8 @@
 
     // At 100 % the whole picture is in sight.
     fit() {
-      const { clientWidth: across, clientHeight: down } = this.stage;
+      const { clientWidth: across, clientHeight } = this.stage;
+      const down = clientHeight - parseFloat(getComputedStyle(this.stage).paddingBottom);
       const whole = Math.floor(Math.min(across, (down * this.canvas.width) / this.canvas.height));
       this.sheet.style.width = `${whole * ZOOMS[this.zoom]}px`;
     }

@@ -23,7 +23,7 @@
       tool("brush", "Pen"), tool("eraser", "Eraser"), make("label", { class: "painter-size" }, make("span", {}, "Width"), width),
       act("undo", "Undo"), act("redo", "Redo"), act("clear", "Clear"),
       act("paper", "White paper", { "aria-pressed": "false" }),
-      act("zoom-out", "-", { "aria-label": "Zoom out" }),
+      act("zoom-out", "−", { "aria-label": "Zoom out" }),
       make("span", { class: "painter-zoom", "aria-live": "polite" }, "100 %"),
       act("zoom-in", "+", { "aria-label": "Zoom in" }),
       act("done", "Done"),
