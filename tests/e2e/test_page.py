@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from PIL import Image as PilImages
 
@@ -30,6 +31,30 @@ def test_a_picture_grows_before_the_eyes(tab):
     assert _difference(finished, drawn[0]) > _difference(finished, drawn[-1]) > 0
     assert not tab.find("preview").locator("img").count()  # one place for the picture: the preview made way
     assert re.fullmatch(r"Done in \d+\.\d s\.", tab.message)
+
+
+def test_a_step_is_little_work_for_the_browser(tab):
+    """Its processor is often the one that draws."""
+    steps = 20
+    tab.page.evaluate("""() => {
+        const clone = structuredClone;
+        window.clones = 0;
+        window.structuredClone = (...given) => (window.clones++, clone(...given));
+    }""")
+    tab.draw(steps=1, width=192, height=192)
+    once = tab.page.evaluate("const clones = window.clones; window.clones = 0; clones")
+    session = tab.page.context.new_cdp_session(tab.page)
+    session.send("Performance.enable")
+    before = _layouts(session)
+    tab.draw(steps=steps)
+    assert _layouts(session) - before < 3 * steps  # none between one step and the next
+    assert tab.page.evaluate("window.clones") < 1.5 * once  # a step touches the few components that show it
+    session.detach()
+
+
+def _layouts(session: Any) -> int:
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(metric["value"] for metric in metrics if metric["name"] == "LayoutCount")
 
 
 def test_the_page_says_where_the_time_went(tab):

@@ -86,10 +86,9 @@ def test_gradio_still_has_each_place_that_is_changed():
 
 
 def test_a_file_without_a_place_is_left_as_it_is(tmp_path):
-    tree, page = "".join(old for old, _ in changes.TREE[1:]), changes.PAGE[0][0]
-    (tmp_path / "core-1.js").write_text(tree)
-    (tmp_path / "Blocks-1.js").write_text(f"before {page} after")
-    assert [*changes.mended(tmp_path)] == [("Blocks-1.js", f"before {changes.PAGE[0][1]} after")]
+    (tmp_path / "core-1.js").write_text("".join(old for old, _ in changes.TREE[1:]))
+    (tmp_path / "Blocks-1.js").write_text(f"before {' '.join(old for old, _ in changes.PAGE)} after")
+    assert [*changes.mended(tmp_path)] == [("Blocks-1.js", f"before {' '.join(new for _, new in changes.PAGE)} after")]
 
 
 def test_components_have_the_same_events_as_gradio_finds():
@@ -122,3 +121,30 @@ def test_a_frontend_that_says_nothing_is_asked_for_in_its_own_time(tmp_path: Pat
     (tmp_path / "index.html").write_text("<html></html>")
     monkeypatch.setattr(preloads, "FRONTEND", tmp_path)
     assert preloads.tags(["textbox"]) == preloads.styles() == ""
+
+
+def test_how_far_an_event_is_is_told_to_its_own_components():
+    [[_, (_, tell)], [_, (_, keep)]] = changes.PAGE, changes.STATUS
+    run = """
+    const told = [], page = new Page();
+    page.update_state_cb = (id, { loading_status }) => told.push([id, loading_status.status]);
+    const tell = async (event) => (page.loading_stati.update(event), await page.update_loading_stati_state());
+    (async () => {
+      for (const status of ["pending", "generating"]) await tell({ fn_index: 1, outputs: [1, 2], status });
+      await tell({ fn_index: 2, outputs: [3], status: "pending", used_cache: "full" });
+      await tell({ fn_index: 1, outputs: [1, 2], status: "complete" });
+      console.log(JSON.stringify([told, page.loading_stati.current]));
+    })();
+    """
+    update = f"""
+    update(e) {{
+      {keep}...n, used_cache: null, cache_duration: null, avg_time: null, cache_event_id: null }});
+      for (const id of e.outputs) this.current[id] = {{ ...e }};
+    }}"""
+    page = f"class Page {{ loading_stati = new Stati(); {tell} }}"
+    code = f"class Stati {{ current = {{}}; {update} }}\n{page}\n{run}"
+    said = subprocess.run([NODE, "-"], input=code, capture_output=True, text=True, timeout=120, check=True).stdout
+    told, current = json.loads(said)
+    first = [[id, status] for status in ("pending", "generating") for id in (1, 2)]
+    assert told == [*first, [3, "pending"], [1, "complete"], [2, "complete"], [3, "pending"]]  # no longer from a cache
+    assert current["3"]["used_cache"] is None and current["2"]["status"] == "complete"

@@ -1,11 +1,12 @@
 """Places in Gradio's page script that cost a page of hundreds of components a quarter of its opening, done otherwise;
-and one that keeps the browser awake.
+one that keeps the browser awake, and two that make each step of a picture work for all of the page.
 
 Gradio 6.31 makes its tree of components, and once it is there makes it anew, as after a change of the program; goes
 through all events for each component; copies its list of kinds for each; and does so on a tree of Svelte's proxies,
-where the finished tree alone has to be one. And it counts the time of an event that is under way 60 times a second,
-also where nobody sees it, and for ever where its component goes before its event ends. Each place is known by its very
-text: where a release has another, its file is served as it is.
+where the finished tree alone has to be one.
+And it counts the time of an event that is under way 60 times a second, also where nobody sees it, and for ever where
+its component goes before its event ends. And each time that an event gets on, it copies and tells anew every component
+that any event was for. Each place is known by its very text: where a release has another, its file is served as it is.
 """
 
 from collections.abc import Iterator
@@ -46,14 +47,26 @@ PAGE: tuple[Change, ...] = (
         "le(()=>{v(),oe(()=>{O.reload(",
         "le(()=>{v()&&oe(()=>{O.reload(",
     ),
+    (  # how far an event is, is told to whom it is news
+        "async update_loading_stati_state(){await Promise.all(Object.entries(this.loading_stati.current).map("
+        "([e,t])=>this.update_state_cb(Number(e),{loading_status:t},!1)))}",
+        "async update_loading_stati_state(){let n=this.told_stati??={};await Promise.all(Object.entries("
+        "this.loading_stati.current).map(([e,t])=>n[e]!==t&&this.update_state_cb(Number(e),{loading_status:n[e]=t},!1"
+        ")))}",
+    ),
 )
-TIMER: tuple[Change, ...] = (
+STATUS: tuple[Change, ...] = (
     (  # time is counted where it is shown
         "function ze(){me(()=>{F(Pe,(performance.now()-w(de))/1e3),W&&ze()})}",
         "function ze(){me(()=>{F(Pe,(performance.now()-w(de))/1e3),W&&U&&!w(Ne)&&ze()})}",
     ),
+    (  # what other events' components were told stays as it is where nothing in it changes
+        "for(let[t,n]of Object.entries(this.current))n.fn_index!==e.fn_index&&(this.current[t]={",
+        "for(let[t,n]of Object.entries(this.current))n.fn_index!==e.fn_index&&"
+        "(n.used_cache??n.cache_duration??n.avg_time??n.cache_event_id)!=null&&(this.current[t]={",
+    ),
 )
-CHANGES = {"core-*.js": TREE, "Blocks-*.js": PAGE, "statustracker-*.js": TIMER}
+CHANGES = {"core-*.js": TREE, "Blocks-*.js": PAGE, "statustracker-*.js": STATUS}
 
 
 def mended(assets: Path) -> Iterator[tuple[str, str]]:
