@@ -25,6 +25,9 @@ class Mend:
     instead_of: str = ""
 
 
+VALUELESS = {"missing", "missing_argument", "extra_forbidden", "unexpected_keyword_argument", "string_too_short"}
+"""Kinds of pydantic's problems that are not told better by what was given."""
+
 NUMBER = "{number}"
 """In what is wrong with an entry of a list: its number, counted from 1, which the list knows."""
 
@@ -90,11 +93,14 @@ def _explain_one(problem: Any) -> str:
         "tuple_type": "must be a list",
         "model_type": "must be an object",
         "model_attributes_type": "must be an object",
+        "dict_type": "must be an object",
         "string_too_long": "must be at most {max_length} characters long",
         "string_too_short": "must not be empty",
         "too_long": "must have at most {max_length} entries",
         "extra_forbidden": "is not a known setting",
+        "unexpected_keyword_argument": "is not a known setting",
         "missing": "is missing",
+        "missing_argument": "is missing",
         "byte_size": "must be a size, such as 2GB or 512MB",
         "byte_size_unit": "must be a size, such as 2GB or 512MB",
         "literal_error": "must be {expected}",
@@ -109,7 +115,7 @@ def _explain_one(problem: Any) -> str:
         return reason
     if problem["type"] == "string_too_long":
         return f"{field} {reason}; it has {len(given):,}"
-    if problem["type"] in ("missing", "extra_forbidden", "string_too_short"):
+    if problem["type"] in VALUELESS:
         return f"{field} {reason}"
     return f"{field} {reason}, not {_show(given)}"
 

@@ -188,6 +188,8 @@ def judge(picture: PilImage, recipe: Recipe, again: Image) -> Verdict:
         return Verdict("identical")
     if same_recipe:
         changed = ["its recipe still gives the picture that was drawn, so the file was edited since"]
+    elif not changed and not lossy and Image(0, first, recipe).pixels_sha256 == recipe.pixels_sha256:
+        changed = ["its pixels are those that were drawn, so the recipe may have been edited since"]
     tolerance = max(tolerance_of(recipe), tolerance_of(again.recipe)) + (LOSSY_LEVELS if lossy else 0)
     explained = bool(changed) and not same_recipe and all(name.startswith(ENVIRONMENT) for name in changed)
     outcome: Outcome = "equal" if explained and largest <= tolerance else "different"
