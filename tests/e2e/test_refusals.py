@@ -101,3 +101,10 @@ def test_a_job_that_is_drawn_keeps_its_line_and_stop_while_another_is_refused(ta
     tab.page.locator("#txt2img-answer").wait_for(state="hidden")
     tab.find("stop").click()
     tab.wait_for_state("cancelled")
+
+
+def test_each_refusal_is_told_at_its_field_however_alike_they_are(tab):
+    for width in (65, 66, 65, 66):  # the line below Generate changes by its text alone
+        tab.set(width=width)
+        tab.find("generate").click()
+        tab.page.locator(NOTE, has_text=f"not {width}").wait_for()

@@ -29,7 +29,7 @@
     return value;
   };
 
-  const lines = {}; // by page: the newest status of a job that is under way
+  const lines = {}; // by page: the the newest status of a job that was under way
   const remembered = {}; // by page: what was told of its fields last
 
   window.darkroom = {
@@ -100,7 +100,6 @@
       ledger.open = read("darkroom.ledger") === "open";
     }
     const { state } = status.dataset;
-    if (isBusy(page)) lines[page] = status;
     document.getElementById(`${page}-stop`)?.classList.toggle("idle", !isBusy(page));
     bringInSight(page, status);
     if (announced[page] !== state) {
@@ -111,6 +110,7 @@
     const done = state === "done" ? 1 : (status.querySelector("progress")?.value ?? 0);
     if (told[page] === `${state} ${done} ${text}`) return;
     told[page] = `${state} ${done} ${text}`;
+    if (isBusy(page)) lines[page] = status.cloneNode(true);
     document.dispatchEvent(new CustomEvent("darkroom:progress", { detail: { page, state, done, text } }));
   };
 

@@ -2,13 +2,14 @@
 // and a button mends it where there is one plain way (mends.js). The mark goes as soon as the field changes.
 (() => {
   "use strict";
-  const { make, whenever } = window.darkroomPanel;
+  const { make } = window.darkroomPanel;
+  const { PAGES, statusOf } = window.darkroom;
   const { put, valueOf, whenFilled } = window.darkroomFields;
   const LIST_FOLDS = { loras: "lora-panel", detail: "detail-panel", controls: "controls-panel", regions: "regions-panel" };
   const FIRST = { detail: "finder", controls: "model", regions: "prompt" }; // what says what a row is
   const FRAMES = 60; // until an opened fold has its fields
   const marks = {}; // by page: {place, held, block, note, input, described}
-  const newest = {}; // by page: the refusal that was told last
+  const newest = {}; // by page: the refusal that was met last, by its mark
 
   const idOf = (page, field) => `${page}-${field.replaceAll(".", "-")}`;
   const componentOf = (id) => (window.gradio_config?.components ?? []).find(({ props }) => props?.elem_id === id);
@@ -75,7 +76,7 @@
     if (!asideOf(page)) status.closest("[id$='-status']").after(make("div", { id: `${page}-answer` }));
     asideOf(page).append(answer);
     window.darkroomProgress.say(answer.textContent);
-    status.replaceChildren(...[...(line?.childNodes ?? [])].map((node) => node.cloneNode(true)));
+    status.replaceChildren(...(line?.cloneNode(true).childNodes ?? []));
     Object.assign(status.dataset, { state: line?.dataset.state ?? "running", job });
     return answer;
   };
@@ -128,16 +129,16 @@
     head.append(note);
   };
   const mark = async (page, status) => {
-    const { refused, how, value, instead, job } = status.dataset;
+    const { refused, refusal, how, value, instead, job } = status.dataset;
+    const text = status.querySelector(".status-text").textContent;
     const place = window.darkroomMends.describe({ refused, how, value, instead }, (field) => valueOf(page, field));
-    newest[page] = status;
     if (!place) return;
     const here = document.activeElement;
     const isAsked = !window.darkroomMore.how(page) && (!job || here === document.body); // by a person, just now
     if (isAsked) foldsOf(page, place.field).forEach(open);
     const { input, block } = isAsked ? await find(page, place) : look(page, place);
-    if (!input || newest[page] !== status) return;
-    const note = make("p", { class: "field-refused", id: `${page}-refused` }, make("span", {}, status.querySelector(".status-text").textContent), ...buttonOf(page, place));
+    if (!input || newest[page] !== refusal) return;
+    const note = make("p", { class: "field-refused", id: `${page}-refused` }, make("span", {}, text), ...buttonOf(page, place));
     stand(block, note);
     const described = input.getAttribute("aria-describedby");
     input.setAttribute("aria-describedby", [described, note.id].filter(Boolean).join(" "));
@@ -152,13 +153,26 @@
     input.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
   };
 
-  whenever(":is([id$='-status'] .status[data-job=''], .status[data-refusal])", (status) => {
-    const page = status.closest("[id$='-status']")?.id.slice(0, -"-status".length);
-    if (!window.darkroom.PAGES.includes(page)) return;
+  // Gradio changes the status in its place, at times by attributes alone.
+  const meet = (page) => {
+    const status = statusOf(page);
+    if (!status) return;
+    const refusal = status.dataset.refusal ?? "";
+    const isAnswer = !status.dataset.job && window.darkroomJobs.underWay(page);
+    const isNew = refusal && refusal !== newest[page];
+    if (!isNew && !isAnswer) return;
     clear(page);
     const told = setAside(page, status);
-    if (told.dataset.refusal) mark(page, told);
-  });
+    if (!isNew) return;
+    newest[page] = refusal;
+    mark(page, told);
+  };
+  const start = () => {
+    const watched = { childList: true, subtree: true, attributeFilter: ["data-refusal", "data-job"] };
+    new MutationObserver(() => PAGES.forEach(meet)).observe(document.body, watched);
+  };
+  document.body ? start() : document.addEventListener("DOMContentLoaded", start);
+
   for (const name of ["input", "change", "drop", "paste", "pointerdown"]) {
     document.addEventListener(name, ({ target }) => {
       for (const [page, { block, note, input }] of Object.entries(marks)) {
