@@ -51,7 +51,7 @@ OWNERS: dict[str, set[str]] = {
     "gradio": {"ui"},
     "gradio_client": set(),
     "ray": {"jobs"},
-    **dict.fromkeys(("torch", "diffusers", "safetensors", "accelerate", "spandrel"), {"engine", "doctor"}),
+    **dict.fromkeys(("torch", "diffusers", "safetensors", "spandrel"), {"engine", "doctor"}),
     "onnxruntime": {"engine", "core", "doctor"},
     "transformers": {"engine"},
     **dict.fromkeys(("torchvision", "onnx", "training", "benchmarks", "tests"), set()),

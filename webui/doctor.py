@@ -30,7 +30,7 @@ from webui.setup.torch_builds import (
     serves,
 )
 
-PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "gradio", "pillow", "numpy", "psutil")
+PACKAGES = ("torch", "diffusers", "safetensors", "gradio", "pillow", "numpy", "psutil")
 DRIVER_MENDS = {
     "cuda": "see whether nvidia-smi works; if it does not, install NVIDIA's driver anew and restart the machine",
     "rocm": "join the groups that may use the card: sudo usermod -aG render,video $USER   (then log in again)",
