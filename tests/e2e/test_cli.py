@@ -140,6 +140,16 @@ def test_a_folder_for_pictures_that_is_none_is_told_before_anything_is_drawn(tmp
     assert ended.stderr == f"webui: --out {str(file / 'below')!r} cannot be used: {file} is not a folder\n"
 
 
+def test_a_disk_that_is_only_read_is_told_before_anything_is_drawn(tmp_path):
+    disk = tmp_path / "disk"
+    prefix = on_a_disk(disk, "read-only")
+    for place in (("--out", disk / "pictures"), ("--data-dir", disk)):
+        ended = run_webui("generate", *FIELDS, *CPU, *place, prefix=prefix)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        told = f"nothing could be saved: {disk} cannot be written to; choose another folder: --out DIR"
+        assert ended.stderr == f"webui: {told}\n"
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_status_1_and_leaves_no_half_file(tmp_path):
     disk = tmp_path / "disk"

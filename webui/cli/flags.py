@@ -99,7 +99,10 @@ def add_saving(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
-    """The settings that the flags ask for; raises BadInput."""
+    """The settings that the flags ask for; raises BadInput.
+
+    With ``out``, which may be None, pictures are to be saved: their folder must be one that can be written to.
+    """
     given = ((name, getattr(options, name, None)) for name in SETTINGS_FLAGS)
     values = {name: value for name, value in given if value is not None}
     try:
@@ -107,7 +110,13 @@ def read_settings(options: argparse.Namespace, **more: Any) -> Settings:
     except ValidationError as error:
         raise BadInput(explain(error)) from None
     for flag, folder in (("--data-dir", settings.data_dir), ("--out", settings.out)):
-        nearest = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None) if folder else None
-        if nearest and not nearest.is_dir():
+        if folder and not (nearest := _nearest(folder)).is_dir():
             raise BadInput(f"{flag} {str(folder)!r} cannot be used: {nearest} is not a folder")
+    if "out" in more and not os.access(nearest := _nearest(settings.out or settings.outputs_dir), os.W_OK | os.X_OK):
+        raise BadInput(f"nothing could be saved: {nearest} cannot be written to; choose another folder: --out DIR")
     return settings
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or that above it which is there."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
