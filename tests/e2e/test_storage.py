@@ -10,6 +10,12 @@ from .conftest import tab_opener
 from .server import SMALL
 
 
+def png_of(colour: str) -> bytes:
+    data = io.BytesIO()
+    PilImages.new("RGB", (64, 64), colour).save(data, "PNG")
+    return data.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("disk", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file")])
 def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason):
@@ -25,6 +31,11 @@ def test_the_page_shows_what_it_cannot_save(context, start_server, disk, reason)
     tab.draw(prompt="kept in memory", seed=3, **SMALL)
     tab.page.locator("#darkroom-engine", has_text="The queue is not kept").wait_for()
     assert "The queue is not kept" in server.client.post("/api/jobs", json=SMALL).json()["warnings"][0]
+    red = base64.b64encode(png_of("red")).decode()
+    answer = server.client.post("/api/jobs", json=SMALL | {"init": {"image": red}})
+    assert answer.status_code == 202 and "The queue is not kept" in answer.json()["warnings"][0]
+    events = server.client.get(f"/api/jobs/{answer.json()['id']}/events").text
+    assert '"event": "done"' in events and events.count("could not be saved") > 0
     assert "could not be saved" in tab.message
     assert reason in tab.message
     assert str(server.data_dir) in tab.message

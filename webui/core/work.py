@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Protocol
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from webui.core.axes import Axis
 from webui.core.differences import apply, difference
@@ -54,7 +55,10 @@ def to_text(work: Work, keep: Keep) -> str:
 
     A grid's requests are the first one and what is other in the rest, for there may be thousands.
     """
-    bodies = [request.model_dump(mode="json", context={"keep": keep}) for request in work.requests]
+    try:
+        bodies = [request.model_dump(mode="json", context={"keep": keep}) for request in work.requests]
+    except PydanticSerializationError as error:  # so is whatever goes wrong on the way called
+        raise error.__cause__ or error from None
     if not isinstance(work, Grid):
         return json.dumps(bodies)
     grid = {"axes": work.to_json(), "cells": [len(cell) for cell in work.cells]}

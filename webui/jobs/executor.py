@@ -126,11 +126,11 @@ class LocalExecutor:
             raise QueueFull(lost)
         self._is_ready.wait(READY_S)
         self._known.add(job)
-        if keep:
-            self._keeper.accept(job)
         try:
+            if keep:
+                self._keeper.accept(job)
             self._queue.put(job)
-        except QueueFull:
+        except BaseException:
             self._known.drop(job)
             self._keeper.forget(job)
             raise
