@@ -85,3 +85,17 @@ def test_escape_closes_what_is_open_and_then_stops(tab):
     assert tab.state == "running"
     page.keyboard.press("Escape")
     assert tab.wait_for_state("cancelled", "done", "failed") == "cancelled", tab.message
+
+
+def test_tab_leads_from_field_to_field_and_leaves_no_list_open(tab):
+    page = tab.page
+    page.locator("#txt2img-model input").focus()
+    opened = page.locator("ul[role=listbox]")
+    opened.first.wait_for()
+    for field in ("sampler", "width"):
+        page.keyboard.press("Tab")
+        page.locator(f"#txt2img-{field} input:focus").wait_for()
+    opened.first.wait_for(state="detached")
+    tab.let_fields_settle()
+    assert opened.count() == 0
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

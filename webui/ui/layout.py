@@ -109,6 +109,8 @@ def theme() -> gr.themes.Base:
         input_background_fill_dark="#1d1a18",
         input_border_color="#91887d",
         input_border_color_dark="#7f766c",
+        input_border_color_focus="#b23a08",
+        input_border_color_focus_dark="#fb9a5c",
         input_border_width="1px",
         checkbox_border_color="#91887d",
         checkbox_border_color_dark="#7f766c",

@@ -4,6 +4,13 @@
   const SOON_MS = 50;
   const inputOf = (page, field) => document.querySelector(`#${page}-${field.replace(".", "-")} :is(textarea, input)`);
 
+  // Gradio opens a list at any key, a moment later: after Tab it would stay open behind whoever has left it. And Tab leads
+  // to the next field, not into the list, which goes.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Tab" && event.target.matches?.("[role=combobox]")) event.stopPropagation();
+  }, true);
+  window.darkroomPanel.whenever(".options [role=listbox]", (list) => (list.tabIndex = -1));
+
   // As a person would type it: Gradio and whatever follows the field are told.
   const put = (page, field, value) => {
     const input = inputOf(page, field);
