@@ -215,8 +215,8 @@ def _watching(context) -> Iterator[list[Tab]]:
 def _forget(context, origins: list[str]) -> None:
     context.clear_cookies()
     context.clear_permissions()
-    blank = context.new_page()
-    session = context.new_cdp_session(blank)
+    page = next((page for page in context.pages if not page.is_closed()), None) or context.new_page()
+    session = context.new_cdp_session(page)
     for origin in origins:
         session.send("Storage.clearDataForOrigin", {"origin": origin.rstrip("/"), "storageTypes": "local_storage"})
-    blank.close()
+    session.detach()

@@ -3,10 +3,10 @@ one that keeps the browser awake, and two that make each step of a picture work 
 
 Gradio 6.31 makes its tree of components, and once it is there makes it anew, as after a change of the program; goes
 through all events for each component; copies its list of kinds for each; and does so on a tree of Svelte's proxies,
-where the finished tree alone has to be one.
-And it counts the time of an event that is under way 60 times a second, also where nobody sees it, and for ever where
-its component goes before its event ends. And each time that an event gets on, it copies and tells anew every component
-that any event was for. Each place is known by its very text: where a release has another, its file is served as it is.
+where the finished tree alone has to be one. It counts the time of an event that is under way 60 times a second, also
+where nobody sees it, and for ever where its component goes before its event ends. Each time that an event gets on, it
+copies and tells anew every component that any event was for; and it goes through the tree for each value that an event
+takes along. Each place is known by its very text: where a release has another, its file is served as it is.
 """
 
 from collections.abc import Iterator
@@ -40,6 +40,11 @@ TREE: tuple[Change, ...] = (
         "l.children=this.#t.children.map(e=>this.traverse(e,e=>this.create_node(e,c,!1,this.reactive_formatter)"
         ")),this.component_ids=e.map(e=>e.id),this.initial_tabs={},X(l,this.initial_tabs),"
         "this.postprocess(l),this.root_untracked=this.root}reload(",
+    ),
+    (  # what a field holds is asked of itself; only one that is not on the page is looked for in the tree
+        "let t=this.#s.get(e),n=Z(this.root,e);return!t&&!n?null:t?await t():n?Promise.resolve({value:n.props.props."
+        "value}):null}",
+        "let t=this.#s.get(e);if(t)return await t();let n=Z(this.root,e);return n?{value:n.props.props.value}:null}",
     ),
 )
 PAGE: tuple[Change, ...] = (
