@@ -55,6 +55,9 @@ IN_ANOTHER = ("lora_steps", "large")
 ON_CUDA = ("txt2img", "img2img", "inpaint", "previews", "lora", "lora_steps", "together")
 """Workloads that ``--device cuda`` measures; the others are about a CPU."""
 
+MID_PICTURE, MIN_STEPS = ("lora", "lora_steps"), 3
+"""Workloads that change weights in mid-picture, and in how many steps: one of them has to be without a change."""
+
 AGAINST = ("txt2img", "img2img", "inpaint", "previews", "lora", "coldstart")
 """Workloads that ``--against`` measures: whole pictures, and starts."""
 
@@ -133,6 +136,8 @@ def _parse() -> argparse.Namespace:
             parser.error("other programs are measured on the CPU alone: leave out --device cuda")
     if options.against:
         _check_against(parser, options)
+    elif 0 < options.steps < MIN_STEPS and (those := [name for name in MID_PICTURE if name in options.workload]):
+        parser.error(f"{those[0]} changes weights in mid-picture: --steps must be at least {MIN_STEPS}")
     for name, least in (("rounds", 1), ("threads", 1), ("visitors", 4), ("minutes", 0.1)):
         if not getattr(options, name) >= least:
             parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")

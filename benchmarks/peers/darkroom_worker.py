@@ -1,6 +1,7 @@
 """Ours, as a process like its peers: ``shipped`` as it starts, ``fp32``, ``no-previews``, and ``compiled``."""
 
 import argparse
+import logging
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,23 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILE_LIMIT_S = 1800.0
 
 
+class _Heard(logging.Handler):
+    """What the engine warns of: where it could not compile or record, it draws as it is, and a figure would be another
+    one's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said = record.getMessage()
+
+    def check(self) -> None:
+        """RuntimeError where there was such a warning."""
+        if self._said:
+            raise RuntimeError(self._said)
+
+
 class Worker:
     """One engine, which draws what the API would have it draw."""
 
@@ -39,6 +57,8 @@ class Worker:
 
         torch.set_num_threads(options.threads)
         self._compiled = options.variant == "compiled"
+        self._heard = _Heard()
+        logging.getLogger("webui.engine.speed").addHandler(self._heard)
         if options.variant == "no-previews":
             preview.BUDGET = 0.0
         folder = Path(options.model)
@@ -74,6 +94,7 @@ class Worker:
         if self._compiled and not self._darkroom.manager.is_compiled:  # the first picture of its size
             deadline = time.monotonic() + COMPILE_LIMIT_S
             while not self._darkroom.manager.is_compiled:
+                self._heard.check()
                 if time.monotonic() > deadline:
                     raise TimeoutError("nothing was compiled")
                 time.sleep(0.2)
@@ -87,6 +108,7 @@ class Worker:
                 STEPS.end()
             elif isinstance(event, Picture):
                 pictures.append(event.image)
+        self._heard.check()
         (picture,) = pictures
         return picture
 

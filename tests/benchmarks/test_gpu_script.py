@@ -54,6 +54,15 @@ def test_a_part_that_fails_is_said_to_and_the_next_is_run(script, tmp_path) -> N
     assert [line.split(",")[0] for line in done.stdout.splitlines() if line.startswith("failed")] == ["failed"] * 2
 
 
+def test_what_only_a_card_can_show_is_not_said_to_have_ended_well_without_one(script, tmp_path) -> None:
+    nothing = tmp_path / "python"
+    nothing.write_text("#!/bin/sh\nexit 0\n")  # pytest, where all is skipped
+    nothing.chmod(0o755)
+    done = script("suite-cuda", PYTHON=nothing)
+    assert done.returncode == 0 and "nothing was drawn: all of it needs an NVIDIA card" in done.stdout
+    assert (tmp_path / "kept/state/suite-cuda").read_text().startswith("nothing ran, ")
+
+
 def test_without_an_environment_nothing_else_is_tried(script) -> None:
     done = script("install", "exact-float32", PYTHON="false")
     assert done.returncode == 1 and "exact" not in done.stdout

@@ -4,13 +4,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.__main__ import MIN_STEPS
 from benchmarks.lora_steps import BASELINE, OURS, WEIGHTS, _Found, _round, _rows, added_ms, changes
 from benchmarks.peers import HERE, Answer, Drawing
 from webui.core.request import LoraRef
+from webui.engine.speed import graphed
 
 
 def test_the_weights_take_turns_before_every_second_step():
     assert changes(8, 2) == [(2, WEIGHTS[1]), (4, WEIGHTS[0]), (6, WEIGHTS[1])]
+
+
+def test_the_fewest_steps_are_enough():
+    assert [step for step, _ in changes(MIN_STEPS, 2)] == [2] and changes(MIN_STEPS - 1, 2) == []
+    found = _Found()
+    _round(SimpleNamespace(draw=lambda _: Answer(1.0, None, [0.1, 0.102])), Drawing(steps=MIN_STEPS), found, True)
+    assert found.step == pytest.approx([100.0]) and found.many == pytest.approx([2.0])
+    assert found.one == pytest.approx([-2.0])
 
 
 def test_a_change_is_what_its_step_takes_more_than_those_beside_it():
@@ -28,6 +38,18 @@ def test_ours_is_asked_for_points_by_steps_and_draws_those_weights(monkeypatch):
     assert points == ((0, 0.8), (2, 0.8), (2, 0.4), (4, 0.4), (4, 0.8), (6, 0.8))
     assert LoraRef(name="any", weight=points).weight == points
     assert _weights(0.8, {"steps": 6, "changes": []}) == 0.8
+
+
+def test_what_the_engine_could_not_compile_or_record_is_no_figure(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    from darkroom_worker import _Heard
+
+    heard = _Heard()
+    monkeypatch.setattr(graphed.logger, "handlers", [heard])
+    heard.check()
+    graphed.logger.warning("The UNet is not recorded and runs as it is: %s", "CUDA out of memory.")
+    with pytest.raises(RuntimeError, match=r"not recorded and runs as it is: CUDA out of memory"):
+        heard.check()
 
 
 def test_the_round_in_which_weights_are_new_is_told_apart_and_a_share_of_a_step_is_given():

@@ -25,6 +25,7 @@ from benchmarks.measure import Options, Row
         (["queue", "--against", "."], "queue is not measured --against another checkout"),
         (["txt2img", "--against", "tests"], "is no checkout of this product"),
         (["txt2img", "--against", ".", "--peers"], "other programs are not measured --against another checkout"),
+        (["lora", "--steps", "2"], "lora changes weights in mid-picture: --steps must be at least 3"),
         (["txt2img", "--compiled"], "--compiled is for --device cuda"),
         (["memory", "--size", "sdxl"], "memory is measured at --size demo and sd15 alone"),
         (["txt2img", "--device", "cuda", "--peers"], "other programs are measured on the CPU alone"),

@@ -8,7 +8,10 @@ from webui.core.events import Done, Image
 from webui.core.request import LoraRef
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
+from webui.engine import residence
 from webui.engine.speed import graphed
+from webui.engine.streaming import Streamed
+from webui.library.library import DEMO_MODEL
 
 pytestmark = [
     pytest.mark.cuda,
@@ -80,6 +83,31 @@ def test_where_the_parts_lie_changes_no_picture(draw_with, dtype) -> None:
     expected = draw_with(dtype=dtype, memory="resident")()
     assert draw_with(dtype=dtype, memory="offload")() == expected
     assert draw_with(dtype=dtype, memory="sequential")() == expected
+
+
+@pytest.mark.parametrize("share", [2, 3])
+def test_blocks_that_come_and_go_while_others_compute_change_no_picture(draw_with, monkeypatch, share) -> None:
+    """Too few fit for all to stay, so that each step copies some on a stream of its own; with LoRAs, too."""
+    loras = (LoraRef.model_validate("night:1"),)
+    plain, blocks = draw_with(memory="resident"), draw_with(memory="blocks")
+    expected = [plain(), plain(loras=loras)]
+    unet = sum(file.stat().st_size for file in (DEMO_MODEL / "unet").glob("*.safetensors")) // 2  # in float16
+    monkeypatch.setattr(residence, "free_bytes", lambda device: unet // share if device.type == "cuda" else 2**40)
+    monkeypatch.setattr(residence.Residence, "_choose_plan", lambda *_: "blocks")
+    monkeypatch.setattr(residence.Residence, "tile", lambda *_: False)
+    came: list[int] = []
+    bring = Streamed._bring
+    monkeypatch.setattr(Streamed, "_bring", lambda own, unit: came.append(1) or bring(own, unit))
+    assert [blocks(), blocks(loras=loras), blocks()] == [*expected, expected[0]]
+    assert len(came) > 3 * 6, "in each step of each picture at least one came"
+
+
+def test_a_recording_that_fails_leaves_torch_where_it_was() -> None:
+    before = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError):
+        graphed.record(lambda: torch.ones(1, device="cuda").cpu())  # waits for the GPU, which no recording may
+    assert torch.cuda.current_stream() == before
+    assert torch.ones(2, device="cuda").sum().item() == 2
 
 
 def test_float16_is_what_it_chooses() -> None:

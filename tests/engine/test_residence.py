@@ -18,7 +18,7 @@ from webui.core.memory import PLAN_WORDS, PLANS, Need
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.darkroom import Darkroom
-from webui.engine import residence
+from webui.engine import kept, residence
 from webui.engine.decode import NotFinite
 from webui.engine.devices import trim_heap
 from webui.engine.families import loading
@@ -208,6 +208,27 @@ class TestLoading:
             run(darkroom, model="sdxl")
         monkeypatch.undo()
         assert darkroom.manager.model_name == "sd1" and (draw(darkroom, model="sd1") == before).all()
+
+    def test_what_torch_keeps_of_freed_memory_is_let_go_of_before_it_is_said_to_be_missing(self, make, monkeypatch):
+        darkroom, free = make(), [10**5]
+        monkeypatch.setattr(residence, "free_bytes", lambda _: free[0])
+        monkeypatch.setattr(residence, "release_memory", lambda _: free.__setitem__(0, 10**12))
+        list(darkroom.load("sdxl"))
+        assert darkroom.manager.model_name == "sdxl"
+
+    def test_nor_is_a_picture_decoded_in_tiles_for_it(self, make, monkeypatch):
+        """The second picture of a size finds what the first one took."""
+        darkroom = make()
+        draw(darkroom, model="sd1")
+        home, free = darkroom.manager._residence, [10]
+        for module in (residence, kept):
+            monkeypatch.setattr(module, "free_bytes", lambda _: free[0])
+        monkeypatch.setattr(kept, "release_memory", lambda _: free.__setitem__(0, 10**12))
+        monkeypatch.setattr(home, "device", torch.device("cuda"))
+        assert not home.tile(64, 64)
+        free[0] = 10
+        monkeypatch.setattr(kept, "release_memory", lambda _: None)
+        assert home.tile(64, 64), "where it really is short"
 
 
 class TestPlans:

@@ -144,9 +144,11 @@ def total_bytes(device: torch.device) -> int:
 
 
 def release_memory(device: torch.device) -> None:
-    """Hands what nothing uses any more back to the device."""
+    """Hands what nothing uses any more back to the device, and to the system what lay ready for a card to copy."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        if torch.cuda.is_initialized():
+            torch._C._host_emptyCache()
     elif device.type == "xpu":
         torch.xpu.empty_cache()
     elif device.type == "mps":

@@ -150,7 +150,12 @@ class Kept:
         return loras + sum(self._parts[key].nbytes for key in self._idle(device))
 
     def make_room(self, device: torch.device, needed: float, besides: Collection[PartKey] = ()) -> None:
-        """Has what is not drawn with leave the device until so many bytes are free there, as far as there is such."""
+        """Has what is not drawn with leave the device until so many bytes are free there, as far as there is such.
+
+        What torch keeps of freed memory goes first: others, and whoever asks what is free, do not see it.
+        """
+        if device != HOST and free_bytes(device) < needed:
+            release_memory(device)
         while free_bytes(device) < needed and self._give_up(device, besides):
             self._release()
 

@@ -120,6 +120,7 @@ class Residence:
         for used in (file, *loader.lenders):
             check_unchanged(used)
         there = self._reuse(loader)
+        release_memory(self.device)  # what torch keeps of freed memory has room for it, too
         need = Need(loader.part_bytes, loader.layer_bytes, step_bytes)
         placing = self._choose_plan(loader, need, self.room.free_bytes)
         if need.weight_bytes >= TOLD_BYTES:
@@ -258,8 +259,6 @@ class Residence:
         damage = ModelLoader(file, self._resident.lenders, self.dtype).find_not_finite()
         return damage and f"model {file.name!r}: {damage}"
 
-    # ---- where the parts are while they work ----
-
     def shrink(self) -> str | None:
         """Goes to the next smaller memory plan until the job's end; the words for it, None where there is none."""
         if self._resident is None:
@@ -285,6 +284,7 @@ class Residence:
         grown = step_bytes > resident.need.step_bytes
         resident.need = replace(resident.need, step_bytes=step_bytes)
         if resident.plan != resident.loaded_as:
+            release_memory(self.device)
             if resident.need.on_device(resident.loaded_as) < free_bytes(self.device):
                 self._move_to(resident.loaded_as)
         elif grown and resident.plan == "blocks":
@@ -361,6 +361,7 @@ class Residence:
         loaders = [ControlLoader(file, resident.model.file, self.dtype) for file in stamps]
         resident.unhook()
         resident.take_controls({})
+        release_memory(self.device)
         need = resident.need = replace(resident.need, control_bytes=sum(loader.nbytes for loader in loaders))
         room, own = self.room, PLANS.index(resident.plan)
         choices = tuple(plan for plan in room.plans if PLANS.index(plan) >= own) or (resident.plan,)

@@ -1,5 +1,7 @@
 """``--cuda-graphs`` without a GPU: a stand-in for torch's recorder, which as a graph does keeps to fixed addresses."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,27 @@ def test_where_recording_fails_the_plain_unet_draws_and_the_log_says_why_once(un
         prepared = unet.prepare(context)
         assert torch.equal(run(latents, timestep, prepared), unet(latents, timestep, prepared))
     assert said == ["The UNet is not recorded and runs as it is: CUDA out of memory."]
+
+
+@torch.inference_mode()
+def test_what_a_recording_that_failed_had_made_is_gone_when_the_plain_unet_runs(unet, monkeypatch) -> None:
+    """Memory is what it failed for."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def refuse(run):
+        large = run()
+        made.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def there(*_) -> None:
+        alive.append(made[0]() is not None) if made else None
+
+    monkeypatch.setattr(graphed, "record", refuse)
+    alive: list[bool] = []
+    unet.register_forward_pre_hook(there)
+    latents, timestep, context = given()
+    GraphedUNet(unet)(latents, timestep, unet.prepare(context))
+    assert alive == [False]
 
 
 def test_pictures_with_and_without_loras_are_the_same_as_with_the_plain_unet(tmp_path, monkeypatch, switching) -> None:

@@ -24,13 +24,15 @@ from torch.utils import _pytree as pytree
 
 from webui.engine.cpu.conv import PackedConv2d, define_packed_conv
 from webui.engine.cpu.install import install
+from webui.engine.devices import describe_device
 from webui.engine.nets.encoder import Added, Prepared
 from webui.engine.nets.unet import UNet
 from webui.engine.speed.shortcuts import Shortcuts
+from webui.engine.weights import build_empty
 
 logger = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Of what files hold; to be raised with each change of the UNet's code."""
 
 MAX_SIZES = 16
@@ -60,7 +62,9 @@ class Like:
 class CompileTarget:
     """What is to be compiled: a UNet, with the CPU's ways in it or without, for one size of inputs.
 
-    ``inputs`` are latents, timestep and what is told, each tensor as a ``Like``.
+    ``inputs`` are latents, timestep and what is told, each tensor as a ``Like``. ``channels_last`` is how the kernels
+    of its convolutions lie: code reads them as they lay when it was made, and does not look. ``computes`` is what it
+    runs on, as ``describe_device`` names it: one card's code is of no use to another.
     """
 
     config: Mapping[str, Any]
@@ -68,6 +72,8 @@ class CompileTarget:
     device: str
     threads: int
     cpu_kernels: bool
+    channels_last: bool
+    computes: str
     inputs: Any
     version: int = VERSION
     torch_version: str = torch.__version__
@@ -167,7 +173,8 @@ class CompiledUNet:
         """Loads the code, after having it made where it is not kept from before."""
         unet = self._unet
         threads, kernels = torch.get_num_threads(), bool(self._convolutions)
-        target = CompileTarget(unet.config, unet.dtype, unet.device.type, threads, kernels, inputs)
+        lies, computes = not kernels and _is_channels_last(unet), describe_device(unet.device)
+        target = CompileTarget(unet.config, unet.dtype, unet.device.type, threads, kernels, lies, computes, inputs)
         file = self._folder / f"{target.name}.pt2"
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -205,6 +212,12 @@ class _Bare(nn.Module):
         return output
 
 
+def _is_channels_last(unet: UNet) -> bool:
+    """Whether the kernels of its convolutions lie so, which all of them do or none."""
+    kernel = unet.conv_in.weight
+    return kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous()
+
+
 def make(target: CompileTarget, file: Path) -> None:
     """Writes the code for one UNet and one size of inputs to the file."""
     from torch._inductor import aoti_compile_and_package
@@ -212,8 +225,9 @@ def make(target: CompileTarget, file: Path) -> None:
     define_packed_conv()
     torch.set_num_threads(target.threads)
     device = torch.device(target.device)
-    with device:
-        unet = UNet(target.config).to(target.dtype).eval().requires_grad_(False)
+    unet = build_empty(lambda: UNet(target.config)).to(target.dtype).to_empty(device=device)  # whatever numbers
+    if target.channels_last:
+        nn.Module.to(unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if target.cpu_kernels:
         install(unet)
     latents, timestep, prepared = pytree.tree_map_only(Like, lambda like: like.make(device), target.inputs)

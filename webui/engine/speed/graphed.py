@@ -43,7 +43,11 @@ def record(run: Run) -> Run:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # A recording that fails leaves torch on the stream that it was made on; the outer one goes back to ours.
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
         output = run()
 
     def replay() -> torch.Tensor:
@@ -96,8 +100,9 @@ class GraphedUNet:
             except RuntimeError as error:
                 logger.warning("The UNet is not recorded and runs as it is: %s", str(error).partition("\n")[0])
                 self._failed = True
-                self.close()
-                return self._unet(latents, timestep, prepared)
+        if graph is None:  # not before ``except`` is left: until then its traceback holds the tensors of what failed
+            self.close()
+            return self._unet(latents, timestep, prepared)
         graph.latents.copy_(latents)
         graph.timestep.copy_(timestep)
         if graph.known is not prepared:  # the same in all steps of a picture
