@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from webui.core.groups.pag import Pag
 from webui.engine.families.base import Backbone, Conditioning, Steering
 from webui.engine.guide import Branch, are_whole, guide, perturb, rescale
+from webui.engine.lead import Lead
 from webui.engine.noise import Noise
 from webui.engine.speed.shortcuts import Shortcuts
 from webui.engine.together import Asked
@@ -104,7 +105,7 @@ def denoise(
     """
     index, stop = first, len(noise) if stop is None else stop
     due = list(_due(spans, first, stop))
-    told = _Told(backbone, len(latents), shown)
+    told, lead = _Told(backbone, len(latents), shown), Lead(latents.device)
     if ahead:
         told.prepare_all(due, cancelled)
     for span, weights in due:
@@ -123,6 +124,7 @@ def denoise(
             index += 1
             if keep is not None:
                 latents = keep(latents, index)
+            lead.follow()
             yield Denoised(index, len(noise), latents, seen, output)
     if index < stop:
         raise ValueError(f"the spans end at evaluation {index} of {stop}")

@@ -9,6 +9,7 @@ from PIL import Image as PilImages
 
 from webui.engine.denoise import Denoised
 from webui.engine.families.base import PreviewMap
+from webui.engine.lead import wait_for
 from webui.engine.noise import Noise
 
 BUDGET = 0.02  # of the sampling time
@@ -28,6 +29,7 @@ class Previewer:
         """A JPEG one latent cell a pixel, several pictures side by side; None when ``sampling_s`` allows no more."""
         if self.spent_s + self._cost_s > BUDGET * sampling_s:
             return None
+        wait_for(step.latents.device)  # which is the step's time
         started = time.perf_counter()
         jpeg = to_jpeg(self._noise.original(step.seen, step.output, step.index - 1), self._map)
         self._cost_s = time.perf_counter() - started
