@@ -94,7 +94,7 @@ def test_pictures_are_kept_and_maps_made_of_them(client):
         ({"preprocessor": "cany"}, "There is no preprocessor “cany”; did you mean canny?"),
         ({"options": {"lo": 1}, "preprocessor": "canny"}, "There is no option of the preprocessor canny “lo”"),
         ({"preprocessor": "inpaint"}, "the preprocessor inpaint needs a mask"),
-        ({"width": 32}, "greater than or equal to 64"),
+        ({"width": 32}, "at least 64"),
     ],
 )
 def test_what_cannot_be_shown_says_why(client, body, said):

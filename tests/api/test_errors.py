@@ -4,7 +4,7 @@ import errno
 import os
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
@@ -36,6 +36,40 @@ def test_a_disk_that_takes_nothing_is_said(client, name, words):
 def test_another_trouble_with_a_file_is_a_fault_of_ours(client):
     answer = client.post("/api/EIO")
     assert (answer.status_code, answer.json()["error"]) == (500, "internal error") and "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[]", "body must be an object, not []"),
+        (b"null", "body must be an object, not nothing"),
+        (b"", "body is missing"),
+        (b'{"data": 1', "body is not JSON: Expecting ',' delimiter (at character 10)"),
+        (b"{}", "data is missing"),
+        (b'{"data": 5}', "data must be a list, not 5"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_our_words(body, words):
+    app = FastAPI(exception_handlers=dict(ERROR_ANSWERS))
+
+    @app.post("/api/jobs")
+    def submit(body: dict[str, object]) -> None:
+        raise AssertionError("it was refused")
+
+    @app.post("/api/lists")
+    def lists(body: Join, limit: int = Query(5, ge=1)) -> None:
+        raise AssertionError("it was refused")
+
+    client = TestClient(app, raise_server_exceptions=False)
+    path = "/api/lists" if words.startswith("data") else "/api/jobs"
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "bad input")
+    assert answer.json()["detail"].startswith(words)
+    plain = client.post(path, content=b'{"prompt": "a"}', headers={"Content-Type": "text/plain"})
+    assert plain.json()["detail"] == "body must be JSON, with Content-Type: application/json"
+    assert (
+        client.post("/api/lists?limit=-5", json={"data": []}).json()["detail"] == "limit must be at least 1, not '-5'"
+    )
 
 
 @pytest.mark.parametrize("body", [b'{"steps": 1e999}', b'{"prompt": "\\ud800"}', b'{"prompt": "\\u0000"}'])

@@ -147,7 +147,7 @@ def test_a_zip_is_never_whole_in_memory_and_ends_where_nobody_reads_on(tmp_path:
 def test_what_is_not_understood_is_said(as_visitor: Client, query: dict[str, str]) -> None:
     answer = as_visitor(OWNER).get("/api/history", params=query)
     assert answer.status_code == 422 and answer.json()["detail"].startswith(
-        ("steps takes", "query.order", "before goes")
+        ("steps takes", "order must be", "before goes")
     )
 
 

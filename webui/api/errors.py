@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from webui.core.disk import NO_ROOM
-from webui.core.errors import RequestError
+from webui.core.errors import RequestError, explain_problem
 from webui.jobs.protocols import OverBudget, QueueFull
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,17 @@ async def _bad_body(request: Request, error: Exception) -> Response:
     if not _is_ours(request):  # without what was sent, which may be no JSON: a number without end, half a letter
         told = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
         return JSONResponse({"detail": told}, status_code=422)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return answer(request.scope, 422, "bad input", f"{where}: {first['msg']}")
+    return answer(request.scope, 422, "bad input", _explain(error.errors()[0]))
+
+
+def _explain(problem: Any) -> str:
+    """In our words: FastAPI's place of it begins with ``body``, ``query`` or ``path``."""
+    part, *field = problem["loc"]
+    if problem["type"] == "json_invalid":
+        return f"body is not JSON: {problem['ctx']['error']} (at character {field[0]})"
+    if isinstance(problem["input"], bytes):
+        return "body must be JSON, with Content-Type: application/json"
+    return explain_problem(problem | {"loc": field or [part]})
 
 
 async def _refused(request: Request, error: Exception) -> Response:

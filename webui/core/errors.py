@@ -64,10 +64,11 @@ def _path(problem: Any) -> str:
 
 def explain(error: ValidationError) -> str:
     """Every problem of a ValidationError in one line: field, what it must be, what it was."""
-    return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
+    return "; ".join(explain_problem(problem) for problem in error.errors(include_url=False))
 
 
-def _explain_one(problem: Any) -> str:
+def explain_problem(problem: Any) -> str:
+    """One of them, as pydantic has it in ``errors()``."""
     field = _path(problem)
     given, limits = problem.get("input"), problem.get("ctx", {})
     if isinstance(limits.get("error"), images.ImageError):
@@ -91,6 +92,7 @@ def _explain_one(problem: Any) -> str:
         "string_type": "must be text",
         "string_unicode": "must be valid Unicode text",
         "tuple_type": "must be a list",
+        "list_type": "must be a list",
         "model_type": "must be an object",
         "model_attributes_type": "must be an object",
         "dict_type": "must be an object",
