@@ -53,7 +53,8 @@ def catalog(tmp_path, checkpoint) -> Catalog:
         path = tmp_path / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-        models[name] = ModelFile(name, path, None if name == "broken" else checkpoint)
+        broken = name == "broken"
+        models[name] = ModelFile(name, path, None if broken else checkpoint, problem="is damaged" if broken else "")
     return Catalog(models, {}, {"soft": VaeFile("soft", tmp_path / "soft.pt")}, {}, SAMPLERS)
 
 
@@ -391,7 +392,11 @@ class TestOptions:
         ("values", "reason"),
         [
             ({"sd_model_checkpoint": "gone"}, "sd_model_checkpoint: the model 'gone' is not here"),
-            ({"sd_model_checkpoint": "broken"}, "sd_model_checkpoint: the model 'broken' is not here"),
+            ({"sd_model_checkpoint": "broken"}, "sd_model_checkpoint: 'broken': broken.safetensors is damaged"),
+            (
+                {"sd_model_checkpoint": "broken.safetensors [0123456789]"},
+                "sd_model_checkpoint: 'broken': broken.safetensors is damaged",
+            ),
             ({"sd_model_checkpoint": ["v1-5"]}, "sd_model_checkpoint: the model"),
             ({"sd_vae": "gone"}, "sd_vae: 'gone' is not here"),
             ({"CLIP_stop_at_last_layers": 40}, "CLIP_stop_at_last_layers must be at most 12, not 40"),

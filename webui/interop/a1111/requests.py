@@ -144,6 +144,9 @@ def find_model(field: str, name: Any, catalog: Catalog) -> str:
         plain, digits = TITLE_HASH.sub("", name), TITLE_HASH.search(name)
         if found := titles.get(plain) or model_lookup.find(plain, digits[1] if digits else name, usable):
             return found
+        if known := model_lookup.find_name(plain, catalog.models):  # one that cannot be used
+            file = catalog.models[known]
+            raise RequestError(f"{field}: {known[:80]!r}: {file.path.name} {file.problem}", field=field)
     raise RequestError(f"{field}: the model {str(name)[:80]!r} is not here", field=field)
 
 
