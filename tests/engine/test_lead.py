@@ -41,6 +41,9 @@ def test_one_step_is_under_way_and_no_more(queue) -> None:
     for step in range(1, 6):
         own.follow()
         assert (queue.asked, queue.done) == (step, step - 1)
+    own.follow(is_last=True)
+    assert (queue.asked, queue.done) == (6, 6)
+    own.follow()
     wait_for(torch.device("cpu"))
     assert queue.done == queue.asked
 
@@ -56,7 +59,7 @@ def test_a_picture_tells_of_no_step_but_those_that_are_done_or_under_way(queue, 
     for event in darkroom.generate(request_for(steps=5)):
         if isinstance(event, Step):
             told.append((event.index, queue.asked, queue.done))
-    assert told == [(k, k, k - 1) for k in range(1, 6)] and isinstance(event, Done)
+    assert told == [*((k, k, k - 1) for k in range(1, 5)), (5, 5, 5)] and isinstance(event, Done)
 
 
 def test_what_a_preview_waits_for_is_not_what_it_costs(queue, darkroom, request_for, monkeypatch):

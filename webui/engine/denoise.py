@@ -124,7 +124,7 @@ def denoise(
             index += 1
             if keep is not None:
                 latents = keep(latents, index)
-            lead.follow()
+            lead.follow(index == stop)
             yield Denoised(index, len(noise), latents, seen, output)
     if index < stop:
         raise ValueError(f"the spans end at evaluation {index} of {stop}")

@@ -21,13 +21,15 @@ class Lead:
         self._mark = EVENTS.get(device.type)
         self._last: Any = None
 
-    def follow(self) -> None:
-        """To be called after each step: waits until the one before is done."""
+    def follow(self, is_last: bool = False) -> None:
+        """To be called after each step: waits until the one before is done, and the last one itself."""
         if self._mark is None:
             return
         before, self._last = self._last, self._mark()
         self._last.record()
-        if before is not None:
+        if is_last:
+            self._last.synchronize()
+        elif before is not None:
             before.synchronize()
 
 
