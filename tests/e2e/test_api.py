@@ -315,6 +315,15 @@ def test_gradio_client_watches_the_picture_grow(client, server):
     assert 'data-state="done"' in status
 
 
+def test_what_gradio_client_cancels_is_stopped(client, server):
+    call = client.submit(prompt="a cat", **ENDLESS, api_name="/txt2img")
+    shown = next(status for _, status, *_ in call if 'data-state="running"' in status)
+    job = re.search(r'data-job="([^"]+)"', shown)[1]
+    call.cancel()
+    wait_for(server.is_idle, "the job to stop")
+    assert server.client.get(f"/api/jobs/{job}").json()["state"] == "cancelled"
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

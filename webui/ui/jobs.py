@@ -78,13 +78,17 @@ class Handlers:
             yield json.dumps(sent), gr.skip()
 
     async def draw(self, *values: Any) -> AsyncIterator[tuple[Update, ...]]:
-        """Both at once, for programs: starts the job and follows it."""
+        """Both at once, for programs: starts the job and follows it. Who cancels the call or goes away has it stopped,
+        as in A1111's API."""
         try:
             job = await asyncio.to_thread(self._start, values)
         except (RequestError, QueueFull) as error:
             raise page_error(str(error)) from None
-        async for update in self._watch(job):
-            yield update
+        try:
+            async for update in self._watch(job):
+                yield update
+        finally:
+            job.cancel()  # one that has ended stays as it is
 
     async def follow(self, job_id: str, known_as: str) -> AsyncIterator[tuple[Update, ...]]:
         """What there is to see of a job, to its end, or until it is moved back; ``known_as`` is the state that the
