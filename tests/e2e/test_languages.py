@@ -1,5 +1,6 @@
 """The page in another language than English: the browser's, or one that was chosen."""
 
+import functools
 import json
 import re
 
@@ -51,11 +52,14 @@ TYPED = re.compile(r".|\w+[:<>]\S.*")
 """A key, or what History is searched for."""
 
 
+known_texts = functools.cache(catalogue.texts)  # they are read out of the source, for seconds
+
+
 def left_in_english(page, server: Server) -> set[str]:
     """What the page shows in English: a text of ours, or a word that only English has. Prompts of the tests before
     are in the history."""
     prompts = {picture["prompt"] for picture in server.client.get("/api/history").json()["pictures"]}
-    words, known = languages.language("de"), catalogue.texts()
+    words, known = languages.language("de"), known_texts()
     shown = set(page.evaluate(SHOWN))
     own = {text for text in shown if text in known and text not in words.values() and text not in NAMES}
     own |= {text for text in shown if ENGLISH.search(text)}
