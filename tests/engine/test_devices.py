@@ -6,6 +6,7 @@ import torch
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import RequestError
 from webui.engine.devices import (
+    ENOUGH_ROUNDS,
     PROBE_ROUNDS,
     choose_device,
     choose_dtype,
@@ -82,27 +83,49 @@ def test_the_measurement_is_a_ratio_of_real_work():
     assert 0.0 < measure_bfloat16() < 100.0
 
 
-def test_other_work_on_the_machine_does_not_change_the_measurement(monkeypatch):
+@pytest.fixture
+def take(monkeypatch):
+    """``take(seconds)``: the probe's pieces of work take these, one after another, and none is done; what is left."""
+    threads = set()
+
+    def take(spent):
+        readings = iter([edge for seconds in spent for edge in (0.0, seconds)])
+
+        def clock():
+            threads.add(torch.get_num_threads())
+            return next(readings)
+
+        monkeypatch.setattr("webui.engine.devices.processor_time", clock)
+        return readings
+
+    for name in ("conv2d", "linear"):
+        monkeypatch.setattr(torch.nn.functional, name, lambda rows, *_, **__: rows)
+    monkeypatch.setattr("time.perf_counter", lambda: pytest.fail("the wall clock"))
+    before = torch.get_num_threads()
+    yield take
+    assert threads == {1} and torch.get_num_threads() == before
+
+
+def rounds_of(taken):
+    """What each piece of work takes, by its format, in the order in which they are done."""
+    return [taken[name] for k in range(PROBE_ROUNDS + 1) for name in (("32", "16") if k % 2 else ("16", "32"))]
+
+
+def test_other_work_on_the_machine_does_not_change_the_measurement(take):
     """Two rounds of five are disturbed here, float32 or bfloat16, and the clock on the wall tells nothing at all."""
-    now, threads = 0.0, set()
-    formats = [name for k in range(PROBE_ROUNDS + 1) for name in (("32", "16") if k % 2 else ("16", "32"))]
-    spent = [{"32": 0.006, "16": 0.003}[name] for name in formats]
+    spent = rounds_of({"32": 0.006, "16": 0.003})
     for k in range(0, PROBE_ROUNDS, 5):
         spent[2 * k] *= 30
         spent[2 * k + 5] *= 30
-    readings = iter([edge for seconds in spent for edge in (0.0, seconds)])
-
-    def clock():
-        nonlocal now
-        threads.add(torch.get_num_threads())
-        now += next(readings)
-        return now
-
-    monkeypatch.setattr("webui.engine.devices.processor_time", clock)
-    monkeypatch.setattr("time.perf_counter", lambda: pytest.fail("the wall clock"))
-    before = torch.get_num_threads()
+    left = take(spent)
     assert measure_bfloat16() == pytest.approx(2.0)
-    assert next(readings, None) is None and threads == {1} and torch.get_num_threads() == before
+    assert next(left, None) is None
+
+
+def test_a_processor_that_imitates_bfloat16_is_not_asked_for_long(take):
+    left = take(rounds_of({"32": 0.006, "16": 0.3}))
+    assert measure_bfloat16() == pytest.approx(0.02)
+    assert len([*left]) == 4 * (PROBE_ROUNDS - ENOUGH_ROUNDS)
 
 
 def test_out_of_memory_is_told_from_other_errors():
