@@ -82,6 +82,16 @@ def test_words_of_another_language_stand_for_the_english_ones():
         "There is no sampler “x”. There are 15: Heun, LMS and 13 more.": "Sampler „x“ gibt es nicht. Es gibt 15: Heun,"
         " LMS und 13 weitere.",
         "x and y both vary steps: one of them is enough": "x und y ändern beide steps: eine davon genügt",
+        "the request was too slow, so others went first; try again": "die Anfrage war zu langsam, darum kamen andere"
+        " zuerst; versuch es noch einmal",
+        "3 of your downloads are on their way; wait until one is done": "3 deiner Downloads sind unterwegs; warte, bis"
+        " einer fertig ist",
+        "preset “x” cannot be replaced: it ships with the product; choose another name": "Preset “x” lässt sich nicht"
+        " ersetzen: Es gehört zu Darkroom; wähle einen anderen Namen",
+        "sampler LCM cannot draw with a model that predicts flow": "Sampler LCM kann nicht mit einem Modell zeichnen,"
+        " das Flow vorhersagt",
+        "files: there are too many pictures for one batch; the limit is 50": "Das sind zu viele Bilder für einen"
+        " Stapel; die Grenze ist 50",
         "Reuse in grid": "In Raster übernehmen",
         "Upscale: scale": "Vergrößern: Faktor",
     }

@@ -147,7 +147,9 @@ class PresetStore:
         files = self.files()
         taken = next((file for name, file in files.items() if name.casefold() == preset.name.casefold()), None)
         if taken and not taken.is_own:
-            raise RequestError(f"preset {preset.name!r} {_origin(taken)}; choose another name", field="preset")
+            raise RequestError(
+                f"preset {preset.name!r} cannot be replaced: it {_origin(taken)}; choose another name", field="preset"
+            )
         if taken and not replace:
             raise RequestError(f"preset {preset.name!r} is there already", field="preset")
         if not taken:
@@ -205,7 +207,9 @@ class PresetStore:
         if file is None:
             raise unknown("preset", name, self.files())
         if not file.is_own:
-            raise RequestError(f"preset {file.name!r} {_origin(file)}; save a copy instead", field="preset")
+            raise RequestError(
+                f"preset {file.name!r} cannot be changed: it {_origin(file)}; save a copy instead", field="preset"
+            )
         return file
 
 
@@ -237,7 +241,8 @@ def _write(preset: Preset, path: Path, thumbnail: PilImage | bytes | None = None
 
 
 def _origin(file: PresetFile) -> str:
-    return "ships with the product" if file.shipped else "is the host's"
+    reason = "ships with the product" if file.shipped else "is the host's"
+    return reason
 
 
 def _toml_files(folder: Path) -> list[Path]:

@@ -341,8 +341,9 @@
   const tellWorkspace = attempt(async () => {
     const { is_owner, files, dropped_after_days: days } = await request("./api/workspace");
     part(".history-workspace").hidden = is_owner;
-    part(".history-workspace span").textContent =
-      `What you make here (${files} files so far) is yours alone, and is deleted ${days} days after your last visit.`;
+    part(".history-workspace span").textContent = files === 1
+      ? `What you make here (1 file so far) is yours alone, and is deleted ${days} days after your last visit.`
+      : `What you make here (${files} files so far) is yours alone, and is deleted ${days} days after your last visit.`;
   });
   const onEscape = () => {
     if (boards.isMenuOpen) boards.showMenu(false), part("[data-act=boards]").focus();
