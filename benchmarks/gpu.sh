@@ -17,7 +17,7 @@
 # The numbers behind the parts are the seconds that each is expected to take on one H200 with 16 cores. They are estimates:
 # no part was run on a card yet. All were with DEVICE=cpu QUICK=1 WORKERS=1 and one thread, on a CPU with AVX2 alone. There
 # the processor is busy for 10 to 25 s with each exact-*, 30 to 40 s with a speed-* or compiled-*, 70 to 80 s with
-# speed-lora*, 20 s with suite-cuda, which only looks for its tests, and 45 to 110 s with another suite-*. What draws with
+# speed-lora*, 20 s with suite-cuda, which only looks for its tests, and 45 to 120 s with another suite-*. What draws with
 # --compile takes a minute more the first time; on a busy machine that needs a larger LIMIT_S.
 #
 # To add a part: write a function part_NAME, with - as _ in its name, and put NAME and seconds where it is to run.

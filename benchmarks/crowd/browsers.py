@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.crowd.journal import Sent
 from benchmarks.crowd.visitor import Unexpected, Visitor, check_picture, expect
 
-CONFIG = re.compile(r"window\.gradio_config = (\{.*?\});\s*(?:window|</script)", re.DOTALL)
+CONFIG = re.compile(r'window\.gradio_config = JSON\.parse\(("(?:[^"\\]|\\.)*")\);')
 STATE = re.compile(r'data-state=\\"(\w+)\\" data-job=\\"(\w*)\\"')
 PICTURE = re.compile(r'"url":\s*"[^"]*?(/gradio_api/file=[^"]+)"')
 LOOK_S = 2.0  # how often a page asks for its jobs and for health while it is busy
@@ -43,7 +43,7 @@ class PageMap:
         found = CONFIG.search(page)
         if found is None:
             raise Unexpected("a page without its configuration")
-        config = json.loads(found[1])
+        config = json.loads(json.loads(found[1]))
         known = {each["id"]: each.get("props", {}) for each in config["components"]}
         self.loads: list[Endpoint] = []
         self.events: dict[tuple[str, str], Endpoint] = {}

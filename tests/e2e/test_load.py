@@ -3,10 +3,11 @@
 import asyncio
 import random
 
+import httpx
 import pytest
 
 from benchmarks.crowd import visitor
-from benchmarks.crowd.browsers import PageVisitor
+from benchmarks.crowd.browsers import PageMap, PageVisitor
 from benchmarks.crowd.journal import Journal
 from benchmarks.crowd.programs import ApiVisitor, SdapiVisitor
 from benchmarks.crowd.promises import find_pictures
@@ -16,6 +17,12 @@ from benchmarks.load import measure
 from .server import run_async
 
 AT_ONCE = (0.0, 0.0)
+
+
+def test_who_comes_without_a_browser_reads_what_the_page_is_told(server):
+    page = PageMap(httpx.get(server.url).text)
+    drawing = page.click("txt2img-generate")
+    assert page.loads and drawing.is_queued and "txt2img-prompt" in drawing.names
 
 
 @pytest.mark.slow
