@@ -94,3 +94,22 @@ def test_every_finished_picture_of_the_last_thirty_jobs_can_be_found_again(open_
     )
     job = tab.draw(**SMALL)
     wait_for(lambda: tab.jobs == [*map(str, range(11, 40)), job], "the oldest to be forgotten")
+
+
+def test_what_a_stopped_job_left_is_no_picture_that_could_be_deleted(open_tab):
+    tab = open_tab()
+    tab.draw(prompt="a red apple, flat style", steps=2, width=64, height=64)
+    tab.page.locator("#txt2img-gallery img").first.wait_for()
+    tab.set(steps=150, count=4)
+    tab.generate()
+    tab.find("preview").locator(".preview-live").wait_for()
+    tab.find("stop").click()
+    tab.wait_for_state("cancelled")
+    tools = tab.page.locator("#tab-txt2img .sending [data-act=delete]")
+    tools.wait_for(state="hidden")
+    before = tab.page.locator(".finished[data-page=txt2img] button")
+    before.click()
+    tools.wait_for()
+    assert tab.picture.is_visible()
+    before.click()
+    tools.wait_for(state="hidden")

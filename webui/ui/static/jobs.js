@@ -269,17 +269,18 @@
     const place = document.querySelector(`.finished[data-page="${page}"]`);
     if (!place || !runs[page]) return;
     const busy = listed(page).length > 0;
+    const covered = busy || document.querySelector(`#${page}-preview .preview-live`) !== null; // by what a stopped job left
     const all = runs[page].filter((run) => run.picture && !run.live).reverse();
-    const found = all.length > (busy ? 0 : 1) ? all : [];
-    const chosen = back[page] ?? (busy ? null : shownRun(page));
-    if (!changed(place, busy, Boolean(back[page]), chosen?.ids[0], found.map((run) => run.picture))) return;
+    const found = all.length > (covered ? 0 : 1) ? all : [];
+    const chosen = back[page] ?? (covered ? null : shownRun(page));
+    if (!changed(place, busy, covered, Boolean(back[page]), chosen?.ids[0], found.map((run) => run.picture))) return;
     const cards = found.map((run) => {
       const button = make(
         "button", { type: "button", title: title(run), "aria-label": `Show: ${title(run)}`, "aria-pressed": String(run === chosen) },
         make("img", { src: run.picture, alt: "", loading: "lazy" }),
       );
       button.firstChild.addEventListener("error", () => button.remove());
-      button.addEventListener("click", () => lookBack(page, back[page] === run && busy ? null : run));
+      button.addEventListener("click", () => lookBack(page, back[page] === run && covered ? null : run));
       return button;
     });
     const now = make("button", { type: "button", class: "finished-now" }, "Now");
