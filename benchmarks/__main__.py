@@ -136,8 +136,8 @@ def _parse() -> argparse.Namespace:
             parser.error("other programs are measured on the CPU alone: leave out --device cuda")
     if options.against:
         _check_against(parser, options)
-    elif 0 < options.steps < MIN_STEPS and (those := [name for name in MID_PICTURE if name in options.workload]):
-        parser.error(f"{those[0]} changes weights in mid-picture: --steps must be at least {MIN_STEPS}")
+    elif 0 < options.steps < MIN_STEPS and (changing := next(filter(options.workload.__contains__, MID_PICTURE), "")):
+        parser.error(f"{changing} changes weights in mid-picture: --steps must be at least {MIN_STEPS}")
     for name, least in (("rounds", 1), ("threads", 1), ("visitors", 4), ("minutes", 0.1)):
         if not getattr(options, name) >= least:
             parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")

@@ -216,6 +216,12 @@ class TestLoading:
         list(darkroom.load("sdxl"))
         assert darkroom.manager.model_name == "sdxl"
 
+    def test_nor_is_it_taken_in_what_is_told_before_a_job_is_queued(self, make, monkeypatch):
+        home = make().manager._residence
+        monkeypatch.setattr(residence, "free_bytes", lambda _: 10)
+        monkeypatch.setattr(residence, "spare_bytes", lambda _: 7)
+        assert home.room.free_bytes == 17
+
     def test_nor_is_a_picture_decoded_in_tiles_for_it(self, make, monkeypatch):
         """The second picture of a size finds what the first one took."""
         darkroom = make()

@@ -139,6 +139,15 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def spare_bytes(device: torch.device) -> int:
+    """What torch keeps there of freed memory: taken for everybody else, and what ``release_memory`` hands back."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "xpu":
+        return torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device)
+    return 0
+
+
 def total_bytes(device: torch.device) -> int:
     """All memory of the device."""
     if device.type == "cuda":

@@ -19,7 +19,7 @@ from webui.core.uses import stand_ins
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
 from webui.engine.cpu.int8 import unfit
-from webui.engine.devices import free_bytes, release_frames, release_memory, trim_heap
+from webui.engine.devices import free_bytes, release_frames, release_memory, spare_bytes, trim_heap
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.loading import ModelLoader, PartKey, check_unchanged, read_vae
 from webui.engine.families.model import Model
@@ -50,7 +50,7 @@ class Residence:
     @property
     def room(self) -> Room:
         """What the device has for models; from any thread."""
-        free = free_bytes(self.device) + self.kept.nbytes(self.device)
+        free = free_bytes(self.device) + spare_bytes(self.device) + self.kept.nbytes(self.device)
         return Room(self.device.type, free, self.dtype.itemsize, self.options.memory, self._read_bytes_s, self.no_int8)
 
     def use_int8(self, wanted: bool) -> None:
