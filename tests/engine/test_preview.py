@@ -62,7 +62,7 @@ def test_the_pictures_of_a_batch_stand_side_by_side_in_reading_order(count, colu
     for k in range(rows * columns):
         row, column = divmod(k, columns)
         middle = sheet[row * 16 + 8, column * 24 + 12]
-        expected = colours[k].numpy() if k < count else np.ones(3)
+        expected = colours[k].numpy() if k < count else np.full(3, 0.5)
         assert abs(middle - expected).max() < 0.05
 
 

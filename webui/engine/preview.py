@@ -15,6 +15,7 @@ from webui.engine.noise import Noise
 BUDGET = 0.02  # of the sampling time
 FIRST_COST_S = 0.001  # assumed until measured
 JPEG_QUALITY = 85
+EMPTY = 0.5  # grey, which glares on no page
 
 
 class Previewer:
@@ -43,7 +44,7 @@ def to_jpeg(latents: torch.Tensor, preview_map: PreviewMap) -> bytes:
     rgb = torch.einsum("nchw,kc->nhwk", latents.float(), preview_map.weight) + preview_map.bias
     columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)
-    sheet = rgb.new_ones(rows * columns, height, width, 3)
+    sheet = rgb.new_full((rows * columns, height, width, 3), EMPTY)
     sheet[:n] = rgb
     sheet = sheet.unflatten(0, (rows, columns)).transpose(1, 2).reshape(rows * height, columns * width, 3)
     levels = sheet.clamp(0, 1).mul(255).to(torch.uint8).cpu().numpy()
