@@ -180,7 +180,7 @@ def test_http_counts_while_a_picture_is_made(server, tokenizer):
         ({"prompt": "a", "strength": 2}, 422, "strength must be a number from 0 to 1, not 2"),
         ({"prompt": "BREAK " * 1_333}, 422, "prompt: it comes to more than 64 chunks of 75 tokens"),
         ({"prompt": "a", "model": ""}, 422, "model must not be empty"),
-        (["a"], 422, "dictionary"),
+        (["a"], 422, "body must be an object"),
         ({"prompt": "half a character: \ud83d"}, 422, "prompt"),
         ({"prompt": "a <lora:x:99> <lora:y:"}, 200, ""),
         ({}, 200, ""),
