@@ -241,6 +241,7 @@ def _write(preset: Preset, path: Path, thumbnail: PilImage | bytes | None = None
 
 
 def _origin(file: PresetFile) -> str:
+    """Why it stays as it is. Languages find what is called ``reason``."""
     reason = "ships with the product" if file.shipped else "is the host's"
     return reason
 

@@ -29,7 +29,7 @@
     return value;
   };
 
-  const lines = {}; // by page: the the newest status of a job that was under way
+  const lines = {}; // by page: a copy of the newest status of a job that was under way
   const remembered = {}; // by page: what was told of its fields last
 
   window.darkroom = {
