@@ -30,6 +30,10 @@ BLOCKS_SHARE = 4
 """Blocks pay where the device holds this part of the largest network; below it nearly nothing would stay there."""
 TOLD_BYTES = 2**28
 """What a step takes is said where it is as much."""
+READS_WORDS = "text"
+"""What the roles of networks that read words begin with."""
+RESTS_FROM_BYTES = 2**26
+"""On a processor a network that waits for long rests in its file from here on: reading less saves next to nothing."""
 SLOTS = 2
 """One block computes while the next one comes."""
 FORWARD_ROWS = 32
@@ -148,17 +152,24 @@ class Asked:
         return self.count * rows_of(self.regions, self.guided, self.perturbed)
 
 
-def need_of(file: ModelFile, lenders: Iterable[ModelFile], number_bytes: int, step: int = 0) -> Need:
+def rests_in_files(device: str, plan: str) -> bool:
+    """Whether networks that compute once and wait for long are in memory a layer at a time, as they compute."""
+    return device == "cpu" and plan == "auto"
+
+
+def need_of(file: ModelFile, lenders: Iterable[ModelFile], room: "Room", step: int = 0) -> Need:
     """What a model takes with what it borrows, told from headers: a few per cent off at most.
 
-    Weights that are small in the file stay so, others take ``number_bytes`` a number. Raises BadFile and OSError.
+    Weights that are small in the file stay so. Raises BadFile and OSError.
     """
     assert file.checkpoint
     parts, layer = dict[str, int](), 0
+    resting = READS_WORDS if rests_in_files(room.device, room.plan) else None
     for role in file.checkpoint.row.parts:
         owner = file if role in file.checkpoint.parts else lender_of(role, file, lenders)
-        sizes = list(_sizes(owner, role, file, number_bytes)) if owner else []
-        parts[role] = sum(sizes)
+        sizes = list(_sizes(owner, role, file, room.number_bytes)) if owner else []
+        rests = resting and role.startswith(resting) and sum(sizes) >= RESTS_FROM_BYTES
+        parts[role] = max(sizes) if rests else sum(sizes)
         layer = max(layer, *sizes, 0)
     return Need(parts, layer, step)
 

@@ -35,10 +35,11 @@ class Kept:
     Of what is not drawn with, merged LoRAs go first, then the parts that were used least recently; from a device with
     memory of its own they go to the computer's, while a quarter of that stays free. A part is there once, whichever
     models are made of it. ``limit_bytes`` bounds all that is not drawn with; None is what leaves ``FREE_SHARE`` free.
+    With ``rests_in_files`` what is borrowed is in memory a layer at a time, as it computes.
     """
 
-    def __init__(self, device: torch.device, limit_bytes: int | None) -> None:
-        self._device, self._limit_bytes = device, limit_bytes
+    def __init__(self, device: torch.device, limit_bytes: int | None, rests_in_files: bool = False) -> None:
+        self._device, self._limit_bytes, self._rests_in_files = device, limit_bytes, rests_in_files
         self.active: Resident | None = None
         self._models: OrderedDict[ModelFile, Resident] = OrderedDict()  # least recently used first, as the parts
         self._parts: OrderedDict[PartKey, Part] = OrderedDict()
@@ -81,6 +82,8 @@ class Kept:
 
         Raises what reading raises.
         """
+        if self._rests_in_files:
+            loader.leave_in_files(dtype)
         nbytes = math.ceil(loader.nbytes(dtype) * HEADROOM)
         self.make_room(self._device, nbytes, [key])
         device = self._device if free_bytes(self._device) >= nbytes else HOST
@@ -88,8 +91,10 @@ class Kept:
         if key in self._parts:
             self.move(key, device)
         else:
-            for _ in loader.read(torch.float32 if (device.type, dtype) == ("cpu", torch.float16) else dtype, device):
-                pass
+            own = torch.float32 if (device.type, dtype) == ("cpu", torch.float16) else dtype
+            with torch.inference_mode(False):  # its weights may be exchanged
+                for _ in loader.read(own, device):
+                    pass
             self.put(key, loader.module, nbytes, device)
         return self._parts[key].module
 

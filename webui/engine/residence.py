@@ -14,7 +14,7 @@ from webui.core.engine_options import EngineOptions
 from webui.core.errors import show
 from webui.core.events import Loading
 from webui.core.files import ControlFile, ModelFile, VaeFile
-from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room, in_gib
+from webui.core.memory import PLAN_WORDS, PLANS, STREAMING, TOLD_BYTES, Need, Room, in_gib, rests_in_files
 from webui.core.uses import stand_ins
 from webui.core.weight_files import stamp
 from webui.engine.cpu.install import install
@@ -42,7 +42,8 @@ class Residence:
 
     def __init__(self, options: EngineOptions, device: torch.device, dtype: torch.dtype) -> None:
         self.options, self.device, self.dtype = options, device, dtype
-        self.kept = Kept(device, options.model_cache_bytes)
+        self._rests_in_files = rests_in_files(device.type, options.memory)
+        self.kept = Kept(device, options.model_cache_bytes, self._rests_in_files)
         self.no_int8 = unfit(device, dtype, options)
         self._tiles = False
         self._read_bytes_s: float | None = None
@@ -110,13 +111,12 @@ class Residence:
         and may raise to stop. Raises CannotLoad.
         """
         lenders = tuple(lenders)
-        wanted = stand_ins(file, lenders)
-        if (known := self.kept.model(file)) and known.lenders == wanted:
+        if (known := self.kept.model(file)) and known.lenders == stand_ins(file, lenders):
             self._draw_with(known)
             self._grow(step_bytes)
             return
         yield Loading(f"Loading {file.name}", 0.0)
-        loader = ModelLoader(file, lenders, self.dtype)
+        loader = ModelLoader(file, lenders, self.dtype, self._rests_in_files)
         for used in (file, *loader.lenders):
             check_unchanged(used)
         there = self._reuse(loader)
@@ -154,7 +154,7 @@ class Residence:
         except BaseException as error:
             failed = error
         release_frames(failed)
-        again = ModelLoader(former, lenders, self.dtype)
+        again = ModelLoader(former, lenders, self.dtype, self._rests_in_files)
         self._reuse(again)
         for _ in self._read(again, former_need, former_placing):
             pass

@@ -18,7 +18,7 @@ from webui.engine.families.loading import PartKey
 from webui.engine.families.model import Model
 from webui.engine.lora.switcher import LoraSwitcher
 from webui.engine.streaming import Space, Streamed
-from webui.engine.weights import keeps_small
+from webui.engine.weights import in_file, keeps_small
 
 if TYPE_CHECKING:
     from webui.engine.speed.compiled import CompiledUNet
@@ -158,5 +158,6 @@ class Resident:
 
     def rest(self) -> None:
         """Takes what is not in use off the device; to be called after encoding and decoding."""
+        in_file.give_back()
         for streamed in self._streamed:
             streamed.rest()

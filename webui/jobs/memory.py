@@ -36,7 +36,7 @@ def tell_memory(asked: Asked, library: Snapshot, rooms: Sequence[Room]) -> Mappi
     for room in rooms or (UNKNOWN,):
         step = step_bytes(checkpoint, asked.size, asked.rows, room.number_bytes)
         try:
-            need = need_of(file, others, room.number_bytes, step)
+            need = need_of(file, others, room, step)
         except (BadFile, OSError) as error:
             raise RequestError(f"model {show(asked.model)!r}: {error}", field="model") from None
         try:
@@ -104,7 +104,7 @@ class _Drawn:
         if self.model.checkpoint is None:
             return None
         step = step_bytes(self.model.checkpoint, self.size, self.rows, room.number_bytes)
-        need = _with_controls(need_of(self.model, self.lenders, room.number_bytes, step), self.controls, room)
+        need = _with_controls(need_of(self.model, self.lenders, room, step), self.controls, room)
         need = need.in_int8(room.number_bytes) if self.int8 else need
         return replace(need, beside_bytes=_beside_bytes(self.beside, room))
 

@@ -14,7 +14,7 @@ from weight_formats import write_published_gguf
 
 from webui.core.events import Image
 from webui.core.files import ModelFile
-from webui.core.memory import need_of
+from webui.core.memory import Room, need_of
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.tensor_file import BadFile
@@ -79,7 +79,7 @@ def test_a_published_file_is_known_and_all_of_it_is_found(header_of, kind, dtype
     else:
         assert unet == 2 * numbers[0]
     assert loader.memory_bytes == unet + sum(others.values())
-    told = need_of(file, [], 2)
+    told = need_of(file, [], Room("cuda", 0, 2))
     assert all(told.parts[part] == pytest.approx(nbytes, rel=0.06) for part, nbytes in loader.part_bytes.items())
     assert told.layer_bytes == loader.layer_bytes
 

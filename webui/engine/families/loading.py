@@ -16,6 +16,7 @@ from torch import nn
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import File, ModelFile, VaeFile
+from webui.core.memory import READS_WORDS
 from webui.core.tensor_file import BadFile
 from webui.core.uses import lender_of
 from webui.core.weight_files import INDEXES, stamp, weight_files
@@ -73,14 +74,17 @@ def reason(file: File, error: Exception) -> str:
 class ModelLoader:
     """All that loading a model takes, found and checked; ``read`` does it.
 
-    ``lenders`` are models that may lend what the file lacks, a text encoder or an autoencoder. Raises CannotLoad.
+    ``lenders`` are models that may lend what the file lacks, a text encoder or an autoencoder. ``rests_in_files`` has
+    the large ones of what reads words be in memory a layer at a time, which a processor can. Raises CannotLoad.
     """
 
-    def __init__(self, file: ModelFile, lenders: Iterable[ModelFile], dtype: torch.dtype) -> None:
+    def __init__(
+        self, file: ModelFile, lenders: Iterable[ModelFile], dtype: torch.dtype, rests_in_files: bool = False
+    ) -> None:
         if file.checkpoint is None:
             raise CannotLoad(f"model {file.name!r}: {file.path.name} {file.problem}")
         self.file, self.checkpoint = file, file.checkpoint
-        self.family = family_of(file.checkpoint.family)
+        self.family, self._rests_in_files = family_of(file.checkpoint.family), rests_in_files
         self._rows = {row.role: row for row in self.family.parts}
         self.warnings: list[str] = []
         self.lenders: list[ModelFile] = []
@@ -214,6 +218,8 @@ class ModelLoader:
             module, files, lambda name: row.keys(name, module, names, prefix), part != "vae"
         )
         self._dtypes[part] = row.dtype(config, dtype)
+        if self._rests_in_files and part.startswith(READS_WORDS):
+            self._loaders[part].leave_in_files(self._dtypes[part])
         said = json.dumps({key: config[key] for key in config if key[:1] != "_"}, sort_keys=True, default=str)
         self.keys[part] = (row.make, self._dtypes[part], files.identity, prefix, names, said)
         others = () if folder else tuple(begin for other, begin in checkpoint.prefixes if other != role)

@@ -8,6 +8,7 @@ nothing depends on what ran before.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from webui.engine.lora.sets import (
     nbytes_of_parts,
     parts_of,
 )
+from webui.engine.weights.in_file import here
 from webui.engine.weights.layers import Pair, StoredLayer
 from webui.engine.weights.stored import Stored
 
@@ -266,20 +268,20 @@ class WeightCache:
             for place, parts in plan.parts.items():
                 check()
                 if (tensor := plan.known.tensors.get(place)) is None:
-                    base = self._whole(place)
-                    if isinstance(base, Stored):
-                        tensor = beside(base, parts, self._device or base.device)
-                    else:
-                        tensor = merge(base.to(self._device or base.device), parts).to(base.device)
+                    with self._whole(place) as base:
+                        if isinstance(base, Stored):
+                            tensor = beside(base, parts, self._device or base.device)
+                        else:
+                            tensor = merge(base.to(self._device or base.device), parts).to(base.device)
                 tensors[place] = tensor
         return MergedSet(tensors, plan.contributions, plan.text_key)
 
-    def _whole(self, place: Parameter) -> torch.Tensor | Stored:
+    def _whole(self, place: Parameter) -> AbstractContextManager[torch.Tensor | Stored]:
         """A weight of the base, to be read."""
         owner = self._owners[place]
         if isinstance(owner, PackedConv2d):
             owner.keep()
-        return self._base[place]
+        return here(owner, self._base[place]) if place[2] == "weight" else nullcontext(self._base[place])
 
     @property
     def _ordered_bytes(self) -> int:

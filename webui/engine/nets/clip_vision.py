@@ -58,5 +58,6 @@ class _Embeddings(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
         whole = self.class_embedding.expand(len(pictures), 1, -1)
-        output: torch.Tensor = torch.cat([whole, patches], dim=1) + self.position_embedding.weight
+        places = torch.arange(self.position_embedding.num_embeddings, device=patches.device)
+        output: torch.Tensor = torch.cat([whole, patches], dim=1) + self.position_embedding(places)
         return output

@@ -1,17 +1,15 @@
 """Weights from safetensors files into modules: each tensor once, at its final format, on its final device.
 
 Modules are built without memory and without random numbers, and every parameter gets its tensor as it is read. Weights
-that are small in the file stay as they are where their layer can compute with them so (``Stored``). Files are read, not
-mapped: a mapped file that is cut short meanwhile would end the process (docs/decisions/0009).
+that are small in the file stay as they are where their layer can compute with them so (``Stored``), and those of a
+network that waits for long may stay where they are (``InFile``). Files are read, not mapped: a mapped file that is cut
+short meanwhile would end the process (docs/decisions/0009).
 """
 
-import ctypes
 import math
-import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import groupby, zip_longest
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import groupby
 from typing import Any, TypeVar
 
 import torch
@@ -19,136 +17,20 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from webui.core.gguf_file import BLOCKS
-from webui.core.quantization import IGNORED, check_quantization, scale_names
-from webui.core.tensor_file import BadFile, Place, read_header
+from webui.core.memory import RESTS_FROM_BYTES
+from webui.core.quantization import IGNORED
+from webui.core.tensor_file import BadFile
+from webui.engine.weights.files import BLOCK_BYTES, DEVICE_BLOCK_BYTES, DTYPES, KNOWN, Files, Key, Source, fill
 from webui.engine.weights.gguf import Blocks
+from webui.engine.weights.in_file import InFile, stand_in
 from webui.engine.weights.layers import can_keep, keep
 from webui.engine.weights.scaled import Rotated, Scaled
 from webui.engine.weights.stored import Stored
 
 Module = TypeVar("Module", bound=nn.Module)
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
-SMALL = ("F8_E4M3", "F8_E5M2", "I8", *BLOCKS)
-"""What stays as it is in memory, by the format's own name."""
-KNOWN = (*DTYPES, *SMALL[2:])
 NAMED_MISSING = 3
 FILLING = frozenset({"kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_", "trunc_normal_", "fill_", "zero_"})
 """Functions of torch that networks put their first numbers into weights with."""
-BLOCK_BYTES, DEVICE_BLOCK_BYTES = 2**22, 2**25
-
-
-@dataclass(frozen=True)
-class Key:
-    """A tensor in a file: its name, which third of its rows (None for all of them), whether it lies transposed, and
-    whether the halves of its rows are ``swapped``. ``share`` is another part of its rows: from the first to before
-    the second of so many equal ones.
-
-    A ``flat`` one may have its numbers in other rows than the parameter's, in the same order; ``last`` is that frame's.
-    """
-
-    name: str
-    third: int | None = None
-    transposed: bool = False
-    swapped: bool = False
-    flat: bool = False
-    share: tuple[int, int, int] | None = None
-    last: bool = False
-
-    @property
-    def rows(self) -> tuple[int, int, int]:
-        """Which part of its rows it is, as ``share`` says it."""
-        return self.share or ((0, 1, 1) if self.third is None else (self.third, self.third + 1, 3))
-
-    @property
-    def is_as_it_lies(self) -> bool:
-        """Whether nothing has to be put in another order."""
-        return not (self.transposed or self.swapped or self.last)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor in a file, with how it lies there, and the tensor that it is to be multiplied with, if any.
-
-    ``rotated`` is how many numbers of a row were rotated together, 0 for none. ``exact`` is read in float32 always.
-    """
-
-    path: Path
-    place: Place
-    shape: tuple[int, ...]
-    key: Key
-    scale: "Source | None" = None
-    rotated: int = 0
-    exact: bool = False
-
-    def format_of(self, dtype: torch.dtype) -> torch.dtype:
-        """What it is read in for a network that computes in ``dtype``."""
-        return torch.float32 if self.exact else dtype
-
-    @property
-    def nbytes(self) -> int:
-        """How much of the file is read for it."""
-        return self.share_of(self.place.nbytes)
-
-    @property
-    def own_shape(self) -> tuple[int, ...]:
-        """That of its rows."""
-        return self.shape if self.key.rows == (0, 1, 1) else (self.share_of(self.shape[0]), *self.shape[1:])
-
-    def share_of(self, of: int) -> int:
-        """How many of so many are its rows'."""
-        first, behind, parts = self.key.rows
-        return of // parts * (behind - first)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether it can stay in memory as it is."""
-        return self.place.dtype in SMALL and self.key.is_as_it_lies
-
-
-class Files:
-    """The tensors of one or several files by key, remembered as they were when they were first looked at."""
-
-    def __init__(self, paths: Iterable[Path], prefixes: Iterable[str] = ()) -> None:
-        """``prefixes``, one a path, are put before the keys in each, where two files would have the same ones."""
-        self.paths = tuple(paths)
-        self._stamps = self._stamp()
-        self._places: dict[str, tuple[Path, Place]] = {}
-        self._rotated: dict[str, int] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for path, prefix in zip_longest(self.paths, prefixes, fillvalue=""):
-            header = read_header(Path(path))
-            rotated = check_quantization(Path(path), header)
-            self._rotated |= {f"{prefix}{layer}.weight": group for layer, group in rotated.items()}
-            self._places |= {f"{prefix}{key}": (Path(path), place) for key, place in header.places.items()}
-            self.shapes |= {f"{prefix}{key}": shape for key, shape in header.shapes.items()}
-
-    def find(self, key: Key) -> Source | None:
-        """The tensor under this key, if there is one, with its scale."""
-        if (found := self._places.get(key.name)) is None:
-            return None
-        scale = next((Key(name) for name in scale_names(key.name) if name in self._places), None)
-        rotated = self._rotated.get(key.name, 0)
-        return Source(*found, self.shapes[key.name], key, self.find(scale) if scale else None, rotated)
-
-    def check_unchanged(self) -> None:
-        """Raises BadFile where a file is not what it was when it was first looked at."""
-        if self._stamp() != self._stamps:
-            raise BadFile("was changed while it was read; try again")
-
-    @property
-    def identity(self) -> Hashable:
-        """The same for the same files as they were when they were first looked at, by whatever path."""
-        return tuple(zip(map(os.path.realpath, self.paths), self._stamps, strict=True))
-
-    def _stamp(self) -> list[tuple[int, int]]:
-        return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.paths)]
 
 
 def read_all(files: Files) -> dict[str, torch.Tensor]:
@@ -198,6 +80,7 @@ class WeightLoader:
         self.module, self.files = module, files
         self._sources: dict[str, Source] = {}
         self._kept: set[str] = set()
+        self._resting: set[str] = set()
         missing: list[str] = []
         exact = set(getattr(module, "_keep_in_fp32_modules", None) or ())  # diffusers' word for what is not rounded
         for name, parameter in module.named_parameters():
@@ -214,17 +97,36 @@ class WeightLoader:
         if missing:
             more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
             raise BadFile(f"lacks {', '.join(missing[:NAMED_MISSING])}{more}")
-        self.file_bytes = sum(source.nbytes for source in self._sources.values())
         self._numbers = {name: parameter.numel() for name, parameter in module.named_parameters()}
 
+    def leave_in_files(self, dtype: torch.dtype) -> None:
+        """Has the weights of its layers stay in their files, where all take ``RESTS_FROM_BYTES``: for a processor."""
+        if self.nbytes(dtype) >= RESTS_FROM_BYTES:
+            self._resting = {name for name, source in self._sources.items() if self._can_rest(name, source)}
+
+    def _can_rest(self, name: str, source: Source) -> bool:
+        """Whether its layer reads it by being called, and it is read as it lies."""
+        path, _, kind = name.rpartition(".")
+        is_read_alone = kind == "weight" and type(self.module.get_submodule(path)) in (nn.Linear, nn.Embedding)
+        is_plain = name in self._kept or (source.place.dtype in DTYPES and not source.is_small and not source.scale)
+        return is_read_alone and is_plain and source.key.is_as_it_lies
+
+    @property
+    def file_bytes(self) -> int:
+        """How much there is to read, before it computes."""
+        return sum(source.nbytes for name, source in self._sources.items() if name not in self._resting)
+
     def nbytes(self, dtype: torch.dtype) -> int:
-        """How much memory the weights take, those that are not kept small in this format."""
-        formats = {name: source.format_of(dtype) for name, source in self._sources.items() if name not in self._kept}
-        dense = sum(self._numbers[name] * own.itemsize for name, own in formats.items())
-        scales = sum(
-            math.prod(found.scale.shape) * 4 for found in map(self._sources.get, self._kept) if found and found.scale
-        )
-        return dense + scales + sum(self._sources[name].nbytes for name in self._kept)
+        """How much memory the weights take, those that are not kept small in this format; at most one that rests."""
+        sizes = {name: self._nbytes_of(name, dtype) for name in self._sources}
+        resting = [sizes.pop(name) for name in self._resting]
+        return sum(sizes.values()) + max(resting, default=0)
+
+    def _nbytes_of(self, name: str, dtype: torch.dtype) -> int:
+        source = self._sources[name]
+        if name not in self._kept:
+            return self._numbers[name] * source.format_of(dtype).itemsize
+        return source.nbytes + (math.prod(source.scale.shape) * 4 if source.scale else 0)
 
     def layer_bytes(self, dtype: torch.dtype) -> int:
         """How much the largest of them takes."""
@@ -255,7 +157,16 @@ class WeightLoader:
         state: dict[str, torch.Tensor] = {}
         shapes = {name: parameter.shape for name, parameter in self.module.named_parameters()}
         kept: dict[str, Stored] = {}
-        for name, tensor in _read(self._sources, dtype, device):
+        for name in self._resting:
+            source = self._sources[name]
+            if name in self._kept:
+                kept[name] = _stored(source, stand_in((source.nbytes,), torch.uint8), source.format_of(dtype), device)
+                kept[name].shape = shapes[name]
+            else:
+                _numbers(source)
+                state[name] = stand_in(shapes[name], source.format_of(dtype))
+        read = {name: source for name, source in self._sources.items() if name not in self._resting}
+        for name, tensor in _read(read, dtype, device):
             if isinstance(tensor, Stored) and name in self._kept:
                 tensor.shape = shapes[name]
                 kept[name] = tensor
@@ -266,6 +177,8 @@ class WeightLoader:
         self.module.load_state_dict(state, strict=False, assign=True)
         for name, stored in kept.items():
             keep(self.module.get_submodule(name.removesuffix(".weight")), stored)
+        for name in self._resting:
+            InFile(self.module.get_submodule(name.removesuffix(".weight")), self.files, self._sources[name])
         self.module.requires_grad_(False)
 
 
@@ -330,7 +243,7 @@ def _read(
                     yield name, stored if source.key.is_as_it_lies else _in_order(stored.dense(own), source)
                     continue
                 tensor = torch.empty(_numbers(source), dtype=own, device=device)
-                _fill(file, tensor, DTYPES[source.place.dtype], buffer)
+                fill(file, tensor, DTYPES[source.place.dtype], buffer)
                 yield name, tensor if source.key.is_as_it_lies else _in_order(tensor, source)
 
 
@@ -342,27 +255,12 @@ def _in_order(tensor: torch.Tensor, source: Source) -> torch.Tensor:
     return (tensor[:, :, -1] if source.key.last else tensor.t()).contiguous()
 
 
-def _fill(file: Any, tensor: torch.Tensor, stored: torch.dtype, buffer: bytearray) -> None:
-    """Numbers of the format ``stored`` into a flat tensor."""
-    if stored == tensor.dtype and tensor.device.type == "cpu":
-        _read_exactly(file, _memory_of(tensor) if len(tensor) else memoryview(b""))
-        return
-    for block in tensor.split(len(buffer) // stored.itemsize) if len(tensor) else ():
-        _read_exactly(file, memoryview(buffer)[: len(block) * stored.itemsize])
-        block.copy_(torch.frombuffer(buffer, dtype=stored, count=len(block)))
-
-
-def _memory_of(tensor: torch.Tensor) -> memoryview:
-    """A tensor's own bytes; numpy's view would fix the size of its storage, which ``cpu.conv`` empties."""
-    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
-
-
 def _read_raw(file: Any, source: Source, device: torch.device, buffer: bytearray) -> torch.Tensor:
     """A tensor's bytes as they are, flat, uint8."""
     if source.place.dtype not in BLOCKS:
         _numbers(source)
     raw = torch.empty(source.nbytes, dtype=torch.uint8, device=device)
-    _fill(file, raw, torch.uint8, buffer)
+    fill(file, raw, torch.uint8, buffer)
     return raw
 
 
@@ -391,10 +289,3 @@ def _numbers(source: Source) -> int:
     if numbers * itemsize != source.place.nbytes:
         raise BadFile(f"is damaged: {source.key.name} has {source.place.nbytes} bytes, which its shape does not need")
     return source.share_of(numbers)  # rows lie behind one another
-
-
-def _read_exactly(file: Any, into: memoryview) -> None:
-    while len(into):
-        if not (count := file.readinto(into)):
-            raise BadFile("was cut short while it was read")
-        into = into[count:]
