@@ -4,14 +4,12 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CHECKS = (
-    ("ruff", "check"),
-    ("ruff", "format", "--check"),
-    ("mypy",),
-)
+LINT = (("ruff", "check"), ("ruff", "format", "--check"))
+COLLECT = ("pytest", "--collect-only", "-q")
 MAX_WORKERS = 4  # each has servers and browsers of its own
 
 
@@ -20,16 +18,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Lint, format, types, then the suite, spread over the cores; with arguments, only pytest with these."""
-    for check in () if options.remaining else CHECKS:
-        print(f"$ {' '.join(check)}", flush=True)
-        if status := subprocess.call([sys.executable, "-m", *check], cwd=REPOSITORY):
+    """Lint, format, then types beside the suite, spread over the cores; with arguments, only pytest with these."""
+    if options.remaining:
+        return _start("pytest", *options.remaining).wait()
+    for check in LINT:
+        if status := _start(*check).wait():
             return status
-    command, more = [sys.executable, "-m", "pytest", *options.remaining], {}
-    if not options.remaining:
-        cores = os.cpu_count() or 1
-        workers = min(cores + 1, MAX_WORKERS)  # a test of a page waits for it half of its time
-        # A file's tests share what it sets up; in the files' own order the browser's, which take longest, come early.
-        command += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
-        more = {"OMP_NUM_THREADS": str(max(1, cores // workers))}
-    return subprocess.call(command, cwd=REPOSITORY, env=os.environ | more)
+    types = _start("mypy")  # on one core, where the suite has need of all of them only later
+    # What pytest makes of each file's asserts is kept beside it: once, and not by each worker anew.
+    _start(*COLLECT, stdout=subprocess.DEVNULL, env={"PYTHONDONTWRITEBYTECODE": ""}).wait()
+    cores = os.cpu_count() or 1
+    workers = min(cores + 1, MAX_WORKERS)  # a test of a page waits for it half of its time
+    # A file's tests share what it sets up; in the files' own order the browser's, which take longest, come early.
+    spread = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
+    status = _start("pytest", *spread, env={"OMP_NUM_THREADS": str(max(1, cores // workers))}).wait()
+    if types.wait():
+        print("mypy found errors, above", flush=True)
+    return status or types.returncode
+
+
+def _start(*command: str, env: Mapping[str, str] = {}, stdout: int | None = None) -> subprocess.Popen[bytes]:
+    print(f"$ {' '.join(command)}", flush=True)
+    return subprocess.Popen([sys.executable, "-m", *command], cwd=REPOSITORY, env={**os.environ, **env}, stdout=stdout)
