@@ -40,6 +40,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:The given NumPy array is not writable")
 
 
+LONGEST = ("e2e", "", "engine", "training", "jobs", "ui", "workspace", "fuzz")
+"""Folders here whose files take longest, and the files that are in none."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first: else one process has such a file for itself when the others have ended."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0] if item.path.parent != here else ""
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing a test runs writes into the checkout's ``data/`` or asks the network for a model."""

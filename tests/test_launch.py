@@ -278,6 +278,7 @@ def test_second_launch_waits_for_the_first(project, hold):
     assert is_held(hold, 1)(), "both installed"
 
 
+@pytest.mark.slow  # that there is a lock has a test above
 @posix
 def test_orphaned_pip_still_holds_the_lock(project, hold):
     """kill -9 of launch.py alone leaves pip at work: the next run must not install beside it."""

@@ -166,7 +166,7 @@ def test_a_full_disk_is_status_1_and_leaves_no_half_file(tmp_path):
     assert image["warning"] in events[-1]["warnings"]
 
 
-@pytest.mark.parametrize("moment", ["loading", "step"])
+@pytest.mark.parametrize("moment", [pytest.param("loading", marks=pytest.mark.slow), "step"])
 def test_ctrl_c_ends_in_one_line_and_status_130(moment, tmp_path):
     big = ("--steps", "150", "--width", "256", "--height", "256")
     arguments = ("generate", "--prompt", "a", *big, *CPU, "--json", "--data-dir", tmp_path / "data")

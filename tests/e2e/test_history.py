@@ -214,7 +214,7 @@ def test_settings_are_reused(tab, outputs: Path) -> None:
     assert tab.values(*expected) == expected
 
 
-@pytest.mark.parametrize("page", ["img2img", "inpaint"])
+@pytest.mark.parametrize("page", [pytest.param("img2img", marks=pytest.mark.slow), "inpaint"])
 def test_pictures_are_sent_with_their_settings(tab, outputs: Path, page: str) -> None:
     put(outputs, "a blue hat", "blue", steps=11)
     PilImages.new("RGB", (64, 64), COLOURS["red"]).save(outputs / "txt2img" / "foreign.jpg", quality=100)
@@ -241,7 +241,7 @@ def test_hostile_texts_are_text(tab, outputs: Path) -> None:
     assert tab.page.locator("img[src=x]").count() == 0
 
 
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_narrow_screen_holds_it(open_tab, outputs: Path, dark: bool) -> None:
     put(outputs, "x" * 300)
     tab = open_tab("?__theme=dark" if dark else "")

@@ -232,6 +232,7 @@ def test_what_the_curve_does_not_edit_is_kept_and_said(tab, lora_server):
     tab.wait_for_value("prompt", f"{SEEDED['prompt']} <lora:night:0.3:1@0;0.25@0.5:lbw=OUTALL>")
 
 
+@pytest.mark.slow  # the test of a curve draws one and reads its text
 def test_weights_over_the_steps_are_drawn_and_kept_in_the_panel(tab, lora_server):
     tag = "<lora:night:1@0;0.2@0.5>"
     tab.draw(**SEEDED | {"prompt": f"{SEEDED['prompt']} <lora:night:1@0,0.2@0.5>"})

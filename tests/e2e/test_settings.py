@@ -117,7 +117,7 @@ def press_keys(tab: Tab) -> None:
     tab.page.keyboard.press("Control+Enter")
 
 
-@pytest.mark.parametrize("generate", [press_generate, press_keys])
+@pytest.mark.parametrize("generate", [press_generate, pytest.param(press_keys, marks=pytest.mark.slow)])
 def test_generate_waits_for_settings_that_are_on_their_way(tab, generate: Callable[[Tab], None]):
     tab.draw(prompt=PROMPT, **SMALL)
     tab.set(prompt="something else")

@@ -33,6 +33,9 @@ LEVERS = {
     "all": {"guidance_until": 0.8, "reuse": 2, "token_merging": 0.25},
 }
 EACH = pytest.mark.parametrize("lever", LEVERS)
+SOME = pytest.mark.parametrize(  # what is kept from step to step, and all together
+    "lever", [pytest.param(lever, marks=() if lever in ("reuse", "all") else pytest.mark.slow) for lever in LEVERS]
+)
 NATIVE = {"width": 128, "height": 128, "steps": 12}
 LEAST_PSNR_DB = 18.0
 
@@ -131,7 +134,7 @@ def test_what_was_given_up_is_said(run, lever):
     assert run(**OFF)[-1].warnings == ()
 
 
-@EACH
+@SOME
 def test_loras_come_and_go_as_ever(draw, lever):
     plain = draw(**LEVERS[lever])
     changed = draw(**LEVERS[lever], loras=("night:1",))
@@ -139,7 +142,7 @@ def test_loras_come_and_go_as_ever(draw, lever):
     assert (draw(**LEVERS[lever])[0] == plain[0]).all()
 
 
-@EACH
+@SOME
 def test_stop_acts_and_the_next_picture_is_whole(darkroom, request_for, draw, lever):
     plain = draw(**LEVERS[lever])
     cancel, events = threading.Event(), []

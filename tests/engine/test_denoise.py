@@ -23,7 +23,15 @@ from webui.library.library import DEMO_MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 
-EVERY_PAIR = [(name, schedule) for name, row in SAMPLERS.items() for schedule in row.schedules]
+EVERY_PAIR = [  # each sampler, and each schedule with one sampler of each kind that has one
+    pytest.param(
+        name,
+        schedule,
+        marks=() if schedule == "Default" or name in ("Euler", "DPM++ 2M", "DDIM") else pytest.mark.slow,
+    )
+    for name, row in SAMPLERS.items()
+    for schedule in row.schedules
+]
 SEED, STEPS, SIDE_PX = 11, 6, 64
 PROMPT, NEGATIVE = "a red apple, flat style, on a blue background", "green, blurry"
 

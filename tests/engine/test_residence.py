@@ -240,7 +240,8 @@ class TestLoading:
 class TestPlans:
     """Forced on the CPU: the hooks do on it what they do on a device with memory of its own."""
 
-    @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+    # SDXL has all of the other's parts.
+    @pytest.mark.parametrize("kind", [pytest.param("sd1", marks=pytest.mark.slow), "sdxl"])
     @pytest.mark.parametrize("memory", PLANS[1:])
     def test_a_plan_changes_no_bit_of_a_picture(self, make, memory, kind):
         darkroom = make(memory=memory)

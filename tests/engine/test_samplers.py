@@ -66,7 +66,8 @@ def test_two_that_are_asked_for_alike_have_nothing_in_common():
     "told", [{}, {"_class_name": "EulerDiscreteScheduler", "_use_default_values": ["beta_end", "set_alpha_to_one"]}]
 )
 def test_a_configuration_becomes_what_diffusers_makes_of_it(name, told):
-    row, config = SAMPLERS[name], STABLE_DIFFUSION_1_5 | told
+    # DPM2's class goes through all timesteps of the training whenever it is made: few here
+    row, config = SAMPLERS[name], STABLE_DIFFUSION_1_5 | {"num_train_timesteps": 100} | told
     for schedule in row.schedules:
         made = make_scheduler(name, schedule, config)
         stock = type(made).from_config(

@@ -33,6 +33,10 @@ APPLE, CAR = "a red apple, flat style", "a blue car, flat style"
 SORTS = ["Euler", "DPM++ 2M", "Heun", "Euler a", "DPM++ SDE", "PNDM"]
 """Single step, multistep, second order, stochastic, both, and one with an evaluation more than steps."""
 
+WAYS = ("Euler a", "Heun", "DPM2", "PNDM", "DPM++ SDE", "LCM")
+"""The first of each way of stepping; which networks are asked does not depend on the others."""
+OTHERS = [pytest.param(sampler, marks=pytest.mark.slow) for sampler in SAMPLERS if sampler not in WAYS]
+
 
 @pytest.fixture(autouse=True)
 def _plain(darkroom):
@@ -156,19 +160,15 @@ def test_several_prompts_at_guidance_1_are_guided_still(picture, by_hand):
     assert_same(ours, by_hand("Euler", lambda step: [(APPLE, 1.0), (CAR, 0.6)], guidance=1.0))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*WAYS, *OTHERS])
 def test_a_prompt_that_changes_is_two_halves(picture, halves, sampler):
     whole = picture(sampler=sampler, prompt="a [red apple:blue car:0.5], flat style").image
     assert whole.tobytes() == halves(sampler, {"prompt": APPLE}, {"prompt": CAR}).tobytes()
     assert whole.tobytes() != picture(sampler=sampler, prompt=APPLE).image.tobytes()
 
 
-# The first of each way of stepping; which networks are asked does not depend on the others.
-WAYS = ("Euler a", "Heun", "DPM2", "PNDM", "DPM++ SDE", "LCM")
-
-
 @pytest.mark.parametrize(
-    "sampler", [*WAYS, *(pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS if s not in WAYS)]
+    "sampler", [pytest.param(s, marks=pytest.mark.slow if s in ("DPM2", "LCM") else ()) for s in WAYS] + OTHERS
 )
 def test_a_lora_that_changes_is_two_halves_and_leaves_the_base_as_it_is(picture, halves, model, sampler):
     base = [parameter.clone() for part in model.components.values() for parameter in part.parameters()]

@@ -18,6 +18,21 @@ from webui.darkroom import Darkroom
 from webui.engine.samplers import make_scheduler
 from webui.library.library import DEMO_MODEL
 
+WAYS = ("DPM++ 2M", "Euler a", "Heun", "PNDM", "DPM++ SDE", "LCM")
+"""One of each way of stepping: a mask is put back between steps, whatever was in one."""
+OTHERS = [pytest.param(sampler, marks=pytest.mark.slow) for sampler in SAMPLERS if sampler not in WAYS]
+
+
+def pairs(samplers, strengths):
+    """Each with the first of the others; all other pairs are slow."""
+    return [
+        pytest.param(
+            sampler, strength, marks=() if sampler == samplers[0] or strength == strengths[0] else pytest.mark.slow
+        )
+        for sampler in samplers
+        for strength in strengths
+    ]
+
 
 def draw_stock(pipeline_class, parts, model, sampler, schedule="Default", seeds=(SEED,), **options):
     """Stock diffusers with these parts of the same model; its pictures as levels."""
@@ -50,8 +65,9 @@ class TestStockImg2Img:
     def test_the_picture_is_stock_diffusers_picture(self, restart, stock, sampler):
         assert_close(restart(start(strength=0.6), sampler=sampler), stock(sampler, strength=0.6)[0])
 
-    @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8, 1.0])
-    @pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler a", "Heun", "PNDM", "UniPC"])
+    @pytest.mark.parametrize(
+        ("sampler", "strength"), pairs(["DPM++ 2M", "Euler a", "Heun", "PNDM", "UniPC"], [0.2, 0.5, 0.8, 1.0])
+    )
     def test_at_any_strength(self, restart, stock, sampler, strength):
         assert_close(restart(start(strength=strength), sampler=sampler), stock(sampler, strength=strength)[0])
 
@@ -88,14 +104,15 @@ class TestStockInpaint:
 
         return stock
 
-    @pytest.mark.parametrize("sampler", SAMPLERS)
+    @pytest.mark.parametrize("sampler", [*WAYS, *OTHERS])
     def test_the_masked_part_is_stock_diffusers(self, restart, stock, sampler):
         ours = restart(inpaint(strength=0.6), sampler=sampler)
         assert_close(inside(ours), inside(stock(sampler, strength=0.6)))
         assert abs(inside(ours) - inside(restart(start(strength=0.6), sampler=sampler))).max() > 1, "as without a mask"
 
-    @pytest.mark.parametrize("strength", [0.5, 0.8])
-    @pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler a", "Heun", "PNDM", "UniPC"])
+    @pytest.mark.parametrize(
+        ("sampler", "strength"), pairs(["DPM++ 2M", "Euler a", "Heun", "PNDM", "UniPC"], [0.8, 0.5])
+    )
     def test_at_other_strengths(self, restart, stock, sampler, strength):
         ours = restart(inpaint(strength=strength), sampler=sampler)
         assert_close(inside(ours), inside(stock(sampler, strength=strength)))
@@ -154,13 +171,12 @@ class TestStockInpaintNineChannels:
 
         return stock
 
-    @pytest.mark.parametrize("sampler", SAMPLERS)
+    @pytest.mark.parametrize("sampler", [*WAYS, *OTHERS])
     def test_the_masked_part_is_stock_diffusers(self, draw_nine, stock, sampler):
         (ours,) = draw_nine(init=inpaint(strength=0.7), sampler=sampler)
         assert_close(inside(ours), inside(stock(sampler, strength=0.7)))
 
-    @pytest.mark.parametrize("strength", [0.5, 0.8])
-    @pytest.mark.parametrize("sampler", ["Euler a", "UniPC"])
+    @pytest.mark.parametrize(("sampler", "strength"), pairs(["Euler a", "UniPC"], [0.8, 0.5]))
     def test_at_other_strengths(self, draw_nine, stock, sampler, strength):
         (ours,) = draw_nine(init=inpaint(strength=strength), sampler=sampler)
         assert_close(inside(ours), inside(stock(sampler, strength=strength)))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.conftest import bounded
 
-EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "2"))
 MANY = 120
 
 

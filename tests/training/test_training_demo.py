@@ -76,11 +76,12 @@ def test_preview_shows_plain_colours(pipeline):
         assert (shown - colour).abs().max() < 0.2, name
 
 
-def test_backgrounds_follow_the_prompt(pipeline):
-    prompts = full_prompts()[3:67:8]
+@pytest.mark.parametrize(("every", "may_fail"), [(21, 0), pytest.param(8, 1, marks=pytest.mark.slow)])
+def test_backgrounds_follow_the_prompt(pipeline, every, may_fail):
+    prompts = full_prompts()[3:67:every]
     found = torch.cdist(border_colour(sample(pipeline, prompts)), PALETTE).argmin(1).tolist()
     wrong = [prompt.text for prompt, colour in zip(prompts, found, strict=True) if colour != prompt.colour]
-    assert len(wrong) <= 1, wrong
+    assert len(wrong) <= may_fail, wrong
 
 
 @pytest.mark.slow
@@ -93,7 +94,7 @@ def test_a_negative_prompt_keeps_a_background_away(draw_border):
     assert sum(one != other for one, other in zip(before, after, strict=True)) >= 3, (before, after)
 
 
-@pytest.mark.parametrize(("one", "other"), [("blue", "yellow"), ("white", "green")])
+@pytest.mark.parametrize(("one", "other"), [("blue", "yellow"), pytest.param("white", "green", marks=pytest.mark.slow)])
 def test_of_two_backgrounds_the_one_with_more_weight_wins(draw_border, one, other):
     for weights, winner in (((1.4, 0.6), one), ((0.6, 1.4), other)):
         words = ", ".join(f"({name} background:{w})" for name, w in zip((one, other), weights, strict=True))

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     _start(*COLLECT, stdout=subprocess.DEVNULL, env={"PYTHONDONTWRITEBYTECODE": ""}).wait()
     cores = os.cpu_count() or 1
     workers = min(cores + 1, MAX_WORKERS)  # a test of a page waits for it half of its time
-    # A file's tests share what it sets up; in the files' own order the browser's, which take longest, come early.
+    # A file's tests share what it sets up; tests/conftest.py puts the longest first.
     spread = ("-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder")
     status = _start("pytest", *spread, env={"OMP_NUM_THREADS": str(max(1, cores // workers))}).wait()
     if types.wait():
