@@ -1,6 +1,8 @@
 """Weights that rest in their file: what layers compute with, what is in memory, and what is said of a lost file."""
 
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -117,6 +119,18 @@ def test_whoever_reads_a_weight_past_its_layer_gets_no_number(tmp_path):
     for form in ("float32", "bfloat16"):
         module, _ = load(save(tmp_path, form), True)
         assert module.layer.weight.isnan().all() and module.layer.weight.shape == (2 * WIDTH, WIDTH)
+
+
+def test_a_network_that_nobody_holds_is_let_go_of_at_once(tmp_path):
+    module, weights = load(save(tmp_path, "fp8"), True)
+    module(IDS)
+    layers = [weakref.ref(module.layer), weakref.ref(module.embedding)]
+    gc.disable()
+    try:
+        del module, weights
+        assert [layer() for layer in layers] == [None, None]
+    finally:
+        gc.enable()
 
 
 @torch.inference_mode()

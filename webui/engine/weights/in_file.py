@@ -8,7 +8,6 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -21,6 +20,8 @@ from webui.engine.weights.stored import Stored
 
 NO_NUMBER = 0x7F
 """A byte that, repeated, is no number in float8 and float16."""
+PLACE = "in_file"
+"""Where a layer has it."""
 
 
 class LostFile(RequestError):
@@ -31,11 +32,10 @@ class LostFile(RequestError):
 
 
 class _Lent(threading.local):
-    """Memory that a thread's layers read into: as large as the largest weight so far, and a ``buffer``."""
+    """Memory that a thread's layers read into, as large as the largest weight so far, and a buffer to convert from."""
 
-    def __init__(self) -> None:
-        self.buffer = bytearray(BLOCK_BYTES)
-        self.memory: torch.Tensor | None = None
+    memory: torch.Tensor | None = None
+    buffer: bytearray | None = None
 
     def take(self, nbytes: int) -> torch.Tensor:
         if self.memory is None or len(self.memory) < nbytes:
@@ -50,13 +50,14 @@ _LENT = _Lent()
 
 def give_back() -> None:
     """Lets go of the memory that this thread's layers were read into."""
-    _LENT.memory = None
+    _LENT.memory = _LENT.buffer = None
 
 
 def stand_in(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """What is in a weight's place while its numbers are in its file; it takes no memory."""
-    one = torch.full((dtype.itemsize,), NO_NUMBER, dtype=torch.uint8).view(dtype)
-    return (one if dtype.itemsize == 1 else torch.full((1,), math.nan, dtype=dtype)).expand(shape)
+    if dtype.itemsize == 1:
+        return torch.tensor([NO_NUMBER], dtype=torch.uint8).view(dtype).expand(shape)
+    return torch.tensor([math.nan], dtype=dtype).expand(shape)
 
 
 class InFile:
@@ -66,24 +67,24 @@ class InFile:
     """
 
     def __init__(self, layer: nn.Module, files: Files, source: Source) -> None:
-        self._layer, self._files, self._source = layer, files, source
+        self._files, self._source = files, source
         found = layer.stored if isinstance(layer, StoredLayer) else layer
-        self._parameter = next(found.parameters(recurse=False))
+        self._parameter = next(found.parameters(recurse=False))  # the layer itself is not held: it holds this
         self._resting, self._came = self._parameter.data, False
         layer.register_forward_pre_hook(self._come)
         layer.register_forward_hook(self._leave, always_call=True)
-        _OF[layer] = self
+        layer.__dict__[PLACE] = self
 
     @contextmanager
-    def here(self) -> Iterator[torch.Tensor | Stored]:
+    def here(self, weight: torch.Tensor | Stored) -> Iterator[torch.Tensor | Stored]:
         """The model's own weight, whatever is in its place, with all its numbers until the end of the context."""
         numbers = self._lend()
-        if not isinstance(self._layer, StoredLayer):
+        if isinstance(weight, torch.Tensor):
             yield numbers
             return
         self._parameter.data = numbers
         try:
-            yield self._layer.stored
+            yield weight
         finally:
             self._parameter.data = self._resting
 
@@ -116,7 +117,8 @@ class InFile:
     def _read(self, into: torch.Tensor, parts: Iterable[slice]) -> None:
         """Some numbers of a flat tensor from the file."""
         source, path = self._source, self._source.path
-        stored = torch.uint8 if isinstance(self._layer, StoredLayer) else DTYPES[source.place.dtype]
+        stored = torch.uint8 if into.dtype == torch.uint8 else DTYPES[source.place.dtype]
+        _LENT.buffer = _LENT.buffer or bytearray(BLOCK_BYTES)
         begin, _, of = source.key.rows
         first = source.place.offset + source.place.nbytes // of * begin
         try:
@@ -130,14 +132,11 @@ class InFile:
             raise LostFile(path.name, why) from None
 
 
-_OF: WeakKeyDictionary[nn.Module, InFile] = WeakKeyDictionary()
-
-
 @contextmanager
 def here(layer: nn.Module, weight: torch.Tensor | Stored) -> Iterator[torch.Tensor | Stored]:
     """A layer's own ``weight``, to be read until the end of the context, wherever its numbers are."""
-    if resting := _OF.get(layer):
-        with resting.here() as found:
+    if resting := layer.__dict__.get(PLACE):
+        with resting.here(weight) as found:
             yield found
     else:
         yield weight
