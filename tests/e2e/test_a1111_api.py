@@ -272,6 +272,7 @@ REFUSED = [
     ("txt2img", {"sampler_name": "Oiler"}, 404, "Sampler not found: 'Oiler'"),
     ("txt2img", {"cfg_scale": 99}, 422, "cfg_scale must be at most 30"),
     ("txt2img", {"prompt": "<lora:nothing:1>"}, 422, "no LoRA “nothing”"),
+    ("txt2img", {"negative_prompt": "7" * 4_801}, 422, "negative_prompt: it comes to more than 64 chunks"),
     ("txt2img", {"alwayson_scripts": {"Roop": {}}}, 422, "no script 'Roop'"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),

@@ -131,6 +131,7 @@ REFUSED = [
     ("POST", "/api/jobs", {"json": {"seed": "abc"}}, 422, "seed must be a whole number, not 'abc'"),
     ("POST", "/api/jobs", {"json": {"prompt": "a" * 100_000}}, 422, "prompt must be at most 8000 characters"),
     ("POST", "/api/jobs", {"json": {"prompt": ["a"]}}, 422, "prompt must be text"),
+    ("POST", "/api/jobs", {"json": {"prompt": "7" * 4_801}}, 422, "prompt: it comes to more than 64 chunks"),
     ("POST", "/api/jobs", {"json": {"steps": True}}, 422, "steps must be a"),
     ("POST", "/api/jobs", {"json": {"sampler": "Oiler"}}, 422, "did you mean Euler"),
     ("POST", "/api/jobs", {"json": {"model": "nothing"}}, 422, "no model “nothing”"),

@@ -74,6 +74,7 @@ BAD_INPUT = [
     (("generate", "--prompt", "a" * 100_000), "prompt", "at most 8000 characters long; it has 100,000"),
     (("generate", "--prompt", "a", "--bogus", "1"), "--bogus", "unknown argument"),
     (("generate",), "--prompt", "required"),
+    (("generate", "--prompt", "7" * 4_801), "prompt", "it comes to more than 64 chunks"),
     (("generate", "--prompt", "a", "--device", "abacus"), "--device", "abacus"),
     (("generate", "--prompt", "a", "--init", "/nowhere/at/all.png"), "init", "/nowhere/at/all.png"),
     (

@@ -65,6 +65,14 @@ def test_words_of_a_prompt_a_detail_and_the_size_are_mended(tab):
     tab.page.wait_for_function("document.querySelector('#txt2img-detail-2-finder').value === 'demo-subject'")
 
 
+def test_a_prompt_that_is_too_long_is_refused_where_it_stands(tab):
+    tab.is_refused = True  # the counter below the prompt asks as well
+    with tab.page.expect_response("**/api/tokens"):
+        tab.set(prompt="7" * 4_801)
+    tab.page.locator(".prompt-trouble", has_text="it comes to more than 64 chunks").wait_for()
+    refused(tab, "prompt", "it comes to more than 64 chunks of 75 tokens", "textarea")
+
+
 def test_a_picture_that_is_missing_is_asked_for(tab):
     page = tab.page
     page.get_by_role("tab", name="img2img").click()

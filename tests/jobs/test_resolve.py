@@ -1,6 +1,9 @@
 """What a request leaves open, decided: the LoRAs of field and prompt, by the names of their files."""
 
 import json
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -10,7 +13,7 @@ from webui.core.groups.hires import Hires
 from webui.core.kinds import kind_of
 from webui.core.prompt import MAX_CHUNKS, MAX_TERMS
 from webui.core.request import MAX_LORAS, LoraRef, Request
-from webui.jobs.resolve import make_order, resolve
+from webui.jobs.resolve import make_order, make_orders, resolve
 from webui.library.library import Library
 
 
@@ -190,6 +193,78 @@ def test_a_prompt_of_too_many_chunks_is_refused_before_it_waits(resolved, field)
     with pytest.raises(RequestError, match=f"^{field}: it comes to more than 64 chunks of 75 tokens") as caught:
         resolved(**{field: "BREAK " * MAX_CHUNKS})
     assert caught.value.field == field
+
+
+DIGITS = "7" * 4_801
+"""A token each: one more than 64 chunks hold."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"prompt": DIGITS}, "prompt"),
+        ({"negative": DIGITS}, "negative"),
+        ({"prompt": f"[a:{DIGITS}:3]"}, "prompt"),
+        ({"prompt": f"a AND {DIGITS}"}, "prompt"),
+        ({"prompt": f"{{1|2}} {DIGITS}"}, "prompt"),
+        ({"hires": {"prompt": DIGITS}}, "hires.prompt"),
+        ({"detail": [{"finder": "demo-subject", "prompt": DIGITS}]}, "detail.1.prompt"),
+        ({"regions": [{"box": "0:0:0.5:1", "prompt": f"a {DIGITS}"}]}, "regions.1.prompt"),
+        ({"prompt": "a BREAK " * 31 + "7" * (75 * 33) + " BREAK 1"}, "prompt"),
+    ],
+)
+def test_a_prompt_of_too_many_tokens_is_refused_before_it_waits(settings, fields, place):
+    library = Library(settings).snapshot()
+    with pytest.raises(RequestError, match=f"^{place}: it comes to more than 64 chunks of 75 tokens") as caught:
+        make_orders(Request.parse(fields), library)
+    assert caught.value.field == place
+
+
+def test_a_prompt_as_long_as_can_be_is_not_refused(settings):
+    library = Library(settings).snapshot()
+    for text in (DIGITS[:-1], "word " * 1_200, "a BREAK " * 30 + "7" * (75 * 33) + " BREAK ", f"[{DIGITS}:a:0]"):
+        assert make_order(Request(prompt=text), library).passes
+
+
+def test_a_model_that_reads_a_text_as_a_whole_has_its_own_limit(settings):
+    library = Library(settings).snapshot()
+    demo = library.models["demo"]
+    library.models = {"demo": replace(demo, checkpoint=replace(demo.checkpoint, family="Z-Image"))}
+    assert make_order(Request(prompt="7" * 4_096), library).passes
+    with pytest.raises(RequestError, match="^negative: it has 4,097 tokens; 4,096 are the most") as caught:
+        make_order(Request(negative="7" * 4_097), library)
+    assert caught.value.field == "negative"
+
+
+def test_an_embedding_may_stand_for_many_words(settings):
+    """Its name has more tokens than it, and so a prompt of it is not surely too long."""
+    folder = settings.data_dir / "embeddings"
+    folder.mkdir(parents=True)
+    entry = {"dtype": "F32", "shape": [1, 64], "data_offsets": [0, 256]}
+    header = json.dumps({"emb_params": entry}).encode()
+    (folder / "7777777777.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(256))
+    library = Library(settings).snapshot()
+    assert make_order(Request(prompt="7777777777 " * 700), library).passes
+    with pytest.raises(RequestError, match="chunks"):
+        make_order(Request(prompt="6666666666 " * 700), library)
+
+
+def test_counting_a_long_prompt_imports_no_torch():
+    code = """
+import sys
+from webui.core.errors import RequestError
+from webui.core.request import Request
+from webui.core.settings import Settings
+from webui.jobs.resolve import make_order
+from webui.library.library import Library
+try:
+    make_order(Request(prompt="7" * 4801), Library(Settings(data_dir=sys.argv[1])).snapshot())
+except RequestError as error:
+    print(error.field, "torch" in sys.modules)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        said = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["prompt", "False"]
 
 
 def test_a_prompt_that_is_too_many_in_one_is_refused_before_it_waits(resolved):

@@ -84,15 +84,22 @@ def split_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int] 
     return tuple(_close(slots, tokenizer) for slots in (*filled, *([last] if last or not filled else [])))
 
 
-def count_tokens(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int] = {}) -> tuple[int, int]:
-    """How many tokens the prompt takes, and how many its chunks hold. A chunk closed early is taken whole."""
+def count_tokens(
+    text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int] = {}, field: str = "prompt"
+) -> tuple[int, int]:
+    """How many tokens the prompt takes, and how many its chunks hold. A chunk closed early is taken whole.
+
+    RequestError for too many chunks, with the field that the text is in.
+    """
     room = tokenizer.length - 2
-    *filled, last = _fill_chunks(text, tokenizer, embeddings)
+    *filled, last = _fill_chunks(text, tokenizer, embeddings, field)
     used = room * len(filled) + len(last)
     return used, room * max(1, ceil(used / room))
 
 
-def _fill_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int]) -> list[list[Slot]]:
+def _fill_chunks(
+    text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int], field: str = "prompt"
+) -> list[list[Slot]]:
     """The slots of each chunk between its start and end; the last is the one still open, empty behind a BREAK.
 
     A full chunk is cut behind its last comma, where that is near and the next token is no comma itself. An embedding's
@@ -102,7 +109,7 @@ def _fill_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int])
     names = _index_names(tokenizer, embeddings)
     chunks: list[list[Slot]] = [[]]
     for words in parse_weights(text):
-        check_chunks(len(chunks))
+        check_chunks(len(chunks), field)
         if words.starts_chunk:
             chunks.append([])
         ids = tokenizer.ids(words.text)
@@ -120,7 +127,7 @@ def _fill_chunks(text: str, tokenizer: Tokenizer, embeddings: Mapping[str, int])
             if len(chunks[-1]) + rows > room:
                 chunks.append([])
             chunks[-1] += [(0, words.weight, (name, row)) for row in range(rows)]
-    check_chunks(len(chunks))
+    check_chunks(len(chunks), field)
     return chunks
 
 

@@ -48,6 +48,7 @@ from webui.jobs.controls import resolve_controls
 from webui.jobs.loras import resolve_loras
 from webui.jobs.regions import check_regions
 from webui.jobs.texts import draw_pictures
+from webui.jobs.token_counts import check_lengths
 from webui.library.library import Snapshot
 
 
@@ -104,6 +105,7 @@ def make_order(request: Request, library: Snapshot) -> Order:
     """
     resolved = resolve(request, library)
     order = plan(resolved, library)
+    check_lengths(order)
     return replace(order, warnings=(*order.warnings, *_left_out(order), *_asked_in_vain(request, resolved)))
 
 

@@ -60,10 +60,10 @@ def fitting(vocabulary: tokenizers.Tokenizer, words: int) -> tokenizers.Tokenize
     return vocabulary
 
 
-def check_length(tokens: int) -> None:
+def check_length(tokens: int, field: str = "prompt") -> None:
     """RequestError for a prompt that is too long."""
     if tokens > MOST_TOKENS:
-        raise RequestError(f"the prompt has {tokens:,} tokens; {MOST_TOKENS:,} are the most", "prompt")
+        raise RequestError(f"{field}: it has {tokens:,} tokens; {MOST_TOKENS:,} are the most", field)
 
 
 def whole_letters(text: str) -> str:
