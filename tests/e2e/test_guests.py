@@ -286,6 +286,27 @@ def test_what_guests_may_use_is_the_hosts_choice(start_server):
     assert end(guest, send(guest, prompt="<lora:blueprint:1> a cat")) == "done"
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_guest_chooses_the_language_that_their_browser_keeps(guests, browser, width):
+    context = browser.new_context(locale="de-DE", viewport={"width": width, "height": 844})
+    page, refused = context.new_page(), []
+    page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(guests.url)
+    page.locator("#txt2img-generate", has_text="Generieren").wait_for()
+    page.get_by_role("button", name="Einstellungen", exact=True).click()
+    sheet = page.locator("#darkroom-settings")
+    assert sheet.get_by_label("Sprache").is_visible() and not sheet.locator("#settings-format").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    with page.expect_navigation():
+        sheet.get_by_label("Sprache").select_option("en")
+    page.locator("#txt2img-generate", has_text="Generate").wait_for()
+    page.reload()
+    page.locator("#txt2img-generate", has_text="Generate").wait_for()
+    assert not refused, refused
+    context.close()
+
+
 def test_two_browsers_have_pages_pictures_and_histories_of_their_own(guests, browser):
     first, second = browser.new_context(), browser.new_context()
     pages = [context.new_page() for context in (first, second)]

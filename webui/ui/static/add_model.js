@@ -307,7 +307,10 @@
   };
 
   document.addEventListener("click", ({ target }) => target.closest?.(".add-model-open") && open());
-  document.addEventListener("darkroom:health", ({ detail }) => document.body.classList.toggle("is-owner", detail.is_owner === true));
+  document.addEventListener("darkroom:health", ({ detail }) => {
+    document.body.classList.toggle("is-owner", detail.is_owner === true);
+    document.body.classList.toggle("is-guest", detail.is_owner !== true);
+  });
   whenever(".models .panel-tools", (tools) => tools.append(make("button", { type: "button", class: "add-model-open" }, "Add a model")));
   window.darkroomAddModel = { open };
 })();

@@ -1,4 +1,4 @@
-// The settings sheet, for the owner: how pictures become files, what pages begin with, and what this browser shows.
+// The settings sheet: how pictures become files and what pages begin with, for the owner, and what this browser shows.
 // All of it holds at once; what the server does not take is said at its field.
 (() => {
   "use strict";
@@ -129,12 +129,15 @@
     dialog = make(
       "dialog", { id: "darkroom-settings", class: "drop panel settings-sheet", "aria-labelledby": "settings-title" },
       make("h2", { id: "settings-title" }, "Settings"),
-      make("h3", {}, "Pictures as files"),
-      makeField("format", "Format", format),
-      makeField("quality", "Quality of WebP and JPEG, 50 to 100", quality, "Empty: 90 for WebP, 92 for JPEG."),
-      makeField("filename", "Names", filename),
-      makeField("metadata", "Keep in my pictures how they were made", metadata, "Without it History, Reuse and Verify know nothing about the files, and the queue forgets them after a restart. Guests' pictures always keep theirs."),
-      title, note, make("div", { class: "drop-choices" }, keep, begin, forget), makeField("pages", "", make("input", { type: "hidden" })),
+      make(
+        "div", { class: "settings-of-owner" },
+        make("h3", {}, "Pictures as files"),
+        makeField("format", "Format", format),
+        makeField("quality", "Quality of WebP and JPEG, 50 to 100", quality, "Empty: 90 for WebP, 92 for JPEG."),
+        makeField("filename", "Names", filename),
+        makeField("metadata", "Keep in my pictures how they were made", metadata, "Without it History, Reuse and Verify know nothing about the files, and the queue forgets them after a restart. Guests' pictures always keep theirs."),
+        title, note, make("div", { class: "drop-choices" }, keep, begin, forget), makeField("pages", "", make("input", { type: "hidden" })),
+      ),
       make("h3", {}, "This browser"),
       makeField("theme", "Colours", theme),
       makeField("language", "Language", language),
@@ -153,6 +156,7 @@
     fields.language.input.value = localStorage.getItem("darkroom.language") ?? "";
     fields.previews.input.checked = localStorage.getItem("darkroom.previews") !== "off";
     if (!dialog.open) dialog.showModal();
+    if (!document.body.classList.contains("is-owner")) return; // a guest has this browser's part alone
     try {
       told = await ask("GET");
       show();
