@@ -40,7 +40,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 SCRIPTS = (
     "stream.js",
     *("page.js", "keys.js", "fills.js", "pictures.js", "pick.js", "things.js", "painter.js"),
-    *("panel.js", "fields.js", "jobs.js", "tabs.js"),
+    *("panel.js", "fields.js", "jobs.js", "tabs.js", "narrow.js"),
     *("progress.js", "queue.js"),
     *("undo.js", "wipe.js", "grid.js", "engine.js", "curve.js", "loras.js", "chips.js", "models.js", "kinds.js"),
     "memory.js",

@@ -12,6 +12,8 @@ TOOLS = """
 <button type="button" data-act="favourite" data-page="{page}" aria-pressed="false">Favourite</button>
 <button type="button" data-act="download" data-page="{page}">Download</button>
 {fills}
+"""
+LAST_TOOLS = """
 <button type="button" data-act="info" data-page="{page}" aria-expanded="false">Info</button>
 <button type="button" data-act="delete" data-page="{page}">Delete</button>
 <p class="picture-note" data-page="{page}" role="status"></p>
@@ -51,9 +53,12 @@ def build_infotext(page: str) -> gr.Textbox:
     )
 
 
-def build_tools(page: str, fills: Mapping[str, str]) -> None:
-    """The bar's buttons that need no function of the page, in the open row; ``fills`` are those that fill fields, by
-    the ends of their ids."""
+def build_tools(page: str, fills: Mapping[str, str]) -> gr.Button:
+    """The bar's buttons in the open row; ``fills`` are those that fill fields, by the ends of their ids. Returns
+    Verify, the one that needs a function of the page."""
     buttons = "\n".join(FILL.format(page=page, name=name, label=label) for name, label in fills.items())
     tools = TOOLS.format(page=page, fills=buttons)
     gr.HTML(tools, label="The picture", padding=False, elem_classes="picture-tools")
+    verify = gr.Button("Verify", size="sm", elem_id=f"{page}-verify", min_width=0)
+    gr.HTML(LAST_TOOLS.format(page=page), label="The picture", padding=False, elem_classes="picture-tools")
+    return verify

@@ -102,17 +102,17 @@ def build(
     ``complete`` says what those of a page's values are that name things of the visitor's. The left column scrolls but
     for the prompt above and Generate below: what decides most of a picture, then the folds. The rest is the picture's.
     """
-    catalog, name = executor.catalog(), task.name
+    catalog, name, is_first = executor.catalog(), task.name, task.name == "txt2img"
     empty = f'<div class="preview-empty"><strong>Your picture appears here</strong>{task.invitation}</div>'
     controls: Controls = {}
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=320, elem_classes="asking"):
             with gr.Column(elem_classes="asking-head"):
                 controls |= task.build_inputs("above", catalog)
-                first = {"autofocus": True} if name == "txt2img" else {}
-                controls["prompt"] = prompts.build_prompt(name, "prompt", catalog, info=None, **first)
+                controls["prompt"] = prompts.build_prompt(name, "prompt", catalog, info=None, autofocus=is_first)
+            with gr.Column(elem_classes="asking-head"):  # on a phone the picture is between the two
                 controls["negative"] = prompts.build_prompt(name, "negative", catalog, info=None)
-                controls |= basics.build(name, catalog)
+                controls |= basics.build(name, catalog, has_start="image" in controls)
                 approximate = approximations.build_note(name)
             with gr.Column(elem_classes="folds"):
                 controls |= task.build_inputs("below", catalog)
@@ -174,8 +174,7 @@ def _build_results(task: Task, empty: str, targets: Sequence[str]) -> Results:
     infotext = picture_bar.build_infotext(name)
     with gr.Row(elem_classes="sending"):
         sending = {f"send-{target}": target for target in targets}
-        picture_bar.build_tools(name, picture_bar.REUSE | sending)
-        check = gr.Button("Verify", size="sm", elem_id=f"{name}-verify", min_width=0)
+        check = picture_bar.build_tools(name, picture_bar.REUSE | sending)
     verdict = gr.HTML("", label="Verdict", elem_id=f"{name}-verdict")
     return Results(preview, gallery, infotext, check, verdict)
 

@@ -9,7 +9,7 @@ from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.request import Request
 from webui.core.work import MAX_BATCH, Work, make_batch
-from webui.ui import basics, form
+from webui.ui import form
 from webui.ui.workbench import Controls, Task, read_request
 
 NAME = "img2img"
@@ -18,7 +18,7 @@ INIT_FIELDS = ("strength", "resize", "background")
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
     if place == "above":
-        return basics.build_start(NAME, catalog)
+        return {"image": form.picture_control(NAME, "image", "Picture", height=150)}
     controls: Controls = {}
     with gr.Accordion("Fitting and background", open=False, elem_id=f"{NAME}-fitting"):
         controls["resize"] = form.make_control(NAME, "resize", catalog)

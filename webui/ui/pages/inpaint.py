@@ -16,7 +16,7 @@ from webui.core import images
 from webui.core.catalog import Catalog
 from webui.core.errors import RequestError
 from webui.core.work import Work
-from webui.ui import basics, form
+from webui.ui import form
 from webui.ui.painting import painter
 from webui.ui.workbench import INIT_FIELDS, Controls, Task, read_request
 
@@ -26,15 +26,15 @@ SIDES = ("left", "top", "right", "bottom")
 
 
 def _build_inputs(place: str, catalog: Catalog) -> Controls:
-    return _build_above(catalog) if place == "above" else _build_below(catalog)
+    return _build_above() if place == "above" else _build_below(catalog)
 
 
-def _build_above(catalog: Catalog) -> Controls:
-    start = basics.build_start(NAME, catalog)
+def _build_above() -> Controls:
+    start = form.picture_control(NAME, "image", "Picture", height=150)
     painted = gr.Textbox(visible=False)  # filled by the painter when Generate is pressed
     show = f"(file) => darkroomPainter.show('{NAME}', file?.url)"
-    start["image"].change(None, start["image"], None, js=show, api_visibility="private", show_progress="hidden")
-    return {"image": start.pop("image"), "painted": painted, **start}
+    start.change(None, start, None, js=show, api_visibility="private", show_progress="hidden")
+    return {"image": start, "painted": painted}
 
 
 def _build_painter() -> None:

@@ -46,8 +46,7 @@ def build(executor: Executor) -> Fills:
             gr.HTML(WIPE, label="Before and after", elem_id=f"{NAME}-wipe")
             infotext = picture_bar.build_infotext(NAME)
             with gr.Row(elem_classes="sending"):
-                picture_bar.build_tools(NAME, {f"send-{NAME}": "Further"})
-                verify = gr.Button("Verify", size="sm", elem_id=f"{NAME}-verify", min_width=0)
+                verify = picture_bar.build_tools(NAME, {f"send-{NAME}": "Further"})
             verdict = gr.HTML("", label="Verdict", elem_id=f"{NAME}-verdict")
     shown = jobs.Shown(gallery, status, preview, infotext)
     cache_dir = Path(gallery.GRADIO_CACHE)

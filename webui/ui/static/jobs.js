@@ -292,13 +292,13 @@
     showFinished(page);
   };
   // Their places, of which Gradio need not know.
-  const below = (name, find, what) =>
+  const below = (name, what) =>
     whenever(`:is(${window.darkroom.PAGES.map((page) => `#${page}-${name}`)})`, (element) => {
       const page = element.id.slice(0, -name.length - 1);
-      find(element).after(make("div", { id: `${page}-${what}` }, make("div", { class: what, "data-page": page })));
+      element.after(make("div", { id: `${page}-${what}` }, make("div", { class: what, "data-page": page })));
     });
-  below("status", (status) => status, "queue");
-  below("gallery", (gallery) => gallery, "finished");
+  below("status", "queue");
+  below("verdict", "finished");
   whenever(".queue", ({ dataset: { page } }) => setTimeout(() => {
     if (!runs[page]) return; // the fields come first, then the jobs
     show(page);

@@ -118,7 +118,7 @@
     showState(page);
     tellDeleted(page, picture);
   });
-  whenever(".picture-tools", (tools) => {
+  whenever(".picture-tools:has([data-act=large])", (tools) => {
     const { page } = tools.querySelector("[data-page]").dataset;
     new MutationObserver(() => follow(page)).observe(tools.closest(".picture"), { childList: true, subtree: true, attributeFilter: ["src"] });
     const own = page === "upscale" ? { "send-upscale": "Upscale this further" } : {};

@@ -116,17 +116,13 @@
     });
     return [button];
   };
-  // In the head, a grid, the note has a line of its own under the field's; in a fold it is in the field's box.
+  // In the head, lines of fields, the note has a line of its own below its field's; in a fold it is in the field's box.
   const stand = (block, note) => {
-    const head = block.closest(".asking-head");
-    const order = head ? Number(getComputedStyle(block).order) : 0;
-    if (!head || !(block.closest(".block") || order)) return block.append(note);
-    if (!order) {
-      const below = [block, block.parentElement].map((at) => at.nextElementSibling).find((next) => next?.matches(".prompt-below"));
-      return (below ?? block).after(note); // the count of tokens hangs from what is below its box
-    }
-    note.style.order = order === 25 ? 26 : order; // behind the seed's buttons, which lie over the line above them
-    head.append(note);
+    if (!block.closest(".asking-head") || !(block.closest(".block") || block.matches(".chips"))) return block.append(note);
+    const behind = (at) => [at, at.parentElement].map((one) => one.nextElementSibling).find((next) => next?.matches(".prompt-below") || next?.querySelector(".seed-tools"));
+    let last = block;
+    while (last.nextElementSibling?.offsetTop === block.offsetTop) last = last.nextElementSibling;
+    (behind(last) ?? last).after(note); // the count of tokens hangs from what is below its box, the seed's buttons lie over its line
   };
   const mark = async (page, status) => {
     const { refused, refusal, how, value, instead, job } = status.dataset;
