@@ -134,7 +134,7 @@ def test_presets_are_laid_down_before_all_other_axes():
         ("steps", "1-999999", "has 999,999 values; 200 is the limit"),
         ("steps", [{}], "must be a number or text, not {}"),
         ("steps", 5, "must be a list or text"),
-        ("width", "100", "near sizes: 96 and 104"),
+        ("width", "100", "such as 96 or 104"),
         ("upscale", "perhaps", "upscale must be true or false, not 'perhaps'"),
         ("upscale.scale", "2,99", "upscale.scale must be at most 16, not '99'"),
         ("init.strength", "0.5", "there is no start picture"),

@@ -274,7 +274,7 @@ REFUSED = [
     ("txt2img", {"prompt": "<lora:nothing:1>"}, 422, "no LoRA “nothing”"),
     ("txt2img", {"negative_prompt": "7" * 4_801}, 422, "negative_prompt: it comes to more than 64 chunks"),
     ("txt2img", {"alwayson_scripts": {"Roop": {}}}, 422, "no script 'Roop'"),
-    ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model 'gone' is not here"),
+    ("txt2img", {"override_settings": {"sd_model_checkpoint": "gone"}}, 422, "the model “gone” is not here"),
     ("txt2img", {"override_settings": 3}, 422, "the options must be an object"),
     ("txt2img", {"styles": ["By nihgt"]}, 422, "did you mean By night"),
     ("txt2img", {"styles": ["Flat sticker"]}, 422, "is not a style"),

@@ -127,7 +127,7 @@ UNKNOWN = "0" * 32
 REFUSED = [
     ("POST", "/api/jobs", {"json": {"steps": 0}}, 422, "steps must be at least 1, not 0"),
     ("POST", "/api/jobs", {"json": {"guidance": -1}}, 422, "guidance must be at least 0"),
-    ("POST", "/api/jobs", {"json": {"width": 63}}, 422, "near sizes: 64"),
+    ("POST", "/api/jobs", {"json": {"width": 63}}, 422, "such as 64"),
     ("POST", "/api/jobs", {"json": {"seed": "abc"}}, 422, "seed must be a whole number, not 'abc'"),
     ("POST", "/api/jobs", {"json": {"prompt": "a" * 100_000}}, 422, "prompt must be at most 8000 characters"),
     ("POST", "/api/jobs", {"json": {"prompt": ["a"]}}, 422, "prompt must be text"),
@@ -330,7 +330,7 @@ def test_what_gradio_client_cancels_is_stopped(client, server):
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"guidance": -1}, "guidance must be at least 0, not -1"),
-        ({"width": 63}, "near sizes: 64"),
+        ({"width": 63}, "such as 64"),
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"sampler": "Oiler"}, "no sampler “Oiler”; did you mean Euler"),
         ({"model": "nothing"}, "no model “nothing”"),

@@ -67,7 +67,7 @@ def _only(events: list[dict], kind: str) -> list[dict]:
 BAD_INPUT = [
     (("generate", "--prompt", "a", "--steps", "0"), "steps", "must be at least 1"),
     (("generate", "--prompt", "a", "--guidance", "-1"), "guidance", "must be at least 0"),
-    (("generate", "--prompt", "a", "--width", "63"), "width", "multiple of 8 from 64 to 2048; near sizes: 64"),
+    (("generate", "--prompt", "a", "--width", "63"), "width", "multiple of 8 from 64 to 2048, such as 64"),
     (("generate", "--prompt", "a", "--seed", "abc"), "seed", "must be a whole number, not 'abc'"),
     (("generate", "--prompt", "a", "--sampler", "Oiler"), "sampler “Oiler”", "did you mean Euler"),
     (("generate", "--prompt", "a", "--model", "nothing"), "no model “nothing”", "There is only demo"),

@@ -158,7 +158,7 @@ def test_two_tabs_have_a_job_each(open_tab, server):
 BAD_INPUT = (
     ({"steps": "0"}, "steps must be at least 1, not 0"),
     ({"guidance": "-1"}, "guidance must be at least 0, not -1"),
-    ({"width": "63"}, "width must be a multiple of 8 from 64 to 2048; near sizes: 64"),
+    ({"width": "63"}, "width must be a multiple of 8 from 64 to 2048, such as 64"),
     ({"seed": ""}, "seed must be a whole number"),
     ({"prompt": "a" * 100_000}, "prompt must be at most 8000 characters long; it has 100,000"),
 )

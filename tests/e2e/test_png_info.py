@@ -28,7 +28,7 @@ def test_a_picture_of_another_program_is_read_and_sent_with_its_settings(tab, tm
     settings = page.locator("#png-info-settings")
     settings.get_by_text("AUTOMATIC1111").wait_for()
     assert "<img src=x onerror=alert(1)> fox" in settings.inner_text()
-    assert "model: 'elsewhere' is not here" in settings.inner_text()
+    assert "model: “elsewhere” is not here" in settings.inner_text()
     assert page.locator("#png-info-verify").is_disabled()
     page.locator("#png-info-send-img2img").click()
     prompt = page.locator("#img2img-prompt textarea")
@@ -68,7 +68,7 @@ def test_over_http(server, tmp_path):
     content = write(tmp_path / "a1111.png").read_bytes()
     found = server.client.post("/api/info", content=content, headers={"Content-Type": "image/png"}).json()
     assert (found["program"], found["values"]["steps"], found["raw"]) == ("AUTOMATIC1111", 3, TEXT)
-    assert found["unmapped"] == ["model: 'elsewhere' is not here"]
+    assert found["unmapped"] == ["model: “elsewhere” is not here"]
     pasted = server.client.post("/api/info", content=TEXT, headers={"Content-Type": "text/plain; charset=utf-8"}).json()
     assert pasted == found
     buffer = io.BytesIO(b"no picture")

@@ -216,7 +216,7 @@ def test_settings_in_a_prompt_s_box_are_noticed_and_applied(tab):
         tab.set(**{field: text})
         notice.get_by_text("This looks like settings.").wait_for()
         notice.get_by_role("button", name="Apply them").click()
-        tab.wait_until_told("model: 'elsewhere' is not here")
+        tab.wait_until_told("model: “elsewhere” is not here")
         wait_for(lambda: {name: remembered(tab)[name] for name in SAYS} == SAYS, "the fields")
         assert remembered(tab)["sampler"] == "Euler a" and remembered(tab)["model"] == "demo"
         notice.wait_for(state="hidden")

@@ -94,8 +94,8 @@ def test_what_is_off_asks_for_nothing_and_the_largest_are_told_of(catalog):
         ({"ad_dilate_erode": 129}, "ad_dilate_erode must be at most 128, not 129"),
         ({"ad_confidence": 3}, "ad_confidence must be at most 1, not 3"),
         ({"ad_mask_k": "many"}, "ad_mask_k must be a whole number, not 'many'"),
-        ({"ad_model": "mediapipe_face_full"}, "ad_model 'mediapipe_face_full' is not supported here; finders are ONNX"),
-        ({"ad_modle": "x"}, "there is no argument 'ad_modle'"),
+        ({"ad_model": "mediapipe_face_full"}, "ad_model “mediapipe_face_full” is not supported here; finders are ONNX"),
+        ({"ad_modle": "x"}, "there is no argument “ad_modle”"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_its_name(catalog, changed, said):
@@ -121,7 +121,7 @@ def test_a_picture_of_the_extension_s_is_read_and_what_is_not_done_is_told(catal
     )
     assert hand == Detail(finder="hand_yolov8n", at_most=16)
     lines = "\n".join(info.unmapped)
-    assert "ADetailer mask blur: 8" in lines and "the finder 'mediapipe_face_full' is not here" in lines
+    assert "ADetailer mask blur: 8" in lines and "the finder “mediapipe_face_full” is not here" in lines
     assert "ADetailer use separate steps 2nd: True" in lines and "version" not in lines and "dilate" not in lines
     assert json.dumps(info.to_json())
 

@@ -169,7 +169,7 @@ def test_loras_are_taken_with_their_strengths(read, name: str) -> None:
     )
     info = read(prompt=json.dumps(body))
     assert list(info.values.get("loras", ())) == expected, info.unmapped
-    assert any("'sd/other.safetensors' is not here" in line for line in info.unmapped)
+    assert any("“sd/other.safetensors” is not here" in line for line in info.unmapped)
 
 
 def test_loras_are_in_the_order_in_which_they_are_put_in(read) -> None:

@@ -30,7 +30,7 @@ def test_links_of_a_workflow_that_are_not_drawn_are_followed(read) -> None:
     body["links"] += [[20, 21, 0, 3, 1, "X"], [21, 6, 0, 20, 0, "X"], [22, 4, 0, 22, 0, "*"], [23, 7, 0, 23, 1, "*"]]
     info = read(workflow=json.dumps(body))
     assert {field: info.values.get(field) for field in FOX} == FOX, info.unmapped
-    assert any("'other.safetensors' is not here" in line for line in info.unmapped)
+    assert any("“other.safetensors” is not here" in line for line in info.unmapped)
 
 
 def test_a_workflow_s_list_of_loras_is_read(read) -> None:

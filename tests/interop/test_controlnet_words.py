@@ -78,7 +78,7 @@ def test_its_first_texts_say_less_and_its_newest_more():
         ' Balanced, Hr Option: Both, Save Detected Map: True"'
     )
     said = " ".join(read_text(LINE + theirs, CATALOG).unmapped)
-    assert "control: 'control_v11p_sd15_inpaint' is not here" in said
+    assert "control: “control_v11p_sd15_inpaint” is not here" in said
 
 
 def test_our_own_text_says_the_same():
@@ -86,7 +86,7 @@ def test_our_own_text_says_the_same():
     text = Recipe(request, {"control": {CANNY.name: "d14c016b" * 8}}).infotext()
     assert 'ControlNet 0: "Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8' in text
     found = read_text(text, CATALOG)
-    assert found.values["controls"] == (MEANT,) and "control: 'other' is not here" in found.unmapped
+    assert found.values["controls"] == (MEANT,) and "control: “other” is not here" in found.unmapped
     told = Recipe(Request(controls=(UNION,)), {}).infotext()
     assert "Union Control Type: Hard Edge" in told and read_text(told, CATALOG).values["controls"] == (UNION,)
     seeded = Control(model=CANNY.name, preprocessor="shuffle", options={"seed": 2**31 - 1})

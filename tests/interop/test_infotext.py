@@ -117,7 +117,7 @@ def test_no_file_is_no_file(catalog, nothing: str) -> None:
 
 def test_a_refiner_that_is_not_here_takes_its_share_along(catalog) -> None:
     values, lines = check(read_infotext(f"a boat\n{LINE}, Refiner: gone, Refiner switch at: 0.7"), catalog)
-    assert "refiner_at" not in values and lines == ["refiner: 'gone' is not here"]
+    assert "refiner_at" not in values and lines == ["refiner: “gone” is not here"]
 
 
 def read_hires(catalog, text: str) -> tuple[dict[str, object], list[str]]:
@@ -139,8 +139,8 @@ def test_what_of_a_second_pass_is_not_here_is_told(catalog) -> None:
     found, lines = read_hires(catalog, "Hires upscale: 2, Hires upscaler: 4x-UltraSharp, Hires checkpoint: gone")
     assert found == {"hires": True, "hires.scale": 2.0}
     assert lines == [
-        "upscaler: '4x-UltraSharp' is not here; realesr-animevideov3 stands in for it",
-        "hires checkpoint: 'gone' is not here",
+        "upscaler: “4x-UltraSharp” is not here; realesr-animevideov3 stands in for it",
+        "hires checkpoint: “gone” is not here",
     ]
     assert read_hires(catalog, "Hires upscaler: Latent") == ({}, [])
 
@@ -165,7 +165,7 @@ def test_loras_of_lists_are_taken_once(catalog) -> None:
     text = f"a boat <lora:blueprint:0.8> <lora:gone:1>\n{LINE}, Lora weights: {weights}, Version: Fooocus"
     values, lines = check(read_infotext(text), catalog)
     assert values["loras"] == (LoraRef(name="blueprint", weight=0.5), LoraRef(name="night", weight=0.3))
-    assert values["prompt"] == "a boat <lora:gone:1>" and lines == ["LoRA: 'gone' is not here"]
+    assert values["prompt"] == "a boat <lora:gone:1>" and lines == ["LoRA: “gone” is not here"]
 
 
 def test_additional_networks_are_loras() -> None:
@@ -182,7 +182,7 @@ def test_resources_of_civitai_are_lines_and_the_model_by_its_name() -> None:
     found = read_infotext(f"a boat\n{LINE}, Civitai resources: {json.dumps(resources)}, Civitai metadata: {{}}")
     assert found.values["model"] == "A, B: C" and found.values["seed"] == "987"
     assert found.unmapped[:2] == [
-        "Civitai's checkpoint 'A, B: C' (version 290640)",
+        "Civitai's checkpoint “A, B: C” (version 290640)",
         "Civitai's lora (version 349887, weight 0.7)",
     ]
 

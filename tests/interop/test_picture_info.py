@@ -128,7 +128,7 @@ def test_what_means_nothing_here_is_listed(read) -> None:
         parameters="a\nSteps: 5, Sampler: Restart, CFG scale: 900, Seed: 1, Size: 100x64, ADetailer model: face"
     )
     text = "\n".join(info.unmapped)
-    for part in ("sampler: 'Restart'", "guidance must be", "width must be a multiple of 8", "finder 'face'"):
+    for part in ("sampler: “Restart”", "guidance must be", "width must be a multiple of 8", "finder “face”"):
         assert part in text
     assert info.values["steps"] == 5 and "guidance" not in info.values and "width" not in info.values
 
@@ -140,7 +140,7 @@ def test_ours_is_exact(tmp_path: Path, catalog: Catalog) -> None:
     for source in (path, path.read_bytes()):
         info = read_info(source, catalog)
         assert (info.program, info.values["loras"], info.values["steps"]) == ("Darkroom", request.loras, 7)
-        assert info.unmapped == ("LoRA: 'gone' is not here",)
+        assert info.unmapped == ("LoRA: “gone” is not here",)
         assert json.loads(json.dumps(info.to_json()))["values"]["loras"] == [{"name": "gone", "weight": 0.5}]
 
 

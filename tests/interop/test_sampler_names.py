@@ -26,10 +26,10 @@ def test_names_are_ours(sampler, schedule, ours):
 @pytest.mark.parametrize(
     ("sampler", "schedule", "line"),
     [
-        ("PLMS", "karras", "schedule: 'karras' does not go with PNDM; Default and Trailing do"),
-        ("lcm", "sgm_uniform", "schedule: 'sgm_uniform' does not go with LCM; Default does"),
-        ("LCM Karras", None, "schedule: 'Karras' does not go with LCM; Default does"),
-        ("Euler a", "Beta", "schedule: 'Beta' is not known here"),
+        ("PLMS", "karras", "schedule: “karras” does not go with PNDM; Default and Trailing do"),
+        ("lcm", "sgm_uniform", "schedule: “sgm_uniform” does not go with LCM; Default does"),
+        ("LCM Karras", None, "schedule: “Karras” does not go with LCM; Default does"),
+        ("Euler a", "Beta", "schedule: “Beta” is not known here"),
     ],
 )
 def test_a_schedule_that_cannot_be_taken_is_said_and_why(sampler, schedule, line):
@@ -40,5 +40,5 @@ def test_a_schedule_that_cannot_be_taken_is_said_and_why(sampler, schedule, line
 def test_an_unknown_sampler_is_said_with_its_schedule():
     assert translate("Restart", "Karras", KNOWN) == (
         {},
-        ["sampler: 'Restart' with schedule 'Karras' is not known here"],
+        ["sampler: “Restart” with schedule “Karras” is not known here"],
     )

@@ -77,8 +77,8 @@ def test_words_of_another_language_stand_for_the_english_ones():
         "Step 3 of 20 · Refiner · 5 it/s · 4 s left": "Schritt 3 von 20 · Refiner · 5 it/s · noch 4 s",
         "Place 3 · 2 of others ahead": "Platz 3 · 2 von anderen davor",
         "Brackets: 3 ( that is never closed": "Klammern: 3 ( ohne schließende Klammer",
-        "width must be a multiple of 8 from 64 to 2048; near sizes: 128 and 136, not 130": "Breite muss ein Vielfaches"
-        " von 8 von 64 bis 2048 sein; nahe Größen: 128 und 136, nicht 130",
+        "width must be a multiple of 8 from 64 to 2048, such as 128 or 136, not 130": "Breite muss ein Vielfaches"
+        " von 8 zwischen 64 und 2048 sein, etwa 128 oder 136, nicht 130",
         "There is no sampler “x”. There are 15: Heun, LMS and 13 more.": "Sampler „x“ gibt es nicht. Es gibt 15: Heun,"
         " LMS und 13 weitere.",
         "x and y both vary steps: one of them is enough": "x und y ändern beide steps: eine davon genügt",

@@ -214,8 +214,8 @@ class Request(Value):
             return side_px
         near = near_sides_px(side_px)
         raise RequestError(
-            f"must be a multiple of {SIDE_STEP_PX} from {MIN_SIDE_PX} to {MAX_SIDE_PX}; near sizes:"
-            f" {' and '.join(map(str, near))}",
+            f"must be a multiple of {SIDE_STEP_PX} from {MIN_SIDE_PX} to {MAX_SIDE_PX}, such as"
+            f" {' or '.join(map(str, near))}",
             mend=Mend("use", min(near, key=lambda px: abs(px - side_px))),
         )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from webui.core.errors import RequestError
+from webui.core.errors import RequestError, show
 from webui.core.groups.detail import MAX_DETAILS, MOST_PARTS, Detail
 from webui.core.infotext import DETAIL_WORDS
 from webui.core.request import Request
@@ -94,13 +94,13 @@ def _read(given: Mapping[str, Any]) -> Detail:
         if key in OTHERS and value is not None and OTHERS[key][1](value):
             raise _error(f"{key} {repr(value)[:60]} is not supported here")
         if key not in (*FIELDS, *OTHERS, *SILENT):
-            raise _error(f"there is no argument {str(key)[:60]!r}")
+            raise _error(f"there is no argument “{show(str(key))}”")
     values = DEFAULTS | {ours: given[key] for key, ours in FIELDS.items() if given.get(key) is not None}
     for key in ("ad_prompt", "ad_negative_prompt"):
         if token := TOKENS.search(str(given.get(key, ""))):
             raise _error(f"{key}: {token[0]} is not supported here; ask for one detail after the other")
     if str(values["finder"]).casefold().startswith("mediapipe"):
-        raise _error(f"ad_model {values['finder'][:80]!r} is not supported here; finders are ONNX files")
+        raise _error(f"ad_model “{show(values['finder'])}” is not supported here; finders are ONNX files")
     values["at_most"] = _at_most(values.get("at_most", 0))
     try:
         (detail,) = Request.parse({"detail": [values]}).detail

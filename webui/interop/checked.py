@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from webui.core import dynamic
 from webui.core.catalog import Catalog
-from webui.core.errors import RequestError, explain
+from webui.core.errors import RequestError, explain, show
 from webui.core.files import File
 from webui.core.groups import GROUP_FIELDS, SWITCHES, group_values, nest
 from webui.core.groups.init import Init
@@ -82,7 +82,7 @@ def _check_upscale(values: dict[str, Any], catalog: Catalog, reasons: list[str])
         known = choose_upscaler(named, catalog.upscalers, "upscale") if named else ""
     except RequestError:
         known = ""
-        reasons.append(f"upscaler: {named[:80]!r} is not here")
+        reasons.append(f"upscaler: “{show(named)}” is not here")
     for name in [name for name in values if name.startswith("upscale.") and not known]:
         del values[name]
     values |= {"upscale": True, "upscale.upscaler": known} if known else {}
@@ -100,12 +100,12 @@ def _check_hires(values: dict[str, Any], catalog: Catalog, reasons: list[str]) -
         try:
             values["hires.upscaler"] = choose_upscaler(named, catalog.upscalers, "hires", LATENT_FILTERS)
         except RequestError:
-            reasons.append(f"upscaler: {named[:80]!r} is not here; {DEFAULT_UPSCALER} stands in for it")
+            reasons.append(f"upscaler: “{show(named)}” is not here; {DEFAULT_UPSCALER} stands in for it")
     if named := values.pop("hires.model", ""):
         if here := model_lookup.find_name(named, catalog.models):
             values["hires.model"] = here
         elif named.casefold() not in NO_FILE:
-            reasons.append(f"hires checkpoint: {named[:100]!r} is not here")
+            reasons.append(f"hires checkpoint: “{show(named)}” is not here")
     sampler, schedule = (values.pop(f"hires.{field}", None) for field in ("sampler", "schedule"))
     if sampler or schedule:
         found, lines = translate(sampler or values.get("sampler"), schedule, catalog.samplers)
@@ -121,7 +121,7 @@ def _check_finders(details: Any, catalog: Catalog, reasons: list[str]) -> dict[s
         try:
             here.append(detail | {"finder": choose_finder(str(detail["finder"]), catalog.finders, "detail")})
         except RequestError:
-            reasons.append(f"detail: the finder {short(detail['finder'], 80)!r} is not here")
+            reasons.append(f"detail: the finder “{show(short(detail['finder']))}” is not here")
     return {"detail": here} if here else {}
 
 
@@ -133,7 +133,7 @@ def _check_controls(controls: Any, catalog: Catalog, reasons: list[str]) -> dict
             here.append(control | {"model": name})
             reasons.append(f"control {number}: its picture is not in this text")
         else:
-            reasons.append(f"control: {short(control['model'], 80)!r} is not here")
+            reasons.append(f"control: “{show(short(control['model']))}” is not here")
     return {"controls": here} if here else {}
 
 
@@ -157,7 +157,7 @@ def _check_files(given: dict[str, Any], catalog: Catalog, reasons: list[str]) ->
             values["model"] = model
         else:
             hashed = f" (hash {str(model_hash)[:12]})" if model_hash else ""
-            reasons.append(f"model: {short(named or '', 100)!r}{hashed} is not here")
+            reasons.append(f"model: “{show(short(named or ''))}”{hashed} is not here")
     files: tuple[tuple[str, str, Mapping[str, File]], ...] = (
         ("vae", "VAE", catalog.vaes),
         ("text_encoder", "text encoder", catalog.text_encoders),
@@ -174,7 +174,7 @@ def _check_files(given: dict[str, Any], catalog: Catalog, reasons: list[str]) ->
         if here := model_lookup.find_name(name, known):
             values[field] = here
         else:
-            reasons.append(f"{kind}: {short(name, 100)!r} is not here")
+            reasons.append(f"{kind}: “{show(short(name))}” is not here")
     if "refiner" not in values:
         given.pop("refiner_at", None)
     return values
@@ -202,14 +202,16 @@ def _check_loras(loras: Sequence[Lora], given: dict[str, Any], catalog: Catalog,
     for lora in loras[:MAX_LOOKED_UP]:
         here = model_lookup.find_name(lora.name, catalog.loras)
         if here is None:
-            reasons.append(f"LoRA: {_show_name(lora.name)!r} is not here")
+            reasons.append(f"LoRA: “{show(_show_name(lora.name))}” is not here")
         elif here in refs or len(refs) == MAX_LORAS:
-            reasons.append(f"LoRA: {here!r} is named more than once" if here in refs else f"LoRA: {here!r} is too many")
+            reasons.append(
+                f"LoRA: “{show(here)}” is named more than once" if here in refs else f"LoRA: “{show(here)}” is too many"
+            )
         else:
             try:
                 refs[here] = LoraRef(name=here, weight=lora.weight, text_weight=_text_weight(lora))
             except ValidationError as error:
-                reasons.append(f"LoRA: {here!r}: {explain(error)}")
+                reasons.append(f"LoRA: “{show(here)}”: {explain(error)}")
     if isinstance(prompt := given.get("prompt"), str):
         listed = {_stem(name) for name in (*refs, *(str(lora.name) for lora in loras[:MAX_LOOKED_UP]))}
         prompt = _TAG.sub(lambda tag: "" if _stem(tag[1]) in listed else tag[0], prompt).strip()
@@ -239,4 +241,4 @@ def _missing_in(prompt: str, known: Mapping[str, File]) -> list[str]:
         names = dict.fromkeys(ref.name for ref in split_loras(prompt)[1])
     except RequestError as error:
         return [str(error)]
-    return [f"LoRA: {name!r} is not here" for name in [*names][:MAX_LOOKED_UP] if find_file(name, known) is None]
+    return [f"LoRA: “{show(name)}” is not here" for name in [*names][:MAX_LOOKED_UP] if find_file(name, known) is None]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from webui.core.errors import show
 from webui.interop import adetailer, controlnet_words, regions
 from webui.interop.found import Found, Lora, Unreadable, read_size, short
 
@@ -335,7 +336,7 @@ def _take_resources(found: Found, text: Any) -> None:
         if isinstance(name, str) and kind == "checkpoint":
             found.put("model", name)
         weight = f", weight {short(resource['weight'], 20)}" if "weight" in resource else ""
-        called = f" {short(name, 80)!r}" if name else ""
+        called = f" “{show(short(name))}”" if name else ""
         line = f"Civitai's {kind[:40] or 'resource'}{called} (version {short(version, 60)}{weight})"
         found.unmapped.append(line)
 

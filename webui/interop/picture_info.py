@@ -11,6 +11,7 @@ from typing import Any
 
 from webui.core import images
 from webui.core.catalog import Catalog
+from webui.core.errors import show
 from webui.core.files import File
 from webui.core.grid import axes_json
 from webui.core.groups import LISTS, group_values, naming_pictures, nest
@@ -104,7 +105,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
         reasons.append(f"outpaint: {', '.join(map(str, start['outpaint']))} px")
     reasons += [f"{place}: not in this file (pixels {sha256[:12]})" for place, sha256 in recipe.pictures.items()]
     if find_file(request.model, catalog.models) is None:
-        reasons.append(f"model: {request.model!r} is not here (hash {recipe.model_hash[:10] or 'unknown'})")
+        reasons.append(f"model: “{show(request.model)}” is not here (hash {recipe.model_hash[:10] or 'unknown'})")
     wanted: tuple[tuple[str, list[str], Mapping[str, File]], ...] = (
         ("LoRA", [*_loras_of(request)], catalog.loras),
         ("VAE", [request.vae], catalog.vaes),
@@ -114,7 +115,7 @@ def _describe_ours(recipe: Recipe, texts: Mapping[str, str], catalog: Catalog) -
         ("hires model", [request.hires.model] if request.hires else [], catalog.models),
     )
     for kind, names, known in wanted:
-        reasons += [f"{kind}: {name!r} is not here" for name in names if name and find_file(name, known) is None]
+        reasons += [f"{kind}: “{show(name)}” is not here" for name in names if name and find_file(name, known) is None]
     return PictureInfo("Darkroom", values, _show_raw(texts) or clean(recipe.infotext()), _bounded(reasons))
 
 

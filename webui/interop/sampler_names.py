@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from webui.core.errors import show
 from webui.core.samplers import does_not_go
 
 # Keys as ``_key`` spells them. Our own names need no row, and neither do those that differ only in spelling, such as
@@ -53,8 +54,8 @@ def translate(sampler: Any, schedule: Any, known: Mapping[str, Sequence[str]]) -
         return {}, []
     name, in_name = _split(_key(str(sampler)), _ours(known) | SAMPLERS)
     if not name:
-        scheduled = f" with schedule {str(schedule)[:40]!r}" if schedule else ""
-        return {}, [f"sampler: {str(sampler)[:60]!r}{scheduled} is not known here"]
+        scheduled = f" with schedule “{show(str(schedule))}”" if schedule else ""
+        return {}, [f"sampler: “{show(str(sampler))}”{scheduled} is not known here"]
     values = {"sampler": name}
     if schedule is None and in_name is None:
         return values | {"schedule": "Default"}, []
@@ -63,7 +64,7 @@ def translate(sampler: Any, schedule: Any, known: Mapping[str, Sequence[str]]) -
     if wanted in known[name]:
         return values | {"schedule": wanted}, []
     problem = does_not_go(name, known[name]) if wanted else "is not known here"
-    return values, [f"schedule: {str(in_name or schedule)[:60]!r} {problem}"]
+    return values, [f"schedule: “{show(str(in_name or schedule))}” {problem}"]
 
 
 def _ours(known: Mapping[str, Sequence[str]]) -> dict[str, str]:

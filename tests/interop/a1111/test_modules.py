@@ -27,7 +27,7 @@ def test_a_list_of_modules_chooses_text_encoder_and_vae_and_comes_back(catalog: 
     assert options == Options(vae="vae", text_encoder="qwen_3")
     assert read_options({**options.to_json(catalog), "sd_model_checkpoint": ""}, catalog, Options()) == options
     assert read_options({"forge_additional_modules": []}, catalog, options).text_encoder == ""
-    for wrong, reason in ((["gone"], "'gone' is not here"), ("qwen_3", "must be a list")):
+    for wrong, reason in ((["gone"], "“gone” is not here"), ("qwen_3", "must be a list")):
         with pytest.raises(RequestError, match=f"forge_additional_modules.*{reason}"):
             read_options({"forge_additional_modules": wrong}, catalog, Options())
 
@@ -37,4 +37,4 @@ def test_modules_in_the_text_of_a_picture_are_what_is_here(catalog: Catalog) -> 
     found = read_text(text, catalog)
     assert (found.values["vae"], found.values["text_encoder"]) == ("vae", "qwen_3")
     gone = read_text(text.replace("qwen_3", "t5xxl"), catalog)
-    assert "text_encoder" not in gone.values and any("'t5xxl' is not here" in line for line in gone.unmapped)
+    assert "text_encoder" not in gone.values and any("“t5xxl” is not here" in line for line in gone.unmapped)

@@ -160,7 +160,7 @@ class TestRequest:
     def test_a_schedule_alone_is_that_of_the_model_s_sampler(self, catalog):
         request = read(catalog, scheduler="karras")
         assert (request.sampler, request.schedule) == ("DPM++ 2M", "Karras")
-        with pytest.raises(RequestError, match="scheduler: 'Polyexponential' is not known here"):
+        with pytest.raises(RequestError, match="scheduler: “Polyexponential” is not known here"):
             read(catalog, scheduler="Polyexponential")
 
     def test_an_eta_of_a_sampler_that_has_none_is_nothing(self, catalog):
@@ -209,18 +209,18 @@ class TestRequest:
         [
             ({"cfg_scale": 99}, "cfg_scale must be at most 30, not 99"),
             ({"n_iter": 0, "batch_size": "x"}, "batch_size must be a whole number, not 'x'; n_iter must be at least 1"),
-            ({"width": 63}, "width must be a multiple of 8 from 64 to 2048; near sizes: 64"),
+            ({"width": 63}, "width must be a multiple of 8 from 64 to 2048, such as 64"),
             ({"negative_prompt": 3}, "negative_prompt must be text"),
             (
                 {"scheduler": "Karras", "sampler_name": "Euler a"},
-                "scheduler: 'Karras' does not go with Euler a; Default does",
+                "scheduler: “Karras” does not go with Euler a; Default does",
             ),
-            ({"refiner_checkpoint": "gone"}, "refiner_checkpoint: the model 'gone' is not here"),
+            ({"refiner_checkpoint": "gone"}, "refiner_checkpoint: the model “gone” is not here"),
             ({"enable_hr": True, "hr_scale": 0.5}, "hr_scale must be at least 1"),
             ({"enable_hr": True, "denoising_strength": 2}, "denoising_strength must be at most 1"),
-            ({"enable_hr": True, "hr_checkpoint_name": "gone"}, "hr_checkpoint_name: the model 'gone' is not here"),
-            ({"enable_hr": True, "hr_sampler_name": "gone"}, "hr_sampler_name: 'gone' is not known here"),
-            ({"enable_hr": True, "hr_scheduler": "gone"}, "hr_scheduler: 'gone' is not known here"),
+            ({"enable_hr": True, "hr_checkpoint_name": "gone"}, "hr_checkpoint_name: the model “gone” is not here"),
+            ({"enable_hr": True, "hr_sampler_name": "gone"}, "hr_sampler_name: “gone” is not known here"),
+            ({"enable_hr": True, "hr_scheduler": "gone"}, "hr_scheduler: “gone” is not known here"),
             ({"restore_faces": True}, "restore_faces True is not supported here"),
             ({"tiling": True}, "tiling True"),
             ({"s_churn": 3}, "s_churn 3 is not supported here"),
@@ -391,14 +391,14 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("values", "reason"),
         [
-            ({"sd_model_checkpoint": "gone"}, "sd_model_checkpoint: the model 'gone' is not here"),
+            ({"sd_model_checkpoint": "gone"}, "sd_model_checkpoint: the model “gone” is not here"),
             ({"sd_model_checkpoint": "broken"}, "sd_model_checkpoint: 'broken': broken.safetensors is damaged"),
             (
                 {"sd_model_checkpoint": "broken.safetensors [0123456789]"},
                 "sd_model_checkpoint: 'broken': broken.safetensors is damaged",
             ),
             ({"sd_model_checkpoint": ["v1-5"]}, "sd_model_checkpoint: the model"),
-            ({"sd_vae": "gone"}, "sd_vae: 'gone' is not here"),
+            ({"sd_vae": "gone"}, "sd_vae: “gone” is not here"),
             ({"CLIP_stop_at_last_layers": 40}, "CLIP_stop_at_last_layers must be at most 12, not 40"),
             ({"eta_noise_seed_delta": 31337}, "eta_noise_seed_delta 31337 is not supported here"),
             ({"randn_source": "NV"}, "randn_source 'NV' is not"),

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from webui.core.catalog import Catalog
-from webui.core.errors import RequestError
+from webui.core.errors import RequestError, show
 from webui.core.names import find_file
 
 
@@ -20,6 +20,6 @@ def find_modules(names: Any, catalog: Catalog) -> dict[str, str]:
         meant = ((ours, here) for ours, files in known.items() if (here := find_file(plain, files)))
         ours, here = next(meant, ("", ""))
         if not here:
-            raise RequestError(f"{field}: {plain[:80]!r} is not here", field=field)
+            raise RequestError(f"{field}: “{show(plain)}” is not here", field=field)
         found[ours] = here
     return found

@@ -13,7 +13,7 @@ from PIL.Image import Resampling
 
 from webui.core import images
 from webui.core.catalog import Catalog
-from webui.core.errors import RequestError
+from webui.core.errors import RequestError, show
 from webui.core.files import ModelFile
 from webui.core.groups import nest
 from webui.core.groups.init import Init
@@ -147,7 +147,7 @@ def find_model(field: str, name: Any, catalog: Catalog) -> str:
         if known := model_lookup.find_name(plain, catalog.models):  # one that cannot be used
             file = catalog.models[known]
             raise RequestError(f"{field}: {known[:80]!r}: {file.path.name} {file.problem}", field=field)
-    raise RequestError(f"{field}: the model {str(name)[:80]!r} is not here", field=field)
+    raise RequestError(f"{field}: the model “{show(str(name))}” is not here", field=field)
 
 
 def find_vae(name: Any, catalog: Catalog) -> str:
@@ -158,7 +158,7 @@ def find_vae(name: Any, catalog: Catalog) -> str:
         for known, file in catalog.vaes.items():
             if name in (known, file.path.name):
                 return known
-    raise RequestError(f"sd_vae: {str(name)[:80]!r} is not here", field="sd_vae")
+    raise RequestError(f"sd_vae: “{show(str(name))}” is not here", field="sd_vae")
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _read_hires(
         try:
             read = _read_sampler({key: name for key, name in own.items() if name}, catalog, values)
         except NotFound:
-            text = f"hr_sampler_name: {str(sampler)[:80]!r} is not known here"
+            text = f"hr_sampler_name: “{show(str(sampler))}” is not known here"
             raise RequestError(text, field="hr_sampler_name") from None
         except RequestError as error:
             raise RequestError(f"hr_{error}", field="hr_scheduler") from None

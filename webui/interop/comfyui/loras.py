@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from webui.core.errors import show
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
 from webui.interop.comfyui.values import number_of, text_of
 from webui.interop.found import Lora, short
@@ -75,10 +76,10 @@ def _named(graph: Graph, node: Node, value: Any, number: str | None) -> Iterator
         given_text, text_weight = 0.0, 0.0
     if name is None or weight is None or given_text is not None and text_weight is None:
         where = f"node {node.name[:20]} ({node.kind[:60]})"
-        graph.note(f"LoRA: {short(name or value, 80)!r} of {where}: its name or strength cannot be told")
+        graph.note(f"LoRA: “{show(short(name or value))}” of {where}: its name or strength cannot be told")
         return
     if node.says("blockweight", "block weight"):
-        graph.note(f"LoRA: {short(name, 80)!r} has weights for parts of the model, which are left out")
+        graph.note(f"LoRA: “{show(short(name))}” has weights for parts of the model, which are left out")
     yield Lora(name, weight, text_weight)
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from webui.core.errors import show
 from webui.interop.comfyui.areas import read_areas
 from webui.interop.comfyui.conditioning import NEGATIVES, PIPES, POSITIVES, Prompts, Side
 from webui.interop.comfyui.graph import MAX_DEPTH, Graph, Node
@@ -205,7 +206,7 @@ def _read_clip(graph: Graph, told: dict[str, Any], drawing: Drawing, seen: list[
             _put_clip_skip(graph, node.inputs["stop_at_clip_layer"], drawing)
         elif "lora_name" in node.inputs and "clip" in node.inputs and node not in seen:
             name = short(node.inputs["lora_name"], 80)
-            graph.note(f"LoRA: {name!r} of node {node.name[:20]} changes the text encoder alone, and is left out")
+            graph.note(f"LoRA: “{show(name)}” of node {node.name[:20]} changes the text encoder alone, and is left out")
 
 
 def _put_clip_skip(graph: Graph, layer: Any, drawing: Drawing) -> None:
@@ -232,7 +233,7 @@ def _read_size(graph: Graph, node: Node, drawing: Drawing) -> None:
     for found in graph.upstream(links, latents):
         if found.says("loadimage", "load image") and not started:
             started = True
-            graph.note(f"start picture: {short(found.inputs.get('image', ''), 80)!r} is not in this file")
+            graph.note(f"start picture: “{show(short(found.inputs.get('image', '')))}” is not in this file")
         if "width" in drawing.values:
             continue
         if size := _size_of(graph, found):
