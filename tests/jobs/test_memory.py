@@ -134,6 +134,7 @@ def test_networks_beside_the_model_are_counted_where_they_compute(library, tmp_p
     check_memory(orders, [WorkerStatus(room=replace(room, device="cuda"))])
     with pytest.raises(RequestError, match=r"Upscalers, finders and preprocessors weigh 5\.0 GiB altogether"):
         check_memory(orders, [WorkerStatus(room=room)])
+    check_memory(orders, [WorkerStatus(room=replace(room, beside=frozenset([path])))])  # it is not in what is free
 
 
 def test_8_bits_are_refused_where_a_worker_has_none_and_where_weights_are_small(library):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from webui.core.checkpoint import PLAIN_DTYPES, Checkpoint
 from webui.core.control_file import control_header
@@ -114,7 +115,8 @@ class Room:
 
     ``number_bytes`` is what a number of its format takes, ``plan`` the one that was asked for, or auto.
     ``read_bytes_s`` is how fast the last model was read, None before the first. ``no_int8`` is why it computes nothing
-    in 8 bits, in words; empty where it can.
+    in 8 bits, in words; empty where it can. ``beside`` are files of networks beside models (upscalers, finders,
+    preprocessors) that are in memory already, and so not in what is free.
     """
 
     device: str
@@ -123,6 +125,7 @@ class Room:
     plan: str = "auto"
     read_bytes_s: float | None = None
     no_int8: str = ""
+    beside: frozenset[Path] = frozenset()
 
     @property
     def plans(self) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Networks of ONNX files, run on the CPU by onnxruntime: arrays by name in, arrays by name out."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 
 from webui.core.errors import RequestError, show
@@ -19,6 +20,9 @@ DTYPES = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16}
 
 Floats = NDArray[np.float32]
 State = tuple[Path, int, int]
+Ready = tuple[Any, Mapping[str, int]]
+"""A network that can be run, and the types of what it takes."""
+_READY: LRUCache[State, Ready] = LRUCache(KEPT)
 
 
 def state_of(file: AnnotatorFile, field: str) -> State:
@@ -47,9 +51,14 @@ def run(file: AnnotatorFile, given: Mapping[str, NDArray[Any]], field: str) -> d
     return named
 
 
-@lru_cache(maxsize=KEPT)
-def _load(path: Path, _state: State) -> tuple[Any, Mapping[str, int]]:
-    """A network that is ready to run, and the types of what it takes; read again where its file has changed."""
+def held() -> frozenset[Path]:
+    """The files whose networks are in memory; from any thread."""
+    return frozenset(path for path, *_ in [*_READY])
+
+
+@cached(_READY, lambda _path, state: state, Lock())
+def _load(path: Path, _state: State) -> Ready:
+    """The network of a file; read again where it has changed."""
     ports = read_safe(path).inputs
     for port in ports:
         if port.dtype not in DTYPES:

@@ -4,11 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
 from typing import TypeVar
 
 import torch
 
+from webui.core import onnx_session
 from webui.core.engine_options import EngineOptions
 from webui.core.errors import Mend, RequestError
 from webui.core.events import Cancelled, Done, Event, Loading, Step
@@ -79,8 +81,8 @@ class PipelineManager:
 
     @property
     def room(self) -> Room:
-        """What the device has for models."""
-        return self._residence.room
+        """What the device has for models, and the networks beside them that are in memory; from any thread."""
+        return replace(self._residence.room, beside=self._enlarger.held | self._finders.held | onnx_session.held())
 
     @property
     def memory_bytes(self) -> Mapping[str, int]:

@@ -126,7 +126,8 @@ def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> N
 
 
 def _beside_bytes(files: Iterable[File], room: Room) -> int:
-    """What networks beside the model take where it computes, by the size of their files; raises OSError."""
-    own = [file for file in files if room.device == "cpu" or not isinstance(file, ON_CPU)]
+    """What networks beside the model are yet to take where it computes, by the size of their files; raises OSError."""
+    wanted = (file for file in files if file.path not in room.beside)
+    own = [file for file in wanted if room.device == "cpu" or not isinstance(file, ON_CPU)]
     found = (sorted(file.path.rglob("*.safetensors")) if file.path.is_dir() else [file.path] for file in own)
     return sum(path.stat().st_size for paths in found for path in paths)

@@ -10,6 +10,7 @@ from PIL import Image as PilImages
 
 from webui import Darkroom, Request
 from webui.core.events import Cancelled, Done, Image, Step, to_json
+from webui.core.groups.upscale import DEFAULT_UPSCALER
 from webui.core.images import FILTER
 from webui.core.settings import Settings
 from webui.core.stages import Upscale
@@ -119,12 +120,14 @@ def test_a_job_draws_and_enlarges_and_says_which_it_is_at(tmp_path, picture):
     with Darkroom(Settings(device="cpu", dtype="float32", data_dir=tmp_path)) as darkroom:
         request = Request(prompt="a red apple", seed=3, steps=2, width=64, height=64, count=2)
         plain = darkroom.draw(request)
+        assert not darkroom.manager.room.beside
         events = list(darkroom.generate(request.model_copy(update={"upscale": Request(upscale={}).upscale})))
         drawn = [event for event in events if isinstance(event, Image)]
         told = [to_json(event) for event in events if isinstance(event, Step)]
         assert [(step["stage"], step["stage_index"]) for step in told] == [("base", 0)] * 2 + [("upscale", 1)] * 2
         assert told[-1]["index"] == told[-1]["total"] == 3
         assert [image.image.size for image in drawn] == [(128, 128)] * 2
+        assert [path.stem for path in darkroom.manager.room.beside] == [DEFAULT_UPSCALER], "it is in memory now"
         assert [*drawn[0].recipe.hashes] == ["model", "upscaler"]
         for small, large in zip(plain, drawn, strict=True):
             (alone,) = darkroom.draw(Request(init={"image": small.image}, upscale={"only": True}))

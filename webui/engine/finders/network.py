@@ -6,6 +6,7 @@ ultralytics' export: (1, 4 + classes [+ 32], places) with boxes as centre and si
 corners, score and class; masks are mixed of prototypes (1, 32, height / 4, width / 4).
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,11 @@ class Finders:
     def clear(self) -> None:
         """Lets go of them."""
         self._networks.clear()
+
+    @property
+    def held(self) -> frozenset[Path]:
+        """The files whose networks are in memory; from any thread."""
+        return frozenset(file.path for file, _ in [*self._networks])
 
     def load(self, file: FinderFile) -> Network:
         """The network of a file as it is now; raises CannotLoad."""

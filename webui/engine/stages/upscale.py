@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import ceil, floor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,6 +52,11 @@ class Enlarger:
     def clear(self) -> None:
         """Lets go of them."""
         self._networks.clear()
+
+    @property
+    def held(self) -> frozenset[Path]:
+        """The files whose networks are in memory; from any thread."""
+        return frozenset(file.path for file, _ in [*self._networks])
 
     def load(self, file: UpscalerFile) -> Network:
         """The network of a file as it is now; raises CannotLoad."""
