@@ -165,8 +165,14 @@ FOREIGN_CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN_CONFIGS)
-@pytest.mark.parametrize("sampler", ["DDIM", "DDPM", "LCM", "TCD", "Euler", "DPM++ 2M"])
+@pytest.mark.parametrize(
+    ("sampler", "kind"),
+    [
+        pytest.param(sampler, kind, marks=() if sampler in ("DDIM", "Euler") or kind == "PNDM's" else pytest.mark.slow)
+        for sampler in ("DDIM", "DDPM", "LCM", "TCD", "Euler", "DPM++ 2M")
+        for kind in FOREIGN_CONFIGS
+    ],
+)
 def test_it_is_also_stock_diffusers_picture_whatever_scheduler_the_folder_names(
     draw, stock, model, monkeypatch, kind, sampler, clone_demo, tmp_path
 ):

@@ -13,6 +13,8 @@ from webui.core.samplers import SAMPLERS
 from webui.engine.preview import Previewer
 
 STEPS = 4  # enough for the third order of a multistep sampler
+WAYS = ("DPM++ 2M", "Euler a", "Heun", "PNDM", "DPM++ SDE", "LCM")
+"""One of each way of stepping, and of drawing noise on the way."""
 
 ALONE = """
 import json, sys
@@ -56,7 +58,9 @@ def test_every_sampler_draws_the_same_in_a_new_process_and_another_order(run, pi
     assert answers == [[picture.pixels_sha256 for picture in together] for together in drawn]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(sampler, marks=() if sampler in WAYS else pytest.mark.slow) for sampler in SAMPLERS]
+)
 def test_picture_k_of_a_batch_is_that_seed_alone_strictly_or_else_within_one_level_in_float32(run, pictures, sampler):
     fields = {"sampler": sampler, "steps": STEPS}
     strict = [event for event in run(**fields, count=2, strict=True) if isinstance(event, Image)]

@@ -20,6 +20,8 @@ from webui.engine import latents
 from webui.engine.encoding import picture_nbytes
 
 CPU = torch.device("cpu")
+WAYS = ("DPM++ 2M", "Euler a", "Heun", "PNDM", "DPM++ SDE", "LCM")
+"""One of each way of stepping."""
 
 
 @pytest.fixture
@@ -70,7 +72,9 @@ class TestExactness:
         assert np.array_equal(restart(start(strength=0, **options)), levels(noise()))
         assert unet_rows == []
 
-    @pytest.mark.parametrize("sampler", SAMPLERS)
+    @pytest.mark.parametrize(
+        "sampler", [pytest.param(s, marks=() if s in WAYS else pytest.mark.slow) for s in SAMPLERS]
+    )
     def test_a_strength_below_one_step_is_the_last_step_of_finer_ones(self, restart, sampler, unet_rows):
         init = start(strength=0.05)
         coarse, fine = restart(init, sampler=sampler, steps=3), restart(init, sampler=sampler, steps=20)
