@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 
 from webui.api.models import models_router
 from webui.core.errors import RequestError
-from webui.core.files import FinderFile
+from webui.core.files import FinderFile, ImageEncoderFile
 from webui.core.memory import Asked, Room
 from webui.core.request import Request
 from webui.core.settings import Settings
 from webui.core.stages import Detail
 from webui.jobs.crew import Crew
-from webui.jobs.memory import check_int8, check_memory, tell_memory
+from webui.jobs.memory import _beside_bytes, check_int8, check_memory, tell_memory
 from webui.jobs.resolve import make_orders
 from webui.jobs.workers.worker import WorkerStatus
 from webui.library.library import Library
@@ -135,6 +135,16 @@ def test_networks_beside_the_model_are_counted_where_they_compute(library, tmp_p
     with pytest.raises(RequestError, match=r"Upscalers, finders and preprocessors weigh 5\.0 GiB altogether"):
         check_memory(orders, [WorkerStatus(room=room)])
     check_memory(orders, [WorkerStatus(room=replace(room, beside=frozenset([path])))])  # it is not in what is free
+    seer = ImageEncoderFile("seer", path)
+    assert _beside_bytes([seer], replace(room, device="cuda")) == 5 * GIB
+    assert _beside_bytes([seer], replace(room, plan="resident")) == 5 * GIB
+    assert _beside_bytes([seer], room) == 0, "it rests in its file"
+
+
+def test_on_a_processor_what_reads_words_rests_in_its_file(library):
+    cpu = Room("cpu", 24 * GIB, 2)
+    told, whole = tell(library, cpu)["parts"], tell(library, replace(cpu, plan="resident"))["parts"]
+    assert told["text_encoder_2"] < 0.1 * whole["text_encoder_2"] and told["backbone"] == whole["backbone"]
 
 
 def test_8_bits_are_refused_where_a_worker_has_none_and_where_weights_are_small(library):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from webui.core.errors import Mend, RequestError, show
 from webui.core.files import AnnotatorFile, ControlFile, File, FinderFile, ImageEncoderFile, ModelFile, UpscalerFile
 from webui.core.images import Size
-from webui.core.memory import PLANS, Asked, Need, Room, control_bytes, need_of, step_bytes
+from webui.core.memory import PLANS, Asked, Need, Room, control_bytes, need_of, rests_in_files, step_bytes
 from webui.core.order import Order
 from webui.core.stages import Detail, Pass
 from webui.core.tensor_file import BadFile
@@ -126,8 +126,12 @@ def _with_controls(need: Need, controls: Iterable[ControlFile], room: Room) -> N
 
 
 def _beside_bytes(files: Iterable[File], room: Room) -> int:
-    """What networks beside the model are yet to take where it computes, by the size of their files; raises OSError."""
-    wanted = (file for file in files if file.path not in room.beside)
+    """What networks beside the model are yet to take where it computes, by the size of their files; raises OSError.
+
+    Image encoders that rest in their files take next to nothing.
+    """
+    resting = ImageEncoderFile if rests_in_files(room.device, room.plan) else ()
+    wanted = (file for file in files if file.path not in room.beside and not isinstance(file, resting))
     own = [file for file in wanted if room.device == "cpu" or not isinstance(file, ON_CPU)]
     found = (sorted(file.path.rglob("*.safetensors")) if file.path.is_dir() else [file.path] for file in own)
     return sum(path.stat().st_size for paths in found for path in paths)
