@@ -92,6 +92,11 @@ def test_words_of_another_language_stand_for_the_english_ones():
         " das Flow vorhersagt",
         "files: there are too many pictures for one batch; the limit is 50": "Das sind zu viele Bilder für einen"
         " Stapel; die Grenze ist 50",
+        "model: “gone” is not here": "Modell: „gone“ ist nicht hier",
+        "the values of x cannot be read: x must be a number, not 'a'": "die Werte von x lassen sich nicht lesen: x muss"
+        " eine Zahl sein, nicht 'a'",
+        "no job has this id": "kein Auftrag hat diese Kennung",
+        "kind is one of txt2img and grid, not 'x'": "kind ist eines von txt2img und grid, nicht 'x'",
         "Reuse in grid": "In Raster übernehmen",
         "Upscale: scale": "Vergrößern: Faktor",
     }
