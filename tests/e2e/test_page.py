@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image as PilImages
 
-from .server import ENDLESS, SMALL, Server, wait_for
+from .server import MAX_STEPS, SMALL, Server, wait_for
 from .tab import WINDOW, Tab
 
 PROMPT = "a red apple, flat style, on a blue background"
@@ -134,7 +134,8 @@ def test_a_job_ends_while_no_tab_is_open_and_the_next_tab_shows_it(open_tab, ser
 
 def test_two_tabs_have_a_job_each(open_tab, server):
     first, second = open_tab(), open_tab()
-    first.set(prompt="the first", seed=1, width=64, height=64, **ENDLESS)
+    # One picture: between several of one job it would be the other's turn.
+    first.set(prompt="the first", seed=1, width=384, height=384, steps=MAX_STEPS)
     second.set(prompt="the second", seed=2, **SMALL)
     job_1 = first.generate()
     first.wait_for_step()
