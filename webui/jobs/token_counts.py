@@ -82,7 +82,7 @@ def _check_pass(stage: Pass, texts: Mapping[str, str]) -> None:
     from webui.engine.text import vocabularies
 
     usual = ("negative", "prompt", *(f"regions.{number}.prompt" for number, _ in enumerate(stage.regions, start=1)))
-    known = {text: place for place, text in reversed(texts.items())}
+    known = {text: place for place, text in reversed(list(texts.items()))}
     negative, *prompts = (known.get(*pair) for pair in zip(_prompts(stage), usual, strict=True))
     told = {
         (text, place)
