@@ -26,6 +26,7 @@ from webui.compat import (
     without_second_looks,
     without_web_application,
 )
+from webui.compat.late_torch import make_meta_functions_late
 from webui.core.allowance import check_names
 from webui.core.catalog import Catalog
 from webui.core.disk import sweep
@@ -77,6 +78,7 @@ def make_executor(settings: Settings, kept_in: Path | None = None) -> LocalExecu
     """The executor these settings ask for, which keeps its jobs in a file where one is given; raises RequestError for
     devices that are not there."""
     go_offline()
+    make_meta_functions_late()
     executor = LocalExecutor(settings, make_workers(settings), Store(kept_in) if kept_in else None)
     executor.start()
     return executor
@@ -153,6 +155,7 @@ def _open(settings: Settings) -> "tuple[LocalExecutor, Workspaces, Streams, Any]
     from webui.ui.application import Application, name_no_host
 
     if not (settings.ray or find_places(settings)):  # this process draws
+        make_meta_functions_late()
         load_torch_ahead()
     threading.Thread(target=sweep, args=(settings.written_dirs,), name="sweep", daemon=True).start()
     preferences, hosting = PreferenceStore(settings, settings.preferences_path), Hosting(settings.hosting_path)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from webui.compat.late_torch import make_meta_functions
 from webui.core.errors import Mend, RequestError
 from webui.core.file_kinds import recognize
 from webui.core.files import LoraFile
@@ -271,6 +272,7 @@ def _check_fit(component: str, path: str, kind: str, delta: Delta, index: Module
         if isinstance(delta, LowRank):  # nearly all are, and this is all there is to check
             fits = delta.shape == (len(parameter), parameter.numel() // max(1, len(parameter)))
         else:
+            make_meta_functions()
             _on_paper(delta).change(torch.empty_like(parameter, device="meta", dtype=torch.float32), 1.0)
             fits = True
     except (RuntimeError, LookupError, TypeError):

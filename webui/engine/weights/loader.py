@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from webui.core.gguf_file import BLOCKS
 from webui.core.memory import RESTS_FROM_BYTES
@@ -27,10 +26,7 @@ from webui.engine.weights.layers import can_keep, keep
 from webui.engine.weights.scaled import Rotated, Scaled
 from webui.engine.weights.stored import Stored
 
-Module = TypeVar("Module", bound=nn.Module)
 NAMED_MISSING = 3
-FILLING = frozenset({"kaiming_uniform_", "xavier_uniform_", "uniform_", "normal_", "trunc_normal_", "fill_", "zero_"})
-"""Functions of torch that networks put their first numbers into weights with."""
 
 
 def read_all(files: Files) -> dict[str, torch.Tensor]:
@@ -47,24 +43,6 @@ def read_some(files: Files, names: Iterable[str], device: torch.device) -> Itera
     for name, tensor in _read(found, torch.float32, device):
         yield name, dense(tensor, torch.float32).reshape(files.shapes[name])
     files.check_unchanged()
-
-
-def build_empty(make: Callable[[], Module]) -> Module:
-    """The module that ``make`` makes, without memory."""
-    with torch.device("meta"), _NoNumbers():
-        return make().eval().requires_grad_(False)
-
-
-class _NoNumbers(TorchFunctionMode):
-    """Leaves out what would put numbers into tensors without memory: half of the time that building takes."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """torch's own hook: each of its functions, with what it is called with."""
-        if func.__name__ in FILLING:
-            tensor = args[0] if args else kwargs["tensor"]
-            if tensor.is_meta:
-                return tensor
-        return func(*args, **(kwargs or {}))
 
 
 class WeightLoader:

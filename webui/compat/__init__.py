@@ -371,12 +371,12 @@ def without_compiler_and_statistics() -> Iterator[None]:
         _in_place_of(stand_ins),
         _hub_that_is_asked(),
         patch("importlib.metadata.packages_distributions", return_value={}),
-        patch("importlib.metadata.version", _version),
+        patch("importlib.metadata.version", version),
     ):
         yield
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
     """Of a package, as ``importlib.metadata`` tells it, which reads the text beside it as a letter."""
     head = (importlib.metadata.distribution(name).read_text("METADATA") or "").partition("\n\n")[0]
     said = re.search(r"^Version: *(.*?) *$", head, re.MULTILINE)

@@ -84,9 +84,9 @@ def test_routes_that_are_made_once_answer_as_those_that_are_made_twice() -> None
 def test_versions_are_those_that_packages_say() -> None:
     names = {found.metadata["Name"] for found in importlib.metadata.distributions()}
     assert len(names) > 50
-    assert {name: compat._version(name) for name in names} == {name: importlib.metadata.version(name) for name in names}
+    assert {name: compat.version(name) for name in names} == {name: importlib.metadata.version(name) for name in names}
     with pytest.raises(importlib.metadata.PackageNotFoundError):
-        compat._version("no-such-package")
+        compat.version("no-such-package")
 
 
 def test_what_is_asked_later_is_the_thing_itself() -> None:
