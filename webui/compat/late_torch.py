@@ -30,8 +30,10 @@ def make_meta_functions_late() -> None:
     does. What calculates on ``meta`` calls ``make_meta_functions``: torch says NotImplementedError where it has none.
     All is as ever where torch is there already, is another version, or is for macOS: a solver of its is made with them.
     """
+    if "torch" in sys.modules or _Torch in sys.meta_path:
+        return
     with suppress(PackageNotFoundError):
-        if "torch" not in sys.modules and sys.platform != "darwin" and version("torch").startswith("2.13."):
+        if sys.platform != "darwin" and version("torch").startswith("2.13."):
             sys.meta_path.insert(0, _Torch)
 
 
@@ -45,9 +47,9 @@ class _Torch(PathFinder):
     """Has torch imported without ``LATE``."""
 
     @classmethod
-    def find_spec(cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+    def find_spec(cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         """Python's own hook: how this module is imported; None where others know."""
-        spec = super().find_spec(name, path, target) if name == "torch" else None
+        spec = super().find_spec(fullname, path, target) if fullname == "torch" else None
         if spec and spec.loader:
             loader: Any = spec.loader
 
@@ -84,12 +86,12 @@ def _import_torch(torch: ModuleType, execute: Callable[[], None]) -> None:
 class _More(MetaPathFinder):
     """Has ``LATE`` imported before one more module of torch."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         """Python's own hook: how this module is imported, which may be done then; None where others know."""
-        if not name.startswith("torch.") or name == LATE or LATE in sys.modules:
+        if not fullname.startswith("torch.") or fullname == LATE or LATE in sys.modules:
             return None
         make_meta_functions()
-        return _as_it_is(sys.modules[name]) if name in sys.modules else None
+        return _as_it_is(sys.modules[fullname]) if fullname in sys.modules else None
 
 
 def _lines_alone() -> AbstractContextManager[Any]:
