@@ -57,13 +57,15 @@ def whole() -> dict[str, list[str]]:
     "asks",
     [
         "make_meta_functions()",
-        "import torch._meta_registrations",
+        pytest.param("import torch._meta_registrations", marks=pytest.mark.slow),
         "import torch._decomp",
-        "import torch._refs.special",
+        pytest.param("import torch._refs.special", marks=pytest.mark.slow),
         "from torch._prims import view_of",
-        "from torch import _refs",
-        "torch._decomp.decomposition_table",
-        "import importlib; importlib.import_module('torch._decomp.decompositions')",
+        pytest.param("from torch import _refs", marks=pytest.mark.slow),
+        pytest.param("torch._decomp.decomposition_table", marks=pytest.mark.slow),
+        pytest.param(
+            "import importlib; importlib.import_module('torch._decomp.decompositions')", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_whoever_asks_for_a_part_gets_all(whole: dict[str, list[str]], asks: str) -> None:
@@ -82,7 +84,12 @@ def test_what_is_not_there_is_for_tensors_without_numbers_alone(whole: dict[str,
 
 
 @pytest.mark.parametrize(
-    "asks", ["import torch._dynamo", "import torch._inductor.compile_fx", "import torch.utils.flop_counter"]
+    "asks",
+    [
+        "import torch.utils.flop_counter",
+        pytest.param("import torch._dynamo", marks=pytest.mark.slow),
+        pytest.param("import torch._inductor.compile_fx", marks=pytest.mark.slow),
+    ],
 )
 def test_they_are_there_before_the_compiler_and_all_that_is_imported_later(asks: str) -> None:
     late = said_by(f"{LATE}\nimport torch\n{asks}\nassert LATE in sys.modules")

@@ -61,6 +61,7 @@ def test_tab_goes_as_things_are_seen(tab: Tab, width: int) -> None:
         parts = [f"#tab-{name} .{part}" for part in ("asking", "actions", "picture")]
         if width == 390:  # one column, and Generate at the bottom edge
             parts = [f"#tab-{name} :is(.asking, .picture)", parts[1]]
+            tab.page.locator(f"#tab-{name} .asking .picture").wait_for()  # it moves with the next frame
         found = walk(tab, parts)
         assert len(found) > 9, found
         assert not backwards(found), name
