@@ -60,7 +60,10 @@ def test_every_finished_picture_of_the_last_thirty_jobs_can_be_found_again(open_
     tab.set(prompt="the first", seed=1, **SMALL)
     before, held = len(server.pictures()), []
     tab.page.route("**/gradio_api/queue/join*", lambda route: route.continue_() if held else held.append(route))
-    tab.find("generate").dblclick()  # counts once
+    with tab.page.expect_request("**/gradio_api/queue/join*"):
+        tab.find("generate").dblclick()  # counts once
+    while not held:
+        tab.page.evaluate("0")  # lets what holds it be called
     held[0].continue_()
     tab.wait_for_state("done")
     server.settle()

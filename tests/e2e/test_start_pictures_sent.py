@@ -100,7 +100,8 @@ class TestCommandLine:
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
         (made,) = [event for event in events if event["event"] == "image"]
-        assert [event["total"] for event in events if event["event"] == "step"][-1] == 2
+        totals = {event["total"] for event in events if event["event"] == "step"}
+        assert totals <= {2}, "who reads late is told of the newest step alone, or of none"
         assert_only_inside(BOX, picture(), PilImages.open(made["path"]), reach_px=0)
 
     BAD = [
