@@ -77,7 +77,7 @@ def encoder_state(parts: Mapping[str, Any], prefix: str) -> dict[str, torch.Tens
 
 def vae_state(parts: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
     """The autoencoder under Wan's names."""
-    from webui.engine.families.qwen_image import wan_name
+    from webui.engine.families.qwen_image_vae import wan_name
 
     resnets = parts["vae"].config.num_res_blocks + 1
     return {f"{prefix}{wan_name(name, resnets)}": tensor for name, tensor in _state(parts["vae"]).items()}
@@ -132,7 +132,7 @@ def published() -> dict[str, dict[str, tuple[int, ...]]]:
     from diffusers import AutoencoderKLQwenImage
 
     from webui.engine.families import anima
-    from webui.engine.families.qwen_image import wan_name
+    from webui.engine.families.qwen_image_vae import wan_name
     from webui.engine.text import qwen
     from webui.engine.weights import build_empty
 

@@ -83,7 +83,7 @@ def test_shapes_of_no_model_are_an_error_of_that_file_alone(tmp_path, write, sha
     ("backbone", "kind"),
     [
         (ANIMA, "Anima"),
-        ({"model.diffusion_model.transformer_blocks.0.img_mlp.net.0.proj.weight": (8, 8)}, ""),
+        ({"model.diffusion_model.double_stream_blocks.0.block.ff_i.shared_experts.w1.weight": (8, 8)}, ""),
         ({"model.diffusion_model.blocks.0.self_attn.q.weight": (8, 8)}, ""),
     ],
 )

@@ -59,6 +59,9 @@ _CHANGES = re.compile(
     r"|diff(_b)?|[wb]_norm|set_weight|ia3_l|vera_lambda_\w|hra_u|fourierft_spectrum)(\.|$)"
 )
 FLUX2 = "FLUX.2 Klein or FLUX.2 dev"
+_DEEP = re.compile(r"(^|[._])transformer_blocks[._](3[89]|[45]\d)[._]attn[._]")
+"""Blocks that Qwen-Image alone has of those which share attention's names: 60, where SD 3.5 has 38."""
+_SHARED = f"FLUX.1, {FLUX2}, Krea 2, Qwen-Image or SD 3.x"
 # Names of modules, with 0 for every digit, behind a dot or, as kohya joins them, an underscore: the first row counts.
 _FAMILIES = tuple(
     (re.compile(pattern), name)
@@ -76,7 +79,7 @@ _FAMILIES = tuple(
         (r"(^|[._])((noise|context)_refiner[._]|layers[._]\d+[._](attention|feed_forward)[._])", "Z-Image"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._][qkvo]\b", "Wan"),
         (r"(^|\.|_unet_)blocks[._]\d+[._](self|cross)_attn[._]\w_proj\b", "Anima or Cosmos"),
-        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", f"FLUX.1, {FLUX2}, Krea 2 or SD 3.x"),
+        (r"(^|[._])transformer_blocks[._]\d+[._]attn[._]", _SHARED),
         (r"^(lora_)?prior_|lora_prior_|clip_txt_mapper", "Stable Cascade"),
         (r"^(diffusion_model\.|transformer\.)?transformer_blocks\.\d+\.attn\d\.", "Anima, PixArt or LTX-Video"),
     )
@@ -115,7 +118,7 @@ def recognize(shapes: Shapes) -> FileKind | None:
     keys = set("\n".join(shapes).translate(_ZEROS).split("\n"))  # blocks are alike but for their numbers
     if found := _find(_WITH_LORAS, keys):
         return FileKind(*found)
-    family = _family(keys)
+    family = _family(keys, shapes)
     if any(map(_CHANGES.search, keys)):
         return FileKind("LoRA", f"a LoRA for {family}" if family else "a LoRA", family)
     if family:
@@ -127,11 +130,13 @@ def recognize(shapes: Shapes) -> FileKind | None:
 
 def family_of(shapes: Shapes) -> str:
     """The newer family of models whose names its tensors go by; empty where they say none."""
-    return _family(set("\n".join(shapes).translate(_ZEROS).split("\n")))
+    return _family(set("\n".join(shapes).translate(_ZEROS).split("\n")), shapes)
 
 
-def _family(keys: Iterable[str]) -> str:
-    return next((name for pattern, name in _FAMILIES if any(map(pattern.search, keys))), "")
+def _family(keys: Iterable[str], shapes: Shapes) -> str:
+    """By the keys' names without numbers, and where several families share them by the deepest block."""
+    found = next((name for pattern, name in _FAMILIES if any(map(pattern.search, keys))), "")
+    return "Qwen-Image" if found == _SHARED and any(map(_DEEP.search, shapes)) else found
 
 
 def _find(rows: Iterable[_Row], keys: Iterable[str]) -> tuple[Role, str] | None:

@@ -12,7 +12,7 @@ from webui.core.errors import RequestError
 from webui.core.request import MAX_STEPS
 from webui.core.samplers import SAMPLERS
 from webui.core.stages import steps_to_take
-from webui.engine.samplers import DOWN_TO_LEAST, is_flow, make_scheduler
+from webui.engine.samplers import DOWN_TO_LEAST, LAST_LEVEL, is_flow, make_scheduler
 
 Prediction = Literal["epsilon", "v", "flow", "sample"]
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -168,6 +168,18 @@ def make_noise(
             scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / scheduled, scheduled), device=device)
         else:
             scheduler.set_timesteps(scheduled, device=device)
+        if flow and LAST_LEVEL in model_config:
+            _stretch(scheduler.sigmas, float(model_config[LAST_LEVEL] or 0))
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise RequestError(f"steps {steps} does not work with sampler {sampler!r}: {error}") from error
     return Noise(scheduler, generators, steps_to_take(scheduler.num_inference_steps, strength))
+
+
+def _stretch(levels: torch.Tensor, last: float) -> None:
+    """Has flow's levels, of which a 0 is behind the last step's, go down to ``last`` and not as far as they go.
+
+    diffusers' ``stretch_shift_to_terminal``. A single step begins at 1 and stays there.
+    """
+    down = 1 - levels[:-1]
+    if last and down[-1] > 0:
+        levels[:-1] = 1 - down * ((1 - last) / down[-1])

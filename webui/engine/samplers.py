@@ -20,6 +20,9 @@ PREDICTIONS: Mapping[str, Mapping[str, Any]] = {
 DOWN_TO_LEAST = "down_to_least"
 """In a configuration of flow's noise: the last step is at the least level that was trained on, not at 1 / steps."""
 
+LAST_LEVEL = "shift_terminal"
+"""In one of flow's noise, as diffusers has it: all levels are stretched so that the last step begins at this one."""
+
 
 def is_flow(model_config: Mapping[str, Any]) -> bool:
     """Whether a model with this noise predicts flow."""

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.anima_models import encoder_state, make_parts, save_apart, theirs, vae_state, write_all
 from webui.core.errors import RequestError
 from webui.core.files import ModelFile, VaeFile
-from webui.engine.families import anima, qwen_image
+from webui.engine.families import anima, qwen_image_vae
 from webui.engine.families.base import CannotLoad
 from webui.engine.families.family import EncodeOptions, Parts
 from webui.engine.families.loading import ModelLoader, read_vae
@@ -128,7 +128,7 @@ def test_configurations_come_from_shapes(stock: dict[str, Any]) -> None:
     found = {
         "transformer": anima.TRANSFORMER.config(own, shapes(theirs(stock, "net.")), "net."),
         "text_conditioner": anima.TEXT_CONDITIONER.config(own, shapes(theirs(stock, "")), "llm_adapter."),
-        "vae": qwen_image.config(shapes(vae_state(stock, "vae.")), "vae."),
+        "vae": qwen_image_vae.config(shapes(vae_state(stock, "vae.")), "vae."),
     }
     for name, config in found.items():
         for key, value in config.items():
@@ -168,10 +168,10 @@ def test_pictures_become_latents_and_latents_pictures_as_in_diffusers(stock, tmp
     state = vae_state(stock, "") if names == "wan" else dict(stock["vae"].state_dict())
     save_file(state, tmp_path / "vae.safetensors")
     vae, files = stock["vae"], Files([tmp_path / "vae.safetensors"])
-    network = qwen_image.make(qwen_image.config(files.shapes, ""))
-    loader = WeightLoader(network, files, lambda name: qwen_image.keys(name, network, names, ""))
+    network = qwen_image_vae.make(qwen_image_vae.config(files.shapes, ""))
+    loader = WeightLoader(network, files, lambda name: qwen_image_vae.keys(name, network, names, ""))
     assert list(loader.read(torch.float32, torch.device("cpu")))
-    own = qwen_image.QwenImageAutoencoder(network.eval(), torch.device("cpu"))
+    own = qwen_image_vae.QwenImageAutoencoder(network.eval(), torch.device("cpu"))
     picture = torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         latents = own.encode(picture).sample(lambda shape: pytest.fail("nothing is drawn"))

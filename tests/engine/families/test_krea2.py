@@ -81,8 +81,8 @@ def test_layers_are_those_that_were_published() -> None:
     made = Krea2Pipeline(*[None] * 5)
     assert tuple(krea2.taps(12)) == made.config.text_encoder_select_layers
     assert tuple(krea2.taps(3)) == LAYERS
-    assert len(shipped("qwen3").encode(krea2.BEFORE).ids) == krea2.NOT_TOLD == made.prompt_template_encode_start_idx
-    assert (made.prompt_template_encode_prefix, made.prompt_template_encode_suffix) == (krea2.BEFORE, krea2.BEHIND)
+    assert len(shipped("qwen3").encode(qwen.BEFORE).ids) == qwen.NOT_TOLD == made.prompt_template_encode_start_idx
+    assert (made.prompt_template_encode_prefix, made.prompt_template_encode_suffix) == (qwen.BEFORE, qwen.BEHIND)
 
 
 def test_names_are_those_that_diffusers_converts_from(stock: dict[str, Any]) -> None:

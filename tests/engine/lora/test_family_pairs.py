@@ -8,7 +8,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tests import anima_models, checkpoints, flux1_models, flux2_models, krea2_models, sd3_models, z_image_models
+from tests import (
+    anima_models,
+    checkpoints,
+    flux1_models,
+    flux2_models,
+    krea2_models,
+    qwen_image_models,
+    sd3_models,
+    z_image_models,
+)
 from webui.core.checkpoint import Checkpoint
 from webui.core.files import LoraFile
 from webui.core.kinds import KINDS
@@ -37,6 +46,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
         "ComfyUI": lambda path: f"diffusion_model.{flux2.original_name(path)[0]}",
     },
     "Krea 2": krea2_models.STYLES,
+    "Qwen-Image": qwen_image_models.STYLES,
     "SD 3.x": {
         "diffusers": sd3_models.STYLES["diffusers"],
         "kohya": lambda path: sd3_models.STYLES["kohya"](sd3.original_name(path)[0]),
@@ -49,7 +59,7 @@ Known = Mapping[str, tuple[Checkpoint, ModuleIndex]]
 
 def published() -> dict[str, dict[str, tuple[int, ...]]]:
     """The names and shapes of one model of each kind."""
-    models = (anima_models, flux2_models, krea2_models, z_image_models)
+    models = (anima_models, flux2_models, krea2_models, qwen_image_models, z_image_models)
     found = [own.published()["diffusion_models"] for own in models]
     found += [flux1_models.published(), sd3_models.published()]
     found += [{name: shape for name, (shape, _) in checkpoints.published(kind).items()} for kind in UNETS]

@@ -5,11 +5,12 @@ from webui.core.kinds.flux1 import FLUX1
 from webui.core.kinds.flux2 import FLUX2_KLEIN
 from webui.core.kinds.kind import Kind
 from webui.core.kinds.krea2 import KREA2
+from webui.core.kinds.qwen_image import QWEN_IMAGE
 from webui.core.kinds.sd import SD1, SD2, SDXL, SDXL_REFINER
 from webui.core.kinds.sd3 import SD3
 from webui.core.kinds.z_image import Z_IMAGE
 
-KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, Z_IMAGE, FLUX1, SD3)
+KINDS: tuple[Kind, ...] = (SD1, SD2, SDXL, SDXL_REFINER, ANIMA, FLUX2_KLEIN, KREA2, QWEN_IMAGE, Z_IMAGE, FLUX1, SD3)
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 

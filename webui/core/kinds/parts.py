@@ -101,6 +101,14 @@ QWEN3_VL = Network(
     fits=lambda shapes, prefix: _is_qwen3(shapes, prefix) and _sees(shapes, prefix),
     width=QWEN3.width,
 )
+QWEN2_5_VL = Network(
+    name="Qwen2.5-VL",
+    role="text_encoder",
+    signs=("layers.0.self_attn.q_proj.bias",),
+    files={3584: "Qwen2.5-VL 7B (qwen_2.5_vl_7b_fp8_scaled.safetensors)"},
+    fits=lambda shapes, prefix: f"{prefix}embed_tokens.weight" in shapes,
+    width=QWEN3.width,
+)
 QWEN_IMAGE_CHANNELS = 16
 """Of its latents, by which its files are told from Wan 2.2's, which has 48 under the same names."""
 QWEN_IMAGE_VAE = Network(
@@ -145,4 +153,4 @@ T5 = Network(
     fits=lambda shapes, prefix: t5_words(shapes, prefix)[:1] == (T5_WORDS,),
     width=lambda shapes, prefix: t5_words(shapes, prefix)[-1],
 )
-NETWORKS = (QWEN3, QWEN3_VL, QWEN_IMAGE_VAE, FLUX2_VAE, FLUX_VAE, CLIP, T5)
+NETWORKS = (QWEN3, QWEN3_VL, QWEN2_5_VL, QWEN_IMAGE_VAE, FLUX2_VAE, FLUX_VAE, CLIP, T5)

@@ -12,7 +12,7 @@ from torch import nn
 
 from webui.core.checkpoint import Checkpoint
 from webui.core.prompt import parse_weights
-from webui.engine.families import qwen_image
+from webui.engine.families import qwen_image_vae
 from webui.engine.families.base import Backbone, Conditioning
 from webui.engine.families.family import Config, EncodeOptions, Family, Part, Parts, Shapes, Spelling, wanted_dtype
 from webui.engine.families.transformer import (
@@ -215,11 +215,11 @@ TRANSFORMER = replace(
 )
 ANIMA = Family(
     kinds=("Anima",),
-    parts=(TEXT_ENCODER, TEXT_CONDITIONER, TRANSFORMER, qwen_image.VAE),
-    latents=qwen_image.LATENTS,
+    parts=(TEXT_ENCODER, TEXT_CONDITIONER, TRANSFORMER, qwen_image_vae.VAE),
+    latents=qwen_image_vae.LATENTS,
     scheduler=_scheduler,
     encode=encode,
     backbone=_backbone,
-    autoencoder=qwen_image.autoencoder,
-    lone_vae=qwen_image.lone_vae,
+    autoencoder=qwen_image_vae.autoencoder,
+    lone_vae=qwen_image_vae.lone_vae,
 )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.engine.families import qwen_image
+from webui.engine.families import qwen_image_vae
 from webui.engine.families.base import Backbone, CannotLoad, Conditioning
 from webui.engine.families.family import (
     Config,
@@ -29,18 +29,11 @@ from webui.engine.families.transformer import (
     usual_spellings,
 )
 from webui.engine.text import qwen
-from webui.engine.text.vocabularies import check_length, whole_letters
+from webui.engine.text.vocabularies import check_length
 from webui.engine.weights import Key
 
 ROPE_THETA = 5_000_000.0
 """Of Qwen3-VL's positions; those of words alone are a line, as in Qwen3."""
-BEFORE = (
-    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
-    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
-)
-BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
-NOT_TOLD = 34
-"""Tokens of ``BEFORE``: the encoder reads them, the transformer is not told them."""
 
 # diffusers' names -> the original ones: of whole modules, and within blocks
 _WHOLE = {
@@ -159,11 +152,10 @@ def encode(parts: Parts, text: str, _options: EncodeOptions) -> Conditioning:
     diffusers fills them up to 512, masks what it filled in everywhere and gives it no positions: it changes nothing.
     Brackets are plain words, as in ComfyUI. RequestError for a prompt that is too long.
     """
-    tokenizer = parts.tokenizers["text_encoder"]
-    ids = [*tokenizer.encode(BEFORE + whole_letters(text)).ids, *tokenizer.encode(BEHIND).ids]
-    check_length(len(ids) - NOT_TOLD)
+    ids = qwen.asked_to_describe(parts.tokenizers["text_encoder"], text)
+    check_length(len(ids) - qwen.NOT_TOLD)
     found = qwen.tapped(parts["text_encoder"], torch.tensor([ids], device=parts.device), _layers(parts))
-    return {"context": found[:, NOT_TOLD:].to(parts["backbone"].dtype)}
+    return {"context": found[:, qwen.NOT_TOLD :].to(parts["backbone"].dtype)}
 
 
 class Krea2Backbone(PatchesBackbone):
@@ -201,11 +193,11 @@ TEXT_ENCODER = qwen_encoder("qwen3vl_4b", theta=ROPE_THETA)
 TRANSFORMER = transformer(_make, _config, _keys, _spellings, "lora_transformer_", "lycoris_")
 KREA2 = Family(
     kinds=("Krea 2",),
-    parts=(TEXT_ENCODER, TRANSFORMER, qwen_image.VAE),
-    latents=replace(qwen_image.LATENTS, patch=PATCH),
+    parts=(TEXT_ENCODER, TRANSFORMER, qwen_image_vae.VAE),
+    latents=replace(qwen_image_vae.LATENTS, patch=PATCH),
     scheduler=_scheduler,
     encode=encode,
     backbone=_backbone,
-    autoencoder=qwen_image.autoencoder,
-    lone_vae=qwen_image.lone_vae,
+    autoencoder=qwen_image_vae.autoencoder,
+    lone_vae=qwen_image_vae.lone_vae,
 )

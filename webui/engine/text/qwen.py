@@ -1,4 +1,4 @@
-"""Qwen3 as a text encoder: what its files call its tensors, its configuration from their shapes, and its states."""
+"""Qwen3 and Qwen2.5 as text encoders: what files call their tensors, configurations from shapes, and states."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,20 +10,29 @@ import torch
 from torch import nn
 
 from webui.core.checkpoint import Checkpoint
-from webui.engine.text.vocabularies import fitting, in_folder, shipped
+from webui.engine.text.vocabularies import fitting, in_folder, shipped, whole_letters
 from webui.engine.weights import Key
 
 ROPE_THETA = 1_000_000.0
 POSITIONS = 32_768
 NORM_EPS = 1e-6
+QWEN2_HEAD = 128
+"""Numbers of one of Qwen2.5's heads, which no tensor has the shape of."""
+BEFORE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
+    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
+)
+BEHIND = "<|im_end|>\n<|im_start|>assistant\n"
+NOT_TOLD = 34
+"""Tokens of ``BEFORE``: the encoder reads them, the transformer is not told them."""
 _LAYER = re.compile(r"layers\.(\d+)\.")
-_NOT_QWEN3S = ("dtype", "model_type")
+_NOT_TOLD = ("dtype", "model_type")
 
 
 def config(shapes: Mapping[str, tuple[int, ...]], prefix: str, theta: float = ROPE_THETA) -> dict[str, Any]:
-    """What shapes say, and what all of Qwen3's smaller models have in common; raises KeyError for a missing tensor."""
+    """What shapes say, and what all smaller models of theirs have in common; raises KeyError for a missing tensor."""
     vocabulary, width = shapes[f"{prefix}embed_tokens.weight"]
-    head = shapes[f"{prefix}layers.0.self_attn.q_norm.weight"][0]
+    (head,) = shapes.get(f"{prefix}layers.0.self_attn.q_norm.weight", (QWEN2_HEAD,))
     layers = {int(found[1]) for key in shapes if key.startswith(prefix) and (found := _LAYER.match(key, len(prefix)))}
     return {
         "vocab_size": vocabulary,
@@ -46,7 +55,7 @@ def of_words(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
-    """transformers' network without weights, but with the frequencies of its positions, which no file holds.
+    """transformers' network of Qwen3 without weights, but with the frequencies of its positions, which no file holds.
 
     Of Qwen3-VL it is the half that reads: its words stand in a line, so that Qwen3's positions are its own. Where no
     more than the first ``read`` layers are read, it has no others, and no norm behind them.
@@ -54,11 +63,7 @@ def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
     from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
 
-    told = {name: value for name, value in of_words(config).items() if name[:1] != "_" and name not in _NOT_QWEN3S}
-    for name in ("rope_parameters", "rope_scaling"):
-        if isinstance(rope := told.get(name), dict):
-            told[name] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
-    known = Qwen3Config(**told)
+    known = Qwen3Config(**_told(config))
     known._attn_implementation = "sdpa"
     if read is not None:
         known.num_hidden_layers = read
@@ -68,6 +73,28 @@ def make(config: Mapping[str, Any], read: int | None = None) -> nn.Module:
     with torch.device("cpu"):
         model.rotary_emb = Qwen3RotaryEmbedding(known)
     return model
+
+
+def make_qwen2(config: Mapping[str, Any]) -> nn.Module:
+    """The same of Qwen2.5, and of the half of Qwen2.5-VL that reads."""
+    from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbedding
+
+    known = Qwen2Config(**_told(config))
+    known._attn_implementation = "sdpa"
+    model: nn.Module = Qwen2Model(known)
+    with torch.device("cpu"):
+        model.rotary_emb = Qwen2RotaryEmbedding(known)
+    return model
+
+
+def _told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says of the half that reads."""
+    told = {name: value for name, value in of_words(config).items() if name[:1] != "_" and name not in _NOT_TOLD}
+    for name in ("rope_parameters", "rope_scaling"):
+        if isinstance(rope := told.get(name), dict):
+            told[name] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
+    return told
 
 
 def keys(parameter: str, _root: nn.Module, _names: str, prefix: str) -> Iterator[Key]:
@@ -80,6 +107,11 @@ def tokenizer(folder: Path | None, _checkpoint: Checkpoint, config: Mapping[str,
     """Its vocabulary, from a diffusers folder, or the one that ships."""
     found = folder and in_folder(folder / "tokenizer") or shipped("qwen3")
     return fitting(found, of_words(config)["vocab_size"])
+
+
+def asked_to_describe(vocabulary: tokenizers.Tokenizer, text: str) -> list[int]:
+    """The ids of a prompt as a user's part of a talk, in which the system was asked to describe a picture."""
+    return [*vocabulary.encode(BEFORE + whole_letters(text)).ids, *vocabulary.encode(BEHIND).ids]
 
 
 def states(encoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
