@@ -34,7 +34,7 @@ class Subject:
 def subjects() -> list[Subject]:
     """All of them; what they are made with is imported where it is needed."""
     sds = [stable_diffusion("sd1"), stable_diffusion("sdxl")]
-    return [*sds, anima(), krea2(), z_image(), flux("FLUX.2 Klein"), flux("FLUX.1"), sd3()]
+    return [*sds, anima(), krea2(), qwen_image(), z_image(), flux("FLUX.2 Klein"), flux("FLUX.1"), sd3()]
 
 
 def stable_diffusion(kind: str) -> Subject:
@@ -164,6 +164,38 @@ def krea2() -> Subject:
         lambda: make_parts(transformer=TRANSFORMER | wide | rope),
         save_folder,
         lambda: [{"context": torch.randn(1, 77, 3, 32)} for _ in range(2)],
+        ask,
+    )
+
+
+def qwen_image() -> Subject:
+    """Four of its 60 blocks, 512 wide."""
+    from diffusers import QwenImagePipeline
+
+    from tests.qwen_image_models import TRANSFORMER, make_parts, save_folder
+
+    wide = {"attention_head_dim": 64, "num_attention_heads": 8, "num_layers": 4, "axes_dims_rope": (8, 28, 28)}
+
+    def ask(networks: Networks, latents: torch.Tensor, moment: torch.Tensor, told: Sequence[Conditioning]) -> Outputs:
+        count, channels, height, width = latents.shape
+        packed = QwenImagePipeline._pack_latents(latents, count, channels, height, width)
+        outputs = []
+        for one in told:
+            flow = networks["transformer"](
+                hidden_states=packed,
+                encoder_hidden_states=one["context"],
+                timestep=moment.reshape(1) / 1000,
+                img_shapes=[[(1, height // 2, width // 2)]],
+                return_dict=False,
+            )[0]
+            outputs.append(QwenImagePipeline._unpack_latents(flow, height * 8, width * 8, 8)[:, :, 0])
+        return outputs
+
+    return Subject(
+        "Qwen-Image",
+        lambda: make_parts(transformer=TRANSFORMER | wide),
+        save_folder,
+        lambda: [{"context": torch.randn(1, 77, 128)} for _ in range(2)],
         ask,
     )
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -27,9 +27,6 @@ import pytest
 from webui.cli import main
 
 from .forked import Forked
-
-if TYPE_CHECKING:
-    from .tab import Tab
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {"steps": 2, "width": 64, "height": 64}
@@ -115,9 +112,7 @@ def on_a_disk(folder: Path, state: str) -> list[str]:
 
 
 class Server:
-    """A running server and its data folder. Closing it ends the process, and puts away the tab that was kept."""
-
-    tab: "Tab | None" = None
+    """A running server and its data folder. Closing it ends the process."""
 
     def __init__(
         self, folder: Path, *flags: str | Path, port: int | None = None, disk: str = "", cert: Path | None = None
@@ -230,8 +225,6 @@ class Server:
             return self.process.wait()
 
     def close(self) -> None:
-        if self.tab:
-            self.tab.put_away()
         if self.process.poll() is None:
             self.stop()
         if hasattr(self, "client"):

@@ -9,8 +9,6 @@ from typing import Any
 from .server import Server
 
 WINDOW = {"width": 1280, "height": 900}
-SPARE = "robots.txt"
-"""Where a page is that no test uses: there it does nothing."""
 # Previews come and go faster than a test can ask: the page itself notes each that was shown.
 WATCH_PREVIEWS = """
 window.previews = [];
@@ -104,7 +102,6 @@ class Tab:
 
     def begin_anew(self) -> "Tab":
         """As a newcomer finds the page, but for the last picture and the jobs that ended."""
-        self.is_emptied = self.is_refused = False
         self.page.unroute_all()
         self.page.set_viewport_size(WINDOW)
         self.page.bring_to_front()
@@ -113,19 +110,6 @@ class Tab:
         self.find("generate").wait_for()
         self.let_fields_settle()
         return self
-
-    def put_away(self) -> None:
-        """Leaves the page for the next test to open: where it was open before, that takes the browser half as long."""
-        self.leaving = True
-        if self.page.is_closed():
-            return
-        if self.is_newcomer or self.server.process.poll() is not None:
-            self.page.close()
-            return
-        self.page.unroute_all()
-        self.page.goto(self.server.url + SPARE)
-        self.page.evaluate("[sessionStorage, localStorage].forEach((storage) => storage.clear())")
-        self.page.set_viewport_size(WINDOW)
 
     def find(self, name: str) -> Any:
         """The element with id ``txt2img-<name>``."""

@@ -44,7 +44,8 @@ def backwards(found: list[dict]) -> list[str]:
     for one, next_ in zip(found, found[1:], strict=False):
         is_above = next_["bottom"] <= one["top"] + 2
         is_left = next_["right"] <= one["left"] + 2 and next_["top"] < one["bottom"] - 2
-        if one["part"] == next_["part"] and (is_above or is_left):
+        was_there = next_["right"] > next_["left"]  # what a job brings last may come meanwhile
+        if was_there and one["part"] == next_["part"] and (is_above or is_left):
             steps.append(f"{one['name']} -> {next_['name']}")
     return steps
 

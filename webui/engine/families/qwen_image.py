@@ -57,8 +57,9 @@ def _make(config: Config) -> nn.Module:
     from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope, QwenImageTransformer2DModel
 
     model: nn.Module = QwenImageTransformer2DModel.from_config(dict(config))
+    own: Any = model.config
     with torch.device("cpu"):  # no file holds the frequencies of its positions
-        model.pos_embed = QwenEmbedRope(ROPE_THETA, list(model.config.axes_dims_rope), scale_rope=True)
+        model.pos_embed = QwenEmbedRope(ROPE_THETA, list(own.axes_dims_rope), scale_rope=True)
     return model
 
 
