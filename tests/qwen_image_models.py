@@ -112,17 +112,17 @@ STYLES: Mapping[str, Callable[[str], str]] = {
 """How programs call a module of the transformer in LoRA files."""
 
 
-def published(blocks: int = 60, layers: int = 28) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Names and shapes of the three files as published, by the folder that each goes into; or with fewer layers."""
+def published() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the three files as published, by the folder that each goes into."""
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    words = {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": layers}
+    words = {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28}
     words |= {"num_attention_heads": 28, "num_key_value_heads": 4}
     with torch.device("meta"):
         told = Qwen2_5_VLConfig(text_config=WORDS | words, vision_config={"depth": 1, "out_hidden_size": 3584})
         parts = {
-            "transformer": QwenImageTransformer2DModel(num_layers=blocks),
+            "transformer": QwenImageTransformer2DModel(),
             "text_encoder": Qwen2_5_VLForConditionalGeneration(told),
             "vae": AutoencoderKLQwenImage(),
         }
