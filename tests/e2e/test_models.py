@@ -232,6 +232,7 @@ def test_the_form_of_a_file_that_does_not_say_it_is_chosen_beside_the_model_and_
     card(tab, "formed").click()
     shows("30", "5")
     wait_for(lambda: select.input_value() == "Base", "what was chosen for this file")
+    tab.page.wait_for_function("JSON.parse(darkroom.recall('txt2img') || '{}').model === 'formed'")
     tab.reload()
     wait_for(lambda: select.input_value() == "Base", "the form after a reload")
     card(tab, "tiny one").click()
